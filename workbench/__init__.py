@@ -1,0 +1,1 @@
+"""A notebook-driven workbench for fastMRI: ingest, cache, train, reconstruct, look."""

@@ -1,0 +1,171 @@
+"""What exists: fastMRI's datasets, archives and official counts, and the models by name.
+
+Counts and archive names are those that NYU publishes and mails (https://fastmri.med.nyu.edu).
+"""
+
+import re
+from dataclasses import dataclass, field
+
+SPLITS = ("train", "val", "test", "challenge")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset: the folder that it lives in and what a complete copy holds.
+
+    Attributes:
+        name: folder under ``datasets/`` and in the storage container.
+        anatomy: "knee", "brain", "prostate" or "breast".
+        kind: "multicoil" or "singlecoil" for k-space, "DICOM" for images, "other" for the rest.
+        counts: split -> (volumes, slices) as NYU publishes them; empty where it publishes none.
+        releases: archive stems (without extension) of each generation of links.
+    """
+
+    name: str
+    anatomy: str
+    kind: str
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    releases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def _batches(stem: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{stem}_batch_{number}" for number in range(count))
+
+
+_KNEE = {"train": (973, 34742), "val": (199, 7135), "test": (118, 4092)}
+
+DATASETS: dict[str, Dataset] = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset(
+            "knee_singlecoil",
+            "knee",
+            "singlecoil",
+            _KNEE,
+            {
+                "2021": (
+                    "knee_singlecoil_train",
+                    "knee_singlecoil_val",
+                    "knee_singlecoil_test_v2",
+                    "knee_singlecoil_challenge",
+                ),
+                "2025": ("knee_singlecoil_train", "knee_singlecoil_val", "knee_singlecoil_test"),
+            },
+        ),
+        Dataset(
+            "knee_multicoil",
+            "knee",
+            "multicoil",
+            _KNEE,
+            {
+                "2021": (
+                    "multicoil_train",
+                    "multicoil_val",
+                    "knee_multicoil_test_v2",
+                    "knee_multicoil_challenge",
+                ),
+                "2025": (
+                    *_batches("knee_multicoil_train", 5),
+                    "knee_multicoil_val",
+                    "knee_multicoil_test",
+                ),
+            },
+        ),
+        Dataset(
+            "brain_multicoil",
+            "brain",
+            "multicoil",
+            {"train": (4469, 70748), "val": (1378, 21842), "test": (558, 8852)},
+            {
+                "2021": (
+                    "brain_multicoil_train",
+                    "brain_multicoil_val",
+                    "brain_multicoil_test",
+                    "brain_multicoil_challenge",
+                    "brain_multicoil_challenge_transfer",
+                ),
+                "2025": (
+                    *_batches("brain_multicoil_train", 10),
+                    *_batches("brain_multicoil_val", 3),
+                    *_batches("brain_multicoil_test", 3),
+                    *_batches("brain_multicoil_test_full", 3),
+                ),
+            },
+        ),
+        Dataset(
+            "knee_DICOMs",
+            "knee",
+            "DICOM",
+            releases={
+                "2021": ("knee_mri_dicom_batch1", "knee_mri_dicom_batch2"),
+                "2025": ("knee_DICOMs_batch1", "knee_DICOMs_batch2"),
+            },
+        ),
+        Dataset(
+            "brain_DICOMs",
+            "brain",
+            "DICOM",
+            releases={"2021": ("brain_fastMRI_DICOM",), "2025": ("brain_fastMRI_DICOM",)},
+        ),
+        Dataset("prostate", "prostate", "other"),
+        Dataset("breast", "breast", "other"),
+    )
+}
+
+# First match wins: DICOM archives carry their anatomy's name too.
+_DATASET_OF_ARCHIVE = (
+    (r"knee.*dicom", "knee_DICOMs"),
+    (r"brain.*dicom", "brain_DICOMs"),
+    (r"knee_singlecoil|^singlecoil_", "knee_singlecoil"),
+    (r"knee_multicoil|^multicoil_", "knee_multicoil"),
+    (r"brain_multicoil", "brain_multicoil"),
+    (r"prostate", "prostate"),
+    (r"breast", "breast"),
+)
+
+
+def dataset_of_archive(name: str) -> str | None:
+    """Name the dataset that an archive such as ``multicoil_val.tar.gz`` belongs to, or None."""
+    for pattern, dataset in _DATASET_OF_ARCHIVE:
+        if re.search(pattern, name, re.IGNORECASE):
+            return dataset
+    return None
+
+
+def split_of_folder(folder: str) -> str | None:
+    """Name the split of a folder such as ``multicoil_test_v2`` ("test"), or None."""
+    match = re.search(r"(?:^|_)(train|val|test|challenge)(?:_|$)", folder)
+    return match.group(1) if match else None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model by name: the anatomy's VarNet and the dataset that it trains on by default."""
+
+    name: str
+    dataset: str
+
+
+MODELS: dict[str, Model] = {
+    "knee": Model("knee", "knee_multicoil"),
+    "brain": Model("brain", "brain_multicoil"),
+    "knee_singlecoil": Model("knee_singlecoil", "knee_singlecoil"),
+}
+_MODEL_ALIASES = {
+    "KneeMulticoil": "knee",
+    "BrainMulticoil": "brain",
+    "KneeSinglecoil": "knee_singlecoil",
+}
+
+
+def model_by_name(name: str) -> Model:
+    """Look up a model by its name or its 2021 class name.
+
+    Raises:
+        ValueError: the name is none of the models.
+    """
+    found = MODELS.get(_MODEL_ALIASES.get(name, name))
+    if found is None:
+        allowed = ", ".join([*MODELS, *_MODEL_ALIASES])
+        raise ValueError(f"model={name!r}: give one of {allowed}")
+    return found

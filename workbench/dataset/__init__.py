@@ -1,0 +1,1 @@
+"""Volumes, the index of a dataset, and slices for training."""

@@ -1,0 +1,87 @@
+"""One volume: a fastMRI .h5 file, described so that its slices can be read by byte range."""
+
+from dataclasses import dataclass
+from typing import Any
+
+TARGETS = ("reconstruction_rss", "reconstruction_esc")
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """Where an array lies in its file.
+
+    Attributes:
+        shape: (slices, coils, readout, phase encode) for multi-coil k-space, (slices, readout,
+            phase encode) for single-coil k-space, (slices, height, width) for a target.
+        dtype: NumPy's name with byte order, such as "<c8".
+        offset: first byte in the file where the data is contiguous and plain, else None.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int | None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What the dataset cache knows of one file.
+
+    Attributes:
+        path: relative to the dataset's folder, with ``/``.
+        split: "train", "val", "test" or "challenge", from the folder's name.
+        size: bytes.
+        mtime_ns: time of last change, nanoseconds.
+        kspace: layout of ``kspace``.
+        target_name: "reconstruction_rss", "reconstruction_esc" or None where the file has neither.
+        target: layout of the target, or None.
+        mask: sampled phase-encode columns of a test file's own ``mask``, or None.
+        encoded: encoded matrix size (x readout, y phase encode, z).
+        recon: reconstructed matrix size (x, y, z).
+        padding_left: first phase-encode column that was acquired (left of it is zero padding).
+        padding_right: first column after the last acquired one.
+        attributes: the file's attributes (``max``, ``norm``, ``patient_id``, ``acquisition``, ...).
+    """
+
+    path: str
+    split: str
+    size: int
+    mtime_ns: int
+    kspace: ArrayLayout
+    target_name: str | None
+    target: ArrayLayout | None
+    mask: tuple[int, ...] | None
+    encoded: tuple[int, int, int]
+    recon: tuple[int, int, int]
+    padding_left: int
+    padding_right: int
+    attributes: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """File name, such as ``file1000000.h5``."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def slices(self) -> int:
+        """Number of slices."""
+        return self.kspace.shape[0]
+
+    @property
+    def coils(self) -> int:
+        """Number of receive coils; 1 for single-coil data."""
+        return self.kspace.shape[1] if len(self.kspace.shape) == 4 else 1
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """K-space size (readout, phase encode)."""
+        return self.kspace.shape[-2], self.kspace.shape[-1]
+
+    @property
+    def acquisition(self) -> str:
+        """Sequence, such as "AXT2" or "CORPD_FBK"; "" where the file does not say."""
+        return str(self.attributes.get("acquisition", ""))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether this is a volume of the phantom, not of a patient."""
+        return bool(self.attributes.get("synthetic", False))

@@ -1,0 +1,1 @@
+"""From the links in the email to volumes on disk."""

@@ -1,0 +1,105 @@
+"""One progress report: a bar in JupyterLab, a line every ten seconds everywhere else."""
+
+import sys
+import threading
+import time
+from types import TracebackType
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def interactive() -> bool:
+    """Say whether a person sits at this kernel: True in JupyterLab, False under papermill.
+
+    The kernel's ``_allow_stdin`` is private, and the only sign that tells the two apart.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
+
+
+def amount(value: float, unit: str) -> str:
+    """Write an amount for people: ``amount(2.1e9, "B")`` is "2.1 GB", other units are counted."""
+    if unit != "B":
+        return f"{value:,.0f} {unit}"
+    for prefix in ("", "k", "M", "G", "T"):
+        if abs(value) < 999.5 or prefix == "T":
+            break
+        value /= 1000
+    return (
+        f"{value:.0f} {prefix}B" if not prefix or abs(value) >= 99.5 else f"{value:.1f} {prefix}B"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a time span for people: "45 s", "3 min 20 s", "2 h 05 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Progress:
+    """Progress of one stage, advanced from any thread.
+
+    Args:
+        title: what is going on, such as "unpacking knee_multicoil".
+        total: the amount that makes it complete, in ``unit``; None where nobody knows.
+        unit: "B" for bytes, else the plural that is counted ("volumes", "slices").
+        start: the amount that an earlier run had done; it counts for neither speed nor time left.
+    """
+
+    def __init__(
+        self, title: str, total: float | None, unit: str = "B", *, start: float = 0
+    ) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done = self._start = start
+        self._began = time.monotonic()
+        self._last_line = self._began
+        self._lock = threading.Lock()
+        self._bar = None
+        if interactive():
+            from tqdm.auto import tqdm
+
+            scale = unit == "B"
+            self._bar = tqdm(
+                total=total, initial=start, desc=title, unit=unit, unit_scale=scale, leave=False
+            )
+
+    def advance(self, step: float = 1, note: str = "") -> None:
+        """Add ``step`` to what is done; ``note`` says what was just worked on."""
+        with self._lock:
+            self.done += step
+            if self._bar is not None:
+                self._bar.set_postfix_str(note, refresh=False)
+                self._bar.update(step)
+            elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+                self._last_line = time.monotonic()
+                print(self.line(note), flush=True)
+
+    def line(self, note: str = "") -> str:
+        """Return the state as one line: title, done, total, speed, time left, note."""
+        elapsed = time.monotonic() - self._began
+        speed = (self.done - self._start) / elapsed if elapsed > 0 else 0.0
+        text = f"{self.title}: {amount(self.done, self.unit)}"
+        if self.total:
+            text += f" of {amount(self.total, self.unit)} ({100 * self.done / self.total:.0f} %)"
+        if self.unit == "B":
+            text += f", {amount(speed, 'B')}/s"
+        if self.total and speed > 0:
+            text += f", {duration(max(self.total - self.done, 0) / speed)} left"
+        return f"{text}, {note}" if note else text
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

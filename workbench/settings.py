@@ -1,0 +1,64 @@
+"""Where folders are, and how secrets are held."""
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+
+def project_root() -> Path:
+    """Return the project's folder: ``WORKBENCH_ROOT`` if set, else the checkout that is installed.
+
+    Folders are found from here, because a kernel's working folder differs between JupyterLab
+    (the notebook's) and papermill (the caller's).
+    """
+    root = os.environ.get("WORKBENCH_ROOT")
+    return Path(root).resolve() if root else Path(__file__).resolve().parent.parent
+
+
+def resolve(path: str | Path) -> Path:
+    """Return a path as an absolute one; a relative path counts from the project's root."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else project_root() / path
+
+
+def shown(path: str | Path) -> str:
+    """Return a path as people read it: relative to the project's root where it lies inside."""
+    path = Path(path)
+    return str(path.relative_to(project_root()) if path.is_relative_to(project_root()) else path)
+
+
+class Secret:
+    """A value that is never shown: it prints as ``***`` and refuses to be pickled.
+
+    It holds signed links, keys and connection strings. Only ``reveal()`` gives the value, at the
+    one place that sends it.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format("***", spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled: pass it by environment variable or file")

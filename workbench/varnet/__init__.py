@@ -1,0 +1,1 @@
+"""The end-to-end VarNet: network, training, metrics, reconstruction."""
