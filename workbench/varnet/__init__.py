@@ -1,1 +1,17 @@
 """The end-to-end VarNet: network, training, metrics, reconstruction."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.varnet.network import VarNet
+
+__all__ = ["VarNet"]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import: only those who ask for the network wait for it.
+    if name != "VarNet":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from workbench.varnet.network import VarNet
+
+    return VarNet

@@ -1,0 +1,146 @@
+"""The VarNet against fastMRI's own, on the same weights and inputs."""
+
+import fastmri
+import pytest
+import torch
+from fastmri.data.transforms import batched_mask_center
+from fastmri.models import VarNet as Reference
+
+from workbench.varnet import VarNet
+from workbench.varnet.network import center_columns
+
+SMALL = {"num_cascades": 3, "sens_chans": 3, "sens_pools": 2, "chans": 4, "pools": 2}
+
+
+def pair(seed=0, **sizes):
+    torch.manual_seed(seed)
+    reference = Reference(**{**SMALL, **sizes})
+    for cascade in reference.cascades:  # λ = 1 everywhere would hide a wrong recursion
+        torch.nn.init.uniform_(cascade.dc_weight, 0.3, 1.7)
+    ours = VarNet(**{**SMALL, **sizes})
+    ours.load_state_dict(reference.state_dict(), strict=True)
+    return reference, ours
+
+
+def measurement(batch, coils, height, width, seed=0, acs=6, two_dimensional=False):
+    generator = torch.Generator().manual_seed(seed)
+    kspace = torch.randn(batch, coils, height, width, 2, generator=generator)
+    rows = height if two_dimensional else 1
+    mask = torch.rand(batch, 1, rows, width, 1, generator=generator) < 0.4
+    middle = width // 2
+    mask[:, :, :, middle - acs // 2 : middle + acs // 2] = True
+    return kspace * mask, mask
+
+
+def both(reference, ours, kspace, mask, low):
+    results = []
+    for network in (reference, ours):
+        network.zero_grad()
+        image = network(kspace.clone(), mask, low)
+        (image * torch.linspace(0.5, 2, image.shape[-1], dtype=image.dtype)).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in network.parameters()])
+        results.append((image.detach(), gradient))
+    return results
+
+
+def distance(first, second):
+    return float((first - second).norm() / second.norm())
+
+
+@pytest.mark.parametrize(
+    ("batch", "coils", "height", "width"),
+    [(1, 4, 64, 48), (2, 3, 48, 64), (1, 5, 51, 37), (2, 2, 40, 53)],
+    ids=["even", "batch of two masks", "odd sizes", "odd width"],
+)
+def test_equals_fastmri_in_output_and_gradient(batch, coils, height, width):
+    reference, ours = pair()
+    kspace, mask = measurement(batch, coils, height, width)
+    (image, gradient), (our_image, our_gradient) = both(
+        reference.double(), ours.double(), kspace.double(), mask, 6
+    )
+    assert distance(our_image, image) < 1e-10
+    assert distance(our_gradient, gradient) < 1e-10
+
+
+def test_float32_is_no_further_from_float64_than_twice_fastmri():
+    reference, ours = pair()
+    kspace, mask = measurement(1, 4, 64, 48)
+    (image, gradient), (our_image, our_gradient) = both(reference, ours, kspace, mask, 6)
+    (exact, exact_gradient), _ = both(reference.double(), ours.double(), kspace.double(), mask, 6)
+    assert distance(our_image.double(), exact) < 2 * distance(image.double(), exact)
+    assert distance(our_gradient.double(), exact_gradient) < 2 * distance(
+        gradient.double(), exact_gradient
+    )
+
+
+@pytest.mark.parametrize("cascades", [1, 2])
+def test_one_and_two_cascades_equal_fastmri(cascades):
+    reference, ours = pair(num_cascades=cascades)
+    kspace, mask = measurement(1, 3, 32, 32)
+    (image, _), (our_image, _) = both(
+        reference.double(), ours.double(), kspace.double(), mask, None
+    )
+    assert distance(our_image, image) < 1e-10
+
+
+def test_mask_along_both_axes_equals_fastmri():
+    reference, ours = pair(mask_center=False)
+    kspace, mask = measurement(2, 3, 32, 48, two_dimensional=True)
+    (image, gradient), (our_image, our_gradient) = both(
+        reference.double(), ours.double(), kspace.double(), mask, 6
+    )
+    assert distance(our_image, image) < 1e-10
+    assert distance(our_gradient, gradient) < 1e-10
+
+
+def test_one_seed_gives_both_networks_the_same_weights():
+    torch.manual_seed(3)
+    reference = Reference(**SMALL).state_dict()
+    torch.manual_seed(3)
+    ours = VarNet(**SMALL).state_dict()
+    assert list(ours) == list(reference)
+    assert all(torch.equal(ours[name], reference[name]) for name in reference)
+
+
+def test_default_network_has_the_published_number_of_parameters():
+    assert sum(p.numel() for p in VarNet().parameters()) == sum(
+        p.numel() for p in Reference().parameters()
+    )
+
+
+@pytest.mark.parametrize("low", [None, 0, 5, 6], ids=str)
+@pytest.mark.parametrize("width", [32, 33])
+def test_center_columns_are_fastmris(low, width):
+    _, mask = measurement(3, 1, 1, width)
+    reference = Reference(**SMALL).sens_net
+    pad, count = reference.get_pad_and_num_low_freqs(mask, low)
+    ones = torch.ones(3, 1, 1, width, 2)
+    expected = batched_mask_center(ones, pad, pad + count)[..., 0].bool()
+    assert torch.equal(center_columns(mask[..., 0], low), expected)
+
+
+@pytest.mark.parametrize("empty", ["one coil", "every coil"])
+def test_zero_coils_give_finite_output_and_gradient(empty):
+    _, ours = pair()
+    kspace, mask = measurement(1, 3, 32, 32)
+    kspace[:, 1 if empty == "one coil" else slice(None)] = 0
+    image = ours(kspace, mask, 6)
+    image.sum().backward()
+    assert torch.isfinite(image).all()
+    assert all(torch.isfinite(p.grad).all() for p in ours.parameters() if p.grad is not None)
+    if empty == "every coil":
+        assert not image.any()
+
+
+def test_every_parameter_takes_part_so_that_ddp_finds_it():
+    _, ours = pair()
+    kspace, mask = measurement(1, 3, 32, 32)
+    ours(kspace, mask, 6).sum().backward()
+    assert all(p.grad is not None for p in ours.parameters())
+
+
+def test_fully_sampled_kspace_with_no_cascade_is_the_rss():
+    ours = VarNet(num_cascades=0, sens_chans=2, sens_pools=1)
+    kspace, mask = measurement(1, 3, 32, 32)
+    expected = fastmri.rss_complex(fastmri.ifft2c(kspace), dim=1)
+    torch.testing.assert_close(ours(kspace, mask, 6), expected)

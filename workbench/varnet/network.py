@@ -1,0 +1,195 @@
+r"""The end-to-end VarNet (Sriram et al. 2020, arXiv:2004.06688) with less work a cascade.
+
+Weights, constructor and forward are those of ``fastmri.models.VarNet``. The network that fastMRI
+writes keeps multi-coil k-space and transforms every coil four times a cascade. Here the state is
+two coil-combined images v and w. With k\ :sub:`0` the masked k-space, M the mask, F the centred
+Fourier transform, S the sensitivity maps (normalised: S\ :sup:`H` S = 1), λ a cascade's DC weight
+and u the output of its U-Net, fastMRI's k-space is
+
+    k = k_0 - M F S v - (1 - M) F S w,
+
+so that with x_0 = S^H F^H k_0, z = w - v and A = S^H F^H M F S one cascade is
+
+    u = UNet(x_0 - w + A z),    v <- (1 - λ) v + u,    w <- w + u,
+
+and the result is the root sum of squares over coils of y_0 - S w + F^H M F S z, y_0 = F^H k_0.
+A mask that varies along the phase encode alone commutes with the readout's transform: then M acts
+between one-dimensional transforms, and F^H M F is a circular convolution, which needs no shifts.
+"""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from workbench.varnet.unet import NormUNet
+
+
+class SensitivityNet(nn.Module):
+    """Estimates coil sensitivity maps from the fully sampled centre of k-space."""
+
+    def __init__(self, chans: int, pools: int, mask_center: bool = True) -> None:
+        super().__init__()
+        self.mask_center = mask_center
+        self.norm_unet = NormUNet(chans, pools)
+
+    def forward(self, coil_images: Tensor) -> Tensor:
+        """Map low-resolution coil images to normalised maps, both (batch, coils, H, W) complex."""
+        batch, coils, height, width = coil_images.shape
+        maps = self.norm_unet(coil_images.reshape(batch * coils, height, width))
+        maps = maps.view(batch, coils, height, width)
+        return maps / _root_sum_of_squares(maps, empty=1.0).unsqueeze(1)
+
+
+class Cascade(nn.Module):
+    """The parameters of one cascade: its U-Net and its data consistency weight λ."""
+
+    def __init__(self, model: NormUNet) -> None:
+        super().__init__()
+        self.model = model
+        self.dc_weight = nn.Parameter(torch.ones(1))
+
+
+class VarNet(nn.Module):
+    """End-to-end VarNet; loads the weights of ``fastmri.models.VarNet`` and equals its output.
+
+    Args:
+        num_cascades: number of cascades.
+        sens_chans: channels of the sensitivity net's U-Net.
+        sens_pools: poolings of the sensitivity net's U-Net.
+        chans: channels of a cascade's U-Net.
+        pools: poolings of a cascade's U-Net.
+        mask_center: whether the sensitivity net sees the sampled centre of k-space alone.
+    """
+
+    def __init__(
+        self,
+        num_cascades: int = 12,
+        sens_chans: int = 8,
+        sens_pools: int = 4,
+        chans: int = 18,
+        pools: int = 4,
+        mask_center: bool = True,
+    ) -> None:
+        super().__init__()
+        self.sens_net = SensitivityNet(sens_chans, sens_pools, mask_center)
+        self.cascades = nn.ModuleList(Cascade(NormUNet(chans, pools)) for _ in range(num_cascades))
+
+    def forward(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None = None,
+    ) -> Tensor:
+        """Reconstruct.
+
+        Args:
+            masked_kspace: (batch, coils, H, W, 2), H the readout, W the phase encode.
+            mask: (batch or 1, 1, 1 or H, W, 1) bool; where k-space was sampled.
+            num_low_frequencies: number of ACS columns, one or (batch,); None or 0 reads it off
+                the mask.
+
+        Returns:
+            Magnitude images, (batch, H, W).
+        """
+        kspace = torch.view_as_complex(masked_kspace.contiguous())
+        sampled = mask[..., 0]
+        hybrid = _inverse(kspace, (-2,))
+        y0 = _inverse(hybrid, (-1,))
+        if self.sens_net.mask_center:
+            centre = center_columns(sampled, num_low_frequencies)
+            maps = self.sens_net(_inverse(hybrid * centre, (-1,)))
+        else:
+            maps = self.sens_net(y0)
+        axes = (-1,) if sampled.shape[-2] == 1 else (-2, -1)
+        weights = torch.fft.ifftshift(sampled, axes).to(kspace.real.dtype)
+        return self._cascade(y0, maps, weights, axes)
+
+    def _cascade(self, y0: Tensor, maps: Tensor, weights: Tensor, axes: tuple[int, ...]) -> Tensor:
+        x0 = _combine(maps, y0)
+        v = w = z = torch.zeros_like(x0)
+        for number, cascade in enumerate(cast(Iterable[Cascade], self.cascades)):
+            residual = x0 - w
+            if number > 1:  # z is zero until the second cascade has weighed v
+                residual = residual + _NormalOperator.apply(maps, z, weights, axes)
+            update = cascade.model(residual[:, 0]).unsqueeze(1)
+            # The first cascade's λ weighs a zero; it stays in the graph for DDP's sake.
+            z = z + cascade.dc_weight * v
+            v = (1 - cascade.dc_weight) * v + update
+            w = w + update
+        coil_images = y0 - maps * w + _project(maps * z, weights, axes)
+        return _root_sum_of_squares(coil_images, empty=0.0)
+
+
+def center_columns(sampled: Tensor, num_low_frequencies: int | Tensor | None) -> Tensor:
+    """Return which columns the sensitivity net sees.
+
+    Args:
+        sampled: (batch or 1, 1, 1 or H, W) bool mask.
+        num_low_frequencies: as in ``VarNet.forward``.
+
+    Returns:
+        (batch or 1, 1, 1, W) bool: the ACS columns, centred as fastMRI centres them. Where their
+        number is not given it is the widest symmetric run of sampled columns around DC.
+    """
+    row = sampled[:, 0, 0]
+    width, middle = row.shape[-1], row.shape[-1] // 2
+    left = row[:, :middle].flip(1).to(torch.int8).argmin(dim=1)
+    right = row[:, middle:].to(torch.int8).argmin(dim=1)
+    count = (2 * torch.minimum(left, right)).clamp(min=1)
+    if num_low_frequencies is not None:
+        given = torch.as_tensor(num_low_frequencies, device=row.device, dtype=count.dtype)
+        count = torch.where(given > 0, given, count)
+    first = (width - count + 1) // 2
+    column = torch.arange(width, device=row.device)
+    inside = (column >= first[:, None]) & (column < (first + count)[:, None])
+    return inside[:, None, None]
+
+
+def _inverse(values: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Centred, unitary inverse Fourier transform along ``axes``."""
+    shifted = torch.fft.ifftshift(values, axes)
+    return torch.fft.fftshift(torch.fft.ifftn(shifted, dim=axes, norm="ortho"), axes)
+
+
+def _project(images: Tensor, weights: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """F^H M F; ``weights`` is the mask with DC first."""
+    kspace = torch.fft.fftn(images, dim=axes)
+    return torch.fft.ifftn(kspace * weights, dim=axes)
+
+
+def _combine(maps: Tensor, images: Tensor) -> Tensor:
+    """S^H: coil images (batch, coils, H, W) to one image (batch, 1, H, W)."""
+    return (maps.conj() * images).sum(dim=1, keepdim=True)
+
+
+def _root_sum_of_squares(images: Tensor, empty: float) -> Tensor:
+    """Root sum of squares over coils, ``empty`` (with no gradient) where all coils are zero."""
+    power = torch.view_as_real(images).square().sum(-1).sum(1)
+    nothing = power == 0
+    return power.masked_fill(nothing, 1).sqrt().masked_fill(nothing, empty)
+
+
+class _NormalOperator(torch.autograd.Function):
+    """A z = S^H F^H M F S z, which keeps S and z alone for its backward.
+
+    A is its own adjoint: grad_z = A g; grad_S = conj(g) P(S z) + conj(z) P(S g), P = F^H M F.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, maps: Tensor, z: Tensor, weights: Tensor, axes: tuple[int, ...]
+    ) -> Tensor:
+        ctx.save_for_backward(maps, z, weights)
+        ctx.axes = axes
+        return _combine(maps, _project(maps * z, weights, axes))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        maps, z, weights = ctx.saved_tensors
+        spread = _project(maps * gradient, weights, ctx.axes)
+        of_maps = None
+        if ctx.needs_input_grad[0]:
+            of_maps = gradient.conj() * _project(maps * z, weights, ctx.axes) + z.conj() * spread
+        return of_maps, _combine(maps, spread), None, None
