@@ -1,0 +1,86 @@
+"""The figures against fastMRI's own functions."""
+
+import numpy as np
+import pytest
+import torch
+from fastmri import evaluate
+from fastmri.losses import SSIMLoss
+
+from workbench.varnet.metrics import (
+    crop_to_smaller,
+    mean_score,
+    score_slice,
+    score_volume,
+    score_volumes,
+    ssim_loss,
+)
+
+
+@pytest.fixture
+def volume():
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 6, 48)
+    target = (1.5 + np.sin(ramp)[:, None] * np.cos(2 * ramp)[None]) * 1e-4
+    target = np.stack([target * scale for scale in (1, 0.7, 1.3)]).astype(np.float32)
+    image = target + rng.normal(scale=8e-6, size=target.shape).astype(np.float32)
+    return torch.from_numpy(image), torch.from_numpy(target)
+
+
+def test_loss_and_gradient_equal_fastmris(volume):
+    image, target = volume
+    span = torch.tensor([2e-4, 2.5e-4, 3e-4])
+    results = []
+    for loss in (
+        lambda x: SSIMLoss()(x[:, None], target[:, None], span),
+        lambda x: ssim_loss(x, target, span),
+    ):
+        x = image.clone().requires_grad_()
+        value = loss(x)
+        value.backward()
+        results.append((value.detach(), x.grad))
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=0, atol=5e-7)
+    assert (results[1][1] - results[0][1]).norm() < 1e-4 * results[0][1].norm()
+
+
+def test_volume_figures_equal_the_leaderboards(volume):
+    image, target = volume
+    score = score_volume(image, target, "a.h5")
+    truth, guess = target.double().numpy(), image.double().numpy()
+    assert score.ssim == pytest.approx(evaluate.ssim(truth, guess).item(), rel=1e-7)
+    assert score.psnr == pytest.approx(evaluate.psnr(truth, guess), rel=1e-7)
+    assert score.nmse == pytest.approx(evaluate.nmse(truth, guess).item(), rel=1e-7)
+
+
+def test_tall_target_is_cropped_square_as_the_leaderboard_crops_it(volume):
+    image, target = (part[..., 4:-4] for part in volume)
+    assert score_volume(image, target, "a.h5") == score_volume(
+        image[:, 4:-4], target[:, 4:-4], "a.h5"
+    )
+
+
+def test_a_slice_reported_twice_counts_once(volume):
+    image, target = volume
+    slices = [score_slice(image[n], target[n], "a.h5", n, 3e-4) for n in range(3)]
+    assert score_volumes([*slices, slices[0]]) == score_volumes(slices[::-1])
+
+
+def test_mean_is_over_volumes_not_slices(volume):
+    image, target = volume
+    scores = score_volumes(
+        [
+            score_slice(image[0], target[0], "a.h5", 0, 3e-4),
+            score_slice(image[1], target[1], "b.h5", 0, 3e-4),
+            score_slice(image[2], target[2], "b.h5", 1, 3e-4),
+        ]
+    )
+    assert mean_score(scores)["ssim"] == pytest.approx((scores[0].ssim + scores[1].ssim) / 2)
+
+
+def test_all_zero_volume_gives_finite_ssim():
+    zero = torch.zeros(9, 9)
+    assert score_slice(zero, zero, "a.h5", 0, 0.0).ssim == pytest.approx(1)
+
+
+def test_crop_takes_the_smaller_of_each_axis():
+    image, target = crop_to_smaller(torch.zeros(2, 10, 7), torch.zeros(2, 8, 9))
+    assert image.shape == target.shape == (2, 8, 7)
