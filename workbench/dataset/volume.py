@@ -85,3 +85,16 @@ class Volume:
     def synthetic(self) -> bool:
         """Whether this is a volume of the phantom, not of a patient."""
         return bool(self.attributes.get("synthetic", False))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file of a dataset that is left out.
+
+    Attributes:
+        path: relative to the dataset's folder, with ``/``.
+        reason: what is wrong with it, and what to do where that is known.
+    """
+
+    path: str
+    reason: str

@@ -1,0 +1,88 @@
+"""The file that holds a dataset cache: JSON, one volume a line, written whole or not at all."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from workbench.dataset.volume import ArrayLayout, Problem, Volume
+
+FORMAT = "fastmri-workbench dataset cache"
+VERSION = 1
+
+
+class CacheFileError(ValueError):
+    """A cache file cannot be used: damaged, foreign or of another version."""
+
+
+def write_cache_file(
+    path: Path, volumes: Iterable[Volume], problems: Iterable[Problem] = ()
+) -> None:
+    """Write a cache file under a temporary name, then rename it.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full; an older file stays.
+    """
+    lines = ",\n".join(json.dumps(_to_json(volume), separators=(",", ":")) for volume in volumes)
+    left_out = ",\n".join(json.dumps(vars(problem)) for problem in problems)
+    text = (
+        f'{{"format": "{FORMAT}",\n"version": {VERSION},\n'
+        f'"volumes": [\n{lines}\n],\n"problems": [\n{left_out}\n]}}\n'
+    )
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_cache_file(path: Path) -> tuple[tuple[Volume, ...], tuple[Problem, ...]]:
+    """Read a cache file's volumes and problems.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CacheFileError: it is damaged, no cache file, or of a version that is not known here.
+    """
+    text = path.read_bytes()
+    try:
+        document = json.loads(text)
+        if document["format"] != FORMAT:
+            raise CacheFileError(f"{path} is no dataset cache")
+        if document["version"] != VERSION:
+            raise CacheFileError(
+                f"{path} has version {document['version']!r}, this workbench reads {VERSION}"
+            )
+        volumes = tuple(_from_json(entry) for entry in document["volumes"])
+        problems = tuple(Problem(entry["path"], entry["reason"]) for entry in document["problems"])
+    except CacheFileError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise CacheFileError(f"{path} is damaged ({type(error).__name__}: {error})") from None
+    return volumes, problems
+
+
+def _to_json(volume: Volume) -> dict[str, Any]:
+    entry = dict(vars(volume))
+    for name in ("kspace", "target"):
+        entry[name] = vars(entry[name]) if entry[name] is not None else None
+    return entry
+
+
+def _from_json(entry: dict[str, Any]) -> Volume:
+    path = PurePosixPath(entry["path"])
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"path {entry['path']!r} leads out of the dataset")
+    values = dict(entry)
+    for name in ("kspace", "target"):
+        if (layout := values[name]) is not None:
+            values[name] = ArrayLayout(tuple(layout["shape"]), layout["dtype"], layout["offset"])
+    for name in ("mask", "encoded", "recon"):
+        if values[name] is not None:
+            values[name] = tuple(values[name])
+    return Volume(**values)

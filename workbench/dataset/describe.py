@@ -1,0 +1,206 @@
+"""Read what a volume is from a few kilobytes of its file: layout, header, attributes."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+from workbench.dataset.source import END_BYTES, FetchedFile, Source
+from workbench.dataset.volume import TARGETS, ArrayLayout, Volume
+
+_ISMRMRD = "{http://www.ismrm.org/ISMRMRD}"
+_PLAIN_TYPES = ("<c8", "<c16", "<f4", "<f8")
+
+
+class UnusableVolumeError(ValueError):
+    """A file is no volume that can be read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fields of the ISMRMRD header that reconstruction needs.
+
+    Attributes:
+        encoded: encoded matrix size (x readout, y phase encode, z).
+        recon: reconstructed matrix size (x, y, z).
+        padding_left: first phase-encode column that was acquired.
+        padding_right: first column after the last acquired one.
+    """
+
+    encoded: tuple[int, int, int]
+    recon: tuple[int, int, int]
+    padding_left: int
+    padding_right: int
+
+
+def parse_header(xml: bytes | str) -> Header:
+    """Read an ISMRMRD header (XML, schema at https://ismrmrd.readthedocs.io).
+
+    The acquired phase-encode columns lie around the encoded centre: they begin at
+    ``encoded y // 2 - center`` and are ``maximum + 1`` many, as fastMRI counts them.
+
+    Raises:
+        UnusableVolumeError: it is no XML, or a field is missing or no whole number.
+    """
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise UnusableVolumeError(f"its ismrmrd_header is no XML: {error}") from None
+    encoded, recon = _matrix(root, "encodedSpace"), _matrix(root, "reconSpace")
+    limits = ("encoding", "encodingLimits", "kspace_encoding_step_1")
+    padding_left = encoded[1] // 2 - _number(root, *limits, "center")
+    padding_right = padding_left + _number(root, *limits, "maximum") + 1
+    return Header(encoded, recon, padding_left, padding_right)
+
+
+def _matrix(root: ElementTree.Element, space: str) -> tuple[int, int, int]:
+    x, y, z = (_number(root, "encoding", space, "matrixSize", axis) for axis in "xyz")
+    return x, y, z
+
+
+def _number(root: ElementTree.Element, *names: str) -> int:
+    text = root.findtext("./" + "".join(f"/{_ISMRMRD}{name}" for name in names))
+    try:
+        return int(text or "")
+    except ValueError:
+        raise UnusableVolumeError(
+            f"its ismrmrd_header has {text!r} for {'/'.join(names)}, not a number"
+        ) from None
+
+
+def describe(
+    source: Source, *, path: str, split: str, mtime_ns: int = 0, end_bytes: int = END_BYTES
+) -> Volume:
+    """Describe one volume from the head and tail of its file, two requests for most files.
+
+    Args:
+        source: the file's bytes.
+        path: where it lies, relative to the dataset's folder.
+        split: "train", "val", "test" or "challenge".
+        mtime_ns: time of last change, nanoseconds.
+        end_bytes: bytes to fetch from either end before parsing.
+
+    Raises:
+        UnusableVolumeError: the file is no fastMRI volume, or only a part of one.
+        OSError: the source cannot be read.
+    """
+    if source.size == 0:
+        raise UnusableVolumeError("it is empty (0 bytes): bring it in again")
+
+    def parse(file: Any) -> Volume:
+        try:
+            with h5py.File(file, "r") as volume:
+                return _volume(volume, source.size, path, split, mtime_ns)
+        except UnusableVolumeError:
+            raise
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise UnusableVolumeError(_reason(error, source.size)) from None
+
+    return FetchedFile(source, end_bytes).parse(parse)
+
+
+def _reason(error: Exception, size: int) -> str:
+    message = str(error)
+    if promised := re.search(r"truncated file.*stored_eof = (\d+)", message):
+        return f"it is truncated ({size} of {promised.group(1)} bytes): bring it in again"
+    if "signature not found" in message:
+        return "it is no HDF5 file"
+    return f"its HDF5 structure cannot be read: {message}"
+
+
+def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) -> Volume:
+    kspace = _dataset(file, "kspace")
+    if kspace is None:
+        raise UnusableVolumeError("it has no k-space (no dataset named kspace)")
+    if kspace.dtype.kind != "c":
+        raise UnusableVolumeError(f"its k-space is {kspace.dtype}, not complex")
+    if len(kspace.shape) not in (3, 4) or 0 in kspace.shape:
+        raise UnusableVolumeError(
+            f"its k-space has shape {kspace.shape}, not (slices, coils, readout, phase encode) "
+            "or, single-coil, (slices, readout, phase encode)"
+        )
+    # Single-coil files hold both targets; the reference takes the one of the data's kind.
+    target_name: str | None = TARGETS[0] if len(kspace.shape) == 4 else TARGETS[1]
+    target = _dataset(file, str(target_name))
+    if target is None:
+        target_name = None
+    elif len(target.shape) != 3 or target.shape[0] != kspace.shape[0] or 0 in target.shape:
+        raise UnusableVolumeError(
+            f"its {target_name} has shape {target.shape} beside a k-space of {kspace.shape}"
+        )
+    header = parse_header(_header_text(file))
+    return Volume(
+        path=path,
+        split=split,
+        size=size,
+        mtime_ns=mtime_ns,
+        kspace=_layout(kspace, size),
+        target_name=target_name,
+        target=_layout(target, size) if target is not None else None,
+        mask=_sampled_columns(file, kspace.shape[-1]),
+        encoded=header.encoded,
+        recon=header.recon,
+        padding_left=header.padding_left,
+        padding_right=header.padding_right,
+        attributes={name: _plain(value) for name, value in file.attrs.items()},
+    )
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
+    found = file.get(name)
+    return found if isinstance(found, h5py.Dataset) else None
+
+
+def _layout(dataset: h5py.Dataset, size: int) -> ArrayLayout:
+    """Say where an array lies; its offset only where ``np.fromfile`` there gives its values."""
+    name = dataset.name.lstrip("/")
+    properties = dataset.id.get_create_plist()
+    kind = properties.get_layout()
+    stored = dataset.id.get_storage_size()
+    inside = properties.get_external_count() == 0
+    if stored == 0 and inside and kind in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
+        raise UnusableVolumeError(f"its {name} was never written: bring it in again")
+    offset = dataset.id.get_offset() if kind == h5py.h5d.CONTIGUOUS and inside else None
+    if offset is not None and offset + stored > size:
+        raise UnusableVolumeError(
+            f"it is truncated: its {name} ends at byte {offset + stored} of {size}: "
+            "bring it in again"
+        )
+    if dataset.dtype.str not in _PLAIN_TYPES or stored != dataset.size * dataset.dtype.itemsize:
+        offset = None
+    return ArrayLayout(tuple(dataset.shape), dataset.dtype.str, offset)
+
+
+def _header_text(file: h5py.File) -> bytes | str:
+    header = _dataset(file, "ismrmrd_header")
+    if header is None:
+        raise UnusableVolumeError("it has no ismrmrd_header")
+    value = header[()]
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
+    if not isinstance(value, bytes | str):
+        raise UnusableVolumeError(f"its ismrmrd_header is {header.dtype}, not text")
+    return value
+
+
+def _sampled_columns(file: h5py.File, columns: int) -> tuple[int, ...] | None:
+    mask = _dataset(file, "mask")
+    if mask is None:
+        return None
+    if mask.size != columns:
+        raise UnusableVolumeError(f"its mask has {mask.size} columns, its k-space {columns}")
+    return tuple(np.flatnonzero(mask[()]).tolist())
+
+
+def _plain(value: Any) -> Any:
+    """Return an attribute as JSON can hold it, numbers with their exact value."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,112 @@
+"""Read the descriptions of many files at once."""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.dataset.describe import UnusableVolumeError, describe
+from workbench.dataset.folders import FoundFile, volume_files
+from workbench.dataset.source import LocalFile
+from workbench.dataset.volume import Problem, Volume
+from workbench.progress import Progress
+
+SECONDS_BETWEEN_SAVES = 20.0
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the files of a dataset are.
+
+    Attributes:
+        volumes: sorted by path.
+        problems: files that are left out, sorted by path.
+        read: number of files that were read, the rest being known.
+    """
+
+    volumes: tuple[Volume, ...]
+    problems: tuple[Problem, ...]
+    read: int
+
+
+def index_files(
+    root: Path,
+    known: Mapping[str, Volume],
+    *,
+    workers: int,
+    save: Callable[[tuple[Volume, ...]], None],
+) -> Index:
+    """Describe every volume of a dataset, reading the files that are new or changed.
+
+    Args:
+        root: the dataset's folder.
+        known: path -> volume as an earlier index has it.
+        workers: threads; each waits for one file, and one at a time parses.
+        save: is given what is known so far, every 20 seconds and when the work is interrupted.
+
+    Raises:
+        FileNotFoundError: the folder holds no ``.h5`` file.
+    """
+    with ThreadPoolExecutor(workers) as executor:
+        splits = {path: volume.split for path, volume in known.items()}
+        files, problems = volume_files(root, executor, splits)
+        if not files and not problems:
+            raise FileNotFoundError(
+                f"no volumes in {root}: expected .h5 files in folders such as multicoil_train, "
+                "multicoil_val or singlecoil_test"
+            )
+        volumes = {file.path: known[file.path] for file in files if _is_known(file, known)}
+        unread = [file for file in files if file.path not in volumes]
+        try:
+            _read(root, unread, executor, volumes, problems, save)
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            save(_sorted(volumes))
+            raise
+    return Index(_sorted(volumes), tuple(sorted(problems, key=lambda p: p.path)), len(unread))
+
+
+def _is_known(file: FoundFile, known: Mapping[str, Volume]) -> bool:
+    volume = known.get(file.path)
+    return volume is not None and (volume.size, volume.mtime_ns, volume.split) == (
+        file.size,
+        file.mtime_ns,
+        file.split,
+    )
+
+
+def _sorted(volumes: Mapping[str, Volume]) -> tuple[Volume, ...]:
+    return tuple(volumes[path] for path in sorted(volumes))
+
+
+def _read(
+    root: Path,
+    files: list[FoundFile],
+    executor: Executor,
+    volumes: dict[str, Volume],
+    problems: list[Problem],
+    save: Callable[[tuple[Volume, ...]], None],
+) -> None:
+    saved = time.monotonic()
+    with Progress(f"indexing {root.name}", len(files), "volumes") as progress:
+        for future in as_completed([executor.submit(_describe, root, file) for file in files]):
+            result = future.result()
+            if isinstance(result, Problem):
+                problems.append(result)
+            else:
+                volumes[result.path] = result
+            progress.advance(1, result.path)
+            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                save(_sorted(volumes))
+                saved = time.monotonic()
+
+
+def _describe(root: Path, file: FoundFile) -> Volume | Problem:
+    try:
+        with LocalFile(root / file.path) as source:
+            return describe(source, path=file.path, split=file.split, mtime_ns=file.mtime_ns)
+    except UnusableVolumeError as error:
+        return Problem(file.path, str(error))
+    except OSError as error:
+        return Problem(file.path, f"it cannot be read: {error.strerror or error}")

@@ -1,0 +1,142 @@
+"""Bytes by range: what a volume's description and slices are read from, here or far away."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+Result = TypeVar("Result")
+
+END_BYTES = 32 * 1024
+"""How much of a file's head and tail one request brings: HDF5's structure lies there."""
+
+
+class Source(Protocol):
+    """A file that is read by byte range: a local one, or a blob behind ranged requests."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole file."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return ``count`` bytes from ``offset``, fewer only where the file ends."""
+
+
+class LocalFile:
+    """A file on this machine or on a mounted one, as a ``Source``; used in a ``with`` block."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return ``count`` bytes from ``offset``, fewer only where the file ends."""
+        found = b""
+        # One read may stop short: at 2 GiB, on a signal, or where a mount hands out blocks.
+        while len(found) < count:
+            piece = os.pread(self._descriptor, count - len(found), offset + len(found))
+            if not piece:
+                break
+            found += piece
+        return found
+
+    def __enter__(self) -> "LocalFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
+
+
+class _NotFetchedError(Exception):
+    """A parser asked for bytes that are not in memory yet."""
+
+
+class FetchedFile(io.RawIOBase):
+    """A read-only file object over the parts of a source that were fetched.
+
+    It never waits for the source itself: a read outside the parts is noted and raises, so that
+    the bytes can be fetched while no lock is held (h5py holds one for the whole process).
+    """
+
+    def __init__(self, source: Source, end_bytes: int = END_BYTES) -> None:
+        self._source = source
+        self._position = 0
+        self._wanted: tuple[int, int] | None = None
+        self._parts: list[tuple[int, bytes]] = []
+        self.fetch(0, end_bytes)
+        if source.size > end_bytes:
+            start = max(end_bytes, source.size - end_bytes)
+            self.fetch(start, source.size - start)
+
+    def fetch(self, offset: int, count: int) -> None:
+        """Bring more bytes of the source into memory.
+
+        Raises:
+            OSError: the source gave fewer bytes than its size promises.
+        """
+        part = self._source.read(offset, count)
+        if len(part) < min(count, self._source.size - offset):
+            raise OSError(f"the file ended at byte {offset + len(part)} of {self._source.size}")
+        self._parts.append((offset, part))
+
+    def parse(self, parser: Callable[[Any], Result]) -> Result:
+        """Return ``parser(self)``, run again after a fetch for as long as it lacks bytes.
+
+        A parser that swallows the error of a read is not believed: its result counts only
+        where it had every byte that it asked for.
+        """
+        while True:
+            self._position, self._wanted = 0, None
+            try:
+                result = parser(self)
+            except Exception:
+                if self._wanted is None:
+                    raise
+            if self._wanted is None:
+                return result
+            offset, count = self._wanted
+            self.fetch(offset, min(max(count, END_BYTES), self._source.size - offset))
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it has positions."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position, counted from the start, from here or from the end."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}
+        self._position = start[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill ``buffer`` from the fetched parts, across the seams between them."""
+        view = memoryview(buffer).cast("B")
+        count = max(min(len(view), self._source.size - self._position), 0)
+        filled = 0
+        while filled < count:
+            here = self._position + filled
+            for start, part in self._parts:
+                if start <= here < start + len(part):
+                    piece = part[here - start : here - start + count - filled]
+                    view[filled : filled + len(piece)] = piece
+                    filled += len(piece)
+                    break
+            else:
+                self._wanted = here, count - filled
+                raise _NotFetchedError
+        self._position += count
+        return count
