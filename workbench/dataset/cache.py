@@ -26,14 +26,6 @@ __all__ = [
     "load_cache",
     "open_cache",
 ]
-    "CacheFileError",
-    "DatasetCache",
-    "Problem",
-    "build_cache",
-    "find_dataset",
-    "load_cache",
-    "open_cache",
-]
 
 CACHE_NAME = "dataset_cache.json"
 _PARTIAL_NAME = "dataset_cache.partial.json"
