@@ -1,7 +1,4 @@
-"""Undersampling masks: fastMRI's own, at any acceleration, each draw a function of its seed."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""Undersampling masks: fastMRI's own, at any acceleration, each a function of its seed."""
 
 import numpy as np
 from fastmri.data.subsample import (
@@ -13,7 +10,7 @@ from fastmri.data.subsample import (
     RandomMaskFunc,
 )
 
-Seed = int | tuple[int, ...]
+from workbench.dataset.sampling import Sampling, Seed
 
 
 class _EquispacedAtAnyRate(EquiSpacedMaskFunc):
@@ -49,59 +46,13 @@ def _lines(start: int, stop: int, spacing: float) -> np.ndarray:
     return lines[lines < stop]
 
 
-MASKS: dict[str, type[MaskFunc]] = {
+_FUNCTIONS: dict[str, type[MaskFunc]] = {
     "random": RandomMaskFunc,
     "equispaced": _EquispacedAtAnyRate,
     "equispaced_fraction": EquispacedMaskFractionFunc,
     "magic": _MagicAtAnyRate,
     "magic_fraction": MagicMaskFractionFunc,
 }
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How k-space is undersampled.
-
-    Attributes:
-        mask: one of ``MASKS``.
-        accelerations: each at least 1; a draw picks one of them.
-        center_fractions: share of the columns around DC that are always sampled (ACS), in
-            (0, 1); one for each acceleration.
-
-    Raises:
-        ValueError: a value is outside what is allowed.
-    """
-
-    mask: str = "equispaced"
-    accelerations: tuple[float, ...] = (4,)
-    center_fractions: tuple[float, ...] = (0.08,)
-
-    def __post_init__(self) -> None:
-        if self.mask not in MASKS:
-            raise ValueError(f"mask={self.mask!r}: give one of {', '.join(MASKS)}")
-        if len(self.accelerations) != len(self.center_fractions) or not self.accelerations:
-            raise ValueError(
-                f"{len(self.accelerations)} accelerations and {len(self.center_fractions)} centre "
-                "fractions: give one centre fraction for each acceleration"
-            )
-        for acceleration, fraction in zip(self.accelerations, self.center_fractions, strict=True):
-            if not 1 <= acceleration < 100:
-                raise ValueError(f"acceleration={acceleration:g}: give 1 or more (below 100)")
-            if not 0 < fraction < 1:
-                raise ValueError(f"center_fraction={fraction:g}: give a number between 0 and 1")
-            if self.mask in ("random", "equispaced_fraction") and acceleration * fraction >= 1:
-                if acceleration == 1:
-                    continue
-                raise ValueError(
-                    f"center_fraction={fraction:g} alone exceeds the 1/{acceleration:g} of k-space "
-                    f"that {self.mask} samples at acceleration {acceleration:g}: "
-                    f"give less than {1 / acceleration:.3g}"
-                )
-
-    def __str__(self) -> str:
-        rates = ", ".join(f"{rate:g}x" for rate in self.accelerations)
-        centres = ", ".join(f"{fraction:g}" for fraction in self.center_fractions)
-        return f"{self.mask} {rates}, centre fraction {centres}"
 
 
 def draw_mask(
@@ -120,35 +71,10 @@ def draw_mask(
     """
     # The generator that a mask function holds must not be shared: each draw has its own.
     integral = tuple(int(rate) if rate == int(rate) else rate for rate in sampling.accelerations)
-    function = MASKS[sampling.mask](sampling.center_fractions, integral)
+    function = _FUNCTIONS[sampling.mask](sampling.center_fractions, integral)
     columns, low_frequencies = function((1, width, 1), None, seed)
     mask = columns.numpy().reshape(width) > 0
     if acquired is not None:
         mask[: acquired[0]] = False
         mask[acquired[1] :] = False
     return mask, int(low_frequencies)
-
-
-def seed_of_file(name: str) -> tuple[int, ...]:
-    """Return fastMRI's seed of a file: its name's code points, so that all slices share a mask."""
-    return tuple(map(ord, name))
-
-
-def seed_of_draw(seed: int, epoch: int, index: int) -> tuple[int, ...]:
-    """Return the seed of a training mask: new at every epoch, the same after a restart."""
-    return (seed & 0xFFFFFFFF, epoch, index)
-
-
-def numbers(text: str | float | Sequence[float]) -> tuple[float, ...]:
-    """Read one number or several ("4", 4, "4,8", [4, 8]) as a tuple.
-
-    Raises:
-        ValueError: a part is not a number.
-    """
-    if isinstance(text, int | float):
-        return (float(text),)
-    parts = text.split(",") if isinstance(text, str) else text
-    try:
-        return tuple(float(part) for part in parts)
-    except ValueError:
-        raise ValueError(f"{text!r}: give numbers separated by commas, such as 4,8") from None

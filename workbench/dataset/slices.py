@@ -11,7 +11,8 @@ import torch
 from fastmri.data.transforms import VarNetSample
 from torch.utils.data import Dataset
 
-from workbench.dataset.masks import Sampling, draw_mask, seed_of_draw, seed_of_file
+from workbench.dataset.masks import draw_mask
+from workbench.dataset.sampling import Sampling, seed_of_draw, seed_of_file
 from workbench.dataset.volume import ArrayLayout, Volume
 
 

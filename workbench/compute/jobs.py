@@ -1,0 +1,216 @@
+"""What to run: one description of a training job, whichever compute runs it."""
+
+import dataclasses
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workbench.catalog import model_by_name
+from workbench.dataset.sampling import Sampling, numbers
+from workbench.settings import project_root
+
+PRECISIONS = ("32", "bf16", "16")
+
+# A phantom is a few dozen slices: a network of 30 million parameters and 50 epochs would say no
+# more about it than this one, and take hours.
+PHANTOM_DEFAULTS: dict[str, Any] = {
+    "cascades": 4,
+    "chans": 8,
+    "sens_chans": 4,
+    "epochs": 8,
+    "lr": 1e-3,
+    "lr_step": 6,
+}
+
+_SAMPLING_CHOICES = {
+    "mask": "mask",
+    "accelerations": "acceleration",
+    "center_fractions": "center_fraction",
+}
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything that decides the outcome of a training run.
+
+    Attributes:
+        name: folder of the run under ``outputs/``.
+        model: name in ``catalog.MODELS``.
+        dataset: the dataset's folder.
+        sampling: how k-space is undersampled; a training mask draws one of its accelerations.
+        epochs: passes over the training set.
+        batch_size: slices a rank and step.
+        accumulate: batches whose gradients are added up before a step.
+        lr: Adam's learning rate.
+        lr_step: epochs after which the rate is multiplied by ``lr_gamma`` (StepLR).
+        lr_gamma: that factor.
+        weight_decay: Adam's L2 penalty.
+        cascades: the VarNet's number of cascades.
+        chans: channels of a cascade's U-Net.
+        pools: poolings of a cascade's U-Net.
+        sens_chans: channels of the sensitivity net's U-Net.
+        sens_pools: poolings of the sensitivity net's U-Net.
+        sample_rate: share of the training slices that is used.
+        volume_sample_rate: share of the training volumes that is used.
+        val_volume_sample_rate: share of the validation volumes that is used.
+        precision: "32", "bf16" or "16" (mixed).
+        seed: of weights, order, masks and sampling.
+        workers: loader processes a rank; None chooses.
+        checkpoint_minutes: time between checkpoints within an epoch.
+        images: validation slices that go to TensorBoard each epoch.
+    """
+
+    name: str
+    model: str
+    dataset: str
+    sampling: Sampling = field(default_factory=Sampling)
+    epochs: int = 50
+    batch_size: int = 1
+    accumulate: int = 1
+    lr: float = 3e-4
+    lr_step: int = 40
+    lr_gamma: float = 0.1
+    weight_decay: float = 0.0
+    cascades: int = 12
+    chans: int = 18
+    pools: int = 4
+    sens_chans: int = 8
+    sens_pools: int = 4
+    sample_rate: float = 1.0
+    volume_sample_rate: float = 1.0
+    val_volume_sample_rate: float = 1.0
+    precision: str = "32"
+    seed: int = 42
+    workers: int | None = None
+    checkpoint_minutes: float = 10.0
+    images: int = 4
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The arguments of ``VarNet``."""
+        return {
+            "num_cascades": self.cascades,
+            "sens_chans": self.sens_chans,
+            "sens_pools": self.sens_pools,
+            "chans": self.chans,
+            "pools": self.pools,
+        }
+
+    def to_json(self) -> str:
+        """Write the job as JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainingJob":
+        """Read a job that ``to_json`` wrote.
+
+        Raises:
+            ValueError: the text is no job.
+        """
+        values = json.loads(text)
+        sampling: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.pop("sampling").items()
+        }
+        return cls(sampling=Sampling(**sampling), **values)
+
+
+def training_job(
+    dataset: Path, *, synthetic: bool, model: str, name: str | None = None, **choices: Any
+) -> TrainingJob:
+    """Form a job from a notebook's parameters; None stands for the default.
+
+    Args:
+        dataset: the dataset's folder.
+        synthetic: whether it is the phantom, which has defaults of its own.
+        model: a name of ``catalog.MODELS`` or its 2021 class name.
+        name: folder of the run; the model's name where None.
+        **choices: fields of ``TrainingJob``, and for its sampling ``mask``, ``acceleration`` and
+            ``center_fraction`` (one number, or several separated by commas).
+
+    Raises:
+        ValueError: a parameter is unknown or outside what is allowed.
+    """
+    model = model_by_name(model).name
+    given = {key: value for key, value in choices.items() if value is not None}
+    sampling: dict[str, Any] = {
+        key: given.pop(choice) if choice == "mask" else numbers(choice, given.pop(choice))
+        for key, choice in _SAMPLING_CHOICES.items()
+        if choice in given
+    }
+    known = {each.name for each in dataclasses.fields(TrainingJob)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ValueError(f"no such parameter: {', '.join(unknown)}; there are {sorted(known)}")
+    if "precision" in given:
+        given["precision"] = str(given["precision"])
+    defaults = PHANTOM_DEFAULTS if synthetic else {}
+    return TrainingJob(
+        name=name or model,
+        model=model,
+        dataset=str(dataset),
+        sampling=Sampling(**sampling),
+        **defaults | given,
+    )
+
+
+def run_folder(name: str) -> Path:
+    """Return a run's folder, ``outputs/NAME``.
+
+    Raises:
+        ValueError: the name leaves ``outputs/`` or is no folder's name.
+    """
+    parts = name.split("/") if isinstance(name, str) else []
+    if not parts or not all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", part) for part in parts):
+        raise ValueError(f"name={name!r}: give letters, digits, '.', '_', '-' and '/' between them")
+    return project_root() / "outputs" / name
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _check(job: TrainingJob) -> None:
+    run_folder(job.name)
+    whole = {
+        "epochs": 1, "batch_size": 1, "accumulate": 1, "lr_step": 1, "cascades": 1, "chans": 1,
+        "pools": 1, "sens_chans": 1, "sens_pools": 1, "seed": 0, "images": 0,
+    }  # fmt: skip
+    for name, least in whole.items():
+        value = getattr(job, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r}: give a whole number, {least} or more")
+    if job.workers is not None and (not isinstance(job.workers, int) or job.workers < 0):
+        raise ValueError(f"workers={job.workers!r}: give a whole number, 0 or more, or None")
+    for name in ("lr", "lr_gamma", "checkpoint_minutes"):
+        value = getattr(job, name)
+        if not isinstance(value, int | float) or not value > 0:
+            raise ValueError(f"{name}={value!r}: give a number above 0")
+    if not isinstance(job.weight_decay, int | float) or job.weight_decay < 0:
+        raise ValueError(f"weight_decay={job.weight_decay!r}: give 0 or more")
+    for name in ("sample_rate", "volume_sample_rate", "val_volume_sample_rate"):
+        value = getattr(job, name)
+        if not isinstance(value, int | float) or not 0 < value <= 1:
+            raise ValueError(f"{name}={value!r}: give a share above 0 and at most 1")
+    if job.sample_rate < 1 and job.volume_sample_rate < 1:
+        raise ValueError(
+            "sample_rate and volume_sample_rate are both below 1: sample slices or volumes"
+        )
+    if job.precision not in PRECISIONS:
+        raise ValueError(f"precision={job.precision!r}: give one of {', '.join(PRECISIONS)}")
+    for pools in (job.pools, job.sens_pools):
+        if pools > 4:
+            raise ValueError(f"pools={pools}: images are padded to multiples of 16, so at most 4")

@@ -1,0 +1,75 @@
+"""Processes that are started from a notebook: their lines as they come, and no orphans."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+_SECONDS_TO_STOP = 15
+_PR_SET_PDEATHSIG = 1
+
+
+class ProcessFailedError(RuntimeError):
+    """A started process ended with an error."""
+
+
+def die_with_parent() -> None:
+    """Have this process terminated when the one that started it ends, however it ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def lines_of(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+    """Run a command and yield the lines of its output as they come.
+
+    The command runs in a session of its own. When the caller is interrupted, fails or stops
+    listening, the whole session is terminated, and killed if it still stands after 15 seconds;
+    when the caller's process is killed, the kernel terminates the command.
+
+    Args:
+        command: program and arguments.
+        environment: variables set on top of this process's own.
+
+    Raises:
+        ProcessFailedError: the command's exit code is not 0; with its last lines.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+        errors="replace",
+        env={**os.environ, **environment},
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    )
+    assert process.stdout is not None
+    last: list[str] = []
+    try:
+        for line in process.stdout:
+            last = [*last[-19:], line.rstrip("\n")]
+            yield last[-1]
+        code = process.wait()
+    except BaseException:
+        _stop(process)
+        raise
+    finally:
+        process.stdout.close()
+    if code:
+        raise ProcessFailedError(f"exit code {code}:\n" + "\n".join(last))
+
+
+def _stop(process: subprocess.Popen) -> None:
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, how)
+            process.wait(_SECONDS_TO_STOP)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.poll()

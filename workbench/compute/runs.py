@@ -1,0 +1,136 @@
+"""A training run's folder, ``outputs/NAME/``: what it holds, and who may write to it.
+
+``job.json`` what was asked, ``versions.json`` what ran, ``metrics.csv`` a row an epoch,
+``volumes.csv`` the last validation's figures, ``checkpoints/{best,last}.ckpt``, ``tensorboard/``.
+"""
+
+import csv
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from workbench.compute.jobs import TrainingJob, run_folder, write_text
+from workbench.settings import shown
+
+# A run goes on with another value of these: they do not change what has been learned so far.
+_MAY_CHANGE = ("dataset", "epochs", "workers", "checkpoint_minutes", "images")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder."""
+
+    folder: Path
+
+    @property
+    def job(self) -> TrainingJob:
+        """What was asked for."""
+        return TrainingJob.from_json((self.folder / "job.json").read_text())
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """A row for each epoch that is done."""
+        return [
+            {name: float(value) for name, value in row.items()}
+            for row in _rows(self.folder / "metrics.csv")
+        ]
+
+    @property
+    def volumes(self) -> list[dict[str, str]]:
+        """The last validation's figures of each volume."""
+        return _rows(self.folder / "volumes.csv")
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the highest validation SSIM."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that the run goes on from."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def finished(self) -> bool:
+        """Whether every epoch is done."""
+        metrics = self.metrics
+        return bool(metrics) and metrics[-1]["epoch"] >= self.job.epochs and self.last.exists()
+
+
+def open_run(name: str) -> Run:
+    """Open the folder of a run that was started.
+
+    Raises:
+        FileNotFoundError: there is no such run; the message lists those that there are.
+    """
+    folder = run_folder(name)
+    if not (folder / "job.json").exists():
+        outputs = run_folder("x").parent
+        found = sorted(str(path.parent.relative_to(outputs)) for path in outputs.rglob("job.json"))
+        raise FileNotFoundError(
+            f"no run in {shown(folder)}: train one with train.ipynb"
+            + (f", or take one of {', '.join(found)}" if found else "")
+        )
+    return Run(folder)
+
+
+def prepare_run(job: TrainingJob, *, resume: bool) -> Run:
+    """Make a run's folder, or open the one that an interrupted run left.
+
+    Args:
+        job: what to train.
+        resume: whether a run that is there may go on.
+
+    Raises:
+        ValueError: the folder holds a run of another job, or one that may not go on.
+    """
+    run = Run(run_folder(job.name))
+    if (run.folder / "job.json").exists():
+        if not resume:
+            raise ValueError(
+                f"{shown(run.folder)} holds a run already: give another name, or resume=True"
+            )
+        before, now = asdict(run.job), asdict(job)
+        changed = [
+            f"{field} {before[field]} there, {now[field]} here"
+            for field in now
+            if before[field] != now[field] and field not in _MAY_CHANGE
+        ]
+        if changed:
+            raise ValueError(
+                f"{shown(run.folder)} holds a run of another job ({'; '.join(changed)}): "
+                "give another name, or the same parameters to go on with it"
+            )
+        if job.epochs < len(run.metrics):
+            raise ValueError(
+                f"epochs={job.epochs}: {shown(run.folder)} has done {len(run.metrics)} already"
+            )
+    write_text(run.folder / "job.json", job.to_json())
+    return run
+
+
+@contextmanager
+def only_writer(run: Run) -> Iterator[None]:
+    """Hold a run's folder, so that no second process trains into it.
+
+    Raises:
+        RuntimeError: somebody else holds it.
+    """
+    with (run.folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"another process is training into {shown(run.folder)}: wait for it, stop it, or "
+                "give another name"
+            ) from None
+        yield
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

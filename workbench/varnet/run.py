@@ -1,0 +1,145 @@
+"""One rank of a training run: ``python -m workbench.varnet.run RUN_FOLDER`` under torchrun."""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import sys
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.warnings import PossibleUserWarning
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from workbench.compute.here import note_error
+from workbench.compute.jobs import TrainingJob, write_text
+from workbench.compute.processes import die_with_parent
+from workbench.dataset.cache import DatasetCache, open_cache
+from workbench.dataset.loading import SliceData
+from workbench.dataset.slices import SliceDataset
+from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining
+
+_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+_PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-workbench")
+
+
+def datasets(job: TrainingJob, cache: DatasetCache) -> tuple[SliceDataset, SliceDataset]:
+    """Form a job's training and validation slices.
+
+    Raises:
+        ValueError: a split is empty, or a volume of it has no target.
+    """
+    train, val = cache.split("train"), cache.split("val")
+    for name, part in (("train", train), ("val", val)):
+        if not part.volumes:
+            raise ValueError(f"{cache.root} has no {name} volumes; it holds {cache.counts}")
+        untargeted = [volume.path for volume in part if volume.target is None]
+        if untargeted:
+            raise ValueError(
+                f"{len(untargeted)} {name} volumes of {cache.root} have no target to learn from, "
+                f"such as {untargeted[0]}: move them out of the {name} folder"
+            )
+    train = train.sample_volumes(job.volume_sample_rate, job.seed)
+    val = val.sample_volumes(job.val_volume_sample_rate, job.seed)
+    return (
+        SliceDataset(train.root, train.volumes, job.sampling, seed=job.seed).sampled(
+            job.sample_rate, job.seed
+        ),
+        SliceDataset(val.root, val.volumes, job.sampling),
+    )
+
+
+def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
+    """Train; goes on from ``checkpoints/last.ckpt`` where there is one.
+
+    Args:
+        job: what to train.
+        folder: the run's folder.
+
+    Returns:
+        The trained module, with the figures of the last validation.
+    """
+    pl.seed_everything(job.seed, verbose=False)
+    train, val = datasets(job, open_cache(job.dataset))
+    gpus = torch.cuda.device_count()
+    world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    last = checkpoints / "last.ckpt"
+    resumed = last.exists()
+    trainer = pl.Trainer(
+        accelerator="gpu" if gpus else "cpu",
+        devices=local,
+        num_nodes=world // local,
+        strategy="ddp" if world > 1 else "auto",
+        precision=_PRECISIONS[job.precision],  # type: ignore[arg-type]
+        max_epochs=job.epochs,
+        accumulate_grad_batches=job.accumulate,
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        callbacks=[
+            RunRecord(folder, job.images),
+            RunCheckpoints(checkpoints, job.checkpoint_minutes),
+        ],
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = SliceData(
+        train,
+        val,
+        batch_size=job.batch_size,
+        seed=job.seed,
+        workers=job.workers if job.workers is not None else (4 if gpus else 0),
+        batches_done=_batches_done,
+    )
+    module = VarNetTraining(job)
+    if trainer.is_global_zero:
+        write_text(folder / "versions.json", json.dumps(versions(), indent=2))
+        print(
+            f"training on {len(train)} slices, validating on {len(val)}, {world} rank(s) on "
+            f"{'GPU' if gpus else 'CPU'}, {sum(p.numel() for p in module.parameters()):,} "
+            f"parameters{', going on from ' + last.name if resumed else ''}",
+            flush=True,
+        )
+    trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
+    return module
+
+
+def _batches_done(trainer: pl.Trainer) -> int:
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    done = progress.current.ready
+    return 0 if done >= progress.total.ready > 0 and trainer.fit_loop.done else done
+
+
+def versions() -> dict[str, str]:
+    """Return what runs: packages, Python, platform, GPU."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    found |= {"python": platform.python_version(), "platform": platform.platform()}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+@record
+def main() -> None:
+    """Run the job of the folder that the command line names."""
+    die_with_parent()
+    # Lightning advises on loader processes and logging; the job has chosen those.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", category=PossibleUserWarning)
+    folder = Path(sys.argv[1])
+    try:
+        fit(TrainingJob.from_json((folder / "job.json").read_text()), folder)
+    except Exception as error:
+        note_error(folder, error)
+        raise
+
+
+if __name__ == "__main__":
+    main()

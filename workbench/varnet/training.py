@@ -1,0 +1,314 @@
+"""Training of the VarNet: Lightning module, checkpoints, the record of a run."""
+
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+from fastmri.data.transforms import VarNetSample
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from workbench.compute.jobs import TrainingJob, write_text
+from workbench.progress import duration
+from workbench.varnet.metrics import (
+    SliceScore,
+    VolumeScore,
+    crop_to_smaller,
+    mean_score,
+    score_slice,
+    score_volumes,
+    ssim_loss,
+)
+from workbench.varnet.network import VarNet
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the message names epoch, volume and slice."""
+
+
+class VarNetTraining(pl.LightningModule):
+    """Trains a VarNet with fastMRI's SSIM loss, Adam and StepLR; scores every validation volume.
+
+    Args:
+        job: what to train.
+    """
+
+    def __init__(self, job: TrainingJob) -> None:
+        super().__init__()
+        self.job = job
+        self.network = VarNet(**job.network)
+        self.volume_scores: list[VolumeScore] = []
+        self._slice_scores: list[SliceScore] = []
+
+    def forward(self, batch: VarNetSample) -> Tensor:
+        """Reconstruct a batch: (batch, H, W) magnitude images."""
+        return self.network(batch.masked_kspace, batch.mask, batch.num_low_frequencies)
+
+    def training_step(self, batch: VarNetSample, batch_index: int) -> Tensor:
+        """Return the SSIM loss of a batch.
+
+        Raises:
+            NonFiniteLossError: it is NaN or infinite.
+        """
+        image, target = crop_to_smaller(self(batch), batch.target)
+        # A volume that is all zero has no range; any will do, since it has no error either.
+        span = batch.max_value.masked_fill(batch.max_value == 0, 1)
+        loss = ssim_loss(image.float(), target, span)
+        if not torch.isfinite(loss):
+            where = ", ".join(
+                f"{name} slice {number}"
+                for name, number in zip(batch.fname, batch.slice_num, strict=True)
+            )
+            raise NonFiniteLossError(
+                f"the loss is {loss.item()} at epoch {self.current_epoch}, batch {batch_index}: "
+                f"{where}. Look at that slice in explore.ipynb; if its data is sound, lower lr "
+                f"({self.job.lr:g}) or set precision to 32 (now {self.job.precision})"
+            )
+        return loss
+
+    def validation_step(self, batch: VarNetSample, batch_index: int) -> Tensor:
+        """Score a batch's slices; return the images."""
+        images = self(batch).float()
+        for number, image in enumerate(images):
+            self._slice_scores.append(
+                score_slice(
+                    image,
+                    batch.target[number],
+                    batch.fname[number],
+                    batch.slice_num[number],
+                    float(batch.max_value[number]),
+                )
+            )
+        return images
+
+    def on_validation_epoch_end(self) -> None:
+        """Bring the ranks' slices together and form the volumes' figures, on every rank alike."""
+        self.volume_scores = score_volumes(gather(self._slice_scores))
+        self._slice_scores = []
+
+    def configure_optimizers(self) -> Any:
+        """Adam and StepLR, stepped by epoch."""
+        optimizer = torch.optim.Adam(
+            self.parameters(),
+            lr=self.job.lr,
+            weight_decay=self.job.weight_decay,
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.job.lr_step, self.job.lr_gamma)
+        return [optimizer], [schedule]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the job beside the weights, so that a checkpoint says what it is."""
+        checkpoint["job"] = asdict(self.job)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another network.
+
+        Raises:
+            ValueError: the checkpoint's network has another shape.
+        """
+        job = checkpoint.get("job", {})
+        other = {
+            name: (job.get(name), getattr(self.job, name))
+            for name in ("cascades", "chans", "pools", "sens_chans", "sens_pools")
+            if job.get(name) != getattr(self.job, name)
+        }
+        if other:
+            changes = ", ".join(
+                f"{name} {then} there, {now} here" for name, (then, now) in other.items()
+            )
+            raise ValueError(f"the checkpoint is of another architecture: {changes}")
+
+
+def gather(scores: list[SliceScore]) -> list[SliceScore]:
+    """Return the scores of all ranks, on all ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return scores
+    everyone: list[list[SliceScore]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(everyone, scores)
+    return [score for rank in everyone for score in rank]
+
+
+class RunCheckpoints(Checkpoint):
+    """Keeps ``last.ckpt`` and ``best.ckpt`` (highest validation SSIM), each whole at any time.
+
+    ``last.ckpt`` is written at the end of each epoch and every ``minutes`` within one.
+    """
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        self.folder, self.seconds = folder, 60 * minutes
+        self.best = -math.inf
+        self._saved = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best SSIM so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best SSIM so far."""
+        self.best = state_dict["best"]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Save within the epoch when it is time; rank 0's clock decides for all."""
+        due = time.monotonic() - self._saved >= self.seconds
+        if trainer.strategy.broadcast(due) and not trainer.is_last_batch:
+            self._save(trainer, "last.ckpt")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save at the end of the epoch, after its validation."""
+        assert isinstance(pl_module, VarNetTraining)
+        ssim = mean_score(pl_module.volume_scores)["ssim"]
+        if ssim > self.best:
+            self.best = ssim
+            self._save(trainer, "best.ckpt")
+        self._save(trainer, "last.ckpt")
+
+    def _save(self, trainer: pl.Trainer, name: str) -> None:
+        partial = self.folder / f".{name}.partial"
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(self.folder / name)
+        self._saved = time.monotonic()
+
+
+class RunRecord(pl.Callback):
+    """Writes what a run does: lines on stdout, ``metrics.csv``, ``volumes.csv``, TensorBoard.
+
+    ``metrics.csv`` has a row an epoch: epoch, step, train_loss, val_ssim, val_psnr, val_nmse, lr,
+    seconds. A resumed run goes on behind the rows of the epochs that it has kept.
+    """
+
+    COLUMNS = ("epoch", "step", "train_loss", "val_ssim", "val_psnr", "val_nmse", "lr", "seconds")
+
+    def __init__(self, folder: Path, images: int) -> None:
+        self.folder, self.images = folder, images
+        self.rows: list[dict[str, float]] = []
+        self._loss_sum, self._loss_count = 0.0, 0
+        self._epoch_began = self._last_line = time.monotonic()
+        self._first_batch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far and the running loss of the epoch."""
+        return {"rows": self.rows, "loss": (self._loss_sum, self._loss_count)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the rows and the running loss."""
+        self.rows = list(state_dict["rows"])
+        self._loss_sum, self._loss_count = state_dict["loss"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._epoch_began = self._last_line = time.monotonic()
+        self._first_batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Add up the loss; print a line every ten seconds."""
+        assert isinstance(outputs, Mapping)
+        loss = float(outputs["loss"])
+        self._loss_sum, self._loss_count = self._loss_sum + loss, self._loss_count + 1
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics({"train_loss": loss}, trainer.global_step)
+        now = time.monotonic()
+        if now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            print(self._line(trainer, batch_idx + 1, loss), flush=True)
+
+    def _line(self, trainer: pl.Trainer, done: int, loss: float) -> str:
+        batches = int(trainer.num_training_batches)
+        pace = (time.monotonic() - self._epoch_began) / max(done - self._first_batch, 1)
+        left = pace * (
+            batches - done + batches * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
+        )
+        return (
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, batch {done}/{batches}, "
+            f"loss {loss:.4f}, {pace:.2f} s/batch, about {duration(left)} of training left"
+        )
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: VarNetSample,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Send some reconstructions of rank 0, spread over its slices, to TensorBoard."""
+        count = int(trainer.num_val_batches[0])
+        spread = {int((place + 0.5) * count / self.images) for place in range(self.images)}
+        if not trainer.is_global_zero or batch_idx not in spread:
+            return
+        image, target = crop_to_smaller(outputs[:1], batch.target[:1])
+        panels = {"reconstruction": image, "target": target, "error": (image - target).abs()}
+        name = f"{batch.fname[0]} slice {batch.slice_num[0]}"
+        for logger in trainer.loggers:
+            for kind, panel in panels.items():
+                shown = (panel / target.max().clamp(min=1e-20)).clamp(0, 1)
+                assert isinstance(logger, TensorBoardLogger)
+                logger.experiment.add_image(f"{name}/{kind}", shown, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epoch's row."""
+        assert isinstance(pl_module, VarNetTraining)
+        total = torch.tensor([self._loss_sum, self._loss_count], device=pl_module.device)
+        total = trainer.strategy.reduce(total, reduce_op="sum")
+        scores = {
+            f"val_{name}": value for name, value in mean_score(pl_module.volume_scores).items()
+        }
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "train_loss": float(total[0] / total[1]),
+            **scores,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(time.monotonic() - self._epoch_began, 1),
+        }
+        self.rows.append(row)
+        self._loss_sum, self._loss_count = 0.0, 0
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics(scores, trainer.global_step)
+        write_text(self.folder / "metrics.csv", table(self.COLUMNS, self.rows))
+        volumes = [asdict(score) for score in pl_module.volume_scores]
+        write_text(self.folder / "volumes.csv", table(volumes[0], volumes))
+        print(
+            f"epoch {row['epoch']}/{trainer.max_epochs}: loss {row['train_loss']:.4f}, validation "
+            f"SSIM {row['val_ssim']:.4f}, PSNR {row['val_psnr']:.2f} dB, "
+            f"NMSE {row['val_nmse']:.4f}, {duration(row['seconds'])}",
+            flush=True,
+        )
+
+
+def table(columns: Any, rows: list[dict[str, Any]]) -> str:
+    """Write rows as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
