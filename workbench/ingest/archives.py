@@ -1,0 +1,256 @@
+"""Unpack archives as they stream in: the kind by first bytes, each member whole or not at all."""
+
+import gzip
+import io
+import lzma
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path, PurePosixPath
+
+from workbench.ingest.links import WHERE_TO_ASK
+from workbench.ingest.streams import CHUNK, Readable, as_file, chunks_of
+from workbench.ingest.xz import MAGIC as XZ_MAGIC
+from workbench.ingest.xz import open_xz
+
+GZIP_MAGIC = b"\x1f\x8b"
+# How much of an archive's start tells what it is: one header of tar.
+HEAD = tarfile.BLOCKSIZE
+# What this package writes into a dataset's folder, so that no archive may.
+RESERVED = ("ingest.json", ".ingest.lock", "dataset_cache.json")
+_PART = ".ingest-part"
+_LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db")
+
+
+class ArchiveError(Exception):
+    """An archive is not what it should be; the message names it and says what to do."""
+
+
+@dataclass
+class Unpacked:
+    """What came out of an archive.
+
+    Attributes:
+        members: path (relative, with ``/``) -> bytes of every member that is there, whole.
+        written: how many of them were written now; the others were there.
+        replaced: members that took the place of a file of another size.
+        bytes_written: their bytes.
+    """
+
+    members: dict[str, int] = field(default_factory=dict)
+    written: int = 0
+    replaced: list[str] = field(default_factory=list)
+    bytes_written: int = 0
+
+
+def sniff(head: bytes) -> str | None:
+    """Return the extension that fits an archive's first bytes (``HEAD`` of them suffice).
+
+    Returns:
+        ".tar", ".tar.gz", ".tar.xz", or None for anything else.
+    """
+    if head.startswith(XZ_MAGIC):
+        return ".tar.xz"
+    if head.startswith(GZIP_MAGIC):
+        return ".tar.gz"
+    return ".tar" if _is_tar(head) else None
+
+
+def _is_tar(head: bytes) -> bool:
+    if head[257:262] == b"ustar":
+        return True
+    # Archives from before 1988 have no magic; their header's sum tells.
+    try:
+        tarfile.TarInfo.frombuf(head[:HEAD], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def unpack(
+    source: Readable,
+    destination: Path,
+    archive: str,
+    *,
+    result: Unpacked | None = None,
+    pool: Executor | None = None,
+    on_member: Callable[[str, int], None] | None = None,
+) -> Unpacked:
+    """Unpack an archive into a folder, reading it once from start to end.
+
+    Every member is written under a temporary name and renamed, so at its own name it is whole. A
+    member that is there with its size is passed over, as are macOS's and Windows's litter.
+
+    Args:
+        source: the archive's bytes: tar, plain or in gzip or xz.
+        destination: the folder; nothing is written outside it.
+        archive: the archive's name, for messages.
+        result: filled as members come out, so that it holds them too when the archive breaks off.
+        pool: threads that decode xz.
+        on_member: called with each member's path and bytes.
+
+    Raises:
+        ArchiveError: not an archive, truncated, damaged, or a member that is unsafe to write. What
+            came out before stays.
+        OSError: the disk refuses, as when it is full.
+    """
+    result = Unpacked() if result is None else result
+    member = ""
+    try:
+        with _decoded(source, archive, pool) as stream:
+            tail = _Tail(stream)
+            with tarfile.open(fileobj=tail, mode="r|", bufsize=CHUNK) as tar:
+                for entry in tar:
+                    member = entry.name
+                    path = _path_of(entry, archive)
+                    if path is None:
+                        continue
+                    _write(tar, entry, destination, path, result)
+                    if on_member:
+                        on_member(path, entry.size)
+            tail.finish(archive)
+    except (EOFError, tarfile.ReadError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        where = f"after {member}" if member else "at its start"
+        raise ArchiveError(
+            f"{archive}: truncated or damaged {where} ({error}); the {len(result.members)} members "
+            "before that are unpacked and stay. If its download was verified, the archive is "
+            f"broken at its source: tell {WHERE_TO_ASK}"
+        ) from None
+    return result
+
+
+def clean_leftovers(folder: Path) -> int:
+    """Remove the temporary files of a run that was killed; return how many there were."""
+    leftovers = list(folder.rglob(f".*{_PART}")) if folder.is_dir() else []
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+# ---- reading -----------------------------------------------------------------------------
+
+
+def _decoded(source: Readable, archive: str, pool: Executor | None) -> io.BufferedIOBase:
+    """Return a file of the plain tar inside ``source``."""
+    head = _head(source)
+    kind = sniff(head)
+    whole = as_file(chain([head], chunks_of(source)))
+    if kind == ".tar":
+        return whole
+    if kind is None:
+        what = "nothing" if not head else f"{head[:8]!r}..."
+        raise ArchiveError(
+            f"{archive}: neither tar nor gzip nor xz, it begins with {what}: download it again; "
+            "if that does not help, it is broken at its source"
+        )
+    stream = open_xz(whole, pool) if kind == ".tar.xz" else gzip.GzipFile(fileobj=whole)
+    inner = stream.read(HEAD)
+    if not _is_tar(inner):
+        raise ArchiveError(f"{archive}: decodes, but holds no tar")
+    return as_file(_after(inner, stream))
+
+
+def _after(head: bytes, stream: io.BufferedIOBase) -> Iterator[bytes]:
+    with stream:
+        yield head
+        yield from chunks_of(stream)
+
+
+def _head(source: Readable) -> bytes:
+    head = b""
+    while len(head) < HEAD and (piece := source.read(HEAD - len(head))):
+        head += piece
+    return head
+
+
+class _Tail(io.RawIOBase):
+    """Passes a tar's bytes on and keeps the last block, by which a whole one is told.
+
+    tarfile takes an archive that breaks off between two members for a whole one; but a whole one
+    ends in blocks of zeros.
+    """
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream, self._last = stream, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        count = self._stream.readinto(buffer)
+        self._last = (self._last + bytes(buffer[max(0, count - HEAD) : count]))[-HEAD:]
+        return count
+
+    def finish(self, archive: str) -> None:
+        """Read what follows the end mark (which also checks it) and raise where it is missing."""
+        if any(self._last):
+            raise EOFError("no end mark")
+        while data := self.read(CHUNK):
+            if any(data):
+                raise ArchiveError(
+                    f"{archive}: more data follows after the tar's end; it was not unpacked"
+                )
+
+
+# ---- writing -----------------------------------------------------------------------------
+
+
+def _path_of(entry: tarfile.TarInfo, archive: str) -> str | None:
+    """Return where a member goes, relative to the folder; None where it is passed over.
+
+    Raises:
+        ArchiveError: its name leads outside, or it is a link, a device or a reserved file.
+    """
+    name = entry.name
+    pieces = re.split(r"[/\\]", name)
+    fault = None
+    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or "\0" in name:
+        fault = "its name is absolute"
+    elif ".." in pieces:
+        fault = "its name leads upwards"
+    elif entry.issym() or entry.islnk():
+        fault = "it is a link"
+    elif not entry.isreg() and not entry.isdir():
+        fault = "it is neither file nor folder"
+    path = PurePosixPath(name)
+    if len(path.parts) == 1 and path.name in RESERVED and entry.isreg():
+        fault = "the workbench keeps a file of that name"
+    if fault:
+        raise ArchiveError(
+            f"{archive}: member {name!r} is refused: {fault}. Nothing was written outside the "
+            "dataset's folder, the members before it stay. fastMRI's own archives hold no such "
+            "member: make sure where this one is from"
+        )
+    litter = any(part in _LITTER or part.startswith("._") for part in path.parts)
+    return None if litter or entry.isdir() or not path.parts else str(path)
+
+
+def _write(
+    tar: tarfile.TarFile, entry: tarfile.TarInfo, destination: Path, path: str, result: Unpacked
+) -> None:
+    final = destination / path
+    there = final.stat().st_size if final.is_file() else None
+    if there != entry.size:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part = final.with_name(f".{final.name}{_PART}")
+        content = tar.extractfile(entry)
+        if content is None:
+            raise tarfile.ReadError(f"{path} has no content")
+        try:
+            with content, part.open("wb") as file:
+                shutil.copyfileobj(content, file, CHUNK)
+                if file.tell() != entry.size:
+                    raise tarfile.ReadError("unexpected end of data")
+            part.replace(final)
+        finally:
+            part.unlink(missing_ok=True)
+        result.written += 1
+        result.bytes_written += entry.size
+        if there is not None:
+            result.replaced.append(path)
+    result.members[path] = entry.size

@@ -1,0 +1,132 @@
+"""The manifest: what was brought into a dataset's folder, from which archives, and in what state.
+
+It is ``datasets/NAME/ingest.json``, in the folder that stays when the compressed archives are
+removed to free the disk. It never holds a link.
+"""
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from workbench.settings import shown
+
+FILE = "ingest.json"
+LOCK = ".ingest.lock"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ArchiveRecord:
+    """The state of one archive.
+
+    Attributes:
+        source: name in the email, such as ``knee_multicoil_val.tar.xz``.
+        object_path: path of the object in fastMRI's bucket.
+        size: bytes of the archive.
+        version: the server's name for the object's content (ETag), or None.
+        state: "downloading", then "downloaded" (kept, hash known), then "unpacked".
+        sha256: hash of what came, in hex; "" until it is whole.
+        check: "verified", "mismatch" or "not listed"; "" until it is whole.
+        archive: name of the file kept in ``NAME_compressed``, or None.
+        members: path -> bytes of what was unpacked.
+        problem: what went wrong last, or "".
+    """
+
+    source: str
+    object_path: str
+    size: int
+    version: str | None
+    state: str = "downloading"
+    sha256: str = ""
+    check: str = ""
+    archive: str | None = None
+    members: dict[str, int] = field(default_factory=dict)
+    problem: str = ""
+
+    def same_object(self, size: int, version: str | None) -> bool:
+        """Say whether this record speaks of the content that the server offers now."""
+        return self.size == size and self.version == version
+
+    def missing_members(self, folder: Path) -> list[str]:
+        """List the members that are no longer in the folder with their size."""
+        return [
+            path
+            for path, size in self.members.items()
+            if not (folder / path).is_file() or (folder / path).stat().st_size != size
+        ]
+
+
+class Manifest:
+    """The archives of one dataset by stem; every change is on disk before ``update`` returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._lock = threading.Lock()
+        self._records = self._read()
+
+    def _read(self) -> dict[str, ArchiveRecord]:
+        try:
+            content = json.loads(self.path.read_text())
+            return {stem: ArchiveRecord(**record) for stem, record in content["archives"].items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{shown(self.path)} cannot be read ({type(error).__name__}): move it away and run "
+                "again; members that are there whole will not be written anew"
+            ) from None
+
+    def get(self, stem: str) -> ArchiveRecord | None:
+        """Return the record of an archive, or None."""
+        return self._records.get(stem)
+
+    def members(self) -> set[str]:
+        """Return the paths of all members of all archives that are unpacked."""
+        return {path for record in self._records.values() for path in record.members}
+
+    def update(self, stem: str, record: ArchiveRecord | None = None, **changes: Any) -> None:
+        """Set an archive's record, or change fields of the one that is there."""
+        with self._lock:
+            base = self._records[stem] if record is None else record
+            self._records[stem] = replace(base, **changes)
+            self._write()
+
+    def _write(self) -> None:
+        archives = {stem: asdict(record) for stem, record in sorted(self._records.items())}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{FILE}.ingest-part")
+        with part.open("w") as file:
+            json.dump({"version": _VERSION, "archives": archives}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.path)
+
+
+@contextlib.contextmanager
+def only_ingest(folder: Path) -> Iterator[None]:
+    """Hold a dataset's folder for one ingest at a time; the system lets go when a process ends.
+
+    Raises:
+        RuntimeError: another ingest works on it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock: there it is up to the user.
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"another ingest works on {shown(folder)}: wait for it, or end it first"
+            ) from None
+        except OSError:
+            pass  # Some network disks know no locks.
+        yield

@@ -1,0 +1,344 @@
+"""Plan an ingest: what the email offers, what is there already, what it takes, before any work."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from workbench.ingest import archives, xz
+from workbench.ingest.download import (
+    PATIENT,
+    DownloadError,
+    Patience,
+    RemoteObject,
+    expired_message,
+    inspect,
+    read_at,
+)
+from workbench.ingest.links import SignedLink
+from workbench.ingest.manifest import ArchiveRecord, Manifest
+from workbench.ingest.offer import Sums, by_dataset, chosen, missing, one_generation, read_sums
+from workbench.progress import amount
+from workbench.settings import shown
+
+# How many bytes come out of one byte of gzip, which does not say; k-space hardly shrinks.
+_GZIP_RATIO = 1.5
+_XZ_RATIO = 2.1
+
+
+@dataclass(frozen=True)
+class PlannedArchive:
+    """One archive and what is to be done with it.
+
+    Attributes:
+        link: where it comes from.
+        action: "none" (its members are there), "unpack" (it is kept here, whole), "resume",
+            "download", "refuse" or "expired" (see ``problem``).
+        kind: extension by its first bytes, ".tar", ".tar.gz" or ".tar.xz"; "" where unknown.
+        size: bytes of the archive; 0 where unknown.
+        download: bytes still to come.
+        unpacked: bytes that it unpacks to; 0 where there is nothing to do.
+        exact: whether ``unpacked`` is known, not estimated.
+        sha256: hash that fastMRI lists for it, or None.
+        remote: what the server says of it; None where it was not asked.
+        problem: why it cannot be brought in, and what to do; "" where it can.
+    """
+
+    link: SignedLink
+    action: str
+    kind: str = ""
+    size: int = 0
+    download: int = 0
+    unpacked: int = 0
+    exact: bool = True
+    sha256: str | None = None
+    remote: RemoteObject | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """One dataset.
+
+    Attributes:
+        name: its folder.
+        generation: generation of the links, "2021" or "2025".
+        archives: what the email offers of it.
+        missing: archives of that generation that the email lacks.
+    """
+
+    name: str
+    generation: str
+    archives: tuple[PlannedArchive, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IngestPlan:
+    """Everything that an ingest would do.
+
+    Attributes:
+        root: folder that holds the datasets.
+        datasets: in the order of the catalogue.
+        keep_archives: whether the archives stay in ``NAME_compressed``.
+        accept_mismatch: stems of archives to unpack although their hash differs from the list.
+        need: bytes of disk that it takes.
+        free: bytes of disk that are free.
+        exact: whether ``need`` is known, not estimated.
+        notes: what the reader should know of the email.
+    """
+
+    root: Path
+    datasets: tuple[DatasetPlan, ...]
+    keep_archives: bool
+    accept_mismatch: tuple[str, ...]
+    need: int
+    free: int
+    exact: bool
+    notes: tuple[str, ...]
+
+    @property
+    def archives(self) -> list[PlannedArchive]:
+        """All archives of all datasets."""
+        return [archive for dataset in self.datasets for archive in dataset.archives]
+
+    def space(self) -> str:
+        """Say how much disk it takes and how much there is."""
+        about = "" if self.exact else "about "
+        return (
+            f"{shown(self.root)}: needs {about}{amount(self.need, 'B')} of disk, "
+            f"{amount(self.free, 'B')} are free"
+        )
+
+    def check_space(self) -> None:
+        """Refuse a plan that does not fit on the disk.
+
+        Raises:
+            ValueError: it needs more than is free, and by no mere estimate.
+        """
+        if self.exact and self.need > self.free:
+            advice = "keep_archives=False needs less, or choose" if self.keep_archives else "choose"
+            raise ValueError(
+                f"{shown(self.root)}: the ingest needs {amount(self.need, 'B')} and "
+                f"{amount(self.free, 'B')} are free: {advice} fewer datasets, or give a root on a "
+                "larger disk"
+            )
+
+
+def dataset_folder(root: Path, dataset: str) -> Path:
+    """Return where a dataset's members land."""
+    return root / dataset
+
+
+def archive_folder(root: Path, dataset: str) -> Path:
+    """Return where a dataset's archives are kept."""
+    return root / f"{dataset}_compressed"
+
+
+def partial_file(root: Path, link: SignedLink) -> Path:
+    """Return the file that an archive is downloaded to before it is whole."""
+    return archive_folder(root, str(link.dataset)) / f"{link.stem}.part"
+
+
+def plan_ingest(
+    links: Sequence[SignedLink],
+    root: Path,
+    datasets: Sequence[str] = (),
+    *,
+    keep_archives: bool = True,
+    accept_mismatch: Sequence[str] = (),
+    patience: Patience = PATIENT,
+    now: datetime | None = None,
+) -> IngestPlan:
+    """Find out what there is to do, without changing anything.
+
+    Args:
+        links: what ``parse_links`` found.
+        root: folder that holds the datasets.
+        datasets: names of those to bring in; empty for all that the links offer.
+        keep_archives: whether to keep each archive beside what it holds.
+        accept_mismatch: stems of archives to unpack although their hash differs from the list.
+        patience: how long to bear with the server.
+        now: the time against which links expire; by default the clock's.
+
+    Raises:
+        ValueError: an unknown dataset, one without links, or every link needed has expired.
+    """
+    now = now or datetime.now(UTC)
+    offered = by_dataset(links)
+    names = chosen(datasets, offered)
+    notes = [
+        f"{link.name}: belongs to no known dataset, left out"
+        for link in links
+        if link.dataset is None and not link.is_checksums
+    ]
+    sums = read_sums([link for link in links if link.is_checksums], patience, now)
+    wanted_of: dict[str, tuple[str, list[SignedLink]]] = {}
+    for name in names:
+        generation, kept, left = one_generation(name, offered[name])
+        wanted_of[name] = (generation, kept)
+        if left:
+            notes.append(f"{name}: links of {generation} are used, {len(left)} older or newer not")
+    context = _Context(root, keep_archives, tuple(accept_mismatch), sums, patience, now)
+    wanted = [link for _, kept in wanted_of.values() for link in kept]
+    with ThreadPoolExecutor(8, "plan") as threads:
+        planned = dict(zip(wanted, threads.map(context.plan, wanted), strict=True))
+    if any(archive.action in ("download", "resume") for archive in planned.values()):
+        notes += sums.problems
+    expired = [link for link, archive in planned.items() if archive.action == "expired"]
+    if expired and all(a.action in ("expired", "none") for a in planned.values()):
+        raise ValueError(f"{expired[0].name}: {expired_message(expired[0])}")
+    plans = tuple(
+        DatasetPlan(name, generation, tuple(planned[link] for link in kept), missing(name, kept))
+        for name, (generation, kept) in wanted_of.items()
+    )
+    need, exact = _space(root, plans, keep_archives)
+    return IngestPlan(
+        root, plans, keep_archives, tuple(accept_mismatch), need, _free(root), exact, tuple(notes)
+    )
+
+
+# ---- one archive -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Context:
+    root: Path
+    keep_archives: bool
+    accept_mismatch: tuple[str, ...]
+    sums: Sums
+    patience: Patience
+    now: datetime
+
+    def plan(self, link: SignedLink) -> PlannedArchive:
+        dataset = str(link.dataset)
+        folder = dataset_folder(self.root, dataset)
+        record = Manifest(folder).get(link.stem)
+        listed = self.sums.of(link)
+        if record and record.state == "unpacked" and not record.missing_members(folder):
+            return PlannedArchive(link, "none", size=record.size, sha256=listed)
+        if record and record.archive:
+            kept = archive_folder(self.root, dataset) / record.archive
+            if kept.is_file() and kept.stat().st_size == record.size:
+                return self._kept(link, record, kept, listed)
+        if link.expired(self.now):
+            return PlannedArchive(link, "expired", problem=f"{link.name}: {expired_message(link)}")
+        try:
+            return self._remote(link, record, listed)
+        except DownloadError as error:
+            return PlannedArchive(link, "refuse", problem=str(error))
+
+    def _kept(
+        self, link: SignedLink, record: ArchiveRecord, kept: Path, listed: str | None
+    ) -> PlannedArchive:
+        kind = archives.sniff(_first_bytes(kept)) or ""
+
+        def read(offset: int, count: int) -> bytes:
+            with kept.open("rb") as file:
+                file.seek(offset)
+                return file.read(count)
+
+        unpacked, exact = _unpacked(kind, record.size, read)
+        mismatch = listed is not None and listed != record.sha256
+        problem = ""
+        if mismatch and link.stem not in self.accept_mismatch:
+            problem = mismatch_message(link, record.sha256, str(listed), kept)
+        return PlannedArchive(
+            link,
+            "refuse" if problem else "unpack",
+            kind,
+            record.size,
+            0,
+            0 if problem else unpacked,
+            exact,
+            listed,
+            problem=problem,
+        )
+
+    def _remote(
+        self, link: SignedLink, record: ArchiveRecord | None, listed: str | None
+    ) -> PlannedArchive:
+        remote = inspect(link, self.patience)
+        kind = archives.sniff(remote.head)
+        if kind is None:
+            problem = (
+                f"{link.name}: neither tar nor gzip nor xz, it begins with {remote.head[:8]!r}: "
+                "it is broken at its source, or the link leads to something else"
+            )
+            return PlannedArchive(link, "refuse", size=remote.size, problem=problem)
+        there = 0
+        partial = partial_file(self.root, link)
+        if record and record.same_object(remote.size, remote.version) and partial.is_file():
+            there = min(partial.stat().st_size, remote.size)
+        if remote.ranges:
+            unpacked, exact = _unpacked(kind, remote.size, read_at(link, self.patience))
+        else:
+            unpacked, exact = _unpacked(kind, remote.size, None)
+        return PlannedArchive(
+            link,
+            "resume" if there else "download",
+            kind,
+            remote.size,
+            remote.size - there,
+            unpacked,
+            exact,
+            listed,
+            remote,
+        )
+
+
+def mismatch_message(link: SignedLink, came: str, listed: str, kept: Path | None) -> str:
+    """Say that an archive's hash differs from the list, and what to do."""
+    where = f"kept as {shown(kept)}, not unpacked" if kept else "its members are unpacked"
+    remove = f"remove {shown(kept)} and run again" if kept else "run again with keep_archives=True"
+    return (
+        f"{link.name}: its SHA256 is {came[:12]}... and fastMRI lists {listed[:12]}...; {where}: "
+        f"{remove} to download it anew; where it stays so and you trust the archive all the same, "
+        f"give accept_mismatch={link.stem!r}"
+    )
+
+
+def _unpacked(kind: str, size: int, read: Callable[[int, int], bytes] | None) -> tuple[int, bool]:
+    if kind == ".tar":
+        return size, True
+    if kind == ".tar.gz":
+        return int(size * _GZIP_RATIO), False
+    known = xz.unpacked_size(size, read) if read else None
+    return (known, True) if known is not None else (int(size * _XZ_RATIO), False)
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(archives.HEAD)
+
+
+# ---- the disk ----------------------------------------------------------------------------
+
+
+def _space(root: Path, plans: tuple[DatasetPlan, ...], keep_archives: bool) -> tuple[int, bool]:
+    """Return the bytes of disk that plans take, and whether that is no estimate."""
+    need = 0
+    for plan in plans:
+        if keep_archives:
+            need += sum(archive.download for archive in plan.archives)
+        unpack = sum(archive.unpacked for archive in plan.archives)
+        need += max(0, unpack - _unrecorded(dataset_folder(root, plan.name)) if unpack else 0)
+    return need, all(archive.exact for plan in plans for archive in plan.archives)
+
+
+def _unrecorded(folder: Path) -> int:
+    """Return the bytes of members that lie there from an archive that is not through yet."""
+    recorded = Manifest(folder).members()
+    return sum(
+        path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).as_posix() not in recorded
+    )
+
+
+def _free(root: Path) -> int:
+    while not root.exists():
+        root = root.parent
+    return shutil.disk_usage(root).free
