@@ -156,7 +156,7 @@ class Knee:
         behind = np.maximum(z + 24 - 0.2 * wavy, 12 - np.abs(x) - 0.3 * np.abs(y - 5))
         front = np.maximum(0.8 * (y + 26 + wavy + 0.7 * (x - 14)), 14 - x)
         muscle = np.minimum(np.minimum(thigh, calf), np.minimum(behind, front))
-        muscle = np.maximum(np.maximum(under, muscle), 2.0 - bone)
+        muscle = np.maximum(np.maximum(under, muscle), 0.7 - bone)
         fibres = 1 + 0.09 * noise(random, grid, 0.7, 6.0) + 0.05 * noise(random, grid, 3.0, 3.0)
         canvas.paint("muscle", canvas.inside(muscle), fibres)
         sheets = np.exp(-((noise(random, grid, 5.0, 5.0) / 0.07) ** 2))
@@ -168,7 +168,6 @@ class Knee:
             vessel = _capsule(at, start, end, radius)
             canvas.paint("muscle", canvas.inside(vessel))
             canvas.paint("vessel", canvas.inside(vessel + 1.1))
-        canvas.paint("ligament", canvas.inside(np.abs(muscle + 0.4) - 0.3) * (under < -1))
         canvas.paint("vessel", 0.7 * (noise(random, grid, 0.9) > 2.9) * canvas.inside(outline + 4))
 
     def _draw_joint(

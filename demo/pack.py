@@ -1,0 +1,184 @@
+"""Pack studies as fastMRI ships them: archives of every kind that occurs, and SHA256.
+
+Brain archives take the names and the format of 2025 (``.tar.xz`` in batches); knee archives those
+of 2021, where most files called ``.tar.gz`` are plain tar. None of them holds DICOM.
+"""
+
+import gzip
+import hashlib
+import io
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo import xz
+
+XZ_BLOCK = 1 << 20  # bytes
+# The files that macOS leaves in archives: resource forks and folder settings.
+_APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(88)
+_DS_STORE = b"\x00\x00\x00\x01Bud1" + bytes(120)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One archive to be packed.
+
+    Attributes:
+        name: as the email's links call it.
+        dataset: the dataset that it belongs to.
+        folder: sub-folder of the study that it holds.
+        kind: "tar.xz", "tar.gz" or "tar"; the name may say otherwise.
+        batch: which share of the folder's volumes, and of how many.
+        inside: the folder's name in the archive, where it is another.
+        listed: whether SHA256 lists it.
+        littered: whether macOS left its files in it.
+    """
+
+    name: str
+    dataset: str
+    folder: str
+    kind: str
+    batch: tuple[int, int] = (0, 1)
+    inside: str = ""
+    listed: bool = True
+    littered: bool = False
+
+
+ARCHIVES = (
+    Archive(
+        "brain_multicoil_train_batch_0.tar.xz",
+        "brain_multicoil",
+        "multicoil_train",
+        "tar.xz",
+        batch=(0, 2),
+        littered=True,
+    ),
+    Archive(
+        "brain_multicoil_train_batch_1.tar.xz",
+        "brain_multicoil",
+        "multicoil_train",
+        "tar.xz",
+        batch=(1, 2),
+    ),
+    Archive("brain_multicoil_val_batch_0.tar.xz", "brain_multicoil", "multicoil_val", "tar.xz"),
+    Archive(
+        "brain_multicoil_test_batch_0.tar.xz",
+        "brain_multicoil",
+        "multicoil_test",
+        "tar.xz",
+        listed=False,
+    ),
+    Archive("multicoil_train.tar.gz", "knee_multicoil", "multicoil_train", "tar", littered=True),
+    Archive("multicoil_val.tar.gz", "knee_multicoil", "multicoil_val", "tar.gz", listed=False),
+    Archive(
+        "knee_multicoil_test_v2.tar.gz",
+        "knee_multicoil",
+        "multicoil_test",
+        "tar",
+        inside="multicoil_test_v2",
+    ),
+    Archive(
+        "knee_singlecoil_train.tar.gz", "knee_singlecoil", "singlecoil_train", "tar", listed=False
+    ),
+    Archive("knee_singlecoil_val.tar.gz", "knee_singlecoil", "singlecoil_val", "tar.gz"),
+    Archive(
+        "knee_singlecoil_test_v2.tar.gz",
+        "knee_singlecoil",
+        "singlecoil_test",
+        "tar",
+        inside="singlecoil_test_v2",
+    ),
+)
+
+
+def pack(studies: Mapping[str, Path], folder: str | Path) -> list[Archive]:
+    """Pack studies into a folder, with ``SHA256`` in the form of GNU sha256sum beside them.
+
+    The same studies give the same bytes.
+
+    Args:
+        studies: dataset name -> its folder, which holds ``multicoil_train`` and so on.
+        folder: where archives go, flat; it is made.
+
+    Returns:
+        The archives that were packed: those of ``ARCHIVES`` that any volume belongs to.
+
+    Raises:
+        ValueError: a study's name is none of a dataset that is shipped so, or it has no volumes.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shipped = {archive.dataset for archive in ARCHIVES}
+    packed, listed = [], []
+    for dataset, root in studies.items():
+        if dataset not in shipped:
+            raise ValueError(f"studies: {dataset!r}: give some of {', '.join(sorted(shipped))}")
+        volumes_of = {
+            archive: sorted((Path(root) / archive.folder).glob("*.h5"))[
+                archive.batch[0] :: archive.batch[1]
+            ]
+            for archive in ARCHIVES
+            if archive.dataset == dataset
+        }
+        if not any(volumes_of.values()):
+            raise ValueError(f"studies: {dataset!r}: no volumes in {root}")
+        for archive, volumes in volumes_of.items():
+            if not volumes:
+                continue
+            path = folder / archive.name
+            partial = path.with_name(path.name + ".partial")
+            _write(archive, volumes, partial)
+            partial.replace(path)
+            packed.append(archive)
+    for archive in packed:
+        if archive.listed:
+            with (folder / archive.name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            listed.append(f"{digest}  {archive.name}\n")
+    (folder / "SHA256").write_text("".join(listed), encoding="ascii")
+    return packed
+
+
+def _write(archive: Archive, volumes: Sequence[Path], path: Path) -> None:
+    """Write one archive of the volumes."""
+    if archive.kind == "tar":
+        with path.open("wb") as target:
+            _write_tar(archive, volumes, target)
+    elif archive.kind == "tar.gz":
+        # No time and no name in gzip's header: the same studies give the same bytes.
+        with (
+            path.open("wb") as target,
+            gzip.GzipFile("", "wb", compresslevel=1, fileobj=target, mtime=0) as squeezed,
+        ):
+            _write_tar(archive, volumes, squeezed)
+    else:
+        with tempfile.TemporaryFile(dir=path.parent) as plain, path.open("wb") as target:
+            _write_tar(archive, volumes, plain)
+            plain.seek(0)
+            xz.compress(plain, target, XZ_BLOCK)
+
+
+def _write_tar(
+    archive: Archive, volumes: Sequence[Path], target: io.BufferedIOBase | io.BufferedRandom
+) -> None:
+    inside = archive.inside or archive.folder
+    with tarfile.open(fileobj=target, mode="w|", format=tarfile.GNU_FORMAT) as tar:
+        entry = tarfile.TarInfo(inside)
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(entry)
+        if archive.littered:
+            _add(tar, f"{inside}/.DS_Store", io.BytesIO(_DS_STORE), len(_DS_STORE))
+        for volume in volumes:
+            if archive.littered:
+                fork = io.BytesIO(_APPLE_DOUBLE)
+                _add(tar, f"{inside}/._{volume.name}", fork, len(_APPLE_DOUBLE))
+            with volume.open("rb") as file:
+                _add(tar, f"{inside}/{volume.name}", file, volume.stat().st_size)
+
+
+def _add(tar: tarfile.TarFile, name: str, file: io.BufferedIOBase, size: int) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = size, 0o644, 1_540_000_000
+    tar.addfile(entry, file)

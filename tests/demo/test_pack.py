@@ -1,0 +1,120 @@
+import hashlib
+import io
+import lzma
+import shutil
+import subprocess
+import tarfile
+
+import numpy as np
+import pytest
+
+from demo import xz
+from demo.pack import pack
+from workbench.catalog import dataset_of_archive
+
+MAGIC = {"tar.xz": b"\xfd7zXZ\x00", "tar.gz": b"\x1f\x8b"}
+
+
+@pytest.fixture
+def studies(tmp_path):
+    """Folders as a study's; packing does not look into the files."""
+    draw = np.random.default_rng(0)
+    for dataset, kind in (("brain_multicoil", "multicoil"), ("knee_multicoil", "multicoil")):
+        for split, count in (("train", 3), ("val", 1), ("test", 1)):
+            folder = tmp_path / dataset / f"{kind}_{split}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"file{number}.h5").write_bytes(draw.bytes(700_000))
+    return {name: tmp_path / name for name in ("brain_multicoil", "knee_multicoil")}
+
+
+def members(path):
+    with tarfile.open(path) as tar:
+        return {entry.name: tar.extractfile(entry).read() for entry in tar if entry.isfile()}
+
+
+def test_every_volume_is_packed_once_and_unchanged(tmp_path, studies):
+    packed = pack(studies, tmp_path / "bucket")
+    for dataset, root in studies.items():
+        found = {}
+        for archive in packed:
+            if archive.dataset == dataset:
+                real = {
+                    name.replace("_v2/", "/"): data
+                    for name, data in members(tmp_path / "bucket" / archive.name).items()
+                    if not name.rpartition("/")[2].startswith(".")
+                }
+                assert found.keys().isdisjoint(real)
+                found |= real
+        expected = {
+            str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*.h5"))
+        }
+        assert found == expected
+
+
+def test_names_are_fastmri_s_and_some_lie_about_what_they_are(tmp_path, studies):
+    packed = pack(studies, tmp_path / "bucket")
+    kinds = {}
+    for archive in packed:
+        assert dataset_of_archive(archive.name) == archive.dataset
+        start = (tmp_path / "bucket" / archive.name).read_bytes()[:512]
+        kind = next((kind for kind, magic in MAGIC.items() if start.startswith(magic)), "tar")
+        assert kind == archive.kind
+        if kind == "tar":
+            assert start[257:262] == b"ustar"
+        kinds.setdefault(kind, []).append(archive.name)
+    assert kinds["tar"] == ["multicoil_train.tar.gz", "knee_multicoil_test_v2.tar.gz"]
+    assert kinds["tar.gz"] == ["multicoil_val.tar.gz"]
+    assert len(kinds["tar.xz"]) == 4
+
+
+def test_litter_of_macos_is_inside(tmp_path, studies):
+    pack(studies, tmp_path / "bucket")
+    names = set(members(tmp_path / "bucket" / "multicoil_train.tar.gz"))
+    assert {"multicoil_train/.DS_Store", "multicoil_train/._file0.h5"} <= names
+
+
+def test_sha256_lists_some_archives_in_gnu_form(tmp_path, studies):
+    packed = pack(studies, tmp_path / "bucket")
+    lines = (tmp_path / "bucket" / "SHA256").read_text().splitlines()
+    listed = dict(reversed(line.split("  ")) for line in lines)
+    assert 0 < len(listed) < len(packed)
+    for name, digest in listed.items():
+        data = (tmp_path / "bucket" / name).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == digest
+
+
+def test_packing_again_gives_the_same_bytes(tmp_path, studies):
+    for bucket in ("a", "b"):
+        pack(studies, tmp_path / bucket)
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+    assert not list((tmp_path / "a").glob("*.partial"))
+
+
+@pytest.mark.parametrize("name", ["spleen", "brain_multicoil"])
+def test_study_that_cannot_be_packed_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=name):
+        pack({name: tmp_path / "empty"}, tmp_path / "bucket")
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 4096, 4097, 300_000])
+def test_blocks_decode_to_what_went_in(size):
+    data = np.random.default_rng(size).integers(0, 7, size, np.uint8).tobytes()
+    squeezed = io.BytesIO()
+    assert xz.compress(io.BytesIO(data), squeezed, 4096) == -(-size // 4096)
+    assert lzma.decompress(squeezed.getvalue()) == data
+
+
+@pytest.mark.skipif(not shutil.which("xz"), reason="needs the xz command")
+def test_xz_finds_the_sizes_in_the_headers(tmp_path):
+    path = tmp_path / "a.xz"
+    with path.open("wb") as target:
+        xz.compress(io.BytesIO(bytes(3_000_000)), target, 1_000_000)
+    subprocess.run(["xz", "--test", str(path)], check=True)
+    listing = subprocess.run(
+        ["xz", "--list", "-vv", str(path)], check=True, capture_output=True, text=True
+    ).stdout
+    blocks = [line.split() for line in listing.splitlines() if "CRC64" in line and "cu" in line]
+    # "cu" in the flags' column: the header holds the compressed and the uncompressed size.
+    assert len(blocks) == 3
