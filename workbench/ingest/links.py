@@ -1,21 +1,12 @@
-"""Signed links out of the text of fastMRI's email, whatever mail programs did to it.
+"""Signed links out of fastMRI's email: what each leads to and how long it holds."""
 
-The email lists lines such as ``curl -C - "URL?AWSAccessKeyId=...&Signature=...&Expires=..."
---output NAME``. On the way lines are wrapped in mid-word, or run together, quotes go astray,
-``&`` becomes ``&amp;``, and gateways wrap each URL into one of their own.
-"""
-
-import base64
-import binascii
-import html
-import quopri
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from workbench import catalog
+from workbench.ingest import mail
 from workbench.settings import Secret
 
 WHERE_TO_ASK = "https://fastmri.med.nyu.edu"
@@ -24,7 +15,7 @@ WHERE_TO_ASK = "https://fastmri.med.nyu.edu"
 _VERSION_2 = {
     "AWSAccessKeyId": re.compile(r"[\w%/+=.-]{4,}"),
     "Signature": re.compile(r"(?:[\w/+=-]|%[0-9A-Fa-f]{2}){8,}"),
-    "Expires": re.compile(r"\d{9,11}"),
+    "Expires": re.compile(r"\d{10}"),
 }
 _VERSION_4 = {
     "X-Amz-Credential": re.compile(r"[\w%/+=.-]{8,}"),
@@ -93,7 +84,7 @@ def parse_links(text: str) -> list[SignedLink]:
     """
     found: dict[str, SignedLink] = {}
     cut: dict[str, str] = {}
-    for url, name in _candidates(_plain(text)):
+    for url, name in mail.urls(text, lambda url: _whole(urlsplit(url).query)):
         try:
             link = _signed_link(url, name)
         except _CutShortError as error:
@@ -134,94 +125,6 @@ def _refuse_disagreement(links: list[SignedLink]) -> None:
             )
 
 
-# ---- the text ----------------------------------------------------------------------------
-
-
-def _wrapped(word: str) -> str:
-    """Return a pattern for a word that a hard wrap may have cut anywhere."""
-    return r"(?:[ \t]*\n[ \t]*)?".join(re.escape(letter) for letter in word)
-
-
-_URL = re.compile(rf"(?<!__)(?<!__\n)(?:{_wrapped('https:/')}|{_wrapped('http:/')})")
-_OUTPUT = re.compile(rf"(?:{_wrapped('--')}|[–—]){_wrapped('output')}|(?:(?<=\s)|(?<=%20))-o(?=\s)")
-_CURL = re.compile(rf"{_wrapped('curl')}(?=\s+-|\s*[\"'])")
-_QUOTE = re.compile(r"[\"'<>`]")
-_NAME = re.compile(r"[\w.-]*?(?:\.tar(?:\.[gx]z)?|\.t[gx]z|SHA256(?:SUMS)?(?:\.txt)?)", re.ASCII)
-
-
-def _plain(text: str) -> str:
-    """Undo what a mail program does to the text as a whole."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if re.search(r"(?:Signature|Expires|AWSAccessKeyId)=3D", text):
-        text = quopri.decodestring(text.encode()).decode("utf-8", "replace")
-    text = _unescaped(text)
-    text = re.sub("[\u200b\u200c\u200d\u2060\ufeff\u00ad]", "", text).replace("\u00a0", " ")
-    text = re.sub("[“”„‟″]", '"', text)
-    text = re.sub("[‘’‚]", "'", text)
-    text = re.sub(r"[\\^][ \t]*\n", "\n", text)
-    return re.sub(r"^[ \t]*(?:>[ \t]?)+", "", text, flags=re.MULTILINE)
-
-
-def _unescaped(text: str) -> str:
-    # Not html.unescape on everything: it reads "&reg" or "&not" in a query without a semicolon.
-    entity = re.compile(r"&(?:amp|quot|apos|lt|gt|nbsp|#\d+|#x[0-9a-fA-F]+);")
-    while (changed := entity.sub(lambda match: html.unescape(match[0]), text)) != text:
-        text = changed
-    return text
-
-
-def _candidates(text: str) -> Iterator[tuple[str, str | None]]:
-    """Yield each URL in the text, made whole again, with the name after its ``--output``."""
-    starts = [match.start() for match in _URL.finditer(text)]
-    for start, stop in zip(starts, [*starts[1:], len(text)], strict=True):
-        segment = text[start:stop]
-        output, quote, curl = (pattern.search(segment, 8) for pattern in (_OUTPUT, _QUOTE, _CURL))
-        if output and curl and curl.start() < output.start():
-            output = None
-        end = min((match.start() for match in (output, quote, curl) if match), default=len(segment))
-        opened = text[:start].rstrip(" ")[-1:] in ("'", '"', "`", "<")
-        certain = output is not None or (opened and quote is not None and quote.start() == end)
-        url = _joined(segment[:end], certain)
-        name = None
-        if output:
-            name = _output_name(segment[output.end() : curl.start() if curl else len(segment)])
-        yield url, name
-
-
-def _joined(text: str, certain: bool) -> str:
-    """Join the pieces of a wrapped URL.
-
-    Where nothing marks its end (``certain`` is False), pieces are taken until the link is whole:
-    the words after it belong to the letter.
-    """
-    pieces = text.split()
-    if certain:
-        return "".join(pieces)
-    url = ""
-    for piece in pieces:
-        url += piece
-        if _whole(urlsplit(_unwrapped(url)).query):
-            break
-    return url
-
-
-def _output_name(text: str) -> str | None:
-    """Read the name after ``--output``, which may be wrapped or run into the next words."""
-    text = text.replace("%20", " ").lstrip(" \t\n=\"'")
-    joined = ""
-    for line in text.split("\n")[:3]:
-        joined += line.strip(" \"'")
-        if match := _NAME.match(joined):
-            return match[0]
-        if " " in joined:
-            break
-    match = re.match(r"[^\s\"'<>;]+", text)
-    return match[0] if match else None
-
-
-# ---- one URL -----------------------------------------------------------------------------
-
-
 class _CutShortError(Exception):
     def __init__(self, name: str, object_path: str) -> None:
         super().__init__(f"{name}: its link is cut short, parts of the signature are missing")
@@ -230,7 +133,7 @@ class _CutShortError(Exception):
 
 def _signed_link(url: str, output: str | None) -> SignedLink | None:
     """Make a link of a URL; None where it has nothing to do with the data."""
-    parts = urlsplit(_unwrapped(_unescaped(url)))
+    parts = urlsplit(url)
     path = re.sub(r"(?:%20|\s)+$", "", parts.path)
     object_name = _file_name(unquote(path))
     name = _file_name(output) if output else object_name
@@ -239,7 +142,7 @@ def _signed_link(url: str, output: str | None) -> SignedLink | None:
         name = object_name
     dataset = catalog.dataset_of_archive(name) or catalog.dataset_of_archive(object_name)
     signed = re.search(r"(?:^|&)(?:AWSAccessKeyId|Signature|X-Amz-\w+)=", parts.query)
-    if not signed and not _NAME.fullmatch(object_name):
+    if not signed and not mail.ARCHIVE_NAME.fullmatch(object_name):
         return None
     if not name or not parts.hostname:
         return None
@@ -298,50 +201,3 @@ def _expiry(values: dict[str, list[str]]) -> datetime | None:
         signed = datetime.strptime(values["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         return signed + timedelta(seconds=int(values["X-Amz-Expires"][0]))
     return datetime.fromtimestamp(int(values["Expires"][0]), UTC)
-
-
-# ---- gateways ----------------------------------------------------------------------------
-
-
-def _unwrapped(url: str) -> str:
-    """Take a URL out of the gateways' own: urldefense versions 2 and 3, Outlook's Safe Links."""
-    for _ in range(5):
-        parts = urlsplit(url)
-        host, query = parts.hostname or "", _values(parts.query)
-        if host.startswith("urldefense.") and "/v3/" in parts.path:
-            inner = _urldefense_3(url)
-        elif host.startswith("urldefense.") and "u" in query:
-            inner = unquote(query["u"].replace("-", "%").replace("_", "/"))
-        elif host.endswith("safelinks.protection.outlook.com") and "url" in query:
-            inner = unquote(query["url"])
-        else:
-            break
-        if inner is None:
-            break
-        url = inner
-    return url
-
-
-def _urldefense_3(url: str) -> str | None:
-    """Undo version 3: ``__URL__;REPLACED!!TOKEN``, where REPLACED is base64.
-
-    Each ``*`` in the URL stands for the next replaced character, ``**X`` for a run of them whose
-    length is X's place in the URL-safe base64 alphabet plus 2.
-    """
-    match = re.search(r"/v3/__(?P<url>.+?)__;(?P<replaced>[\w-]*)", url, re.ASCII)
-    if not match:
-        return None
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    try:
-        coded = match["replaced"]
-        replaced = base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    characters = iter(replaced)
-
-    def restore(star: re.Match[str]) -> str:
-        run = 1 if len(star[0]) == 1 else alphabet.index(star[0][2]) + 2
-        return "".join(next(characters, "") for _ in range(run))
-
-    inner = re.sub(r"\*(?:\*[\w-])?", restore, match["url"], flags=re.ASCII)
-    return re.sub(r"^(https?:/)(?!/)", r"\1/", inner)

@@ -1,0 +1,299 @@
+import base64
+import html
+import quopri
+import re
+import textwrap
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import pytest
+
+from workbench.ingest.links import archive_stem, parse_links
+
+BUCKET = "https://fastmri-dataset.s3.amazonaws.com"
+EXPIRES = 1893456000
+SIGNATURE = "q%2FyF0Yw%2BLkbT9%2Fh0mN2pXc5vRsE%3D"
+V2 = f"AWSAccessKeyId=AKIAJM2LEZ67Y2JL3KRA&Signature={SIGNATURE}&Expires={EXPIRES}"
+V4 = (
+    "X-Amz-Algorithm=AWS4-HMAC-SHA256"
+    "&X-Amz-Credential=AKIAJM2LEZ67Y2JL3KRA%2F20250301%2Fus-east-1%2Fs3%2Faws4_request"
+    "&X-Amz-Date=20250301T101112Z&X-Amz-Expires=604800&X-Amz-SignedHeaders=host"
+    "&X-Amz-Security-Token=IQoJb3JpZ2lu/X2Vj+Ez-a_b.c&X-Amz-Signature=" + "0a1b2c3d" * 8
+)
+
+
+def url(path: str, token: str = V2) -> str:
+    return f"{BUCKET}{path}?{token}"
+
+
+def line(path: str, name: str | None = None, token: str = V2) -> str:
+    return f'curl -C - "{url(path, token)}" --output {name or path.rpartition("/")[2]}'
+
+
+LINES_2021 = [
+    line("/knee_singlecoil_train.tar.gz"),
+    line("/multicoil_val.tar.gz"),
+    line("/knee_mri_dicom_batch1.tar"),
+    line("/brain_fastMRI_DICOM.tar.gz"),
+    line("/SHA256"),
+]
+LINES_2025 = [
+    line("/v2.0/knee_multicoil_train_batch_0.tar.xz"),
+    line("/v2.0/knee_multicoil_val.tar.xz", token=V4),
+    line("/v2.0/knee_DICOMs_batch1.tar.xz"),
+    line("/v2.0/brain_multicoil_val_batch_2.tar.xz"),
+    line("/v3.0/fastMRI_prostate_T2.tar.gz"),
+    line("/v3.0/SHA256"),
+    line("/v4.0/fastMRI_breast_001.tar.gz"),
+]
+EMAIL = (
+    "Dear colleague,\nthank you for registering at https://fastmri.med.nyu.edu/ .\n\nKnee MRI:\n"
+    + "\n".join(LINES_2025[:3])
+    + "\n\nBrain MRI:\n"
+    + "\n".join(LINES_2025[3:])
+    + "\n\nBest,\nthe fastMRI team\n"
+)
+
+
+def revealed(text: str) -> list[tuple[str, str]]:
+    return [(link.name, link.url.reveal()) for link in parse_links(text)]
+
+
+EXPECTED = [
+    (match[2], match[1])
+    for item in LINES_2025
+    if (match := re.fullmatch(r'curl -C - "(.*)" --output (.*)', item))
+]
+
+
+def urldefense_2(text: str) -> str:
+    def wrap(match):
+        coded = quote(match[0], safe="./").replace("_", "%5F").replace("-", "%2D")
+        coded = coded.replace("/", "_").replace("%", "-")
+        return (
+            f"https://urldefense.proofpoint.com/v2/url?u={coded}&d=DwMFaQ&c=slrrB7&r=x_Y&m=z&s=w&e="
+        )
+
+    return re.sub(r'https://fastmri-dataset[^"\s]+', wrap, text)
+
+
+def urldefense_3(text: str) -> str:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+    def wrap(match):
+        replaced = []
+
+        def star(run):
+            replaced.append(run[0])
+            return "*" if len(run[0]) == 1 else f"**{alphabet[len(run[0]) - 2]}"
+
+        body = re.sub(r"[%+*]+", star, match[0])
+        coded = base64.urlsafe_b64encode("".join(replaced).encode()).decode().rstrip("=")
+        return f"https://urldefense.com/v3/__{body}__;{coded}!!BhJSzQ!MgA_-token$"
+
+    return re.sub(r'https://fastmri-dataset[^"\s]+', wrap, text)
+
+
+def safelinks(text: str) -> str:
+    return re.sub(
+        r'https://(?:fastmri-dataset|urldefense)[^"\s]+',
+        lambda m: (
+            "https://nam02.safelinks.protection.outlook.com/?url="
+            f"{quote(m[0], safe='')}&data=05%7C01&reserved=0"
+        ),
+        text,
+    )
+
+
+def hard_wrapped(text: str, width: int = 76) -> str:
+    return "\n".join(
+        row[i : i + width] for row in text.split("\n") for i in range(0, max(len(row), 1), width)
+    )
+
+
+MANGLED = {
+    "as sent": lambda t: t,
+    "Windows line ends": lambda t: t.replace("\n", "\r\n"),
+    "hard-wrapped at 76": hard_wrapped,
+    "hard-wrapped at 61": lambda t: hard_wrapped(t, 61),
+    "hard-wrapped at 40, Windows": lambda t: hard_wrapped(t, 40).replace("\n", "\r\n"),
+    "wrapped at words": lambda t: "\n".join(
+        textwrap.fill(row, 60, break_long_words=False) for row in t.split("\n")
+    ),
+    "lines run together": lambda t: t.replace("\n", ""),
+    "lines joined by blanks": lambda t: t.replace("\n", " "),
+    "&amp;": lambda t: t.replace("&", "&amp;"),
+    "&amp;amp;": lambda t: t.replace("&", "&amp;amp;"),
+    "escaped for HTML": lambda t: html.escape(t),
+    "hard-wrapped after &amp;": lambda t: hard_wrapped(t.replace("&", "&amp;")),
+    "urldefense v2": urldefense_2,
+    "urldefense v3": urldefense_3,
+    "urldefense v3, hard-wrapped": lambda t: hard_wrapped(urldefense_3(t), 70),
+    "urldefense v2, &amp;": lambda t: urldefense_2(t).replace("&", "&amp;"),
+    "Safe Links": safelinks,
+    "Safe Links around urldefense": lambda t: safelinks(urldefense_3(t)),
+    "quoted reply": lambda t: "".join(f"> {row}\n" for row in t.split("\n")),
+    "quoted reply, wrapped": lambda t: "".join(f">> {r}\n" for r in hard_wrapped(t).split("\n")),
+    "quoted-printable": lambda t: quopri.encodestring(t.encode()).decode(),
+    "curly quotes": lambda t: re.sub(r'"(.*?)"', "“\\1”", t),
+    "single quotes": lambda t: t.replace('"', "'"),
+    "no quotes": lambda t: t.replace('"', ""),
+    "no quotes, wrapped": lambda t: hard_wrapped(t.replace('"', "")),
+    "stray quote after the name": lambda t: re.sub(r"(--output \S+)", r'\1"', t),
+    "2021's form of curl": lambda t: re.sub(r"-C - (.*--output \S+)", r'-C \1"', t),
+    "%20 for blanks at the ends": lambda t: t.replace('" --output ', '%20"%20--output%20'),
+    "dashes joined": lambda t: t.replace("--output", "—output"),
+    "-o": lambda t: t.replace("--output", "-o"),
+    "no-break blanks": lambda t: t.replace(" ", "\u00a0"),
+    "zero-width blanks": lambda t: t.replace("tar", "ta\u200br"),
+    "continued lines": lambda t: t.replace('" --output', '" \\\n  --output'),
+    "bare URLs": lambda t: re.sub(r'curl -C - "(.*)" --output \S+', r"\1", t),
+    "HTML links": lambda t: re.sub(
+        r'curl -C - "(.*)" --output (\S+)',
+        lambda m: f'<p>curl <a href="{html.escape(m[1])}">{html.escape(m[1])}</a></p>',
+        t,
+    ),
+    "lost .xz in the name": lambda t: re.sub(r"(--output \S+)\.xz", r"\1", t),
+}
+
+
+@pytest.mark.parametrize("how", MANGLED)
+def test_every_link_survives(how):
+    assert revealed(MANGLED[how](EMAIL)) == EXPECTED
+
+
+def test_bare_urls_wrapped_end_before_the_letter_goes_on():
+    text = hard_wrapped(MANGLED["bare URLs"](EMAIL), 50)
+    assert revealed(text) == EXPECTED
+
+
+def test_links_of_2021_at_the_bucket_s_root():
+    text = "\n".join(re.sub(r"-C - (.*)", r'-C \1"', item) for item in LINES_2021)
+    links = parse_links(text)
+    assert [(link.name, link.dataset, link.generation) for link in links] == [
+        ("knee_singlecoil_train.tar.gz", "knee_singlecoil", "2021"),
+        ("multicoil_val.tar.gz", "knee_multicoil", "2021"),
+        ("knee_mri_dicom_batch1.tar", "knee_DICOMs", "2021"),
+        ("brain_fastMRI_DICOM.tar.gz", "brain_DICOMs", "2021"),
+        ("SHA256", None, "2021"),
+    ]
+    assert links[4].is_checksums
+    assert links[0].url.reveal() == url("/knee_singlecoil_train.tar.gz")
+
+
+def test_links_of_2025_know_their_datasets():
+    links = parse_links(EMAIL)
+    assert [link.dataset for link in links] == [
+        "knee_multicoil",
+        "knee_multicoil",
+        "knee_DICOMs",
+        "brain_multicoil",
+        "prostate",
+        None,
+        "breast",
+    ]
+    assert {link.generation for link in links} == {"2025"}
+
+
+def test_expiry_of_both_signature_versions():
+    second, fourth = parse_links(EMAIL)[:2]
+    assert second.expires == datetime.fromtimestamp(EXPIRES, UTC)
+    assert fourth.expires == datetime(2025, 3, 8, 10, 11, 12, tzinfo=UTC)
+    assert fourth.expired(datetime(2025, 3, 8, 10, 11, 12, tzinfo=UTC))
+    assert not fourth.expired(fourth.expires - timedelta(seconds=1))
+
+
+def test_output_name_may_differ_from_the_object_s():
+    (link,) = parse_links(line("/v2.0/batch7.tar.xz", "brain_multicoil_train_batch_7.tar.xz"))
+    assert (link.name, link.object_name) == (
+        "brain_multicoil_train_batch_7.tar.xz",
+        "batch7.tar.xz",
+    )
+    assert link.dataset == "brain_multicoil"
+
+
+def test_dataset_by_the_object_where_the_name_says_nothing():
+    (link,) = parse_links(line("/v2.0/knee_multicoil_val.tar.xz", "download.bin"))
+    assert (link.name, link.dataset) == ("download.bin", "knee_multicoil")
+
+
+def test_name_lost_xz_and_comes_back_from_the_object():
+    (link,) = parse_links(line("/v2.0/knee_multicoil_val.tar.xz", "knee_multicoil_val.tar"))
+    assert link.name == "knee_multicoil_val.tar.xz"
+
+
+def test_name_can_not_lead_out_of_the_folder():
+    (link,) = parse_links(line("/v2.0/knee_multicoil_val.tar.xz", "../../.ssh/knee_multicoil.tar"))
+    assert link.name == "knee_multicoil.tar"
+
+
+def test_several_lists_of_sums_are_kept_apart():
+    links = parse_links("\n".join([LINES_2021[4], LINES_2025[5]]))
+    assert [(link.is_checksums, link.object_path) for link in links] == [
+        (True, "/SHA256"),
+        (True, "/v3.0/SHA256"),
+    ]
+
+
+def test_same_object_signed_twice_counts_once_with_the_later_end():
+    later = V2.replace(str(EXPIRES), str(EXPIRES + 1000))
+    path = "/v2.0/knee_multicoil_val.tar.xz"
+    for tokens in ((V2, later), (later, V2)):
+        (link,) = parse_links("\n".join(line(path, token=token) for token in tokens))
+        assert link.expires == datetime.fromtimestamp(EXPIRES + 1000, UTC)
+
+
+def test_two_links_for_one_file_that_disagree_are_refused_by_name():
+    text = "\n".join(
+        [line("/brain_fastMRI_DICOM.tar.gz"), line("/v2.0/brain_fastMRI_DICOM.tar.gz")]
+    )
+    with pytest.raises(ValueError, match=r"^brain_fastMRI_DICOM.tar.gz: two links") as error:
+        parse_links(text)
+    assert "AKIA" not in str(error.value)
+    assert "Signature" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hello", "see https://fastmri.med.nyu.edu/ and https://example.org/a?b=c"]
+)
+def test_text_without_links_says_what_to_paste_and_where_to_ask(text):
+    with pytest.raises(ValueError, match=r"no signed link.*fastmri\.med\.nyu\.edu"):
+        parse_links(text)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        V2.partition("&Expires")[0],
+        V2.replace(SIGNATURE, SIGNATURE[:12]),
+        V2[:-5],
+        V4[:-3],
+        V4.partition("&X-Amz-Signature")[0],
+    ],
+)
+def test_link_that_is_cut_short_is_named(token):
+    text = line("/v2.0/knee_multicoil_val.tar.xz", token=token) + "\n" + LINES_2025[0]
+    with pytest.raises(ValueError, match=r"^knee_multicoil_val.tar.xz: its link is cut short"):
+        parse_links(text)
+
+
+def test_no_link_is_shown_by_repr_or_str():
+    shown = repr(parse_links(EMAIL)) + str(parse_links(EMAIL)[0])
+    assert "AKIA" not in shown
+    assert "Signature" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("a_val.tar.xz", "a_val"),
+        ("a.tar.gz", "a"),
+        ("a.tar", "a"),
+        ("a.tgz", "a"),
+        ("a", "a"),
+        ("v2.0.tar", "v2.0"),
+    ],
+)
+def test_stem(name, stem):
+    assert archive_stem(name) == stem
