@@ -18,7 +18,9 @@ def make_volume(path, seed, *, slices=3, coils=3, matrix=(48, 32), recon=(24, 24
     )
     images = np.zeros((slices, coils, height, width), complex)
     for number in range(slices):
-        shape = (np.hypot(2 * rows, columns) < 0.8) * (1 + 0.5 * np.sin(9 * columns + seed + number))
+        shape = (np.hypot(2 * rows, columns) < 0.8) * (
+            1 + 0.5 * np.sin(9 * columns + seed + number)
+        )
         for coil in range(coils):
             angle = 2 * np.pi * coil / coils
             falloff = np.exp(-(np.hypot(rows - np.cos(angle), columns - np.sin(angle)) ** 2))

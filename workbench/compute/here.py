@@ -69,8 +69,13 @@ def run_here(run: Run, module: str, ranks: Ranks, *arguments: str) -> Iterator[s
     with only_writer(run):
         error.unlink(missing_ok=True)
         command = [*torchrun, "-m", module, str(run.folder), *arguments]
+        reporting = False
         try:
-            yield from lines_of(command, environment)
+            for line in lines_of(command, environment):
+                # torchrun ends a failure with pages of its own: the rank's error says it better.
+                reporting = reporting or "torch/distributed/elastic/multiprocessing/api.py" in line
+                if not reporting:
+                    yield line
         except ProcessFailedError as failure:
             raise TrainingFailedError(_cause(error) or str(failure)) from None
 

@@ -18,7 +18,8 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from workbench.compute.here import note_error
 from workbench.compute.jobs import TrainingJob, write_text
 from workbench.compute.processes import die_with_parent
-from workbench.dataset.cache import DatasetCache, open_cache
+from workbench.compute.training import training_volumes
+from workbench.dataset.cache import load_cache, open_cache
 from workbench.dataset.loading import SliceData
 from workbench.dataset.slices import SliceDataset
 from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining
@@ -27,28 +28,13 @@ _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 _PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-workbench")
 
 
-def datasets(job: TrainingJob, cache: DatasetCache) -> tuple[SliceDataset, SliceDataset]:
-    """Form a job's training and validation slices.
-
-    Raises:
-        ValueError: a split is empty, or a volume of it has no target.
-    """
-    train, val = cache.split("train"), cache.split("val")
-    for name, part in (("train", train), ("val", val)):
-        if not part.volumes:
-            raise ValueError(f"{cache.root} has no {name} volumes; it holds {cache.counts}")
-        untargeted = [volume.path for volume in part if volume.target is None]
-        if untargeted:
-            raise ValueError(
-                f"{len(untargeted)} {name} volumes of {cache.root} have no target to learn from, "
-                f"such as {untargeted[0]}: move them out of the {name} folder"
-            )
-    train = train.sample_volumes(job.volume_sample_rate, job.seed)
-    val = val.sample_volumes(job.val_volume_sample_rate, job.seed)
+def datasets(job: TrainingJob) -> tuple[SliceDataset, SliceDataset]:
+    """Form a job's training and validation slices."""
+    cache = load_cache(job.dataset) or open_cache(job.dataset)
+    train, val = training_volumes(job, cache)
+    slices = SliceDataset(train.root, train.volumes, job.sampling, seed=job.seed)
     return (
-        SliceDataset(train.root, train.volumes, job.sampling, seed=job.seed).sampled(
-            job.sample_rate, job.seed
-        ),
+        slices.sampled(job.sample_rate, job.seed),
         SliceDataset(val.root, val.volumes, job.sampling),
     )
 
@@ -64,7 +50,7 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
         The trained module, with the figures of the last validation.
     """
     pl.seed_everything(job.seed, verbose=False)
-    train, val = datasets(job, open_cache(job.dataset))
+    train, val = datasets(job)
     gpus = torch.cuda.device_count()
     world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     checkpoints = folder / "checkpoints"
@@ -111,9 +97,9 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
 
 
 def _batches_done(trainer: pl.Trainer) -> int:
+    """Return how many batches of its epoch a resumed run has done; 0 at an epoch's end."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
-    done = progress.current.ready
-    return 0 if done >= progress.total.ready > 0 and trainer.fit_loop.done else done
+    return 0 if progress.is_last_batch else progress.current.ready
 
 
 def versions() -> dict[str, str]:
@@ -130,7 +116,8 @@ def main() -> None:
     """Run the job of the folder that the command line names."""
     die_with_parent()
     # Lightning advises on loader processes and logging; the job has chosen those.
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
     folder = Path(sys.argv[1])

@@ -65,7 +65,7 @@ class VarNetTraining(pl.LightningModule):
         image, target = crop_to_smaller(self(batch), batch.target)
         # A volume that is all zero has no range; any will do, since it has no error either.
         span = batch.max_value.masked_fill(batch.max_value == 0, 1)
-        loss = ssim_loss(image.float(), target, span)
+        loss = ssim_loss(image, target, span)
         if not torch.isfinite(loss):
             where = ", ".join(
                 f"{name} slice {number}"
@@ -80,7 +80,7 @@ class VarNetTraining(pl.LightningModule):
 
     def validation_step(self, batch: VarNetSample, batch_index: int) -> Tensor:
         """Score a batch's slices; return the images."""
-        images = self(batch).float()
+        images = self(batch)
         for number, image in enumerate(images):
             self._slice_scores.append(
                 score_slice(
@@ -200,7 +200,7 @@ class RunRecord(pl.Callback):
         self.folder, self.images = folder, images
         self.rows: list[dict[str, float]] = []
         self._loss_sum, self._loss_count = 0.0, 0
-        self._epoch_began = self._last_line = time.monotonic()
+        self._began = self._epoch_began = self._last_line = time.monotonic()
         self._first_batch = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class RunRecord(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Add up the loss; print a line every ten seconds."""
+        """Add up the loss; print a line every ten seconds, later less often."""
         assert isinstance(outputs, Mapping)
         loss = float(outputs["loss"])
         self._loss_sum, self._loss_count = self._loss_sum + loss, self._loss_count + 1
@@ -234,7 +234,8 @@ class RunRecord(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({"train_loss": loss}, trainer.global_step)
         now = time.monotonic()
-        if now - self._last_line >= SECONDS_BETWEEN_LINES:
+        # A run of days must not fill its notebook: the lines become rarer as it goes on.
+        if now - self._last_line >= max(SECONDS_BETWEEN_LINES, (now - self._began) / 50):
             self._last_line = now
             print(self._line(trainer, batch_idx + 1, loss), flush=True)
 
