@@ -1,0 +1,79 @@
+"""Learning curves: how training went, epoch by epoch."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from workbench.views.style import BLUE, GREY, LABEL, ORANGE, SMALL, new_figure, tidy
+
+_PANELS = (
+    ("train_loss", "training loss", "1 − SSIM", ORANGE, ".3f"),
+    ("val_ssim", "validation SSIM", "SSIM", BLUE, ".4f"),
+    ("val_psnr", "validation PSNR", "dB", BLUE, ".2f"),
+    ("val_nmse", "validation NMSE", "NMSE", BLUE, ".4f"),
+)
+
+
+def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
+    """Return the position of the row with the highest validation SSIM; None where none has one."""
+    ssim = [row.get("val_ssim", np.nan) for row in rows]
+    return None if np.isnan(ssim).all() else int(np.nanargmax(ssim))
+
+
+def learning_curves(
+    rows: Sequence[Mapping[str, float]], title: str = "", *, synthetic: bool = False
+) -> Figure:
+    """Plot training loss and validation figures over epochs, the best epoch marked.
+
+    Args:
+        rows: one an epoch, with ``epoch``, ``train_loss``, ``val_ssim``, ``val_psnr`` (dB) and
+            ``val_nmse``; a value that is missing or NaN leaves a gap.
+        title: the figure's message; the best epoch and its SSIM by default.
+        synthetic: whether it was trained on phantoms.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    if not rows:
+        raise ValueError("rows is empty: give the figures of 1 epoch or more")
+    best = best_epoch(rows)
+    epochs = np.array([row["epoch"] for row in rows])
+    if best is not None and not title:
+        title = f"Best validation SSIM {rows[best]['val_ssim']:.4f} after epoch {epochs[best]:.0f}"
+    figure = new_figure(9.6, 5.6, title=title, synthetic=synthetic)
+    for axes, (key, name, unit, colour, form) in zip(
+        figure.subplots(2, 2, sharex=True).flat, _PANELS, strict=True
+    ):
+        values = np.array([row.get(key, np.nan) for row in rows], float)
+        marker = "o" if len(rows) <= 30 else ""
+        axes.plot(epochs, values, color=colour, marker=marker, markersize=4, linewidth=1.8)
+        if best is not None and np.isfinite(values[best]):
+            axes.axvline(epochs[best], color=GREY, linewidth=1, linestyle=(0, (3, 3)))
+            axes.plot(epochs[best], values[best], "o", markersize=8, mfc="none", mec="k", mew=1.3)
+            name += f": {values[best]:{form}} at the best epoch"
+        axes.set_title(name, fontsize=LABEL, loc="left")
+        axes.set_ylabel(unit, fontsize=LABEL)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.margins(x=0.04, y=0.12)
+        axes.set_xlim(*_room(epochs))
+        tidy(axes)
+    for axes in figure.axes[2:]:
+        axes.set_xlabel("epoch", fontsize=LABEL)
+    if best is not None:
+        figure.axes[1].annotate(
+            f"  best: epoch {epochs[best]:.0f}  ",
+            (epochs[best], 0.02),
+            xycoords=("data", "axes fraction"),
+            fontsize=SMALL,
+            color=GREY,
+            ha="right" if 2 * epochs[best] > epochs[0] + epochs[-1] else "left",
+        )
+    return figure
+
+
+def _room(epochs: np.ndarray) -> tuple[float, float]:
+    """Return limits that leave some room beside the epochs, one epoch included."""
+    room = max(0.5, 0.03 * (epochs[-1] - epochs[0]))
+    return epochs[0] - room, epochs[-1] + room

@@ -1,0 +1,102 @@
+"""What all figures share: size, letters, colours, and the note that says what is synthetic.
+
+Figures are made without pyplot: none is registered anywhere, so none has to be closed.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+DPI = 110
+TITLE, LABEL, SMALL = 12, 10, 8.5
+
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color), told apart with any colour vision.
+ORANGE, BLUE, GREEN, PINK, SKY, RED = (
+    "#E69F00",
+    "#0072B2",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+)
+COLOURS = (ORANGE, BLUE, GREEN, PINK, SKY, RED)
+GREY = "#5f5f5f"
+
+SYNTHETIC_NOTE = "synthetic phantom, not patient data"
+
+
+class NotebookFigure(Figure):
+    """A figure that a notebook shows as it is, whether or not pyplot was ever imported."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+def new_figure(width: float, height: float, *, title: str = "", synthetic: bool = False) -> Figure:
+    """Make an empty figure (inches), with its message on top and the note on synthetic data."""
+    figure = NotebookFigure(figsize=(width, height), dpi=DPI, layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=TITLE, fontweight="bold")
+    if synthetic:
+        figure.supxlabel(SYNTHETIC_NOTE, x=0.995, ha="right", fontsize=SMALL, color=GREY)
+    return figure
+
+
+def png(figure: Figure, dpi: float | None = None) -> bytes:
+    """Draw a figure as a PNG file."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi or figure.dpi)
+    return buffer.getvalue()
+
+
+def show_image(
+    axes: Axes,
+    image: np.ndarray,
+    window: tuple[float, float],
+    title: str = "",
+    *,
+    colours: str | Colormap = "gray",
+    alpha: np.ndarray | None = None,
+) -> AxesImage:
+    """Show an image (H, W) with square pixels, without axes, between two values."""
+    axes.set_axis_off()
+    if title:
+        axes.set_title(title, fontsize=LABEL if "\n" not in title else SMALL + 0.5)
+    return axes.imshow(image, cmap=colours, vmin=window[0], vmax=window[1], alpha=alpha)
+
+
+def add_colour_bar(
+    figure: Figure,
+    image: AxesImage,
+    axes: list[Axes],
+    label: str,
+    *,
+    rows: int = 1,
+    extend: str = "neither",
+) -> Colorbar:
+    """Put a thin colour bar with its unit at the right of some rows of panels."""
+    bar = figure.colorbar(image, ax=axes, label=label, extend=extend, aspect=28 * rows, pad=0.01)
+    bar.ax.tick_params(labelsize=SMALL)
+    bar.ax.yaxis.label.set_fontsize(SMALL + 0.5)
+    bar.outline.set_linewidth(0.4)
+    return bar
+
+
+def window_of(image: np.ndarray) -> tuple[float, float]:
+    """Return a window from 0 to just under the brightest pixels, so that few vessels burn out."""
+    finite = image[np.isfinite(image)]
+    top = float(np.percentile(finite, 99.7)) if finite.size else 0.0
+    return 0.0, top or 1.0
+
+
+def tidy(axes: Axes) -> None:
+    """Leave of a plot's frame what is read: the left and the lower axis, and a light grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=SMALL)
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
