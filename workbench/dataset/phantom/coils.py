@@ -83,5 +83,10 @@ class CoilArray:
         axes = (columns, rows, through) if self.axis == "slice" else (columns, through, rows)
         points = np.stack([axis.ravel() for axis in axes], -1)
         coarse_field = self._field(points).reshape(self.count, _COARSE, _COARSE)
-        field: NDArray[np.complex64] = spread[0][::-1] @ coarse_field @ spread[1].T
-        return field.astype(np.complex64)
+        down, across = (weights.astype(np.float32) for weights in spread)
+        field: NDArray[np.complex64] = np.einsum(
+            "hr,crw->chw",
+            down[::-1],
+            np.einsum("crk,wk->crw", coarse_field.astype(np.complex64), across),
+        )
+        return field

@@ -98,10 +98,13 @@ class SmoothField:
     def at(self, grid: Grid, depth: float) -> NDArray[np.float32]:
         """Evaluate on a slice at a depth (mm)."""
         through = _spline(np.array([depth]), self.count, self.spacing)[0]
-        knots = np.tensordot(through, self.knots, axes=1)
+        # einsum, not BLAS, whose idle threads would spin on the cores of the other workers.
+        knots = np.einsum("z,zrc->rc", through, self.knots)
         rows = _spline(grid.rows, self.count, self.spacing)
         columns = _spline(grid.columns, self.count, self.spacing)
-        return rows @ knots @ columns.T
+        across = np.einsum("rc,wc->rw", knots, columns)
+        field: NDArray[np.float32] = np.einsum("hr,rw->hw", rows, across)
+        return field
 
 
 class Canvas:
