@@ -2,7 +2,9 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
 import random
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -45,7 +47,9 @@ def packed(tar_of):
 
     def make(kind: str, members: dict[str, bytes]) -> bytes:
         tar = tar_of(members)
-        return {"tar": bytes, "gz": gzip.compress, "xz": lzma.compress}[kind](tar)
+        if kind == "gz":
+            return gzip.compress(tar, 1)
+        return lzma.compress(tar, preset=0) if kind == "xz" else tar
 
     return make
 
@@ -97,3 +101,17 @@ def members_in():
 def hasty():
     """Patience that gives up soon."""
     return Patience(attempts=4, first_delay=0.01, longest_delay=0.02, timeout=5)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 512 KiB, which needs root to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk can only be mounted by root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

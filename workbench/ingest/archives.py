@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from workbench.ingest.links import WHERE_TO_ASK
 from workbench.ingest.streams import CHUNK, Readable, as_file, chunks_of
@@ -102,18 +103,19 @@ def unpack(
     result = Unpacked() if result is None else result
     member = ""
     try:
-        with _decoded(source, archive, pool) as stream:
-            tail = _Tail(stream)
-            with tarfile.open(fileobj=tail, mode="r|", bufsize=CHUNK) as tar:
-                for entry in tar:
-                    member = entry.name
-                    path = _path_of(entry, archive)
-                    if path is None:
-                        continue
-                    _write(tar, entry, destination, path, result)
-                    if on_member:
-                        on_member(path, entry.size)
-            tail.finish(archive)
+        with (
+            _decoded(source, archive, pool) as stream,
+            tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK, tarinfo=_StrictEntry) as tar,
+        ):
+            for entry in tar:
+                member = entry.name
+                path = _path_of(entry, archive)
+                if path is None:
+                    continue
+                _write(tar, entry, destination, path, result)
+                if on_member:
+                    on_member(path, entry.size)
+            _finish(tar, archive)
     except (EOFError, tarfile.ReadError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         where = f"after {member}" if member else "at its start"
         raise ArchiveError(
@@ -168,33 +170,31 @@ def _head(source: Readable) -> bytes:
     return head
 
 
-class _Tail(io.RawIOBase):
-    """Passes a tar's bytes on and keeps the last block, by which a whole one is told.
+class _StrictEntry(tarfile.TarInfo):
+    """A header of tar that is right, or an error.
 
-    tarfile takes an archive that breaks off between two members for a whole one; but a whole one
-    ends in blocks of zeros.
+    tarfile takes a damaged header in the middle, or none at all where the end mark should be, for
+    the end of the archive, and says nothing.
     """
 
-    def __init__(self, stream: io.BufferedIOBase) -> None:
-        self._stream, self._last = stream, b""
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> "_StrictEntry":
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error}, where a member or the end should be") from None
 
-    def readable(self) -> bool:
-        return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        count = self._stream.readinto(buffer)
-        self._last = (self._last + bytes(buffer[max(0, count - HEAD) : count]))[-HEAD:]
-        return count
-
-    def finish(self, archive: str) -> None:
-        """Read what follows the end mark (which also checks it) and raise where it is missing."""
-        if any(self._last):
-            raise EOFError("no end mark")
-        while data := self.read(CHUNK):
-            if any(data):
-                raise ArchiveError(
-                    f"{archive}: more data follows after the tar's end; it was not unpacked"
-                )
+def _finish(tar: tarfile.TarFile, archive: str) -> None:
+    """Read what follows the end mark, which also checks it: nothing but zeros."""
+    rest: Any = tar.fileobj
+    while data := rest.read(CHUNK):
+        if any(data):
+            raise ArchiveError(
+                f"{archive}: more data follows after the tar's end; it was not unpacked"
+            )
 
 
 # ---- writing -----------------------------------------------------------------------------
