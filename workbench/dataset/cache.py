@@ -227,7 +227,7 @@ def build_cache(
         print(f"Using the dataset cache of {_held(cache)}.")
         return cache
     forgotten = len(known.keys() - {volume.path for volume in cache})
-    done = f"read {index.read} files" + (f", forgot {forgotten}" if forgotten else "")
+    done = f"read {_files(index.read)}" + (f", forgot {forgotten}" if forgotten else "")
     try:
         write_cache_file(place, cache.volumes, cache.problems)
         partial.unlink(missing_ok=True)
@@ -247,5 +247,9 @@ def _load_or_remark(root: Path, place: Path) -> tuple[DatasetCache | None, str]:
 
 
 def _held(cache: DatasetCache) -> str:
-    problems = f", {len(cache.problems)} files left out" if cache.problems else ""
+    problems = f", {_files(len(cache.problems))} left out" if cache.problems else ""
     return f"{shown(cache.root)} ({len(cache):,} volumes, {cache.slices:,} slices{problems})"
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file" if count == 1 else f"{count:,} files"
