@@ -16,15 +16,9 @@ DPI = 110
 TITLE, LABEL, SMALL = 12, 10, 8.5
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color), told apart with any colour vision.
-ORANGE, BLUE, GREEN, PINK, SKY, RED = (
-    "#E69F00",
-    "#0072B2",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-)
-COLOURS = (ORANGE, BLUE, GREEN, PINK, SKY, RED)
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW)
 GREY = "#5f5f5f"
 
 SYNTHETIC_NOTE = "synthetic phantom, not patient data"
