@@ -257,6 +257,16 @@ def test_where_the_dataset_cannot_be_written_the_cache_is_returned_all_the_same(
     assert "give another `path`" in said
 
 
+def test_a_cache_without_a_volume_is_a_cache(dataset, capsys):
+    for file in dataset.rglob("*.h5"):
+        file.write_bytes(b"")
+    cache = build_cache(dataset)
+    assert (len(cache), len(cache.problems), cache.counts) == (0, 6, {})
+    capsys.readouterr()
+    assert open_cache(dataset) == open_cache(dataset, check=False) == cache
+    assert capsys.readouterr().out.count("Using the dataset cache") == 2
+
+
 def test_the_cache_file_can_lie_elsewhere(dataset, tmp_path, read_files):
     elsewhere = tmp_path / "brain.json"
     cache = open_cache(dataset, path=elsewhere)

@@ -177,7 +177,8 @@ def open_cache(
     """
     if not check:
         with suppress(CacheFileError):
-            if cache := load_cache(root, path):
+            cache = load_cache(root, path)
+            if cache is not None:
                 print(f"Using the dataset cache of {_held(cache)}, unchecked.")
                 return cache
     return build_cache(root, path=path, workers=workers)
@@ -234,7 +235,7 @@ def build_cache(
         where = f"saved as {shown(place)}"
     except OSError as error:
         where = f"not saved ({error.strerror}: {shown(place)}); give another `path` to keep it"
-    verb = "Refreshed" if before else "Built"
+    verb = "Built" if before is None else "Refreshed"
     print(f"{remark}{verb} the dataset cache of {_held(cache)}: {done}, {where}.")
     return cache
 

@@ -66,7 +66,7 @@ def _matrix(root: ElementTree.Element, space: str) -> tuple[int, int, int]:
 
 
 def _number(root: ElementTree.Element, *names: str) -> int:
-    text = root.findtext("./" + "".join(f"/{_ISMRMRD}{name}" for name in names))
+    text = root.findtext("." + "".join(f"//{_ISMRMRD}{name}" for name in names))
     try:
         return int(text or "")
     except ValueError:
