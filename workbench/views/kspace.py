@@ -8,6 +8,7 @@ from matplotlib.patches import Rectangle
 
 from workbench.dataset.images import root_sum_of_squares
 from workbench.views.style import (
+    BLUE,
     LABEL,
     ORANGE,
     SKY,
@@ -15,6 +16,7 @@ from workbench.views.style import (
     add_colour_bar,
     new_figure,
     show_image,
+    tidy,
     window_of,
 )
 
@@ -104,7 +106,7 @@ def kspace_and_mask_figure(
     words = sampling_in_words(sampled, low_frequencies, (left, right))
     figure = new_figure(
         11.6 if full else 8.0,
-        4.4 + 0.25 * bool(title),
+        4.15 + 0.25 * bool(title),
         title=f"{title}\n{words}" if title else words,
         synthetic=synthetic,
     )
@@ -115,7 +117,7 @@ def kspace_and_mask_figure(
         drawn = _show_kspace(panels[0], level, window, "k-space, fully sampled")
     _show_mask(panels[-2], sampled, acs_columns(sampled, low_frequencies), kspace.shape[-2])
     if right - left < width:
-        panels[-2].set_title("mask: sampled lines white, zero padding hatched", fontsize=LABEL)
+        panels[-2].set_title("mask: sampled lines white, padding hatched", fontsize=LABEL)
     kept = np.where(sampled, level, np.nan)
     drawn = _show_kspace(
         panels[-1], kept, window, "k-space, masked" if full else "k-space as stored"
@@ -126,6 +128,31 @@ def kspace_and_mask_figure(
     add_colour_bar(
         figure, drawn, list(panels), "magnitude over all coils, dB of the maximum", extend="min"
     )
+    return figure
+
+
+def point_spread_figure(mask: np.ndarray, *, title: str = "", synthetic: bool = False) -> Figure:
+    """Plot what a mask (W,) makes of one bright pixel, along the phase-encode direction.
+
+    The point spread function is the mask's Fourier transform; its side peaks are where an object's
+    copies fall when the missing lines are left at zero.
+
+    Raises:
+        ValueError: the mask has not one axis, or samples nothing.
+    """
+    if mask.ndim != 1 or not mask.any():
+        raise ValueError(f"mask of shape {mask.shape}: give (W,) with one sampled column or more")
+    width = len(mask)
+    spread = np.abs(np.fft.fftshift(np.fft.fft(mask.astype(float)))) / mask.sum()
+    shift = np.arange(width) - width // 2
+    figure = new_figure(9.6, 2.7, title=title, synthetic=synthetic)
+    axes = figure.subplots()
+    axes.vlines(shift, 0, 100 * spread, color=BLUE, linewidth=1.4)
+    axes.set_xlabel("distance along phase encode, pixels", fontsize=LABEL)
+    axes.set_ylabel("signal,\n% of the true place", fontsize=LABEL)
+    axes.set_xlim(shift[0] - 1, shift[-1] + 1)
+    axes.set_ylim(0, 105)
+    tidy(axes)
     return figure
 
 
@@ -183,11 +210,11 @@ def _coil_grid(
         second = show_image(
             lower, phase[coil], (-np.pi, np.pi), colours="twilight", alpha=seen[coil]
         )
-    add_colour_bar(
-        figure, first, list(axes[0::2].flat), label, extend="max" if window[1] > 1 else "neither"
-    )
-    bar = add_colour_bar(figure, second, list(axes[1::2].flat), "phase, rad")
-    bar.set_ticks([-np.pi, 0, np.pi], labels=["−π", "0", "π"])
+    extend = "max" if window[1] > 1 else "neither"
+    for upper, lower in zip(axes[0::2], axes[1::2], strict=True):
+        add_colour_bar(figure, first, list(upper), label, extend=extend)
+        bar = add_colour_bar(figure, second, list(lower), "phase, rad")
+        bar.set_ticks([-np.pi, 0, np.pi], labels=["−π", "0", "π"])
     return figure
 
 

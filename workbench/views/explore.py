@@ -1,0 +1,355 @@
+"""One slice of one volume, looked at from all sides: k-space, coils, masks, header."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
+from workbench.dataset.images import (
+    center_crop,
+    centered_ifft2,
+    crop_size,
+    sensitivity_maps,
+    zero_filled,
+)
+from workbench.dataset.masks import draw_mask
+from workbench.dataset.sampling import Sampling, seed_of_file
+from workbench.dataset.slices import keep_columns, read_slice
+from workbench.dataset.volume import Volume
+from workbench.views.kspace import (
+    acs_columns,
+    coils_figure,
+    kspace_and_mask_figure,
+    sensitivities_figure,
+)
+from workbench.views.reconstructions import contact_sheet, reconstruction_figure, slice_figures
+from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class ExploredSlice:
+    """A slice and where it comes from.
+
+    Attributes:
+        file: the volume's path.
+        volume: what the dataset cache knows of it.
+        number: slice number, 0 first.
+        kspace: (coils, H, W) complex64.
+        target: (h, w) float32; None in volumes without one, as in the test split.
+    """
+
+    file: Path
+    volume: Volume
+    number: int
+    kspace: np.ndarray
+    target: np.ndarray | None
+
+    @property
+    def title(self) -> str:
+        """Volume and slice, as figures name them."""
+        return f"{self.volume.name}, slice {self.number}"
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Size of its images."""
+        size = crop_size(self.volume.matrix, self.volume.recon[:2])
+        shape = size if self.target is None else self.target.shape
+        return min(size[0], shape[0]), min(size[1], shape[1])
+
+    @property
+    def data_range(self) -> float:
+        """The volume's largest target value; the slice's own where the volume does not say."""
+        largest = float(self.volume.attributes.get("max", 0))
+        return largest or (0.0 if self.target is None else float(self.target.max())) or 1.0
+
+    @property
+    def acquired(self) -> tuple[int, int]:
+        """First acquired column and the one after the last."""
+        width = self.volume.matrix[1]
+        return max(self.volume.padding_left, 0), min(self.volume.padding_right, width)
+
+    @property
+    def undersampled(self) -> bool:
+        """Whether it was stored undersampled, with its own mask, as test volumes are."""
+        return self.volume.mask is not None
+
+    def mask(self, sampling: Sampling) -> tuple[np.ndarray, int]:
+        """Return the columns (W,) that are kept and the number of ACS columns.
+
+        An undersampled volume has its own mask, whatever the sampling.
+        """
+        width = self.volume.matrix[1]
+        if self.volume.mask is None:
+            return draw_mask(sampling, width, seed_of_file(self.volume.name), self.acquired)
+        mask = np.zeros(width, bool)
+        mask[list(self.volume.mask)] = True
+        start, stop = acs_columns(mask)
+        return mask, stop - start
+
+
+def open_slice(dataset: str, volume: str = "", slice_number: int = -1) -> ExploredSlice:
+    """Read a slice of a dataset.
+
+    Args:
+        dataset: name or path.
+        volume: file name, with or without ``.h5``; the first validation volume by default.
+        slice_number: 0 first; -1 takes the middle.
+
+    Raises:
+        FileNotFoundError: there is no such dataset.
+        ValueError: there is no such volume or slice; the message says what there is.
+    """
+    cache = open_cache(find_dataset(dataset))
+    return read_explored(cache, find_volume(cache, volume), slice_number)
+
+
+def find_volume(cache: DatasetCache, name: str = "") -> Volume:
+    """Return the volume of a file name; without one the first of validation, else of all.
+
+    Raises:
+        ValueError: there is none of that name; the message lists names close to it.
+    """
+    if not len(cache):
+        raise ValueError(f"{cache.root} holds no volume that can be read")
+    if not name:
+        return next(iter(cache.split("val")), cache.volumes[0])
+    names = {volume.name: volume for volume in cache}
+    wanted = name.rpartition("/")[2].removesuffix(".h5") + ".h5"
+    if wanted in names:
+        return names[wanted]
+    close = get_close_matches(wanted, names, n=5, cutoff=0.5) or list(names)[:5]
+    raise ValueError(
+        f"volume={name!r}: {cache.root.name} has {len(names):,} volumes, such as {', '.join(close)}"
+    )
+
+
+def read_explored(cache: DatasetCache, volume: Volume, slice_number: int = -1) -> ExploredSlice:
+    """Read a slice of a volume; -1 takes the middle.
+
+    Raises:
+        ValueError: the volume has no such slice.
+    """
+    if not -1 <= slice_number < volume.slices:
+        raise ValueError(
+            f"slice_number={slice_number}: {volume.name} has slices 0 to {volume.slices - 1}; "
+            "-1 takes the middle"
+        )
+    number = volume.slices // 2 if slice_number == -1 else slice_number
+    file = cache.file(volume)
+    kspace = read_slice(file, "kspace", volume.kspace, number)
+    target = None
+    if volume.target is not None and volume.target_name is not None:
+        target = read_slice(file, volume.target_name, volume.target, number)
+    return ExploredSlice(file, volume, number, kspace if kspace.ndim == 3 else kspace[None], target)
+
+
+def volume_table(volume: Volume) -> "DataFrame":
+    """Return what the header and the attributes of a volume say, and what it means."""
+    from pandas import DataFrame
+
+    height, width = volume.matrix
+    recon = " × ".join(map(str, volume.recon))
+    target = volume.target.shape if volume.target else None
+    rows = [
+        ("acquisition", volume.acquisition or "not said", "sequence and orientation"),
+        ("split", volume.split, "what fastMRI keeps it for"),
+        ("slices", volume.slices, ""),
+        ("coils", volume.coils, "receivers that listened at the same time"),
+        ("k-space", f"{height} × {width}", "readout samples × phase-encode lines"),
+        (
+            "acquired lines",
+            f"{volume.padding_left} to {volume.padding_right - 1}",
+            "the lines outside are zero padding",
+        ),
+        ("reconstruction", recon, "x readout, y phase encode, z; the header's"),
+        (
+            "target",
+            "none" if target is None else f"{volume.target_name}, {target[1]} × {target[2]}",
+            "the image to be reached",
+        ),
+        (
+            "own mask",
+            "none" if volume.mask is None else f"{len(volume.mask)} of {width} lines",
+            "test volumes are stored undersampled",
+        ),
+    ]
+    known = {"acquisition"}
+    meanings = {
+        "max": "largest target value, arbitrary units; the data range of SSIM and PSNR",
+        "norm": "Euclidean norm of the target",
+        "patient_id": "a hash",
+        "acceleration": "of its own mask",
+        "num_low_frequency": "ACS lines of its own mask",
+    }
+    rows += [
+        (name, f"{value:.6g}" if isinstance(value, float) else value, meanings.get(name, ""))
+        for name, value in sorted(volume.attributes.items())
+        if name not in known
+    ]
+    table = DataFrame(rows, columns=["field", "value", "meaning"]).set_index("field")
+    return table.astype(str)
+
+
+def kspace_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
+    """Show k-space, the mask, and what it leaves."""
+    mask, low_frequencies = look.mask(sampling)
+    title = look.title if look.undersampled else f"{look.title}: {sampling}"
+    return kspace_and_mask_figure(
+        look.kspace,
+        mask,
+        low_frequencies=low_frequencies,
+        acquired=look.acquired,
+        title=title,
+        synthetic=look.volume.synthetic,
+    )
+
+
+def frequencies_figure(look: ExploredSlice, share: float = 0.08) -> Figure:
+    """Show the images of k-space's centre and of the rest: contrast in one, edges in the other."""
+    height, width = look.volume.matrix
+    rows, columns = max(1, round(height * share)), max(1, round(width * share))
+    centre = np.zeros((height, width), bool)
+    top, left = (height - rows + 1) // 2, (width - columns + 1) // 2
+    centre[top : top + rows, left : left + columns] = True
+    images = [
+        zero_filled(look.kspace * kept, look.crop)
+        for kept in (np.ones_like(centre), centre, ~centre)
+    ]
+    names = ("all of k-space", f"the central {rows} × {columns} alone", "all but the centre")
+    figure = new_figure(
+        9.2,
+        3.0 * look.crop[0] / look.crop[1] + 0.7,
+        title=f"The centre of k-space holds contrast, the rest holds edges ({look.title})",
+        synthetic=look.volume.synthetic,
+    )
+    panels = figure.subplots(1, 3)
+    percent = 100 / look.data_range if look.target is not None else 100 / images[0].max()
+    window = (0.0, window_of(images[0])[1] * percent)
+    for axes, image, name in zip(panels, images, names, strict=True):
+        drawn = show_image(axes, image * percent, window, name)
+    add_colour_bar(figure, drawn, list(panels), "signal, % of maximum", extend="max")
+    return figure
+
+
+def coil_images_figure(look: ExploredSlice) -> Figure:
+    """Show what each coil received, magnitude above and phase below."""
+    return coils_figure(
+        center_crop(centered_ifft2(look.kspace), look.crop),
+        title=f"Each coil hears best what is near it ({look.title})",
+        synthetic=look.volume.synthetic,
+    )
+
+
+def combination_figure(look: ExploredSlice) -> Figure:
+    """Show the root sum of squares of the coil images beside the target, and their difference."""
+    combined = zero_filled(look.kspace, look.crop)
+    if look.target is None:
+        return contact_sheet(
+            [combined],
+            ["root sum of squares"],
+            title=f"{look.title} has no target",
+            synthetic=look.volume.synthetic,
+        )
+    target = center_crop(look.target, look.crop)
+    percent = 100 / look.data_range
+    difference = np.abs(combined - target) * percent
+    figure = new_figure(
+        9.6,
+        3.0 * look.crop[0] / look.crop[1] + 0.7,
+        title=f"Root sum of squares and target differ by at most {difference.max():.2g} % "
+        "of the maximum",
+        synthetic=look.volume.synthetic,
+    )
+    panels = figure.subplots(1, 3)
+    window = (0.0, window_of(target)[1] * percent)
+    show_image(panels[0], combined * percent, window, "root sum of squares of the coil images")
+    drawn = show_image(panels[1], target * percent, window, f"target ({look.volume.target_name})")
+    largest = float(difference.max()) or 1.0
+    error = show_image(panels[2], difference, (0, largest), "difference", colours="inferno")
+    add_colour_bar(figure, drawn, list(panels[:2]), "signal, % of maximum", extend="max")
+    add_colour_bar(figure, error, [panels[2]], "% of maximum")
+    return figure
+
+
+def sensitivity_maps_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
+    """Show sensitivity maps estimated from the ACS lines of a mask."""
+    low_frequencies = look.mask(sampling)[1]
+    maps = sensitivity_maps(look.kspace, low_frequencies)
+    return sensitivities_figure(
+        center_crop(maps, look.crop),
+        title=f"Sensitivity maps, estimated from {low_frequencies} ACS lines "
+        "(low-resolution coil images over their root sum of squares)",
+        synthetic=look.volume.synthetic,
+    )
+
+
+def aliasing_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
+    """Show the zero-filled image of a mask beside the target; alone where there is no target."""
+    image = zero_filled(keep_columns(look.kspace, look.mask(sampling)[0]), look.crop)
+    if look.target is None:
+        return contact_sheet(
+            [image],
+            ["zero-filled, its own mask"],
+            title=f"{look.title} has no target to compare with",
+            synthetic=look.volume.synthetic,
+        )
+    return reconstruction_figure(
+        center_crop(look.target, look.crop),
+        image,
+        {},
+        title=f"Aliasing: the object folds over itself\n{look.title}, {sampling}",
+        data_range=look.data_range,
+        synthetic=look.volume.synthetic,
+    )
+
+
+def masks_figure(look: ExploredSlice, center_fraction: float = 0.08) -> Figure:
+    """Show the zero-filled images of three forms of mask at four accelerations, with their SSIM.
+
+    Raises:
+        ValueError: the volume is undersampled already, or has no target.
+    """
+    if look.undersampled or look.target is None:
+        raise ValueError(f"{look.title} is undersampled already: take a training or validation one")
+    target = center_crop(look.target, look.crop)
+    images, labels = [], []
+    for form in ("equispaced", "random", "magic"):
+        for acceleration in (2, 4, 6, 8):
+            # Random masks have room for lines outside the ACS only where it is small enough.
+            fraction = min(center_fraction, 0.5 / acceleration)
+            mask, _ = look.mask(Sampling(form, (acceleration,), (fraction,)))
+            image = zero_filled(keep_columns(look.kspace, mask), look.crop)
+            ssim = slice_figures(image, target, look.data_range)[0]
+            images.append(image * (100 / look.data_range))
+            labels.append(f"{form} {acceleration}×, ACS {100 * fraction:.2g} %: SSIM {ssim:.3f}")
+    return contact_sheet(
+        images,
+        labels,
+        columns=4,
+        window=(0.0, window_of(target)[1] * 100 / look.data_range),
+        title=f"Zero-filled images by form and acceleration of the mask ({look.title})",
+        synthetic=look.volume.synthetic,
+    )
+
+
+def slices_figure(look: ExploredSlice, most: int = 16) -> Figure:
+    """Show the slices of the volume, root sum of squares; of many, some evenly apart."""
+    count = look.volume.slices
+    numbers = sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
+    images = []
+    for number in numbers:
+        kspace = read_slice(look.file, "kspace", look.volume.kspace, number)
+        images.append(zero_filled(kspace, look.crop))
+    return contact_sheet(
+        images,
+        [f"slice {number}" for number in numbers],
+        title=f"{look.volume.name}: {look.volume.acquisition}, {count} slices",
+        synthetic=look.volume.synthetic,
+    )
