@@ -14,6 +14,16 @@ from workbench.settings import project_root, shown
 
 TARGETS = ("auto", "local")
 
+# What a notebook may choose, by the names that ``plan_training`` takes.
+PARAMETERS = (
+    *("model", "nodes", "target", "local_dataset", "name", "resume"),
+    *("mask", "acceleration", "center_fraction"),
+    *("epochs", "batch_size", "accumulate", "lr", "lr_step", "lr_gamma", "weight_decay"),
+    *("cascades", "chans", "pools", "sens_chans", "sens_pools"),
+    *("sample_rate", "volume_sample_rate", "val_volume_sample_rate"),
+    *("precision", "seed", "workers", "checkpoint_minutes"),
+)
+
 
 @dataclass(frozen=True)
 class TrainingPlan:

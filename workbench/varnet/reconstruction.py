@@ -1,0 +1,148 @@
+"""One rank of a reconstruction: ``python -m workbench.varnet.reconstruction FOLDER``.
+
+Each volume is one HDF5 file in the form of fastMRI's leaderboard: ``reconstruction``, float32
+(slices, h, w). Its attributes say what made it and, where there is a target, how good it is.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from workbench.compute.here import note_error
+from workbench.compute.processes import die_with_parent
+from workbench.dataset.cache import load_cache, open_cache
+from workbench.dataset.images import center_crop, crop_size, zero_filled
+from workbench.dataset.slices import SliceDataset, collate
+from workbench.dataset.volume import Volume
+from workbench.varnet.metrics import score_volume, ssim_map
+from workbench.varnet.network import VarNet
+from workbench.varnet.reconstruction_plan import ReconstructionJob
+from workbench.varnet.weights import load_network
+
+
+def share(volumes: Sequence[Volume], rank: int, ranks: int) -> list[Volume]:
+    """Return the volumes of a rank: the largest first, each to the rank with least to do."""
+    loads = [0] * ranks
+    own = []
+    for volume in sorted(volumes, key=lambda each: (-each.slices * each.coils, each.path)):
+        least = loads.index(min(loads))
+        loads[least] += volume.slices * volume.coils
+        if least == rank:
+            own.append(volume)
+    return own
+
+
+@torch.inference_mode()
+def reconstruct_volume(
+    network: VarNet, data: SliceDataset, device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
+    """Reconstruct every slice of a dataset of one volume.
+
+    Returns:
+        VarNet and zero-filled images, the target or None, each (slices, h, w) float32, and the
+        true acceleration.
+    """
+    volume = data.volumes[0]
+    height, width = crop_size(volume.matrix, volume.recon[:2])
+    images, filled, targets = [], [], []
+    acceleration = 1.0
+    for number in range(len(data)):
+        sample = data[number]
+        batch = collate([sample])
+        image = network(
+            batch.masked_kspace.to(device),
+            batch.mask.to(device),
+            batch.num_low_frequencies.to(device),
+        )
+        images.append(center_crop(image[0].float().cpu().numpy(), (height, width)))
+        masked = torch.view_as_complex(sample.masked_kspace).numpy()
+        filled.append(zero_filled(masked, volume.recon[:2]))
+        if volume.target is not None:
+            targets.append(sample.target.numpy())
+        acceleration = sample.mask.numel() / max(int(sample.mask.sum()), 1)
+    target = np.stack(targets) if targets else None
+    return np.stack(images), np.stack(filled), target, acceleration
+
+
+def scores(images: np.ndarray, filled: np.ndarray, target: np.ndarray, name: str) -> dict[str, Any]:
+    """Return the attributes that say how good a reconstruction is."""
+    found: dict[str, Any] = {}
+    truth = torch.from_numpy(target)
+    for kind, volume in (("varnet", images), ("zero_filled", filled)):
+        score = score_volume(torch.from_numpy(volume), truth, name)
+        found |= {f"{kind}_{figure}": getattr(score, figure) for figure in ("ssim", "psnr", "nmse")}
+    size = min(images.shape[-2], target.shape[-2]), min(images.shape[-1], target.shape[-1])
+    image, truth = (torch.from_numpy(center_crop(v, size)).double() for v in (images, target))
+    span = torch.full((len(target),), float(target.max()) or 1.0, dtype=torch.float64)
+    found["slice_ssim"] = ssim_map(image, truth, span).mean((-2, -1)).numpy()
+    return found
+
+
+def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> None:
+    """Write a volume's file so that it is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with h5py.File(partial, "w") as file:
+        file.create_dataset("reconstruction", data=images.astype(np.float32))
+        file.attrs.update(attributes)
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    partial.replace(path)
+
+
+def reconstruct(job: ReconstructionJob, folder: Path) -> None:
+    """Reconstruct this rank's share of a job's volumes."""
+    rank, ranks, local = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    network = load_network(Path(job.weights)).to(device)
+    cache = load_cache(job.dataset) or open_cache(job.dataset)
+    wanted = [volume for volume in cache if volume.path in set(job.volumes)]
+    own = share(wanted, rank, ranks)
+    for number, volume in enumerate(own, start=1):
+        data = SliceDataset(cache.root, [volume], job.sampling)
+        images, filled, target, acceleration = reconstruct_volume(network, data, device)
+        attributes = {
+            "digest": job.digest,
+            "weights_sha256": job.weights_sha256,
+            "sampling": str(job.sampling) if job.sampling else "the file's own mask",
+            "volume": volume.path,
+            "acquisition": volume.acquisition,
+            "acceleration": acceleration,
+            "synthetic": volume.synthetic,
+        }
+        line = f"rank {rank}: {number} of {len(own)}, {volume.name}, {volume.slices} slices"
+        if target is not None:
+            attributes |= scores(images, filled, target, volume.name)
+            line += (
+                f", SSIM {attributes['zero_filled_ssim']:.3f} zero-filled, "
+                f"{attributes['varnet_ssim']:.3f} VarNet"
+            )
+        write_result(folder / volume.name, images, attributes)
+        print(line, flush=True)
+
+
+@record
+def main() -> None:
+    """Run the job of the folder that the command line names."""
+    die_with_parent()
+    folder = Path(sys.argv[1])
+    try:
+        job = ReconstructionJob.from_json((folder / "reconstruction.json").read_text())
+        reconstruct(job, folder)
+    except Exception as error:
+        note_error(folder, error)
+        raise
+
+
+if __name__ == "__main__":
+    main()

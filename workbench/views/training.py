@@ -1,0 +1,73 @@
+"""A training run as it goes, and what came of it."""
+
+from typing import TYPE_CHECKING
+
+from IPython.display import HTML, display
+
+from workbench.compute.runs import Run
+from workbench.compute.training import TrainingPlan, train
+from workbench.progress import interactive
+from workbench.views.curves import best_epoch, learning_curves
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+RESULT = "application/vnd.workbench.result+json"
+_LINES_SHOWN = 12
+
+
+def follow(plan: TrainingPlan) -> Run:
+    """Train, and show how it goes: learning curves that grow in JupyterLab, lines elsewhere.
+
+    Raises:
+        TrainingFailedError: a rank failed; with that rank's own error.
+    """
+    if not interactive():
+        for line in train(plan):
+            print(line, flush=True)
+        return plan.run
+    curves = display(
+        HTML("<i>the learning curves follow after the first epoch</i>"), display_id=True
+    )
+    log = display(HTML(""), display_id=True)
+    lines: list[str] = []
+    epochs = 0
+    for line in train(plan):
+        lines = [*lines[1 - _LINES_SHOWN :], line]
+        log.update(_text(lines))
+        metrics = plan.run.metrics
+        if len(metrics) > epochs:
+            epochs = len(metrics)
+            curves.update(learning_curves(metrics, synthetic=plan.cache.synthetic))
+    curves.update(HTML(""))
+    return plan.run
+
+
+def show_run(run: Run, *, synthetic: bool) -> None:
+    """Show a run's learning curves, and leave its last figures for programs to read."""
+    metrics = run.metrics
+    display(learning_curves(metrics, synthetic=synthetic))
+    best = metrics[best_epoch(metrics) or 0]
+    result = {"run": run.job.name, "last": metrics[-1], "best": best}
+    text = f"best epoch {best['epoch']:.0f}: validation SSIM {best['val_ssim']:.4f}"
+    display({RESULT: result, "text/plain": text}, raw=True)
+
+
+def volume_table(run: Run) -> "Styler":
+    """Return the last validation's figures of each volume as a table, the worst SSIM first."""
+    import pandas
+
+    table = pandas.DataFrame(run.volumes).astype(
+        {"slices": int, "ssim": float, "psnr": float, "nmse": float}
+    )
+    names = {"ssim": "SSIM", "psnr": "PSNR (dB)", "nmse": "NMSE"}
+    table = table.sort_values("ssim").rename(columns=names)
+    return table.style.hide(axis="index").format(
+        {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}"}
+    )
+
+
+def _text(lines: list[str]) -> HTML:
+    from html import escape
+
+    return HTML(f"<pre>{escape(chr(10).join(lines))}</pre>")
