@@ -24,6 +24,7 @@ from workbench.views.kspace import (
     acs_columns,
     coils_figure,
     kspace_and_mask_figure,
+    point_spread_figure,
     sensitivities_figure,
 )
 from workbench.views.reconstructions import contact_sheet, reconstruction_figure, slice_figures
@@ -50,6 +51,10 @@ class ExploredSlice:
     number: int
     kspace: np.ndarray
     target: np.ndarray | None
+
+    def other(self, number: int) -> "ExploredSlice":
+        """Read another slice of the volume."""
+        return _read(self.file, self.volume, number)
 
     @property
     def title(self) -> str:
@@ -142,7 +147,10 @@ def read_explored(cache: DatasetCache, volume: Volume, slice_number: int = -1) -
             "-1 takes the middle"
         )
     number = volume.slices // 2 if slice_number == -1 else slice_number
-    file = cache.file(volume)
+    return _read(cache.file(volume), volume, number)
+
+
+def _read(file: Path, volume: Volume, number: int) -> ExploredSlice:
     kspace = read_slice(file, "kspace", volume.kspace, number)
     target = None
     if volume.target is not None and volume.target_name is not None:
@@ -260,19 +268,20 @@ def combination_figure(look: ExploredSlice) -> Figure:
     target = center_crop(look.target, look.crop)
     percent = 100 / look.data_range
     difference = np.abs(combined - target) * percent
+    largest = float(difference.max())
     figure = new_figure(
         9.6,
         3.0 * look.crop[0] / look.crop[1] + 0.7,
-        title=f"Root sum of squares and target differ by at most {difference.max():.2g} % "
-        "of the maximum",
+        title=f"The root sum of squares of the coil images is the target, to {largest:.1g} %"
+        if largest
+        else "The root sum of squares of the coil images is the target, to the last bit",
         synthetic=look.volume.synthetic,
     )
     panels = figure.subplots(1, 3)
     window = (0.0, window_of(target)[1] * percent)
     show_image(panels[0], combined * percent, window, "root sum of squares of the coil images")
     drawn = show_image(panels[1], target * percent, window, f"target ({look.volume.target_name})")
-    largest = float(difference.max()) or 1.0
-    error = show_image(panels[2], difference, (0, largest), "difference", colours="inferno")
+    error = show_image(panels[2], difference, (0, largest or 1.0), "difference", colours="inferno")
     add_colour_bar(figure, drawn, list(panels[:2]), "signal, % of maximum", extend="max")
     add_colour_bar(figure, error, [panels[2]], "% of maximum")
     return figure
@@ -287,6 +296,15 @@ def sensitivity_maps_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
         title=f"Sensitivity maps, estimated from {low_frequencies} ACS lines "
         "(low-resolution coil images over their root sum of squares)",
         synthetic=look.volume.synthetic,
+    )
+
+
+def spread_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
+    """Plot where a mask sends the signal of one bright pixel."""
+    mask, _ = look.mask(sampling)
+    form = "its own mask" if look.undersampled else f"a mask {sampling}"
+    return point_spread_figure(
+        mask, title=f"One bright pixel, seen through {form}", synthetic=look.volume.synthetic
     )
 
 
@@ -313,22 +331,22 @@ def aliasing_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
 def masks_figure(look: ExploredSlice, center_fraction: float = 0.08) -> Figure:
     """Show the zero-filled images of three forms of mask at four accelerations, with their SSIM.
 
-    Raises:
-        ValueError: the volume is undersampled already, or has no target.
+    Of a volume without target, or with a mask of its own, only that one image can be shown.
     """
     if look.undersampled or look.target is None:
-        raise ValueError(f"{look.title} is undersampled already: take a training or validation one")
+        return aliasing_figure(look, Sampling())
     target = center_crop(look.target, look.crop)
     images, labels = [], []
-    for form in ("equispaced", "random", "magic"):
+    for form in ("equispaced", "equispaced_fraction", "random"):
         for acceleration in (2, 4, 6, 8):
-            # Random masks have room for lines outside the ACS only where it is small enough.
+            # The ACS takes half of the lines at most, so that some are left for the rest.
             fraction = min(center_fraction, 0.5 / acceleration)
             mask, _ = look.mask(Sampling(form, (acceleration,), (fraction,)))
             image = zero_filled(keep_columns(look.kspace, mask), look.crop)
             ssim = slice_figures(image, target, look.data_range)[0]
             images.append(image * (100 / look.data_range))
-            labels.append(f"{form} {acceleration}×, ACS {100 * fraction:.2g} %: SSIM {ssim:.3f}")
+            true = (look.acquired[1] - look.acquired[0]) / mask.sum()
+            labels.append(f"{form} {acceleration}× (true {true:.1f}×)\nSSIM {ssim:.3f}")
     return contact_sheet(
         images,
         labels,

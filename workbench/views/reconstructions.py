@@ -155,13 +155,17 @@ def contact_sheet(
         brightest = max(float(image.max()) for image in images) or 1.0
         images = [image * (100 / brightest) for image in images]
         window = (0.0, max(window_of(image)[1] for image in images))
-    columns = min(columns or int(np.ceil(np.sqrt(1.6 * len(images)))), len(images))
+    if columns is None:
+        rows = -(-len(images) // int(np.ceil(np.sqrt(1.6 * len(images)))))
+        columns = -(-len(images) // rows)
+    columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
+    lines = max(label.count("\n") for label in labels) + 1
     tall = images[0].shape[0] / images[0].shape[1]
     panel = min(2.6, max(1.5, 11 / columns))
     figure = new_figure(
         panel * columns + 0.8,
-        rows * (panel * tall + 0.22) + 0.6,
+        rows * (panel * tall + 0.1 + 0.13 * lines) + 0.6,
         title=title,
         synthetic=synthetic,
     )

@@ -35,7 +35,10 @@ def new_figure(width: float, height: float, *, title: str = "", synthetic: bool 
     """Make an empty figure (inches), with its message on top and the note on synthetic data."""
     figure = NotebookFigure(figsize=(width, height), dpi=DPI, layout="constrained")
     if title:
-        figure.suptitle(title, fontsize=TITLE, fontweight="bold")
+        longest = max(map(len, title.splitlines()))
+        # A bold letter is about 0.65 of its size wide; a long title is set smaller, not cut off.
+        size = min(TITLE, 72 * width / (0.65 * longest))
+        figure.suptitle(title, fontsize=size, fontweight="bold")
     if synthetic:
         figure.supxlabel(SYNTHETIC_NOTE, x=0.995, ha="right", fontsize=SMALL, color=GREY)
     return figure

@@ -1,0 +1,144 @@
+"""Sliders over a volume: slice, coil and mask, and at once what they do. For JupyterLab only."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workbench.dataset.images import center_crop, centered_ifft2, root_sum_of_squares
+from workbench.dataset.sampling import MASKS, Sampling
+from workbench.dataset.slices import keep_columns
+from workbench.views.explore import ExploredSlice
+from workbench.views.kspace import decibels
+from workbench.views.reconstructions import slice_figures
+from workbench.views.style import new_figure, png, show_image, window_of
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+_DPI = 88
+_FLOOR = -70.0  # dB
+_ERROR = 20.0  # % of the maximum
+
+
+class SlicePicture:
+    """Four panels of one volume that are drawn again and again: only what changes is changed.
+
+    Args:
+        look: any slice of the volume.
+    """
+
+    def __init__(self, look: ExploredSlice) -> None:
+        self._look = look
+        self._percent = 100 / look.data_range
+        self._figure = new_figure(13, 3.75, synthetic=look.volume.synthetic)
+        self._figure.suptitle(" ", fontsize=11, fontweight="bold")
+        height, width = look.volume.matrix
+        blank = np.zeros(look.crop, np.float32)
+        windows = ((_FLOOR, 0.0), (0.0, 1.0), (0.0, 1.0), (0.0, _ERROR))
+        colours = ("gray", "gray", "gray", "inferno")
+        starts = (np.zeros((height, width), np.float32), blank, blank, blank)
+        self._images = [
+            show_image(axes, start, window, " ", colours=name)
+            for axes, start, window, name in zip(
+                self._figure.subplots(1, 4), starts, windows, colours, strict=True
+            )
+        ]
+        self._images[0].axes.set_aspect(width / height)
+        self._images[0].axes.set_facecolor("black")
+        self._slice = lru_cache(maxsize=4)(look.other)
+        png(self._figure, _DPI)
+        # Places stay as they are from here on: laying out anew would take most of the time.
+        self._figure.set_layout_engine("none")
+
+    def draw(self, number: int, coil: int, sampling: Sampling) -> bytes:
+        """Draw slice, coil and mask; return a PNG file."""
+        look = self._slice(number)
+        mask, _ = look.mask(sampling)
+        kspace = keep_columns(look.kspace, mask)
+        coils = center_crop(centered_ifft2(kspace), look.crop)
+        image = root_sum_of_squares(coils).astype(np.float32)
+        left, right = look.acquired
+        rate = (right - left) / max(1, int(mask[left:right].sum()))
+        one = np.abs(coils[coil]) * self._percent
+        self._set(0, decibels(kspace), f"masked k-space, true {rate:.2f}×", None)
+        self._set(1, one, f"coil {coil}, zero-filled", window_of(one))
+        if look.target is None:
+            self._set(2, image * self._percent, "zero-filled", window_of(image * self._percent))
+            self._set(3, np.zeros_like(image), "no target, no error", None)
+        else:
+            target = center_crop(look.target, look.crop)
+            ssim, psnr, _ = slice_figures(image, target, look.data_range)
+            # The target's window, so that brightness can be compared from mask to mask.
+            window = (0.0, window_of(target)[1] * self._percent)
+            text = f"zero-filled: SSIM {ssim:.3f}, PSNR {psnr:.1f} dB"
+            self._set(2, image * self._percent, text, window)
+            error = np.abs(image - target) * self._percent
+            self._set(3, error, f"error ×{100 / _ERROR:.0f}: 0 to {_ERROR:.0f} % of max.", None)
+        said = "its own mask" if look.undersampled else str(sampling)
+        self._figure.suptitle(f"{look.title}: {said}", fontsize=11, fontweight="bold")
+        return png(self._figure, _DPI)
+
+    def _set(
+        self, panel: int, values: np.ndarray, title: str, window: tuple[float, float] | None
+    ) -> None:
+        image = self._images[panel]
+        image.set_data(values)
+        if window is not None:
+            image.set_clim(*window)
+        image.axes.set_title(title, fontsize=10)
+
+
+def explorer(look: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox":
+    """Make sliders for slice, coil, acceleration, centre fraction and form of the mask.
+
+    Args:
+        look: the slice to begin with.
+        sampling: the mask to begin with.
+    """
+    import ipywidgets
+
+    picture = SlicePicture(look)
+    volume = look.volume
+    wide = {"style": {"description_width": "8em"}, "layout": {"width": "24em"}}
+    number = ipywidgets.IntSlider(look.number, 0, volume.slices - 1, description="slice", **wide)
+    coil = ipywidgets.IntSlider(0, 0, volume.coils - 1, description="coil", **wide)
+    form = ipywidgets.Dropdown(options=MASKS, value=sampling.mask, description="mask", **wide)
+    rate = ipywidgets.FloatSlider(
+        sampling.accelerations[0],
+        min=1,
+        max=max(16, sampling.accelerations[0]),
+        step=0.5,
+        description="acceleration",
+        **wide,
+    )
+    centre = ipywidgets.FloatSlider(
+        sampling.center_fractions[0],
+        min=min(0.01, sampling.center_fractions[0]),
+        max=max(0.5, sampling.center_fractions[0]),
+        step=0.01,
+        description="centre fraction",
+        **wide,
+    )
+    shown = ipywidgets.Image(
+        format="png", value=picture.draw(look.number, 0, sampling), layout={"width": "100%"}
+    )
+    message = ipywidgets.Label()
+    for mask_slider in (form, rate, centre):
+        mask_slider.disabled = look.undersampled
+
+    def redraw(_: object) -> None:
+        try:
+            chosen = Sampling(form.value, (rate.value,), (centre.value,))
+        except ValueError as error:
+            message.value = f"Not drawn: {error}"
+            return
+        message.value = ""
+        shown.value = picture.draw(number.value, coil.value, chosen)
+
+    sliders = [number, coil, form, rate, centre]
+    for slider in sliders:
+        slider.observe(redraw, "value")
+    return ipywidgets.VBox(
+        [ipywidgets.HBox(sliders, layout={"flex_flow": "row wrap"}), message, shown]
+    )
