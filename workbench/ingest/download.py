@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -202,11 +203,14 @@ def stream_side_by_side(
     # One session: the next part goes over a connection that is open already.
     with requests.Session() as session, ThreadPoolExecutor(connections, "range") as threads:
         try:
-            for first in range(start, remote.size, _PART):
-                pending.append(threads.submit(part, first))
-                if len(pending) > connections:
-                    yield pending.popleft().result()
-            while pending:
+            firsts = iter(range(start, remote.size, _PART))
+            while True:
+                for first in islice(firsts, connections + 1 - len(pending)):
+                    pending.append(threads.submit(part, first))
+                if not pending:
+                    return
+                if stopped.is_set():
+                    raise StoppedError(f"{link.name}: stopped")
                 yield pending.popleft().result()
         finally:
             over.set()

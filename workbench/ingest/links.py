@@ -20,7 +20,7 @@ _VERSION_2 = {
 _VERSION_4 = {
     "X-Amz-Credential": re.compile(r"[\w%/+=.-]{8,}"),
     "X-Amz-Date": re.compile(r"\d{8}T\d{6}Z"),
-    "X-Amz-Expires": re.compile(r"\d{1,6}"),
+    "X-Amz-Expires": re.compile(r"\d+"),
     "X-Amz-Signature": re.compile(r"[0-9a-fA-F]{64}"),
 }
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,7 +135,9 @@ class _Job:
                 problem = f"{link.name}: {type(error).__name__}: {_without_links(str(error))}"
         record = self.manifest.get(link.stem)
         if record and record.problem != problem:
-            self.manifest.update(link.stem, problem=problem)
+            # A full disk may take no manifest either; the report has the problem all the same.
+            with suppress(OSError):
+                self.manifest.update(link.stem, problem=problem)
         return Outcome(
             archive=link.name,
             dataset=str(link.dataset),

@@ -84,9 +84,9 @@ class IngestPlan:
         datasets: in the order of the catalogue.
         keep_archives: whether the archives stay in ``NAME_compressed``.
         accept_mismatch: stems of archives to unpack although their hash differs from the list.
-        need: bytes of disk that it takes.
+        need: bytes of disk that it takes, in part by estimate.
+        least: bytes of disk that it takes for certain.
         free: bytes of disk that are free.
-        exact: whether ``need`` is known, not estimated.
         notes: what the reader should know of the email.
     """
 
@@ -95,8 +95,8 @@ class IngestPlan:
     keep_archives: bool
     accept_mismatch: tuple[str, ...]
     need: int
+    least: int
     free: int
-    exact: bool
     notes: tuple[str, ...]
 
     @property
@@ -106,11 +106,16 @@ class IngestPlan:
 
     def space(self) -> str:
         """Say how much disk it takes and how much there is."""
-        about = "" if self.exact else "about "
-        return (
+        about = "" if self.need == self.least else "about "
+        text = (
             f"{shown(self.root)}: needs {about}{amount(self.need, 'B')} of disk, "
             f"{amount(self.free, 'B')} are free"
         )
+        return text if self.need <= self.free else f"{text}: {self._advice()}"
+
+    def _advice(self) -> str:
+        less = "keep_archives=False needs less, or choose" if self.keep_archives else "choose"
+        return f"{less} fewer datasets, or give a root on a larger disk"
 
     def check_space(self) -> None:
         """Refuse a plan that does not fit on the disk.
@@ -118,12 +123,10 @@ class IngestPlan:
         Raises:
             ValueError: it needs more than is free, and by no mere estimate.
         """
-        if self.exact and self.need > self.free:
-            advice = "keep_archives=False needs less, or choose" if self.keep_archives else "choose"
+        if self.least > self.free:
             raise ValueError(
-                f"{shown(self.root)}: the ingest needs {amount(self.need, 'B')} and "
-                f"{amount(self.free, 'B')} are free: {advice} fewer datasets, or give a root on a "
-                "larger disk"
+                f"{shown(self.root)}: the ingest needs at least {amount(self.least, 'B')} of disk "
+                f"and {amount(self.free, 'B')} are free: {self._advice()}"
             )
 
 
@@ -181,7 +184,8 @@ def plan_ingest(
         wanted_of[name] = (generation, kept)
         if left:
             notes.append(f"{name}: links of {generation} are used, {len(left)} older or newer not")
-    context = _Context(root, keep_archives, tuple(accept_mismatch), sums, patience, now)
+    manifests = {name: Manifest(dataset_folder(root, name)) for name in names}
+    context = _Context(root, manifests, tuple(accept_mismatch), sums, patience, now)
     wanted = [link for _, kept in wanted_of.values() for link in kept]
     with ThreadPoolExecutor(8, "plan") as threads:
         planned = dict(zip(wanted, threads.map(context.plan, wanted), strict=True))
@@ -194,9 +198,9 @@ def plan_ingest(
         DatasetPlan(name, generation, tuple(planned[link] for link in kept), missing(name, kept))
         for name, (generation, kept) in wanted_of.items()
     )
-    need, exact = _space(root, plans, keep_archives)
+    need, least = _space(root, plans, keep_archives)
     return IngestPlan(
-        root, plans, keep_archives, tuple(accept_mismatch), need, _free(root), exact, tuple(notes)
+        root, plans, keep_archives, tuple(accept_mismatch), need, least, _free(root), tuple(notes)
     )
 
 
@@ -206,7 +210,7 @@ def plan_ingest(
 @dataclass(frozen=True)
 class _Context:
     root: Path
-    keep_archives: bool
+    manifests: dict[str, Manifest]
     accept_mismatch: tuple[str, ...]
     sums: Sums
     patience: Patience
@@ -215,7 +219,7 @@ class _Context:
     def plan(self, link: SignedLink) -> PlannedArchive:
         dataset = str(link.dataset)
         folder = dataset_folder(self.root, dataset)
-        record = Manifest(folder).get(link.stem)
+        record = self.manifests[dataset].get(link.stem)
         listed = self.sums.of(link)
         if record and record.state == "unpacked" and not record.missing_members(folder):
             return PlannedArchive(link, "none", size=record.size, sha256=listed)
@@ -317,15 +321,17 @@ def _first_bytes(path: Path) -> bytes:
 # ---- the disk ----------------------------------------------------------------------------
 
 
-def _space(root: Path, plans: tuple[DatasetPlan, ...], keep_archives: bool) -> tuple[int, bool]:
-    """Return the bytes of disk that plans take, and whether that is no estimate."""
-    need = 0
+def _space(root: Path, plans: tuple[DatasetPlan, ...], keep_archives: bool) -> tuple[int, int]:
+    """Return the bytes of disk that plans take, with estimates and without."""
+    need = least = 0
     for plan in plans:
-        if keep_archives:
-            need += sum(archive.download for archive in plan.archives)
-        unpack = sum(archive.unpacked for archive in plan.archives)
-        need += max(0, unpack - _unrecorded(dataset_folder(root, plan.name)) if unpack else 0)
-    return need, all(archive.exact for plan in plans for archive in plan.archives)
+        kept = sum(a.download for a in plan.archives if keep_archives or a.action == "resume")
+        unpacked = sum(a.unpacked for a in plan.archives)
+        certain = sum(a.unpacked for a in plan.archives if a.exact)
+        there = _unrecorded(dataset_folder(root, plan.name)) if unpacked else 0
+        need += kept + max(0, unpacked - there)
+        least += kept + max(0, certain - there)
+    return need, least
 
 
 def _unrecorded(folder: Path) -> int:

@@ -1,0 +1,221 @@
+import hashlib
+import logging
+import os
+import random
+import threading
+import traceback
+from datetime import timedelta
+
+import pytest
+import requests
+
+from demo.bucket import Bucket, Faults
+from workbench.ingest.download import (
+    ChangedError,
+    DownloadError,
+    StoppedError,
+    disk_is_full,
+    download,
+    inspect,
+    stream,
+    stream_side_by_side,
+)
+from workbench.ingest.links import parse_links
+
+NAME = "knee_multicoil_val.tar.xz"
+PATH = f"/v2.0/{NAME}"
+# More than two parts of what one connection fetches, so that several are at work.
+DATA = random.Random(5).randbytes(1 << 20) * 36 + b"end"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bucket")
+    (folder / NAME).write_bytes(DATA)
+    (folder / "knee_multicoil_test.tar.xz").write_bytes(DATA[:1_000_000])
+    return folder
+
+
+def link_to(bucket, path=PATH, **how):
+    return parse_links(bucket.link(path, **how))[0]
+
+
+SMALL = "/v2.0/knee_multicoil_test.tar.xz"
+
+
+@pytest.mark.parametrize("version", [2, 4])
+def test_size_and_first_bytes_come_without_head(folder, hasty, version):
+    with Bucket(folder) as bucket:
+        remote = inspect(link_to(bucket, version=version), hasty)
+        methods = {method for method, _, _ in bucket.requests}
+    assert (remote.size, remote.head, remote.ranges) == (len(DATA), DATA[:512], True)
+    assert remote.version
+    assert methods == {"GET"}
+
+
+def test_the_bucket_refuses_head_like_s3(folder):
+    with Bucket(folder) as bucket:
+        url = bucket.link(PATH)
+        with requests.head(url, timeout=5) as answer:
+            assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_bytes_and_hash_are_those_of_the_object(folder, hasty, tmp_path, connections):
+    with Bucket(folder) as bucket:
+        link = link_to(bucket)
+        digest = download(
+            link, inspect(link, hasty), tmp_path / "x.part", connections=connections, patience=hasty
+        )
+    assert (tmp_path / "x.part").read_bytes() == DATA
+    assert digest == hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_dropped_connections_are_taken_up_by_range(folder, hasty, tmp_path, connections):
+    with Bucket(folder, Faults(drop_after=3_000_000, drops=9)) as bucket:
+        link = link_to(bucket)
+        digest = download(
+            link, inspect(link, hasty), tmp_path / "x.part", connections=connections, patience=hasty
+        )
+        assert bucket.faults[0].drops < 0
+        assert bucket.sent < len(DATA) * 1.3
+    assert digest == hashlib.sha256(DATA).hexdigest()
+
+
+def test_server_that_ignores_ranges_and_drops_does_not_corrupt(folder, hasty):
+    faults = Faults(ignore_range=True), Faults(drop_after=400_000, drops=1)
+    with Bucket(folder, *faults) as bucket:
+        link = link_to(bucket, SMALL)
+        remote = inspect(link, hasty)
+        assert not remote.ranges
+        data = b"".join(stream_side_by_side(link, remote, patience=hasty))
+    assert data == DATA[:1_000_000]
+
+
+def test_server_that_ignores_ranges_goes_on_behind_what_is_there(folder, hasty, tmp_path):
+    (tmp_path / "x.part").write_bytes(DATA[:300_000])
+    with Bucket(folder, Faults(ignore_range=True)) as bucket:
+        link = link_to(bucket, SMALL)
+        digest = download(link, inspect(link, hasty), tmp_path / "x.part", patience=hasty)
+    assert (tmp_path / "x.part").read_bytes() == DATA[:1_000_000]
+    assert digest == hashlib.sha256(DATA[:1_000_000]).hexdigest()
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_passing_errors_are_waited_out(folder, hasty, status):
+    with Bucket(folder, Faults(status=status, times=3)) as bucket:
+        link = link_to(bucket, SMALL)
+        data = b"".join(stream(link, inspect(link, hasty), patience=hasty))
+    assert data == DATA[:1_000_000]
+
+
+def test_lasting_errors_end_with_the_file_s_name(folder, hasty):
+    with (
+        Bucket(folder, Faults(status=503)) as bucket,
+        pytest.raises(DownloadError, match=rf"^{NAME}: the server answered 503, 4 times in a row"),
+    ):
+        inspect(link_to(bucket), hasty)
+
+
+def test_download_goes_on_behind_what_is_there(folder, hasty, tmp_path):
+    (tmp_path / "x.part").write_bytes(DATA[:30_000_000])
+    with Bucket(folder) as bucket:
+        link = link_to(bucket)
+        digest = download(link, inspect(link, hasty), tmp_path / "x.part", patience=hasty)
+        assert bucket.sent < len(DATA) - 29_000_000
+    assert digest == hashlib.sha256(DATA).hexdigest()
+
+
+def test_object_that_changes_is_never_spliced(tmp_path, hasty):
+    (tmp_path / NAME).write_bytes(DATA[:1_000_000])
+    with Bucket(tmp_path) as bucket:
+        link = link_to(bucket)
+        remote = inspect(link, hasty)
+        (tmp_path / NAME).write_bytes(DATA[1_000_000:2_000_000])
+        os.utime(tmp_path / NAME, (1, 1))
+        with pytest.raises(ChangedError, match=rf"^{NAME}: the object on the server is no longer"):
+            b"".join(stream(link, remote, 500_000, patience=hasty))
+
+
+def test_expired_link_says_when_and_where_to_ask(folder, hasty):
+    with (
+        Bucket(folder) as bucket,
+        pytest.raises(
+            DownloadError,
+            match=rf"^{NAME}: the server answers 403 AccessDenied: the link expired on \d{{4}}-.* "
+            "UTC: ask anew at https://fastmri.med.nyu.edu",
+        ),
+    ):
+        inspect(link_to(bucket, lifetime=timedelta(seconds=-5)), hasty)
+
+
+@pytest.mark.parametrize("version", [2, 4])
+def test_bad_signature_is_told_from_an_expired_one(folder, hasty, version):
+    with Bucket(folder) as bucket:
+        path = "/v2.0/knee_multicoil_test.tar.xz"
+        (link,) = parse_links(bucket.link(PATH, version=version).replace(PATH, path))
+        with pytest.raises(DownloadError, match=r"403 SignatureDoesNotMatch: its signature is"):
+            inspect(link, hasty)
+
+
+def test_missing_object_is_said_at_once(folder, hasty):
+    with Bucket(folder) as bucket:
+        with pytest.raises(DownloadError, match=r"^knee_multicoil_train.tar: .* 404 NoSuchKey"):
+            inspect(link_to(bucket, "/v2.0/knee_multicoil_train.tar"), hasty)
+        assert len(bucket.requests) == 1
+
+
+def test_stopped_download_ends_and_keeps_what_came(folder, hasty, tmp_path):
+    stopped = threading.Event()
+    with Bucket(folder, Faults(seconds_per_mb=0.005)) as bucket:
+        link = link_to(bucket)
+        with pytest.raises(StoppedError):
+            download(
+                link,
+                inspect(link, hasty),
+                tmp_path / "x.part",
+                connections=2,
+                patience=hasty,
+                stopped=stopped,
+                on_bytes=lambda count: stopped.set(),
+            )
+    part = (tmp_path / "x.part").read_bytes()
+    assert part
+    assert part == DATA[: len(part)]
+
+
+def test_full_disk_is_an_os_error_and_keeps_what_came(folder, hasty, small_disk):
+    with Bucket(folder) as bucket:
+        link = link_to(bucket)
+        with pytest.raises(OSError, match="No space left") as error:
+            download(link, inspect(link, hasty), small_disk / "x.part", patience=hasty)
+    assert disk_is_full(error.value)
+    part = (small_disk / "x.part").read_bytes()
+    assert len(part) > 400_000
+    assert part == DATA[: len(part)]
+
+
+def test_no_link_in_any_exception_or_log(folder, hasty, caplog):
+    caplog.set_level(logging.DEBUG)
+    texts = []
+    with Bucket(folder, Faults("val", status=503)) as bucket:
+        links = [
+            link_to(bucket),
+            link_to(bucket, "/v2.0/knee_multicoil_train.tar"),
+            link_to(bucket, SMALL),
+        ]
+        list(stream(links[2], inspect(links[2], hasty), patience=hasty))
+        for link in links[:2]:
+            with pytest.raises(DownloadError) as error:
+                inspect(link, hasty)
+            texts.append("".join(traceback.format_exception(error.value)))
+    # The server is gone: the connection is refused.
+    with pytest.raises(DownloadError) as error:
+        inspect(links[2], hasty)
+    texts.append("".join(traceback.format_exception(error.value)))
+    assert error.value.__context__ is None
+    assert "GET" in caplog.text
+    for text in [*texts, caplog.text]:
+        assert "Signature=" not in text
+        assert "AKIA" not in text
