@@ -1,0 +1,82 @@
+# make demo    the main job from end to end on a synthetic phantom, into outputs/demo/
+# make lab     JupyterLab on the notebooks
+# make test    lint, then the tests
+# make lint    style, types, and that notebooks are stored without outputs
+#
+# Each target first sees to .venv/, made by uv from environment.yml: about a minute, once, and again
+# when that list has changed. Any Python 3.11 will do; PYTHON=/path/to/python3.11 chooses one.
+
+PY := .venv/bin/python
+COMMA := ,
+
+# A virtual environment holds its own path: a checkout that was moved or copied makes it anew.
+ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
+NEW := new
+endif
+
+.PHONY: demo lab test lint new
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+demo: .venv/ready-to-run
+	@$(PY) -m demo
+
+lab: .venv/ready-to-run
+	@$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks \
+		--LabApp.news_url=None \
+		--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate \
+		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
+
+test: lint
+	$(PY) -m pytest --durations=10
+
+lint: .venv/ready-to-test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m nbstripout --verify \
+		--extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution" \
+		notebooks/*.ipynb
+
+.venv/ready-to-run: .venv/requirements.txt
+	@$(call install,demo)
+	@touch $@
+
+.venv/ready-to-test: .venv/requirements.txt
+	@$(call install,demo$(COMMA)test)
+	@touch .venv/ready-to-run $@
+
+# fastmri asks for torchvision, never imports it, and gets a build that breaks Lightning.
+install = echo "Installing the packages of environment.yml into .venv/, about a minute ..." && \
+	echo 'torchvision; sys_platform == "never"' > .venv/overrides.txt && \
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(PY) -m uv pip install --quiet --python $(PY) \
+		--override .venv/overrides.txt --requirement .venv/requirements.txt --editable '.[$(1)]'
+
+# The pip part of environment.yml, without the list's indentation and dashes.
+.venv/requirements.txt: environment.yml pyproject.toml .venv/made-in
+	@sed -n '/- pip:$$/,$$ s/^ *- //p' environment.yml | grep -v '^pip:$$' > $@
+
+.venv/made-in: $(NEW)
+	@PATH="$$PATH:$$HOME/.local/bin"; \
+	for python in "$(PYTHON)" python3.11 python3 python \
+			"$$(uv python find --no-python-downloads 3.11 2>/dev/null)"; do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; \
+		python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		missing="Python 3.11" packages="python3.11 python3.11-venv"; \
+	elif ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+		missing="the venv module of $$python" packages=python3.11-venv; \
+	fi; \
+	if [ -n "$$missing" ]; then \
+		if apt-cache show $$packages >/dev/null 2>&1; then how="sudo apt-get install -y $$packages"; \
+		elif command -v dnf >/dev/null; then how="sudo dnf install -y python3.11"; \
+		elif command -v brew >/dev/null; then how="brew install python@3.11"; \
+		else how="curl -LsSf https://astral.sh/uv/install.sh | sh && ~/.local/bin/uv python install 3.11"; \
+		fi; \
+		echo "$$missing is missing; to install it: $$how" >&2; \
+		exit 1; \
+	fi; \
+	"$$python" -m venv --clear .venv && \
+	$(PY) -m pip install --quiet --disable-pip-version-check uv && \
+	pwd > $@
