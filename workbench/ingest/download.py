@@ -11,9 +11,11 @@ import logging
 import random
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -247,11 +249,14 @@ def download(
     with partial.open("rb") as file:
         while data := file.read(CHUNK):
             digest.update(data)
+            if stopped and stopped.is_set():
+                raise StoppedError(f"{link.name}: stopped")
         start = file.tell()
-    with partial.open("ab", buffering=0) as file:
-        for data in stream_side_by_side(
-            link, remote, start, connections=connections, patience=patience, stopped=stopped
-        ):
+    parts = stream_side_by_side(
+        link, remote, start, connections=connections, patience=patience, stopped=stopped
+    )
+    with partial.open("ab", buffering=0) as file, closing(parts):
+        for data in parts:
             _write_all(file, data)
             digest.update(data)
             if on_bytes:
@@ -376,7 +381,9 @@ def _wait_or_raise(
             f"{link.name}: {problem}, {failures} times in a row: check the network and run again; "
             "it goes on where it stopped"
         )
-    stopped.wait(patience.delay(failures))
+    until = time.monotonic() + patience.delay(failures)
+    while not stopped.is_set() and (left := until - time.monotonic()) > 0:
+        stopped.wait(min(left, 0.2))
 
 
 def _patiently(

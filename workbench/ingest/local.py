@@ -5,9 +5,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -224,22 +224,24 @@ class _Job:
         self._begin()
         digest = hashlib.sha256()
 
-        def hashed() -> Iterator[bytes]:
-            for data in stream_side_by_side(
+        def hashed() -> Generator[bytes, None, None]:
+            parts = stream_side_by_side(
                 link,
                 remote,
                 connections=self.connections,
                 patience=self.patience,
                 stopped=self.stopped,
-            ):
-                digest.update(data)
-                self.come.advance(len(data), link.name)
-                yield data
+            )
+            with closing(parts):
+                for data in parts:
+                    digest.update(data)
+                    self.come.advance(len(data), link.name)
+                    yield data
 
-        chunks = hashed()
-        self._unpack(chunks, out)
-        for _ in chunks:  # What follows the tar's end belongs to the hash.
-            pass
+        with closing(hashed()) as chunks:
+            self._unpack(chunks, out)
+            for _ in chunks:  # What follows the tar's end belongs to the hash.
+                pass
         self.manifest.update(link.stem, members=out.members)
         self._verify(digest.hexdigest(), None)
         self._finish(out)

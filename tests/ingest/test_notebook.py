@@ -1,0 +1,196 @@
+import json
+from datetime import UTC, datetime
+
+import nbformat
+import papermill
+import pytest
+
+from demo.bucket import Bucket
+from workbench.ingest.request import decoded, email_text, ingest_request
+from workbench.settings import Secret, project_root
+from workbench.views.forms import links_form
+
+NOTEBOOK = project_root() / "notebooks" / "ingest.ipynb"
+GOOD = {
+    "datasets": "",
+    "destination": "local",
+    "root": "datasets",
+    "keep_archives": True,
+    "accept_mismatch": "",
+    "side_by_side": 4,
+    "connections": 4,
+}
+
+
+def run(tmp_path, **parameters) -> str:
+    """Run the notebook; return the executed one as text, also where it fails."""
+    out = tmp_path / "out.ipynb"
+    try:
+        papermill.execute_notebook(
+            NOTEBOOK, out, parameters, progress_bar=False, execution_timeout=60
+        )
+    finally:
+        run.output = out.read_text() if out.exists() else ""
+    return run.output
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_notebook_brings_the_data_in_and_holds_no_link(knee, tmp_path, members_in):
+    folder, members = knee
+    with Bucket(folder) as bucket:
+        (tmp_path / "curl.txt").write_text(bucket.email())
+        shown = run(tmp_path, links_file=str(tmp_path / "curl.txt"), root=str(tmp_path / "d"))
+    assert members_in(tmp_path / "d" / "knee_multicoil") == members
+    assert "3 archives brought in" in shown
+    assert "knee_multicoil_train_batch_1" in shown
+    assert "AKIA" not in shown
+    assert "Signature" not in shown
+    assert "widgets" not in nbformat.reads(shown, 4).metadata
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_notebook_fails_where_an_archive_failed_and_holds_no_link(knee, tmp_path):
+    folder, _ = knee
+    (folder / "SHA256").write_text(f"{'0' * 64}  knee_multicoil_val.tar.xz\n")
+    with Bucket(folder) as bucket:
+        (tmp_path / "curl.txt").write_text(bucket.email())
+        with pytest.raises(papermill.PapermillExecutionError, match="accept_mismatch"):
+            run(tmp_path, links_file=str(tmp_path / "curl.txt"), root=str(tmp_path / "d"))
+    assert "1 failed" in run.output
+    assert "AKIA" not in run.output
+    assert "Signature" not in run.output
+
+
+def test_notebook_is_stored_clean_and_explains_each_parameter():
+    notebook = nbformat.read(NOTEBOOK, 4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert max(len(cell.source.splitlines()) for cell in code) <= 15
+    parameters = papermill.inspect_notebook(NOTEBOOK)
+    assert {"links_file", *GOOD} == set(parameters)
+    assert all(parameter["help"] for parameter in parameters.values())
+    defaults = {name: eval(p["default"]) for name, p in parameters.items()}
+    defaults.pop("links_file")
+    assert defaults == GOOD
+    ingest_request(**defaults)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"destination": "azure"}, "destination='azure': not there yet, give 'local'"),
+        ({"destination": "moon"}, "destination='moon': give 'local'"),
+        ({"datasets": "knee"}, "datasets='knee': give one of knee_singlecoil, "),
+        ({"datasets": 7}, "datasets=7: give names"),
+        ({"keep_archives": "no"}, "keep_archives='no': give True or False"),
+        ({"side_by_side": 0}, "side_by_side=0: give a whole number from 1 to 32"),
+        ({"connections": "four"}, "connections='four': give a whole number"),
+        ({"connections": True}, "connections=True: give a whole number"),
+        ({"root": 3}, "root=3: give a text"),
+    ],
+)
+def test_wrong_parameter_is_refused_with_what_is_allowed(change, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        ingest_request(**(GOOD | change))
+
+
+def test_root_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="it is a file, give a folder"):
+        ingest_request(**(GOOD | {"root": str(tmp_path / "file")}))
+
+
+def test_names_are_read_from_a_list_with_blanks():
+    request = ingest_request(
+        **(
+            GOOD
+            | {
+                "datasets": " knee_multicoil , brain_multicoil,",
+                "accept_mismatch": "brain_fastMRI_DICOM.tar.gz",
+            }
+        )
+    )
+    assert request.datasets == ("knee_multicoil", "brain_multicoil")
+    assert request.accept_mismatch == ("brain_fastMRI_DICOM",)
+    assert request.root == project_root() / "datasets"
+
+
+def test_text_comes_from_the_variable_then_from_the_file(tmp_path, monkeypatch):
+    monkeypatch.delenv("FASTMRI_LINKS", raising=False)
+    (tmp_path / "curl.txt").write_text("from the file")
+    assert email_text(str(tmp_path / "curl.txt")).reveal() == "from the file"
+    monkeypatch.setenv("FASTMRI_LINKS", "from the variable")
+    assert email_text(str(tmp_path / "curl.txt")).reveal() == "from the variable"
+
+
+def test_no_text_and_nobody_to_ask_says_where_to_put_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("FASTMRI_LINKS", raising=False)
+    with pytest.raises(FileNotFoundError, match=r"no such file: save the text .* FASTMRI_LINKS"):
+        email_text(str(tmp_path / "none.txt"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_file_is_read_as_editors_save_it(encoding):
+    assert decoded("für: https://x".encode(encoding)) == "für: https://x"
+
+
+def uploaded(content: bytes) -> dict:
+    """A file as the browser's widget hands it over."""
+    return {
+        "name": "curl.txt",
+        "type": "text/plain",
+        "size": len(content),
+        "content": memoryview(content),
+        "last_modified": datetime.now(UTC),
+    }
+
+
+class TestForm:
+    """The form's behaviour without a browser: what its widgets hold and call."""
+
+    @pytest.fixture
+    def form(self):
+        calls = []
+
+        def show(text):
+            calls.append(("show", text.reveal()))
+            return f"plan of {text.reveal()}"
+
+        form = links_form(show, lambda plan: calls.append(("go", plan)), decoded)
+        field, upload, button = form.children[0].children
+        return field, upload, button, calls
+
+    def test_pasted_text_leaves_the_field_and_the_button_waits_for_it(self, form):
+        field, _, button, calls = form
+        assert button.disabled
+        field.value = "secret"
+        assert field.value == ""
+        assert calls == [("show", "secret")]
+        assert not button.disabled
+        button.click()
+        assert calls[1:] == [("go", "plan of secret")]
+
+    def test_uploaded_file_leaves_the_field(self, form):
+        _, upload, _, calls = form
+        upload.value = [uploaded(b"secret")]
+        assert upload.value == ()
+        assert calls == [("show", "secret")]
+
+    def test_text_that_is_refused_leaves_nothing_to_start(self):
+        def refuse(text: Secret) -> str:
+            raise ValueError("no signed link")
+
+        field, _, button = links_form(refuse, print, decoded).children[0].children
+        with pytest.raises(ValueError, match="no signed link"):
+            field.value = "secret"
+        assert field.value == ""
+        assert button.disabled
+
+    def test_no_state_of_any_widget_holds_what_was_pasted(self, form):
+        import ipywidgets
+
+        field, upload, _, _ = form
+        field.value = "secret"
+        upload.value = [uploaded(b"secret")]
+        assert "secret" not in json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
