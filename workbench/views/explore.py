@@ -272,7 +272,7 @@ def combination_figure(look: ExploredSlice) -> Figure:
     figure = new_figure(
         9.6,
         3.0 * look.crop[0] / look.crop[1] + 0.7,
-        title=f"The root sum of squares of the coil images is the target, to {largest:.1g} %"
+        title=f"The root sum of squares differs from the target by at most {largest:.2g} %"
         if largest
         else "The root sum of squares of the coil images is the target, to the last bit",
         synthetic=look.volume.synthetic,

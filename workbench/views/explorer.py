@@ -45,9 +45,8 @@ class SlicePicture:
             )
         ]
         self._images[0].axes.set_aspect(width / height)
-        self._images[0].axes.set_facecolor("black")
         self._slice = lru_cache(maxsize=4)(look.other)
-        png(self._figure, _DPI)
+        png(self._figure, _DPI, quick=True)
         # Places stay as they are from here on: laying out anew would take most of the time.
         self._figure.set_layout_engine("none")
 
@@ -61,7 +60,12 @@ class SlicePicture:
         left, right = look.acquired
         rate = (right - left) / max(1, int(mask[left:right].sum()))
         one = np.abs(coils[coil]) * self._percent
-        self._set(0, decibels(kspace), f"masked k-space, true {rate:.2f}×", None)
+        self._set(
+            0,
+            np.nan_to_num(decibels(kspace), nan=_FLOOR),
+            f"masked k-space, true {rate:.2f}×",
+            None,
+        )
         self._set(1, one, f"coil {coil}, zero-filled", window_of(one))
         if look.target is None:
             self._set(2, image * self._percent, "zero-filled", window_of(image * self._percent))
@@ -77,7 +81,7 @@ class SlicePicture:
             self._set(3, error, f"error ×{100 / _ERROR:.0f}: 0 to {_ERROR:.0f} % of max.", None)
         said = "its own mask" if look.undersampled else str(sampling)
         self._figure.suptitle(f"{look.title}: {said}", fontsize=11, fontweight="bold")
-        return png(self._figure, _DPI)
+        return png(self._figure, _DPI, quick=True)
 
     def _set(
         self, panel: int, values: np.ndarray, title: str, window: tuple[float, float] | None

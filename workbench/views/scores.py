@@ -117,12 +117,12 @@ def comparison_figure(
     panels = []
     for key, label, better, form in _FIGURES:
         x, y = (np.array([getattr(run[volume], key) for volume in volumes]) for run in pairs)
-        wins = int((better * (y - x) > 0).sum())
-        text = f"{label}: {_signed(y - x, form)} on average"
+        wins = int((better * y > better * x).sum())
+        text = f"{label}: {_signed(x, y, form)} on average"
         text += f"\n{names[1]} better in {wins} of {len(volumes)}"
         panels.append((x, y, text, better))
     if not title:
-        difference = _signed(panels[0][1] - panels[0][0], ".4f")
+        difference = _signed(panels[0][0], panels[0][1], ".4f")
         title = f"{names[1]} against {names[0]}: SSIM {difference} on average, n = {len(volumes)}"
     figure = new_figure(10.5, 4.3, title=title, synthetic=synthetic)
     for axes, (x, y, text, better) in zip(figure.subplots(1, 3), panels, strict=True):
@@ -203,9 +203,12 @@ def _scatter(
     tidy(axes)
 
 
-def _signed(differences: np.ndarray, form: str) -> str:
-    """Write the mean with its sign, a proper minus included."""
-    return f"{np.mean(differences):+{form}}".replace("-", "−")
+def _signed(first: np.ndarray, second: np.ndarray, form: str) -> str:
+    """Write the mean difference of the pairs that are finite, with a proper minus."""
+    finite = np.isfinite(first) & np.isfinite(second)
+    if not finite.any():
+        return "no finite difference"
+    return f"{np.mean(second[finite] - first[finite]):+{form}}".replace("-", "−")
 
 
 def _direction(better: int) -> str:

@@ -1,0 +1,209 @@
+import base64
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+
+from workbench.dataset.cache import open_cache
+from workbench.dataset.images import centered_fft2, zero_filled
+from workbench.dataset.phantom.writing import write_volume
+from workbench.dataset.sampling import Sampling
+from workbench.settings import project_root
+from workbench.views import explore
+from workbench.views.explorer import SlicePicture, explorer
+from workbench.views.style import SYNTHETIC_NOTE
+
+NOTEBOOK = project_root() / "notebooks/explore.ipynb"
+SAMPLING = Sampling("equispaced", (4,), (0.08,))
+
+
+def make(path, *, slices=3, coils=2, matrix=(48, 40), recon=(24, 32), own_mask=False):
+    """Write smooth objects heard by smooth coils, in fastMRI's format."""
+    rows, columns = (np.linspace(-1, 1, size) for size in matrix)
+    distance = np.hypot(2 * rows[:, None], 1.3 * columns)
+    kspace = np.zeros((slices, coils, *matrix), np.complex64)
+    acquired = (3, matrix[1] - 1)
+    for number in range(slices):
+        for coil in range(coils):
+            sensitivity = np.exp(-((columns - np.cos(np.pi * coil)) ** 2) + 1j * columns)
+            image = (distance < 0.8 - 0.1 * number) * (1 + 0.4 * np.sin(9 * columns)) * sensitivity
+            kspace[number, coil] = centered_fft2(1e-4 * image.astype(np.complex64))
+    kspace[..., : acquired[0]] = kspace[..., acquired[1] :] = 0
+    mask = np.arange(matrix[1]) % 3 == 0
+    mask[18:23] = True
+    return write_volume(
+        path,
+        kspace=kspace * mask if own_mask else kspace,
+        target=None if own_mask else np.stack([zero_filled(part, recon) for part in kspace]),
+        recon=recon,
+        acquired=acquired,
+        acquisition="AXT2",
+        patient_id="0123",
+        mask=mask if own_mask else None,
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "brain_multicoil"
+    make(root / "multicoil_train/file_brain_AXT2_1.h5")
+    make(root / "multicoil_val/file_brain_AXT2_2.h5")
+    make(root / "multicoil_test/file_brain_AXT2_3.h5", own_mask=True)
+    return root
+
+
+def test_first_validation_volume_and_middle_slice_are_the_default(dataset):
+    look = explore.open_slice(str(dataset))
+    assert (look.volume.split, look.number) == ("val", 1)
+    assert look.kspace.shape == (2, 48, 40)
+
+
+def test_volume_is_found_with_and_without_its_extension(dataset):
+    cache = open_cache(dataset)
+    for name in (
+        "file_brain_AXT2_3",
+        "file_brain_AXT2_3.h5",
+        "multicoil_test/file_brain_AXT2_3.h5",
+    ):
+        assert explore.find_volume(cache, name).split == "test"
+
+
+def test_wrong_volume_lists_names_close_to_it(dataset):
+    with pytest.raises(ValueError, match=r"volume='file_brain_AXT2_22'.*file_brain_AXT2_2\.h5"):
+        explore.open_slice(str(dataset), "file_brain_AXT2_22")
+
+
+@pytest.mark.parametrize("number", [3, -2])
+def test_wrong_slice_says_which_there_are(dataset, number):
+    with pytest.raises(ValueError, match=f"slice_number={number}: .* has slices 0 to 2"):
+        explore.open_slice(str(dataset), slice_number=number)
+
+
+def test_mask_is_the_one_of_validation_and_keeps_to_acquired_lines(dataset):
+    look = explore.open_slice(str(dataset))
+    mask, low_frequencies = look.mask(SAMPLING)
+    assert low_frequencies == 3
+    assert not mask[:3].any()
+    assert not mask[39:].any()
+
+
+def test_undersampled_volume_keeps_its_own_mask(dataset):
+    look = explore.open_slice(str(dataset), "file_brain_AXT2_3")
+    mask, low_frequencies = look.mask(SAMPLING)
+    assert mask[18:23].all()
+    assert low_frequencies == 5
+    assert look.target is None
+
+
+def test_table_holds_header_and_attributes(dataset):
+    table = explore.volume_table(explore.open_slice(str(dataset)).volume)
+    assert table.loc["k-space", "value"] == "48 × 40"
+    assert table.loc["acquired lines", "value"] == "3 to 38"
+    assert table.loc["patient_id", "value"] == "0123"
+
+
+@pytest.mark.parametrize("volume", ["", "file_brain_AXT2_3"])
+def test_every_figure_is_drawn_and_says_that_it_is_synthetic(dataset, volume):
+    look = explore.open_slice(str(dataset), volume)
+    figures = (
+        explore.slices_figure(look),
+        explore.frequencies_figure(look),
+        explore.coil_images_figure(look),
+        explore.combination_figure(look),
+        explore.sensitivity_maps_figure(look, SAMPLING),
+        explore.kspace_figure(look, SAMPLING),
+        explore.spread_figure(look, SAMPLING),
+        explore.aliasing_figure(look, SAMPLING),
+        explore.masks_figure(look),
+    )
+    for figure in figures:
+        assert figure.get_supxlabel() == SYNTHETIC_NOTE
+        assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_combination_is_the_target(dataset):
+    figure = explore.combination_figure(explore.open_slice(str(dataset)))
+    assert "to the last bit" in figure.get_suptitle()
+
+
+def test_combination_says_how_far_it_is_from_another_target(dataset):
+    look = explore.open_slice(str(dataset))
+    look.target[10, 10] += 0.25 * look.data_range
+    figure = explore.combination_figure(look)
+    assert "is the target" not in figure.get_suptitle()
+    assert "25 %" in figure.get_suptitle()
+
+
+def test_sliders_redraw_what_they_choose(dataset):
+    look = explore.open_slice(str(dataset))
+    box = explorer(look, SAMPLING)
+    sliders, message, shown = box.children
+    number, coil, form, rate, centre = sliders.children
+    for slider, value in ((number, 2), (coil, 1), (form, "random"), (rate, 2.0), (centre, 0.2)):
+        before = shown.value
+        slider.value = value
+        assert shown.value != before
+        assert not message.value
+    expected = SlicePicture(look).draw(2, 1, Sampling("random", (2.0,), (0.2,)))
+    assert shown.value == expected
+
+
+def test_impossible_sliders_say_why_and_keep_the_picture(dataset):
+    box = explorer(explore.open_slice(str(dataset)), Sampling("random", (4,), (0.08,)))
+    sliders, message, shown = box.children
+    before = shown.value
+    sliders.children[4].value = 0.4
+    assert "center_fraction=0.4 alone exceeds" in message.value
+    assert shown.value == before
+
+
+def test_sliders_of_an_undersampled_volume_leave_its_mask_alone(dataset):
+    box = explorer(explore.open_slice(str(dataset), "file_brain_AXT2_3"), SAMPLING)
+    assert [slider.disabled for slider in box.children[0].children] == [False, False] + [True] * 3
+
+
+def run(output, **parameters):
+    papermill.execute_notebook(
+        NOTEBOOK, output, parameters, progress_bar=False, execution_timeout=300, log_output=False
+    )
+    return nbformat.read(output, 4)
+
+
+def test_notebook_runs_headless_without_widgets(dataset, tmp_path):
+    notebook = run(tmp_path / "explore.ipynb", dataset=str(dataset))
+    pictures = [
+        base64.b64decode(output.data["image/png"])
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 9
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert "widgets" not in notebook.metadata
+
+
+def test_notebook_refuses_an_unknown_mask_at_the_top(dataset, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="mask='radial': give one of"):
+        run(tmp_path / "explore.ipynb", dataset=str(dataset), mask="radial")
+
+
+def test_notebooks_parameters_have_types_and_help():
+    parameters = papermill.inspect_notebook(NOTEBOOK)
+    assert list(parameters) == [
+        "dataset",
+        "volume",
+        "slice_number",
+        "mask",
+        "acceleration",
+        "center_fraction",
+    ]
+    assert all(
+        each["inferred_type_name"] != "None" and each["help"] for each in parameters.values()
+    )
+
+
+def test_notebook_is_stored_without_outputs():
+    notebook = nbformat.read(NOTEBOOK, 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)

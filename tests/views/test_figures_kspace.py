@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+
+from workbench.views.figures import (
+    coils_figure,
+    kspace_and_mask_figure,
+    point_spread_figure,
+    sensitivities_figure,
+)
+from workbench.views.kspace import acs_columns, decibels, sampling_in_words
+
+
+@pytest.fixture
+def kspace():
+    random = np.random.default_rng(0)
+    values = random.normal(size=(3, 24, 20)) + 1j * random.normal(size=(3, 24, 20))
+    values[..., :2] = values[..., 18:] = 0
+    return values.astype(np.complex64)
+
+
+@pytest.fixture
+def mask():
+    """Every fourth of 20 columns, and four of ACS, 8 to 11."""
+    mask = np.arange(20) % 4 == 2
+    mask[8:12] = True
+    return mask
+
+
+def test_true_acceleration_counts_acquired_lines_only(mask):
+    # Of lines 2 to 17: 2, 6, 8, 9, 10, 11, 14.
+    words = sampling_in_words(mask, 4, (2, 18))
+    assert words.startswith("7 of 16 lines sampled: 2.29× true acceleration, ACS 4 lines (20.0 %)")
+
+
+def test_acs_is_found_in_the_mask(mask):
+    assert acs_columns(mask) == (8, 12)
+    assert acs_columns(mask, 3) == (9, 12)
+
+
+def test_title_says_what_is_sampled(kspace, mask):
+    figure = kspace_and_mask_figure(kspace, mask, acquired=(2, 18), title="file1, slice 3")
+    assert figure.get_suptitle().startswith("file1, slice 3\n7 of 16 lines sampled: 2.29×")
+
+
+def test_masked_panel_lacks_the_lines_that_the_mask_lacks(kspace, mask):
+    figure = kspace_and_mask_figure(kspace, mask, acquired=(2, 18))
+    full, _, masked = (axes for axes in figure.axes if axes.images)
+    kept = mask & (np.arange(20) >= 2) & (np.arange(20) < 18)
+    seen = ~np.ma.getmaskarray(masked.images[0].get_array())
+    assert (seen.all(axis=0) == kept).all()
+    assert full.images[0].get_clim() == masked.images[0].get_clim()
+    assert (full.get_ylabel(), full.get_xlabel()) == ("readout, sample", "phase encode, line")
+
+
+def test_zero_padding_is_hatched_on_both_sides(kspace, mask):
+    figure = kspace_and_mask_figure(kspace, mask, acquired=(2, 18))
+    spans = [patch.get_extents() for patch in figure.axes[0].patches if patch.get_hatch()]
+    assert len(spans) == 2
+    plain = kspace_and_mask_figure(kspace, mask)
+    assert not [patch for patch in plain.axes[0].patches if patch.get_hatch()]
+
+
+def test_undersampled_volume_is_not_shown_as_fully_sampled(kspace, mask):
+    figure = kspace_and_mask_figure(kspace * mask, mask, acquired=(2, 18))
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert titles == ["mask: sampled lines white, padding hatched", "k-space as stored"]
+
+
+def test_decibels_are_below_the_largest_magnitude():
+    kspace = np.array([[[10, 1], [0, 0.1]]], np.complex64)
+    np.testing.assert_allclose(decibels(kspace), [[0, -20], [np.nan, -40]], atol=1e-4)
+
+
+def test_mask_of_another_width_is_named(kspace):
+    with pytest.raises(ValueError, match=r"mask of shape \(19,\), kspace of \(3, 24, 20\)"):
+        kspace_and_mask_figure(kspace, np.ones(19, bool))
+
+
+def test_volume_instead_of_slice_is_refused(kspace, mask):
+    with pytest.raises(ValueError, match=r"kspace of shape \(1, 3, 24, 20\)"):
+        kspace_and_mask_figure(kspace[None], mask)
+
+
+@pytest.mark.parametrize("coils", [1, 3, 11])
+def test_every_coil_has_a_magnitude_and_a_phase(coils):
+    random = np.random.default_rng(0)
+    images = random.normal(size=(coils, 12, 10)) + 1j * random.normal(size=(coils, 12, 10))
+    figure = coils_figure(images)
+    limits = [axes.images[0].get_clim() for axes in figure.axes if axes.images]
+    assert len(limits) == 2 * coils
+    assert limits.count((-np.pi, np.pi)) == coils
+    assert len(set(limits)) == 2
+    assert figure._repr_png_()
+
+
+def test_maps_leave_air_blank():
+    maps = np.ones((2, 8, 8), np.complex64) / np.sqrt(2)
+    maps[:, :, :3] = 0
+    figure = sensitivities_figure(maps)
+    shown = figure.axes[0].images[0].get_array()
+    assert np.ma.getmaskarray(shown)[:, :3].all()
+    np.testing.assert_allclose(shown[:, 3:], np.sqrt(0.5), rtol=1e-6)
+
+
+def test_real_coil_images_are_refused():
+    with pytest.raises(ValueError, match="float64 of shape"):
+        coils_figure(np.ones((2, 8, 8)))
+
+
+def test_equispaced_mask_spreads_to_every_fourth_of_the_width():
+    figure = point_spread_figure(np.arange(40) % 4 == 0)
+    lines = figure.axes[0].collections[0].get_segments()
+    peaks = sorted(round(line[0][0]) for line in lines if line[1][1] > 99)
+    assert peaks == [-20, -10, 0, 10]
+
+
+def test_mask_that_samples_nothing_has_no_spread():
+    with pytest.raises(ValueError, match="one sampled column or more"):
+        point_spread_figure(np.zeros(8, bool))

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from workbench.varnet.metrics import VolumeScore
+from workbench.views.figures import comparison_figure, scores_figure
+
+
+def score(volume, ssim, psnr=30.0, nmse=0.05):
+    return VolumeScore(volume, 16, ssim, psnr, nmse)
+
+
+@pytest.fixture
+def scores():
+    return {
+        "zero-filled": [score(f"v{n}", 0.5 + 0.01 * n) for n in range(7)],
+        "VarNet": [score(f"v{n}", 0.8 + 0.01 * n) for n in range(7)],
+    }
+
+
+KINDS = {f"v{n}": "AXT2" if n < 5 else "AXFLAIR" for n in range(7)}
+
+
+def test_each_acquisition_says_how_many_volumes_it_has(scores):
+    figure = scores_figure(scores, KINDS)
+    for axes in figure.axes:
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert labels == ["all\nn = 7", "AXFLAIR\nn = 2", "AXT2\nn = 5"]
+
+
+def test_every_volume_is_a_dot(scores):
+    axes = scores_figure(scores, KINDS).axes[0]
+    dots = [line.get_ydata() for line in axes.lines if line.get_marker() == "o"]
+    drawn = np.sort(np.concatenate([d for d in dots if len(d)]))
+    every = [s.ssim for part in scores.values() for s in part]
+    np.testing.assert_allclose(drawn, np.sort(every * 2))  # once in "all", once in its own
+
+
+def test_title_gives_the_mean_of_each_method(scores):
+    assert scores_figure(scores).get_suptitle() == (
+        "Mean SSIM of 7 volumes: zero-filled 0.530, VarNet 0.830"
+    )
+
+
+def test_one_volume_is_enough():
+    figure = scores_figure({"zero-filled": [score("v", 0.5)]}, {"v": "AXT2"})
+    assert figure.axes[0].get_xticklabels()[0].get_text() == "AXT2\nn = 1"
+    assert figure._repr_png_()
+
+
+def test_methods_that_scored_different_volumes_are_refused(scores):
+    scores["VarNet"].pop()
+    with pytest.raises(ValueError, match=r"zero-filled and VarNet scored different volumes.* v6"):
+        scores_figure(scores)
+
+
+def test_no_scores_are_refused():
+    with pytest.raises(ValueError, match="there are no scores"):
+        scores_figure({})
+
+
+def test_infinite_psnr_of_a_perfect_volume_is_left_out():
+    perfect = [score("a", 1.0, np.inf, 0.0), score("b", 0.9, 40.0, 0.01)]
+    assert scores_figure({"VarNet": perfect})._repr_png_()
+    worse = [score("a", 1.0, 45.0, 0.0), score("b", 0.9, 39.0, 0.01)]
+    figure = comparison_figure(worse, perfect, names=("old", "new"))
+    assert figure._repr_png_()
+    assert figure.axes[1].get_title("left") == "PSNR, dB: +1.00 on average\nnew better in 2 of 2"
+
+
+def test_comparison_gives_the_mean_difference_of_pairs(scores):
+    first = scores["zero-filled"]
+    second = [score(s.volume, s.ssim + (0.03 if s.volume != "v0" else -0.04)) for s in first]
+    figure = comparison_figure(first, second[::-1], names=("old", "new"), acquisitions=KINDS)
+    assert figure.get_suptitle() == "new against old: SSIM +0.0200 on average, n = 7"
+    assert figure.axes[0].get_title("left").endswith("new better in 6 of 7")
+    kinds = {line.get_label(): line for line in figure.axes[0].lines}
+    np.testing.assert_allclose(kinds["AXT2"].get_xdata(), [0.5, 0.51, 0.52, 0.53, 0.54])
+    np.testing.assert_allclose(kinds["AXT2"].get_ydata(), [0.46, 0.54, 0.55, 0.56, 0.57])
+
+
+def test_lower_nmse_counts_as_better(scores):
+    first = scores["VarNet"]
+    second = [score(s.volume, s.ssim, nmse=0.04) for s in first]
+    titles = [
+        axes.get_title("left")
+        for axes in comparison_figure(first, second, names=("old", "new")).axes
+    ]
+    assert titles[2] == "NMSE: −0.0100 on average\nnew better in 7 of 7"
+
+
+def test_runs_on_different_volumes_are_refused(scores):
+    with pytest.raises(ValueError, match="old and new scored different volumes, such as v6"):
+        comparison_figure(scores["VarNet"], scores["VarNet"][:6], names=("old", "new"))
