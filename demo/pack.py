@@ -93,6 +93,21 @@ ARCHIVES = (
 )
 
 
+def packed_names(dataset: str, volumes: Mapping[str, int]) -> list[str]:
+    """Return the names of the archives that a study is packed into.
+
+    Args:
+        dataset: name of the dataset.
+        volumes: split -> number of volumes.
+    """
+    return [
+        archive.name
+        for archive in ARCHIVES
+        if archive.dataset == dataset
+        and volumes.get(archive.folder.rpartition("_")[2], 0) > archive.batch[0]
+    ]
+
+
 def pack(studies: Mapping[str, Path], folder: str | Path) -> list[Archive]:
     """Pack studies into a folder, with ``SHA256`` in the form of GNU sha256sum beside them.
 

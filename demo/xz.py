@@ -10,12 +10,27 @@ import lzma
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _STREAM_HEADER = 12
 _CHECK = 8  # bytes of a CRC64
+# K-space is noise in all but its exponents: this finds what there is to find (to 85 %) at 10 MB/s a
+# processor, where lzma's own fastest preset finds less (to 91 %) at 7 MB/s.
+FAST = (
+    {
+        "id": lzma.FILTER_LZMA2,
+        "preset": 0,
+        "mf": lzma.MF_HC3,
+        "mode": lzma.MODE_FAST,
+        "nice_len": 8,
+        "depth": 1,
+        "lc": 0,
+        "lp": 2,
+        "pb": 2,
+    },
+)
 _FLAGS = b"\x00\x04"  # the stream's: CRC64
 
 
@@ -29,20 +44,20 @@ def _integer(value: int) -> bytes:
     return bytes(found)
 
 
-def _block(data: bytes, preset: int) -> tuple[bytes, int, int]:
+def _block(data: bytes, filters: Sequence[Mapping[str, Any]]) -> tuple[bytes, int, int]:
     """Compress one block; return it padded, its unpadded size, and its uncompressed size."""
-    stream = lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC64, preset)
+    stream = lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC64, filters=filters)
     # Footer: CRC32, then the index's size in words less one.
     index_size = 4 * (struct.unpack("<I", stream[-8:-4])[0] + 1)
     block = stream[_STREAM_HEADER : -_STREAM_HEADER - index_size]
     old_header = 4 * (block[0] + 1)
-    filters = block[2:5]  # LZMA2's name, the size of its one property, and that: its dictionary
+    coded = block[2:5]  # LZMA2's name, the size of its one property, and that: its dictionary
     body = block[old_header:]
     index = stream[-_STREAM_HEADER - index_size : -_STREAM_HEADER]
     unpadded, _ = _read_integer(index, 2)
     compressed = unpadded - old_header - _CHECK
 
-    fields = b"\xc0" + _integer(compressed) + _integer(len(data)) + filters
+    fields = b"\xc0" + _integer(compressed) + _integer(len(data)) + coded
     words = -(-(1 + len(fields) + 4) // 4)
     header = bytes([words - 1]) + fields
     header += b"\x00" * (4 * words - 4 - len(header))
@@ -66,14 +81,16 @@ def _pieces(source: BinaryIO, size: int) -> Iterator[bytes]:
         yield piece
 
 
-def compress(source: BinaryIO, target: BinaryIO, block_size: int, preset: int = 0) -> int:
+def compress(
+    source: BinaryIO, target: BinaryIO, block_size: int, filters: Sequence[Mapping[str, Any]] = FAST
+) -> int:
     """Compress a file into blocks, on all processors.
 
     Args:
         source: read to its end.
         target: written from where it stands.
         block_size: bytes of each block before compression; the last may hold fewer.
-        preset: lzma's, 0 (fast) to 9.
+        filters: lzma's filter chain, LZMA2 alone.
 
     Returns:
         The number of blocks.
@@ -83,7 +100,7 @@ def compress(source: BinaryIO, target: BinaryIO, block_size: int, preset: int = 
     records = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for block, unpadded, size in pool.map(
-            lambda piece: _block(piece, preset), _pieces(source, block_size)
+            lambda piece: _block(piece, filters), _pieces(source, block_size)
         ):
             target.write(block)
             records.append((unpadded, size))

@@ -1,0 +1,95 @@
+"""``make demo``: the main job from the email's links to pictures, on a synthetic phantom."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+
+from demo.pages import PageFailedError
+from demo.sizes import SIZES
+from demo.stages import Demo, Records, environment
+from workbench.progress import duration
+from workbench.settings import shown
+
+# A proxy must not be asked for what this machine serves to itself.
+_LOCAL = "127.0.0.1,localhost"
+
+
+def run(demo: Demo) -> int:
+    """Run a demo's stages, those that are done already aside, and report.
+
+    Returns:
+        The exit code.
+    """
+    began = time.monotonic()
+    records = Records(demo)
+    print(
+        "The main job on a phantom: synthetic brains and knees in fastMRI's format are packed,\n"
+        "served and ingested as fastMRI's own are, then trained on and reconstructed.\n"
+        "None of it is patient data, and the figures say nothing of the method on patients.\n"
+        f"It takes {demo.size.cost}; all of it goes to {shown(demo.folder)}/.\n"
+        "Interrupt it at any time: the next run goes on from there.\n",
+        flush=True,
+    )
+    stages = demo.stages
+    for number, stage in enumerate(stages, start=1):
+        head = f"{number:2} of {len(stages)}  {stage.name}"
+        if records.done(stage):
+            print(f"{head}: done before, in {duration(records.seconds[stage.name])}", flush=True)
+            continue
+        print(head, flush=True)
+        try:
+            with records.timed(stage):
+                stage.work()
+        except PageFailedError as failure:
+            print(f"\n{stage.name} failed: {failure}", file=sys.stderr)
+            print(f"The notebook, with the whole error: {shown(str(stage.page))}", file=sys.stderr)
+            return 1
+        print(f"    {duration(records.seconds[stage.name])}", flush=True)
+    return _report(demo, records, time.monotonic() - began)
+
+
+def _report(demo: Demo, records: Records, seconds: float) -> int:
+    # Its imports take seconds, which a person waits for better here than at the start.
+    from demo.report import table, write_report
+
+    papermill = shown(os.path.join(sys.prefix, "bin", "papermill"))  # noqa: PTH118
+    next_steps = {
+        "Train again, on 8 processes that stand for 8 machines": (
+            f"{papermill} notebooks/train.ipynb outputs/train.ipynb -p model brain -p nodes 8"
+        ),
+        "Open the notebooks": "make lab",
+    }
+    reports = write_report(demo, records.seconds, next_steps)
+    print(f"\n{table(reports)}\n\nDone in {duration(seconds)}. Look at")
+    for name, what in (
+        ("index.html", "figures and pictures, with links to every executed notebook"),
+        ("summary.json", "the figures for programs"),
+    ):
+        print(f"    {shown(demo.folder / name)}: {what}")
+    for what, command in next_steps.items():
+        print(f"{what}:\n    {command}")
+    return 0
+
+
+def main() -> int:
+    """Run the demo that the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("size", nargs="?", default="small", choices=SIZES)
+    demo = Demo(SIZES[parser.parse_args().size])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    around = {
+        name: ",".join(filter(None, (os.environ.get(name), _LOCAL)))
+        for name in ("no_proxy", "NO_PROXY")
+    }
+    try:
+        with environment(around):
+            return run(demo)
+    except KeyboardInterrupt:
+        print("\nInterrupted: run it again to go on from here.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""What came of the demo: ``summary.json``, the table, and one page that shows it all."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from demo.pages import Picture, pictures, render
+from demo.sizes import Part
+from demo.stages import Demo, Stage
+from workbench.compute.jobs import write_text
+from workbench.compute.runs import open_run
+from workbench.progress import duration
+from workbench.settings import shown
+from workbench.varnet.metrics import VolumeScore, mean_score
+from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionJob, read_result
+
+FIGURES = {"ssim": "{:.3f}", "psnr": "{:.1f}", "nmse": "{:.4f}"}
+LABELS = {"ssim": "SSIM", "psnr": "PSNR (dB)", "nmse": "NMSE"}
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """What came of one anatomy.
+
+    Attributes:
+        model: "brain" or "knee".
+        results: of each validation volume that has a target.
+    """
+
+    model: str
+    results: tuple[Reconstruction, ...]
+
+    def scores(self, kind: str) -> list[VolumeScore]:
+        """Return the figures of each volume for "zero_filled" or "varnet"."""
+        return [getattr(result, kind) for result in self.results]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The means over volumes, and how many volumes and slices they are over."""
+        means = {kind: mean_score(self.scores(kind)) for kind in ("zero_filled", "varnet")}
+        return means | {
+            "volumes": len(self.results),
+            "slices": sum(len(result.slice_ssim) for result in self.results),
+        }
+
+
+def part_report(demo: Demo, part: Part) -> PartReport:
+    """Read the results of a part's validation volumes, sampled as in its training.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    run = open_run(demo.run_name(part))
+    for file in sorted(run.folder.glob("reconstructions/*/reconstruction.json")):
+        job = ReconstructionJob.from_json(file.read_text())
+        if job.split == "val" and job.sampling == run.job.sampling:
+            found = [read_result(path) for path in sorted(file.parent.glob("*.h5"))]
+            return PartReport(part.model, tuple(each for each in found if each.varnet))
+    raise FileNotFoundError(f"{shown(run.folder)} has no reconstructed validation volumes")
+
+
+def summary(reports: Sequence[PartReport], seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Sum up the demo for programs."""
+    return {report.model: report.summary for report in reports} | {"seconds": dict(seconds)}
+
+
+def table(reports: Sequence[PartReport]) -> str:
+    """Write the figures of every volume, and their means, as lines of text."""
+    lines = [
+        f"{'':42}{'zero-filled':^25}  {'VarNet':^25}",
+        f"{'':42}" + "  ".join([f"{'SSIM':>7}{'PSNR':>8}{'NMSE':>10}"] * 2),
+    ]
+    for report in reports:
+        lines += [
+            _line(result.path.name, (result.zero_filled, result.varnet))
+            for result in report.results
+        ]
+        means = [VolumeScore("", 0, **report.summary[kind]) for kind in ("zero_filled", "varnet")]
+        lines.append(_line(f"{report.model}, mean of {len(report.results)} volumes", means))
+    return "\n".join(lines)
+
+
+def write_report(
+    demo: Demo, seconds: Mapping[str, float], next_steps: Mapping[str, str]
+) -> list[PartReport]:
+    """Write ``summary.json`` and ``index.html`` into the demo's folder.
+
+    Args:
+        demo: the demo, all of whose stages are done.
+        seconds: by stage.
+        next_steps: what to do next -> the command for it.
+    """
+    reports = [part_report(demo, part) for part in demo.size.parts]
+    summed = summary(reports, seconds)
+    write_text(demo.folder / "summary.json", json.dumps(summed, indent=2) + "\n")
+    pages = [stage for stage in demo.stages if stage.page]
+    for stage in pages:
+        render(_path(stage))
+    write_text(demo.folder / "index.html", _index(reports, pages, seconds, next_steps))
+    return reports
+
+
+def _index(
+    reports: Sequence[PartReport],
+    pages: Sequence[Stage],
+    seconds: Mapping[str, float],
+    next_steps: Mapping[str, str],
+) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["duration"] = duration
+    return environment.get_template("index.html.j2").render(
+        reports=reports,
+        figures=FIGURES,
+        labels=LABELS,
+        asdict=asdict,
+        pictures=[(stage, found) for stage in pages if (found := _chosen(stage))],
+        pages={stage.name: _path(stage) for stage in pages},
+        seconds=seconds,
+        longest=max(seconds.values()),
+        next_steps=next_steps,
+    )
+
+
+# How many of each notebook's pictures tell the story; the rest are in the notebook.
+_SHOWN = {"explore": 3, "train": 1, "reconstruct": 3}
+
+
+def _chosen(stage: Stage) -> list[Picture]:
+    count = _SHOWN.get(stage.name.rpartition(" ")[2], 0)
+    return list(pictures(_path(stage)))[:count]
+
+
+def _path(stage: Stage) -> Path:
+    assert stage.page is not None
+    return stage.page
+
+
+def _line(name: str, scores: Sequence[VolumeScore | None]) -> str:
+    figures = "  ".join(
+        f"{score.ssim:7.3f}{score.psnr:8.1f}{score.nmse:10.4f}" for score in scores if score
+    )
+    return f"{name:42}{figures}"

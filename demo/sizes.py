@@ -1,0 +1,139 @@
+"""What the demo makes, and how long it trains: by the name of a size."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PAGES = ("ingest", "cache", "explore", "train", "reconstruct")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One anatomy's way from archives to pictures.
+
+    Attributes:
+        model: the model to train, and the name of its run.
+        dataset: the dataset that it trains on.
+        generation: of the links that fastMRI would mail, "2021" or "2025".
+        study: arguments of ``write_study``.
+        training: parameters of ``train.ipynb`` beside those that every demo gives.
+        pages: the notebooks to run, in order.
+    """
+
+    model: str
+    dataset: str
+    generation: str
+    study: Mapping[str, Any]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    pages: tuple[str, ...] = PAGES
+
+
+@dataclass(frozen=True)
+class Size:
+    """A demo of a certain size.
+
+    Attributes:
+        name: of its folder, ``outputs/NAME``.
+        cost: time and disk that it takes, for people.
+        parts: the anatomies, in order.
+    """
+
+    name: str
+    cost: str
+    parts: tuple[Part, ...]
+
+
+_BRAIN = ("brain", "brain_multicoil", "2025")
+_KNEE = ("knee", "knee_multicoil", "2021")
+_SMALLEST_NETWORK = {
+    "cascades": 1,
+    "chans": 4,
+    "pools": 2,
+    "sens_chans": 2,
+    "sens_pools": 2,
+    "epochs": 2,
+}
+
+SIZES: Mapping[str, Size] = {
+    "small": Size(
+        "demo",
+        "about 8 minutes on 2 processors, and 0.5 GB",
+        (
+            Part(
+                *_BRAIN,
+                study={
+                    "volumes": {"train": 10, "val": 4, "test": 1},
+                    "recon": 112,
+                    "slices": 8,
+                    "coils": (4, 5, 6),
+                    "odd_flair": 1,
+                },
+            ),
+            Part(
+                *_KNEE,
+                study={
+                    "volumes": {"train": 4, "val": 2, "test": 1},
+                    "recon": 112,
+                    "slices": 8,
+                    "coils": (4, 6),
+                },
+                pages=("ingest", "cache", "train", "reconstruct"),
+            ),
+        ),
+    ),
+    # For the tests: every step, on next to nothing.
+    "tiny": Size(
+        "demo-tiny",
+        "about a minute on 2 processors, and 10 MB",
+        (
+            Part(
+                *_BRAIN,
+                study={
+                    "volumes": {"train": 2, "val": 1, "test": 1},
+                    "recon": 32,
+                    "slices": 2,
+                    "coils": (2,),
+                },
+                training=_SMALLEST_NETWORK,
+            ),
+            Part(
+                *_KNEE,
+                study={
+                    "volumes": {"train": 1, "val": 1, "test": 1},
+                    "recon": 32,
+                    "slices": 2,
+                    "coils": (2,),
+                },
+                training=_SMALLEST_NETWORK,
+                pages=("ingest", "train", "reconstruct"),
+            ),
+        ),
+    ),
+    # Slices as large as fastMRI's, to see what one step costs in time and memory.
+    "full": Size(
+        "demo-full",
+        "hours without a GPU, 20 GB of disk and 16 GB of memory",
+        (
+            Part(
+                *_BRAIN,
+                study={
+                    "volumes": {"train": 5, "val": 2, "test": 1},
+                    "recon": 320,
+                    "slices": 16,
+                    "coils": (8, 16),
+                    "odd_flair": 1,
+                },
+            ),
+            Part(
+                *_KNEE,
+                study={
+                    "volumes": {"train": 2, "val": 1, "test": 1},
+                    "recon": 320,
+                    "slices": 16,
+                    "coils": (15,),
+                },
+                pages=("ingest", "cache", "train", "reconstruct"),
+            ),
+        ),
+    ),
+}

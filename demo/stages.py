@@ -1,0 +1,214 @@
+"""The demo's stages: what each one runs, and which of them an earlier run has done already."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demo.bucket import Bucket
+from demo.pack import pack, packed_names
+from demo.pages import NOTEBOOKS, run_page
+from demo.sizes import Part, Size
+from workbench.compute.jobs import PHANTOM_DEFAULTS, run_folder, write_text
+from workbench.dataset.phantom.study import write_study
+from workbench.ingest.request import VARIABLE
+from workbench.settings import shown
+
+_CODE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the demo.
+
+    Attributes:
+        name: such as "brain train".
+        work: does it; it can be run again at any time and goes on where it stopped.
+        made_from: what its result depends on; where that changes, it is done again.
+        leaves: what is there once it is done.
+        page: the executed notebook, if it is one.
+    """
+
+    name: str
+    work: Callable[[], None]
+    made_from: str
+    leaves: tuple[Path, ...]
+    page: Path | None = None
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo of a size, in its folder."""
+
+    size: Size
+
+    @property
+    def folder(self) -> Path:
+        """Where everything goes."""
+        return run_folder(self.size.name)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All stages, in order."""
+        code = _digest(*sorted((_CODE / "workbench").rglob("*.py")))
+        stages = [self._phantom(), self._pack()]
+        for part in self.size.parts:
+            stages += [self._page(part, page, code) for page in part.pages]
+        return stages
+
+    def study(self, part: Part) -> Path:
+        """Return the folder of a part's phantom, before it is packed."""
+        return self.folder / "phantom" / part.dataset
+
+    def run_name(self, part: Part) -> str:
+        """Return the name of a part's training run."""
+        return f"{self.size.name}/{part.model}"
+
+    def _phantom(self) -> Stage:
+        def work() -> None:
+            for part in self.size.parts:
+                made = write_study(self.study(part), part.dataset, **part.study)
+                size = sum(path.stat().st_size for path in made)
+                print(f"    | {part.model}: {len(made)} volumes, {size / 1e6:.0f} MB", flush=True)
+
+        code = sorted((_CODE / "workbench/dataset/phantom").glob("*.py"))
+        studies = tuple(self.study(part) for part in self.size.parts)
+        return Stage("phantom", work, _digest(repr(self.size), *code), studies)
+
+    def _pack(self) -> Stage:
+        bucket = self.folder / "bucket"
+
+        def work() -> None:
+            packed = pack({p.dataset: self.study(p) for p in self.size.parts}, bucket)
+            for archive in packed:
+                size = (bucket / archive.name).stat().st_size
+                print(f"    | {archive.name}: {size / 1e6:.1f} MB, {archive.kind}", flush=True)
+
+        code = (_CODE / "demo/pack.py", _CODE / "demo/xz.py")
+        leaves = tuple(
+            bucket / name
+            for part in self.size.parts
+            for name in packed_names(part.dataset, part.study["volumes"])
+        )
+        return Stage(
+            "pack", work, _digest(self._phantom().made_from, *code), (*leaves, bucket / "SHA256")
+        )
+
+    def _page(self, part: Part, page: str, code: str) -> Stage:
+        parameters, leaves = self._parameters(part, page)
+        source = NOTEBOOKS / f"{page}.ipynb"
+        output = self.folder / f"{part.model}_{page}.ipynb"
+
+        def work() -> None:
+            if page != "ingest":
+                run_page(source, output, parameters)
+                return
+            bucket = self.folder / "bucket"
+            names = [*packed_names(part.dataset, part.study["volumes"]), "SHA256"]
+            with Bucket(bucket) as served, _mailed(served.email(part.generation, names=names)):
+                run_page(source, output, parameters)
+
+        made_from = _digest(code, repr(self.size), repr(parameters), source)
+        return Stage(f"{part.model} {page}", work, made_from, (*leaves, output), output)
+
+    def _parameters(self, part: Part, page: str) -> tuple[dict[str, Any], tuple[Path, ...]]:
+        """Return a notebook's parameters, and what it leaves besides its pictures."""
+        datasets = self.folder / "datasets"
+        dataset, run = datasets / part.dataset, run_folder(self.run_name(part))
+        where = {"local_dataset": shown(dataset)}
+        if page == "ingest":
+            return {"datasets": part.dataset, "root": shown(datasets)}, (dataset,)
+        if page in ("cache", "explore"):
+            return {"dataset": shown(dataset)}, (dataset / "dataset_cache.json",)
+        if page == "train":
+            named = {"model": part.model, "name": self.run_name(part)}
+            return {**named, **where, **part.training}, (run / "checkpoints" / "best.ckpt",)
+        return {"run": self.run_name(part)} | where, (run / "reconstructions",)
+
+
+class Records:
+    """What earlier runs have done: ``stages.json`` in the demo's folder."""
+
+    def __init__(self, demo: Demo) -> None:
+        self._path = demo.folder / "stages.json"
+        plan = _digest(repr(demo.size), repr(sorted(PHANTOM_DEFAULTS.items())))
+        found = json.loads(self._path.read_text()) if self._path.exists() else {}
+        if found and found.get("plan") != plan:
+            # Other volumes and another network: nothing of what is there fits.
+            print(f"The demo has changed since {shown(demo.folder)} was made: it is made anew.")
+            shutil.rmtree(demo.folder)
+            found = {}
+        self._stages: dict[str, dict[str, Any]] = found.get("stages", {})
+        self._plan = plan
+
+    def done(self, stage: Stage) -> bool:
+        """Say whether a stage's result is there and up to date."""
+        record = self._stages.get(stage.name, {})
+        return (
+            record.get("made_from") == stage.made_from
+            and record["done"]
+            and all(path.exists() for path in stage.leaves)
+        )
+
+    @contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        """Record a stage's time, added to that of an interrupted run of the same, and its end."""
+        record = self._stages.get(stage.name, {})
+        before = 0.0
+        if record.get("made_from") == stage.made_from and not record["done"]:
+            before = record["seconds"]
+        began, done = time.monotonic(), False
+        try:
+            yield
+            done = True
+        finally:
+            self._stages[stage.name] = {
+                "made_from": stage.made_from,
+                "seconds": round(before + time.monotonic() - began, 1),
+                "done": done,
+            }
+            write_text(
+                self._path, json.dumps({"plan": self._plan, "stages": self._stages}, indent=2)
+            )
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds that each stage took when it was last done."""
+        return {name: record["seconds"] for name, record in self._stages.items()}
+
+
+@contextmanager
+def _mailed(email: str) -> Iterator[None]:
+    """Give the ingest notebook the email's text; a person's own links stay out of the demo."""
+    with environment({VARIABLE: email}):
+        yield
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _digest(*parts: str | Path) -> str:
+    """Hash texts and the contents of files."""
+    found = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, Path) else part.encode()
+        found.update(hashlib.sha256(data).digest())
+    return found.hexdigest()
