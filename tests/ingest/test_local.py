@@ -16,6 +16,7 @@ from demo.bucket import Bucket, Faults
 from workbench.ingest.links import parse_links
 from workbench.ingest.local import plan_ingest, run_ingest
 from workbench.ingest.manifest import only_ingest
+from workbench.ingest.offer import Sums, read_sums
 from workbench.ingest.report import IngestError, plan_html, report_html
 
 
@@ -202,6 +203,47 @@ def test_choosing_datasets(knee, root, hasty, packed, volumes):
     ]
 
 
+@pytest.mark.parametrize("name", ["knee_multicoil_test.tar.xz", "knee_multicoil_test.tar.gz"])
+def test_archive_brought_by_hand_is_hashed_and_used(knee, root, hasty, members_in, name):
+    folder, members = knee
+    kept = root / "knee_multicoil_compressed"
+    kept.mkdir(parents=True)
+    shutil.copy(folder / "knee_multicoil_test.tar.xz", kept / name)
+    with Bucket(folder) as bucket:
+        ingest(bucket.email(), root, patience=hasty).raise_for_problems()
+        assert len([p for _, p, _ in bucket.requests if "multicoil_test" in p]) == 1
+    assert members_in(root / "knee_multicoil") == members
+    assert states(root)["knee_multicoil_test"] == ("unpacked", "verified")
+    assert sorted(path.name for path in kept.iterdir())[0] == "knee_multicoil_test.tar.gz"
+
+
+def test_sums_of_the_archive_s_own_folder_come_first(tmp_path):
+    text = []
+    with Bucket(tmp_path) as bucket:
+        for path in ("/brain_fastMRI_DICOM.tar.gz", "/v2.0/brain_fastMRI_DICOM.tar.gz"):
+            text += parse_links(bucket.link(path))
+    sums = Sums(
+        {
+            ("/v2.0", "brain_fastMRI_DICOM.tar.gz"): "new",
+            ("", "brain_fastMRI_DICOM.tar.gz"): "old",
+            ("/v3.0", "elsewhere.tar"): "other",
+        }
+    )
+    assert [sums.of(link) for link in text] == ["old", "new"]
+
+
+def test_list_of_sums_is_read_as_sha256sum_writes_it(tmp_path, hasty):
+    a, b, c = "a" * 64, "B" * 64, "c" * 64
+    (tmp_path / "SHA256").write_text(f"{a}  one.tar\r\n{b} *./sub/two.tar\n\n# x\n{c}\tthree.tar")
+    with Bucket(tmp_path) as bucket:
+        sums = read_sums(parse_links(bucket.link("/v3.0/SHA256")), hasty, datetime.now(UTC))
+    assert sums.listed == {
+        ("/v3.0", "one.tar"): a,
+        ("/v3.0", "two.tar"): b.lower(),
+        ("/v3.0", "three.tar"): c,
+    }
+
+
 # ---- killed ------------------------------------------------------------------------------
 
 SCRIPT = """
@@ -298,6 +340,8 @@ def test_mismatch_is_kept_aside_and_not_unpacked_until_accepted(knee, root, hast
         assert states(root)["knee_multicoil_val"] == ("downloaded", "mismatch")
         bucket.requests.clear()
         assert len(ingest(text, root, patience=hasty).problems) == 1
+        without_list = bucket.email(names=["knee_multicoil_val.tar.xz"])
+        assert len(ingest(without_list, root, patience=hasty).problems) == 1
         accepted = ingest(text, root, patience=hasty, accept=["knee_multicoil_val"])
         assert [path for _, path, _ in bucket.requests if "knee" in path] == []
     assert accepted.problems == []
@@ -308,12 +352,19 @@ def test_mismatch_while_streaming_is_a_problem_and_recorded(knee, root, hasty):
     folder, _ = knee
     (folder / "SHA256").write_text(f"{'0' * 64}  knee_multicoil_val.tar.xz\n")
     with Bucket(folder) as bucket:
-        report = ingest(bucket.email(), root, patience=hasty, keep=False)
+        text = bucket.email()
+        report = ingest(text, root, patience=hasty, keep=False)
+        before = states(root)["knee_multicoil_val"]
+        bucket.requests.clear()
+        accepted = ingest(text, root, patience=hasty, keep=False, accept=["knee_multicoil_val"])
+        assert [path for _, path, _ in bucket.requests if "knee" in path] == []
+    assert accepted.problems == []
+    assert before == ("downloading", "mismatch")
     assert [problem[:42] for problem in report.problems] == [
         "knee_multicoil_val.tar.xz: its SHA256 is "
         + hashlib.sha256((folder / "knee_multicoil_val.tar.xz").read_bytes()).hexdigest()[:1]
     ]
-    assert states(root)["knee_multicoil_val"] == ("downloading", "mismatch")
+    assert states(root)["knee_multicoil_val"] == ("unpacked", "mismatch")
 
 
 def test_archive_broken_at_its_source_is_named_and_the_others_come_in(
@@ -328,6 +379,7 @@ def test_archive_broken_at_its_source_is_named_and_the_others_come_in(
         report = ingest(bucket.email(), root, patience=hasty)
     (problem,) = report.problems
     assert problem.startswith("knee_multicoil_val.tar.xz: truncated or damaged after multicoil_val")
+    assert "knee_multicoil_val.tar.xz and run again" in problem
     del members["multicoil_val/a.h5"], members["multicoil_val/b.h5"]
     del extra["multicoil_val/z.h5"]
     assert members_in(root / "knee_multicoil") == members | extra

@@ -29,6 +29,7 @@ from workbench.ingest.plan import (
     mismatch_message,
     partial_file,
     plan_ingest,
+    whole_file,
 )
 from workbench.ingest.report import IngestReport, Outcome, count_volumes
 from workbench.ingest.streams import as_file, chunks_of
@@ -123,6 +124,7 @@ class _Job:
         problem, result = self.archive.problem, "failed"
         if self.archive.action == "none":
             result = "was there"
+            self.manifest.update(link.stem, state="unpacked")
         elif not problem:
             try:
                 self._work(out)
@@ -170,8 +172,12 @@ class _Job:
         else:
             self._through(out)
             return
-        with kept.open("rb") as file:
-            self._unpack(chunks_of(file), out)
+        try:
+            with kept.open("rb") as file:
+                self._unpack(chunks_of(file), out)
+        except ArchiveError as error:
+            anew = f"To download it anew, remove {shown(kept)} and run again"
+            raise ArchiveError(f"{error}. {anew}") from None
         self._finish(out)
 
     def _begin(self) -> None:
@@ -182,6 +188,9 @@ class _Job:
         record = self.manifest.get(link.stem)
         if record is None or not record.same_object(remote.size, remote.version):
             partial.unlink(missing_ok=True)
+        whole = whole_file(self.plan.root, link, self.archive.kind, remote.size)
+        if whole and self.archive.action == "resume" and not partial.exists():
+            whole.replace(partial)
         fresh = ArchiveRecord(link.name, link.object_path, remote.size, remote.version)
         self.manifest.update(link.stem, fresh)
 
@@ -213,7 +222,7 @@ class _Job:
         listed = self.archive.sha256
         check = "not listed" if listed is None else "verified" if listed == digest else "mismatch"
         link = self.archive.link
-        self.manifest.update(link.stem, sha256=digest, check=check)
+        self.manifest.update(link.stem, sha256=digest, listed=listed or "", check=check)
         if check == "mismatch" and link.stem not in self.plan.accept_mismatch:
             raise _MismatchError(mismatch_message(link, digest, str(listed), kept))
 

@@ -31,6 +31,7 @@ class ArchiveRecord:
         version: the server's name for the object's content (ETag), or None.
         state: "downloading", then "downloaded" (kept, hash known), then "unpacked".
         sha256: hash of what came, in hex; "" until it is whole.
+        listed: the hash that fastMRI lists for it, or "".
         check: "verified", "mismatch" or "not listed"; "" until it is whole.
         archive: name of the file kept in ``NAME_compressed``, or None.
         members: path -> bytes of what was unpacked.
@@ -43,6 +44,7 @@ class ArchiveRecord:
     version: str | None
     state: str = "downloading"
     sha256: str = ""
+    listed: str = ""
     check: str = ""
     archive: str | None = None
     members: dict[str, int] = field(default_factory=dict)

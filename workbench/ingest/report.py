@@ -85,11 +85,11 @@ class IngestReport:
         written = sum(outcome.bytes_written for outcome in self.outcomes)
         done = sum(outcome.result == "unpacked" for outcome in self.outcomes)
         there = sum(outcome.result == "was there" for outcome in self.outcomes)
-        speed = f" ({amount(came / self.seconds, 'B')}/s)" if came and self.seconds else ""
+        speed = f", {amount(came / self.seconds, 'B')}/s over all" if came and self.seconds else ""
         return (
             f"{done} archives brought in, {there} were there, {len(self.problems)} failed: "
-            f"{amount(came, 'B')} downloaded{speed}, {amount(written, 'B')} unpacked "
-            f"in {duration(self.seconds)}"
+            f"{amount(came, 'B')} downloaded and {amount(written, 'B')} unpacked "
+            f"in {duration(self.seconds)}{speed}"
         )
 
 
