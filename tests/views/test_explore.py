@@ -9,6 +9,7 @@ from workbench.dataset.cache import open_cache
 from workbench.dataset.images import centered_fft2, zero_filled
 from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.sampling import Sampling
+from workbench.dataset.slices import keep_columns
 from workbench.settings import project_root
 from workbench.views import explore
 from workbench.views.explorer import SlicePicture, explorer
@@ -149,6 +150,18 @@ def test_sliders_redraw_what_they_choose(dataset):
     assert shown.value == expected
 
 
+def test_picture_shows_the_image_of_the_mask_that_was_chosen(dataset):
+    look = explore.open_slice(str(dataset))
+    picture = SlicePicture(look)
+    for sampling in (SAMPLING, Sampling("random", (2,), (0.2,))):
+        picture.draw(0, 1, sampling)
+        kspace = keep_columns(look.other(0).kspace, look.mask(sampling)[0])
+        _, coil, combined, _ = (axes.images[0].get_array() for axes in picture._figure.axes)
+        percent = 100 / look.data_range
+        np.testing.assert_allclose(combined, percent * zero_filled(kspace, look.crop), rtol=1e-5)
+        np.testing.assert_allclose(coil, percent * zero_filled(kspace[1], look.crop), rtol=1e-5)
+
+
 def test_impossible_sliders_say_why_and_keep_the_picture(dataset):
     box = explorer(explore.open_slice(str(dataset)), Sampling("random", (4,), (0.08,)))
     sliders, message, shown = box.children
@@ -183,9 +196,21 @@ def test_notebook_runs_headless_without_widgets(dataset, tmp_path):
     assert "widgets" not in notebook.metadata
 
 
-def test_notebook_refuses_an_unknown_mask_at_the_top(dataset, tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match="mask='radial': give one of"):
-        run(tmp_path / "explore.ipynb", dataset=str(dataset), mask="radial")
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("mask", "radial", "mask='radial': give one of random, equispaced"),
+        ("acceleration", 0.5, "acceleration=0.5: give 1 or more"),
+        ("volume", "file_brain_AXT2_9", "volume='file_brain_AXT2_9': .* such as file_brain_AXT2_"),
+    ],
+)
+def test_notebook_refuses_a_wrong_parameter_in_its_first_cell(dataset, name, value, said):
+    cells = [cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code"]
+    names: dict[str, object] = {}
+    exec(cells[0].source, names)
+    names |= {"dataset": str(dataset), name: value}
+    with pytest.raises(ValueError, match=said):
+        exec(cells[1].source, names)
 
 
 def test_notebooks_parameters_have_types_and_help():

@@ -130,6 +130,14 @@ def test_contact_sheet_needs_a_label_an_image(images):
         contact_sheet([images[0]], ["a", "b"])
 
 
+def test_long_title_stays_inside_a_narrow_figure(images):
+    title = "file_brain_AXFLAIR_200_6002462.h5, slice 7: a message of many words for one panel"
+    sheet = contact_sheet([images[0]], ["one"], title=title)
+    sheet.draw_without_rendering()
+    assert sheet.get_suptitle().split() == title.split()
+    assert sheet._suptitle.get_window_extent().width < sheet.bbox.width
+
+
 def test_figures_are_not_kept_by_matplotlib(images):
     target, (zero_filled, better, _) = images
     figure = reconstruction_figure(target, zero_filled, {"one": better})

@@ -248,9 +248,11 @@ def frequencies_figure(look: ExploredSlice, share: float = 0.08) -> Figure:
 
 def coil_images_figure(look: ExploredSlice) -> Figure:
     """Show what each coil received, magnitude above and phase below."""
+    several = look.volume.coils > 1
+    said = "Each coil hears best what is near it" if several else "What the one coil received"
     return coils_figure(
         center_crop(centered_ifft2(look.kspace), look.crop),
-        title=f"Each coil hears best what is near it ({look.title})",
+        title=f"{said} ({look.title})",
         synthetic=look.volume.synthetic,
     )
 

@@ -4,6 +4,7 @@ Figures are made without pyplot: none is registered anywhere, so none has to be 
 """
 
 from io import BytesIO
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,12 +34,16 @@ class NotebookFigure(Figure):
 
 def new_figure(width: float, height: float, *, title: str = "", synthetic: bool = False) -> Figure:
     """Make an empty figure (inches), with its message on top and the note on synthetic data."""
+    # A bold letter is about 0.65 of its size wide: a long title is set a little smaller, then
+    # wrapped, never cut off.
+    room = int(72 * width / (0.65 * LABEL))
+    lines = [part for line in title.splitlines() for part in wrap(line, room)]
+    longest = max(map(len, lines), default=1)
+    height += 0.19 * (len(lines) - len(title.splitlines()))
     figure = NotebookFigure(figsize=(width, height), dpi=DPI, layout="constrained")
     if title:
-        longest = max(map(len, title.splitlines()))
-        # A bold letter is about 0.65 of its size wide; a long title is set smaller, not cut off.
         size = min(TITLE, 72 * width / (0.65 * longest))
-        figure.suptitle(title, fontsize=size, fontweight="bold")
+        figure.suptitle("\n".join(lines), fontsize=size, fontweight="bold")
     if synthetic:
         figure.supxlabel(SYNTHETIC_NOTE, x=0.995, ha="right", fontsize=SMALL, color=GREY)
     return figure
