@@ -233,8 +233,8 @@ def frequencies_figure(look: ExploredSlice, share: float = 0.08) -> Figure:
     names = ("all of k-space", f"the central {rows} × {columns} alone", "all but the centre")
     figure = new_figure(
         9.2,
-        3.0 * look.crop[0] / look.crop[1] + 0.7,
-        title=f"The centre of k-space holds contrast, the rest holds edges ({look.title})",
+        3.0 * look.crop[0] / look.crop[1] + 0.9,
+        title=f"The centre of k-space holds contrast, the rest holds edges\n{look.title}",
         synthetic=look.volume.synthetic,
     )
     panels = figure.subplots(1, 3)
@@ -252,7 +252,7 @@ def coil_images_figure(look: ExploredSlice) -> Figure:
     said = "Each coil hears best what is near it" if several else "What the one coil received"
     return coils_figure(
         center_crop(centered_ifft2(look.kspace), look.crop),
-        title=f"{said} ({look.title})",
+        title=f"{said}\n{look.title}",
         synthetic=look.volume.synthetic,
     )
 
@@ -354,7 +354,7 @@ def masks_figure(look: ExploredSlice, center_fraction: float = 0.08) -> Figure:
         labels,
         columns=4,
         window=(0.0, window_of(target)[1] * 100 / look.data_range),
-        title=f"Zero-filled images by form and acceleration of the mask ({look.title})",
+        title=f"Zero-filled images by form and acceleration of the mask\n{look.title}",
         synthetic=look.volume.synthetic,
     )
 
