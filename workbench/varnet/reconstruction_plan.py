@@ -16,9 +16,8 @@ from workbench.compute.runs import Run, open_run
 from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
 from workbench.dataset.sampling import Sampling, numbers
 from workbench.settings import shown
+from workbench.varnet.metrics import VolumeScore
 from workbench.varnet.weights import find_weights, load_network
-
-FIGURES = ("ssim", "psnr", "nmse")
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ class Reconstruction:
         volume: the volume's path in the dataset.
         acquisition: its sequence.
         acceleration: true acceleration, phase-encode columns over sampled ones.
-        varnet: SSIM, PSNR (dB) and NMSE of the reconstruction; None without a target.
-        zero_filled: the same of the zero-filled image.
+        varnet: the reconstruction's figures; None without a target.
+        zero_filled: the zero-filled image's.
         slice_ssim: SSIM of each slice; empty without a target.
     """
 
@@ -84,8 +83,8 @@ class Reconstruction:
     volume: str
     acquisition: str
     acceleration: float
-    varnet: dict[str, float] | None
-    zero_filled: dict[str, float] | None
+    varnet: VolumeScore | None
+    zero_filled: VolumeScore | None
     slice_ssim: tuple[float, ...]
 
 
@@ -98,6 +97,22 @@ class ReconstructionPlan:
     folder: Path
     ranks: Ranks
     run: Run
+
+    def compared_with(self, run: str) -> list[Reconstruction]:
+        """Read another run's results of the same split and sampling.
+
+        Raises:
+            FileNotFoundError: it has none.
+        """
+        folder = run_folder(run) / "reconstructions" / self.folder.name
+        paths = [folder / volume.name for volume in self.cache]
+        there = [read_result(path) for path in paths if path.exists()]
+        if not there:
+            raise FileNotFoundError(
+                f"compare={run!r}: nothing in {shown(folder)}; run this notebook for {run} first, "
+                f"with the same split, mask and acceleration"
+            )
+        return there
 
     def __str__(self) -> str:
         done = len(self.cache) - len(self.job.volumes)
@@ -193,10 +208,13 @@ def read_result(path: Path) -> Reconstruction:
     with h5py.File(path) as file:
         attributes = dict(file.attrs)
 
-    def scores(kind: str) -> dict[str, float] | None:
+        slices = len(file["reconstruction"])
+
+    def scores(kind: str) -> VolumeScore | None:
         if f"{kind}_ssim" not in attributes:
             return None
-        return {name: float(attributes[f"{kind}_{name}"]) for name in FIGURES}
+        figures = (float(attributes[f"{kind}_{name}"]) for name in ("ssim", "psnr", "nmse"))
+        return VolumeScore(path.name, slices, *figures)
 
     return Reconstruction(
         path,

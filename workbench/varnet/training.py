@@ -201,7 +201,7 @@ class RunRecord(pl.Callback):
         self.rows: list[dict[str, float]] = []
         self._loss_sum, self._loss_count = 0.0, 0
         self._began = self._epoch_began = self._last_line = time.monotonic()
-        self._first_batch = 0
+        self._batches = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far and the running loss of the epoch."""
@@ -215,7 +215,7 @@ class RunRecord(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
         self._epoch_began = self._last_line = time.monotonic()
-        self._first_batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        self._batches = 0
 
     def on_train_batch_end(
         self,
@@ -229,6 +229,7 @@ class RunRecord(pl.Callback):
         assert isinstance(outputs, Mapping)
         loss = float(outputs["loss"])
         self._loss_sum, self._loss_count = self._loss_sum + loss, self._loss_count + 1
+        self._batches += 1
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
@@ -241,7 +242,7 @@ class RunRecord(pl.Callback):
 
     def _line(self, trainer: pl.Trainer, done: int, loss: float) -> str:
         batches = int(trainer.num_training_batches)
-        pace = (time.monotonic() - self._epoch_began) / max(done - self._first_batch, 1)
+        pace = (time.monotonic() - self._epoch_began) / self._batches
         left = pace * (
             batches - done + batches * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
         )

@@ -1,0 +1,174 @@
+"""A job's parameters are checked, and a run's folder belongs to one job and one process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from workbench.compute import processes
+from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
+from workbench.compute.jobs import TrainingJob, run_folder, training_job
+from workbench.compute.runs import Run, only_writer, open_run, prepare_run
+from workbench.dataset.sampling import Sampling
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def job(tmp_path, **choices):
+    return training_job(tmp_path, synthetic=False, **{"model": "knee", **choices})
+
+
+def test_defaults_are_those_of_2021(tmp_path):
+    found = job(tmp_path, model="KneeMulticoil")
+    assert found.model == found.name == "knee"
+    assert found.sampling == Sampling("equispaced", (4,), (0.08,))
+    assert (found.epochs, found.batch_size, found.lr, found.lr_step) == (50, 1, 3e-4, 40)
+    assert (found.cascades, found.chans, found.pools, found.sens_chans) == (12, 18, 4, 8)
+
+
+def test_job_survives_json(tmp_path):
+    found = job(tmp_path, acceleration="4,8", center_fraction=[0.08, 0.04], mask="random", lr=1e-3)
+    assert found.sampling.accelerations == (4.0, 8.0)
+    assert TrainingJob.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"model": "liver"}, "model='liver': give one of knee, brain"),
+        ({"acceleration": 0.5}, "acceleration=0.5: give 1 or more"),
+        ({"acceleration": "4,x"}, "acceleration='4,x': give a number"),
+        ({"acceleration": "4,8"}, "2 accelerations and 1 centre fractions"),
+        ({"center_fraction": 0}, "center_fraction=0: give a number between 0 and 1"),
+        ({"mask": "spiral"}, "mask='spiral': give one of random"),
+        ({"mask": "random", "center_fraction": 0.3}, "alone exceeds the 1/4"),
+        ({"epochs": 0}, "epochs=0: give a whole number, 1 or more"),
+        ({"epochs": 1.5}, "epochs=1.5: give a whole number"),
+        ({"cascades": 0}, "cascades=0"),
+        ({"pools": 5}, "pools=5"),
+        ({"lr": -1}, "lr=-1: give a number above 0"),
+        ({"sample_rate": 0}, "sample_rate=0: give a share"),
+        ({"sample_rate": 0.5, "volume_sample_rate": 0.5}, "sample slices or volumes"),
+        ({"precision": "8"}, "precision='8': give one of 32"),
+        ({"name": "../elsewhere"}, "name='../elsewhere'"),
+        ({"learning_rate": 1}, "no such parameter: learning_rate"),
+    ],
+)
+def test_bad_parameter_says_what_is_allowed(tmp_path, choices, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        job(tmp_path, **choices)
+
+
+@pytest.mark.parametrize("nodes", [0, -1, 1.5, "2", True])
+def test_bad_number_of_nodes_is_refused(nodes):
+    with pytest.raises(ValueError, match="give 1 or more"):
+        ranks_here(nodes)
+
+
+def test_without_gpus_nodes_become_processes():
+    ranks = ranks_here(3)
+    if ranks.device == "CPU":
+        assert ranks.count == 3
+
+
+def test_run_of_another_job_is_not_gone_on_with(project):
+    prepare_run(job(project, epochs=3), resume=True)
+    with pytest.raises(ValueError, match=r"lr 0\.0003 there, 0\.001 here"):
+        prepare_run(job(project, epochs=3, lr=1e-3), resume=True)
+    with pytest.raises(ValueError, match="holds a run already"):
+        prepare_run(job(project, epochs=3), resume=False)
+    assert prepare_run(job(project, epochs=5), resume=True).job.epochs == 5
+
+
+def test_unknown_run_lists_those_that_there_are(project):
+    prepare_run(job(project, name="demo/knee"), resume=True)
+    with pytest.raises(FileNotFoundError, match="take one of demo/knee"):
+        open_run("brain")
+
+
+def test_two_processes_do_not_train_into_one_folder(project):
+    run = prepare_run(job(project), resume=True)
+    with (
+        only_writer(run),
+        pytest.raises(RuntimeError, match="another process is training"),
+        only_writer(run),
+    ):
+        pass
+
+
+def lines(script, **environment):
+    return processes.lines_of([sys.executable, "-uc", script], environment)
+
+
+def test_lines_come_as_they_are_printed_and_failure_keeps_the_last():
+    started = lines("print('one'); print('two'); raise SystemExit(3)")
+    assert next(started) == "one"
+    assert next(started) == "two"
+    with pytest.raises(processes.ProcessFailedError, match="exit code 3:\none\ntwo"):
+        next(started)
+
+
+FAMILY = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(os.getpid(), child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def gone(pid):
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_interrupt_ends_the_whole_family():
+    started = lines(FAMILY)
+    family = [int(pid) for pid in next(started).split()]
+    with pytest.raises(KeyboardInterrupt):
+        started.throw(KeyboardInterrupt)
+    assert all(gone(pid) for pid in family)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal is Linux's")
+def test_killed_caller_leaves_no_orphan():
+    caller = """
+import sys
+from workbench.compute.processes import lines_of
+child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+for line in lines_of([sys.executable, "-uc", child], {}):
+    print(line, flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", caller], stdout=subprocess.PIPE, text=True)
+    with process:
+        child = int(process.stdout.readline())
+        os.kill(process.pid, signal.SIGKILL)
+    assert gone(child)
+
+
+def test_failing_rank_s_own_error_is_raised(project, monkeypatch):
+    run = Run(run_folder("r"))
+    run.folder.mkdir(parents=True)
+    (project / "failing.py").write_text(
+        "import os, pathlib, sys\n"
+        "from workbench.compute.here import note_error\n"
+        "note_error(pathlib.Path(sys.argv[1]), ValueError(f'no luck on {os.environ[\"RANK\"]}'))\n"
+        "sys.exit(1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    with pytest.raises(TrainingFailedError, match=r"rank \d: ValueError: no luck on \d"):
+        list(run_here(run, "failing", Ranks(2, "CPU", 1)))

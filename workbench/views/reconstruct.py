@@ -1,0 +1,176 @@
+"""What a reconstruction of a split looks like: tables, distributions, best and worst slices."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from workbench.dataset.images import center_crop, zero_filled
+from workbench.dataset.masks import draw_mask
+from workbench.dataset.sampling import seed_of_file
+from workbench.dataset.slices import SliceDataset, read_slice
+from workbench.dataset.volume import Volume
+from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.views.kspace import kspace_and_mask_figure
+from workbench.views.reconstructions import contact_sheet, reconstruction_figure
+from workbench.views.scores import comparison_figure, scores_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas.io.formats.style import Styler
+
+_FORMATS = {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}", "acceleration": "{:.2f}"}
+
+
+def score_table(results: Sequence[Reconstruction], by: str = "volume") -> "Styler":
+    """Return figures of zero-filled and VarNet images as a table, the worst SSIM first.
+
+    Args:
+        results: those with a target count.
+        by: "volume", or "acquisition" for the means over volumes.
+    """
+    import pandas
+
+    names = {"ssim": "SSIM", "psnr": "PSNR (dB)", "nmse": "NMSE"}
+    rows = []
+    for result in scored(results):
+        row = {
+            ("", "volume"): result.path.name,
+            ("", "acquisition"): result.acquisition,
+            ("", "slices"): len(result.slice_ssim),
+            ("", "acceleration"): result.acceleration,
+        }
+        for kind, score in (("zero-filled", result.zero_filled), ("VarNet", result.varnet)):
+            figures = asdict(score) if score else {}
+            row |= {(kind, label): figures[name] for name, label in names.items()}
+        rows.append(row)
+    table = pandas.DataFrame(rows)
+    table.columns = pandas.MultiIndex.from_tuples(table.columns)
+    table = table.sort_values([("VarNet", "SSIM")])
+    if by == "acquisition":
+        group = table.groupby([("", "acquisition")])
+        means = group.mean(numeric_only=True).drop(columns=[("", "slices")])
+        means.insert(0, ("", "volumes"), group.size())
+        means.loc["all"] = table.mean(numeric_only=True)
+        means.loc["all", ("", "volumes")] = len(table)
+        table = means.astype({("", "volumes"): int})
+        table.index.name = "acquisition"
+    style = table.style if by == "acquisition" else table.style.hide(axis="index")
+    return style.format({column: _FORMATS[column[1]] for column in table if column[1] in _FORMATS})
+
+
+def scored(results: Sequence[Reconstruction]) -> list[Reconstruction]:
+    """Return the results that have a target to be scored against."""
+    return [result for result in results if result.varnet and result.zero_filled]
+
+
+def spread_figure(plan: ReconstructionPlan, results: Sequence[Reconstruction]) -> "Figure":
+    """Show how the figures spread over volumes and acquisitions, zero-filled beside VarNet."""
+    known = scored(results)
+    return scores_figure(
+        {
+            "zero-filled": [result.zero_filled for result in known if result.zero_filled],
+            "VarNet": [result.varnet for result in known if result.varnet],
+        },
+        {result.path.name: result.acquisition for result in known},
+        synthetic=plan.cache.synthetic,
+    )
+
+
+def against_figure(
+    plan: ReconstructionPlan,
+    results: Sequence[Reconstruction],
+    others: Sequence[Reconstruction],
+    names: tuple[str, str],
+) -> "Figure":
+    """Compare with another run's results on the volumes that both have."""
+    ours = {result.path.name: result for result in scored(results)}
+    theirs = {result.path.name: result for result in scored(others)}
+    both = sorted(ours.keys() & theirs.keys())
+    return comparison_figure(
+        [score for name in both if (score := theirs[name].varnet)],
+        [score for name in both if (score := ours[name].varnet)],
+        names=names,
+        acquisitions={name: ours[name].acquisition for name in both},
+        synthetic=plan.cache.synthetic,
+    )
+
+
+def extreme_slices(results: Sequence[Reconstruction]) -> list[tuple[str, Reconstruction, int]]:
+    """Return the best, the middle and the worst slice by SSIM, each with its volume."""
+    ranked = sorted(
+        (ssim, result.path.name, number, result)
+        for result in scored(results)
+        for number, ssim in enumerate(result.slice_ssim)
+    )
+    places = {"best": -1, "median": len(ranked) // 2, "worst": 0}
+    return [(f"{kind} slice", ranked[at][3], ranked[at][2]) for kind, at in places.items()]
+
+
+def slice_views(
+    plan: ReconstructionPlan, result: Reconstruction, number: int, title: str
+) -> Iterator["Figure"]:
+    """Show a slice beside its target, and its k-space and mask.
+
+    Yields:
+        Images with errors and SSIM maps, then k-space and mask.
+    """
+    volume = next(each for each in plan.cache if each.path == result.volume)
+    title = f"{title}: {volume.name}, slice {number}, {volume.acquisition}"
+    kspace = _kspace(plan, volume, number)
+    mask, low = _mask(plan, volume)
+    with h5py.File(result.path) as file:
+        image = file["reconstruction"][number]
+    filled = zero_filled(np.where(mask, kspace, 0), volume.recon[:2])
+    if volume.target is not None and volume.target_name is not None:
+        path = plan.cache.file(volume)
+        target = read_slice(path, volume.target_name, volume.target, number)
+        size = (min(image.shape[0], target.shape[0]), min(image.shape[1], target.shape[1]))
+        target, filled, image = (center_crop(part, size) for part in (target, filled, image))
+        yield reconstruction_figure(
+            target,
+            filled,
+            {"VarNet": image},
+            title=title,
+            data_range=float(volume.attributes.get("max", 0)) or None,
+            synthetic=volume.synthetic,
+        )
+    else:
+        yield contact_sheet(
+            [filled, image],
+            ["zero-filled", "VarNet"],
+            title=title,
+            synthetic=volume.synthetic,
+        )
+    acquired = (volume.padding_left, volume.padding_right)
+    yield kspace_and_mask_figure(
+        kspace, mask, low_frequencies=low, acquired=acquired, synthetic=volume.synthetic
+    )
+
+
+def sheet_figure(plan: ReconstructionPlan, result: Reconstruction) -> "Figure":
+    """Show every slice of a reconstructed volume."""
+    with h5py.File(result.path) as file:
+        images = file["reconstruction"][()]
+        synthetic = bool(file.attrs["synthetic"])
+    labels = [
+        f"{number}" + (f": SSIM {result.slice_ssim[number]:.3f}" if result.slice_ssim else "")
+        for number in range(len(images))
+    ]
+    title = f"{result.path.name}, {result.acquisition}: every slice"
+    return contact_sheet(images, labels, title=title, synthetic=synthetic)
+
+
+def _kspace(plan: ReconstructionPlan, volume: Volume, number: int) -> np.ndarray:
+    kspace = read_slice(plan.cache.file(volume), "kspace", volume.kspace, number)
+    return kspace if kspace.ndim == 3 else kspace[None]
+
+
+def _mask(plan: ReconstructionPlan, volume: Volume) -> tuple[np.ndarray, int | None]:
+    sampling = plan.job.sampling
+    if sampling is None:
+        return SliceDataset(plan.cache.root, [volume], None)[0].mask.numpy().ravel(), None
+    acquired = (volume.padding_left, volume.padding_right)
+    return draw_mask(sampling, volume.matrix[1], seed_of_file(volume.name), acquired)
