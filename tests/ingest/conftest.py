@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.ingest.download import Patience
+from workbench.ingest.server import Patience
 
 
 @pytest.fixture

@@ -10,17 +10,9 @@ import pytest
 import requests
 
 from demo.bucket import Bucket, Faults
-from workbench.ingest.download import (
-    ChangedError,
-    DownloadError,
-    StoppedError,
-    disk_is_full,
-    download,
-    inspect,
-    stream,
-    stream_side_by_side,
-)
+from workbench.ingest.download import disk_is_full, download, stream, stream_side_by_side
 from workbench.ingest.links import parse_links
+from workbench.ingest.server import ChangedError, DownloadError, RemoteObject, StoppedError, inspect
 
 NAME = "knee_multicoil_val.tar.xz"
 PATH = f"/v2.0/{NAME}"
@@ -136,6 +128,15 @@ def test_object_that_changes_is_never_spliced(tmp_path, hasty):
         os.utime(tmp_path / NAME, (1, 1))
         with pytest.raises(ChangedError, match=rf"^{NAME}: the object on the server is no longer"):
             b"".join(stream(link, remote, 500_000, patience=hasty))
+
+
+@pytest.mark.parametrize("fault", [Faults(), Faults(ignore_range=True)])
+def test_change_of_size_is_seen_without_etags(folder, hasty, fault):
+    with Bucket(folder, fault) as bucket:
+        link = link_to(bucket, SMALL)
+        before = RemoteObject(999_999, None, b"", ranges=True)
+        with pytest.raises(ChangedError):
+            b"".join(stream(link, before, 500_000, patience=hasty))
 
 
 def test_expired_link_says_when_and_where_to_ask(folder, hasty):

@@ -12,14 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.ingest.archives import ArchiveError, Unpacked, clean_leftovers, unpack
-from workbench.ingest.download import (
-    PATIENT,
-    DownloadError,
-    Patience,
-    disk_is_full,
-    download,
-    stream_side_by_side,
-)
+from workbench.ingest.download import disk_is_full, download, stream_side_by_side
 from workbench.ingest.manifest import ArchiveRecord, Manifest, only_ingest
 from workbench.ingest.plan import (
     IngestPlan,
@@ -32,6 +25,7 @@ from workbench.ingest.plan import (
     whole_file,
 )
 from workbench.ingest.report import IngestReport, Outcome, count_volumes
+from workbench.ingest.server import PATIENT, DownloadError, Patience
 from workbench.ingest.streams import as_file, chunks_of
 from workbench.ingest.xz import cores
 from workbench.progress import Progress

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from workbench import catalog
-from workbench.ingest.download import DownloadError, Patience, expired_message, inspect, stream
+from workbench.ingest.download import stream
 from workbench.ingest.links import SignedLink
+from workbench.ingest.server import DownloadError, Patience, expired_message, inspect
 
 
 def by_dataset(links: Sequence[SignedLink]) -> dict[str, list[SignedLink]]:

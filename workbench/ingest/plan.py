@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from workbench.ingest import archives, xz
-from workbench.ingest.download import (
+from workbench.ingest.download import read_at
+from workbench.ingest.links import SignedLink
+from workbench.ingest.manifest import ArchiveRecord, Manifest
+from workbench.ingest.offer import Sums, by_dataset, chosen, missing, one_generation, read_sums
+from workbench.ingest.server import (
     PATIENT,
     DownloadError,
     Patience,
     RemoteObject,
     expired_message,
     inspect,
-    read_at,
 )
-from workbench.ingest.links import SignedLink
-from workbench.ingest.manifest import ArchiveRecord, Manifest
-from workbench.ingest.offer import Sums, by_dataset, chosen, missing, one_generation, read_sums
 from workbench.progress import amount
 from workbench.settings import shown
 
@@ -297,7 +297,7 @@ class _Context:
         elif whole_file(self.root, link, kind, remote.size):
             there = remote.size
         if remote.ranges:
-            unpacked, exact = _unpacked(kind, remote.size, read_at(link, self.patience))
+            unpacked, exact = _unpacked(kind, remote.size, read_at(link, remote, self.patience))
         else:
             unpacked, exact = _unpacked(kind, remote.size, None)
         return PlannedArchive(
