@@ -1,0 +1,208 @@
+"""Slices, masks and order: equal to fastMRI's transform, and a function of seed and epoch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fastmri.data import SliceDataset as ReferenceDataset
+from fastmri.data.subsample import create_mask_for_mask_type
+from fastmri.data.transforms import VarNetDataTransform
+from torch.utils.data import DataLoader
+
+from workbench.dataset.cache import build_cache
+from workbench.dataset.loading import EvaluationSlices, TrainingBatches
+from workbench.dataset.masks import draw_mask
+from workbench.dataset.phantom.writing import write_volume
+from workbench.dataset.sampling import MASKS, Sampling, numbers, seed_of_file
+from workbench.dataset.slices import SliceDataset, SliceItem, collate, read_slice
+
+KINDS = [(mask, rate) for mask in MASKS for rate in (4, 8)]
+
+
+def complex_noise(rng, *shape):
+    return rng.normal(size=(*shape, 2)).astype(np.float32).view(np.complex64)[..., 0]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Four volumes: contiguous, chunked and compressed, padded, and one with its own mask."""
+    root = tmp_path_factory.mktemp("slices")
+    rng = np.random.default_rng(0)
+    kinds = {
+        "multicoil_val/plain.h5": {},
+        "multicoil_val/chunked.h5": {"chunks": True, "compression": "gzip"},
+        "multicoil_val/padded.h5": {"acquired": (5, 31)},
+        "multicoil_test/own.h5": {"mask": np.arange(37) % 3 == 0},
+    }
+    for path, extra in kinds.items():
+        kspace = complex_noise(rng, 3, 2, 24, 37)
+        left, right = extra.get("acquired", (0, 37))
+        kspace[..., :left] = kspace[..., right:] = 0
+        kspace = kspace * extra.get("mask", np.ones(37, bool))
+        target = None if "mask" in extra else np.abs(rng.normal(size=(3, 12, 12)))
+        write_volume(
+            root / path,
+            kspace=kspace.astype(np.complex64),
+            target=None if target is None else target.astype(np.float32),
+            recon=(12, 12),
+            acquisition="AXT2",
+            patient_id=path,
+            **extra,
+        )
+    return root
+
+
+def assert_same(sample, expected):
+    assert torch.equal(sample.masked_kspace, expected.masked_kspace)
+    assert torch.equal(sample.mask.flatten(), expected.mask.flatten())
+    assert sample.mask.shape == expected.mask.shape
+    assert sample.num_low_frequencies == expected.num_low_frequencies
+    assert torch.equal(sample.target, expected.target)
+    assert (sample.fname, sample.slice_num) == (expected.fname, expected.slice_num)
+    assert sample.max_value == pytest.approx(expected.max_value, rel=1e-7)
+    assert sample.crop_size == tuple(expected.crop_size)
+
+
+@pytest.mark.parametrize(("mask", "rate"), KINDS)
+def test_samples_equal_fastmris_transform(root, mask, rate):
+    function = create_mask_for_mask_type(mask, [0.08], [rate])
+    reference = ReferenceDataset(root / "multicoil_val", "multicoil", VarNetDataTransform(function))
+    expected = {(sample.fname, sample.slice_num): sample for sample in reference}
+    cache = build_cache(root).split("val")
+    ours = SliceDataset(root, cache.volumes, Sampling(mask, (rate,), (0.08,)))
+    assert len(ours) == len(expected) == 9
+    for sample in ours:
+        assert_same(sample, expected[sample.fname, sample.slice_num])
+
+
+def test_several_accelerations_are_drawn_as_fastmri_draws_them(root):
+    sampling = Sampling("random", (4, 8), (0.08, 0.04))
+    function = create_mask_for_mask_type("random", [0.08, 0.04], [4, 8])
+    drawn = set()
+    for number in range(20):
+        seed = seed_of_file(f"file{number}.h5")
+        mask, low = draw_mask(sampling, 64, seed)
+        expected, expected_low = function((1, 64, 2), None, seed)
+        assert np.array_equal(mask, expected.numpy().ravel() > 0)
+        assert low == expected_low
+        drawn.add(low)
+    assert len(drawn) == 2
+
+
+def test_own_mask_of_test_volumes_equals_fastmris(root):
+    reference = ReferenceDataset(root / "multicoil_test", "multicoil", VarNetDataTransform())
+    ours = SliceDataset(root, build_cache(root).split("test").volumes, None)
+    for sample, expected in zip(ours, reference, strict=True):
+        assert_same(sample, expected)
+
+
+def test_volume_without_mask_needs_a_sampling(root):
+    with pytest.raises(ValueError, match="has no mask of its own: give an acceleration"):
+        SliceDataset(root, build_cache(root).split("val").volumes, None)
+
+
+@pytest.mark.parametrize("mask", ["equispaced", "magic"])
+def test_fractional_acceleration_samples_as_many_lines(mask):
+    found, _ = draw_mask(Sampling(mask, (3.5,), (0.01,)), 350, 1)
+    assert found.sum() == pytest.approx(100, abs=6)
+
+
+def test_acceleration_one_samples_everything():
+    assert draw_mask(Sampling("equispaced", (1,), (0.08,)), 40, 1)[0].all()
+
+
+def test_training_masks_change_with_epoch_and_slice_and_come_again(root):
+    volumes = build_cache(root).split("val").volumes
+    ours = SliceDataset(root, volumes, Sampling("random", (4,), (0.08,)), seed=7)
+    masks = {
+        (index, epoch): ours[SliceItem(index, epoch)].mask.flatten()
+        for index in range(3)
+        for epoch in range(3)
+    }
+    assert len({tuple(mask.tolist()) for mask in masks.values()}) == 9
+    again = SliceDataset(root, volumes, Sampling("random", (4,), (0.08,)), seed=7)
+    assert torch.equal(again[SliceItem(1, 2)].mask.flatten(), masks[1, 2])
+
+
+def test_nothing_draws_from_the_global_random_state(root):
+    np.random.seed(0)  # noqa: NPY002  the state that must not be touched
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    volumes = build_cache(root).split("val").volumes
+    ours = SliceDataset(root, volumes, Sampling(), seed=1).sampled(0.5, 3)
+    list(TrainingBatches(ours, 1, 0))
+    _ = ours[0]
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+def test_sampled_slices_are_a_seeded_share(root):
+    ours = SliceDataset(root, build_cache(root).split("val").volumes, Sampling())
+    half = ours.sampled(0.5, 3)
+    assert len(half) == 4
+    assert half.slices == ours.sampled(0.5, 3).slices != ours.sampled(0.5, 4).slices
+    assert set(half.slices) < set(ours.slices)
+
+
+def test_file_cut_after_the_cache_was_built_is_named(root, tmp_path):
+    path = tmp_path / "cut.h5"
+    path.write_bytes((root / "multicoil_val/plain.h5").read_bytes()[:6000])
+    volume = next(v for v in build_cache(root) if v.name == "plain.h5")
+    with pytest.raises(OSError, match=r"cut\.h5 ends before slice 2 of kspace does"):
+        read_slice(path, "kspace", volume.kspace, 2)
+
+
+@pytest.fixture
+def slices(root):
+    """Nine slices of two shapes."""
+    first, second, third = build_cache(root).split("val").volumes
+    fewer = replace(second.kspace, shape=(3, 1, 24, 37))
+    return SliceDataset(root, (first, replace(second, kspace=fewer), third), Sampling(), seed=0)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_ranks_share_an_epoch_in_equal_numbers_of_batches_of_one_shape(slices, ranks, batch_size):
+    samplers = [TrainingBatches(slices, batch_size, 5, rank, ranks) for rank in range(ranks)]
+    batches = [list(sampler) for sampler in samplers]
+    assert {len(part) for part in batches} == {len(samplers[0])}
+    for part in batches:
+        for batch in part:
+            assert len({slices.shape(item.index) for item in batch}) == 1
+    assert {item.index for part in batches for batch in part for item in batch} == set(range(9))
+
+
+def test_order_changes_with_the_epoch_and_goes_on_where_it_was(slices):
+    whole = TrainingBatches(slices, 1, 5)
+    epochs = []
+    for epoch in range(2):
+        whole.set_epoch(epoch)
+        epochs.append(list(whole))
+    assert epochs[0] != epochs[1]
+    resumed = TrainingBatches(slices, 1, 5, start=4)
+    resumed.set_epoch(0)
+    assert list(resumed) == epochs[0][4:]
+    assert len(resumed) == 9
+    resumed.set_epoch(1)
+    assert list(resumed) == epochs[1]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 10])
+def test_every_slice_is_evaluated_on_exactly_one_rank(slices, ranks):
+    shares = [list(EvaluationSlices(slices, rank, ranks)) for rank in range(ranks)]
+    assert sorted(index for share in shares for index in share) == list(range(9))
+
+
+def test_batch_of_several_slices_is_stacked(root):
+    ours = SliceDataset(root, build_cache(root).split("val").volumes, Sampling())
+    batch = next(iter(DataLoader(ours, batch_size=3, collate_fn=collate)))
+    assert batch.masked_kspace.shape == (3, 2, 24, 37, 2)
+    assert batch.mask.shape == (3, 1, 1, 37, 1)
+    assert batch.num_low_frequencies.tolist() == [3, 3, 3]
+    assert batch.max_value.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(4, (4.0,)), ("4", (4.0,)), ("4, 8", (4.0, 8.0)), ([4, 8], (4.0, 8.0))]
+)
+def test_one_number_or_several_are_read(value, expected):
+    assert numbers("acceleration", value) == expected
