@@ -1,6 +1,7 @@
 """Training: fastMRI's trajectory, exact continuation, the same figures on any number of ranks."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from workbench.compute.training import plan_training, train
 from workbench.dataset.cache import open_cache
 from workbench.dataset.loading import SliceData, TrainingBatches
 from workbench.dataset.masks import _FUNCTIONS
+from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.sampling import seed_of_draw
 from workbench.dataset.slices import collate
 from workbench.varnet import run as rank
@@ -222,8 +224,6 @@ def test_finished_run_returns_at_once(study, project):
 
 
 def test_nan_in_kspace_stops_the_run_and_names_the_slice(study, project, tmp_path):
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(study, broken, ignore=shutil.ignore_patterns("*.json"))
     with h5py.File(broken / "multicoil_train/file1.h5", "r+") as file:
@@ -257,3 +257,35 @@ def test_checkpoint_of_another_architecture_is_refused(study):
     saved = {"job": {**SMALL, "cascades": 3}}
     with pytest.raises(ValueError, match="another architecture: cascades 3 there, 2 here"):
         VarNetTraining(small_job(study)).on_load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [{"precision": "bf16"}, {"batch_size": 2, "accumulate": 2}, {"sample_rate": 0.5}],
+    ids=str,
+)
+def test_options_train(study, project, choices):
+    job = small_job(study, epochs=1, **choices)
+    open_cache(study)
+    module = rank.fit(job, project)
+    assert 0 < module.volume_scores[0].ssim < 1
+    # 9 slices: of two shapes they make 5 batches of up to 2, in pairs 3 steps; half of them are 4.
+    steps = 3 if "accumulate" in choices else 4 if "sample_rate" in choices else 9
+    assert module.trainer.global_step == steps
+
+
+def test_single_coil_knee_trains(project):
+    root = project / "knee_singlecoil"
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        kspace = rng.normal(size=(2, 32, 24, 2)).astype(np.float32).view(np.complex64)[..., 0]
+        write_volume(
+            root / f"singlecoil_{split}/a.h5",
+            kspace=kspace,
+            target=np.abs(rng.normal(size=(2, 16, 16))).astype(np.float32),
+            acquisition="CORPD_FBK",
+            patient_id="p",
+        )
+    job = training_job(root, synthetic=True, model="knee_singlecoil", **SMALL, epochs=1)
+    module = rank.fit(job, project / "run")
+    assert module.volume_scores[0].slices == 2

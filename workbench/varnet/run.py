@@ -92,7 +92,10 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
             f"parameters{', going on from ' + last.name if resumed else ''}",
             flush=True,
         )
-    trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
+    with warnings.catch_warnings():
+        # Lightning advises on loader processes and logging: the job has chosen those.
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
     return module
 
 
@@ -115,11 +118,9 @@ def versions() -> dict[str, str]:
 def main() -> None:
     """Run the job of the folder that the command line names."""
     die_with_parent()
-    # Lightning advises on loader processes and logging; the job has chosen those.
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
-    warnings.filterwarnings("ignore", category=PossibleUserWarning)
     folder = Path(sys.argv[1])
     try:
         fit(TrainingJob.from_json((folder / "job.json").read_text()), folder)

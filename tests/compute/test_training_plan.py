@@ -1,0 +1,102 @@
+"""What a training notebook refuses, and says, before anything starts."""
+
+import re
+
+import numpy as np
+import pytest
+
+from workbench.compute.training import plan_training
+from workbench.dataset.phantom.writing import write_volume
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def add_volume(path, *, target=True, synthetic=True):
+    rng = np.random.default_rng(0)
+    kspace = rng.normal(size=(2, 2, 16, 12, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    truth = np.abs(rng.normal(size=(2, 8, 8))).astype(np.float32)
+    write_volume(
+        path,
+        kspace=kspace,
+        target=truth if target else None,
+        recon=(8, 8),
+        acquisition="AXT2",
+        patient_id="p",
+        attributes={"synthetic": synthetic},
+    )
+
+
+@pytest.fixture
+def dataset(project):
+    root = project / "datasets" / "brain_multicoil"
+    for split in ("train", "val"):
+        add_volume(root / f"multicoil_{split}" / "a.h5", synthetic=False)
+    return root
+
+
+def test_plan_says_what_will_run_and_where(dataset):
+    plan = plan_training(model="BrainMulticoil", nodes=2)
+    text = str(plan)
+    assert plan.job.epochs == 50
+    assert re.search(r"dataset +datasets/brain_multicoil: 1 training volumes \(2 slices\)", text)
+    assert "VarNet of 12 cascades, 18 channels" in text
+    assert "no AzureML workspace is configured, so the job runs on this machine" in text
+    if plan.ranks.device == "CPU":
+        assert "this machine has no GPU, so 2 CPU processes stand for them" in text
+
+
+def test_phantom_has_small_defaults_and_the_plan_says_so(project):
+    root = project / "outputs/demo/datasets/brain_multicoil"
+    for split in ("train", "val"):
+        add_volume(root / f"multicoil_{split}" / "a.h5")
+    plan = plan_training(model="brain", chans=5)
+    assert plan.job.chans == 5
+    assert plan.job.cascades < 12
+    assert plan.job.epochs < 50
+    assert "synthetic phantom, not patient data" in str(plan)
+    assert re.search(r"small defaults for the phantom \(cascades \d+, epochs \d+\)", str(plan))
+
+
+def test_missing_dataset_says_how_to_get_it(project):
+    with pytest.raises(FileNotFoundError, match=r"ingest\.ipynb.*make demo"):
+        plan_training(model="knee")
+
+
+def test_wrong_number_is_refused_before_the_dataset_is_looked_for(project):
+    with pytest.raises(ValueError, match="epochs=0"):
+        plan_training(model="knee", epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"nodes": 0}, "nodes=0: give 1 or more"),
+        ({"target": "moon"}, "target='moon': give one of auto, local"),
+        ({"model": "liver"}, "model='liver': give one of knee"),
+    ],
+)
+def test_bad_parameter_is_refused(dataset, choices, message):
+    with pytest.raises(ValueError, match=message):
+        plan_training(**{"model": "brain", **choices})
+
+
+def test_empty_split_is_refused(dataset):
+    (dataset / "multicoil_val/a.h5").unlink()
+    with pytest.raises(ValueError, match=r"has no val volumes \(volumes by split: train 1\)"):
+        plan_training(model="brain")
+
+
+def test_volumes_without_target_are_named(dataset):
+    add_volume(dataset / "multicoil_train/untold.h5", target=False)
+    with pytest.raises(ValueError, match=r"1 train volumes .* such as multicoil_train/untold\.h5"):
+        plan_training(model="brain")
+
+
+def test_nothing_is_left_behind_by_a_refused_plan(dataset, project):
+    with pytest.raises(ValueError, match="lr"):
+        plan_training(model="brain", lr=0)
+    assert not (project / "outputs").exists()
