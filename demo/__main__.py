@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 
 from demo.pages import PageFailedError
 from demo.sizes import SIZES
@@ -12,7 +13,6 @@ from demo.stages import Demo, Records, environment
 from workbench.progress import duration
 from workbench.settings import shown
 
-# A proxy must not be asked for what this machine serves to itself.
 _LOCAL = "127.0.0.1,localhost"
 
 
@@ -73,18 +73,25 @@ def _report(demo: Demo, records: Records, seconds: float) -> int:
     return 0
 
 
+def _around(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that the demo sets for all that it starts."""
+    # No proxy is to be asked for what this machine serves to itself.
+    proxies = {
+        name: ",".join(filter(None, (given.get(name), _LOCAL))) for name in ("no_proxy", "NO_PROXY")
+    }
+    # OpenMP's threads spin while they wait: where anything else runs on the processors, a training
+    # step takes ten times as long.
+    return proxies | {"OMP_WAIT_POLICY": given.get("OMP_WAIT_POLICY", "PASSIVE")}
+
+
 def main() -> int:
     """Run the demo that the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("size", nargs="?", default="small", choices=SIZES)
     demo = Demo(SIZES[parser.parse_args().size])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    around = {
-        name: ",".join(filter(None, (os.environ.get(name), _LOCAL)))
-        for name in ("no_proxy", "NO_PROXY")
-    }
     try:
-        with environment(around):
+        with environment(_around(os.environ)):
             return run(demo)
     except KeyboardInterrupt:
         print("\nInterrupted: run it again to go on from here.", file=sys.stderr)

@@ -95,6 +95,7 @@ SIZES: Mapping[str, Size] = {
                     "coils": (2,),
                 },
                 training=_SMALLEST_NETWORK,
+                pages=("ingest", "cache", "train", "reconstruct"),
             ),
             Part(
                 *_KNEE,
