@@ -1,0 +1,239 @@
+"""Who we are in Azure and which workspace we mean: asked once, used by all.
+
+Data Factory, storage and AzureML take the same credential and the same workspace.
+"""
+
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.progress import interactive
+from workbench.settings import Secret, project_root, resolve, shown
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+CONFIG = "config.json"
+CONFIG_VARIABLE = "AZUREML_CONFIG"
+MANAGEMENT = "https://management.azure.com/.default"
+
+# The names of one thing, the first that is set counts: today's, AzureML's own on its nodes, and
+# those of the tools of 2021.
+_WORKSPACE_VARIABLES = {
+    "subscription_id": (
+        *("AZURE_SUBSCRIPTION_ID", "AZUREML_ARM_SUBSCRIPTION", "HIML_SUBSCRIPTION_ID"),
+    ),
+    "resource_group": ("AZURE_RESOURCE_GROUP", "AZUREML_ARM_RESOURCEGROUP", "HIML_RESOURCE_GROUP"),
+    "workspace_name": (
+        *("AZURE_WORKSPACE_NAME", "AZUREML_ARM_WORKSPACE_NAME", "HIML_WORKSPACE_NAME"),
+    ),
+}
+_PRINCIPAL_VARIABLES = {
+    "tenant": ("AZURE_TENANT_ID", "HIML_TENANT_ID", "TENANT_ID"),
+    "client": ("AZURE_CLIENT_ID", "HIML_SERVICE_PRINCIPAL_ID", "APPLICATION_ID"),
+    "secret": ("AZURE_CLIENT_SECRET", "HIML_SERVICE_PRINCIPAL_PASSWORD", "APPLICATION_KEY"),
+}
+_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_HOW_TO_CONFIGURE = (
+    "download config.json from https://ml.azure.com (the workspace's name at the upper right) into "
+    "the project's folder, or set AZURE_SUBSCRIPTION_ID, AZURE_RESOURCE_GROUP and "
+    "AZURE_WORKSPACE_NAME"
+)
+
+
+class LoginError(Exception):
+    """Azure does not let us in; the message says what to do."""
+
+
+# ---- the workspace -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An AzureML workspace by its address.
+
+    Attributes:
+        subscription_id: GUID of the subscription.
+        resource_group: its resource group.
+        name: its name.
+    """
+
+    subscription_id: str
+    resource_group: str
+    name: str
+
+    def __post_init__(self) -> None:
+        """Check the address.
+
+        Raises:
+            ValueError: a part is missing or cannot be one.
+        """
+        if not _GUID.fullmatch(self.subscription_id):
+            raise ValueError(
+                f"subscription_id={self.subscription_id!r}: give a GUID such as "
+                "01234567-89ab-cdef-0123-456789abcdef; `az account show` prints it"
+            )
+        if not re.fullmatch(r"[\w().-]{0,89}[\w()-]", self.resource_group):
+            raise ValueError(
+                f"resource_group={self.resource_group!r}: give a resource group's name of up to 90 "
+                "letters, digits and ( ) . - _, without a period at its end"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]{2,32}", self.name):
+            raise ValueError(
+                f"workspace_name={self.name!r}: give a workspace's name, 3 to 33 letters, digits, "
+                "- and _"
+            )
+
+
+def find_workspace() -> Workspace | None:
+    """Find the workspace in the environment or in AzureML's own ``config.json``.
+
+    The file is the one that the variable AZUREML_CONFIG names (or the folder that holds it), else
+    the project's ``.azureml/config.json`` or ``config.json``.
+
+    Returns:
+        The workspace; None where none is configured.
+
+    Raises:
+        ValueError: what is configured is no workspace.
+        FileNotFoundError: AZUREML_CONFIG leads to no file.
+    """
+    named = {part: _first_set(names) for part, names in _WORKSPACE_VARIABLES.items()}
+    if all(named.values()):
+        return _workspace({part: str(value) for part, value in named.items()}, "the environment")
+    file = _config_file()
+    if file is None:
+        return None
+    try:
+        content = json.loads(file.read_text("utf-8-sig"))
+        parts = _parts_of_config(content)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        raise ValueError(
+            f"{shown(file)} is not AzureML's config.json, which names subscription_id, "
+            f"resource_group and workspace_name: {_HOW_TO_CONFIGURE}"
+        ) from None
+    return _workspace(parts, shown(file))
+
+
+def require_workspace() -> Workspace:
+    """Return the configured workspace.
+
+    Raises:
+        ValueError: there is none, or what is configured is none.
+    """
+    found = find_workspace()
+    if found is None:
+        raise ValueError(f"no AzureML workspace is configured: {_HOW_TO_CONFIGURE}")
+    return found
+
+
+def _config_file() -> Path | None:
+    named = os.environ.get(CONFIG_VARIABLE, "").strip()
+    if named:
+        file = resolve(named)
+        file = file / CONFIG if file.is_dir() else file
+        if not file.is_file():
+            raise FileNotFoundError(f"{CONFIG_VARIABLE}={shown(file)}: no such file")
+        return file
+    root = project_root()
+    places = (root / ".azureml" / CONFIG, root / CONFIG)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _parts_of_config(content: dict[str, Any]) -> dict[str, str]:
+    if content.get("Scope"):  # The form of early versions of the SDK.
+        pieces = content["Scope"].split("/")
+        return dict(zip(_WORKSPACE_VARIABLES, (pieces[2], pieces[4], pieces[8]), strict=True))
+    return {part: str(content[part]).strip() for part in _WORKSPACE_VARIABLES}
+
+
+def _workspace(parts: dict[str, str], where: str) -> Workspace:
+    try:
+        return Workspace(parts["subscription_id"], parts["resource_group"], parts["workspace_name"])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _first_set(names: tuple[str, ...]) -> str | None:
+    return next(
+        (os.environ[name].strip() for name in names if os.environ.get(name, "").strip()), None
+    )
+
+
+# ---- the login ---------------------------------------------------------------------------
+
+
+def credential() -> "TokenCredential":
+    """Return the credential for everything in Azure; tokens are renewed by it as they expire.
+
+    It is azure-identity's default chain: service principal from ``AZURE_*``, workload and managed
+    identity, Azure CLI and, where a person sits at the notebook, the browser. The variables that
+    the tools of 2021 read for a service principal serve as well. Nothing is asked of Azure yet.
+    """
+    principal = tuple(
+        (part, Secret(value))
+        for part, names in _PRINCIPAL_VARIABLES.items()
+        if (value := _first_set(names))
+    )
+    return _credential(principal, interactive())
+
+
+@lru_cache(maxsize=1)  # One login for all that a kernel does: the browser asks only once.
+def _credential(principal: tuple[tuple[str, Secret], ...], person: bool) -> "TokenCredential":
+    from azure.identity import ClientSecretCredential, DefaultAzureCredential
+
+    # It warns at length of each kind of login that is not there; our own errors say it shorter.
+    logging.getLogger("azure.identity").setLevel(logging.ERROR)
+    parts = {part: value.reveal() for part, value in principal}
+    if len(parts) == len(_PRINCIPAL_VARIABLES):
+        return ClientSecretCredential(parts["tenant"], parts["client"], parts["secret"])
+    return DefaultAzureCredential(exclude_interactive_browser_credential=not person)
+
+
+def check_login(login: "TokenCredential | None" = None) -> None:
+    """Log in once, so that a missing or expired login shows before anything starts.
+
+    Raises:
+        LoginError: no login works; the message says what to do.
+    """
+    from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
+
+    login = login or credential()
+    try:
+        login.get_token(MANAGEMENT)
+        return
+    except ClientAuthenticationError as error:
+        problem = login_problem(str(error))
+    except ServiceRequestError:
+        problem = "login.microsoftonline.com cannot be reached: check the network and the proxy"
+    except ValueError as error:  # azure-identity refuses a tenant that cannot be one.
+        problem = f"the service principal's variables are not right: {error}"
+    raise LoginError(problem)
+
+
+def login_problem(text: str) -> str:
+    """Say what a refused login means, by Microsoft's error codes (AADSTS...), and what to do."""
+    known = {
+        "AADSTS7000215": "the service principal's secret is wrong: mind that it is the secret's "
+        "value, not its ID; set AZURE_CLIENT_SECRET anew",
+        "AADSTS7000222": "the service principal's secret has expired: make a new one in the portal "
+        "(App registrations, Certificates & secrets) and set AZURE_CLIENT_SECRET",
+        "AADSTS700016": "the service principal is not known in this tenant: check AZURE_CLIENT_ID "
+        "and AZURE_TENANT_ID",
+        "AADSTS90002": "the tenant does not exist: check AZURE_TENANT_ID",
+        "AADSTS700082": "the login has expired: run `az login` again",
+        "AADSTS50173": "the login was withdrawn: run `az login` again",
+    }
+    for code, what in known.items():
+        if re.search(rf"{code}\b", text):
+            return f"{what} ({code})"
+    other = re.search(r"AADSTS\d+", text)
+    return (
+        f"Azure refuses the login{f' ({other[0]})' if other else ''}: run `az login`, or set "
+        "AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET for a service principal"
+    )
