@@ -76,7 +76,7 @@ class Bucket:
         class Handler(_Handler):
             owner = bucket
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), daemon=True, name="bucket"
         )
@@ -238,6 +238,13 @@ class Bucket:
         for part in scope.split("/"):
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
         return hmac.new(key, message.encode(), hashlib.sha256).hexdigest()
+
+
+class _Server(ThreadingHTTPServer):
+    """A server that lets many connections wait, as archives come side by side."""
+
+    request_queue_size = 128
+    daemon_threads = True
 
 
 class _Handler(BaseHTTPRequestHandler):

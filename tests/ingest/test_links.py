@@ -147,6 +147,7 @@ MANGLED = {
     "no-break blanks": lambda t: t.replace(" ", "\u00a0"),
     "zero-width blanks": lambda t: t.replace("tar", "ta\u200br"),
     "continued lines": lambda t: t.replace('" --output', '" \\\n  --output'),
+    "no quotes, continued lines": lambda t: re.sub(r'"(.*?)" ', r"\1 \\\n  ", t),
     "bare URLs": lambda t: re.sub(r'curl -C - "(.*)" --output \S+', r"\1", t),
     "HTML links": lambda t: re.sub(
         r'curl -C - "(.*)" --output (\S+)',
