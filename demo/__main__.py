@@ -1,19 +1,16 @@
 """``make demo``: the main job from the email's links to pictures, on a synthetic phantom."""
 
 import argparse
-import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from pathlib import Path
 
 from demo.pages import PageFailedError
 from demo.sizes import SIZES
-from demo.stages import Demo, Records, environment
+from demo.stages import Demo, Records
 from workbench.progress import duration
 from workbench.settings import shown
-
-_LOCAL = "127.0.0.1,localhost"
 
 
 def run(demo: Demo) -> int:
@@ -54,7 +51,7 @@ def _report(demo: Demo, records: Records, seconds: float) -> int:
     # Its imports take seconds, which a person waits for better here than at the start.
     from demo.report import table, write_report
 
-    papermill = shown(os.path.join(sys.prefix, "bin", "papermill"))  # noqa: PTH118
+    papermill = shown(Path(sys.prefix, "bin", "papermill"))
     next_steps = {
         "Train again, on 8 processes that stand for 8 machines": (
             f"{papermill} notebooks/train.ipynb outputs/train.ipynb -p model brain -p nodes 8"
@@ -73,17 +70,6 @@ def _report(demo: Demo, records: Records, seconds: float) -> int:
     return 0
 
 
-def _around(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that the demo sets for all that it starts."""
-    # No proxy is to be asked for what this machine serves to itself.
-    proxies = {
-        name: ",".join(filter(None, (given.get(name), _LOCAL))) for name in ("no_proxy", "NO_PROXY")
-    }
-    # OpenMP's threads spin while they wait: where anything else runs on the processors, a training
-    # step takes ten times as long.
-    return proxies | {"OMP_WAIT_POLICY": given.get("OMP_WAIT_POLICY", "PASSIVE")}
-
-
 def main() -> int:
     """Run the demo that the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
@@ -91,8 +77,7 @@ def main() -> int:
     demo = Demo(SIZES[parser.parse_args().size])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with environment(_around(os.environ)):
-            return run(demo)
+        return run(demo)
     except KeyboardInterrupt:
         print("\nInterrupted: run it again to go on from here.", file=sys.stderr)
         return 130

@@ -1,10 +1,16 @@
 """The demo's notebooks: run by papermill, rendered to HTML, and read for their pictures."""
 
-import io
+import json
+import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from workbench.compute.processes import ProcessFailedError, lines_of
+from workbench.ingest.request import VARIABLE
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 _LINES_OF_ERROR = 12
@@ -27,38 +33,67 @@ class Picture:
     png: str
 
 
-class _Indented(io.TextIOBase):
-    """Shows what a notebook prints, indented under its stage."""
-
-    def __init__(self) -> None:
-        self._rest = ""
-
-    def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            print(f"    | {line.rpartition(chr(13))[2]}", flush=True)
-        return len(text)
-
-
-def run_page(source: Path, output: Path, parameters: Mapping[str, Any]) -> None:
+def run_page(
+    source: Path,
+    output: Path,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Run a notebook by papermill into ``output``, with what it prints shown as it comes.
+
+    Args:
+        source: the notebook.
+        output: where the executed one goes; where a cell fails, it holds the whole error.
+        parameters: of the notebook.
+        environment: variables for it, on top of this process's own.
 
     Raises:
         PageFailedError: a cell of it failed.
     """
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
     output.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)
+    papermill = [
+        *(sys.executable, "-m", "papermill", str(source), str(output)),
+        *("--parameters_yaml", json.dumps(dict(parameters))),
+        *("--no-progress-bar", "--log-level", "ERROR", "--stdout-file", "-"),
+    ]
     try:
-        papermill.execute_notebook(
-            source, output, dict(parameters), progress_bar=False, stdout_file=_Indented()
-        )
-    except PapermillExecutionError as failure:
-        raise PageFailedError(f"{failure.ename}: {_few_lines(failure.evalue)}") from None
-    except DeadKernelError:
-        raise PageFailedError("its kernel was killed, perhaps for lack of memory") from None
+        with closing(lines_of(papermill, {**_environment(), **(environment or {})})) as lines:
+            for line in lines:
+                # A failure's pages of traceback are in the notebook.
+                if line.startswith("Traceback (most recent call last)"):
+                    break
+                print(f"    | {line.rpartition(chr(13))[2]}", flush=True)
+            for _ in lines:
+                pass
+    except ProcessFailedError as failure:
+        raise PageFailedError(_error(output) or str(failure)) from None
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that every notebook of the demo gets."""
+    # No proxy is to be asked for what this machine serves to itself.
+    proxies = {
+        name: ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
+        for name in ("no_proxy", "NO_PROXY")
+    }
+    # A person's own links are not for the demo. OpenMP's threads spin while they wait: where
+    # anything else runs on the processors, a training step takes ten times as long.
+    policy = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+    return {**proxies, VARIABLE: "", "OMP_WAIT_POLICY": policy}
+
+
+def _error(executed: Path) -> str | None:
+    """Return the error that ended a notebook, in a few lines; None where it has none."""
+    if not executed.exists():
+        return None
+    import nbformat
+
+    for cell in nbformat.read(executed, as_version=4).cells:
+        for output in cell.get("outputs", ()):
+            if output.output_type == "error":
+                return f"{output.ename}: {_few_lines(output.evalue)}"
+    return None
 
 
 def render(executed: Path) -> Path:

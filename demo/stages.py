@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +110,9 @@ class Demo:
                 return
             bucket = self.folder / "bucket"
             names = [*packed_names(part.dataset, part.study["volumes"]), "SHA256"]
-            with Bucket(bucket) as served, _mailed(served.email(part.generation, names=names)):
-                run_page(source, output, parameters)
+            with Bucket(bucket) as served:
+                email = served.email(part.generation, names=names)
+                run_page(source, output, parameters, {VARIABLE: email})
 
         made_from = _digest(code, repr(self.size), repr(parameters), source)
         return Stage(f"{part.model} {page}", work, made_from, (*leaves, output), output)
@@ -181,28 +181,6 @@ class Records:
     def seconds(self) -> dict[str, float]:
         """Seconds that each stage took when it was last done."""
         return {name: record["seconds"] for name, record in self._stages.items()}
-
-
-@contextmanager
-def _mailed(email: str) -> Iterator[None]:
-    """Give the ingest notebook the email's text; a person's own links stay out of the demo."""
-    with environment({VARIABLE: email}):
-        yield
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _digest(*parts: str | Path) -> str:
