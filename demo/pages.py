@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,14 +57,12 @@ def run_page(
         *("--no-progress-bar", "--log-level", "ERROR", "--stdout-file", "-"),
     ]
     try:
-        with closing(lines_of(papermill, {**_environment(), **(environment or {})})) as lines:
-            for line in lines:
-                # A failure's pages of traceback are in the notebook.
-                if line.startswith("Traceback (most recent call last)"):
-                    break
+        failed = False
+        for line in lines_of(papermill, {**_environment(), **(environment or {})}):
+            # The pages that papermill prints of a failure are in the notebook, too.
+            failed = failed or line.startswith("Traceback (most recent call last)")
+            if not failed:
                 print(f"    | {line.rpartition(chr(13))[2]}", flush=True)
-            for _ in lines:
-                pass
     except ProcessFailedError as failure:
         raise PageFailedError(_error(output) or str(failure)) from None
 

@@ -1,7 +1,7 @@
 """What came of the demo: ``summary.json``, the table, and one page that shows it all."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from workbench.varnet.metrics import VolumeScore, mean_score
 from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionJob, read_result
 
 FIGURES = {"ssim": "{:.3f}", "psnr": "{:.1f}", "nmse": "{:.4f}"}
-LABELS = {"ssim": "SSIM", "psnr": "PSNR (dB)", "nmse": "NMSE"}
+LABELS = {"ssim": "SSIM", "psnr": "PSNR", "nmse": "NMSE"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _index(
         figures=FIGURES,
         labels=LABELS,
         asdict=asdict,
-        pictures=[(stage, found) for stage in pages if (found := _chosen(stage))],
+        pictures=list(_story(pages)),
         pages={stage.name: _path(stage) for stage in pages},
         seconds=seconds,
         longest=max(seconds.values()),
@@ -127,13 +127,17 @@ def _index(
     )
 
 
-# How many of each notebook's pictures tell the story; the rest are in the notebook.
-_SHOWN = {"explore": 3, "train": 1, "reconstruct": 3}
+# Which of each notebook's pictures tell the story, its end first; the others are in the notebook.
+_SHOWN = {"reconstruct": (3, 0), "train": (0,), "explore": (5, 2)}
 
 
-def _chosen(stage: Stage) -> list[Picture]:
-    count = _SHOWN.get(stage.name.rpartition(" ")[2], 0)
-    return list(pictures(_path(stage)))[:count]
+def _story(pages: Sequence[Stage]) -> Iterator[tuple[Stage, list[Picture]]]:
+    """Yield the notebooks whose pictures the page shows, and these."""
+    for kind, places in _SHOWN.items():
+        for stage in pages:
+            if stage.name.endswith(f" {kind}"):
+                found = list(pictures(_path(stage)))
+                yield stage, [found[place] for place in places if place < len(found)]
 
 
 def _path(stage: Stage) -> Path:
