@@ -1,6 +1,8 @@
 # make demo    the main job from end to end on a synthetic phantom, into outputs/demo/
 # make lab     JupyterLab on the notebooks
 # make test    lint, then the tests
+# make bench   every figure against fastMRI's, into outputs/bench.md and .json, about three
+#              minutes; make bench SIZE=full for real sizes
 # make lint    style, types, and that notebooks are stored without outputs
 #
 # Each target first sees to .venv/, made by uv from environment.yml: about a minute, once, and again
@@ -14,7 +16,7 @@ ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
 NEW := new
 endif
 
-.PHONY: demo lab test lint new
+.PHONY: bench demo lab test lint new
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -26,6 +28,9 @@ lab: .venv/ready-to-run
 		--LabApp.news_url=None \
 		--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate \
 		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
+
+bench: .venv/ready-to-run
+	@$(PY) -m benchmarks $(if $(SIZE),--$(SIZE))
 
 test: lint
 	$(PY) -m pytest --durations=10

@@ -15,7 +15,7 @@ from workbench.dataset.loading import EvaluationSlices, TrainingBatches
 from workbench.dataset.masks import draw_mask
 from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.sampling import MASKS, Sampling, numbers, seed_of_file
-from workbench.dataset.slices import SliceDataset, SliceItem, collate, read_slice
+from workbench.dataset.slices import SliceDataset, SliceItem, collate, fetch_slice, read_slice
 
 KINDS = [(mask, rate) for mask in MASKS for rate in (4, 8)]
 
@@ -149,6 +149,41 @@ def test_file_cut_after_the_cache_was_built_is_named(root, tmp_path):
     volume = next(v for v in build_cache(root) if v.name == "plain.h5")
     with pytest.raises(OSError, match=r"cut\.h5 ends before slice 2 of kspace does"):
         read_slice(path, "kspace", volume.kspace, 2)
+
+
+class Bytes:
+    """A source in memory that counts its requests."""
+
+    def __init__(self, content):
+        self.content, self.requests = content, 0
+
+    @property
+    def size(self):
+        return len(self.content)
+
+    def read(self, offset, count):
+        self.requests += 1
+        return self.content[offset : offset + count]
+
+
+def test_slices_from_far_away_equal_those_from_disk_with_two_requests_where_offsets_are_known(root):
+    cache = build_cache(root).split("val")
+    sources = {v.path: Bytes((root / v.path).read_bytes()) for v in cache}
+    near = SliceDataset(root, cache.volumes, Sampling())
+    far = SliceDataset(
+        root / "elsewhere", cache.volumes, Sampling(), open_source=lambda v: sources[v.path]
+    )
+    for one, other in zip(far.sampled(0.9, 1), near.sampled(0.9, 1), strict=True):
+        assert_same(one, other)
+    requests = {path.rpartition("/")[2]: source.requests for path, source in sources.items()}
+    assert requests["plain.h5"] <= 2 * 3
+    assert requests["padded.h5"] <= 2 * 3
+
+
+def test_source_that_ends_early_is_refused(root):
+    volume = next(v for v in build_cache(root) if v.name == "plain.h5")
+    with pytest.raises(OSError, match="slice 2 of kspace ends early"):
+        fetch_slice(Bytes(bytes(6000)), "kspace", volume.kspace, 2)
 
 
 @pytest.fixture

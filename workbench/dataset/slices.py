@@ -1,7 +1,8 @@
 """Slices for training and evaluation: read by byte range, masked as fastMRI masks them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from workbench.dataset.masks import draw_mask
 from workbench.dataset.sampling import Sampling, seed_of_draw, seed_of_file
+from workbench.dataset.source import FetchedFile, Source
 from workbench.dataset.volume import ArrayLayout, Volume
 
 
@@ -52,6 +54,38 @@ def read_slice(path: Path, name: str, layout: ArrayLayout, index: int) -> np.nda
     return values
 
 
+def fetch_slice(source: Source, name: str, layout: ArrayLayout, index: int) -> np.ndarray:
+    """Read one slice of an array from far away: one request where its offset is known.
+
+    Args:
+        source: the volume's bytes.
+        name: the array's name in the file.
+        layout: where it lies.
+        index: slice number, 0 first.
+
+    Returns:
+        The slice, of ``layout.shape[1:]``; read-only where it came in one request.
+
+    Raises:
+        OSError: the source ends before the slice does.
+    """
+    if layout.offset is None:
+
+        def parse(file: FetchedFile) -> np.ndarray:
+            with h5py.File(file, "r") as volume:
+                return volume[name][index]
+
+        return FetchedFile(source).parse(parse)
+    count = int(np.prod(layout.shape[1:])) * np.dtype(layout.dtype).itemsize
+    content = source.read(layout.offset + index * count, count)
+    if len(content) < count:
+        raise OSError(
+            f"slice {index} of {name} ends early: the file was changed or cut after its dataset "
+            "cache was built; fetch it again and refresh the cache"
+        )
+    return np.frombuffer(content, layout.dtype).reshape(layout.shape[1:])
+
+
 @dataclass(frozen=True)
 class SliceItem:
     """A slice of a dataset, and the epoch that its mask is drawn for.
@@ -73,6 +107,7 @@ class SliceDataset(Dataset):
         seed: None draws fastMRI's validation masks, one per file name; a number draws training
             masks, one per slice and epoch.
         slices: (volume number, slice number) of each item; None takes every slice.
+        open_source: gives a volume's bytes where they are not under ``root``, such as in a blob.
 
     Raises:
         ValueError: no sampling was given and a volume has no mask of its own.
@@ -86,7 +121,9 @@ class SliceDataset(Dataset):
         *,
         seed: int | None = None,
         slices: Sequence[tuple[int, int]] | None = None,
+        open_source: Callable[[Volume], Source] | None = None,
     ) -> None:
+        self.open_source = open_source
         self.root, self.volumes = root, tuple(volumes)
         self.sampling, self.seed = sampling, seed
         if slices is None:
@@ -116,23 +153,42 @@ class SliceDataset(Dataset):
         index, epoch = (item.index, item.epoch) if isinstance(item, SliceItem) else (item, 0)
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
-        path = self.root / volume.path
-        kspace = read_slice(path, "kspace", volume.kspace, slice_number)
-        if volume.coils == 1 and kspace.ndim == 2:
+        kspace, target = self.read(volume, slice_number)
+        return self.transform(index, epoch, kspace, target)
+
+    def read(self, volume: Volume, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return one slice's k-space ([coils,] readout, phase encode) and target, if it has one."""
+        source = self.open_source(volume) if self.open_source else None
+
+        def array(name: str, layout: ArrayLayout) -> np.ndarray:
+            if source is None:
+                return read_slice(self.root / volume.path, name, layout, number)
+            return fetch_slice(source, name, layout, number)
+
+        if volume.target is None or volume.target_name is None:
+            return array("kspace", volume.kspace), None
+        if source is None:
+            return array("kspace", volume.kspace), array(volume.target_name, volume.target)
+        with ThreadPoolExecutor(1) as executor:  # far away two requests cost the time of one
+            target = executor.submit(array, volume.target_name, volume.target)
+            return array("kspace", volume.kspace), target.result()
+
+    def transform(
+        self, index: int, epoch: int, kspace: np.ndarray, target: np.ndarray | None
+    ) -> VarNetSample:
+        """Mask a slice that was read, and say what it is; see ``__getitem__``."""
+        number, slice_number = self.slices[index]
+        volume = self.volumes[number]
+        if kspace.ndim == 2:
             kspace = kspace[None]
         mask, low_frequencies = self._mask(index, epoch, volume)
         if self.sampling is not None:
             kspace = keep_columns(kspace, mask)
-        target = torch.tensor(0)
-        if volume.target is not None and volume.target_name is not None:
-            target = torch.from_numpy(
-                read_slice(path, volume.target_name, volume.target, slice_number)
-            )
         return VarNetSample(
-            masked_kspace=torch.view_as_real(torch.from_numpy(kspace)),
+            masked_kspace=torch.view_as_real(_tensor(kspace)),
             mask=torch.from_numpy(mask).view(1, 1, -1, 1),
             num_low_frequencies=low_frequencies,
-            target=target,
+            target=torch.tensor(0) if target is None else _tensor(target),
             fname=volume.name,
             slice_num=slice_number,
             max_value=float(volume.attributes.get("max", 0)) if volume.target else 0.0,
@@ -167,7 +223,12 @@ class SliceDataset(Dataset):
             self.sampling,
             seed=self.seed,
             slices=[self.slices[i] for i in sorted(chosen)],
+            open_source=self.open_source,
         )
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
 def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:

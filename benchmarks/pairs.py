@@ -1,0 +1,80 @@
+"""A figure and its reference: checked for equality, then measured in turn."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Work = Callable[[], Any]
+
+
+class DiffersError(Exception):
+    """What is measured does not give what fastMRI gives, so that its cost says nothing."""
+
+
+def milliseconds(work: Work) -> float:
+    """Return the wall time of one call."""
+    began = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - began)
+
+
+def returned(work: Work) -> float:
+    """Return the figure that the call itself measures."""
+    return float(work())
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One thing done fastMRI's way and ours.
+
+    Attributes:
+        name: of the row, such as "inference/knee".
+        measured: what is measured, with sizes, for people.
+        reference: does it once with the ``fastmri`` package.
+        ours: does it once with the workbench.
+        check: raises ``DiffersError`` unless both give the same.
+        repeats: how many times each is measured.
+        unit: of the figure; less of it is better.
+        figure: turns a call into its figure.
+    """
+
+    name: str
+    measured: str
+    reference: Work
+    ours: Work
+    check: Work
+    repeats: int
+    unit: str = "ms"
+    figure: Callable[[Work], float] = milliseconds
+
+
+@dataclass(frozen=True)
+class Row:
+    """The medians of a pair; a ratio above 1 means better than the reference."""
+
+    name: str
+    measured: str
+    reference: float
+    ours: float
+    ratio: float
+    unit: str
+    n: int
+
+
+def measure(pair: Pair) -> Row:
+    """Measure reference and ours in turn, so that a noisy machine disturbs both alike."""
+    figures = [(pair.figure(pair.reference), pair.figure(pair.ours)) for _ in range(pair.repeats)]
+    reference, ours = (statistics.median(side) for side in zip(*figures, strict=True))
+    return Row(pair.name, pair.measured, reference, ours, reference / ours, pair.unit, pair.repeats)
+
+
+def require(name: str, found: float, allowed: float) -> None:
+    """Raise unless a difference is small enough; NaN is not.
+
+    Raises:
+        DiffersError: it is not.
+    """
+    if not found <= allowed:
+        raise DiffersError(f"{name}: differs from fastMRI's by {found:.2g}, allowed {allowed:.2g}")

@@ -1,0 +1,109 @@
+"""Files on this machine: the dataset cache, a sample, and the transform alone."""
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastmri.data.transforms import VarNetSample
+
+from benchmarks.pairs import DiffersError, Pair
+from benchmarks.sizes import Size
+from benchmarks.study import (
+    FOLDER,
+    SAMPLING,
+    Study,
+    reference_dataset,
+    reference_transform,
+    require_same,
+)
+from workbench.dataset.cache import DatasetCache, build_cache
+from workbench.dataset.slices import SliceDataset
+
+
+def quiet_cache(root: Path) -> DatasetCache:
+    """Build the cache of a dataset anew, file and all, without a word and away from the dataset."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        return build_cache(root, refresh=False, path=Path(folder, "cache.json"))
+
+
+def require_same_volumes(name: str, cache: DatasetCache, raw_samples: list) -> None:
+    """Raise unless a cache knows of each slice what fastMRI's dataset found out.
+
+    Raises:
+        DiffersError: they differ.
+    """
+    found = {
+        (volume.name, number): (
+            volume.encoded,
+            volume.recon,
+            volume.padding_left,
+            volume.padding_right,
+            volume.attributes["max"],
+        )
+        for volume in cache
+        for number in range(volume.slices)
+    }
+    expected = {
+        (Path(sample.fname).name, sample.slice_ind): (
+            sample.metadata["encoding_size"],
+            sample.metadata["recon_size"],
+            sample.metadata["padding_left"],
+            sample.metadata["padding_right"],
+            sample.metadata["max"],
+        )
+        for sample in raw_samples
+    }
+    if found != expected:
+        raise DiffersError(f"{name}: the volumes differ from those that fastMRI finds")
+
+
+def reading_pairs(size: Size, study: Study) -> Iterator[Pair]:
+    """Yield cache creation, a sample and the transform, all with a warm page cache."""
+    cache = quiet_cache(study.few)
+    ours = SliceDataset(study.few, cache.volumes, SAMPLING)
+    reference = reference_dataset(study.few / FOLDER)
+    shape = "x".join(map(str, cache.volumes[0].kspace.shape[1:]))
+
+    yield Pair(
+        "cache/local",
+        f"index {size.volumes} volumes on the local disk",
+        lambda: reference_dataset(study.root / FOLDER),
+        lambda: quiet_cache(study.root),
+        lambda: require_same_volumes(
+            "cache/local",
+            quiet_cache(study.root),
+            reference_dataset(study.root / FOLDER).raw_samples,
+        ),
+        size.repeats,
+    )
+    yield Pair(
+        "sample/local",
+        f"read and mask a slice {shape} from the local disk, warm",
+        lambda: reference[1],
+        lambda: ours[1],
+        lambda: require_same("sample/local", ours[1], reference[1]),
+        size.short_repeats,
+    )
+
+    path, number, metadata = reference.raw_samples[1]
+    transform = reference_transform()
+
+    # Masking may work in the array that was read: each call has one of its own, made before.
+    def arrays() -> tuple:
+        return ours.read(cache.volumes[0], number)
+
+    kspace, target = arrays()
+
+    def transformed() -> VarNetSample:
+        return transform(kspace, None, target, metadata, path.name, number)
+
+    yield Pair(
+        "transform",
+        f"mask a slice {shape} that was read",
+        transformed,
+        lambda: ours.transform(1, 0, kspace, target),
+        lambda: require_same("transform", ours.transform(1, 0, *arrays()), transformed()),
+        size.short_repeats,
+    )

@@ -1,0 +1,78 @@
+"""What a run found, for people and for programs."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pairs import Row
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on: processor, threads, versions."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    packages = ("torch", "fastmri", "numpy", "h5py", "scikit-image", "fsspec")
+    return {
+        "processor": model,
+        "processors": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "load_at_start": round(os.getloadavg()[0], 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_report(
+    folder: Path, size: str, rows: Sequence[Row], where: dict[str, Any], name: str = "bench"
+) -> None:
+    """Write ``NAME.json`` and ``NAME.md``, each whole or not at all."""
+    document = {"size": size, "machine": where, "rows": [asdict(row) for row in rows]}
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending, text in (
+        ("json", json.dumps(document, indent=1)),
+        ("md", markdown(size, rows, where)),
+    ):
+        partial = folder / f".{name}.{ending}.{os.getpid()}"
+        partial.write_text(text + "\n")
+        partial.replace(folder / f"{name}.{ending}")
+
+
+def markdown(size: str, rows: Sequence[Row], where: dict[str, Any]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = [
+        f"Size {size}; {where['processor']}, {where['threads']} threads; torch "
+        f"{where['versions']['torch']}, fastmri {where['versions']['fastmri']}. Medians of n pairs "
+        "measured in turn; a ratio above 1 means better than fastMRI.",
+        "",
+        "| | what is measured | fastMRI | workbench | ratio | n |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {row.name} | {row.measured} | {_figure(row.reference)} {row.unit} "
+        f"| {_figure(row.ours)} {row.unit} | {row.ratio:.2f}{_worse(row)} | {row.n} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _worse(row: Row) -> str:
+    return " (worse)" if row.ratio < 1 else ""

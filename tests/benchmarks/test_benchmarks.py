@@ -1,0 +1,104 @@
+"""The benchmarks work at toy size, and refuse to measure what is not equal."""
+
+import json
+import math
+
+import pytest
+import urllib3
+
+from benchmarks.__main__ import main
+from benchmarks.pairs import DiffersError, Pair, measure, require
+from benchmarks.remote import RangedFile, storage
+
+ROWS = [
+    "inference/knee",
+    "inference/brain",
+    "inference/flair",
+    "train_step/knee",
+    "train_memory/knee",
+    "train_memory/knee/peak",
+    "cache/local",
+    "sample/local",
+    "transform",
+    "cache/remote",
+    "sample/remote",
+    "ssim/loss",
+    "ssim/eval",
+    "adam",
+]
+
+
+def test_toy_run_writes_every_row_with_both_medians_and_their_ratio(tmp_path):
+    assert main(["--toy", "--out", str(tmp_path)]) == 0
+    document = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["name"] for row in document["rows"]] == ROWS
+    for row in document["rows"]:
+        assert math.isclose(row["ratio"], row["reference"] / row["ours"])
+        assert row["ratio"] > 0
+        assert row["unit"] == ("MB" if "memory" in row["name"] else "ms")
+        assert row["n"] >= 1
+    assert document["machine"]["versions"]["fastmri"] == "0.3.0"
+    table = (tmp_path / "bench.md").read_text()
+    assert all(f"| {name} |" in table for name in ROWS)
+
+
+def pair(calls, check=lambda: None, repeats=3):
+    return Pair(
+        "a/b",
+        "nothing",
+        lambda: calls.append("reference"),
+        lambda: calls.append("ours"),
+        check,
+        repeats,
+    )
+
+
+def test_reference_and_ours_are_measured_in_turn():
+    calls = []
+    assert measure(pair(calls)).n == 3
+    assert calls == ["reference", "ours"] * 3
+
+
+def test_a_result_that_differs_stops_the_run_before_anything_is_measured(
+    tmp_path, monkeypatch, capsys
+):
+    calls = []
+
+    def check():
+        require("a/b", 0.1, 1e-10)
+
+    monkeypatch.setattr("benchmarks.__main__.pairs", lambda *_: [pair(calls), pair(calls, check)])
+    assert main(["--toy", "--out", str(tmp_path)]) == 1
+    assert not calls
+    assert not list(tmp_path.iterdir())
+    assert "a/b: differs from fastMRI's by 0.1, allowed 1e-10" in capsys.readouterr().err
+
+
+def test_nan_is_not_equal():
+    with pytest.raises(DiffersError, match="a: differs"):
+        require("a", math.nan, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "nothing"], "--only nothing: no row has such a name"),
+        (["--threads", "0"], "--threads 0: give 1 or more"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--toy", "--out", str(tmp_path), *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_storage_answers_ranges_and_says_how_large_a_file_is(tmp_path):
+    content = bytes(range(256)) * 40
+    (tmp_path / "a").write_bytes(content)
+    with storage(tmp_path) as url, urllib3.PoolManager() as pool:
+        file = RangedFile(pool, f"{url}/a")
+        assert file.read(100, 1000) == content[100:1100]
+        assert file.size == len(content)
+        assert file.read(len(content) - 5, 100) == content[-5:]
+        with pytest.raises(OSError, match="the server answered 404"):
+            RangedFile(pool, f"{url}/b").read(0, 1)
