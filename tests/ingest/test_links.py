@@ -1,10 +1,11 @@
 import base64
 import html
 import quopri
+import random
 import re
 import textwrap
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -161,6 +162,43 @@ MANGLED = {
 @pytest.mark.parametrize("how", MANGLED)
 def test_every_link_survives(how):
     assert revealed(MANGLED[how](EMAIL)) == EXPECTED
+
+
+def random_tokens(draw: random.Random, start: str) -> tuple[str, str]:
+    """Tokens of both versions whose signatures begin with ``start``."""
+    key = "AKIA" + "".join(draw.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", k=16))
+    signature = start + base64.b64encode(draw.randbytes(20)).decode()[len(start) :]
+    second = {"AWSAccessKeyId": key, "Signature": signature, "Expires": str(EXPIRES)}
+    fourth = {
+        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+        "X-Amz-Credential": f"{key}/20250301/us-east-1/s3/aws4_request",
+        "X-Amz-Date": "20250301T101112Z",
+        "X-Amz-Expires": str(draw.randint(1, 9_999_999)),
+        "X-Amz-SignedHeaders": "host",
+        "X-Amz-Signature": draw.randbytes(32).hex(),
+    }
+    orders = []
+    for token in (second, fourth):
+        items = list(token.items())
+        draw.shuffle(items)
+        orders.append(urlencode(items, quote_via=quote, safe=""))
+    return orders[0], orders[1]
+
+
+@pytest.mark.parametrize("how", MANGLED)
+def test_no_signature_breaks_by_what_it_happens_to_hold(how):
+    draw = random.Random(how)
+    for start in ["", "3D", "curl", "http", "20", "=3D", "output", "+/", "xz"] * 2:
+        second, fourth = random_tokens(draw, start)
+        links = {
+            "knee_multicoil_val.tar.xz": url("/v2.0/knee_multicoil_val.tar.xz", second),
+            "brain_multicoil_val_batch_0.tar.xz": url("/v2.0/b_val_batch_0.tar.xz", fourth),
+        }
+        if how in ("bare URLs", "HTML links", "lost .xz in the name"):
+            links = {link.partition("?")[0].rpartition("/")[2]: link for link in links.values()}
+        lines = [f'curl -C - "{link}" --output {name}' for name, link in links.items()]
+        email = "Hello,\n\nKnee MRI:\n" + "\n\nBrain MRI:\n".join(lines) + "\n\nBest\n"
+        assert revealed(MANGLED[how](email)) == list(links.items())
 
 
 def test_bare_urls_wrapped_end_before_the_letter_goes_on():

@@ -189,7 +189,7 @@ def _cleaned(query: str) -> str:
     tokens = _VERSION_2 | _VERSION_4
     values = _values(query)
     cleaned = []
-    for part in query.split("&"):
+    for part in re.sub(r"(?:%20)+$", "", query).split("&"):
         key = part.partition("=")[0]
         match = tokens[key].match(values[key]) if key in tokens else None
         cleaned.append(f"{key}={match[0]}" if match else part)

@@ -32,7 +32,8 @@ ARCHIVE_NAME = re.compile(
 def _plain(text: str) -> str:
     """Undo what a mail program does to the text as a whole."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if re.search(r"(?:Signature|Expires|AWSAccessKeyId)=3D", text):
+    # Not by the signature, which may begin with "3D" by chance; what these begin with is known.
+    if re.search(r"(?:AWSAccessKeyId=3DA|X-Amz-Algorithm=3DA)", text.replace("=\n", "")):
         text = quopri.decodestring(text.encode()).decode("utf-8", "replace")
     text = _unescaped(text)
     text = re.sub("[\u200b\u200c\u200d\u2060\ufeff\u00ad]", "", text).replace("\u00a0", " ")
