@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 from tests.cloud.authority import Authority
 from tests.cloud.azurite import Azurite
 from tests.cloud.bucket import CloudBucket
+from tests.cloud.factory import DataFactory
+from tests.cloud.factory_copy import Copier
 from tests.cloud.faults import Fault, Faults
 from tests.cloud.login import HOST as LOGIN_HOST
 from tests.cloud.login import Login, Principal
+from tests.cloud.management import HOST as MANAGEMENT_HOST
+from tests.cloud.management import Management
 from tests.cloud.network import Network
 from tests.cloud.storage import Storage
 
@@ -66,8 +70,11 @@ class Cloud:
         ground: shared with other clouds; by default the cloud has its own.
 
     Attributes:
-        network: the proxy, with what was connected and what was refused.
+        network: the clients' proxy, with what was connected and what was refused.
+        backbone: the same for what runs in the cloud: the factory's copies, the nodes of jobs.
         login: the token service.
+        management: Azure Resource Manager: who may do what, what is registered.
+        factory: Data Factory.
         storage: the storage account.
         bucket: fastMRI's bucket; put files into ``bucket.folder``.
         workspace: the workspace's address.
@@ -94,11 +101,24 @@ class Cloud:
             enter = stack.enter_context
             ground = self._ground or enter(Ground(self.folder / "authority"))
             self.ca = ground.authority.ca
-            self.network = enter(Network(ground.authority.server_context()))
+            tls = ground.authority.server_context()
+            self.backbone = enter(Network(tls))
+            self.network = enter(Network(tls, inside=self.backbone))
             self.login = enter(Login(self.faults, self.principal))
             self.network.route(LOGIN_HOST, self.login.port, plain=True)
             self.storage = enter(Storage(ground.azurite, self.network, self.ca))
             self.bucket = enter(CloudBucket(objects, self.network))
+            self.management = enter(
+                Management(
+                    self.faults,
+                    self.login,
+                    self.workspace.subscription_id,
+                    self.workspace.resource_group,
+                    self.storage.account,
+                )
+            )
+            self.network.route(MANAGEMENT_HOST, self.management.port, plain=True)
+            self.factory = enter(DataFactory(self.management, Copier(self.backbone, self.ca)))
             self._stack = stack.pop_all()
         return self
 

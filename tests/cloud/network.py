@@ -33,6 +33,8 @@ class Network:
 
     Args:
         tls: the servers' context; with it the network ends TLS for servers that speak plain HTTP.
+        inside: another network, for the cloud's own traffic, that is given the same routes; what
+            befalls this one does not befall it.
 
     Attributes:
         port: where the proxy listens.
@@ -40,11 +42,11 @@ class Network:
         refused: the first line of every request that was not let through.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, inside: "Network | None" = None) -> None:
         self.port = 0
         self.connected: list[str] = []
         self.refused: list[str] = []
-        self._tls = tls
+        self._tls, self._inside = tls, inside
         self._routes: list[_Route] = []
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._servers: list[asyncio.Server] = []
@@ -77,6 +79,8 @@ class Network:
             port: the server's port on 127.0.0.1.
             plain: the server speaks HTTP without TLS; the network then ends TLS before it.
         """
+        if self._inside is not None:
+            self._inside.route(pattern, port, plain=plain)
         if plain:
             behind = _Route(pattern, port)
 
@@ -88,6 +92,8 @@ class Network:
 
     def unroute(self, pattern: str) -> None:
         """Take back the latest route with this pattern and break its connections."""
+        if self._inside is not None:
+            self._inside.unroute(pattern)
         for route in self._routes:
             if route.pattern == pattern:
                 self._routes.remove(route)

@@ -151,6 +151,9 @@ class Service:
 class _Connection(BaseHTTPRequestHandler):
     owner: Service
     protocol_version = "HTTP/1.1"
+    # Head and body in one packet: a second one waits 40 ms for the first to be acknowledged.
+    wbufsize = 64 << 10
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing; requests are recorded."""
