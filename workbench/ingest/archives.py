@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 from workbench.ingest.links import WHERE_TO_ASK
 from workbench.ingest.streams import CHUNK, Readable, as_file, chunks_of
@@ -49,6 +49,46 @@ class Unpacked:
     bytes_written: int = 0
 
 
+class Destination(Protocol):
+    """Where members go: a folder on disk, or one in a storage container."""
+
+    def size_of(self, path: str) -> int | None:
+        """Return the bytes of what is there at a member's path, or None."""
+
+    def write(self, path: str, content: Readable, size: int) -> None:
+        """Put a member there, whole or not at all.
+
+        Raises:
+            tarfile.ReadError: its content ends before ``size``.
+        """
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on disk as a destination."""
+
+    root: Path
+
+    def size_of(self, path: str) -> int | None:
+        """Return the size of the file at a member's path."""
+        final = self.root / path
+        return final.stat().st_size if final.is_file() else None
+
+    def write(self, path: str, content: Readable, size: int) -> None:
+        """Write under a temporary name, then rename."""
+        final = self.root / path
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part = final.with_name(f".{final.name}{_PART}")
+        try:
+            with part.open("wb") as file:
+                shutil.copyfileobj(content, file, CHUNK)
+                if file.tell() != size:
+                    raise tarfile.ReadError("unexpected end of data")
+            part.replace(final)
+        finally:
+            part.unlink(missing_ok=True)
+
+
 def sniff(head: bytes) -> str | None:
     """Return the extension that fits an archive's first bytes (``HEAD`` of them suffice).
 
@@ -75,7 +115,7 @@ def _is_tar(head: bytes) -> bool:
 
 def unpack(
     source: Readable,
-    destination: Path,
+    destination: Path | Destination,
     archive: str,
     *,
     result: Unpacked | None = None,
@@ -84,7 +124,7 @@ def unpack(
 ) -> Unpacked:
     """Unpack an archive into a folder, reading it once from start to end.
 
-    Every member is written under a temporary name and renamed, so at its own name it is whole. A
+    At its own name a member is whole: on disk it is written under a temporary name and renamed. A
     member that is there with its size is passed over, as are macOS's and Windows's litter.
 
     Args:
@@ -101,6 +141,8 @@ def unpack(
         OSError: the disk refuses, as when it is full.
     """
     result = Unpacked() if result is None else result
+    if isinstance(destination, Path):
+        destination = Folder(destination)
     member = ""
     try:
         with (
@@ -231,24 +273,19 @@ def _path_of(entry: tarfile.TarInfo, archive: str) -> str | None:
 
 
 def _write(
-    tar: tarfile.TarFile, entry: tarfile.TarInfo, destination: Path, path: str, result: Unpacked
+    tar: tarfile.TarFile,
+    entry: tarfile.TarInfo,
+    destination: Destination,
+    path: str,
+    result: Unpacked,
 ) -> None:
-    final = destination / path
-    there = final.stat().st_size if final.is_file() else None
+    there = destination.size_of(path)
     if there != entry.size:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        part = final.with_name(f".{final.name}{_PART}")
         content = tar.extractfile(entry)
         if content is None:
             raise tarfile.ReadError(f"{path} has no content")
-        try:
-            with content, part.open("wb") as file:
-                shutil.copyfileobj(content, file, CHUNK)
-                if file.tell() != entry.size:
-                    raise tarfile.ReadError("unexpected end of data")
-            part.replace(final)
-        finally:
-            part.unlink(missing_ok=True)
+        with content:
+            destination.write(path, content, entry.size)
         result.written += 1
         result.bytes_written += entry.size
         if there is not None:

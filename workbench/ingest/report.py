@@ -10,6 +10,7 @@ from workbench import catalog
 from workbench.progress import amount, duration
 
 if TYPE_CHECKING:
+    from workbench.ingest.azure.plan import CloudPlan
     from workbench.ingest.plan import IngestPlan
 
 
@@ -126,7 +127,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def plan_html(plan: "IngestPlan") -> str:
+def plan_html(plan: "IngestPlan | CloudPlan") -> str:
     """Show a plan: datasets, archives, space, notes."""
     datasets = table(
         ("dataset", "links of", "archives", "missing from the email"),
@@ -142,7 +143,9 @@ def plan_html(plan: "IngestPlan") -> str:
                 archive.link.name,
                 archive.kind or "?",
                 amount(archive.size, "B") if archive.size else "?",
-                ("" if archive.exact else "about ") + amount(archive.unpacked, "B"),
+                ("" if archive.exact else "about ") + amount(archive.unpacked, "B")
+                if archive.unpacked
+                else "-",
                 _TO_DO[archive.action],
                 f"{archive.link.expires:%Y-%m-%d %H:%M} UTC" if archive.link.expires else "?",
                 "listed" if archive.sha256 else "not listed",
@@ -162,6 +165,8 @@ _TO_DO = {
     "unpack": "unpack the kept archive",
     "resume": "go on downloading",
     "download": "download",
+    "verify": "verify and unpack what has landed",
+    "copy": "copy by Data Factory",
     "refuse": "cannot be done",
     "expired": "link expired",
 }

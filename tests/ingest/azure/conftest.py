@@ -1,0 +1,111 @@
+import gzip
+import hashlib
+import io
+import lzma
+import random
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from workbench.azure_login import Workspace, credential
+from workbench.azure_storage import parse_connection
+from workbench.ingest.azure.plan import plan_cloud_ingest
+from workbench.ingest.azure.run import run_cloud_ingest
+from workbench.ingest.links import parse_links
+from workbench.settings import Secret
+
+PACK = {
+    "tar": lambda tar: tar,
+    "gz": lambda tar: gzip.compress(tar, 1),
+    "xz": lambda tar: lzma.compress(tar, preset=0),
+}
+
+
+def tar_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def volumes(*paths: str, size: int = 50_000) -> dict[str, bytes]:
+    return {path: random.Random(path).randbytes(size) for path in paths}
+
+
+# What each archive is in truth, whatever its name says.
+RELEASES = {
+    "2021": {
+        "multicoil_train.tar.gz": ("tar", volumes("multicoil_train/a.h5", "multicoil_train/b.h5")),
+        "multicoil_val.tar.gz": ("gz", volumes("multicoil_val/c.h5")),
+        "brain_multicoil_val.tar.gz": ("tar", volumes("multicoil_val/d.h5")),
+        "knee_mri_dicom_batch1.tar": ("tar", volumes("1/series/0001.dcm")),
+    },
+    "2025": {
+        "knee_multicoil_train_batch_0.tar.xz": ("xz", volumes("multicoil_train/a.h5")),
+        "knee_multicoil_val.tar.xz": ("xz", volumes("multicoil_val/b.h5", size=3_000_000)),
+        "knee_multicoil_test.tar.xz": ("tar", volumes("multicoil_test/c.h5")),
+    },
+}
+
+
+class Release:
+    """An email's archives in the cloud's bucket."""
+
+    def __init__(self, cloud, generation: str) -> None:
+        self.cloud, self.generation = cloud, generation
+        self.members: dict[str, dict[str, bytes]] = {}
+        listed = []
+        for name, (kind, members) in RELEASES[generation].items():
+            packed = PACK[kind](tar_of(members))
+            (cloud.bucket.folder / name).write_bytes(packed)
+            listed.append(f"{hashlib.sha256(packed).hexdigest()}  {name}\n")
+            dataset = "brain_multicoil" if "brain" in name else "knee_multicoil"
+            dataset = "knee_DICOMs" if "dicom" in name else dataset
+            self.members.setdefault(dataset, {}).update(members)
+        # The last is not listed.
+        (cloud.bucket.folder / "SHA256").write_text("".join(listed[:-1]))
+
+    @property
+    def email(self) -> str:
+        return self.cloud.bucket.email(self.generation)
+
+    def plan(self, **more):
+        workspace = Workspace(**vars(self.cloud.workspace))
+        storage = parse_connection(Secret(self.cloud.storage.connection_string))
+        links = parse_links(more.pop("email", None) or self.email)
+        return plan_cloud_ingest(links, workspace, storage, login=credential(), **more)
+
+    def ingest(self, **more):
+        run = {k: more.pop(k) for k in ("leftover", "secure_runs", "patience") if k in more}
+        return run_cloud_ingest(self.plan(**more), login=credential(), **run)
+
+    def in_container(self, dataset: str) -> dict[str, bytes]:
+        """Path -> bytes of what lies in a dataset's folder."""
+        container = self.cloud.storage.container()
+        names = self.cloud.storage.names(prefix=f"{dataset}/")
+        return {
+            name.removeprefix(f"{dataset}/"): container.download_blob(name).readall()
+            for name in names
+            if not name.endswith("ingest.json")
+        }
+
+    def files_of(self, dataset: str) -> list[str]:
+        """Names of the archives that are kept of a dataset."""
+        folder = f"{dataset}_compressed/"
+        return [n.removeprefix(folder) for n in self.cloud.storage.names(prefix=folder)]
+
+
+@pytest.fixture
+def release(cloud, monkeypatch, tmp_path: Path):
+    """Make a release of a generation, with this process in the cloud."""
+    cloud.apply(monkeypatch)
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+
+    def make(generation: str = "2025") -> Release:
+        return Release(cloud, generation)
+
+    return make

@@ -1,0 +1,140 @@
+"""Azure Resource Manager: small questions that no client at hand asks, and what its errors mean."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from workbench.azure_login import LoginError, Workspace, login_problem
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+ENDPOINT = "https://management.azure.com"
+ROLE = "Data Factory Contributor"
+
+
+class ResourceError(Exception):
+    """Azure refuses to make or use a resource; the message says what to do."""
+
+
+class ResourceManager:
+    """Reads resources by their path."""
+
+    def __init__(self, login: "TokenCredential") -> None:
+        from azure.core.pipeline import policies
+        from azure.mgmt.core import ARMPipelineClient
+        from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
+
+        self._client: Any = ARMPipelineClient(
+            ENDPOINT,
+            policies=[
+                policies.RequestIdPolicy(),
+                policies.UserAgentPolicy("fastmri-workbench"),
+                policies.RetryPolicy(retry_total=4),
+                ARMChallengeAuthenticationPolicy(login, f"{ENDPOINT}/.default"),
+            ],
+        )
+
+    def get(self, path: str, version: str) -> dict[str, Any] | None:
+        """Return a resource as JSON; None where it is not there or not ours to see.
+
+        Raises:
+            azure.core.exceptions.AzureError: Azure cannot be reached, or refuses the login.
+        """
+        from azure.core.exceptions import HttpResponseError
+        from azure.core.rest import HttpRequest
+
+        request = HttpRequest("GET", f"{ENDPOINT}{path}", params={"api-version": version})
+        response = self._client.send_request(request)
+        if response.status_code in (400, 403, 404):
+            return None
+        if response.status_code != 200:
+            raise HttpResponseError(response=response)
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def factory_locations(self, subscription: str) -> list[str]:
+        """Return the locations, such as "westeurope", where a Data Factory can be."""
+        path = f"/subscriptions/{subscription}/providers/Microsoft.DataFactory"
+        provider = self.get(path, "2021-04-01") or {}
+        types = {t["resourceType"]: t for t in provider.get("resourceTypes", [])}
+        found = types.get("factories", {}).get("locations", [])
+        return sorted({location_name(text) for text in found})
+
+    def workspace_location(self, workspace: Workspace) -> str | None:
+        """Return the location of an AzureML workspace, or None where it is not to be seen."""
+        path = (
+            f"/subscriptions/{workspace.subscription_id}/resourceGroups/"
+            f"{workspace.resource_group}/providers/Microsoft.MachineLearningServices/workspaces/"
+            f"{workspace.name}"
+        )
+        found = self.get(path, "2022-05-01")
+        return location_name(found["location"]) if found and found.get("location") else None
+
+    def storage_location(self, subscription: str, account: str) -> str | None:
+        """Return the location of a storage account of a subscription, or None where it has none."""
+        path = f"/subscriptions/{subscription}/providers/Microsoft.Storage/storageAccounts"
+        found = self.get(path, "2023-01-01") or {}
+        for one in found.get("value", []):
+            if one.get("name") == account:
+                return location_name(one["location"])
+        return None
+
+
+def location_name(text: str) -> str:
+    """Return a location as Azure's tools write it: "West Europe" is "westeurope"."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def resource_problem(error: Exception, workspace: Workspace) -> str:
+    """Say what an error of Azure Resource Manager means, and what to do, without its text."""
+    from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+
+    group, subscription = workspace.resource_group, workspace.subscription_id
+    if isinstance(error, ClientAuthenticationError):
+        return login_problem(str(error))
+    if not isinstance(error, HttpResponseError):
+        return "Azure (management.azure.com) cannot be reached: check the network and the proxy"
+    code = getattr(error.error, "code", None) or str(error.status_code or "")
+    scope = f"/subscriptions/{subscription}/resourceGroups/{group}"
+    known = {
+        "MissingSubscriptionRegistration": "the subscription is not registered for Data Factory, "
+        "and this login may not register it (that takes Contributor on the subscription): an owner "
+        f"runs `az provider register --namespace Microsoft.DataFactory --subscription "
+        f"{subscription}`, then run again",
+        "AuthorizationFailed": f"the login may not make a Data Factory in resource group {group}: "
+        f'it needs the role "{ROLE}": an owner runs `az role assignment create --role "{ROLE}" '
+        f"--assignee YOUR-LOGIN --scope {scope}`",
+        "ResourceGroupNotFound": f"there is no resource group {group} in the subscription: check "
+        "the workspace's config.json",
+        "SubscriptionNotFound": f"the login does not see the subscription {subscription}: check "
+        "the workspace's config.json and the login's tenant",
+        "LocationNotAvailableForResourceType": "Data Factory is not to be had at that location: "
+        "give another location",
+        "RequestDisallowedByPolicy": f"a policy of {group} forbids this Data Factory: ask its "
+        "owner which locations and resources are allowed, or give another location",
+        "QuotaExceeded": "the subscription's quota of Data Factories is used up: delete old ones, "
+        "or ask for more in the portal (Help + support, Service and subscription limits)",
+    }
+    known["LinkedAuthorizationFailed"] = known["AuthorizationFailed"]
+    known["InvalidSubscriptionId"] = known["SubscriptionNotFound"]
+    if code in known:
+        return f"{known[code]} ({code})"
+    if error.status_code == 403:
+        return f"{known['AuthorizationFailed']} ({code})"
+    message = without_secrets(getattr(error.error, "message", None) or "")
+    return f"Azure answers {error.status_code} {code}: {message or 'try again later'}"
+
+
+def without_secrets(text: str) -> str:
+    """Cut signatures and keys out of a service's message, which may quote a link."""
+    text = re.sub(r"\?[^\s'\"]*", "?***", text)
+    names = "AWSAccessKeyId|Signature|X-Amz-[A-Za-z-]+|AccountKey|SharedAccessSignature|sig"
+    return re.sub(rf"\b({names})(=|%3D)[^\s&'\";,]+", r"\1=***", text, flags=re.IGNORECASE)
+
+
+def login_or_resource_error(error: Exception, workspace: Workspace) -> Exception:
+    """Return our own error for one of the SDK."""
+    from azure.core.exceptions import ClientAuthenticationError
+
+    kind = LoginError if isinstance(error, ClientAuthenticationError) else ResourceError
+    return kind(resource_problem(error, workspace))

@@ -1,0 +1,354 @@
+"""A Data Factory that exists for as long as it copies, and what its runs say."""
+
+import secrets
+import signal
+import string
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from workbench.azure_login import Workspace
+from workbench.ingest.azure.arm import (
+    ResourceError,
+    login_or_resource_error,
+    resource_problem,
+    without_secrets,
+)
+from workbench.ingest.azure.documents import FactoryDocuments, RunRequest
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+PREFIX = "fastmri-copy-data-"
+# Written on the factory, so that a later run knows what a killed one left behind.
+_TAG = "fastmri-container"
+_LETTERS = string.ascii_lowercase + string.digits
+ENDED = ("Succeeded", "Failed", "Cancelled")
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """A run of a pipeline.
+
+    Attributes:
+        id: its ID.
+        archive: stem of the archive that it brings.
+        status: Queued, InProgress, Canceling, or one of ``ENDED``.
+        message: why it failed, without secrets.
+    """
+
+    id: str
+    archive: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Activity:
+    """One attempt of one activity of a run.
+
+    Attributes:
+        archive: stem of the archive.
+        name: "land" or "unpack".
+        status: Queued, InProgress, Succeeded, Failed or Cancelled.
+        read: bytes read.
+        written: bytes written.
+        files: files written.
+        seconds: how long it took.
+        error: why it failed, without secrets.
+    """
+
+    archive: str
+    name: str
+    status: str
+    read: int
+    written: int
+    files: int
+    seconds: float
+    error: str
+
+    @property
+    def speed(self) -> float:
+        """Bytes read a second."""
+        return self.read / self.seconds if self.seconds else 0.0
+
+
+class FactoryClient:
+    """The Data Factory service of a workspace's resource group."""
+
+    def __init__(self, workspace: Workspace, login: "TokenCredential") -> None:
+        from azure.mgmt.datafactory import DataFactoryManagementClient
+
+        self.workspace = workspace
+        # Short patience: whoever watches asks again, and has other things to show meanwhile.
+        self.client: Any = DataFactoryManagementClient(
+            login, workspace.subscription_id, retry_total=4
+        )
+
+    def factory(self, name: str) -> "Factory":
+        """Return a factory by its name; nothing is asked of Azure yet."""
+        return Factory(self, name)
+
+    def left_behind(self, container: str) -> list["Factory"]:
+        """Find the factories that earlier runs made for a container and could not delete.
+
+        Args:
+            container: "ACCOUNT/CONTAINER". Whoever holds the container's lock knows that no
+                other run is at work on it, so that these are nobody's.
+        """
+        from azure.core.exceptions import AzureError
+
+        try:
+            found = list(
+                self.client.factories.list_by_resource_group(self.workspace.resource_group)
+            )
+        except AzureError as error:
+            raise login_or_resource_error(error, self.workspace) from None
+        return [
+            Factory(self, f.name)
+            for f in found
+            if f.name.startswith(PREFIX) and (f.tags or {}).get(_TAG) == container
+        ]
+
+
+class Factory:
+    """One factory.
+
+    Args:
+        service: the service that it belongs to.
+        name: its name.
+    """
+
+    def __init__(self, service: FactoryClient, name: str) -> None:
+        self.workspace, self.name = service.workspace, name
+        self._client = service.client
+        self._address = (service.workspace.resource_group, name)
+
+    @property
+    def monitor_url(self) -> str:
+        """Address of the page where its runs can be watched."""
+        return (
+            "https://adf.azure.com/en/monitoring/pipelineruns?factory=/subscriptions/"
+            f"{self.workspace.subscription_id}/resourceGroups/{self.workspace.resource_group}"
+            f"/providers/Microsoft.DataFactory/factories/{self.name}"
+        )
+
+    def make(self, location: str, container: str, patience: float) -> None:
+        """Make it, and wait until it is there.
+
+        Raises:
+            LoginError: Azure refuses the login.
+            ResourceError: Azure refuses the factory, or does not finish it in time.
+        """
+        from azure.core.exceptions import AzureError
+
+        until = time.monotonic() + patience
+        document = {"location": location, "tags": {_TAG: container}}
+        try:
+            made = self._client.factories.create_or_update(*self._address, document)
+            while made.provisioning_state not in (None, "Succeeded"):
+                if made.provisioning_state == "Failed" or time.monotonic() > until:
+                    raise ResourceError(
+                        f"the Data Factory {self.name} is not ready after {patience:.0f} s (it is "
+                        f"{made.provisioning_state}): try again later, or another location"
+                    )
+                time.sleep(min(2.0, patience / 10))
+                made = self._client.factories.get(*self._address)
+        except AzureError as error:
+            problem = login_or_resource_error(error, self.workspace)
+        else:
+            return
+        raise problem
+
+    def put(self, documents: FactoryDocuments) -> None:
+        """Put its linked services, datasets and pipelines there.
+
+        Raises:
+            ResourceError: the service refuses one.
+        """
+        from azure.core.exceptions import AzureError
+
+        parts = (
+            (self._client.linked_services, documents.linked_services),
+            (self._client.datasets, documents.datasets),
+            (self._client.pipelines, documents.pipelines),
+        )
+        for operations, named in parts:
+            for name, document in named.items():
+                problem = ""
+                try:
+                    operations.create_or_update(*self._address, name, document)
+                except AzureError as error:
+                    problem = resource_problem(error, self.workspace)
+                if problem:  # The SDK's error holds the request, and it the connection string.
+                    raise ResourceError(f"Data Factory document {name}: {problem}")
+
+    # ---- runs ----------------------------------------------------------------------------
+
+    def start(self, request: RunRequest) -> str:
+        """Start a run, and return its ID; one that a broken connection hid is found again.
+
+        Raises:
+            ResourceError: the service refuses it.
+        """
+        from azure.core.exceptions import AzureError, HttpResponseError
+
+        problem = ""
+        for _ in range(3):
+            try:
+                run = self._client.pipelines.create_run(
+                    *self._address, request.pipeline, request.parameters
+                )
+                return str(run.run_id)
+            except HttpResponseError as error:
+                problem = resource_problem(error, self.workspace)
+                break
+            except AzureError as error:
+                problem = resource_problem(error, self.workspace)
+            with suppress(AzureError):
+                for there in self.runs():
+                    if there.archive == request.parameters["archive"]:
+                        return there.id
+        raise ResourceError(f"{request.parameters['archive']}: {problem}")
+
+    def run(self, run_id: str) -> PipelineRun:
+        """Return a run as it is now.
+
+        Raises:
+            azure.core.exceptions.AzureError: the service does not answer.
+        """
+        return _pipeline_run(self._client.pipeline_runs.get(*self._address, run_id))
+
+    def runs(self) -> list[PipelineRun]:
+        """Return all runs, the latest first.
+
+        Raises:
+            azure.core.exceptions.AzureError: the service does not answer.
+        """
+        answer = self._client.pipeline_runs.query_by_factory(*self._address, _filter())
+        found = sorted(answer.value, key=lambda run: str(run.run_start or ""), reverse=True)
+        return [_pipeline_run(run) for run in found]
+
+    def activities(self, run: PipelineRun) -> list[Activity]:
+        """Return every attempt of every activity of a run.
+
+        Raises:
+            azure.core.exceptions.AzureError: the service does not answer.
+        """
+        answer = self._client.activity_runs.query_by_pipeline_run(*self._address, run.id, _filter())
+        return [_activity(run.archive, one) for one in answer.value]
+
+    def cancel(self, run: PipelineRun) -> None:
+        """Cancel a run that has not ended.
+
+        Raises:
+            azure.core.exceptions.AzureError: the service does not answer.
+        """
+        self._client.pipeline_runs.cancel(*self._address, run.id, is_recursive=True)
+
+    # ---- the end -------------------------------------------------------------------------
+
+    def delete(self, say: Callable[[str], None] = print) -> bool:
+        """Cancel what still runs, then delete it; say so where Azure does not let us.
+
+        Returns:
+            Whether it is gone.
+        """
+        from azure.core.exceptions import AzureError, ResourceNotFoundError
+
+        for delay in (1.0, 5.0, 0.0):
+            try:
+                with suppress(ResourceNotFoundError):
+                    for run in self.runs():
+                        if run.status not in ENDED:
+                            self.cancel(run)
+                self._client.factories.delete(*self._address)
+                return True
+            except AzureError as error:
+                problem = resource_problem(error, self.workspace)
+            time.sleep(delay)
+        say(
+            f"the Data Factory {self.name} could not be deleted: {problem}. The next run offers "
+            f"to; or delete it in the portal (resource group {self.workspace.resource_group})"
+        )
+        return False
+
+
+@contextmanager
+def temporary_factory(
+    factory: Factory,
+    location: str,
+    container: str,
+    *,
+    patience: float = 600.0,
+    say: Callable[[str], None] = print,
+) -> Iterator[Factory]:
+    """Have a factory for the length of a ``with`` block; it is deleted whatever happens in it.
+
+    Args:
+        factory: its address; one that is there already is taken over.
+        location: where to make it.
+        container: "ACCOUNT/CONTAINER" that it copies to, by which a later run finds it.
+        patience: seconds for Azure to make it.
+        say: told where it cannot be deleted.
+    """
+    try:
+        factory.make(location, container, patience)
+        yield factory
+    finally:
+        with _undisturbed():
+            factory.delete(say)
+
+
+def new_name() -> str:
+    """Return a name for a factory: they are unique in all of Azure."""
+    return PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(8))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold an interrupt back until a ``with`` block is through: deleting takes seconds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _filter() -> dict[str, str]:
+    now = datetime.now(UTC)
+    return {
+        "lastUpdatedAfter": (now - timedelta(days=30)).isoformat(),
+        "lastUpdatedBefore": (now + timedelta(days=1)).isoformat(),
+    }
+
+
+def _pipeline_run(run: Any) -> PipelineRun:
+    archive = (run.parameters or {}).get("archive", "")
+    return PipelineRun(run.run_id, archive, run.status, without_secrets(run.message or ""))
+
+
+def _activity(archive: str, run: Any) -> Activity:
+    output = run.output or {}
+    error = run.error or {}
+    took = (run.duration_in_ms or 0) / 1000 or float(output.get("copyDuration") or 0)
+    return Activity(
+        archive=archive,
+        name=run.activity_name,
+        status=run.status,
+        read=int(output.get("dataRead") or 0),
+        written=int(output.get("dataWritten") or 0),
+        files=int(output.get("filesWritten") or 0),
+        seconds=took,
+        error=without_secrets(str(error.get("message") or "")),
+    )
