@@ -45,6 +45,9 @@ class Size:
 
 _BRAIN = ("brain", "brain_multicoil", "2025")
 _KNEE = ("knee", "knee_multicoil", "2021")
+# Two processes of one thread each: on so small a network threads wait for each other more than they
+# work, and where anything else runs on the machine they wait ten times as long.
+_TWO_RANKS = {"nodes": 2}
 _SMALLEST_NETWORK = {
     "cascades": 1,
     "chans": 4,
@@ -68,6 +71,7 @@ SIZES: Mapping[str, Size] = {
                     "coils": (4, 5, 6),
                     "odd_flair": 1,
                 },
+                training=_TWO_RANKS,
             ),
             Part(
                 *_KNEE,
@@ -77,6 +81,7 @@ SIZES: Mapping[str, Size] = {
                     "slices": 8,
                     "coils": (4, 6),
                 },
+                training=_TWO_RANKS,
                 pages=("ingest", "cache", "train", "reconstruct"),
             ),
         ),
