@@ -158,19 +158,22 @@ class Records:
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
-        """Record a stage's time, added to that of an interrupted run of the same, and its end."""
-        record = self._stages.get(stage.name, {})
-        before = 0.0
-        if record.get("made_from") == stage.made_from and not record["done"]:
-            before = record["seconds"]
+        """Record a stage's end, and the time that its work took.
+
+        That of interrupted runs adds up; one that finds the work done already counts only if it
+        took longer than the work.
+        """
+        before = self._stages.get(stage.name, {"seconds": 0.0, "done": True})
         began, done = time.monotonic(), False
         try:
             yield
             done = True
         finally:
+            spent = time.monotonic() - began
+            total = max(before["seconds"], spent) if before["done"] else before["seconds"] + spent
             self._stages[stage.name] = {
                 "made_from": stage.made_from,
-                "seconds": round(before + time.monotonic() - began, 1),
+                "seconds": round(total, 1),
                 "done": done,
             }
             write_text(
