@@ -71,7 +71,6 @@ SIZES: Mapping[str, Size] = {
                     "coils": (4, 5, 6),
                     "odd_flair": 1,
                 },
-                training={"epochs": 7},
                 training=_TWO_RANKS,
             ),
             Part(
@@ -82,7 +81,6 @@ SIZES: Mapping[str, Size] = {
                     "slices": 8,
                     "coils": (4, 6),
                 },
-                training={"epochs": 6, "lr_step": 5},
                 training=_TWO_RANKS,
                 pages=("ingest", "cache", "train", "reconstruct"),
             ),
