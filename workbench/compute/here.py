@@ -1,16 +1,18 @@
-"""Training on this machine: torchrun over its GPUs, or over CPU processes where it has none."""
+"""Training on this machine: torchrun over its GPUs, or over CPU processes where it has none.
 
-import json
+As one node of a cluster's job it does the same, and the nodes' ranks join in one run.
+"""
+
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from workbench.compute.node import ERROR_FILE, Node, note_error, noted_error, this_node
 from workbench.compute.processes import ProcessFailedError, lines_of
 from workbench.compute.runs import Run, only_writer
 
-ERROR_FILE = "error.json"
+__all__ = ["Ranks", "TrainingFailedError", "note_error", "ranks_here", "run_here"]
 
 
 class TrainingFailedError(RuntimeError):
@@ -25,30 +27,46 @@ class Ranks:
         count: number of processes.
         device: "GPU" or "CPU".
         threads: threads of each.
+        node: this machine's place among a job's machines; None where it is alone.
     """
 
     count: int
     device: str
     threads: int
+    node: Node | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of processes on all machines of the job."""
+        return self.count * (self.node.count if self.node else 1)
 
     def __str__(self) -> str:
         plural = "process" if self.count == 1 else "processes"
-        return f"{self.count} {self.device} {plural}, {self.threads} thread(s) each"
+        text = f"{self.count} {self.device} {plural}, {self.threads} thread(s) each"
+        if self.node and self.node.count > 1:
+            text = f"node {self.node.rank} of {self.node.count} with {text}"
+        return text
 
 
 def ranks_here(nodes: int) -> Ranks:
     """Choose this machine's processes: one a GPU, or ``nodes`` on the CPU where it has none.
 
+    As one of a job's nodes: one a GPU, or one on the CPU.
+
     Raises:
-        ValueError: ``nodes`` is below 1.
+        ValueError: ``nodes`` is below 1, or not the job's.
     """
     if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
         raise ValueError(f"nodes={nodes!r}: give 1 or more")
     import torch
 
+    node = this_node()
+    if node and node.count != nodes:
+        raise ValueError(f"nodes={nodes}: this job runs on {node.count}")
     gpus = torch.cuda.device_count()
-    count = gpus or nodes
-    return Ranks(count, "GPU" if gpus else "CPU", max(1, len(os.sched_getaffinity(0)) // count))
+    count = gpus or (1 if node else nodes)
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    return Ranks(count, "GPU" if gpus else "CPU", threads, node)
 
 
 def run_here(run: Run, module: str, ranks: Ranks, *arguments: str) -> Iterator[str]:
@@ -58,12 +76,24 @@ def run_here(run: Run, module: str, ranks: Ranks, *arguments: str) -> Iterator[s
         TrainingFailedError: a rank failed; with that rank's own error.
         RuntimeError: another process holds the run's folder.
     """
+    node = ranks.node if ranks.node and ranks.node.count > 1 else None
+    meeting = (
+        (
+            f"--nnodes={node.count}",
+            f"--node-rank={node.rank}",
+            f"--master-addr={node.address}",
+            f"--master-port={node.port}",
+        )
+        if node
+        else ("--standalone",)
+    )
     torchrun = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *(sys.executable, "-m", "torch.distributed.run", *meeting),
         f"--nproc-per-node={ranks.count}",
     ]
     environment = {"OMP_NUM_THREADS": str(ranks.threads), "PYTHONUNBUFFERED": "1"}
-    if sys.platform == "linux" and ranks.device == "CPU":
+    on_one_machine = node is None or node.address in ("127.0.0.1", "localhost")
+    if sys.platform == "linux" and ranks.device == "CPU" and on_one_machine:
         environment["GLOO_SOCKET_IFNAME"] = "lo"  # ranks of one machine need no network
     error = run.folder / ERROR_FILE
     with only_writer(run):
@@ -77,22 +107,4 @@ def run_here(run: Run, module: str, ranks: Ranks, *arguments: str) -> Iterator[s
                 if not reporting:
                     yield line
         except ProcessFailedError as failure:
-            raise TrainingFailedError(_cause(error) or str(failure)) from None
-
-
-def note_error(folder: Path, error: BaseException) -> None:
-    """Leave a rank's error for whoever started it; the first rank's stays."""
-    rank = os.environ.get("RANK", "0")
-    note = json.dumps({"rank": rank, "kind": type(error).__name__, "message": str(error)})
-    try:
-        with (folder / ERROR_FILE).open("x") as file:
-            file.write(note)
-    except FileExistsError:
-        pass
-
-
-def _cause(error: Path) -> str | None:
-    if not error.exists():
-        return None
-    found = json.loads(error.read_text())
-    return f"rank {found['rank']}: {found['kind']}: {found['message']}"
+            raise TrainingFailedError(noted_error(run.folder) or str(failure)) from None

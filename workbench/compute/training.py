@@ -1,20 +1,34 @@
 """From a notebook's parameters to a training run: everything is checked before anything starts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from workbench.azure_login import find_workspace
 from workbench.catalog import model_by_name
-from workbench.compute.here import Ranks, ranks_here, run_here
-from workbench.compute.jobs import TrainingJob, training_job
+from workbench.compute.gpus import check_gpus
+from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
+from workbench.compute.jobs import TrainingJob, run_folder, training_job
+from workbench.compute.node import LOG_FILE, keep_error, kept, note_error, restore, this_node
 from workbench.compute.runs import Run, prepare_run
+from workbench.compute.volumes import training_volumes
 from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
-from workbench.settings import project_root, shown
+from workbench.settings import shown
 
-TARGETS = ("auto", "local")
+if TYPE_CHECKING:
+    from workbench.compute.cluster_plan import ClusterPlan
+
+__all__ = ["PARAMETERS", "TrainingPlan", "plan_training", "train", "training_volumes"]
+
+TARGETS = ("auto", "local", "azureml")
 
 # What a notebook may choose, by the names that ``plan_training`` takes.
+CLUSTER_PARAMETERS = (
+    *("cluster", "low_priority", "dataset_mount", "azure_dataset", "datastore"),
+    *("experiment", "tags", "torch_build", "sdk"),
+)
 PARAMETERS = (
     *("model", "nodes", "target", "local_dataset", "name", "resume"),
     *("mask", "acceleration", "center_fraction"),
@@ -22,12 +36,13 @@ PARAMETERS = (
     *("cascades", "chans", "pools", "sens_chans", "sens_pools"),
     *("sample_rate", "volume_sample_rate", "val_volume_sample_rate"),
     *("precision", "seed", "workers", "checkpoint_minutes"),
+    *CLUSTER_PARAMETERS,
 )
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is about to run, and where.
+    """What is about to run on this machine.
 
     Attributes:
         job: what to train.
@@ -44,24 +59,41 @@ class TrainingPlan:
     remarks: tuple[str, ...]
 
     def __str__(self) -> str:
-        job = self.job
-        train, val = training_volumes(job, self.cache)
-        start = f", going on after epoch {len(self.run.metrics)}" if self.run.last.exists() else ""
         return "\n".join(
             (
-                f"run        {shown(self.run.folder)}{start}",
-                f"dataset    {shown(self.cache.root)}: {len(train)} training volumes "
-                f"({train.slices:,} slices), {len(val)} validation volumes ({val.slices:,} slices)",
-                f"network    VarNet of {job.cascades} cascades, {job.chans} channels, {job.pools} "
-                f"pools; sensitivity net of {job.sens_chans} channels, {job.sens_pools} pools",
-                f"sampling   {job.sampling}",
-                f"schedule   {job.epochs} epochs, batch {job.batch_size} x {self.ranks.count} "
-                f"rank(s) x {job.accumulate} accumulated, Adam {job.lr:g}, times {job.lr_gamma:g} "
-                f"every {job.lr_step} epochs, precision {job.precision}",
+                *described(self.job, self.cache, self.run, self.ranks.total),
                 f"where      this machine: {self.ranks}",
                 *(f"note       {remark}" for remark in self.remarks),
             )
         )
+
+
+def described(job: TrainingJob, cache: DatasetCache, run: Run, ranks: int) -> Iterator[str]:
+    """Write a job for people, a line for each subject.
+
+    Args:
+        job: what to train.
+        cache: the dataset.
+        run: the run's folder.
+        ranks: number of processes; 0 where nobody knows yet.
+    """
+    train, val = training_volumes(job, cache)
+    start = f", going on after epoch {len(run.metrics)}" if run.last.exists() else ""
+    yield f"run        {shown(run.folder)}{start}"
+    yield (
+        f"dataset    {shown(cache.root)}: {len(train)} training volumes ({train.slices:,} slices), "
+        f"{len(val)} validation volumes ({val.slices:,} slices)"
+    )
+    yield (
+        f"network    VarNet of {job.cascades} cascades, {job.chans} channels, {job.pools} pools; "
+        f"sensitivity net of {job.sens_chans} channels, {job.sens_pools} pools"
+    )
+    yield f"sampling   {job.sampling}"
+    yield (
+        f"schedule   {job.epochs} epochs, batch {job.batch_size} x {ranks or 'all'} rank(s) x "
+        f"{job.accumulate} accumulated, Adam {job.lr:g}, times {job.lr_gamma:g} every "
+        f"{job.lr_step} epochs, precision {job.precision}"
+    )
 
 
 def plan_training(
@@ -72,84 +104,134 @@ def plan_training(
     local_dataset: str | None = None,
     resume: bool = True,
     **choices: Any,
-) -> TrainingPlan:
+) -> "TrainingPlan | ClusterPlan":
     """Check a notebook's parameters and prepare the run's folder.
 
     Args:
         model: a model's name.
-        nodes: number of nodes; without GPUs, that many processes on this machine.
-        target: where to train, one of ``TARGETS``.
+        nodes: number of nodes; on this machine, without GPUs, that many processes.
+        target: where to train, one of ``TARGETS``; "auto" is AzureML where a workspace is
+            configured and no local dataset is given.
         local_dataset: folder of the dataset, if it is not the model's own under ``datasets/``.
         resume: whether to go on with a run that the folder holds.
-        **choices: what ``training_job`` takes; None stands for the default.
+        **choices: what ``training_job`` takes, and the cluster's parameters, those of
+            ``ClusterChoices``; None stands for the default.
 
     Raises:
         ValueError: a parameter is outside what is allowed, or the dataset cannot be trained on.
         FileNotFoundError: there is no such dataset.
+        UnusableGpuError: this machine's GPUs cannot run this build of torch.
+        ClusterError: AzureML refuses what it was asked.
+        LoginError: no login works.
     """
-    ranks = ranks_here(nodes)
     if target not in TARGETS:
         raise ValueError(f"target={target!r}: give one of {', '.join(TARGETS)}")
+    of_cluster = {key: choices.pop(key, None) for key in CLUSTER_PARAMETERS}
+    workspace = None if target == "local" else find_workspace()
+    on_cluster = workspace is not None and not (target == "auto" and local_dataset)
+    if target == "azureml" or on_cluster:
+        from workbench.compute.cluster_plan import ClusterChoices, plan_on_cluster
+
+        if local_dataset:
+            raise ValueError(
+                f"local_dataset={local_dataset!r} is a folder of this machine: for target=azureml "
+                "give azure_dataset, a folder in the container"
+            )
+        given = {key: value for key, value in of_cluster.items() if value is not None}
+        return plan_on_cluster(model, nodes, resume, ClusterChoices(**given), choices)
+    node = this_node()
+    try:
+        if node:
+            check_gpus(node.device == "GPU")
+        plan = _plan_here(model, nodes, local_dataset, resume, choices)
+    except Exception as error:
+        if node and node.store:
+            note_error(node.store, error)
+        raise
+    if node:
+        return plan
+    where = _why_here(workspace is not None, target)
+    unused = [key for key, value in of_cluster.items() if value not in (None, True)]
+    if unused:
+        where += f"; {', '.join(unused)} has no effect here"
+    return replace(plan, remarks=(where, *plan.remarks))
+
+
+def _plan_here(
+    model: str, nodes: int, local_dataset: str | None, resume: bool, choices: dict[str, Any]
+) -> TrainingPlan:
+    ranks = ranks_here(nodes)
+    node = ranks.node
     known_model = model_by_name(model)
     # The numbers are checked before the dataset is opened, which can take a while.
     training_job(Path(), synthetic=False, model=model, **choices)
-    cache = open_cache(find_dataset(local_dataset or known_model.dataset))
+    root = find_dataset(local_dataset or known_model.dataset)
+    cache = open_cache(root, check=node is None)  # to look at each file of a mount takes minutes
     job = training_job(cache.root, synthetic=cache.synthetic, model=model, **choices)
     training_volumes(job, cache)
+    if node and node.store:
+        restore(run_folder(job.name), node.store)
     run = prepare_run(job, resume=resume)
     return TrainingPlan(job, cache, ranks, run, tuple(_remarks(job, cache, ranks, nodes, choices)))
 
 
-def training_volumes(job: TrainingJob, cache: DatasetCache) -> tuple[DatasetCache, DatasetCache]:
-    """Return the volumes that a job trains on and those that it validates on.
-
-    Raises:
-        ValueError: a split is empty, or a volume of it has no target.
-    """
-    train, val = cache.split("train"), cache.split("val")
-    for name, part in (("train", train), ("val", val)):
-        if not part.volumes:
-            held = ", ".join(f"{split} {count[0]}" for split, count in cache.counts.items())
-            raise ValueError(
-                f"{shown(cache.root)} has no {name} volumes (volumes by split: {held or 'none'}): "
-                f"ingest the dataset's {name} archives"
-            )
-        untargeted = [volume.path for volume in part if volume.target is None]
-        if untargeted:
-            raise ValueError(
-                f"{len(untargeted)} {name} volumes of {shown(cache.root)} have no target to learn "
-                f"from, such as {untargeted[0]}: move them out of the {name} folder"
-            )
-    return (
-        train.sample_volumes(job.volume_sample_rate, job.seed),
-        val.sample_volumes(job.val_volume_sample_rate, job.seed),
-    )
-
-
-def train(plan: TrainingPlan) -> Iterator[str]:
+def train(plan: "TrainingPlan | ClusterPlan") -> Iterator[str]:
     """Train; yield the lines that the run prints. A run that is finished already returns at once.
 
     Raises:
         TrainingFailedError: a rank failed; with that rank's own error.
         RuntimeError: another process trains into the same folder.
+        ClusterError: AzureML refuses what it was asked.
     """
     if plan.run.finished:
         yield f"{shown(plan.run.folder)} is finished: {plan.job.epochs} epochs are done"
+    elif isinstance(plan, TrainingPlan):
+        yield from _train_here(plan)
+    else:
+        from workbench.compute.cluster_run import train_on_cluster
+
+        yield from train_on_cluster(plan)
+
+
+def _train_here(plan: TrainingPlan) -> Iterator[str]:
+    node, folder = plan.ranks.node, plan.run.folder
+    lines = run_here(plan.run, "workbench.varnet.run", plan.ranks)
+    if node is None or node.store is None:
+        yield from lines
         return
-    yield from run_here(plan.run, "workbench.varnet.run", plan.ranks)
+    try:
+        with nullcontext() if node.rank else kept(folder, node.store):
+            for line in lines:
+                with (folder / LOG_FILE).open("a") as log:
+                    log.write(f"{line}\n")
+                yield line
+    except TrainingFailedError:
+        keep_error(folder, node.store)
+        raise
+
+
+def _why_here(workspace: bool, target: str) -> str:
+    if target == "local":
+        return "target=local, so the job runs on this machine"
+    if workspace:
+        return "an AzureML workspace is configured, but local_dataset is of this machine"
+    return "no AzureML workspace is configured, so the job runs on this machine"
 
 
 def _remarks(
     job: TrainingJob, cache: DatasetCache, ranks: Ranks, nodes: int, choices: dict[str, Any]
 ) -> Iterator[str]:
-    if (project_root() / "config.json").exists():
-        yield "an AzureML workspace is configured, but this version does not submit jobs to it"
-    else:
-        yield "no AzureML workspace is configured, so the job runs on this machine"
-    if ranks.device == "GPU" and nodes != 1:
+    if ranks.node is None and ranks.device == "GPU" and nodes != 1:
         yield f"nodes={nodes} has no effect here: one process a GPU, {ranks.count} in all"
-    elif nodes > 1:
+    elif ranks.node is None and nodes > 1:
         yield f"nodes={nodes}: this machine has no GPU, so {nodes} CPU processes stand for them"
+    yield from phantom_remarks(job, cache, choices)
+
+
+def phantom_remarks(
+    job: TrainingJob, cache: DatasetCache, choices: dict[str, Any]
+) -> Iterator[str]:
+    """Say that a dataset is synthetic, and which defaults are its own."""
     if cache.synthetic:
         own = [name for name in ("cascades", "chans", "epochs") if choices.get(name) is None]
         yield "the dataset is the synthetic phantom, not patient data"

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from workbench.dataset.describe import UnusableVolumeError, describe
@@ -56,14 +57,41 @@ def index_files(
                 f"no volumes in {root}: expected .h5 files in folders such as multicoil_train, "
                 "multicoil_val or singlecoil_test"
             )
-        volumes = {file.path: known[file.path] for file in files if _is_known(file, known)}
-        unread = [file for file in files if file.path not in volumes]
-        try:
-            _read(root, unread, executor, volumes, problems, save)
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            save(_sorted(volumes))
-            raise
+        return describe_files(
+            files, problems, known, partial(_describe, root), executor, root.name, save=save
+        )
+
+
+def describe_files(
+    files: list[FoundFile],
+    problems: list[Problem],
+    known: Mapping[str, Volume],
+    describe_file: Callable[[FoundFile], Volume | Problem],
+    executor: Executor,
+    name: str,
+    *,
+    save: Callable[[tuple[Volume, ...]], None] = lambda _: None,
+) -> Index:
+    """Describe the files of a dataset that are new or changed, many at a time.
+
+    Args:
+        files: the dataset's files.
+        problems: what was found wrong before.
+        known: path -> volume as an earlier index has it.
+        describe_file: reads one file.
+        executor: threads to read in.
+        name: the dataset's name, for the progress.
+        save: is given what is known so far, every 20 seconds and when the work is interrupted.
+    """
+    volumes = {file.path: known[file.path] for file in files if _is_known(file, known)}
+    unread = [file for file in files if file.path not in volumes]
+    problems = list(problems)
+    try:
+        _read(name, unread, describe_file, executor, volumes, problems, save)
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        save(_sorted(volumes))
+        raise
     return Index(_sorted(volumes), tuple(sorted(problems, key=lambda p: p.path)), len(unread))
 
 
@@ -81,16 +109,17 @@ def _sorted(volumes: Mapping[str, Volume]) -> tuple[Volume, ...]:
 
 
 def _read(
-    root: Path,
+    name: str,
     files: list[FoundFile],
+    describe_file: Callable[[FoundFile], Volume | Problem],
     executor: Executor,
     volumes: dict[str, Volume],
     problems: list[Problem],
     save: Callable[[tuple[Volume, ...]], None],
 ) -> None:
     saved = time.monotonic()
-    with Progress(f"indexing {root.name}", len(files), "volumes") as progress:
-        for future in as_completed([executor.submit(_describe, root, file) for file in files]):
+    with Progress(f"indexing {name}", len(files), "volumes") as progress:
+        for future in as_completed([executor.submit(describe_file, file) for file in files]):
             result = future.result()
             if isinstance(result, Problem):
                 problems.append(result)

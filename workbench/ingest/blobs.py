@@ -91,7 +91,8 @@ def _service(storage: Storage, retry: Any) -> Any:
 
 def storage_problem(error: Exception, account: str) -> str:
     """Say what an error of the storage SDK means, and what to do, without its text."""
-    code = str(getattr(error, "error_code", "") or "").rpartition(".")[2]
+    code = getattr(error, "error_code", None)
+    code = str(getattr(code, "value", code) or "")  # an enumeration, or text where it is unknown
     status = getattr(error, "status_code", None)
     keys = "copy the connection string anew from the portal (Access keys)"
     known = {

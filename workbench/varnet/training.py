@@ -292,13 +292,16 @@ class RunRecord(pl.Callback):
         }
         self.rows.append(row)
         self._loss_sum, self._loss_count = 0.0, 0
+        if trainer.local_rank:
+            return
+        # Each node of a cluster has a notebook, and a disk, of its own.
+        write_text(self.folder / "metrics.csv", table(self.COLUMNS, self.rows))
+        volumes = [asdict(score) for score in pl_module.volume_scores]
+        write_text(self.folder / "volumes.csv", table(volumes[0], volumes))
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             logger.log_metrics(scores, trainer.global_step)
-        write_text(self.folder / "metrics.csv", table(self.COLUMNS, self.rows))
-        volumes = [asdict(score) for score in pl_module.volume_scores]
-        write_text(self.folder / "volumes.csv", table(volumes[0], volumes))
         print(
             f"epoch {row['epoch']}/{trainer.max_epochs}: loss {row['train_loss']:.4f}, validation "
             f"SSIM {row['val_ssim']:.4f}, PSNR {row['val_psnr']:.2f} dB, "

@@ -4,19 +4,23 @@ from typing import TYPE_CHECKING
 
 from IPython.display import HTML, display
 
+from workbench.compute.gpus import machine_of
 from workbench.compute.runs import Run
 from workbench.compute.training import TrainingPlan, train
 from workbench.progress import interactive
 from workbench.views.curves import best_epoch, learning_curves
+from workbench.views.estimates import estimate_figure
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
+
+    from workbench.compute.cluster_plan import ClusterPlan
 
 RESULT = "application/vnd.workbench.result+json"
 _LINES_SHOWN = 12
 
 
-def follow(plan: TrainingPlan) -> Run:
+def follow(plan: "TrainingPlan | ClusterPlan") -> Run:
     """Train, and show how it goes: learning curves that grow in JupyterLab, lines elsewhere.
 
     Raises:
@@ -41,6 +45,28 @@ def follow(plan: TrainingPlan) -> Run:
             curves.update(learning_curves(metrics, synthetic=plan.cache.synthetic))
     curves.update(HTML(""))
     return plan.run
+
+
+def show_estimate(plan: "TrainingPlan | ClusterPlan") -> None:
+    """Show how long a cluster would take on several numbers of nodes, and what it would cost.
+
+    On this machine there is nothing to show.
+    """
+    if isinstance(plan, TrainingPlan):
+        return
+    estimates = plan.estimates
+    if estimates:
+        machine = machine_of(plan.cluster.vm_size)
+        display(
+            estimate_figure(
+                estimates,
+                chosen=plan.cluster_job.nodes,
+                title=f"{plan.job.epochs - len(plan.run.metrics)} epochs on {plan.cluster.vm_size}"
+                + (f", {machine.count} x {machine.card} a node" if machine else ""),
+                source=plan.pace.source,
+                synthetic=plan.cache.synthetic,
+            )
+        )
 
 
 def show_run(run: Run, *, synthetic: bool) -> None:

@@ -1,0 +1,252 @@
+"""A training job for a cluster: everything is checked before it is sent."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.azure_login import require_workspace
+from workbench.catalog import model_by_name
+from workbench.compute.cluster import (
+    Backend,
+    Cluster,
+    Datastore,
+    choose_cluster,
+    choose_datastore,
+    connect,
+)
+from workbench.compute.cluster_job import ClusterJob, DataFolder, conda_specification, parse_tags
+from workbench.compute.cluster_store import RunStore
+from workbench.compute.estimate import P40_PACE, Estimate, Pace, estimates, measured_pace
+from workbench.compute.gpus import Machine, cluster_warnings, has_gpus, machine_of
+from workbench.compute.jobs import TrainingJob, run_folder, training_job
+from workbench.compute.runs import Run, prepare_run
+from workbench.compute.training import described, phantom_remarks
+from workbench.compute.volumes import training_volumes
+from workbench.dataset.blob_source import BlobFolder, build_blob_cache, load_blob_cache
+from workbench.dataset.cache import DatasetCache
+from workbench.progress import duration
+
+RECORD = "azureml.json"
+
+
+@dataclass(frozen=True)
+class ClusterChoices:
+    """The cluster's part of a notebook's parameters.
+
+    Attributes:
+        cluster: name of the cluster; None takes the only one that fits.
+        low_priority: take only a cluster of that kind; None takes either.
+        dataset_mount: mount the dataset; False downloads it to each node.
+        azure_dataset: its folder in the container; None takes the model's.
+        datastore: the datastore; None takes that of the container ``datasets``.
+        experiment: what the studio lists the run under.
+        tags: shown in the studio, as "study:4x, who:me".
+        torch_build: another build of torch, for older cards.
+        sdk: "v1" or "v2".
+    """
+
+    cluster: str | None = None
+    low_priority: bool | None = None
+    dataset_mount: bool = True
+    azure_dataset: str | None = None
+    datastore: str | None = None
+    experiment: str = "fastmri"
+    tags: str | None = None
+    torch_build: str = ""
+    sdk: str = "v1"
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    """What is about to be sent to a cluster.
+
+    Attributes:
+        job: what to train.
+        cache: the dataset, as its published cache has it.
+        run: the run's folder here, which fills with what the nodes keep.
+        cluster: the cluster.
+        cluster_job: the job as the SDKs send it.
+        backend: the workspace.
+        store: the run's folder in blob storage.
+        pace: what a card does, for the estimate.
+        remarks: what a person should know before it is sent.
+        sdk: the SDK that sends it.
+    """
+
+    job: TrainingJob
+    cache: DatasetCache
+    run: Run
+    cluster: Cluster
+    cluster_job: ClusterJob
+    backend: Backend
+    store: RunStore
+    pace: Pace
+    remarks: tuple[str, ...]
+    sdk: str
+
+    @property
+    def slices(self) -> tuple[int, int]:
+        """Training and validation slices of an epoch."""
+        train, val = training_volumes(self.job, self.cache)
+        return max(1, round(self.job.sample_rate * train.slices)), val.slices
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """Time and cost for several numbers of nodes; none where the machines are not known."""
+        machine = machine_of(self.cluster.vm_size)
+        if machine is None:
+            return []
+        nodes = sorted({1, 2, 4, 8, self.cluster_job.nodes})
+        done = len(self.run.metrics)
+        return estimates(
+            self.pace, machine, slices=self.slices, epochs=self.job.epochs - done, nodes=nodes
+        )
+
+    def __str__(self) -> str:
+        machine = machine_of(self.cluster.vm_size)
+        nodes, dataset = self.cluster_job.nodes, self.cluster_job.dataset
+        ranks = nodes * (_cards(machine) if has_gpus(self.cluster.vm_size) else 1)
+        return "\n".join(
+            (
+                *described(self.job, self.cache, self.run, ranks),
+                f"where      {nodes} node(s) of cluster {self.cluster}",
+                f"data       {dataset.mode} of {dataset.path} in datastore {dataset.datastore}; "
+                f"checkpoints go to {self.cluster_job.store.path} there",
+                *(f"estimate   {line}" for line in self._estimate_lines()),
+                *(f"note       {remark}" for remark in self.remarks),
+            )
+        )
+
+    def _estimate_lines(self) -> Iterator[str]:
+        for each in self.estimates:
+            if each.nodes == self.cluster_job.nodes:
+                cost = "" if each.dollars is None else f", about {each.dollars:,.0f} US dollars"
+                yield (
+                    f"{duration(3600 * each.hours)}{cost} at {each.efficiency:.0%} parallel "
+                    f"efficiency; {self.pace.source}"
+                )
+
+
+def plan_on_cluster(
+    model: str, nodes: int, resume: bool, choices: ClusterChoices, parameters: dict[str, Any]
+) -> ClusterPlan:
+    """Check a notebook's parameters against the workspace, and prepare the run's folder.
+
+    The dataset's cache is built on blob storage where it is missing.
+
+    Args:
+        model: a model's name.
+        nodes: number of nodes.
+        resume: whether to go on with a run that is there.
+        choices: the cluster's part of the parameters.
+        parameters: what ``training_job`` takes.
+
+    Raises:
+        ValueError: a parameter is outside what is allowed, or the dataset cannot be trained on.
+        FileNotFoundError: there is no such dataset in the storage.
+        OSError: the storage refuses or cannot be reached.
+        ClusterError: AzureML refuses what it was asked.
+        LoginError: no login works.
+    """
+    if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
+        raise ValueError(f"nodes={nodes!r}: give 1 or more")
+    if not isinstance(choices.dataset_mount, bool):
+        raise ValueError(f"dataset_mount={choices.dataset_mount!r}: give True or False")
+    folder = choices.azure_dataset or model_by_name(model).dataset
+    training_job(Path(), synthetic=False, model=model, **parameters)
+    conda_specification(choices.torch_build)
+    tags = parse_tags(choices.tags)
+    backend = connect(require_workspace(), choices.sdk)
+    cluster = choose_cluster(backend.clusters(), choices.cluster, nodes, choices.low_priority)
+    datastore = choose_datastore(backend.datastores(), choices.datastore)
+    cache = _cache(datastore, folder)
+    job = training_job(cache.root, synthetic=cache.synthetic, model=model, **parameters)
+    training_volumes(job, cache)
+    store = RunStore(datastore, f"runs/{job.name}")
+    if not (run_folder(job.name) / "job.json").exists():
+        store.fetch(run_folder(job.name), ("job.json", "metrics.csv"))
+    run = prepare_run(job, resume=resume)
+    return ClusterPlan(
+        job,
+        cache,
+        run,
+        cluster,
+        ClusterJob(
+            name=job.name,
+            experiment=choices.experiment,
+            cluster=cluster.name,
+            nodes=nodes,
+            device="GPU" if has_gpus(cluster.vm_size) else "CPU",
+            dataset=DataFolder(
+                "dataset", datastore.name, folder, "mount" if choices.dataset_mount else "download"
+            ),
+            store=DataFolder("store", datastore.name, store.path, "write"),
+            parameters={"model": model, **parameters},
+            tags=tags,
+            torch_build=choices.torch_build,
+        ),
+        backend,
+        store,
+        measured_pace(job, _earlier_runs(), cluster.vm_size) or P40_PACE,
+        tuple(_remarks(cluster, choices, job, cache, parameters)),
+        choices.sdk,
+    )
+
+
+def _cache(datastore: Datastore, folder: str) -> DatasetCache:
+    place = BlobFolder(datastore.client(), folder)
+    try:
+        cache = load_blob_cache(place)
+    except ValueError as error:
+        print(f"{error}, so it is built anew.")
+        cache = None
+    if cache is None:
+        return build_blob_cache(place, refresh=False)
+    print(
+        f"Using the dataset cache of {cache.root} ({len(cache):,} volumes, {cache.slices:,} "
+        "slices), as published; cache.ipynb refreshes it."
+    )
+    return cache
+
+
+def _earlier_runs() -> Iterator[tuple[Run, str, int, tuple[int, int]]]:
+    """Yield the runs here that a cluster trained, each with VM size, ranks and slices."""
+    outputs = run_folder("x").parent
+    records = sorted(outputs.rglob(RECORD), key=lambda path: -path.stat().st_mtime)
+    for path in records:
+        record = json.loads(path.read_text())
+        machine = machine_of(record["vm_size"])
+        slices = record["slices"]
+        yield (
+            Run(path.parent),
+            record["vm_size"],
+            record["nodes"] * _cards(machine),
+            (slices[0], slices[1]),
+        )
+
+
+def _cards(machine: Machine | None) -> int:
+    return machine.count if machine else 1
+
+
+def _remarks(
+    cluster: Cluster,
+    choices: ClusterChoices,
+    job: TrainingJob,
+    cache: DatasetCache,
+    parameters: dict[str, Any],
+) -> Iterator[str]:
+    yield from cluster_warnings(cluster.vm_size, choices.torch_build)
+    if cluster.low_priority:
+        yield (
+            "nodes of low priority may be taken away at any time: the run then goes on from its "
+            f"last checkpoint, one every {job.checkpoint_minutes:g} minutes; they cost a fraction "
+            "of the estimate"
+        )
+    if cluster.problem:
+        yield f"the cluster reports: {cluster.problem}"
+    if choices.sdk == "v1":
+        yield "SDK v1, which Microsoft supported until June 2026; sdk=v2 sends the same job"
+    yield from phantom_remarks(job, cache, parameters)

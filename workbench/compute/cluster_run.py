@@ -1,0 +1,214 @@
+"""A job on a cluster as it runs: sent or found again, watched, fetched, cancelled.
+
+The run's folder here, ``outputs/NAME``, fills with what the nodes keep in blob storage, so that
+all that reads a run reads this one as if it had been trained here. ``azureml.json`` in it names
+AzureML's run: whoever trains under the same name again watches that one, as long as it runs.
+"""
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from workbench.compute.cluster import ClusterError, LostContactError, RunState
+from workbench.compute.cluster_plan import RECORD, ClusterPlan
+from workbench.compute.here import TrainingFailedError
+from workbench.compute.jobs import write_text
+from workbench.compute.node import ERROR_FILE, LOG_FILE, error_line, tells_of_lost_peer
+from workbench.progress import duration
+from workbench.settings import shown
+
+SECONDS_BETWEEN_LOOKS = 15.0
+ATTEMPTS = 5
+"""How often a job is sent again by itself after its nodes, not its code, failed."""
+
+TRIES = 40
+
+_SMALL = (LOG_FILE, "metrics.csv", "volumes.csv", "versions.json")
+NOTEBOOK = "train.ipynb"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept here of a run on a cluster.
+
+    Attributes:
+        run: AzureML's id of the run.
+        sdk: the SDK that sent it.
+        cluster: where it runs.
+        vm_size: size of the machines.
+        nodes: how many.
+        slices: training and validation slices of an epoch.
+        attempts: how often it was sent.
+    """
+
+    run: str
+    sdk: str
+    cluster: str
+    vm_size: str
+    nodes: int
+    slices: tuple[int, int]
+    attempts: int = 1
+
+
+def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
+    """Send the job, or find it again, and watch it to its end; yield what happens.
+
+    Interrupting it asks nothing of the job.
+
+    Raises:
+        TrainingFailedError: the run failed, with the failing rank's own error, or was cancelled.
+        ClusterError: AzureML refuses what it was asked.
+    """
+    record = _record(plan)
+    state = _state(plan, record)
+    if record is None or state is None or state.ended:
+        record = _send(plan, 1)
+        yield f"sent as run {record.run} to {plan.cluster.name}"
+    else:
+        yield f"found run {record.run} again on {record.cluster}: {state.status}"
+    while True:
+        state = yield from _watch(plan, record)
+        cause = _cause(plan)
+        if state.status == "Completed":
+            break
+        if state.status == "Canceled":
+            raise TrainingFailedError(
+                f"run {record.run} was cancelled; run this again to go on from its last checkpoint"
+            )
+        if cause or record.attempts >= ATTEMPTS or not _began(plan):
+            raise TrainingFailedError(
+                f"{cause or state.error or 'AzureML gives no reason'} (run {record.run}, its logs: "
+                f"{state.url})"
+            )
+        record = _send(plan, record.attempts + 1)
+        yield (
+            "a node was lost, not the code at fault: sent again, to go on from the last "
+            f"checkpoint, as run {record.run} (attempt {record.attempts} of {ATTEMPTS})"
+        )
+    came = _patiently(lambda: plan.store.fetch(plan.run.folder))
+    yield f"fetched into {shown(plan.run.folder)}: {', '.join(sorted(came)) or 'nothing new'}"
+
+
+def cancel(plan: ClusterPlan) -> str:
+    """Cancel the job that a plan sent; what it has kept stays.
+
+    Raises:
+        ValueError: it was never sent.
+        ClusterError: AzureML refuses.
+    """
+    record = _record(plan)
+    if record is None:
+        raise ValueError(f"{shown(plan.run.folder)} was not sent to a cluster")
+    plan.backend.cancel(record.run)
+    return f"run {record.run} is being cancelled"
+
+
+def _record(plan: ClusterPlan) -> Record | None:
+    path = plan.run.folder / RECORD
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    return Record(**found | {"slices": tuple(found["slices"])})
+
+
+def _state(plan: ClusterPlan, record: Record | None) -> RunState | None:
+    """Return how a run that was sent before stands; None where AzureML knows no such run."""
+    if record is None:
+        return None
+    try:
+        return plan.backend.state(record.run)
+    except LostContactError:
+        raise
+    except ClusterError:
+        return None
+
+
+def _send(plan: ClusterPlan, attempt: int) -> Record:
+    folder, store = plan.run.folder, plan.store
+    kept = store.files()
+    if plan.run.last.exists() and "checkpoints/last.ckpt" not in kept:
+        # A run that was begun on this machine goes on there.
+        paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        names = [str(path.relative_to(folder)) for path in paths]
+        store.put(folder, [name for name in names if name != RECORD and not _hidden(name)])
+    store.put(folder, ["job.json"])
+    store.forget(ERROR_FILE)
+    record = Record(
+        plan.backend.submit(plan.cluster_job),
+        plan.sdk,
+        plan.cluster.name,
+        plan.cluster.vm_size,
+        plan.cluster_job.nodes,
+        plan.slices,
+        attempt,
+    )
+    write_text(folder / RECORD, json.dumps(asdict(record), indent=2))
+    return record
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
+    """Yield what is new in a run until it ends; return its last state."""
+    began = time.monotonic()
+    status = problem = lost = ""
+    nodes = -1
+    shown_log = 0
+    while True:
+        try:
+            state = plan.backend.state(record.run)
+            if lost:
+                yield "in contact again"
+            lost = ""
+            if not status:
+                yield f"follow it in the studio: {state.url}"
+            if state.status != status:
+                status = state.status
+                yield f"{status} after {duration(time.monotonic() - began)}"
+            if not state.ended and status != "Running":
+                found = [each for each in plan.backend.clusters() if each.name == record.cluster]
+                for cluster in found:
+                    if (cluster.nodes, cluster.problem) != (nodes, problem):
+                        nodes, problem = cluster.nodes, cluster.problem
+                        yield f"{cluster.name} has {nodes} node(s), {record.nodes} wanted"
+                        if problem:
+                            yield f"{cluster.name} reports: {problem}"
+            came = plan.store.fetch(plan.run.folder, _SMALL)
+            if LOG_FILE in came:
+                lines = (plan.run.folder / LOG_FILE).read_text(errors="replace").splitlines()
+                yield from lines[shown_log:]
+                shown_log = len(lines)
+            if state.ended:
+                return state
+        except (LostContactError, OSError) as error:
+            if not lost:
+                lost = str(error)
+                yield f"{lost}; the job runs on, and this page goes on watching"
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _cause(plan: ClusterPlan) -> str | None:
+    """Return the error of the rank that brought a run down; None where only its node was lost."""
+    note = _patiently(lambda: plan.store.read(ERROR_FILE))
+    return None if tells_of_lost_peer(note) else error_line(note)
+
+
+def _began(plan: ClusterPlan) -> bool:
+    """Say whether a run got as far as training: what fails before would fail again."""
+    return (plan.run.folder / LOG_FILE).exists()
+
+
+def _patiently(ask: Callable[[], Result]) -> Result:
+    """Ask the storage again for as long as a break of the network may last."""
+    for _ in range(TRIES - 1):
+        try:
+            return ask()
+        except OSError:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    return ask()

@@ -1,0 +1,191 @@
+"""Which GPUs a VM has, and whether a build of torch has kernels for them.
+
+VM sizes: https://learn.microsoft.com/azure/virtual-machines/sizes/overview (section GPU).
+"""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TORCH_BUILDS = ("cu126", "cu130")
+"""CUDA versions that torch's own index offers builds for."""
+
+# Since 2.11 torch's usual wheels are CUDA 13 builds, which hold no kernels for Pascal and Volta;
+# CUDA 12.6 builds still do.
+_OLDEST = {"": (7, 5), "cu130": (7, 5), "cu126": (5, 0)}
+FOR_OLD_CARDS = "cu126"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The GPUs of a VM size.
+
+    Attributes:
+        card: the GPU's name.
+        capability: its CUDA compute capability, (7, 0) for Volta.
+        count: number of cards.
+        dollars: list price of an hour in US dollars, East US, pay as you go, as of 2025; None
+            where the size is retired.
+    """
+
+    card: str
+    capability: tuple[int, int]
+    count: int
+    dollars: float | None = None
+
+
+_MACHINES = {
+    "standard_nc6s_v2": Machine("P100", (6, 0), 1),
+    "standard_nc12s_v2": Machine("P100", (6, 0), 2),
+    "standard_nc24s_v2": Machine("P100", (6, 0), 4),
+    "standard_nc24rs_v2": Machine("P100", (6, 0), 4),
+    "standard_nd6s": Machine("P40", (6, 1), 1),
+    "standard_nd12s": Machine("P40", (6, 1), 2),
+    "standard_nd24s": Machine("P40", (6, 1), 4),
+    "standard_nd24rs": Machine("P40", (6, 1), 4),
+    "standard_nc6s_v3": Machine("V100", (7, 0), 1),
+    "standard_nc12s_v3": Machine("V100", (7, 0), 2),
+    "standard_nc24s_v3": Machine("V100", (7, 0), 4),
+    "standard_nc24rs_v3": Machine("V100", (7, 0), 4),
+    "standard_nd40rs_v2": Machine("V100", (7, 0), 8, 22.03),
+    "standard_nc4as_t4_v3": Machine("T4", (7, 5), 1, 0.526),
+    "standard_nc8as_t4_v3": Machine("T4", (7, 5), 1, 0.752),
+    "standard_nc16as_t4_v3": Machine("T4", (7, 5), 1, 1.204),
+    "standard_nc64as_t4_v3": Machine("T4", (7, 5), 4, 4.352),
+    "standard_nv36ads_a10_v5": Machine("A10", (8, 6), 1, 3.20),
+    "standard_nv72ads_a10_v5": Machine("A10", (8, 6), 2, 6.52),
+    "standard_nc24ads_a100_v4": Machine("A100", (8, 0), 1, 3.673),
+    "standard_nc48ads_a100_v4": Machine("A100", (8, 0), 2, 7.346),
+    "standard_nc96ads_a100_v4": Machine("A100", (8, 0), 4, 14.692),
+    "standard_nd96asr_v4": Machine("A100", (8, 0), 8, 27.197),
+    "standard_nd96amsr_a100_v4": Machine("A100", (8, 0), 8, 32.770),
+    "standard_nc40ads_h100_v5": Machine("H100", (9, 0), 1, 6.980),
+    "standard_nc80adis_h100_v5": Machine("H100", (9, 0), 2, 13.960),
+    "standard_nd96isr_h100_v5": Machine("H100", (9, 0), 8, 98.320),
+    "standard_nd96isr_h200_v5": Machine("H200", (9, 0), 8, 110.240),
+}
+
+
+class UnusableGpuError(RuntimeError):
+    """This machine's GPUs cannot run this build of torch; the message says why and the way out."""
+
+
+def machine_of(vm_size: str) -> Machine | None:
+    """Return the GPUs of a VM size; None where it has none, or is not known here."""
+    return _MACHINES.get(vm_size.lower())
+
+
+def has_gpus(vm_size: str) -> bool:
+    """Say whether a VM size has GPUs: those of Azure's N series have."""
+    return vm_size.lower().startswith("standard_n")
+
+
+def cluster_warnings(vm_size: str, torch_build: str = "") -> list[str]:
+    """Say what stands between a cluster's GPUs and a build of torch, before a job is sent.
+
+    Args:
+        vm_size: such as "STANDARD_ND24S".
+        torch_build: one of ``TORCH_BUILDS``; "" for the usual one.
+    """
+    if not has_gpus(vm_size):
+        return [
+            f"{vm_size} has no GPU: each node trains in one CPU process, which is for trials only"
+        ]
+    machine = machine_of(vm_size)
+    if machine is None:
+        return [f"the GPUs of {vm_size} are not known here; the job checks them as it starts"]
+    if machine.capability < _OLDEST[torch_build]:
+        return [
+            f"{vm_size} has {machine.card} cards, which torch's build "
+            f"{torch_build or 'for CUDA 13 (the usual one)'} has no kernels for: give "
+            f"torch_build={FOR_OLD_CARDS!r}, or take a cluster with T4, A100 or newer cards"
+        ]
+    return []
+
+
+def check_gpus(promised: bool) -> None:
+    """Check this machine's driver and cards against torch before any data is touched.
+
+    Args:
+        promised: whether the machine was taken for its GPUs.
+
+    Raises:
+        UnusableGpuError: torch cannot use the cards.
+    """
+    import torch
+
+    build = f"torch {torch.__version__} (CUDA {torch.version.cuda or 'none'})"
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            problem = missing_kernels(
+                torch.cuda.get_device_name(number),
+                torch.cuda.get_device_capability(number),
+                torch.cuda.get_arch_list(),
+            )
+            if problem:
+                raise UnusableGpuError(f"{problem}; {_driver()}, {build}. {_WAY_OUT}")
+        torch.zeros(1, device="cuda").add_(1).item()
+        return
+    cards = _driver()
+    if promised or cards != _NO_DRIVER:
+        why = (
+            "this build of torch has no CUDA"
+            if torch.version.cuda is None
+            else "the driver is too old for it, or the container was not given the cards"
+        )
+        raise UnusableGpuError(
+            f"torch sees no GPU on this machine: {why}; {cards}, {build}. {_WAY_OUT}"
+        )
+
+
+def missing_kernels(
+    card: str, capability: tuple[int, int], architectures: "Sequence[str]"
+) -> str | None:
+    """Say that a build of torch lacks kernels for a card, or return None.
+
+    A binary for (major, minor) runs on cards of the same major and the same or a higher minor;
+    PTX ("compute_90") on any that is newer (CUDA C++ Programming Guide, compatibility).
+
+    Args:
+        card: the card's name.
+        capability: its compute capability.
+        architectures: the build's, as ``torch.cuda.get_arch_list()`` names them: "sm_75".
+    """
+    for name in architectures:
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name)
+        if match is None:
+            continue
+        kind, major, minor = match[1], int(match[2]), int(match[3])
+        if kind == "sm" and major == capability[0] and minor <= capability[1]:
+            return None
+        if kind == "compute" and (major, minor) <= capability:
+            return None
+    held = ", ".join(architectures) or "none"
+    return f"{card} has compute capability {capability[0]}.{capability[1]}, and torch has {held}"
+
+
+_NO_DRIVER = "no NVIDIA driver"
+_WAY_OUT = (
+    f"Give torch_build={FOR_OLD_CARDS!r} (train.ipynb) for older cards and drivers, or take a "
+    "cluster with newer cards"
+)
+
+
+def _driver() -> str:
+    """Return cards and driver as nvidia-smi names them."""
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return _NO_DRIVER
+    lines = found.stdout.splitlines()
+    return f"{lines[0].replace(', ', ', driver ')}" if lines else _NO_DRIVER
