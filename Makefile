@@ -83,5 +83,5 @@ install = echo "Installing the packages of environment.yml into .venv/, about a 
 		exit 1; \
 	fi; \
 	"$$python" -m venv --clear .venv && \
-	$(PY) -m pip install --quiet --disable-pip-version-check uv && \
+	$(PY) -m pip install -qq --disable-pip-version-check uv && \
 	pwd > $@
