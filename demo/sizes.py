@@ -81,7 +81,7 @@ SIZES: Mapping[str, Size] = {
                     "slices": 8,
                     "coils": (4, 6),
                 },
-                training=_TWO_RANKS,
+                training={**_TWO_RANKS, "epochs": 10, "lr_step": 8},
                 pages=("ingest", "cache", "train", "reconstruct"),
             ),
         ),
