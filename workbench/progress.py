@@ -102,4 +102,6 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
+            if error is None:  # an estimate that was not reached is no failure
+                self._bar.total = self._bar.n
             self._bar.close()
