@@ -90,11 +90,14 @@ class Workspace:
             )
 
 
-def find_workspace() -> Workspace | None:
-    """Find the workspace in the environment or in AzureML's own ``config.json``.
+def find_workspace(named: str = "") -> Workspace | None:
+    """Find the workspace: as it is named, in the environment, or in AzureML's ``config.json``.
 
     The file is the one that the variable AZUREML_CONFIG names (or the folder that holds it), else
     the project's ``.azureml/config.json`` or ``config.json``.
+
+    Args:
+        named: "SUBSCRIPTION/GROUP/WORKSPACE", or the workspace's resource ID; "" to look further.
 
     Returns:
         The workspace; None where none is configured.
@@ -103,9 +106,11 @@ def find_workspace() -> Workspace | None:
         ValueError: what is configured is no workspace.
         FileNotFoundError: AZUREML_CONFIG leads to no file.
     """
-    named = {part: _first_set(names) for part, names in _WORKSPACE_VARIABLES.items()}
-    if all(named.values()):
-        return _workspace({part: str(value) for part, value in named.items()}, "the environment")
+    if named.strip():
+        return _named(named)
+    parts = {part: _first_set(names) or "" for part, names in _WORKSPACE_VARIABLES.items()}
+    if all(parts.values()):
+        return _workspace(parts, "the environment")
     file = _config_file()
     if file is None:
         return None
@@ -120,16 +125,25 @@ def find_workspace() -> Workspace | None:
     return _workspace(parts, shown(file))
 
 
-def require_workspace() -> Workspace:
-    """Return the configured workspace.
+def require_workspace(named: str = "") -> Workspace:
+    """Return the workspace; see ``find_workspace``.
 
     Raises:
         ValueError: there is none, or what is configured is none.
     """
-    found = find_workspace()
+    found = find_workspace(named)
     if found is None:
         raise ValueError(f"no AzureML workspace is configured: {_HOW_TO_CONFIGURE}")
     return found
+
+
+def _named(text: str) -> Workspace:
+    pieces = text.strip().strip("/").split("/")
+    if len(pieces) == 8 and pieces[0].lower() == "subscriptions":
+        pieces = pieces[1::2][:2] + pieces[-1:]
+    if len(pieces) != 3:
+        raise ValueError(f"workspace={text!r}: give SUBSCRIPTION-ID/RESOURCE-GROUP/WORKSPACE")
+    return _workspace(dict(zip(_WORKSPACE_VARIABLES, pieces, strict=True)), "workspace")
 
 
 def _config_file() -> Path | None:

@@ -4,8 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from workbench import catalog
+from workbench.azure_login import require_workspace
+from workbench.azure_storage import find_storage
+from workbench.ingest.azure.request import LEFTOVER, UNPACK_ON, CloudRequest
+from workbench.ingest.blobs import check_container_name
 from workbench.ingest.links import WHERE_TO_ASK, archive_stem, parse_links
 from workbench.ingest.local import run_ingest
 from workbench.ingest.plan import IngestPlan, plan_ingest
@@ -14,6 +19,15 @@ from workbench.progress import interactive
 from workbench.settings import Secret, resolve, shown
 
 VARIABLE = "FASTMRI_LINKS"
+DESTINATIONS = ("local", "azure")
+
+# What a notebook may choose, by the names that ``ingest_request`` takes.
+PARAMETERS = (
+    *("datasets", "destination", "root", "keep_archives", "accept_mismatch"),
+    *("side_by_side", "connections"),
+    *("workspace", "container", "connection_file", "location"),
+    *("unpack_on", "cluster", "leftover", "secure_runs"),
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,7 @@ class IngestRequest:
     accept_mismatch: tuple[str, ...]
     side_by_side: int
     connections: int
+    lacks_storage: ClassVar[bool] = False
 
     def plan(self, text: Secret) -> IngestPlan:
         """Find out what there is to do for an email's text."""
@@ -60,18 +75,26 @@ def ingest_request(
     accept_mismatch: str,
     side_by_side: int,
     connections: int,
-) -> IngestRequest:
-    """Check a notebook's parameters.
+    workspace: str = "",
+    container: str = "datasets",
+    connection_file: str = "",
+    location: str = "",
+    unpack_on: str = "here",
+    cluster: str = "",
+    leftover: str = "adopt",
+    secure_runs: bool = True,
+) -> IngestRequest | CloudRequest:
+    """Check a notebook's parameters. Those after ``connections`` are for Azure alone.
 
     Raises:
         ValueError: names the parameter, what it was and what is allowed.
+        FileNotFoundError: a storage account is needed, none is given, and there is nobody to ask.
     """
-    if destination == "azure":
-        raise ValueError("destination='azure': not there yet, give 'local'")
-    if destination != "local":
-        raise ValueError(f"destination={destination!r}: give 'local'")
-    if not isinstance(keep_archives, bool):
-        raise ValueError(f"keep_archives={keep_archives!r}: give True or False")
+    if destination not in DESTINATIONS:
+        raise ValueError(f"destination={destination!r}: give {_either(DESTINATIONS)}")
+    for parameter, answer in (("keep_archives", keep_archives), ("secure_runs", secure_runs)):
+        if not isinstance(answer, bool):
+            raise ValueError(f"{parameter}={answer!r}: give True or False")
     names = _listed("datasets", datasets)
     for name in names:
         if name not in catalog.DATASETS:
@@ -79,11 +102,33 @@ def ingest_request(
     for parameter, value in (("side_by_side", side_by_side), ("connections", connections)):
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 32:
             raise ValueError(f"{parameter}={value!r}: give a whole number from 1 to 32")
-    folder = resolve(_text("root", root) or "datasets")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"root={root!r}: it is a file, give a folder")
     accepted = tuple(archive_stem(name) for name in _listed("accept_mismatch", accept_mismatch))
-    return IngestRequest(names, folder, keep_archives, accepted, side_by_side, connections)
+    if destination == "local":
+        folder = resolve(_text("root", root) or "datasets")
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"root={root!r}: it is a file, give a folder")
+        return IngestRequest(names, folder, keep_archives, accepted, side_by_side, connections)
+    for parameter, choice, allowed in (
+        ("unpack_on", unpack_on, UNPACK_ON),
+        ("leftover", leftover, LEFTOVER),
+    ):
+        if choice not in allowed:
+            raise ValueError(f"{parameter}={choice!r}: give {_either(allowed)}")
+    check_container_name(container)
+    return CloudRequest(
+        require_workspace(_text("workspace", workspace)),
+        find_storage(_text("connection_file", connection_file)),
+        names,
+        container,
+        _text("location", location),
+        keep_archives,
+        accepted,
+        side_by_side,
+        unpack_on,
+        _text("cluster", cluster),
+        leftover,
+        secure_runs,
+    )
 
 
 def email_text(links_file: str) -> Secret | None:
@@ -116,6 +161,10 @@ def decoded(content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("latin-1")
+
+
+def _either(allowed: Sequence[str]) -> str:
+    return " or ".join(map(repr, allowed))
 
 
 def _text(parameter: str, value: object) -> str:

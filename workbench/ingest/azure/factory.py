@@ -229,8 +229,8 @@ class Factory:
         Raises:
             azure.core.exceptions.AzureError: the service does not answer.
         """
-        answer = self._client.pipeline_runs.query_by_factory(*self._address, _filter())
-        found = sorted(answer.value, key=lambda run: str(run.run_start or ""), reverse=True)
+        found = _pages(self._client.pipeline_runs.query_by_factory, *self._address)
+        found.sort(key=lambda run: str(run.run_start or ""), reverse=True)
         return [_pipeline_run(run) for run in found]
 
     def activities(self, run: PipelineRun) -> list[Activity]:
@@ -239,8 +239,8 @@ class Factory:
         Raises:
             azure.core.exceptions.AzureError: the service does not answer.
         """
-        answer = self._client.activity_runs.query_by_pipeline_run(*self._address, run.id, _filter())
-        return [_activity(run.archive, one) for one in answer.value]
+        query = self._client.activity_runs.query_by_pipeline_run
+        return [_activity(run.archive, one) for one in _pages(query, *self._address, run.id)]
 
     def cancel(self, run: PipelineRun) -> None:
         """Cancel a run that has not ended.
@@ -325,12 +325,20 @@ def _undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _filter() -> dict[str, str]:
+def _pages(query: Callable[..., Any], *address: str) -> list[Any]:
+    """Ask for all runs of the last month, page by page."""
     now = datetime.now(UTC)
-    return {
+    wanted = {
         "lastUpdatedAfter": (now - timedelta(days=30)).isoformat(),
         "lastUpdatedBefore": (now + timedelta(days=1)).isoformat(),
     }
+    found: list[Any] = []
+    while True:
+        answer = query(*address, wanted)
+        found += answer.value
+        if not answer.continuation_token:
+            return found
+        wanted["continuationToken"] = answer.continuation_token
 
 
 def _pipeline_run(run: Any) -> PipelineRun:

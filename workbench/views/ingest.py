@@ -1,0 +1,102 @@
+"""An ingest as a person sees it: the plan, the form where something is missing, the report."""
+
+from typing import TYPE_CHECKING
+
+from IPython.display import HTML, display
+
+from workbench.ingest.azure.plan import CloudPlan
+from workbench.ingest.azure.request import CloudRequest
+from workbench.ingest.azure.run import CloudReport
+from workbench.ingest.plan import IngestPlan
+from workbench.ingest.report import IngestReport, plan_html, report_html, table
+from workbench.ingest.request import IngestRequest, decoded
+from workbench.progress import amount, duration
+from workbench.settings import Secret
+from workbench.views.forms import links_form
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+RESULT = "application/vnd.workbench.result+json"
+
+
+def show_plan(
+    request: IngestRequest | CloudRequest, text: Secret | None
+) -> IngestPlan | CloudPlan | None:
+    """Show what there is to do for an email's text; None where a person has yet to give something.
+
+    Raises:
+        ValueError: the text, or what is asked for, does not do.
+    """
+    return None if text is None or request.lacks_storage else _shown_plan(request, text)
+
+
+def _shown_plan(request: IngestRequest | CloudRequest, text: Secret) -> IngestPlan | CloudPlan:
+    plan = request.plan(text)
+    display(HTML(plan_html(plan)))
+    if isinstance(plan, CloudPlan) and plan.leftovers:
+        display(HTML(f"<p>Note: {_leftover(request, plan)}</p>"))
+    return plan
+
+
+def do_plan(request: IngestRequest | CloudRequest, plan: IngestPlan | CloudPlan) -> None:
+    """Do what a plan says and show what came of it.
+
+    Raises:
+        IngestError: an archive could not be brought in; lists each with what to do.
+    """
+    if isinstance(request, CloudRequest):
+        assert isinstance(plan, CloudPlan)
+        report: IngestReport = request.run(plan)
+    else:
+        assert isinstance(plan, IngestPlan)
+        report = request.run(plan)
+    display(HTML(report_html(report)))
+    if isinstance(report, CloudReport) and report.activities:
+        display(HTML(activities_html(report)))
+    report.raise_for_problems()
+
+
+def ingest_form(request: IngestRequest | CloudRequest, text: Secret | None) -> "ipywidgets.VBox":
+    """Make the form that asks for what is missing: the email, the connection string."""
+    return links_form(
+        lambda given: _shown_plan(request, given),
+        lambda plan: do_plan(request, plan),
+        decoded,
+        text=text,
+        connect=request.connect
+        if isinstance(request, CloudRequest) and request.lacks_storage
+        else None,
+    )
+
+
+def activities_html(report: CloudReport) -> str:
+    """Show every attempt of every activity of the factory."""
+    rows = [
+        (
+            a.archive,
+            a.name,
+            a.status,
+            amount(a.read, "B"),
+            amount(a.written, "B"),
+            a.files,
+            duration(a.seconds),
+            f"{amount(a.speed, 'B')}/s",
+            a.error,
+        )
+        for a in report.activities
+    ]
+    header = ("archive", "activity", "status", "read", "written", "files", "took", "speed", "error")
+    return "<p>Activities of the factory:</p>" + table(header, rows)
+
+
+def _leftover(request: IngestRequest | CloudRequest, plan: CloudPlan) -> str:
+    names = ", ".join(plan.leftovers)
+    adopt = isinstance(request, CloudRequest) and request.leftover == "adopt"
+    what = (
+        "this run goes on with the copies that still run in it and deletes it at the end; give "
+        "leftover='delete' to cancel them instead"
+        if adopt
+        else "this run cancels what still runs in it and deletes it"
+    )
+    return f"an earlier run was killed, or still runs, and left the factory {names}: {what}"
