@@ -3,6 +3,7 @@
 # make test    lint, then the tests
 # make bench   every figure against fastMRI's, into outputs/bench.md and .json, about three
 #              minutes; make bench SIZE=full for real sizes
+# make pictures  the README's pictures, out of what make demo has left
 # make lint    style, types, and that notebooks are stored without outputs
 #
 # Each target first sees to .venv/, made by uv from environment.yml: about a minute, once, and again
@@ -16,7 +17,7 @@ ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
 NEW := new
 endif
 
-.PHONY: bench demo lab test lint new
+.PHONY: bench demo lab lint new pictures test
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -31,6 +32,9 @@ lab: .venv/ready-to-run
 
 bench: .venv/ready-to-run
 	@$(PY) -m benchmarks $(if $(SIZE),--$(SIZE))
+
+pictures: .venv/ready-to-run
+	@$(PY) -m demo.gallery
 
 test: lint
 	$(PY) -m pytest --durations=10
