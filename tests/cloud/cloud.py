@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cloud.authority import Authority
+from tests.cloud.azureml import PATTERN as AZUREML_PATTERN
+from tests.cloud.azureml import AzureML
 from tests.cloud.azurite import Azurite
 from tests.cloud.bucket import CloudBucket
 from tests.cloud.factory import DataFactory
@@ -75,6 +77,7 @@ class Cloud:
         login: the token service.
         management: Azure Resource Manager: who may do what, what is registered.
         factory: Data Factory.
+        azureml: AzureML.
         storage: the storage account.
         bucket: fastMRI's bucket; put files into ``bucket.folder``.
         workspace: the workspace's address.
@@ -119,23 +122,38 @@ class Cloud:
             )
             self.network.route(MANAGEMENT_HOST, self.management.port, plain=True)
             self.factory = enter(DataFactory(self.management, Copier(self.backbone, self.ca)))
+            self.azureml = enter(
+                AzureML(
+                    self.faults,
+                    self.login,
+                    self.management,
+                    self.storage,
+                    self.workspace.name,
+                    self.folder / "jobs",
+                    self._environment(self.backbone),
+                )
+            )
+            self.network.route(AZUREML_PATTERN, self.azureml.port, plain=True)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    # ---- for its clients -------------------------------------------------------------------
+    # ---- for its clients -------------------------------------------------------------
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that lead a process into this cloud, logged in and nowhere else."""
+        """The variables that lead a process into this cloud, logged in, and nowhere else."""
+        return self._environment(self.network)
+
+    def _environment(self, network: Network) -> dict[str, str]:
         proxies = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
         trusted = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
         local = ("NO_PROXY", "no_proxy")
         home = str(self.home)
         return {
-            **dict.fromkeys(proxies, self.network.url),
+            **dict.fromkeys(proxies, network.url),
             **dict.fromkeys(trusted, str(self.ca)),
             **dict.fromkeys(local, "127.0.0.1,localhost"),
             "HOME": home,
@@ -159,7 +177,7 @@ class Cloud:
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
 
-    # ---- trouble -----------------------------------------------------------------------------
+    # ---- trouble ---------------------------------------------------------------------
 
     def fail(self, pattern: str, status: int | None = None, **more: object) -> Fault:
         """Have requests to management, login or AzureML fail; see ``Fault`` for what can be said.

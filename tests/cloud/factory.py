@@ -82,7 +82,7 @@ class DataFactory:
         for run in self._all_runs:
             run.join()
 
-    # ---- to look at --------------------------------------------------------------------------
+    # ---- to look at ------------------------------------------------------------------
 
     @property
     def names(self) -> list[str]:
@@ -104,7 +104,7 @@ class DataFactory:
         """Return a factory's documents of a kind ("linkedservices", "datasets", "pipelines")."""
         return copy.deepcopy(self._find(factory).documents[kind])
 
-    # ---- factories ---------------------------------------------------------------------------
+    # ---- factories -------------------------------------------------------------------
 
     def _find(self, name: str) -> _Factory:
         found = self._factories.get(name.lower())
@@ -173,7 +173,7 @@ class DataFactory:
             run.cancel()
         return Answer(status=200)
 
-    # ---- documents -----------------------------------------------------------------------------
+    # ---- documents -------------------------------------------------------------------
 
     def _put_document(self, request: Request, factory: str, kind: str, name: str) -> Any:
         kind, found = kind.lower(), self._ready(factory)
@@ -202,7 +202,7 @@ class DataFactory:
         gone = self._find(factory).documents[kind.lower()].pop(name, None)
         return Answer(status=204 if gone is None else 200)
 
-    # ---- runs ------------------------------------------------------------------------------------
+    # ---- runs ------------------------------------------------------------------------
 
     def _create_run(self, request: Request, factory: str, name: str) -> dict[str, Any]:
         found = self._ready(factory)

@@ -114,7 +114,7 @@ class PipelineRun:
             values[name] = given.get(name, parameter.get("defaultValue"))
         return values
 
-    # ---- on its thread -------------------------------------------------------------------------
+    # ---- on its thread ---------------------------------------------------------------
 
     def _run(self) -> None:
         while not (self._pace.go.wait(0.05) and self._slots.acquire(timeout=0.05)):

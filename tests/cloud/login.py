@@ -34,13 +34,23 @@ class Login(Service):
         self.principal = principal
         self.lifetime = 3600.0
         self._tokens: dict[str, tuple[str, float]] = {}
+        self._identity = secrets.token_urlsafe(12)
         self.on("GET", r"/common/discovery/instance", self._instance)
         self.on("GET", r"/[^/]+/v2\.0/\.well-known/openid-configuration", self._configuration)
+        self.on("GET", r"/msi/token", self._managed_identity)
         self.on("POST", r"/(?P<tenant>[^/]+)/oauth2(/v2\.0)?/token", self._token)
 
     def expire(self) -> None:
         """Let all tokens that were given out expire now."""
         self._tokens = {token: (audience, 0.0) for token, (audience, _) in self._tokens.items()}
+
+    def identity_variables(self) -> dict[str, str]:
+        """Return what leads a cluster's node to its managed identity."""
+        return {
+            "MSI_ENDPOINT": f"http://127.0.0.1:{self.port}/msi/token",
+            "MSI_SECRET": self._identity,
+            "DEFAULT_IDENTITY_CLIENT_ID": self.principal.client,
+        }
 
     def check(self, request: Request) -> None:
         """Let a request in that bears a valid token of this service.
@@ -84,6 +94,11 @@ class Login(Service):
             return _refused("AADSTS7000215", "Invalid client secret provided.", "invalid_client")
         audience = form.get("scope", form.get("resource", "")).removesuffix("/.default")
         return self._issue(audience)
+
+    def _managed_identity(self, request: Request) -> dict:
+        if request.headers.get("secret") != self._identity:
+            raise ServiceError(401, "Unauthorized", "The managed identity's secret is wrong.")
+        return self._issue(request.query["resource"])
 
     def _issue(self, audience: str) -> dict:
         ends = time.time() + self.lifetime

@@ -43,6 +43,7 @@ class Management(Service):
         self._lock = threading.Lock()
         self._ready_at = dict.fromkeys(_NAMESPACES, 0.0)  # When a provider is registered.
         own = f"/subscriptions/{subscription}"
+        self.on("GET", "/metadata/endpoints", lambda _: [])
         self.on("GET", "/subscriptions/?", lambda _: {"value": [self._subscription()]})
         self.on("GET", own, lambda _: self._subscription())
         self.on("GET", f"{own}/locations", self._locations)
@@ -54,7 +55,7 @@ class Management(Service):
             self.on("GET", parent + storage, lambda _: {"value": [self._storage()]})
         self.on("GET", f"{own}/resourcegroups/[^/]+{storage}/{account}", lambda _: self._storage())
 
-    # ---- trouble -------------------------------------------------------------------------
+    # ---- trouble ---------------------------------------------------------------------
 
     def unregister(self, namespace: str) -> None:
         """Let the subscription not be registered for a provider such as Microsoft.DataFactory."""
@@ -72,9 +73,11 @@ class Management(Service):
         """Take back all refusals."""
         self._denied.clear()
 
-    # ---- who may do what -------------------------------------------------------------------
+    # ---- who may do what -------------------------------------------------------------
 
     def _admit(self, request: Request) -> None:
+        if request.path == "/metadata/endpoints":
+            return
         self._login.check(request)
         action = action_of(request.method, request.path)
         with self._lock:
@@ -104,7 +107,7 @@ class Management(Service):
                 "https://aka.ms/rps-not-found for how to register subscriptions.",
             )
 
-    # ---- answers -----------------------------------------------------------------------------
+    # ---- answers ---------------------------------------------------------------------
 
     def _known(self, namespace: str) -> str:
         for known in self._ready_at:

@@ -69,7 +69,7 @@ class Network:
         """The proxy's address, for ``HTTPS_PROXY``."""
         return f"http://127.0.0.1:{self.port}"
 
-    # ---- what leads where, and how it fares ------------------------------------------------
+    # ---- what leads where, and how it fares ------------------------------------------
 
     def route(self, pattern: str, port: int, *, plain: bool = False) -> None:
         """Lead hosts to a port on loopback; a later route goes before an earlier one.
@@ -137,7 +137,7 @@ class Network:
                 return route
         raise ValueError(f"no route to {host}: it is one of {[r.pattern for r in self._routes]}")
 
-    # ---- on the network's thread -----------------------------------------------------------
+    # ---- on the network's thread -----------------------------------------------------
 
     def _run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
@@ -200,8 +200,8 @@ class Network:
                 out.cancel()
                 home.cancel()
                 await asyncio.gather(out, home, return_exceptions=True)
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # A server's task that ends as cancelled is reported as an error by Python 3.11.
         finally:
             del self._tasks[task]
             for end in (writer, there):

@@ -64,7 +64,7 @@ class Storage:
         """The Blob service's address."""
         return f"https://{self.host}"
 
-    # ---- to look and to lay, past the network: neither slowed nor failed --------------------
+    # ---- to look and to lay, past the network: neither slowed nor failed -------------
 
     def client(self) -> "BlobServiceClient":
         """Return a client that goes straight to Azurite."""
@@ -97,7 +97,7 @@ class Storage:
         query = generate_blob_sas(self.account, container, blob, **common)
         return f"{self.url}/{container}/{quote(blob)}?{query}"
 
-    # ---- trouble -------------------------------------------------------------------------
+    # ---- trouble ---------------------------------------------------------------------
 
     def fail(self, pattern: str, status: int | None = None, **more: object) -> Fault:
         """Have requests to the account fail (see ``Fault``); all of them pass a gate from now."""

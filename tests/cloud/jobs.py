@@ -1,0 +1,259 @@
+"""Jobs on clusters: queued, run on their nodes, preempted, cancelled; as both SDKs see them."""
+
+import re
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.cloud.data import Mirror, fetch
+from tests.cloud.node import Node
+from tests.cloud.service import now
+from tests.cloud.submission import Data, Submission
+
+if TYPE_CHECKING:
+    from tests.cloud.storage import Storage
+
+ENDED = ("Completed", "Failed", "Canceled")
+ARTIFACTS = "azureml"  # The container that holds what runs leave.
+_LOOK = 0.1
+
+
+class Job:
+    """One job, on a thread of its own from its submission to its end.
+
+    Attributes:
+        submission: what was sent.
+        status: in AzureML's words.
+        error: why it failed.
+        attempts: how often its nodes were started.
+        downloads: how many copies of the data were made, by the data's name.
+        nodes: its machines of the latest attempt.
+    """
+
+    def __init__(
+        self,
+        submission: Submission,
+        folder: Path,
+        storage: "Storage",
+        environment: Callable[[Submission], Mapping[str, str]],
+    ) -> None:
+        self.submission, self.folder = submission, folder
+        self.id = submission.id
+        self.status, self.error, self.attempts = "Queued", "", 0
+        self.created, self.started, self.ended = now(), None, None
+        self.tags, self.properties = dict(submission.tags), {}
+        self.display_name = submission.name or submission.id
+        self.downloads: dict[str, int] = {}
+        self.nodes: list[Node] = []
+        self._storage, self._environment = storage, environment
+        self._asked: str | None = None  # "cancel", "requeue" or "lose"
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"job {self.id}", daemon=True)
+        self._thread.start()
+
+    # ---- what others ask of it -------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Ask it to stop."""
+        if self.status not in ENDED:
+            self.status = "CancelRequested"
+            self._asked = "cancel"
+
+    def preempt(self, node: int = 0, *, requeue: bool = True) -> None:
+        """Take a machine away from it, at once.
+
+        Args:
+            node: which.
+            requeue: the service starts the job again by itself, as it does for low-priority
+                machines; else the job fails.
+        """
+        with self._lock:
+            self._asked = "requeue" if requeue else "lose"
+            self.nodes[node].kill()
+
+    def log(self, node: int = 0) -> str:
+        """Return what a node has printed in the latest attempt."""
+        return self.nodes[node].log.read_text(errors="replace")
+
+    def join(self, seconds: float = 120) -> "Job":
+        """Wait for its end.
+
+        Raises:
+            TimeoutError: it goes on for longer.
+        """
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise TimeoutError(f"job {self.id} is {self.status} after {seconds} s")
+        return self
+
+    def wait_for(self, text: str, node: int = 0, seconds: float = 60) -> None:
+        """Wait until a node has printed a text.
+
+        Raises:
+            TimeoutError: it has not, and the job has ended or the time is over.
+        """
+        end = time.monotonic() + seconds
+        while not (len(self.nodes) > node and text in self.log(node)):
+            if self.status in ENDED or time.monotonic() > end:
+                said = self.log(node) if len(self.nodes) > node else ""
+                raise TimeoutError(f"job {self.id} is {self.status} without {text!r}:\n{said}")
+            time.sleep(_LOOK / 2)
+
+    @property
+    def artifacts(self) -> str:
+        """Where in the container of artifacts its files lie."""
+        return f"ExperimentRun/dcid.{self.id}"
+
+    # ---- on its thread ---------------------------------------------------------------
+
+    def _run(self) -> None:
+        cluster = self.submission.cluster
+        try:
+            while self.status not in ENDED:
+                if not cluster.take(self.submission.nodes, lambda: self._asked == "cancel"):
+                    self.status = "Canceled"
+                    break
+                try:
+                    self._attempt()
+                finally:
+                    cluster.release(self.submission.nodes)
+        except Exception:
+            self.error = f"The emulator failed:\n{traceback.format_exc()}"
+            self.status = "Failed"
+        self.ended = now()
+
+    def _attempt(self) -> None:
+        """Run the command once on all nodes; leaves the status that follows from it."""
+        self.attempts += 1
+        folder = self.folder / f"attempt{self.attempts}"
+        self.status = "Preparing"
+        mirrors = self._start(folder)
+        self.started = self.started or now()
+        if self._asked is None:
+            self.status = "Running"
+        deadline = time.monotonic() + (self.submission.seconds or float("inf"))
+        failed = None
+        last_push = time.monotonic()
+        while any(node.code is None for node in self.nodes):
+            failed = next((n for n, node in enumerate(self.nodes) if node.code), None)
+            if failed is not None or self._asked or time.monotonic() > deadline:
+                break
+            if time.monotonic() - last_push > 5 * _LOOK:
+                self._push(mirrors)
+                last_push = time.monotonic()
+            time.sleep(_LOOK)
+        timed_out = time.monotonic() > deadline
+        with self._lock:
+            asked, self._asked = self._asked, None
+        failed = next((n for n, node in enumerate(self.nodes) if node.code), None)
+        if failed is not None and not asked:
+            time.sleep(_LOOK)  # The other nodes notice, and print what they saw.
+        codes = [node.code for node in self.nodes]
+        for node in self.nodes:
+            node.kill()
+        self._push(mirrors)
+        if asked is None:
+            self.status = "Finalizing"
+            self._collect("outputs")
+        self._settle(asked, timed_out, failed, codes)
+
+    def _settle(
+        self, asked: str | None, timed_out: bool, failed: int | None, codes: list[int | None]
+    ) -> None:
+        if asked == "cancel":
+            self.status = "Canceled"
+        elif asked == "requeue":
+            self.status = "Queued"
+        elif asked == "lose":
+            self.error = "A node of the job was preempted or became unusable."
+            self.status = "Failed"
+        elif timed_out:
+            self.error = "The job exceeded its maximum run duration and was cancelled."
+            self.status = "Canceled"
+        elif failed is not None:
+            self.error = (
+                f"Execution failed. User process on node {failed} exited with status code "
+                f"{codes[failed]}. Please check log file "
+                f"'user_logs/{self._log_name(failed)}' for error details."
+            )
+            self.status = "Failed"
+        else:
+            self.status = "Completed"
+
+    def _start(self, folder: Path) -> list[Mirror]:
+        sent = self.submission
+        mirrors, shared = [], {}
+        for data in sent.data:
+            if data.mode == "download":
+                continue
+            mount = folder / "mounts" / data.name
+            self._fetch(data, mount)
+            shared[data.name] = mount
+            if data.mode == "write":
+                container = self._storage.container(data.container)
+                mirrors.append(Mirror(mount, container, data.path))
+        common = dict(self._environment(sent))
+        self.nodes = []
+        for number in range(sent.nodes):
+            own = folder / f"node{number}"
+            (own / "wd").mkdir(parents=True)
+            sent.snapshot(own / "wd")
+            places = dict(shared)
+            for data in sent.data:
+                if data.mode == "download":
+                    places[data.name] = own / "data" / data.name
+                    self._fetch(data, places[data.name])
+            for made in ("outputs", "logs"):
+                (own / "wd" / made).mkdir(exist_ok=True)
+            variables = {d.variable: str(places[d.name]) for d in sent.data if d.variable}
+            rank = _rank(number, sent.nodes) if sent.distributed else {}
+            command = re.sub(
+                r"\$\{\{\s*(?:inputs|outputs)\.(\w+)\s*\}\}",
+                lambda match, places=places: str(places[match[1]]),
+                sent.command,
+            )
+            self.nodes.append(Node(own, command, common | variables | rank | dict(sent.variables)))
+        return mirrors
+
+    def _fetch(self, data: Data, folder: Path) -> None:
+        fetch(self._storage.container(data.container), data.path, folder)
+        self.downloads[data.name] = self.downloads.get(data.name, 0) + 1
+
+    # ---- what it leaves --------------------------------------------------------------
+
+    def _log_name(self, node: int) -> str:
+        many = self.submission.nodes > 1
+        return f"std_log_process_{node:02d}.txt" if many else "std_log.txt"
+
+    def _push(self, mirrors: list[Mirror]) -> None:
+        for mirror in mirrors:
+            mirror.push()
+        container = self._storage.container(ARTIFACTS)
+        for number, node in enumerate(self.nodes):
+            name = f"{self.artifacts}/user_logs/{self._log_name(number)}"
+            container.upload_blob(name, node.log.read_bytes(), overwrite=True)
+        self._collect("logs")
+
+    def _collect(self, kind: str) -> None:
+        """Upload a folder of every node; a later node's files replace an earlier one's."""
+        container = self._storage.container(ARTIFACTS)
+        for node in self.nodes:
+            for path in sorted((node.working / kind).rglob("*")):
+                if path.is_file():
+                    name = path.relative_to(node.working).as_posix()
+                    with path.open("rb") as file:
+                        container.upload_blob(f"{self.artifacts}/{name}", file, overwrite=True)
+
+
+def _rank(node: int, nodes: int) -> dict[str, str]:
+    """What a node is told of itself by a PyTorch distribution with one process a node."""
+    return {
+        "NODE_RANK": str(node),
+        "RANK": str(node),
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": str(nodes),
+        "LOCAL_WORLD_SIZE": "1",
+    }

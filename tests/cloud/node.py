@@ -1,0 +1,96 @@
+"""A node of a cluster: one shell in a session of its own, with what AzureML tells it."""
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from workbench.compute.processes import die_with_parent
+
+_MARK = "CLOUD_NODE"
+# The node has the packages of this interpreter, but not this checkout: only the snapshot.
+_SITE = '''"""Hide the checkout that is installed here: a node has only the snapshot."""
+import sys
+
+def editable(finder):
+    return "__editable__" in str(getattr(finder, "__module__", finder))
+
+sys.meta_path = [each for each in sys.meta_path if not editable(each)]
+sys.path = [each for each in sys.path if each.rstrip("/") != CHECKOUT]
+'''
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Node:
+    """One machine while it runs a job's command.
+
+    Args:
+        folder: the machine's disk; ``wd`` in it is the command's working folder.
+        command: what its shell runs.
+        environment: variables on top of a bare machine's.
+
+    Attributes:
+        log: file with the command's output.
+        working: the command's working folder.
+    """
+
+    def __init__(self, folder: Path, command: str, environment: Mapping[str, str]) -> None:
+        self.folder, self.working = folder, folder / "wd"
+        self.log = folder / "std_log.txt"
+        self._mark = uuid.uuid4().hex
+        site = folder / "site"
+        for made in (site, folder / "home", folder / "tmp"):
+            made.mkdir(parents=True, exist_ok=True)
+        (site / "sitecustomize.py").write_text(_SITE.replace("CHECKOUT", repr(str(_CHECKOUT))))
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                ["bash", "-c", command],
+                cwd=self.working,
+                env={
+                    "PATH": path,
+                    "LANG": "C.UTF-8",
+                    "OMP_NUM_THREADS": "1",
+                    "PYTHONPATH": str(site),
+                    "TMPDIR": str(folder / "tmp"),
+                    **environment,
+                    "HOME": str(folder / "home"),
+                    _MARK: self._mark,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+
+    @property
+    def code(self) -> int | None:
+        """The command's exit code; None while it runs."""
+        return self._process.poll()
+
+    def kill(self) -> None:
+        """Take the machine away: every process on it ends at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(_MARK) == self._mark:
+                    process.kill()
+                    process.wait(5)
+
+
+def bare(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what only a client's machine has: the login."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("AZURE_", "XDG_")) and name != "HOME"
+    }
