@@ -119,7 +119,7 @@ SIZES: Mapping[str, Size] = {
     # Slices as large as fastMRI's and the network of the paper, to see what a step costs.
     "full": Size(
         "demo-full",
-        "about half an hour on 2 processors, 2 GB of disk and 16 GB of memory",
+        "about 10 minutes on 2 processors, 2 GB of disk and 12 GB of memory",
         (
             Part(
                 *_BRAIN,
