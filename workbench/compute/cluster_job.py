@@ -1,6 +1,6 @@
 """One description of a cluster's job, from which each SDK forms its own."""
 
-import json
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -79,15 +79,20 @@ class ClusterJob:
         Args:
             places: the names of the two folders -> how the shell writes where they are.
         """
+        import yaml  # type: ignore[import-untyped]
+
         given = {key: value for key, value in self.parameters.items() if value is not None}
         given |= {"nodes": self.nodes, "target": "local", "name": self.name}
+        # As YAML writes it: 1e-05, as JSON does, is text to papermill.
+        written = yaml.safe_dump(given, default_flow_style=True, width=math.inf).strip()
         return "; ".join(
             (
-                f'export PYTHONPATH="$PWD" WORKBENCH_ROOT="$PWD" {STORE}="{places["store"]}"',
+                'export PYTHONPATH="$PWD:${PYTHONPATH:-}" WORKBENCH_ROOT="$PWD"',
+                f'export {STORE}="{places["store"]}"',
                 '[ "${NODE_RANK:-0}" = 0 ] || export WORKBENCH_ROOT="$(mktemp -d)"',
                 'mkdir -p "$WORKBENCH_ROOT/outputs"',
                 f'python -m papermill {NOTEBOOK} "$WORKBENCH_ROOT/outputs/train.ipynb" '
-                f"-y {shlex.quote(json.dumps(given, sort_keys=True))} "
+                f"-y {shlex.quote(written)} "
                 f'-r local_dataset "{places["dataset"]}" --log-output --no-progress-bar',
                 "code=$?",
                 '[ "${NODE_RANK:-0}" != 0 ] || '
@@ -107,7 +112,7 @@ def conda_specification(torch_build: str = "", file: Path | None = None) -> dict
     Raises:
         ValueError: there is no such build, or the list does not pin torch.
     """
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     specification = yaml.safe_load((file or SOURCE / "environment.yml").read_text())
     if not torch_build:

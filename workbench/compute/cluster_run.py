@@ -19,7 +19,7 @@ from workbench.compute.node import ERROR_FILE, LOG_FILE, error_line, tells_of_lo
 from workbench.progress import duration
 from workbench.settings import shown
 
-SECONDS_BETWEEN_LOOKS = 15.0
+SECONDS_BETWEEN_LOOKS = 10.0
 ATTEMPTS = 5
 """How often a job is sent again by itself after its nodes, not its code, failed."""
 

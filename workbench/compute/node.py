@@ -4,6 +4,7 @@ AzureML starts the job's command on every node and tells each its place by varia
 own disk holds is lost with the node, so node 0 copies the run's folder to a mounted one.
 """
 
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,8 @@ STORE = "WORKBENCH_STORE"
 DEVICE = "WORKBENCH_DEVICE"
 ERROR_FILE = "error.json"
 LOG_FILE = "log.txt"
-SECONDS_BETWEEN_COPIES = 10.0
+SECONDS_BETWEEN_COPIES = 2.0
+_PASSES_BETWEEN_LOGS = 30  # TensorBoard's files grow with every step, and are copied whole
 
 
 @dataclass(frozen=True)
@@ -153,9 +155,11 @@ def kept(folder: Path, store: Path) -> Iterator[None]:
     seen: dict[str, tuple[int, int]] = {}
 
     def watch() -> None:
-        while not stop.wait(SECONDS_BETWEEN_COPIES):
+        for number in itertools.count(1):
+            if stop.wait(SECONDS_BETWEEN_COPIES):
+                return
             with suppress(OSError):  # the storage may be back next time; the last copy must work
-                _keep(folder, store, seen)
+                _keep(folder, store, seen, logs=number % _PASSES_BETWEEN_LOGS == 0)
 
     with suppress(FileNotFoundError):
         (store / ERROR_FILE).unlink()  # an earlier attempt's
@@ -166,13 +170,13 @@ def kept(folder: Path, store: Path) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        _keep(folder, store, seen)
+        _keep(folder, store, seen, logs=True)
 
 
-def _keep(folder: Path, store: Path, seen: dict[str, tuple[int, int]]) -> None:
+def _keep(folder: Path, store: Path, seen: dict[str, tuple[int, int]], *, logs: bool) -> None:
     for path in _files(folder):
-        if path == ERROR_FILE:
-            continue  # ``keep_error`` weighs it against the other nodes'
+        if path == ERROR_FILE or (path.startswith("tensorboard/") and not logs):
+            continue  # ``keep_error`` weighs an error against the other nodes'
         try:
             found = (folder / path).stat()
             state = found.st_mtime_ns, found.st_size

@@ -1,0 +1,125 @@
+"""Both SDKs send the same job, and nothing goes with it that should stay here."""
+
+import re
+import shlex
+
+import pytest
+import yaml
+
+from workbench.azure_login import find_workspace
+from workbench.compute.cluster import SDKS, connect
+from workbench.compute.cluster_job import (
+    ENVIRONMENT,
+    IMAGE,
+    ClusterJob,
+    DataFolder,
+    conda_specification,
+    parse_tags,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
+
+JOB = ClusterJob(
+    "brain-4x",
+    "fastmri",
+    "cpu-cluster",
+    2,
+    "CPU",
+    DataFolder("dataset", "fastmri", "brain_multicoil", "mount"),
+    DataFolder("store", "fastmri", "runs/brain-4x", "write"),
+    {"model": "brain", "epochs": 3, "mask": "random", "lr": None},
+    {"who": "me"},
+)
+
+
+def sent(cloud, sdk, job=JOB):
+    """Send a job that waits for machines; return it as the service received it."""
+    cloud.azureml.clusters["cpu-cluster"].paused.set()
+    run = connect(find_workspace(), sdk).submit(job)
+    return cloud.azureml.jobs[run].submission
+
+
+def normal(command):
+    """Write a command with the folders' names in place of how each SDK says where they are."""
+    command = re.sub(r"\$AZUREML_DATAREFERENCE_(\w+?)\b", r"<\1>", command)
+    return re.sub(r"\$\{\{(?:inputs|outputs)\.(\w+)\}\}", r"<\1>", command)
+
+
+def folders(submission):
+    return {
+        data.name: (data.container, data.path.strip("/"), data.mode) for data in submission.data
+    }
+
+
+@pytest.mark.parametrize("mode", ["mount", "download"])
+def test_both_sdks_send_the_same_job(workspace, mode):
+    job = ClusterJob(**vars(JOB) | {"dataset": DataFolder("dataset", "fastmri", "brain_m", mode)})
+    first, second = (sent(workspace, sdk, job) for sdk in SDKS)
+    assert normal(first.command) == normal(second.command)
+    assert "papermill notebooks/train.ipynb" in first.command
+    for name in ("experiment", "nodes", "distributed", "name"):
+        assert getattr(first, name) == getattr(second, name), name
+    assert first.cluster is second.cluster
+    assert first.tags.items() >= job.tags.items()
+    assert second.tags.items() >= job.tags.items()
+    assert first.variables.items() >= job.variables.items()
+    assert second.variables.items() >= job.variables.items()
+    assert folders(second)["store"] == folders(first)["store"]
+    assert folders(second)["dataset"][:2] == folders(first)["dataset"][:2]
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_only_the_code_goes_along(workspace, sdk, tmp_path):
+    submission = sent(workspace, sdk)
+    submission.snapshot(tmp_path / "snapshot")
+    files = {
+        str(path.relative_to(tmp_path / "snapshot"))
+        for path in (tmp_path / "snapshot").rglob("*")
+        if path.is_file()
+    }
+    assert {"notebooks/train.ipynb", "environment.yml", "workbench/varnet/run.py"} <= files
+    top = {name.split("/")[0] for name in files}
+    assert top <= {"workbench", "notebooks", "environment.yml", ".amlignore"}
+    assert not any(name.endswith((".h5", ".pyc", ".secret")) for name in files)
+
+
+def test_command_gives_papermill_the_parameters_as_they_were():
+    given = {"mask": "it's", "acceleration": "4,8", "lr": 1e-5, "resume": True, "epochs": 3}
+    job = ClusterJob(**vars(JOB) | {"parameters": {**given, "chans": None}})
+    words = shlex.split(job.command({"dataset": "$D", "store": "$S"}))
+    assert yaml.safe_load(words[words.index("-y") + 1]) == {
+        **given,
+        "nodes": 2,
+        "target": "local",
+        "name": "brain-4x",
+    }
+    assert words[words.index("-r") + 1 :][:2] == ["local_dataset", "$D"]
+
+
+def test_another_build_of_torch_is_taken_from_torchs_own_index(tmp_path):
+    usual, old = conda_specification(), conda_specification("cu126")
+    pip = old["dependencies"][-1]["pip"]
+    assert pip[0] == "--extra-index-url https://download.pytorch.org/whl/cu126"
+    assert [line for line in pip if re.fullmatch(r"torch==[\d.]+\+cu126", line)]
+    assert not any("cu126" in line for line in usual["dependencies"][-1]["pip"])
+    with pytest.raises(ValueError, match="torch_build='cu99': give one of cu126"):
+        conda_specification("cu99")
+    (tmp_path / "environment.yml").write_text(yaml.safe_dump({"dependencies": [{"pip": ["x"]}]}))
+    with pytest.raises(ValueError, match="does not pin torch"):
+        conda_specification("cu126", tmp_path / "environment.yml")
+
+
+def test_tags_are_read_or_refused():
+    assert parse_tags("study:4x, who: me,") == {"study": "4x", "who": "me"}
+    assert parse_tags(None) == {}
+    with pytest.raises(ValueError, match="tags='4x': give NAME:VALUE"):
+        parse_tags("4x")
+
+
+def test_the_environment_is_environment_yml_on_an_image(workspace):
+    sent(workspace, "v1")
+    environment = workspace.azureml.job.submission.document["environment"]
+    assert environment["name"] == ENVIRONMENT
+    assert environment["docker"]["baseImage"] == IMAGE
+    held = environment["python"]["condaDependencies"]
+    assert held["dependencies"] == conda_specification()["dependencies"]
