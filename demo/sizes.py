@@ -61,7 +61,7 @@ _PUBLISHED_NETWORK = {"cascades": 12, "chans": 18, "sens_chans": 8, "epochs": 1,
 SIZES: Mapping[str, Size] = {
     "small": Size(
         "demo",
-        "about 8 minutes on 2 processors, and 0.5 GB",
+        "about 8 minutes on 2 processors, and 0.8 GB",
         (
             Part(
                 *_BRAIN,
@@ -119,7 +119,7 @@ SIZES: Mapping[str, Size] = {
     # Slices as large as fastMRI's and the network of the paper, to see what a step costs.
     "full": Size(
         "demo-full",
-        "about 10 minutes on 2 processors, 2 GB of disk and 12 GB of memory",
+        "about 10 minutes on 2 processors, 3 GB of disk and 12 GB of memory",
         (
             Part(
                 *_BRAIN,
