@@ -4,6 +4,8 @@
 # make bench   every figure against fastMRI's, into outputs/bench.md and .json, about three
 #              minutes; make bench SIZE=full for real sizes
 # make pictures  the README's pictures, out of what make demo has left
+# make cloud   JupyterLab against an Azure on this machine, to try ingest and AzureML without a
+#              subscription; tests/cloud/README.md
 # make lint    style, types, and that notebooks are stored without outputs
 #
 # Each target first sees to .venv/, made by uv from environment.yml: about a minute, once, and again
@@ -17,7 +19,7 @@ ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
 NEW := new
 endif
 
-.PHONY: bench demo lab lint new pictures test
+.PHONY: bench cloud demo lab lint new pictures test
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -32,6 +34,9 @@ lab: .venv/ready-to-run
 
 bench: .venv/ready-to-run
 	@$(PY) -m benchmarks $(if $(SIZE),--$(SIZE))
+
+cloud: .venv/ready-to-test
+	@$(PY) -m tests.cloud
 
 pictures: .venv/ready-to-run
 	@$(PY) -m demo.gallery

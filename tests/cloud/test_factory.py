@@ -1,136 +1,15 @@
-"""Data Factory under azure-mgmt-datafactory: plain documents go in, files are really copied."""
+"""Data Factory under azure-mgmt-datafactory: files are really copied, and archives unpacked."""
 
 import io
-import math
 import tarfile
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from azure.core.exceptions import HttpResponseError
-from azure.identity import ClientSecretCredential
-from azure.mgmt.datafactory import DataFactoryManagementClient
 from azure.mgmt.datafactory.models import RunFilterParameters
 
-NAME = "fastmri-copy-data-0123abcd"
-
-
-@pytest.fixture
-def client(cloud, monkeypatch):
-    cloud.apply(monkeypatch)
-    known = cloud.principal
-    with (
-        ClientSecretCredential(known.tenant, known.client, known.secret) as login,
-        DataFactoryManagementClient(
-            login, cloud.workspace.subscription_id, retry_total=0
-        ) as client,
-    ):
-        yield client
-
-
-@pytest.fixture
-def group(cloud):
-    return cloud.workspace.resource_group
-
-
-def binary(service, location, compression=None, **parameters):
-    details = {"location": location}
-    if compression:
-        details["compression"] = {"type": compression}
-    return {
-        "properties": {
-            "type": "Binary",
-            "linkedServiceName": {"referenceName": service, "type": "LinkedServiceReference"},
-            "parameters": {key: {"type": "String"} for key in parameters or ("file",)},
-            "typeProperties": details,
-        }
-    }
-
-
-def expression(text):
-    return {"value": text, "type": "Expression"}
-
-
-def copying(source, sink, *, unpack=None, retry=0, after=None, link="link"):
-    def reference(name, value):
-        parameters = {"file": expression(f"@pipeline().parameters.{value}")}
-        if name == "folder":
-            parameters = {"folder": "knee_multicoil"}
-        return {"referenceName": name, "type": "DatasetReference", "parameters": parameters}
-
-    settings = {"type": "HttpReadSettings" if source == "web" else "AzureBlobStorageReadSettings"}
-    reading = {"type": "BinarySource", "storeSettings": settings}
-    if unpack:
-        reading["formatSettings"] = {
-            "type": "BinaryReadSettings",
-            "compressionProperties": {
-                "type": unpack,
-                "preserveCompressionFileNameAsFolder": False,
-            },
-        }
-    writing = {
-        "type": "BinarySink",
-        "storeSettings": {"type": "AzureBlobStorageWriteSettings"},
-    }
-    return {
-        "name": f"copy to {sink}",
-        "type": "Copy",
-        "dependsOn": [{"activity": after, "dependencyConditions": ["Succeeded"]}] if after else [],
-        "policy": {
-            "timeout": "1.00:00:00",
-            "retry": retry,
-            "retryIntervalInSeconds": 30,
-            "secureInput": source == "web",
-        },
-        "inputs": [reference(source, link if source == "web" else "file")],
-        "outputs": [reference(sink, "file")],
-        "typeProperties": {"source": reading, "sink": writing},
-    }
-
-
-@pytest.fixture
-def factory(cloud, client, group):
-    """A factory with the documents to land an archive and to unpack it."""
-    client.factories.create_or_update(group, NAME, {"location": "westeurope"})
-    put = client.linked_services.create_or_update
-    web = {
-        "type": "HttpServer",
-        "typeProperties": {
-            "url": "https://fastmri-dataset.s3.amazonaws.com/",
-            "authenticationType": "Anonymous",
-        },
-    }
-    put(group, NAME, "Bucket", {"properties": web})
-    secret = {"type": "SecureString", "value": cloud.storage.connection_string}
-    blobs = {"type": "AzureBlobStorage", "typeProperties": {"connectionString": secret}}
-    put(group, NAME, "Storage", {"properties": blobs})
-    put = client.datasets.create_or_update
-    location = {"type": "HttpServerLocation", "relativeUrl": expression("@dataset().file")}
-    put(group, NAME, "web", binary("Bucket", location))
-    landed = {
-        "type": "AzureBlobStorageLocation",
-        "container": "datasets",
-        "folderPath": "knee_multicoil_compressed",
-        "fileName": expression("@dataset().file"),
-    }
-    put(group, NAME, "file", binary("Storage", landed))
-    put(group, NAME, "tar", binary("Storage", landed, "Tar"))
-    put(group, NAME, "targz", binary("Storage", landed, "TarGzip"))
-    folder = {
-        "type": "AzureBlobStorageLocation",
-        "container": "datasets",
-        "folderPath": expression("@{dataset().folder}"),
-    }
-    put(group, NAME, "folder", binary("Storage", folder, folder=1))
-    for codec, settings in (("tar", "TarReadSettings"), ("targz", "TarGZipReadSettings")):
-        activities = [
-            copying("web", "file", retry=1),
-            copying(codec, "folder", unpack=settings, after="copy to file"),
-        ]
-        parameters = {"link": {"type": "SecureString"}, "file": {"type": "String"}}
-        pipeline = {"properties": {"parameters": parameters, "activities": activities}}
-        client.pipelines.create_or_update(group, NAME, codec, pipeline)
-    return client
+from demo.bucket import Faults
+from tests.cloud.sample_documents import NAME
 
 
 def archive(cloud, name, mode="w"):
@@ -208,8 +87,6 @@ def test_what_is_no_archive_of_its_kind_fails_to_unpack(cloud, factory, group):
 
 
 def test_a_retry_mends_a_server_error(cloud, factory, group):
-    from demo.bucket import Faults
-
     archive(cloud, "a.tar")
     cloud.bucket.faults.append(Faults("a.tar", status=500, times=1))
     link = cloud.bucket.link("/a.tar")
@@ -219,8 +96,6 @@ def test_a_retry_mends_a_server_error(cloud, factory, group):
 
 
 def test_a_run_is_cancelled_in_the_middle_of_a_copy(cloud, factory, group):
-    from demo.bucket import Faults
-
     (cloud.bucket.folder / "a.tar").write_bytes(bytes(20_000_000))
     cloud.bucket.faults.append(Faults("a.tar", seconds_per_mb=0.5))
     run = start(factory, group, "tar", cloud.bucket.link("/a.tar"), "a.tar")
@@ -238,115 +113,3 @@ def test_deleting_a_factory_ends_its_runs(cloud, factory, group):
     cloud.factory.runs[0].join()
     assert cloud.factory.runs[0].status == "Cancelled"
     assert (cloud.factory.names, cloud.factory.deleted) == ([], [NAME])
-
-
-def refusal(call, *arguments):
-    with pytest.raises(HttpResponseError) as error:
-        call(*arguments)
-    return error.value.status_code, error.value.error.code, error.value.message
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "change", "said"),
-    [
-        ("datasets", "d", lambda d: d["properties"].pop("type"), "'type' not found"),
-        ("datasets", "a-b", lambda d: None, "not a valid name"),
-        (
-            "datasets",
-            "d",
-            lambda d: d["properties"]["linkedServiceName"].update(referenceName="nobody"),
-            "invalid reference 'nobody'",
-        ),
-        (
-            "datasets",
-            "d",
-            lambda d: d["properties"]["typeProperties"].update(compression={"type": "xz"}),
-            "'xz' is not supported",
-        ),
-        (
-            "datasets",
-            "d",
-            lambda d: d["properties"]["typeProperties"]["location"].update(
-                relativeUrl=expression("@dataset().nothing")
-            ),
-            "there is no 'nothing'",
-        ),
-    ],
-)
-def test_wrong_documents_are_refused(factory, group, kind, name, change, said):
-    document = binary(
-        "Bucket", {"type": "HttpServerLocation", "relativeUrl": expression("@dataset().file")}
-    )
-    change(document)
-    put = getattr(factory, kind).create_or_update
-    status, code, message = refusal(put, group, NAME, name, document)
-    assert (status, code) in ((400, "BadRequest"), (400, "InvalidTemplate"))
-    assert said in message
-
-
-def test_the_clients_own_models_lose_their_types_and_are_refused(factory, group):
-    from azure.mgmt.datafactory import models
-
-    web = models.HttpLinkedService(url="https://x", authentication_type="Anonymous")
-    document = models.LinkedServiceResource(properties=web)
-    put = factory.linked_services.create_or_update
-    assert "'type' not found" in refusal(put, group, NAME, "x", document)[2]
-
-
-def test_wrong_factories_are_refused(client, group):
-    put = client.factories.create_or_update
-    assert refusal(put, group, NAME, {"location": "atlantis"})[1].startswith("LocationNotAvail")
-    assert refusal(put, group, "a--b", {"location": "westeurope"})[1] == "InvalidResourceName"
-    assert refusal(put, "other", NAME, {"location": "westeurope"})[1] == "ResourceGroupNotFound"
-    assert refusal(client.factories.get, group, NAME)[0] == 404
-
-
-def test_a_factory_may_never_be_ready(cloud, client, group):
-    cloud.factory.provisioning_seconds = math.inf
-    made = client.factories.create_or_update(group, NAME, {"location": "westeurope"})
-    assert made.provisioning_state == "Creating"
-    assert client.factories.get(group, NAME).provisioning_state == "Creating"
-
-
-def test_the_client_registers_a_provider_by_itself(cloud, client, group, monkeypatch):
-    from azure.mgmt.core.policies import _base
-
-    monkeypatch.setattr(_base.time, "sleep", lambda seconds: None)
-    cloud.management.unregister("Microsoft.DataFactory")
-    client.factories.create_or_update(group, NAME, {"location": "westeurope"})
-    assert cloud.factory.names == [NAME]
-    assert cloud.management.sent("POST", "/providers/Microsoft.DataFactory/register")
-
-
-def test_registration_may_be_refused(cloud, client, group):
-    cloud.management.unregister("Microsoft.DataFactory")
-    cloud.management.deny("*/register/action")
-    put = client.factories.create_or_update
-    status, code, message = refusal(put, group, NAME, {"location": "westeurope"})
-    assert (status, code) == (409, "MissingSubscriptionRegistration")
-    assert "not registered to use namespace 'Microsoft.DataFactory'" in message
-
-
-def test_a_role_may_be_missing(cloud, client, group):
-    cloud.management.deny("Microsoft.DataFactory/factories/write")
-    put = client.factories.create_or_update
-    status, code, message = refusal(put, group, NAME, {"location": "westeurope"})
-    assert (status, code) == (403, "AuthorizationFailed")
-    assert "action 'Microsoft.DataFactory/factories/write'" in message
-    assert refusal(client.factories.get, group, NAME)[0] == 404
-
-
-def test_throttling_names_the_time_to_wait(cloud, client, group):
-    cloud.fail("PUT management.*/factories/", status=429, retry_after=7, times=1)
-    with pytest.raises(HttpResponseError) as error:
-        client.factories.create_or_update(group, NAME, {"location": "westeurope"})
-    assert error.value.response.headers["Retry-After"] == "7"
-    client.factories.create_or_update(group, NAME, {"location": "westeurope"})
-
-
-def test_an_expired_token_is_refused(cloud, client, group):
-    list(client.factories.list())
-    cloud.login.expire()
-    with pytest.raises(HttpResponseError) as error:
-        list(client.factories.list())
-    assert error.value.status_code == 401

@@ -52,3 +52,14 @@ def test_an_outage_of_the_login_shows(cloud):
     with credential(cloud) as login, pytest.raises(ClientAuthenticationError):
         login.get_token(SCOPE)
     assert requests.get("https://login.microsoftonline.com/nothing", timeout=5).status_code == 404
+
+
+def test_answers_are_slow_or_never_come(cloud):
+    url = "https://login.microsoftonline.com/common/discovery/instance"
+    cloud.fail("GET login", seconds=30, times=1)
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        requests.get(url, timeout=(5, 0.2))
+    cloud.fail("GET login", drop=True, times=1)
+    with pytest.raises(requests.exceptions.ConnectionError):
+        requests.get(url, timeout=5)
+    assert requests.get(url, timeout=5).ok
