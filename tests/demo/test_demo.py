@@ -34,10 +34,12 @@ def start(home):
 
 
 def finish(process):
-    try:
-        out, err = process.communicate(timeout=600)
-    finally:
-        process.kill()
+    with process:
+        try:
+            out, err = process.communicate(timeout=1800)
+        except BaseException:
+            process.terminate()
+            raise
     return SimpleNamespace(code=process.returncode, out=out, err=err)
 
 
