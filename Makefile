@@ -57,7 +57,7 @@ lint: .venv/ready-to-test
 	@touch $@
 
 .venv/ready-to-test: .venv/requirements.txt
-	@$(call install,demo$(COMMA)test)
+	@$(call install,demo$(COMMA)sdkv2$(COMMA)test)
 	@touch .venv/ready-to-run $@
 
 # fastmri asks for torchvision, never imports it, and gets a build that breaks Lightning.
