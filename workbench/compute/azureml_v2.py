@@ -1,9 +1,12 @@
 """AzureML through its SDK v2, azure-ai-ml: the package's extra ``sdkv2``."""
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import Workspace, check_login, credential
@@ -107,16 +110,16 @@ class AzureMLv2:
 
     def submit(self, job: ClusterJob) -> str:
         """Send a job; return its run's id."""
-        with _explained():
-            return str(self.client.jobs.create_or_update(self.command(job)).name)
+        with _explained(), _code() as source:
+            return str(self.client.jobs.create_or_update(self.command(job, source)).name)
 
-    def command(self, job: ClusterJob) -> "Command":
-        """Form the SDK's description of a job."""
+    def command(self, job: ClusterJob, source: Path = SOURCE) -> "Command":
+        """Form the SDK's description of a job; its code is in ``source``."""
         from azure.ai.ml import Input, Output, command
         from azure.ai.ml.entities import Environment
 
         return command(
-            code=str(SOURCE),
+            code=str(source),
             command=job.command(
                 {"dataset": "${{inputs.dataset}}", "store": "${{outputs.store}}"},
             ),
@@ -158,6 +161,22 @@ class AzureMLv2:
         """Cancel a run."""
         with _explained():
             self.client.jobs.begin_cancel(run)
+
+
+@contextmanager
+def _code() -> Iterator[Path]:
+    """Copy the code into a folder of its own.
+
+    The SDK looks at each of a folder's files several times, a checkout's thousands under ``.venv``
+    included, before it asks ``.amlignore``.
+    """
+    litter = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in ("workbench", "notebooks"):
+            shutil.copytree(SOURCE / name, Path(temporary, name), ignore=litter)
+        for name in ("environment.yml", ".amlignore"):
+            shutil.copy(SOURCE / name, temporary)
+        yield Path(temporary)
 
 
 def _address(folder: DataFolder) -> str:

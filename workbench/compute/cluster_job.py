@@ -112,7 +112,7 @@ def conda_specification(torch_build: str = "", file: Path | None = None) -> dict
     Raises:
         ValueError: there is no such build, or the list does not pin torch.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     specification = yaml.safe_load((file or SOURCE / "environment.yml").read_text())
     if not torch_build:

@@ -1,0 +1,148 @@
+"""A job is sent once, found again, watched through trouble, and cancelled only when asked."""
+
+import json
+
+import pytest
+
+from workbench.compute import cluster_run
+from workbench.compute.cluster import ClusterError
+from workbench.compute.cluster_run import cancel
+from workbench.compute.here import TrainingFailedError
+from workbench.compute.training import train
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
+
+
+def until(lines, text):
+    """Return the next line with a text."""
+    for line in lines:
+        if text in line:
+            return line
+    raise AssertionError(f"no line with {text!r}")
+
+
+@pytest.fixture
+def waiting(stored):
+    """A cluster that gives no machines, so that jobs stay queued."""
+    stored.azureml.clusters["cpu-cluster"].paused.set()
+    return stored
+
+
+@pytest.mark.parametrize("sdk", ["v1", "v2"])
+def test_a_job_that_was_sent_is_found_again_and_cancelled(waiting, plan, sdk):
+    first = plan(nodes=2, sdk=sdk)
+    lines = train(first)
+    sent = until(lines, "sent as run")
+    assert until(lines, "follow it in the studio: https://")
+    until(lines, "Queued")
+    lines.close()  # the notebook is closed
+    assert waiting.azureml.job.status == "Queued"
+    again = plan(nodes=2, sdk=sdk)
+    lines = train(again)
+    found = until(lines, "found run")
+    assert sent.split("run ")[1].split()[0] in found
+    assert len(waiting.azureml.jobs) == 1
+    assert "is being cancelled" in cancel(again)
+    with pytest.raises(TrainingFailedError, match="was cancelled; run this again to go on"):
+        list(lines)
+    assert waiting.azureml.job.status == "Canceled"
+
+
+def test_lost_contact_is_said_once_and_watching_goes_on(waiting, plan):
+    planned = plan(nodes=2, sdk="v2")
+    lines = train(planned)
+    until(lines, "Queued")
+    waiting.fail(r"GET management.*/jobs/", status=503)
+    assert "the job runs on" in until(lines, "AzureML answers 503")
+    waiting.recover()
+    until(lines, "in contact again")
+    waiting.azureml.job.cancel()
+    with pytest.raises(TrainingFailedError, match="was cancelled"):
+        list(lines)
+
+
+def test_a_quota_that_keeps_the_cluster_small_is_shown(waiting, plan):
+    waiting.azureml.clusters["cpu-cluster"].error = (
+        "QuotaExceeded",
+        "Operation would exceed the quota of 24 cores.",
+    )
+    planned = plan(nodes=2)
+    assert "the cluster reports: Operation would exceed the quota" in str(planned)
+    lines = train(planned)
+    assert "quota of 24 cores" in until(lines, "cpu-cluster reports")
+    cancel(planned)
+    with pytest.raises(TrainingFailedError):
+        list(lines)
+
+
+def test_a_missing_role_is_named(stored, plan):
+    stored.fail(r"GET .*/computes", status=403)
+    with pytest.raises(ClusterError, match="ask for the role AzureML Data Scientist"):
+        plan()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"nodes": 3}, ValueError, "nodes=3: cluster cpu-cluster .*up to 2 nodes"),
+        ({"nodes": 0}, ValueError, "nodes=0: give 1 or more"),
+        ({"cluster": "gpu"}, ValueError, "the workspace has gpu-cluster"),
+        ({"low_priority": True}, ValueError, "low_priority=True"),
+        ({"azure_dataset": "knee"}, FileNotFoundError, "nothing in /datasets/knee"),
+        ({"datastore": "x"}, ValueError, "datastore='x': the workspace has"),
+        ({"tags": "4x"}, ValueError, "tags='4x'"),
+        ({"torch_build": "cu99"}, ValueError, "torch_build='cu99'"),
+        ({"sdk": "v3"}, ValueError, "sdk='v3': give one of v1, v2"),
+        ({"epochs": 0}, ValueError, "epochs=0"),
+        ({"dataset_mount": "yes"}, ValueError, "dataset_mount='yes': give True or False"),
+        ({"target": "azureml", "local_dataset": "x"}, ValueError, "give azure_dataset"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_parameters_are_refused_before_anything_is_sent(
+    stored, plan, project, parameters, error, message
+):
+    with pytest.raises(error, match=message):
+        plan(**parameters)
+    assert stored.azureml.jobs == {}
+    assert not (project / "outputs").exists()
+
+
+def test_without_a_workspace_azureml_is_refused(plan, stored, monkeypatch):
+    monkeypatch.delenv("AZURE_WORKSPACE_NAME")
+    with pytest.raises(ValueError, match=r"no AzureML workspace is configured: download config\.j"):
+        plan(target="azureml")
+
+
+def test_a_run_of_this_machine_goes_on_in_the_cloud(waiting, plan):
+    planned = plan(nodes=2)
+    planned.run.last.parent.mkdir()
+    planned.run.last.write_bytes(b"checkpoint")
+    lines = train(planned)
+    until(lines, "sent as run")
+    kept = waiting.storage.names(prefix="runs/brain/")
+    assert kept == ["runs/brain/checkpoints/last.ckpt", "runs/brain/job.json"]
+    record = json.loads((planned.run.folder / "azureml.json").read_text())
+    assert (record["cluster"], record["nodes"], record["attempts"]) == ("cpu-cluster", 2, 1)
+    cancel(planned)
+    lines.close()
+
+
+def test_a_node_lost_for_good_has_the_job_sent_again_but_not_for_ever(waiting, plan, monkeypatch):
+    """The job is stopped by hand before it runs: its log stands for a training that had begun."""
+    monkeypatch.setattr(cluster_run, "ATTEMPTS", 2)
+    planned = plan(nodes=1)
+    waiting.storage.container().upload_blob("runs/brain/log.txt", b"training on 2 slices\n")
+    waiting.azureml.clusters["cpu-cluster"].paused.clear()
+    lines = train(planned)
+    until(lines, "sent as run")
+    while not waiting.azureml.job.nodes:
+        next(lines)
+    waiting.azureml.job.preempt(requeue=False)
+    assert "attempt 2 of 2" in until(lines, "a node was lost")
+    assert len(waiting.azureml.jobs) == 2
+    while not waiting.azureml.job.nodes:
+        next(lines)
+    waiting.azureml.job.preempt(requeue=False)
+    with pytest.raises(TrainingFailedError, match="preempted or became unusable"):
+        list(lines)
