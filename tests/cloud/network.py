@@ -112,9 +112,8 @@ class Network:
         """Break the connections that are open to hosts now."""
 
         async def cancel() -> None:
-            for task, host in list(self._tasks.items()):
-                if fnmatch.fnmatch(host, pattern):
-                    task.cancel()
+            tasks = [task for task, host in self._tasks.items() if fnmatch.fnmatch(host, pattern)]
+            await _end(tasks)
 
         self._run(cancel())
 
@@ -150,11 +149,7 @@ class Network:
     async def _close(self) -> None:
         for server in self._servers:
             server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # Transports that were aborted close in the loop's next turn.
+        await _end(list(self._tasks))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one client of the proxy."""
@@ -256,6 +251,14 @@ async def _hang_up(writer: asyncio.StreamWriter) -> None:
     with suppress(OSError, asyncio.TimeoutError, ssl.SSLError):
         writer.close()
         await asyncio.wait_for(writer.wait_closed(), 2)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tunnels, and return when their sockets are closed."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0.01)  # Transports that were aborted close in the loop's next turns.
 
 
 def _meet(pattern: str, other: str) -> bool:

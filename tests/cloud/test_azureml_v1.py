@@ -168,16 +168,17 @@ def test_a_run_is_found_again_and_cancelled(submit, workspace, cloud):
 
 def test_a_preempted_node_has_the_job_queued_and_started_again(submit, cloud):
     command = (
-        "echo attempt $(ls <store>); [ -e <store>/checkpoint ] && exit; "
-        "echo 1 > <store>/checkpoint; echo saved; sleep 60"
+        "echo attempt $(ls <store>); [ -e <store>/$NODE_RANK ] && exit; "
+        "echo 1 > <store>/$NODE_RANK; echo saved; sleep 60"
     )
     submit(command, nodes=2, store="mount")
     job = cloud.azureml.job
-    job.wait_for("saved")
+    for node in range(2):
+        job.wait_for("saved", node)
     job.preempt(node=1)
     job.join()
     assert (job.status, job.attempts) == ("Completed", 2)
-    assert job.log().startswith("attempt checkpoint")
+    assert job.log().startswith("attempt 0 1")
 
 
 def test_a_lost_node_may_fail_the_run_instead(submit, cloud):
