@@ -197,6 +197,12 @@ def credential() -> "TokenCredential":
     return _credential(principal, interactive())
 
 
+def new_login() -> "TokenCredential":
+    """Return the credential anew, without the tokens that it had: for when they are refused."""
+    _credential.cache_clear()
+    return credential()
+
+
 @lru_cache(maxsize=1)  # One login for all that a kernel does: the browser asks only once.
 def _credential(principal: tuple[tuple[str, Secret], ...], person: bool) -> "TokenCredential":
     from azure.identity import ClientSecretCredential, DefaultAzureCredential

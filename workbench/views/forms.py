@@ -84,6 +84,28 @@ def links_form(
     return ipywidgets.VBox([ipywidgets.HBox([account, label]), *rows])
 
 
+def connection_form(connect: Callable[[Secret], str], go: Callable[[], Any]) -> "ipywidgets.VBox":
+    """Make a form that takes a storage account's connection string and then goes on.
+
+    Args:
+        connect: takes it and returns what to show of it.
+        go: what follows.
+    """
+    import ipywidgets
+
+    account = secret_field("the storage account's connection string, then press Enter")
+    label, output = ipywidgets.Label(), ipywidgets.Output()
+
+    def connected(connection: Secret) -> None:
+        output.clear_output()
+        with output:
+            label.value = connect(connection)
+            go()
+
+    on_secret(account, connected)
+    return ipywidgets.VBox([ipywidgets.HBox([account, label]), output])
+
+
 def secret_field(placeholder: str) -> "ipywidgets.Password":
     """Make a field for a secret; see ``on_secret``."""
     import ipywidgets

@@ -7,17 +7,16 @@ from IPython.display import HTML, display
 from workbench.ingest.azure.plan import CloudPlan
 from workbench.ingest.azure.request import CloudRequest
 from workbench.ingest.azure.run import CloudReport
+from workbench.ingest.azure.transfer_request import TransferRequest
 from workbench.ingest.plan import IngestPlan
 from workbench.ingest.report import IngestReport, plan_html, report_html, table
 from workbench.ingest.request import IngestRequest, decoded
 from workbench.progress import amount, duration
 from workbench.settings import Secret
-from workbench.views.forms import links_form
+from workbench.views.forms import connection_form, links_form
 
 if TYPE_CHECKING:
     import ipywidgets
-
-RESULT = "application/vnd.workbench.result+json"
 
 
 def show_plan(
@@ -68,6 +67,11 @@ def ingest_form(request: IngestRequest | CloudRequest, text: Secret | None) -> "
         if isinstance(request, CloudRequest) and request.lacks_storage
         else None,
     )
+
+
+def storage_form(request: TransferRequest) -> "ipywidgets.VBox":
+    """Make the form that asks for the connection string and starts a transfer."""
+    return connection_form(request.connect, lambda: print(request.run()))
 
 
 def activities_html(report: CloudReport) -> str:

@@ -79,9 +79,12 @@ class Release:
         links = parse_links(more.pop("email", None) or self.email)
         return plan_cloud_ingest(links, workspace, storage, login=credential(), **more)
 
+    def run(self, plan, **more):
+        return run_cloud_ingest(plan, login=credential(), **more)
+
     def ingest(self, **more):
         run = {k: more.pop(k) for k in ("leftover", "secure_runs", "patience") if k in more}
-        return run_cloud_ingest(self.plan(**more), login=credential(), **run)
+        return self.run(self.plan(**more), **run)
 
     def in_container(self, dataset: str) -> dict[str, bytes]:
         """Path -> bytes of what lies in a dataset's folder."""

@@ -1,12 +1,356 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
 import pytest
+
+from demo.bucket import Faults
+from workbench.ingest.azure.arm import ResourceError
+from workbench.ingest.azure.factory import PREFIX
+from workbench.ingest.report import IngestError
+
+VAL = "knee_multicoil_val.tar.xz"
+KILLED = """
+import sys, time
+from pathlib import Path
+from workbench.azure_login import Workspace, credential
+from workbench.azure_storage import parse_connection
+from workbench.ingest.azure.plan import plan_cloud_ingest
+from workbench.ingest.azure.run import run_cloud_ingest
+from workbench.ingest.links import parse_links
+from workbench.settings import Secret
+
+email, connection, *names = sys.stdin.read().split("\\0")
+plan = plan_cloud_ingest(
+    parse_links(email), Workspace(*names), parse_connection(Secret(connection)), login=credential()
+)
+run_cloud_ingest(plan, login=credential())
+"""
 
 
 @pytest.mark.parametrize("generation", ["2021", "2025"])
-def test_release_lands_whole_in_the_seed_s_layout(release, cloud, generation):
+@pytest.mark.parametrize("secure_runs", [True, False])
+def test_release_lands_whole_in_the_seed_s_layout(release, cloud, generation, secure_runs):
     brought = release(generation)
-    report = brought.ingest()
+    report = brought.ingest(secure_runs=secure_runs)
     assert report.problems == []
     for dataset, members in brought.members.items():
         assert brought.in_container(dataset) == members
-    kinds = {"tar": ".tar", "gz": ".tar.gz", "xz": ".tar.xz"}
+    by_dataset = {
+        "2021": {
+            "knee_multicoil": ["multicoil_train.tar", "multicoil_val.tar.gz"],
+            "brain_multicoil": ["brain_multicoil_val.tar"],
+            "knee_DICOMs": ["knee_mri_dicom_batch1.tar"],
+        },
+        "2025": {
+            "knee_multicoil": [
+                "knee_multicoil_test.tar",
+                "knee_multicoil_train_batch_0.tar.xz",
+                "knee_multicoil_val.tar.xz",
+            ]
+        },
+    }
+    for dataset, files in by_dataset[generation].items():
+        assert brought.files_of(dataset) == files
+    checks = sorted(outcome.check for outcome in report.outcomes)
+    assert checks == ["not listed"] + ["verified"] * (len(checks) - 1)
     assert cloud.factory.names == []
+    assert len(cloud.factory.deleted) == 1
+    assert cloud.factory.deleted[0].startswith(PREFIX)
+    assert cloud.network.refused == []
+
+
+def test_report_has_every_activity_and_the_volumes_beside_the_official_counts(release):
+    report = release("2021").ingest()
+    ran = {(a.archive, a.name, a.status) for a in report.activities}
+    assert ("multicoil_train", "unpack", "Succeeded") in ran
+    assert ("multicoil_val", "land", "Succeeded") in ran
+    assert len(ran) == 8
+    assert report.volumes["knee_multicoil"]["train"] == (2, 973)
+    assert "4 archives brought in" in report.summary()
+    assert all(a.read and a.written for a in report.activities)
+
+
+def test_second_run_finds_all_there_and_makes_no_factory(release, cloud):
+    brought = release()
+    brought.ingest()
+    before = len(cloud.factory.requests)
+    report = brought.ingest()
+    assert {outcome.result for outcome in report.outcomes} == {"was there"}
+    assert not [r for r in cloud.factory.requests[before:] if r.method == "PUT"]
+
+
+def test_volume_that_was_lost_is_unpacked_again_without_copying(release, cloud):
+    brought = release()
+    brought.ingest()
+    cloud.storage.container().delete_blob("knee_multicoil/multicoil_val/b.h5")
+    plan = brought.plan()
+    assert [a.action for a in plan.archives].count("verify") == 1
+    report = brought.ingest()
+    assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
+    assert sum(outcome.written for outcome in report.outcomes) == 1
+    assert len(cloud.factory.deleted) == 1
+
+
+def test_archives_are_deleted_once_unpacked_where_they_are_not_to_be_kept(release):
+    brought = release()
+    brought.ingest(keep_archives=False)
+    assert brought.files_of("knee_multicoil") == []
+    assert {a.action for a in brought.plan().archives} == {"none"}
+
+
+# ---- trouble with one archive ------------------------------------------------------------
+
+
+def test_mismatch_fails_naming_the_archive_and_is_taken_only_on_demand(release, cloud):
+    brought = release()
+    (cloud.bucket.folder / "SHA256").write_text(f"{'0' * 64}  {VAL}\n")
+    report = brought.ingest()
+    assert [o.check for o in report.outcomes if o.archive == VAL] == ["mismatch"]
+    with pytest.raises(IngestError, match=rf"{VAL}: its SHA256 is .* accept_mismatch="):
+        report.raise_for_problems()
+    again = brought.plan()
+    assert [a.action for a in again.archives if a.link.name == VAL] == ["refuse"]
+    accepted = brought.ingest(accept_mismatch=["knee_multicoil_val"])
+    assert accepted.problems == []
+    # Accepted once, it stays so.
+    assert {a.action for a in brought.plan().archives} == {"none"}
+
+
+def test_truncated_archive_is_named_its_members_stay_and_the_others_come(release, cloud):
+    brought = release()
+    path = cloud.bucket.folder / "knee_multicoil_train_batch_0.tar.xz"
+    path.write_bytes(path.read_bytes()[:-20_000])
+    (cloud.bucket.folder / "SHA256").write_text("")
+    report = brought.ingest()
+    (problem,) = report.problems
+    assert problem.startswith("knee_multicoil_train_batch_0.tar.xz: truncated")
+    assert (
+        "delete the blob knee_multicoil_compressed/knee_multicoil_train_batch_0.tar.xz" in problem
+    )
+    assert "multicoil_val/b.h5" in brought.in_container("knee_multicoil")
+
+
+def test_link_that_the_server_refuses_to_the_factory_is_reported_with_what_to_do(release, cloud):
+    brought = release()
+    plan = brought.plan()
+    cloud.bucket.faults.append(Faults("knee_multicoil_val", status=403))
+    report = brought.run(plan)
+    (problem,) = report.problems
+    assert problem.startswith(f"{VAL}: land failed in Data Factory:")
+    assert "paste the email again" in problem
+    tried = [a for a in report.activities if a.archive == "knee_multicoil_val"]
+    assert [a.status for a in tried] == ["Failed"] * 3
+    assert cloud.factory.names == []
+
+
+def test_server_that_fails_twice_is_asked_again_by_the_factory(release, cloud):
+    brought = release()
+    plan = brought.plan()
+    cloud.bucket.faults.append(Faults("knee_multicoil_val", status=500, times=2))
+    assert brought.run(plan).problems == []
+
+
+def test_run_that_is_cancelled_from_outside_ends_and_says_so(release, cloud):
+    brought = release()
+    cloud.factory.pace.go.clear()
+
+    def cancel() -> None:
+        while len(cloud.factory.runs) < 3:
+            time.sleep(0.05)
+        for run in list(cloud.factory.runs):
+            run.cancel()
+        cloud.factory.pace.go.set()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    report = brought.ingest()
+    thread.join()
+    assert len(report.problems) == 3
+    assert all("cancelled from outside: run again" in problem for problem in report.problems)
+    assert cloud.factory.names == []
+
+
+# ---- trouble with the factory ------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """The clients' own waits, cut short."""
+    import azure.mgmt.core.policies._base as policy
+
+    monkeypatch.setattr(policy, "time", type("time", (), {"sleep": staticmethod(lambda _: None)}))
+
+
+def test_provider_that_is_not_registered_is_registered(release, cloud, impatient):
+    cloud.management.unregister("Microsoft.DataFactory")
+    # Listing what is left behind meets the provider first.
+    assert release().ingest().problems == []
+
+
+def test_provider_that_may_not_be_registered_names_role_and_command(release, cloud, impatient):
+    cloud.management.unregister("Microsoft.DataFactory")
+    cloud.management.deny("*/register/action")
+    with pytest.raises(ResourceError, match=r"Contributor .* `az provider register --namespace M"):
+        release().ingest()
+
+
+def test_missing_role_names_it_and_the_command(release, cloud):
+    cloud.management.deny("Microsoft.DataFactory/factories/write")
+    with pytest.raises(
+        ResourceError, match=r'role "Data Factory Contributor": an owner runs `az r'
+    ):
+        release().ingest()
+
+
+def test_factory_that_is_never_ready_is_given_up_and_deleted(release, cloud):
+    cloud.factory.provisioning_seconds = math.inf
+    with pytest.raises(ResourceError, match=r"is not ready after 1 s \(it is Creating\)"):
+        release().ingest(patience=1)
+    assert cloud.factory.names == []
+    assert len(cloud.factory.deleted) == 1
+
+
+def test_document_that_is_refused_ends_the_run_deletes_the_factory_and_shows_no_key(release, cloud):
+    cloud.fail("PUT .*/linkedservices/DatasetStorage", status=400, code="BadRequest")
+    with pytest.raises(ResourceError, match=r"^Data Factory document DatasetStorage: ") as caught:
+        release().ingest()
+    assert cloud.storage.key not in str(caught.value)
+    assert cloud.factory.names == []
+
+
+def test_busy_and_failing_answers_are_borne_with(release, cloud):
+    cloud.fail("GET .*/pipelineruns/", status=429, retry_after=0.1, times=3)
+    cloud.fail("POST .*/queryActivityruns", status=500, times=1)
+    cloud.fail("PUT .*/pipelines/", drop=True, times=1)
+    assert release().ingest().problems == []
+
+
+def test_run_whose_start_got_no_answer_is_not_started_twice(release, cloud):
+    brought = release()
+    plan = brought.plan()
+    cloud.fail("POST .*/createRun", seconds=0, drop=True, times=0)
+    report = brought.run(plan)
+    assert report.problems == []
+    assert len(cloud.factory.runs) == 3
+
+
+def test_network_that_is_lost_while_watching_does_not_end_the_run(release, cloud, capsys):
+    brought = release()
+    plan = brought.plan()
+    cloud.bucket.faults.append(Faults("knee_multicoil_val", seconds_per_mb=1.5))
+
+    def lose() -> None:
+        while not cloud.factory.runs:
+            time.sleep(0.05)
+        with cloud.network.offline("management.azure.com"):
+            time.sleep(4)
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    report = brought.run(plan)
+    thread.join()
+    assert report.problems == []
+    assert "Data Factory answers again" in capsys.readouterr().out
+    assert cloud.factory.names == []
+
+
+@pytest.mark.parametrize("how", ["in time", "withdrawn"])
+def test_token_that_ends_during_the_copy_is_renewed(release, cloud, how):
+    brought = release()
+    if how == "in time":
+        cloud.login.lifetime = 2
+    plan = brought.plan()
+    cloud.bucket.faults.append(Faults("knee_multicoil_val", seconds_per_mb=1.0))
+
+    def expire() -> None:
+        while not cloud.factory.runs:
+            time.sleep(0.05)
+        if how == "withdrawn":
+            cloud.login.expire()
+
+    thread = threading.Thread(target=expire)
+    thread.start()
+    report = brought.run(plan)
+    thread.join()
+    assert report.problems == []
+
+
+# ---- killed, interrupted -----------------------------------------------------------------
+
+
+def begin(cloud, brought) -> subprocess.Popen:
+    """Start an ingest in a process of its own, with copies that take a while."""
+    cloud.bucket.faults.append(Faults("knee_multicoil_val", seconds_per_mb=3))
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | cloud.environment,
+        text=True,
+    )
+    workspace = vars(cloud.workspace).values()
+    process.stdin.write("\0".join([brought.email, cloud.storage.connection_string, *workspace]))
+    process.stdin.close()
+    until = time.monotonic() + 60
+    while len(cloud.factory.runs) < 3 and time.monotonic() < until:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    return process
+
+
+def end(process: subprocess.Popen, sign: int) -> str:
+    process.send_signal(sign)
+    output = process.stdout.read()
+    process.wait(30)
+    process.stdout.close()
+    return output
+
+
+def test_interrupt_cancels_what_runs_and_deletes_the_factory(release, cloud):
+    process = begin(cloud, release())
+    output = end(process, signal.SIGINT)
+    assert "KeyboardInterrupt" in output
+    assert cloud.factory.names == []
+    assert "Cancelled" in {run.status for run in cloud.factory.runs}
+
+
+@pytest.mark.parametrize("leftover", ["adopt", "delete"])
+def test_factory_of_a_killed_run_is_offered_then_taken_over_or_deleted(release, cloud, leftover):
+    brought = release()
+    process = begin(cloud, brought)
+    (left,) = cloud.factory.names
+    while sum(run.status == "Succeeded" for run in cloud.factory.runs) < 2:
+        time.sleep(0.05)
+    end(process, signal.SIGKILL)
+    plan = brought.plan()
+    assert plan.leftovers == (left,)
+    asked = cloud.bucket.requests[:]
+    report = brought.run(plan, leftover=leftover)
+    assert report.problems == []
+    assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
+    assert cloud.factory.names == []
+    assert left in cloud.factory.deleted
+    again = {path for _, path, part in cloud.bucket.requests[len(asked) :] if part is None}
+    assert again == (set() if leftover == "adopt" else {f"/v2.0/{VAL}"})
+    assert len(cloud.factory.deleted) == (1 if leftover == "adopt" else 2)
+
+
+def test_two_ingests_into_one_container_are_not_let(release, cloud, monkeypatch):
+    from workbench.ingest import blobs
+
+    monkeypatch.setattr(blobs, "_LEASE_PATIENCE", 0.0)
+    brought = release()
+    plan = brought.plan()
+    container = blobs.open_container(plan.storage)
+    with (
+        blobs.only_ingest_into(container),
+        pytest.raises(RuntimeError, match="another ingest works on the container datasets"),
+    ):
+        brought.run(plan)
+    assert cloud.factory.deleted == []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from workbench.azure_login import Workspace
+from workbench.azure_login import Workspace, new_login
 from workbench.ingest.azure.arm import (
     ResourceError,
     login_or_resource_error,
@@ -81,13 +81,20 @@ class FactoryClient:
     """The Data Factory service of a workspace's resource group."""
 
     def __init__(self, workspace: Workspace, login: "TokenCredential") -> None:
+        self.workspace = workspace
+        self._connect(login)
+
+    def _connect(self, login: "TokenCredential") -> None:
         from azure.mgmt.datafactory import DataFactoryManagementClient
 
-        self.workspace = workspace
         # Short patience: whoever watches asks again, and has other things to show meanwhile.
         self.client: Any = DataFactoryManagementClient(
-            login, workspace.subscription_id, retry_total=4
+            login, self.workspace.subscription_id, retry_total=4
         )
+
+    def log_in_again(self) -> None:
+        """Drop a login that Azure no longer takes, with the tokens that the client keeps of it."""
+        self._connect(new_login())
 
     def factory(self, name: str) -> "Factory":
         """Return a factory by its name; nothing is asked of Azure yet."""
@@ -125,8 +132,12 @@ class Factory:
 
     def __init__(self, service: FactoryClient, name: str) -> None:
         self.workspace, self.name = service.workspace, name
-        self._client = service.client
+        self.service = service
         self._address = (service.workspace.resource_group, name)
+
+    @property
+    def _client(self) -> Any:
+        return self.service.client
 
     @property
     def monitor_url(self) -> str:
@@ -189,31 +200,36 @@ class Factory:
 
     # ---- runs ----------------------------------------------------------------------------
 
-    def start(self, request: RunRequest) -> str:
-        """Start a run, and return its ID; one that a broken connection hid is found again.
+    def start(self, request: RunRequest, *, again: bool = False) -> PipelineRun:
+        """Start a run.
+
+        Args:
+            request: the run.
+            again: an earlier try got no answer: the run may be there already.
 
         Raises:
             ResourceError: the service refuses it.
+            azure.core.exceptions.AzureError: the service does not answer, or not the login.
         """
-        from azure.core.exceptions import AzureError, HttpResponseError
+        from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
-        problem = ""
-        for _ in range(3):
-            try:
-                run = self._client.pipelines.create_run(
-                    *self._address, request.pipeline, request.parameters
-                )
-                return str(run.run_id)
-            except HttpResponseError as error:
-                problem = resource_problem(error, self.workspace)
-                break
-            except AzureError as error:
-                problem = resource_problem(error, self.workspace)
-            with suppress(AzureError):
-                for there in self.runs():
-                    if there.archive == request.parameters["archive"]:
-                        return there.id
-        raise ResourceError(f"{request.parameters['archive']}: {problem}")
+        archive = request.parameters["archive"]
+        if again:
+            for there in self.runs():
+                if there.archive == archive and there.status not in ("Failed", "Cancelled"):
+                    return there
+        try:
+            run = self._client.pipelines.create_run(
+                *self._address, request.pipeline, request.parameters
+            )
+            return PipelineRun(str(run.run_id), archive, "Queued", "")
+        except ClientAuthenticationError:
+            raise
+        except HttpResponseError as error:
+            if error.status_code in (408, 429) or (error.status_code or 0) >= 500:
+                raise
+            problem = resource_problem(error, self.workspace)
+        raise ResourceError(f"{archive}: {problem}")
 
     def run(self, run_id: str) -> PipelineRun:
         """Return a run as it is now.

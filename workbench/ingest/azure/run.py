@@ -2,15 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from workbench import catalog
 from workbench.azure_login import LoginError, login_problem
-from workbench.ingest.archives import ArchiveError, Unpacked
+from workbench.ingest.archives import ArchiveError
 from workbench.ingest.azure.arm import ResourceError
 from workbench.ingest.azure.board import Board
 from workbench.ingest.azure.documents import FactoryPlan
@@ -19,29 +17,30 @@ from workbench.ingest.azure.factory import (
     Activity,
     Factory,
     FactoryClient,
-    PipelineRun,
     new_name,
     temporary_factory,
+)
+from workbench.ingest.azure.job import (
+    ArchiveJob,
+    count_blob_volumes,
+    run_problem,
+    unpack_problem,
 )
 from workbench.ingest.azure.manifest import BlobManifest
 from workbench.ingest.azure.plan import CloudPlan
 from workbench.ingest.azure.unpack import (
     MismatchError,
     StoppedError,
+    Unpacker,
     archive_blob,
-    unpack_archive,
+    unpack_here,
 )
 from workbench.ingest.blobs import (
-    StorageError,
-    blob_sizes,
     only_ingest_into,
     open_container,
-    storage_problem,
 )
 from workbench.ingest.manifest import ArchiveRecord
-from workbench.ingest.plan import PlannedArchive
 from workbench.ingest.report import IngestReport, Outcome
-from workbench.ingest.server import expired_message
 from workbench.ingest.xz import cores
 
 if TYPE_CHECKING:
@@ -54,23 +53,6 @@ _FIRST_LOOK, _LONGEST_LOOK = 1.0, 15.0
 _LOGIN_PATIENCE = 1800.0
 
 
-class Unpacker(Protocol):
-    """Verifies and unpacks archives that have landed: on this machine, or on a cluster."""
-
-    def __call__(
-        self,
-        dataset: str,
-        stem: str,
-        out: Unpacked,
-        *,
-        accept_mismatch: bool,
-        keep_archive: bool,
-        stopped: threading.Event,
-        on_bytes: Callable[[int], None],
-    ) -> None:
-        """Do it for one archive; see ``unpack_archive`` for what is raised."""
-
-
 @dataclass(frozen=True)
 class CloudReport(IngestReport):
     """What a run did, with every activity of the factory.
@@ -80,43 +62,6 @@ class CloudReport(IngestReport):
     """
 
     activities: tuple[Activity, ...] = ()
-
-
-@dataclass
-class _Job:
-    """One archive on its way."""
-
-    archive: PlannedArchive
-    run: PipelineRun | None = None
-    out: Unpacked = field(default_factory=Unpacked)
-    result: str = "failed"
-    problem: str = ""
-    activities: list[Activity] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.archive.link.name
-
-    @property
-    def stem(self) -> str:
-        return self.archive.link.stem
-
-    @property
-    def dataset(self) -> str:
-        return str(self.archive.link.dataset)
-
-    @property
-    def file(self) -> str:
-        return self.stem + self.archive.kind
-
-
-def unpack_here(container: "ContainerClient", decoders: ThreadPoolExecutor) -> Unpacker:
-    """Return an unpacker that works on this machine: archives stream through it."""
-
-    def unpacker(dataset: str, stem: str, out: Unpacked, **more: object) -> None:
-        unpack_archive(container, dataset, stem, out, decoders=decoders, **more)  # type: ignore[arg-type]
-
-    return unpacker
 
 
 def run_cloud_ingest(
@@ -154,7 +99,7 @@ def run_cloud_ingest(
         stack.enter_context(only_ingest_into(container))
         decoders = stack.enter_context(ThreadPoolExecutor(cores(), "xz"))
         workers = stack.enter_context(ThreadPoolExecutor(max(side_by_side, 1), "archive"))
-        jobs = [_Job(archive, problem=archive.problem) for archive in plan.archives]
+        jobs = [ArchiveJob(archive, problem=archive.problem) for archive in plan.archives]
         ingest = _Ingest(
             plan,
             container,
@@ -174,7 +119,7 @@ def run_cloud_ingest(
             workers.shutdown(cancel_futures=True)
             raise
         outcomes = tuple(ingest.outcome(job) for job in jobs)
-        volumes = {d.name: _count_volumes(container, d.name) for d in plan.datasets}
+        volumes = {d.name: count_blob_volumes(container, d.name) for d in plan.datasets}
     activities = tuple(activity for job in jobs for activity in job.activities)
     return CloudReport(outcomes, volumes, plan.notes, time.monotonic() - began, activities)
 
@@ -186,7 +131,7 @@ class _Ingest:
     plan: CloudPlan
     container: "ContainerClient"
     manifests: dict[str, BlobManifest]
-    jobs: list[_Job]
+    jobs: list[ArchiveJob]
     board: Board
     workers: ThreadPoolExecutor
     unpacker: Unpacker
@@ -233,15 +178,13 @@ class _Ingest:
                 [(job.archive.link, job.archive.kind) for job in wanted], secure_runs=secure_runs
             )
             factory.put(request.documents(plan.storage.connection))
-            going = {}
-            if adopted:
-                going = {run.archive: run for run in factory.runs() if run.status not in ENDED}
             for job in wanted:
                 self._begin(job)
-                job.run = going.get(job.stem) or self._start(factory, request, job)
-            self._watch(factory, [job for job in wanted if job.run])
+            if adopted:
+                self._take_over(factory, wanted)
+            self._watch(factory, request, list(wanted))
 
-    def _begin(self, job: _Job) -> None:
+    def _begin(self, job: ArchiveJob) -> None:
         """Record which object is being copied, before its first byte."""
         remote = job.archive.remote
         assert remote is not None
@@ -256,32 +199,38 @@ class _Ingest:
         with self._lock(job):
             self.manifests[job.dataset].update(job.stem, fresh)
 
-    def _start(self, factory: Factory, request: FactoryPlan, job: _Job) -> PipelineRun | None:
-        link = job.archive.link
-        try:
-            run = request.run(link, job.archive.kind, self.plan.container, job.file)
-            return PipelineRun(factory.start(run), job.stem, "Queued", "")
-        except ResourceError as error:
-            self._failed(job, str(error))
-            return None
+    def _take_over(self, factory: Factory, wanted: list[ArchiveJob]) -> None:
+        """Go on with the runs of a killed ingest: those that go on, and those that came through."""
+        for run in reversed(factory.runs()):
+            for job in wanted:
+                whole = run.status == "Succeeded" and self._landed_size(job) == job.archive.size
+                if job.stem == run.archive and (run.status not in ENDED or whole):
+                    job.run = run
 
-    def _watch(self, factory: Factory, live: list[_Job]) -> None:
-        """Follow runs to their ends, whatever the network does meanwhile."""
+    def _watch(self, factory: Factory, request: FactoryPlan, live: list[ArchiveJob]) -> None:
+        """Start runs and follow them to their ends, whatever the network does meanwhile."""
         from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 
-        look, lost, locked_out = _FIRST_LOOK, False, 0.0
+        look, lost, locked_out = 0.0, False, 0.0
         while live:
             self.stopped.wait(look)
-            look = min(look * 1.3, _LONGEST_LOOK)
+            look = min(max(look * 1.3, _FIRST_LOOK), _LONGEST_LOOK)
+            self.board.show()
             try:
                 for job in list(live):
-                    if self._look(factory, job):
+                    if job.run is None:
+                        self._start(factory, request, job)
+                    elif self._look(factory, job):
                         live.remove(job)
+                live[:] = [job for job in live if not job.problem]
             except ClientAuthenticationError as error:
+                problem = login_problem(str(error))
+                if locked_out and time.monotonic() - locked_out > _LOGIN_PATIENCE:
+                    raise LoginError(problem) from None
+                if not locked_out:
+                    self.board.say(f"{problem}; the copies go on, and so does this")
                 locked_out = locked_out or time.monotonic()
-                if time.monotonic() - locked_out > _LOGIN_PATIENCE:
-                    raise LoginError(login_problem(str(error))) from None
-                self.board.say(f"{login_problem(str(error))}; the copies go on, and so does this")
+                factory.service.log_in_again()
                 continue
             except AzureError as error:
                 if isinstance(error, HttpResponseError) and error.status_code == 404:
@@ -298,9 +247,17 @@ class _Ingest:
             if lost or locked_out:
                 self.board.say("Data Factory answers again")
             lost, locked_out = False, 0.0
-            self.board.show()
 
-    def _look(self, factory: Factory, job: _Job) -> bool:
+    def _start(self, factory: Factory, request: FactoryPlan, job: ArchiveJob) -> None:
+        link = job.archive.link
+        run = request.run(link, job.archive.kind, self.plan.container, job.file)
+        again, job.tried = job.tried, True
+        try:
+            job.run = factory.start(run, again=again)
+        except ResourceError as error:
+            self._failed(job, str(error))
+
+    def _look(self, factory: Factory, job: ArchiveJob) -> bool:
         """See how a run stands; return whether it has ended."""
         assert job.run is not None
         job.run = factory.run(job.run.id)
@@ -312,16 +269,14 @@ class _Ingest:
         if job.run.status == "Succeeded":
             self._landed(job)
         else:
-            self._failed(job, _run_problem(job))
+            self._failed(job, run_problem(job))
         return True
 
     # ---- verifying and unpacking ---------------------------------------------------------
 
-    def _landed(self, job: _Job) -> None:
+    def _landed(self, job: ArchiveJob) -> None:
         """Take note that an archive lies in the container whole, and have it unpacked."""
-        blob = archive_blob(job.dataset, job.file)
-        there = self.container.get_blob_client(blob)
-        size = there.get_blob_properties().size if there.exists() else 0
+        size = self._landed_size(job)
         if size != job.archive.size:
             self._failed(
                 job,
@@ -335,7 +290,11 @@ class _Ingest:
         self.board.move(job.name, "landed")
         self.unpacking.append(self.workers.submit(self._unpack, job))
 
-    def _unpack(self, job: _Job) -> None:
+    def _landed_size(self, job: ArchiveJob) -> int:
+        blob = self.container.get_blob_client(archive_blob(job.dataset, job.file))
+        return int(blob.get_blob_properties().size) if blob.exists() else 0
+
+    def _unpack(self, job: ArchiveJob) -> None:
         if self.stopped.is_set():
             return
         self.board.move(job.name, "unpacking")
@@ -355,7 +314,7 @@ class _Ingest:
             blob = archive_blob(job.dataset, job.file)
             self._failed(job, f"{error}. To copy it anew, delete the blob {blob} and run again")
         except Exception as error:
-            self._failed(job, f"{job.name}: {_unpack_problem(error, self.plan.storage.account)}")
+            self._failed(job, f"{job.name}: {unpack_problem(error, self.plan.storage.account)}")
         else:
             job.result = "unpacked"
             with self._lock(job):
@@ -374,13 +333,13 @@ class _Ingest:
 
     # ---- notes ---------------------------------------------------------------------------
 
-    def _failed(self, job: _Job, problem: str) -> None:
+    def _failed(self, job: ArchiveJob, problem: str) -> None:
         job.result, job.problem = "failed", problem
         self.board.move(job.name, "failed")
         with suppress(Exception):  # The report has the problem all the same.
             self._note(job, problem=problem)
 
-    def _note(self, job: _Job, **changes: Any) -> None:
+    def _note(self, job: ArchiveJob, **changes: Any) -> None:
         manifest = self.manifests[job.dataset]
         with self._lock(job):
             record = manifest.get(job.stem)
@@ -394,10 +353,10 @@ class _Ingest:
             elif any(getattr(record, name) != value for name, value in changes.items()):
                 manifest.update(job.stem, **changes)
 
-    def _lock(self, job: _Job) -> threading.Lock:
+    def _lock(self, job: ArchiveJob) -> threading.Lock:
         return self._locks.setdefault(job.dataset, threading.Lock())
 
-    def outcome(self, job: _Job) -> Outcome:
+    def outcome(self, job: ArchiveJob) -> Outcome:
         """Say what became of an archive."""
         manifest = self.manifests[job.dataset]
         manifest.reload()
@@ -418,48 +377,3 @@ class _Ingest:
             downloaded=sum(a.written for a in landed),
             problem=job.problem,
         )
-
-
-def _run_problem(job: _Job) -> str:
-    """Say why a run ended without success, and what to do."""
-    assert job.run is not None
-    if job.run.status == "Cancelled":
-        return f"{job.name}: its pipeline run was cancelled from outside: run again to copy it"
-    failed = [a for a in job.activities if a.status == "Failed" and a.error]
-    cause = failed[-1].error if failed else job.run.message
-    where = f"{failed[-1].name} failed" if failed else "failed"
-    link = job.archive.link
-    what = "run again; if it stays so, see the activity in the factory's monitor"
-    if "403" in cause and failed and failed[-1].name == "land":
-        what = (
-            expired_message(link)
-            if link.expires and link.expires.timestamp() < time.time()
-            else "fastMRI's server refuses the link: paste the email again, or ask for new links"
-        )
-    return f"{job.name}: {where} in Data Factory: {cause}: {what}"
-
-
-def _unpack_problem(error: Exception, account: str) -> str:
-    from azure.core.exceptions import AzureError
-
-    if isinstance(error, AzureError):
-        return f"{storage_problem(error, account)}; run again, it goes on from there"
-    if isinstance(error, StorageError | ResourceError | LoginError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
-
-
-def _count_volumes(container: "ContainerClient", dataset: str) -> dict[str, tuple[int, int]]:
-    """Count a dataset's ``.h5`` blobs per split, beside the number that fastMRI publishes."""
-    found: dict[str, set[str]] = {}
-    for path in blob_sizes(container, dataset):
-        folder, _, name = path.rpartition("/")
-        split = catalog.split_of_folder(folder)
-        if split and name.endswith(".h5") and not name.startswith("._"):
-            found.setdefault(split, set()).add(name)
-    official = catalog.DATASETS[dataset].counts
-    return {
-        split: (len(found.get(split, ())), official.get(split, (0, 0))[0])
-        for split in catalog.SPLITS
-        if split in found or split in official
-    }

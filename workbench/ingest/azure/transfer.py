@@ -84,7 +84,7 @@ def download_dataset(
         StorageError: the container cannot be listed.
         TransferError: files could not be fetched; run again for them.
     """
-    _check(splits, fraction, connections)
+    check_choice(splits, fraction, connections)
     blobs = _listed(container, dataset)
     if not blobs:
         raise ValueError(
@@ -125,7 +125,7 @@ def upload_dataset(
         StorageError: the container cannot be listed.
         TransferError: files could not be sent; run again for them.
     """
-    _check((), 1.0, connections)
+    check_choice((), 1.0, connections)
     folder = root / dataset
     files = {
         path.relative_to(folder).as_posix(): path.stat().st_size
@@ -172,13 +172,20 @@ def choose(paths: Sequence[str], splits: Sequence[str], fraction: float) -> list
     return sorted(chosen)
 
 
-def _check(splits: Sequence[str], fraction: float, connections: int) -> None:
+def check_choice(splits: Sequence[str], fraction: float, connections: int) -> None:
+    """Check what of a dataset is asked for.
+
+    Raises:
+        ValueError: names the parameter, what it was and what is allowed.
+    """
     for split in splits:
         if split not in catalog.SPLITS:
             raise ValueError(f"splits={split!r}: give one of {', '.join(catalog.SPLITS)}")
-    if isinstance(fraction, bool) or not 0 < fraction <= 1:
+    number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    if not number or not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction!r}: give a number above 0, up to 1")
-    if isinstance(connections, bool) or not 1 <= connections <= 128:
+    whole = isinstance(connections, int) and not isinstance(connections, bool)
+    if not whole or not 1 <= connections <= 128:
         raise ValueError(f"connections={connections!r}: give a whole number from 1 to 128")
 
 

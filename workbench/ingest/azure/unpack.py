@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.ingest.archives import ArchiveError, Unpacked, unpack
 from workbench.ingest.azure.manifest import BlobManifest
@@ -27,6 +27,23 @@ class MismatchError(Exception):
 
 class StoppedError(Exception):
     """The run was stopped."""
+
+
+class Unpacker(Protocol):
+    """Verifies and unpacks archives that have landed: on this machine, or on a cluster."""
+
+    def __call__(
+        self,
+        dataset: str,
+        stem: str,
+        out: Unpacked,
+        *,
+        accept_mismatch: bool,
+        keep_archive: bool,
+        stopped: threading.Event,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        """Do it for one archive; see ``unpack_archive`` for what is raised."""
 
 
 def archive_blob(dataset: str, archive: str) -> str:
@@ -99,6 +116,15 @@ def unpack_archive(
     if not keep_archive:
         blob.delete_blob()
         manifest.update(stem, archive=None)
+
+
+def unpack_here(container: "ContainerClient", decoders: Executor) -> Unpacker:
+    """Return an unpacker that works on this machine: archives stream through it."""
+
+    def unpacker(dataset: str, stem: str, out: Unpacked, **more: Any) -> None:
+        unpack_archive(container, dataset, stem, out, decoders=decoders, **more)
+
+    return unpacker
 
 
 def mismatch_message(source: str, came: str, listed: str, blob: str, stem: str) -> str:

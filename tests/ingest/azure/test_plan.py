@@ -1,0 +1,152 @@
+"""What a plan finds out and refuses before anything starts."""
+
+from datetime import timedelta
+
+import pytest
+
+from workbench.azure_login import LoginError, Workspace, check_login, credential
+from workbench.azure_storage import parse_connection
+from workbench.ingest.azure.arm import ResourceError, without_secrets
+from workbench.ingest.blobs import StorageError, open_container
+from workbench.ingest.report import plan_html
+from workbench.settings import Secret
+
+
+def test_plan_says_what_is_to_be_copied_and_shows_no_secret(release, cloud):
+    brought = release()
+    plan = brought.plan()
+    assert [(a.action, a.kind) for a in plan.archives] == [
+        ("copy", ".tar"),
+        ("copy", ".tar.xz"),
+        ("copy", ".tar.xz"),
+    ]
+    assert plan.location == "westeurope"
+    assert plan.notes == ()
+    assert "3 archives to copy" in plan.space()
+    shown = plan_html(plan) + repr(plan)
+    assert "copy by Data Factory" in shown
+    assert "knee_multicoil_train_batch_1" in shown
+    for secret in (cloud.storage.key, "Signature", "AWSAccessKeyId"):
+        assert secret not in shown
+    assert cloud.factory.deleted == []
+
+
+def test_missing_container_is_made_and_a_name_that_cannot_be_one_is_refused(release, cloud):
+    brought = release()
+    brought.plan(container="other-data")
+    assert cloud.storage.client().get_container_client("other-data").exists()
+    for name in ("Datasets", "a", "a--b", "-ab", "x" * 64):
+        with pytest.raises(ValueError, match=f"^container='{name}': give 3 to 63"):
+            brought.plan(container=name)
+
+
+def test_unknown_location_is_refused_with_those_that_exist(release):
+    with pytest.raises(ValueError, match=r"^location='atlantis': give one of eastus, .*westeurope"):
+        release().plan(location="atlantis")
+
+
+def test_other_location_than_the_data_s_is_warned_of(release):
+    plan = release().plan(location="East US")
+    assert plan.location == "eastus"
+    assert any("the storage account" in n and "in westeurope" in n for n in plan.notes)
+    assert any("the workspace" in note for note in plan.notes)
+
+
+def test_links_that_may_end_before_the_copy_does_are_named(release, cloud, monkeypatch):
+    from workbench.ingest.azure import plan as module
+
+    monkeypatch.setattr(module, "_COPY_SPEED", 1000.0)
+    brought = release()
+    email = cloud.bucket.email("2025", lifetime=timedelta(minutes=10))
+    notes = brought.plan(email=email).notes
+    assert [n for n in notes if n.startswith("knee_multicoil_val.tar.xz: its link ends in ")]
+    assert "new links are safer" in notes[0]
+
+
+def test_expired_links_end_it_before_anything_starts(release, cloud):
+    brought = release()
+    email = cloud.bucket.email("2025", lifetime=timedelta(0))
+    with pytest.raises(ValueError, match=r"the link expired on .*: ask anew at https://fastmri"):
+        brought.plan(email=email)
+
+
+# ---- the login ---------------------------------------------------------------------------
+
+
+def test_no_login_says_how_to_log_in(release, monkeypatch):
+    brought = release()
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
+        monkeypatch.delenv(name)
+    with pytest.raises(LoginError, match=r"run `az login`, or set\s+AZURE_TENANT_ID"):
+        brought.plan()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("AZURE_CLIENT_SECRET", "wrong-secret", "secret is wrong: mind that it is the secret's"),
+        ("AZURE_CLIENT_ID", "44444444-4444-4444-4444-000000000000", "check AZURE_CLIENT_ID"),
+    ],
+)
+def test_wrong_login_says_which_part_and_shows_none(release, monkeypatch, name, value, message):
+    release()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(LoginError, match=message) as caught:
+        check_login()
+    assert "wrong-secret" not in str(caught.value)
+
+
+def test_workspace_of_another_subscription_or_group_is_named(release, cloud):
+    brought = release()
+    storage = parse_connection(Secret(cloud.storage.connection_string))
+    from workbench.ingest.azure.plan import plan_cloud_ingest
+    from workbench.ingest.links import parse_links
+
+    def plan(**changes):
+        workspace = Workspace(**(vars(cloud.workspace) | changes))
+        links = parse_links(brought.email)
+        return plan_cloud_ingest(links, workspace, storage, login=credential(), location="eastus")
+
+    with pytest.raises(ResourceError, match="there is no resource group elsewhere"):
+        plan(resource_group="elsewhere")
+    other = "00000000-0000-4000-8000-00000000ffff"
+    with pytest.raises(ResourceError, match=f"does not see the subscription {other}"):
+        plan(subscription_id=other)
+
+
+# ---- the storage account -----------------------------------------------------------------
+
+
+def test_wrong_key_is_told_at_once_without_showing_it(release, cloud):
+    release()
+    wrong = "A" * 86 + "=="
+    storage = parse_connection(
+        Secret(cloud.storage.connection_string.replace(cloud.storage.key, wrong))
+    )
+    with pytest.raises(StorageError, match=r"refuses .*key.*copy the connection string anew") as e:
+        open_container(storage)
+    assert wrong not in str(e.value)
+    assert e.value.__cause__ is None
+    assert e.value.__context__ is None
+
+
+def test_account_that_does_not_exist_is_told(release, cloud):
+    release()
+    storage = parse_connection(
+        Secret(cloud.storage.connection_string.replace(cloud.storage.account, "nobodysaccount"))
+    )
+    with pytest.raises(StorageError, match=r"nobodysaccount cannot be reached: check AccountName"):
+        open_container(storage)
+
+
+def test_container_that_is_being_deleted_is_told(release, cloud):
+    release()
+    cloud.storage.fail("PUT .*restype=container", status=409, code="ContainerBeingDeleted")
+    storage = parse_connection(Secret(cloud.storage.connection_string))
+    with pytest.raises(StorageError, match="is still deleting a container of that name"):
+        open_container(storage, "fresh-one")
+
+
+def test_message_of_a_service_is_cut_where_it_quotes_a_link_or_key():
+    text = "GET https://b.example/x.tar?AWSAccessKeyId=A&Signature=S failed; AccountKey=abc==;x"
+    assert without_secrets(text) == "GET https://b.example/x.tar?*** failed; AccountKey=***;x"

@@ -1,0 +1,154 @@
+"""Nothing that is secret shows up anywhere: the run is made with known secrets, then searched."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+import pytest
+
+from workbench.ingest.azure.arm import ResourceError
+from workbench.settings import project_root
+
+NOTEBOOKS = project_root() / "notebooks"
+
+
+def secrets_of(cloud, email: str) -> list[str]:
+    """Everything that must not be seen: keys, and the signed parts of all links."""
+    signatures = re.findall(r"Signature=([^&\"]+)", email)
+    keys = re.findall(r"AWSAccessKeyId=(\w+)", email)
+    assert len(signatures) >= 4
+    return [cloud.storage.key, cloud.principal.secret, *set(keys), *signatures]
+
+
+def found_in(secrets: list[str], text: str) -> list[int]:
+    return [index for index, secret in enumerate(secrets) if secret in text]
+
+
+class CommandLines:
+    """The arguments of all processes, looked at while a block runs."""
+
+    def __enter__(self):
+        self.seen, self._over = set(), threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
+
+    def _look(self):
+        while not self._over.wait(0.2):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    self.seen.add(path.read_bytes().decode("utf-8", "replace"))
+                except OSError:
+                    continue
+
+
+def papermill(page: str, out: Path, cloud, secrets: dict[str, str], **parameters: str):
+    given = [part for pair in parameters.items() for part in ("-p", *pair)]
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / page), str(out), *given]
+    return subprocess.run(
+        [*command, "--log-output", "--no-progress-bar"],
+        env=os.environ | cloud.environment | secrets,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["whole", "an archive fails"])
+def test_notebook_leaves_no_secret_anywhere(release, cloud, tmp_path, broken):
+    brought = release("2021")
+    if broken:
+        (cloud.bucket.folder / "SHA256").write_text(f"{'0' * 64}  multicoil_val.tar.gz\n")
+    email = brought.email
+    secrets = secrets_of(cloud, email)
+    variables = {
+        "FASTMRI_LINKS": email,
+        "AZURE_STORAGE_CONNECTION_STRING": cloud.storage.connection_string,
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }
+    out = tmp_path / "out.ipynb"
+    with CommandLines() as lines:
+        done = papermill("ingest.ipynb", out, cloud, variables, destination="azure")
+    assert (done.returncode != 0) == broken, done.stderr
+    shown = out.read_text()
+    assert "Activities of the factory" in shown
+    if broken:
+        assert "accept_mismatch" in done.stderr
+    assert cloud.factory.names == []
+    left = {
+        str(path): path.read_text(errors="replace")
+        for folder in (cloud.home, tmp_path)
+        for path in folder.rglob("*")
+        if path.is_file() and cloud.bucket.folder not in path.parents
+    }
+    assert str(out) in left
+    texts = {"output": done.stdout, "errors": done.stderr, "arguments": "\n".join(lines.seen)}
+    names = cloud.storage.names()
+    container = cloud.storage.container()
+    manifests = {n: container.download_blob(n).readall().decode() for n in names if ".json" in n}
+    assert manifests
+    for where, text in (left | texts | manifests).items():
+        assert not found_in(secrets, text), where
+
+
+def test_what_the_factory_stores_and_shows_of_a_run_holds_no_link(release, cloud):
+    brought = release()
+    documents = {}
+    cloud.factory.pace.go.clear()
+
+    def look() -> None:
+        while len(cloud.factory.runs) < 3:
+            threading.Event().wait(0.05)
+        for kind in ("linkedservices", "datasets", "pipelines"):
+            documents[kind] = repr(cloud.factory.documents(cloud.factory.names[0], kind))
+        cloud.factory.pace.go.set()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    plan = brought.plan()
+    secrets = secrets_of(cloud, brought.email)
+    report = brought.run(plan)
+    thread.join()
+    activities = repr([run.activities for run in cloud.factory.runs])
+    for where, text in (documents | {"activities": activities, "report": repr(report)}).items():
+        # The account's key is a SecureString there: that is where the service keeps it.
+        known = [secret for secret in secrets if secret != cloud.storage.key]
+        assert not found_in(known, text), where
+
+
+def test_most_talkative_log_of_all_libraries_holds_no_secret(release, cloud, caplog):
+    caplog.set_level(logging.DEBUG)
+    brought = release()
+    secrets = secrets_of(cloud, brought.email)
+    assert brought.ingest().problems == []
+    assert "Request URL" in caplog.text
+    assert not found_in(secrets, caplog.text)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["PUT .*/linkedservices/DatasetStorage", "POST .*/createRun", "PUT .*/factories/fastmri[^/]*$"],
+)
+def test_traceback_with_all_that_led_to_it_holds_no_secret(release, cloud, pattern):
+    brought = release()
+    plan = brought.plan()
+    secrets = secrets_of(cloud, brought.email)
+    whole = f"refused: {cloud.storage.connection_string} {brought.email}"
+    cloud.fail(pattern, status=400, code="BadRequest", message=whole)
+    text = ""
+    try:
+        text = "\n".join(brought.run(plan).problems)
+    except ResourceError as error:
+        text = "".join(traceback.format_exception(error))
+    assert "BadRequest" in text
+    assert not found_in(secrets, text)
