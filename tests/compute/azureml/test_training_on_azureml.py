@@ -1,0 +1,117 @@
+"""Jobs that really train on the nodes of a cluster on loopback."""
+
+import io
+import json
+import threading
+import time
+
+import nbformat
+import papermill
+import pytest
+import torch
+
+from workbench.compute.cluster_job import SOURCE
+from workbench.compute.here import TrainingFailedError
+from workbench.compute.runs import open_run
+from workbench.compute.training import train
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
+
+TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1}
+
+
+def checkpoint(cloud):
+    """Return the checkpoint that the run's nodes have kept so far, or None."""
+    if "runs/brain/checkpoints/last.ckpt" not in cloud.storage.names(prefix="runs/brain/"):
+        return None
+    blob = cloud.storage.container().download_blob("runs/brain/checkpoints/last.ckpt")
+    return torch.load(io.BytesIO(blob.readall()), weights_only=True)
+
+
+def preempt_in_mid_epoch(cloud, steps, seen):
+    """Take node 1 away once a checkpoint is kept from within an epoch."""
+    end = time.monotonic() + 400
+    ended = ("Failed", "Completed")
+    while time.monotonic() < end and not any(
+        job.status in ended for job in cloud.azureml.jobs.values()
+    ):
+        kept = checkpoint(cloud)
+        if kept and kept["global_step"] % steps:
+            seen.append(kept["global_step"])
+            cloud.azureml.job.preempt(node=1)
+            return
+        time.sleep(0.1)
+
+
+def test_a_preempted_job_on_two_nodes_ends_with_all_its_epochs(stored, plan):
+    """Steps: 4 slices on 2 ranks are 2 a rank and epoch."""
+    seen = []
+    planned = plan(nodes=2, epochs=16, checkpoint_minutes=1e-9, tags="study:test")
+    assert "2 node(s) of cluster cpu-cluster (STANDARD_D4S_V3, dedicated" in str(planned)
+    assert "STANDARD_D4S_V3 has no GPU" in str(planned)
+    watcher = threading.Thread(target=preempt_in_mid_epoch, args=(stored, 2, seen))
+    watcher.start()
+    lines = list(train(planned))
+    watcher.join()
+    job = stored.azureml.job
+    assert (job.status, job.attempts, len(stored.azureml.jobs)) == ("Completed", 2, 1)
+    assert seen
+    run = planned.run
+    assert [row["epoch"] for row in run.metrics] == list(range(1, 17))
+    assert run.metrics[-1]["step"] == 32
+    assert "going on from last.ckpt" in job.log(0)
+    assert "Using the dataset cache" in job.log(0)
+    assert "unchecked" in job.log(1)
+    assert any("2 rank(s) on CPU" in line for line in lines)
+    # All that a run leaves is here, as if it had been trained here.
+    assert run.finished
+    assert run.best.exists()
+    assert len(run.volumes) == 2
+    assert (
+        nbformat.read(run.folder / "train.ipynb", as_version=4).metadata.papermill.exception is None
+    )
+    collected = stored.storage.names("azureml")
+    assert f"{job.artifacts}/outputs/train.ipynb" in collected
+    assert next(iter(train(plan(nodes=2, epochs=16, checkpoint_minutes=1e-9)))).endswith(
+        "is finished: 16 epochs are done"
+    )
+    assert len(stored.azureml.jobs) == 1
+
+
+def test_the_notebook_trains_through_the_other_sdk_on_downloaded_data(stored, project):
+    (project / "outputs").mkdir()
+    chosen = {"model": "brain", "nodes": 2, "cluster": "cpu-cluster", "epochs": 1, "sdk": "v2"}
+    page = papermill.execute_notebook(
+        SOURCE / "notebooks/train.ipynb",
+        project / "outputs/page.ipynb",
+        {**chosen, **TINY, "dataset_mount": False},
+        progress_bar=False,
+    )
+    job, run = stored.azureml.job, open_run("brain")
+    assert job.status == "Completed", job.log(0)
+    assert job.downloads["dataset"] == 2  # once a node
+    assert run.finished
+    assert run.metrics[0]["step"] == 2
+    shown = json.dumps(page)
+    for text in ("sent as run", "follow it in the studio", "2 rank(s) on CPU", "best epoch"):
+        assert text in shown
+    # Keys and secrets stay where they are: in none of all that a run leaves, here or there.
+    secrets = (stored.storage.key, stored.principal.secret)
+    places = (project / "outputs", stored.folder / "jobs")  # the nodes' disks
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    left = [path.read_bytes() for path in files]
+    container = stored.storage.container()
+    left += [container.download_blob(n).readall() for n in stored.storage.names(prefix="runs/")]
+    left += [job.log(node).encode() for node in range(2)]
+    left += [repr(job.submission).encode()]
+    assert len(left) > 20
+    for text in left:
+        assert not any(secret.encode() in text for secret in secrets)
+
+
+def test_nodes_that_lack_the_gpus_they_were_taken_for_end_the_job_at_once(stored, plan):
+    planned = plan(cluster="gpu-cluster", epochs=1)
+    with pytest.raises(TrainingFailedError, match=r"UnusableGpuError: torch sees no GPU.*cu126"):
+        list(train(planned))
+    assert len(stored.azureml.jobs) == 1  # not sent again: the node was not lost
+    assert "Using the dataset cache" not in stored.azureml.job.log(0)
