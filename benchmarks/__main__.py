@@ -26,9 +26,11 @@ def pairs(size: Size, folder: Path, only: str, stack: ExitStack) -> Iterator[Pai
         return any(fnmatch(name, only) for name in names)
 
     found: list[Iterator[Pair]] = []
-    if wanted("inference/knee", "inference/brain", "inference/flair", "train_step/knee"):
+    training = "train_step/knee", "train_step/knee/low"
+    if wanted("inference/knee", "inference/brain", "inference/flair", *training):
         found.append(network_pairs(size))
-    if wanted("train_memory/knee", "train_memory/knee/peak"):
+    memory = [f"train_memory/knee{kind}" for kind in ("", "/peak", "/low", "/low/peak")]
+    if wanted(*memory):
         found.append(memory_pairs(size))
     if wanted("cache/local", "sample/local", "transform", "cache/remote", "sample/remote"):
         study = make_study(size, folder / "bench")

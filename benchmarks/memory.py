@@ -1,6 +1,6 @@
 """Memory of a training step, each network's in a process of its own.
 
-Run as ``python -m benchmarks.memory SIZE reference|ours``; it prints the figures as JSON.
+Run as ``python -m benchmarks.memory SIZE reference|ours|low``; it prints the figures as JSON.
 """
 
 import json
@@ -16,6 +16,8 @@ from benchmarks.pairs import Pair, returned
 from benchmarks.sizes import SIZES, Size
 
 _MB = 1e6
+_HELD = "what the forward pass leaves for the backward pass"
+_PEAK = "growth of the process (peak RSS) by a training step"
 _PAGE = 4096 / _MB
 
 
@@ -38,15 +40,17 @@ def _figure(size: str, side: str, key: str) -> float:
 
 def memory_pairs(size: Size) -> Iterator[Pair]:
     """Yield what a training step holds for its backward pass, and its peak."""
-    for name, key, measured in (
-        ("train_memory/knee", "held", "what the forward pass leaves for the backward pass"),
-        ("train_memory/knee/peak", "peak", "growth of the process (peak RSS) by a training step"),
+    for name, side, key, measured in (
+        ("train_memory/knee", "ours", "held", _HELD),
+        ("train_memory/knee/peak", "ours", "peak", _PEAK),
+        ("train_memory/knee/low", "low", "held", f"{_HELD}, low_memory"),
+        ("train_memory/knee/low/peak", "low", "peak", f"{_PEAK}, low_memory"),
     ):
         yield Pair(
             name,
             f"{measured}, a slice {'x'.join(map(str, size.training))}",
             partial(_figure, size.name, "reference", key),
-            partial(_figure, size.name, "ours", key),
+            partial(_figure, size.name, side, key),
             lambda: None,  # train_step/knee checks the same step
             1,
             "MB",
@@ -67,7 +71,8 @@ def _measure(size: Size, side: str) -> dict[str, float]:
     from benchmarks.networks import TrainingStep, networks
 
     reference, ours = networks(size)
-    step = TrainingStep(ours if side == "ours" else reference, size.training, size.crop)
+    ours.low_memory = side == "low"
+    step = TrainingStep(reference if side == "reference" else ours, size.training, size.crop)
     for parameter in step.network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     step.optimizer.step()  # its state is not the step's memory

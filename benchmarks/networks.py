@@ -110,9 +110,12 @@ def check_exact(size: str) -> None:
     reference, ours = networks(SIZES[size])
     rough = [_results(network, torch.float32) for network in (reference, ours)]
     exact = [_results(network, torch.float64) for network in (reference, ours)]
+    ours.low_memory = True
+    low = _results(ours, torch.float64)
     for what in (0, 1):
         name = "network, " + ("gradients" if what else "images")
         require(f"{name} in float64", _distance(exact[1][what], exact[0][what]), _EXACT)
+        require(f"{name} in low memory", _distance(low[what], exact[0][what]), _EXACT)
         own = _distance(rough[0][what], exact[0][what])
         require(f"{name} in float32", _distance(rough[1][what], exact[0][what]), 2 * own)
 
@@ -132,22 +135,27 @@ def network_pairs(size: Size) -> Iterator[Pair]:
             size.repeats,
         )
 
-    steps = [TrainingStep(network, size.training, size.crop) for network in networks(size)]
+    for name, low_memory in (("train_step/knee", False), ("train_step/knee/low", True)):
+        one, other = networks(size)
+        other.low_memory = low_memory
+        steps = [TrainingStep(network, size.training, size.crop) for network in (one, other)]
+        yield Pair(
+            name,
+            f"forward, SSIM loss, backward, Adam on a slice {_shown(size.training)}"
+            + (", low_memory" if low_memory else ""),
+            steps[0],
+            steps[1],
+            partial(_check_steps, name, steps),
+            size.repeats,
+        )
 
-    def check_loss() -> None:
-        losses = [step.loss().detach() for step in steps]
-        require("train_step/knee", float((losses[1] - losses[0]).abs()), _LIKE_FLOAT32)
-        for step in steps:
-            step()  # the optimiser's state is made in the first step
 
-    yield Pair(
-        "train_step/knee",
-        f"forward, SSIM loss, backward, Adam on a slice {_shown(size.training)}",
-        steps[0],
-        steps[1],
-        check_loss,
-        size.repeats,
-    )
+def _check_steps(name: str, steps: list[TrainingStep]) -> None:
+    losses = []
+    for step in steps:
+        losses.append(step.loss().detach())
+        step()  # the optimiser's state is made in the first step
+    require(name, float((losses[1] - losses[0]).abs()), _LIKE_FLOAT32)
 
 
 def _infer(network: nn.Module, inputs: Inputs) -> Tensor:

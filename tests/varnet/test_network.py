@@ -62,6 +62,22 @@ def test_equals_fastmri_in_output_and_gradient(batch, coils, height, width):
     assert distance(our_gradient, gradient) < 1e-10
 
 
+def test_low_memory_keeps_less_and_gives_the_same_image_and_gradient():
+    ours = pair()[1].double()
+    kspace, mask = measurement(2, 3, 51, 37)
+    kspace = kspace.double()
+    results, kept = [], []
+    for low_memory in (False, True):
+        ours.low_memory = low_memory
+        kept.append([])
+        with torch.autograd.graph.saved_tensors_hooks(kept[-1].append, lambda _: None):
+            ours(kspace, mask, 6)
+        results.append(both(ours, ours, kspace, mask, 6)[0])
+    assert distance(results[1][0], results[0][0]) < 1e-10
+    assert distance(results[1][1], results[0][1]) < 1e-10
+    assert len(kept[1]) < len(kept[0]) / 2
+
+
 def test_float32_is_no_further_from_float64_than_twice_fastmri():
     reference, ours = pair()
     kspace, mask = measurement(1, 4, 64, 48)

@@ -176,14 +176,17 @@ class SliceDataset(Dataset):
     def transform(
         self, index: int, epoch: int, kspace: np.ndarray, target: np.ndarray | None
     ) -> VarNetSample:
-        """Mask a slice that was read, and say what it is; see ``__getitem__``."""
+        """Mask a slice that was read, in place if it can be, and say what it is.
+
+        See ``__getitem__``.
+        """
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
         if kspace.ndim == 2:
             kspace = kspace[None]
         mask, low_frequencies = self._mask(index, epoch, volume)
         if self.sampling is not None:
-            kspace = keep_columns(kspace, mask)
+            kspace = keep_columns(kspace, mask, in_place=kspace.flags.writeable)
         return VarNetSample(
             masked_kspace=torch.view_as_real(_tensor(kspace)),
             mask=torch.from_numpy(mask).view(1, 1, -1, 1),
@@ -231,11 +234,14 @@ def _tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
-def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def keep_columns(kspace: np.ndarray, mask: np.ndarray, *, in_place: bool = False) -> np.ndarray:
     """Return k-space (..., phase encode) with the columns outside ``mask`` set to zero."""
-    masked = np.zeros_like(kspace)
-    masked[..., mask] = kspace[..., mask]
-    return masked
+    if kspace.dtype != np.complex64 or not kspace.flags.c_contiguous:
+        return np.where(mask, kspace, np.zeros((), kspace.dtype))
+    # A column is kept or cleared bit by bit: one pass, and what is not a number stays out.
+    bits = np.where(mask, np.uint64(2**64 - 1), np.uint64(0))
+    values = kspace.view(np.uint64)
+    return np.bitwise_and(values, bits, out=values if in_place else None).view(np.complex64)
 
 
 def collate(samples: Sequence[VarNetSample]) -> VarNetSample:

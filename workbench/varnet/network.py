@@ -22,6 +22,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from workbench.varnet.unet import NormUNet
 
@@ -34,11 +35,14 @@ class SensitivityNet(nn.Module):
         self.mask_center = mask_center
         self.norm_unet = NormUNet(chans, pools)
 
-    def forward(self, coil_images: Tensor) -> Tensor:
+    def forward(self, coil_images: Tensor, low_memory: bool = False) -> Tensor:
         """Map low-resolution coil images to normalised maps, both (batch, coils, H, W) complex."""
-        batch, coils, height, width = coil_images.shape
-        maps = self.norm_unet(coil_images.reshape(batch * coils, height, width))
-        maps = maps.view(batch, coils, height, width)
+        images = coil_images.flatten(0, 1)
+        if low_memory:
+            maps = torch.cat([_run_again(self.norm_unet, image) for image in images.split(1)])
+        else:
+            maps = self.norm_unet(images)
+        maps = maps.view(coil_images.shape)
         return maps / _root_sum_of_squares(maps, empty=1.0).unsqueeze(1)
 
 
@@ -61,6 +65,11 @@ class VarNet(nn.Module):
         chans: channels of a cascade's U-Net.
         pools: poolings of a cascade's U-Net.
         mask_center: whether the sensitivity net sees the sampled centre of k-space alone.
+
+    Attributes:
+        low_memory: False by default. True keeps no activation of a U-Net for the backward pass but
+            runs the forward of each cascade, and of each coil's map, a second time there; results
+            and gradients are the same.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class VarNet(nn.Module):
         mask_center: bool = True,
     ) -> None:
         super().__init__()
+        self.low_memory = False
         self.sens_net = SensitivityNet(sens_chans, sens_pools, mask_center)
         self.cascades = nn.ModuleList(Cascade(NormUNet(chans, pools)) for _ in range(num_cascades))
 
@@ -99,12 +109,16 @@ class VarNet(nn.Module):
         y0 = _inverse(hybrid, (-1,))
         if self.sens_net.mask_center:
             centre = center_columns(sampled, num_low_frequencies)
-            maps = self.sens_net(_inverse(hybrid * centre, (-1,)))
+            maps = self.sens_net(_inverse(hybrid * centre, (-1,)), self._low)
         else:
-            maps = self.sens_net(y0)
+            maps = self.sens_net(y0, self._low)
         axes = (-1,) if sampled.shape[-2] == 1 else (-2, -1)
         weights = torch.fft.ifftshift(sampled, axes).to(kspace.real.dtype)
         return self._cascade(y0, maps, weights, axes)
+
+    @property
+    def _low(self) -> bool:
+        return self.low_memory and torch.is_grad_enabled()
 
     def _cascade(self, y0: Tensor, maps: Tensor, weights: Tensor, axes: tuple[int, ...]) -> Tensor:
         x0 = _combine(maps, y0)
@@ -113,13 +127,20 @@ class VarNet(nn.Module):
             residual = x0 - w
             if number > 1:  # z is zero until the second cascade has weighed v
                 residual = residual + _NormalOperator.apply(maps, z, weights, axes)
-            update = cascade.model(residual[:, 0]).unsqueeze(1)
+            image = residual[:, 0]
+            update = _run_again(cascade.model, image) if self._low else cascade.model(image)
+            update = update.unsqueeze(1)
             # The first cascade's λ weighs a zero; it stays in the graph for DDP's sake.
             z = z + cascade.dc_weight * v
             v = (1 - cascade.dc_weight) * v + update
             w = w + update
         coil_images = y0 - maps * w + _project(maps * z, weights, axes)
         return _root_sum_of_squares(coil_images, empty=0.0)
+
+
+def _run_again(network: nn.Module, image: Tensor) -> Tensor:
+    """Run a network that draws no random numbers, keeping its input alone for the backward."""
+    return checkpoint(network, image, use_reentrant=False, preserve_rng_state=False)
 
 
 def center_columns(sampled: Tensor, num_low_frequencies: int | Tensor | None) -> Tensor:

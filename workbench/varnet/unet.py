@@ -1,8 +1,13 @@
 """The U-Net of the VarNet: fastMRI's parameters, a forward of its own."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_SLOPE = 0.2  # of the leaky ReLU
+_EPSILON = 1e-5  # of the instance normalisation
 
 
 class ConvBlock(nn.Module):
@@ -82,12 +87,81 @@ class UNet(nn.Module):
             missing = skip.shape[-1] - image.shape[-1], skip.shape[-2] - image.shape[-2]
             if any(missing):  # an odd size was halved: give back the line that pooling dropped
                 image = F.pad(image, (0, missing[0], 0, missing[1]), mode="reflect")
+                image = image.contiguous(memory_format=_layout(skip))
             image = conv(torch.cat([image, skip], dim=1))
         return image
 
 
+def _layout(image: Tensor) -> torch.memory_format:
+    """Return the layout that the device convolves fastest: channels last on CPUs."""
+    return torch.channels_last if image.device.type == "cpu" else torch.contiguous_format
+
+
 def _activate(image: Tensor) -> Tensor:
-    return F.leaky_relu(F.instance_norm(image), 0.2)
+    """Instance normalisation and leaky ReLU; ``image`` is not to be used any more."""
+    exact = image.dtype in (torch.float32, torch.float64)
+    if exact and image.is_contiguous(memory_format=torch.channels_last):
+        return _NormActivate.apply(image)
+    return F.leaky_relu_(F.instance_norm(image), _SLOPE)
+
+
+class _NormActivate(torch.autograd.Function):
+    """Instance normalisation and leaky ReLU of a channels-last image, kept once for the backward.
+
+    Both can be undone from the result y: x̂ = y or y / slope, and the gradient of the normalisation
+    needs x̂ and the deviation alone. So the input, which it would keep too, is overwritten.
+
+    In memory such an image is rows of width times channels. Sums go down the columns of these
+    first: that is fast, and as exact as a sum in two levels is.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> Tensor:
+        rows, shape = _rows(image), image.shape
+        rows = rows.sub_(_tiled(_column_means(rows, shape), shape))
+        variance = _column_means(rows.square(), shape)
+        scale = (variance + _EPSILON).rsqrt()
+        rows.mul_(_tiled(scale, shape))
+        F.leaky_relu_(rows, _SLOPE)
+        ctx.mark_dirty(image)
+        ctx.save_for_backward(image, scale)
+        return image
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        image, scale = ctx.saved_tensors
+        shape = image.shape
+        rows = _rows(image)
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        result = torch.ops.aten.leaky_relu_backward(_rows(gradient), rows, _SLOPE, True)
+        normal = F.leaky_relu(rows, 1 / _SLOPE)
+        mean = _column_means(result, shape)
+        along = _column_means(result * normal, shape)
+        result -= _tiled(mean, shape)
+        result -= normal.mul_(_tiled(along, shape))
+        result *= _tiled(scale, shape)
+        return _image(result, shape)
+
+
+def _rows(image: Tensor) -> Tensor:
+    """Return a channels-last image (N, C, H, W) as it lies in memory: (N, H, W C), a view."""
+    return image.permute(0, 2, 3, 1).flatten(2)
+
+
+def _image(rows: Tensor, shape: torch.Size) -> Tensor:
+    """Undo ``_rows``."""
+    return rows.unflatten(2, (shape[3], shape[1])).permute(0, 3, 1, 2)
+
+
+def _column_means(rows: Tensor, shape: torch.Size) -> Tensor:
+    """Return the mean over each channel's image: (N, C)."""
+    mean = rows.mean(1).unflatten(1, (shape[3], shape[1])).mean(1, dtype=torch.float64)
+    return mean.to(rows.dtype)
+
+
+def _tiled(statistic: Tensor, shape: torch.Size) -> Tensor:
+    """Repeat a value a channel (N, C) along a row: (N, 1, W C)."""
+    return statistic.repeat(1, shape[3])[:, None]
 
 
 class NormUNet(nn.Module):
@@ -103,17 +177,21 @@ class NormUNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (batch, H, W) complex to the same; an all-zero image stays zero."""
-        channels = torch.view_as_real(image).permute(0, 3, 1, 2)
-        variance, mean = torch.var_mean(channels, dim=(2, 3), keepdim=True)
+        channels = torch.view_as_real(image).permute(0, 3, 1, 2).contiguous()
+        # Much faster than torch.var_mean, and as exact: the mean is taken off first.
+        mean = channels.mean((2, 3), keepdim=True)
+        normal = channels - mean
+        spread = torch.linalg.vector_norm(normal, dim=(2, 3), keepdim=True)
         # A constant image has no spread: it is divided by one, and the output is not spread.
-        flat = variance == 0
-        deviation = variance.masked_fill(flat, 1).sqrt()
-        normal = (channels - mean) / deviation
+        flat = spread == 0
+        deviation = spread.masked_fill(flat, 1) / (normal[0, 0].numel() - 1) ** 0.5
+        normal = normal / deviation
         height, width = normal.shape[-2:]
         rows, columns = -height % 16, -width % 16
         top, left = rows // 2, columns // 2
         if rows or columns:
             normal = F.pad(normal, (left, columns - left, top, rows - top))
+        normal = normal.contiguous(memory_format=_layout(normal))
         output = self.unet(normal)[..., top : top + height, left : left + width]
         output = output * deviation.masked_fill(flat, 0) + mean
         return torch.view_as_complex(output.permute(0, 2, 3, 1).contiguous())
