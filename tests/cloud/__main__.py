@@ -6,6 +6,7 @@ name the cloud's workspace, login, storage and links, and all of it is gone at t
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from demo.pack import pack, packed_names
 from demo.sizes import SIZES
 from tests.cloud.cloud import Cloud
+from workbench.compute.processes import die_with_parent
 from workbench.dataset.phantom.study import write_study
 from workbench.ingest.request import VARIABLE
 
@@ -52,11 +54,16 @@ def main() -> int:
             "ends with the command.",
             flush=True,
         )
-        process = subprocess.Popen(command, env=environment)
-        # Ctrl-C reaches the command as well, and it is the one that decides when to end.
-        while process.poll() is None:
-            with suppress(KeyboardInterrupt):
-                process.wait()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        process = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
+        try:
+            # Ctrl-C reaches the command as well, and it is the one that decides when to end.
+            while process.poll() is None:
+                with suppress(KeyboardInterrupt):
+                    process.wait()
+        finally:
+            process.terminate()
+            process.wait()
         return process.returncode
 
 
