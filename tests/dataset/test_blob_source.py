@@ -1,9 +1,11 @@
 """A dataset in blob storage: indexed and read by ranges, its cache published where jobs find it."""
 
 import dataclasses
+import json
 import time
 
 import numpy as np
+import papermill
 import pytest
 
 from workbench.compute.cluster import Datastore
@@ -17,7 +19,7 @@ from workbench.dataset.blob_source import (
 from workbench.dataset.cache import build_cache, load_cache
 from workbench.dataset.sampling import Sampling
 from workbench.dataset.slices import SliceDataset
-from workbench.settings import Secret
+from workbench.settings import Secret, project_root
 
 
 @pytest.fixture
@@ -153,3 +155,18 @@ def test_a_read_past_the_end_is_short(upload, dataset):
     blob = Blob(folder.container, "x", 10)
     assert blob.read(7, 100) == b"789"
     assert blob.read(10, 5) == b""
+
+
+def test_the_cache_page_indexes_storage_in_one_cell(dataset, upload, cloud, monkeypatch, tmp_path):
+    folder = upload(dataset)
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
+    page = papermill.execute_notebook(
+        project_root() / "notebooks/cache.ipynb",
+        tmp_path / "page.ipynb",
+        {"dataset": folder.path, "in_storage": True},
+        progress_bar=False,
+    )
+    shown = json.dumps(page)
+    assert "Built the dataset cache of /datasets/brain_multicoil (6 volumes, 13 slices)" in shown
+    assert cloud.storage.key not in shown
+    assert len(load_blob_cache(folder)) == 6

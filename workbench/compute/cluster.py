@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from workbench.azure_login import Workspace, credential
 from workbench.compute.cluster_job import ClusterJob
+from workbench.dataset.blob_source import wide_transport
+from workbench.ingest.blobs import CONTAINER
 from workbench.settings import Secret
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
 SDKS = ("v1", "v2")
-CONTAINER = "datasets"
 ENDED = ("Completed", "Failed", "Canceled")
-
-_CONNECTIONS = 64
 
 
 class ClusterError(RuntimeError):
@@ -76,24 +75,15 @@ class Datastore:
     default: bool = False
 
     def client(self) -> "ContainerClient":
-        """Return a client of the container, with the workspace's key or else our own login.
-
-        Its pool holds as many connections as the cache is built with, or each further request
-        would shake hands anew.
-        """
-        import requests
-        from azure.core.pipeline.transport import RequestsTransport
+        """Return a client of the container, with the workspace's key or else our own login."""
         from azure.storage.blob import ContainerClient
-        from requests.adapters import HTTPAdapter
 
         held = self.key or self.signature
-        session = requests.Session()
-        session.mount("https://", HTTPAdapter(pool_maxsize=_CONNECTIONS))
         return ContainerClient(
             f"https://{self.account}.blob.{self.endpoint}",
             self.container,
             credential=held.reveal() if held else credential(),
-            transport=RequestsTransport(session=session, session_owner=False),
+            transport=wide_transport(),
         )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 from dataclasses import asdict, dataclass, field
@@ -138,6 +139,8 @@ def training_job(
         ValueError: a parameter is unknown or outside what is allowed.
     """
     model = model_by_name(model).name
+    if type(name) is int:  # papermill takes a name of digits for a number
+        name = str(name)
     given = {key: value for key, value in choices.items() if value is not None}
     sampling: dict[str, Any] = {
         key: given.pop(choice) if choice == "mask" else numbers(choice, given.pop(choice))
@@ -167,7 +170,7 @@ def run_folder(name: str) -> Path:
         ValueError: the name leaves ``outputs/`` or is no folder's name.
     """
     parts = name.split("/") if isinstance(name, str) else []
-    if not parts or not all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", part) for part in parts):
+    if not parts or not all(re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", part) for part in parts):
         raise ValueError(f"name={name!r}: give letters, digits, '.', '_', '-' and '/' between them")
     return project_root() / "outputs" / name
 
@@ -176,11 +179,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
 
 
 def _check(job: TrainingJob) -> None:
@@ -193,17 +204,20 @@ def _check(job: TrainingJob) -> None:
         value = getattr(job, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name}={value!r}: give a whole number, {least} or more")
-    if job.workers is not None and (not isinstance(job.workers, int) or job.workers < 0):
-        raise ValueError(f"workers={job.workers!r}: give a whole number, 0 or more, or None")
+    if job.seed >= 2**32:
+        raise ValueError(f"seed={job.seed}: give a whole number below 2**32")
+    workers = job.workers
+    if workers is not None and (type(workers) is not int or not 0 <= workers <= 256):
+        raise ValueError(f"workers={workers!r}: give a whole number from 0 to 256, or None")
     for name in ("lr", "lr_gamma", "checkpoint_minutes"):
         value = getattr(job, name)
-        if not isinstance(value, int | float) or not value > 0:
+        if not _is_number(value) or not value > 0:
             raise ValueError(f"{name}={value!r}: give a number above 0")
-    if not isinstance(job.weight_decay, int | float) or job.weight_decay < 0:
+    if not _is_number(job.weight_decay) or job.weight_decay < 0:
         raise ValueError(f"weight_decay={job.weight_decay!r}: give 0 or more")
     for name in ("sample_rate", "volume_sample_rate", "val_volume_sample_rate"):
         value = getattr(job, name)
-        if not isinstance(value, int | float) or not 0 < value <= 1:
+        if not _is_number(value) or not 0 < value <= 1:
             raise ValueError(f"{name}={value!r}: give a share above 0 and at most 1")
     if job.sample_rate < 1 and job.volume_sample_rate < 1:
         raise ValueError(

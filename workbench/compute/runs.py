@@ -26,16 +26,25 @@ class Run:
 
     @property
     def job(self) -> TrainingJob:
-        """What was asked for."""
-        return TrainingJob.from_json((self.folder / "job.json").read_text())
+        """What was asked for.
+
+        Raises:
+            ValueError: the file is damaged, or of another version of the workbench.
+        """
+        file = self.folder / "job.json"
+        try:
+            return TrainingJob.from_json(file.read_text())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(_damaged(file, error)) from None
 
     @property
     def metrics(self) -> list[dict[str, float]]:
         """A row for each epoch that is done."""
-        return [
-            {name: float(value) for name, value in row.items()}
-            for row in _rows(self.folder / "metrics.csv")
-        ]
+        file = self.folder / "metrics.csv"
+        try:
+            return [{name: float(value) for name, value in row.items()} for row in _rows(file)]
+        except (ValueError, TypeError) as error:
+            raise ValueError(_damaged(file, error)) from None
 
     @property
     def volumes(self) -> list[dict[str, str]]:
@@ -85,7 +94,10 @@ def prepare_run(job: TrainingJob, *, resume: bool) -> Run:
 
     Raises:
         ValueError: the folder holds a run of another job, or one that may not go on.
+        RuntimeError: a process is at work in it.
     """
+    if not isinstance(resume, bool):
+        raise ValueError(f"resume={resume!r}: give True or False, written so")
     run = Run(run_folder(job.name))
     if (run.folder / "job.json").exists():
         if not resume:
@@ -107,23 +119,32 @@ def prepare_run(job: TrainingJob, *, resume: bool) -> Run:
             raise ValueError(
                 f"epochs={job.epochs}: {shown(run.folder)} has done {len(run.metrics)} already"
             )
-    write_text(run.folder / "job.json", job.to_json())
+    with only_writer(run):
+        write_text(run.folder / "job.json", job.to_json())
     return run
+
+
+def _damaged(file: Path, error: Exception) -> str:
+    return (
+        f"{shown(file)} is damaged, or of another version of the workbench "
+        f"({type(error).__name__}): give another name, or remove {shown(file.parent)}"
+    )
 
 
 @contextmanager
 def only_writer(run: Run) -> Iterator[None]:
-    """Hold a run's folder, so that no second process trains into it.
+    """Hold a run's folder, so that no second process works in it.
 
     Raises:
         RuntimeError: somebody else holds it.
     """
+    run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RuntimeError(
-                f"another process is training into {shown(run.folder)}: wait for it, stop it, or "
+                f"another process is at work in {shown(run.folder)}: wait for it, stop it, or "
                 "give another name"
             ) from None
         yield

@@ -13,7 +13,7 @@ from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_h
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
 from workbench.compute.node import LOG_FILE, keep_error, kept, note_error, restore, this_node
 from workbench.compute.runs import Run, prepare_run
-from workbench.compute.volumes import training_volumes
+from workbench.compute.volumes import keep_cache, training_volumes
 from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
 from workbench.settings import shown
 
@@ -160,6 +160,8 @@ def plan_training(
 def _plan_here(
     model: str, nodes: int, local_dataset: str | None, resume: bool, choices: dict[str, Any]
 ) -> TrainingPlan:
+    from workbench.dataset.masks import check_masks
+
     ranks = ranks_here(nodes)
     node = ranks.node
     known_model = model_by_name(model)
@@ -168,10 +170,17 @@ def _plan_here(
     root = find_dataset(local_dataset or known_model.dataset)
     cache = open_cache(root, check=node is None)  # to look at each file of a mount takes minutes
     job = training_job(cache.root, synthetic=cache.synthetic, model=model, **choices)
-    training_volumes(job, cache)
+    train, val = training_volumes(job, cache)
+    check_masks(job.sampling, (volume.matrix[1] for volume in (*train, *val)))
+    if ranks.total > min(train.slices, val.slices):
+        raise ValueError(
+            f"nodes={nodes}: {ranks.total} processes are more than the {train.slices} training or "
+            f"{val.slices} validation slices"
+        )
     if node and node.store:
         restore(run_folder(job.name), node.store)
     run = prepare_run(job, resume=resume)
+    keep_cache(cache, run.folder, goes_on=run.last.exists())
     return TrainingPlan(job, cache, ranks, run, tuple(_remarks(job, cache, ranks, nodes, choices)))
 
 

@@ -1,7 +1,10 @@
 """Which volumes of a dataset a job trains on and validates on."""
 
+from pathlib import Path
+
 from workbench.compute.jobs import TrainingJob
-from workbench.dataset.cache import DatasetCache
+from workbench.dataset.cache import CACHE_NAME, DatasetCache, load_cache
+from workbench.dataset.cache_file import write_cache_file
 from workbench.settings import shown
 
 
@@ -29,3 +32,40 @@ def training_volumes(job: TrainingJob, cache: DatasetCache) -> tuple[DatasetCach
         train.sample_volumes(job.volume_sample_rate, job.seed),
         val.sample_volumes(job.val_volume_sample_rate, job.seed),
     )
+
+
+def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:
+    """Leave the dataset cache that a plan was made with in a run's folder, for all of its ranks.
+
+    Args:
+        cache: the dataset.
+        folder: the run's folder.
+        goes_on: whether the run has learned from that dataset already.
+
+    Raises:
+        ValueError: it has learned from other volumes.
+    """
+    before = load_cache(folder)
+    if goes_on and before is not None and _content(before) != _content(cache):
+        raise ValueError(
+            f"{shown(folder)} has trained on other volumes than {shown(cache.root)} holds now: "
+            "give another name, or bring the dataset back as it was"
+        )
+    write_cache_file(folder / CACHE_NAME, cache.volumes)
+
+
+def kept_cache(root: str | Path, folder: Path) -> DatasetCache:
+    """Return the dataset cache that was left for a run's ranks.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    cache = load_cache(root, folder / CACHE_NAME)
+    if cache is None:
+        raise FileNotFoundError(f"{shown(folder)} has no {CACHE_NAME}: start the run anew")
+    return cache
+
+
+def _content(cache: DatasetCache) -> set[tuple[str, tuple[int, ...]]]:
+    """What a run learns from: the volumes, wherever the dataset is mounted."""
+    return {(volume.path, volume.kspace.shape) for volume in cache if volume.split != "test"}

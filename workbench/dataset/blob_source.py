@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from workbench.azure_storage import CONNECTION_FILE, CONNECTION_VARIABLE, find_storage
 from workbench.catalog import split_of_folder
 from workbench.dataset.cache import CACHE_NAME, DatasetCache
 from workbench.dataset.cache_file import CacheFileError, read_cache_file, write_cache_file
@@ -19,9 +20,10 @@ from workbench.dataset.describe import UnusableVolumeError, describe
 from workbench.dataset.folders import FoundFile
 from workbench.dataset.indexing import describe_files
 from workbench.dataset.volume import Problem, Volume
-from workbench.ingest.blobs import storage_problem
+from workbench.ingest.blobs import CONTAINER, storage_problem
 
 if TYPE_CHECKING:
+    from azure.core.pipeline.transport import RequestsTransport
     from azure.storage.blob import ContainerClient
 
 WORKERS = 64
@@ -125,6 +127,41 @@ class BlobFolder:
                 f"the storage account {self.container.account_name} has no container "
                 f"{self.container.container_name}: ingest with destination azure makes it"
             ) from None
+
+
+def wide_transport() -> "RequestsTransport":
+    """Return a transport for storage clients with as many connections as the cache is built with.
+
+    With the usual ten, each further request at a time would shake hands anew.
+    """
+    import requests
+    from azure.core.pipeline.transport import RequestsTransport
+    from requests.adapters import HTTPAdapter
+
+    session = requests.Session()
+    session.mount("https://", HTTPAdapter(pool_maxsize=WORKERS))
+    return RequestsTransport(session=session, session_owner=False)
+
+
+def stored_dataset(path: str, container: str = CONTAINER) -> BlobFolder:
+    """Return a dataset's folder in the storage account that is configured here.
+
+    Raises:
+        ValueError: no account is configured, or its connection string cannot be one.
+        FileNotFoundError: none is configured, and nobody is there to be asked.
+    """
+    from azure.storage.blob import ContainerClient
+
+    storage = find_storage()
+    if storage is None:
+        raise ValueError(
+            f"no storage account is given: set {CONNECTION_VARIABLE}, or save the connection "
+            f"string as {CONNECTION_FILE} in the project's folder"
+        )
+    client = ContainerClient.from_connection_string(
+        storage.connection.reveal(), container, transport=wide_transport()
+    )
+    return BlobFolder(client, path.strip("/"))
 
 
 def load_blob_cache(folder: BlobFolder) -> DatasetCache | None:
