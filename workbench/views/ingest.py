@@ -8,6 +8,7 @@ from workbench.ingest.azure.plan import CloudPlan
 from workbench.ingest.azure.request import CloudRequest
 from workbench.ingest.azure.run import CloudReport
 from workbench.ingest.azure.transfer_request import TransferRequest
+from workbench.ingest.blobs import open_container
 from workbench.ingest.plan import IngestPlan
 from workbench.ingest.report import IngestReport, plan_html, report_html, table
 from workbench.ingest.request import IngestRequest, decoded
@@ -17,6 +18,8 @@ from workbench.views.forms import connection_form, links_form
 
 if TYPE_CHECKING:
     import ipywidgets
+
+    from workbench.ingest.azure.unpack import Unpacker
 
 
 def show_plan(
@@ -46,7 +49,7 @@ def do_plan(request: IngestRequest | CloudRequest, plan: IngestPlan | CloudPlan)
     """
     if isinstance(request, CloudRequest):
         assert isinstance(plan, CloudPlan)
-        report: IngestReport = request.run(plan)
+        report: IngestReport = request.run(plan, _unpacker(request, plan))
     else:
         assert isinstance(plan, IngestPlan)
         report = request.run(plan)
@@ -92,6 +95,16 @@ def activities_html(report: CloudReport) -> str:
     ]
     header = ("archive", "activity", "status", "read", "written", "files", "took", "speed", "error")
     return "<p>Activities of the factory:</p>" + table(header, rows)
+
+
+def _unpacker(request: CloudRequest, plan: CloudPlan) -> "Unpacker | None":
+    """Return who unpacks; None stands for this machine."""
+    if request.unpack_on == "here":
+        return None
+    from workbench.compute.unpacking import cluster_unpacker
+
+    container = open_container(plan.storage, plan.container)
+    return cluster_unpacker(plan.workspace, container, request.cluster)
 
 
 def _leftover(request: IngestRequest | CloudRequest, plan: CloudPlan) -> str:

@@ -107,14 +107,53 @@ def unpack_archive(
         unpack(as_file(chunks), folder, record.source, result=out, pool=decoders)
         for _ in chunks:  # What follows the tar's end belongs to the hash.
             pass
-    came, listed = digest.hexdigest(), record.listed
+    settle(
+        container,
+        dataset,
+        stem,
+        digest.hexdigest(),
+        out,
+        accept_mismatch=accept_mismatch,
+        keep_archive=keep_archive,
+    )
+
+
+def settle(
+    container: "ContainerClient",
+    dataset: str,
+    stem: str,
+    came: str,
+    out: Unpacked,
+    *,
+    accept_mismatch: bool,
+    keep_archive: bool,
+) -> None:
+    """Take note of a pass over an archive that is through.
+
+    Args:
+        container: the container.
+        dataset: the dataset that the archive belongs to.
+        stem: the archive's name without extension.
+        came: the SHA256 that was found, in hex.
+        out: what came out.
+        accept_mismatch: whether a hash that differs from the list is to be taken.
+        keep_archive: False deletes the archive.
+
+    Raises:
+        MismatchError: the hash is not the listed one.
+    """
+    manifest = BlobManifest(container, dataset)
+    record = manifest.get(stem)
+    assert record is not None
+    listed, archive = record.listed, str(record.archive)
     check = "not listed" if not listed else "verified" if listed == came else "mismatch"
     manifest.update(stem, sha256=came, check=check, members=out.members)
+    blob = archive_blob(dataset, archive)
     if check == "mismatch" and not accept_mismatch:
-        raise MismatchError(mismatch_message(record.source, came, listed, blob.blob_name, stem))
+        raise MismatchError(mismatch_message(record.source, came, listed, blob, stem))
     manifest.update(stem, state="unpacked", problem="")
     if not keep_archive:
-        blob.delete_blob()
+        container.delete_blob(blob)
         manifest.update(stem, archive=None)
 
 
