@@ -1,0 +1,143 @@
+"""The notebooks' forms and requests for Azure, without a browser."""
+
+import json
+
+import pytest
+
+from workbench.azure_storage import find_storage
+from workbench.ingest import request as ingest
+from workbench.ingest.azure import transfer_request as transfers
+from workbench.settings import Secret
+from workbench.views.ingest import do_plan, ingest_form, show_plan, storage_form
+
+CHOICES = {
+    "datasets": "",
+    "destination": "azure",
+    "root": "datasets",
+    "keep_archives": True,
+    "accept_mismatch": "",
+    "side_by_side": 4,
+    "connections": 4,
+}
+TRANSFER = {
+    "dataset": "knee_multicoil",
+    "direction": "download",
+    "splits": "",
+    "fraction": 1.0,
+    "root": "datasets",
+    "container": "datasets",
+    "connection_file": "storage.secret",
+    "connections": 4,
+}
+
+
+@pytest.fixture
+def person(monkeypatch):
+    """Somebody sits at the notebook, and no connection string is given."""
+    import workbench.azure_storage as azure_storage
+
+    monkeypatch.setattr(azure_storage, "interactive", lambda: True)
+
+
+def test_form_takes_connection_string_and_email_in_any_order_and_keeps_neither(
+    release, cloud, person
+):
+    import ipywidgets
+
+    brought = release()
+    request = ingest.ingest_request(**CHOICES)
+    text = Secret(brought.email)
+    assert request.lacks_storage
+    assert show_plan(request, text) is None
+    account, mail, _ = ingest_form(request, None).children
+    field, label = account.children
+    email, _, button = mail.children
+    email.value = brought.email
+    assert email.value == ""
+    assert button.disabled
+    field.value = cloud.storage.connection_string
+    assert field.value == ""
+    assert label.value == f"storage account {cloud.storage.account}"
+    assert not button.disabled
+    state = json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
+    assert cloud.storage.key not in state
+    assert "Signature=" not in state
+    button.click()
+    assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
+    assert cloud.factory.names == []
+
+
+def test_connection_string_that_is_none_is_refused_and_nothing_can_start(release, person):
+    release()
+    account, mail, _ = ingest_form(ingest.ingest_request(**CHOICES), None).children
+    with pytest.raises(ValueError, match=r"^connection string: it is not a list"):
+        account.children[0].value = "something else"
+    assert mail.children[-1].disabled
+
+
+def test_storage_form_starts_the_transfer(release, cloud, person, tmp_path, capsys):
+    release()
+    cloud.storage.container().upload_blob("knee_multicoil/multicoil_val/a.h5", b"data")
+    request = transfers.transfer_request(**TRANSFER)
+    storage_form(request).children[0].children[0].value = cloud.storage.connection_string
+    path = tmp_path / "datasets" / "knee_multicoil" / "multicoil_val" / "a.h5"
+    assert path.read_bytes() == b"data"
+    assert "1 files of 4 B are there" in capsys.readouterr().out
+
+
+def test_unpacking_on_a_cluster_that_does_not_exist_is_told_before_copying(
+    release, cloud, monkeypatch
+):
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
+    brought = release()
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
+    request = ingest.ingest_request(**CHOICES, unpack_on="azureml", cluster="none-such")
+    plan = request.plan(Secret(brought.email))
+    with pytest.warns(), pytest.raises(ValueError, match="cluster='none-such': the workspace has"):
+        do_plan(request, plan)
+    assert cloud.factory.deleted == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"container": "Data sets"}, "container='Data sets': give 3 to 63"),
+        ({"unpack_on": "moon"}, "unpack_on='moon': give 'here' or 'azureml'"),
+        ({"leftover": "keep"}, "leftover='keep': give 'adopt' or 'delete'"),
+        ({"secure_runs": "no"}, "secure_runs='no': give True or False"),
+        ({"workspace": "mine"}, "workspace='mine': give SUBSCRIPTION-ID/RESOURCE-GROUP/WORKSPACE"),
+        ({"workspace": "a/b/c"}, "workspace: subscription_id='a': give a GUID"),
+        ({"location": 3}, "location=3: give a text"),
+    ],
+)
+def test_wrong_parameter_of_an_ingest_is_refused(release, cloud, monkeypatch, change, message):
+    release()
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        ingest.ingest_request(**(CHOICES | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "../elsewhere"}, "dataset='../elsewhere': give a dataset's folder"),
+        ({"direction": "sideways"}, "direction='sideways': give 'download' or 'upload'"),
+        ({"splits": "all"}, "splits='all': give one of train"),
+        ({"fraction": "half"}, "fraction='half': give a number"),
+        ({"connections": 2.5}, r"connections=2\.5: give a whole number"),
+        ({"root": None}, "root=None: give a text"),
+    ],
+)
+def test_wrong_parameter_of_a_transfer_is_refused(release, cloud, monkeypatch, change, message):
+    release()
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        transfers.transfer_request(**(TRANSFER | change))
+
+
+def test_no_storage_account_and_nobody_to_ask_says_what_to_set(release):
+    release()
+    with pytest.raises(FileNotFoundError, match="set AZURE_STORAGE_CONNECTION_STRING"):
+        ingest.ingest_request(**CHOICES)
+    with pytest.raises(FileNotFoundError, match="set AZURE_STORAGE_CONNECTION_STRING"):
+        find_storage()
