@@ -125,8 +125,9 @@ def test_a_node_has_the_snapshot_and_nothing_of_the_client(submit, cloud, monkey
 
 def test_downloads_are_one_a_node_and_mounts_are_written_back(submit, cloud):
     cloud.storage.container().upload_blob("knee_multicoil/val/a", b"x")
+    cloud.storage.container().upload_blob("knee_multicoil/store/old", b"x")
     submit(
-        "cp <val>/a <store>/$NODE_RANK; rm -f <store>/none", nodes=2, val="download", store="mount"
+        "cp <val>/a <store>/$NODE_RANK; rm -f <store>/old", nodes=2, val="download", store="mount"
     )
     job = cloud.azureml.job.join()
     assert job.status == "Completed", job.log()
