@@ -206,7 +206,7 @@ def _cache(datastore: Datastore, folder: str) -> DatasetCache:
         return build_blob_cache(place, refresh=False)
     print(
         f"Using the dataset cache of {cache.root} ({len(cache):,} volumes, {cache.slices:,} "
-        "slices), as published; cache.ipynb refreshes it."
+        "slices), as published; cache.ipynb with in_storage=True refreshes it."
     )
     return cache
 
