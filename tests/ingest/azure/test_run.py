@@ -9,8 +9,10 @@ import time
 import pytest
 
 from demo.bucket import Faults
+from workbench.azure_login import credential
 from workbench.ingest.azure.arm import ResourceError
-from workbench.ingest.azure.factory import PREFIX
+from workbench.ingest.azure.documents import FactoryPlan
+from workbench.ingest.azure.factory import PREFIX, FactoryClient, new_name, temporary_factory
 from workbench.ingest.report import IngestError
 
 VAL = "knee_multicoil_val.tar.xz"
@@ -230,13 +232,28 @@ def test_busy_and_failing_answers_are_borne_with(release, cloud):
     assert release().ingest().problems == []
 
 
-def test_run_whose_start_got_no_answer_is_not_started_twice(release, cloud):
+def test_start_that_gets_no_answer_is_made_again(release, cloud):
     brought = release()
     plan = brought.plan()
-    cloud.fail("POST .*/createRun", seconds=0, drop=True, times=0)
-    report = brought.run(plan)
-    assert report.problems == []
+    cloud.fail("POST .*/createRun", drop=True, times=2)
+    assert brought.run(plan).problems == []
     assert len(cloud.factory.runs) == 3
+
+
+def test_run_that_started_without_our_knowing_is_not_started_twice(release, cloud):
+    plan = release().plan()
+    cloud.factory.pace.go.clear()
+    factory = FactoryClient(plan.workspace, credential()).factory(new_name())
+    archive = plan.archives[0]
+    request = FactoryPlan([(archive.link, archive.kind)])
+    with temporary_factory(factory, "westeurope", "account/container"):
+        factory.put(request.documents(plan.storage.connection))
+        run = request.run(archive.link, archive.kind, "datasets", "x.tar")
+        first = factory.start(run)
+        assert factory.start(run, again=True).id == first.id
+        assert factory.start(run).id != first.id
+        cloud.factory.pace.go.set()
+    assert cloud.factory.names == []
 
 
 def test_network_that_is_lost_while_watching_does_not_end_the_run(release, cloud, capsys):
