@@ -2,17 +2,21 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.compute.processes import ProcessFailedError, lines_of
+from workbench.compute.processes import die_with_parent
 from workbench.ingest.request import VARIABLE
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 _LINES_OF_ERROR = 12
+_SECONDS_TO_STOP = 30
 
 
 class PageFailedError(RuntimeError):
@@ -56,15 +60,56 @@ def run_page(
         *("--parameters_yaml", json.dumps(dict(parameters))),
         *("--no-progress-bar", "--log-level", "ERROR", "--stdout-file", "-"),
     ]
+    failed, last = False, ""
     try:
-        failed = False
-        for line in lines_of(papermill, {**_environment(), **(environment or {})}):
+        for line in _lines(papermill, {**_environment(), **(environment or {})}):
             # The pages that papermill prints of a failure are in the notebook, too.
             failed = failed or line.startswith("Traceback (most recent call last)")
+            last = line.strip() or last
             if not failed:
                 print(f"    | {line.rpartition(chr(13))[2]}", flush=True)
-    except ProcessFailedError as failure:
-        raise PageFailedError(_error(output) or str(failure)) from None
+    except PageFailedError as failure:
+        raise PageFailedError(_error(output) or f"{failure}: {last}") from None
+
+
+def _lines(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+    """Run papermill and yield the lines that it prints; when the caller is interrupted, so is it.
+
+    An interrupt is what papermill ends its kernel on, and the kernel all that it has started.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, **environment},
+        start_new_session=True,
+        preexec_fn=_as_foreground,
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            yield line.rstrip("\n")
+        process.wait()
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_SECONDS_TO_STOP)
+        raise
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    if process.returncode:
+        raise PageFailedError(f"papermill ended with exit code {process.returncode}")
+
+
+def _as_foreground() -> None:
+    """End with the demo; and heed an interrupt, which a shell's background jobs ignore."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _environment() -> dict[str, str]:

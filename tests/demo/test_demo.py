@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,6 +50,22 @@ def descendants(pid):
     return [int(child) for child in children] + [x for c in children for x in descendants(int(c))]
 
 
+def running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # ended, and only not yet collected by whoever inherited it
+
+
+def left_after(seconds, pids):
+    """Return those of some processes that still run when so much time is over."""
+    end = time.monotonic() + seconds
+    while (left := [pid for pid in pids if running(pid)]) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
@@ -59,7 +76,7 @@ def demo(tmp_path_factory):
     started = descendants(process.pid)
     process.send_signal(signal.SIGINT)
     interrupted = finish(process)
-    orphans = [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    orphans = left_after(30, started)
     return SimpleNamespace(
         home=home,
         folder=home / "outputs" / "demo-tiny",
