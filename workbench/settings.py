@@ -17,6 +17,8 @@ def project_root() -> Path:
 
 def resolve(path: str | Path) -> Path:
     """Return a path as an absolute one; a relative path counts from the project's root."""
+    if not isinstance(path, str | Path):
+        raise ValueError(f"{path!r} is no path: give a folder or a file")
     path = Path(path).expanduser()
     return path if path.is_absolute() else project_root() / path
 

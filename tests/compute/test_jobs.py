@@ -11,7 +11,7 @@ import pytest
 
 from workbench.compute import processes
 from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
-from workbench.compute.jobs import TrainingJob, run_folder, training_job
+from workbench.compute.jobs import TrainingJob, run_folder, training_job, write_text
 from workbench.compute.runs import Run, only_writer, open_run, prepare_run
 from workbench.dataset.sampling import Sampling
 
@@ -57,6 +57,10 @@ def test_job_survives_json(tmp_path):
         ({"lr": -1}, "lr=-1: give a number above 0"),
         ({"sample_rate": 0}, "sample_rate=0: give a share"),
         ({"sample_rate": 0.5, "volume_sample_rate": 0.5}, "sample slices or volumes"),
+        ({"lr": float("inf")}, "lr=inf"),
+        ({"weight_decay": float("nan")}, "weight_decay=nan"),
+        ({"seed": 2**32}, "seed=4294967296: give a whole number below"),
+        ({"workers": True}, "workers=True"),
         ({"precision": "8"}, "precision='8': give one of 32"),
         ({"name": "../elsewhere"}, "name='../elsewhere'"),
         ({"learning_rate": 1}, "no such parameter: learning_rate"),
@@ -98,7 +102,7 @@ def test_two_processes_do_not_train_into_one_folder(project):
     run = prepare_run(job(project), resume=True)
     with (
         only_writer(run),
-        pytest.raises(RuntimeError, match="another process is training"),
+        pytest.raises(RuntimeError, match="another process is at work"),
         only_writer(run),
     ):
         pass
@@ -172,3 +176,29 @@ def test_failing_rank_s_own_error_is_raised(project, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(project))
     with pytest.raises(TrainingFailedError, match=r"rank \d: ValueError: no luck on \d"):
         list(run_here(run, "failing", Ranks(2, "CPU", 1)))
+
+
+def test_damaged_job_is_named(project):
+    run = prepare_run(job(project), resume=True)
+    (run.folder / "job.json").write_text('{"name": "knee", "new": 1}')
+    with pytest.raises(
+        ValueError, match=r"outputs/knee/job\.json is damaged, or of another version"
+    ):
+        prepare_run(job(project), resume=True)
+
+
+def test_job_of_a_running_process_is_not_written_over(project):
+    run = prepare_run(job(project, epochs=3), resume=True)
+    with only_writer(run), pytest.raises(RuntimeError, match="another process is at work"):
+        prepare_run(job(project, epochs=5), resume=True)
+    assert run.job.epochs == 3
+
+
+def test_name_of_digits_is_a_name(tmp_path):
+    assert job(tmp_path, name=2026).name == "2026"
+
+
+def test_full_disk_is_named_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot be written"):
+        write_text(tmp_path / "file" / "x.json", "{}")

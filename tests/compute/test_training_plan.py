@@ -75,6 +75,9 @@ def test_wrong_number_is_refused_before_the_dataset_is_looked_for(project):
     ("choices", "message"),
     [
         ({"nodes": 0}, "nodes=0: give 1 or more"),
+        ({"resume": "false"}, "resume='false': give True or False"),
+        ({"nodes": 3}, "3 processes are more than the 2 training"),
+        ({"mask": "magic_fraction", "acceleration": 8, "center_fraction": 0.5}, "cannot be drawn"),
         ({"target": "moon"}, "target='moon': give one of auto, local"),
         ({"model": "liver"}, "model='liver': give one of knee"),
     ],
@@ -100,3 +103,13 @@ def test_nothing_is_left_behind_by_a_refused_plan(dataset, project):
     with pytest.raises(ValueError, match="lr"):
         plan_training(model="brain", lr=0)
     assert not (project / "outputs").exists()
+
+
+def test_run_does_not_go_on_with_other_volumes(dataset):
+    plan = plan_training(model="brain")
+    plan.run.last.parent.mkdir(parents=True)
+    plan.run.last.touch()
+    assert plan_training(model="brain").run == plan.run
+    add_volume(dataset / "multicoil_train/more.h5", synthetic=False)
+    with pytest.raises(ValueError, match="has trained on other volumes than datasets/brain_multic"):
+        plan_training(model="brain")

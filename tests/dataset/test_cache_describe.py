@@ -172,6 +172,7 @@ def test_structure_in_the_middle_of_the_file_is_found(tmp_path):
             file[f"more{number}"] = np.ones((64, 64), np.float32)
         file["reconstruction_rss"] = np.ones((4, 32, 32), np.float32)
         file.create_dataset("last", data=np.ones((4, 64, 64), np.complex64))
+        file.attrs["max"] = 1.0
     with CountedFile(path) as source:
         volume = describe(source, path="file1.h5", split="train")
         assert len(source.ranges) > 2

@@ -108,6 +108,13 @@ def test_fractional_acceleration_samples_as_many_lines(mask):
     assert found.sum() == pytest.approx(100, abs=6)
 
 
+def test_padding_outside_of_kspace_leaves_the_mask_alone(root):
+    volume = replace(build_cache(root).split("val").volumes[0], padding_left=-1, padding_right=99)
+    assert volume.acquired == (0, 37)
+    mask = SliceDataset(root, [volume], Sampling())[0].mask
+    assert mask.sum() >= 37 // 4
+
+
 def test_acceleration_one_samples_everything():
     assert draw_mask(Sampling("equispaced", (1,), (0.08,)), 40, 1)[0].all()
 

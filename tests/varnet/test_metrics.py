@@ -76,6 +76,20 @@ def test_mean_is_over_volumes_not_slices(volume):
     assert mean_score(scores)["ssim"] == pytest.approx((scores[0].ssim + scores[1].ssim) / 2)
 
 
+def test_undefined_figures_are_left_out_of_their_mean():
+    image = torch.rand(9, 9)
+    scores = score_volumes(
+        [
+            score_slice(image, image, "exact.h5", 0, 1.0),
+            score_slice(image, image.flip(0), "flipped.h5", 0, 1.0),
+            score_slice(image, image * 0, "empty.h5", 0, 1.0),
+        ]
+    )
+    means = mean_score(scores)
+    assert all(np.isfinite(value) for value in means.values())
+    assert means["ssim"] == pytest.approx(np.mean([score.ssim for score in scores]))
+
+
 def test_all_zero_volume_gives_finite_ssim():
     zero = torch.zeros(9, 9)
     assert score_slice(zero, zero, "a.h5", 0, 0.0).ssim == pytest.approx(1)

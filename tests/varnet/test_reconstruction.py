@@ -198,6 +198,7 @@ def test_bad_parameters_are_refused_before_anything_runs(study, project, release
         ({"volumes": 0}, "volumes=0"),
         ({"nodes": 0}, "nodes=0: give 1 or more"),
         ({"run": "../x"}, "name='../x'"),
+        ({"mask": "magic_fraction", "center_fraction": 0.9}, "cannot be drawn"),
         ({"weights": None}, "no run in outputs/r"),
         ({"local_dataset": None}, "name the dataset"),
     ]:
@@ -207,3 +208,36 @@ def test_bad_parameters_are_refused_before_anything_runs(study, project, release
     prepare_run(job, resume=True)
     with pytest.raises(FileNotFoundError, match="has no checkpoint yet"):
         plan_reconstruction(run="r")
+
+
+def test_changed_volume_is_made_again(project, released, tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "brain/multicoil_val/a.h5"
+    for slices in (1, 2):
+        write_volume(
+            path,
+            kspace=rng.normal(size=(slices, 2, 32, 24, 2))
+            .astype(np.float32)
+            .view(np.complex64)[..., 0],
+            target=np.abs(rng.normal(size=(slices, 16, 16))).astype(np.float32),
+            acquisition="AXT1",
+            patient_id="p",
+        )
+        plan = plan_reconstruction_of(tmp_path, released)
+        assert plan.job.volumes == ("multicoil_val/a.h5",)
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        reconstruction.reconstruct(plan.job, plan.folder)
+    with h5py.File(results(plan)[0].path) as file:
+        assert len(file["reconstruction"]) == 2
+
+
+def test_results_of_other_weights_do_not_replace_a_runs_own(study, project, released):
+    job = training_job(study, synthetic=True, model="brain", name="r")
+    run = prepare_run(job, resume=True)
+    run.best.parent.mkdir(parents=True)
+    shutil.copy(released[1], run.best)
+    own = plan_reconstruction(run="r")
+    other = plan_reconstruction(run="r", weights=str(released[1]))
+    alone = plan_reconstruction(weights=str(released[1]), local_dataset=str(study))
+    assert len({own.folder, other.folder, alone.folder}) == 3
+    assert alone.folder.is_relative_to(project / "outputs" / "released")

@@ -78,7 +78,7 @@ def fastmri_losses(study, job, steps):
     raw = ReferenceDataset(study / "multicoil_train", "multicoil")
     place = {(each.fname.name, each.slice_ind): n for n, each in enumerate(raw.raw_samples)}
     mask = _FUNCTIONS[job.sampling.mask](job.sampling.center_fractions, (4,))
-    ours, _ = rank.datasets(job)
+    ours, _ = rank.datasets(job, open_cache(study))
     order = TrainingBatches(ours, 1, job.seed)
     losses = []
     for epoch in range(job.epochs):
@@ -121,7 +121,7 @@ def test_twenty_steps_follow_fastmris_own(study):
     open_cache(study)
     pl.seed_everything(job.seed, verbose=False)
     module, losses = VarNetTraining(job), Losses()
-    train_slices, val_slices = rank.datasets(job)
+    train_slices, val_slices = rank.datasets(job, open_cache(study))
     data = SliceData(
         train_slices, val_slices, batch_size=1, seed=job.seed, workers=0, batches_done=lambda _: 0
     )
@@ -235,11 +235,30 @@ def test_nan_in_kspace_stops_the_run_and_names_the_slice(study, project, tmp_pat
         list(train(plan))
 
 
+def test_nan_in_validation_names_the_slice(study):
+    module = VarNetTraining(small_job(study))
+    _, val = rank.datasets(small_job(study), open_cache(study))
+    sample = val[1]
+    broken = sample._replace(target=sample.target * torch.nan)
+    with pytest.raises(NonFiniteLossError, match=r"validation SSIM is nan .* file10\.h5 slice 1"):
+        module.validation_step(collate([broken]), 0)
+
+
+def test_losses_do_not_depend_on_accumulation(study, project):
+    open_cache(study)
+    losses = []
+    for accumulate in (1, 3):
+        job = small_job(study, epochs=1, accumulate=accumulate, lr=1e-12)
+        rank.fit(job, project / str(accumulate))
+        losses.append(float((project / str(accumulate) / "metrics.csv").read_text().split(",")[9]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_an_all_zero_slice_trains_without_nan(study):
     job = small_job(study)
     open_cache(study)
     module = VarNetTraining(job)
-    data, _ = rank.datasets(job)
+    data, _ = rank.datasets(job, open_cache(study))
     sample = data[0]
     zero = sample._replace(
         masked_kspace=torch.zeros_like(sample.masked_kspace),

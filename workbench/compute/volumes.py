@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from workbench.compute.jobs import TrainingJob
-from workbench.dataset.cache import CACHE_NAME, DatasetCache, load_cache
+from workbench.dataset.cache import CACHE_NAME, DatasetCache, load_cache, open_cache
 from workbench.dataset.cache_file import write_cache_file
 from workbench.settings import shown
 
@@ -55,15 +55,8 @@ def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:
 
 
 def kept_cache(root: str | Path, folder: Path) -> DatasetCache:
-    """Return the dataset cache that was left for a run's ranks.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    cache = load_cache(root, folder / CACHE_NAME)
-    if cache is None:
-        raise FileNotFoundError(f"{shown(folder)} has no {CACHE_NAME}: start the run anew")
-    return cache
+    """Return the dataset cache that was left for a run's ranks, or else the dataset's own."""
+    return load_cache(root, folder / CACHE_NAME) or open_cache(root)
 
 
 def _content(cache: DatasetCache) -> set[tuple[str, tuple[int, ...]]]:

@@ -1,5 +1,6 @@
 """Read what a volume is from a few kilobytes of its file: layout, header, attributes."""
 
+import math
 import re
 import threading
 import xml.etree.ElementTree as ElementTree
@@ -16,6 +17,7 @@ _ISMRMRD = "{http://www.ismrm.org/ISMRMRD}"
 # h5py lets one thread in at a time anyway; waiting in one place instead of at each of its calls
 # makes parsing in many threads 1.7 times as fast.
 _PARSING = threading.Lock()
+_SMALLEST = 7  # the window of SSIM
 _PLAIN_TYPES = ("<c8", "<c16", "<f4", "<f8")
 
 
@@ -138,6 +140,8 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
             f"its {target_name} has shape {target.shape} beside a k-space of {kspace.shape}"
         )
     header = parse_header(_header_text(file))
+    attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    _check_scan(kspace.shape, target, header, attributes)
     return Volume(
         path=path,
         split=split,
@@ -151,8 +155,35 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
         recon=header.recon,
         padding_left=header.padding_left,
         padding_right=header.padding_right,
-        attributes={name: _plain(value) for name, value in file.attrs.items()},
+        attributes=attributes,
     )
+
+
+def _check_scan(
+    shape: tuple[int, ...],
+    target: h5py.Dataset | None,
+    header: Header,
+    attributes: dict[str, Any],
+) -> None:
+    """Refuse what no network can train on and no figure can be formed of."""
+    if min(shape[-2:]) < _SMALLEST:
+        raise UnusableVolumeError(f"its k-space of {shape[-2]}x{shape[-1]} is no image's")
+    if header.padding_left >= shape[-1] or header.padding_right <= 0:
+        raise UnusableVolumeError(
+            f"its ismrmrd_header has columns {header.padding_left} to {header.padding_right} "
+            f"acquired, and its k-space {shape[-1]} columns"
+        )
+    if target is None:
+        return
+    if target.dtype.kind != "f" or min(target.shape[1:]) < _SMALLEST:
+        raise UnusableVolumeError(
+            f"its target is {target.dtype} of {target.shape[1]}x{target.shape[2]}, not an image"
+        )
+    largest = attributes.get("max")
+    if not isinstance(largest, int | float) or not math.isfinite(largest) or largest < 0:
+        raise UnusableVolumeError(
+            f"its attribute max is {largest!r}, not the largest value of its target"
+        )
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:

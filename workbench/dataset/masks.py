@@ -1,5 +1,7 @@
 """Undersampling masks: fastMRI's own, at any acceleration, each a function of its seed."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from fastmri.data.subsample import (
     EquispacedMaskFractionFunc,
@@ -53,6 +55,24 @@ _FUNCTIONS: dict[str, type[MaskFunc]] = {
     "magic": _MagicAtAnyRate,
     "magic_fraction": MagicMaskFractionFunc,
 }
+
+
+def check_masks(sampling: Sampling, widths: Iterable[int]) -> None:
+    """See to it that masks can be drawn at some widths.
+
+    Raises:
+        ValueError: one cannot; the message says at which width, and what to change.
+    """
+    for width in sorted(set(widths)):
+        for rate, fraction in zip(sampling.accelerations, sampling.center_fractions, strict=True):
+            one = Sampling(sampling.mask, (rate,), (fraction,))
+            try:
+                draw_mask(one, width, 0)
+            except (ValueError, ZeroDivisionError, IndexError):
+                raise ValueError(
+                    f"{one} cannot be drawn on {width} columns: the centre takes all lines that "
+                    "the acceleration allows; give a smaller center_fraction or acceleration"
+                ) from None
 
 
 def draw_mask(

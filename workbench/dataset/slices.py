@@ -199,7 +199,7 @@ class SliceDataset(Dataset):
         )
 
     def _mask(self, index: int, epoch: int, volume: Volume) -> tuple[np.ndarray, int]:
-        acquired = (volume.padding_left, volume.padding_right)
+        acquired = volume.acquired
         if self.sampling is None:
             mask = np.zeros(volume.matrix[1], bool)
             mask[list(volume.mask or ())] = True

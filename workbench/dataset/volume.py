@@ -77,6 +77,11 @@ class Volume:
         return self.kspace.shape[-2], self.kspace.shape[-1]
 
     @property
+    def acquired(self) -> tuple[int, int]:
+        """First acquired phase-encode column and the one after the last, inside k-space."""
+        return max(self.padding_left, 0), min(self.padding_right, self.matrix[1])
+
+    @property
     def acquisition(self) -> str:
         """Sequence, such as "AXT2" or "CORPD_FBK"; "" where the file does not say."""
         return str(self.attributes.get("acquisition", ""))

@@ -188,9 +188,15 @@ def score_volume(image: Tensor, target: Tensor, name: str) -> VolumeScore:
 
 
 def mean_score(scores: Iterable[VolumeScore]) -> dict[str, float]:
-    """Return the mean over volumes of each figure: {"ssim", "psnr", "nmse"}."""
+    """Return the mean over volumes of each figure: {"ssim", "psnr", "nmse"}.
+
+    A volume whose figure is undefined (PSNR without an error, NMSE of an empty target) is left out
+    of that figure's mean; NaN where none is left.
+    """
+    means = {}
     scores = list(scores)
-    return {
-        figure: math.fsum(getattr(score, figure) for score in scores) / len(scores)
-        for figure in ("ssim", "psnr", "nmse")
-    }
+    for figure in ("ssim", "psnr", "nmse"):
+        values = [getattr(score, figure) for score in scores]
+        finite = [value for value in values if math.isfinite(value)]
+        means[figure] = math.fsum(finite) / len(finite) if finite else math.nan
+    return means

@@ -17,7 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from workbench.compute.here import note_error
 from workbench.compute.processes import die_with_parent
-from workbench.dataset.cache import load_cache, open_cache
+from workbench.compute.volumes import kept_cache
 from workbench.dataset.images import center_crop, crop_size, zero_filled
 from workbench.dataset.slices import SliceDataset, collate
 from workbench.dataset.volume import Volume
@@ -105,14 +105,14 @@ def reconstruct(job: ReconstructionJob, folder: Path) -> None:
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     network = load_network(Path(job.weights)).to(device)
-    cache = load_cache(job.dataset) or open_cache(job.dataset)
+    cache = kept_cache(job.dataset, folder)
     wanted = [volume for volume in cache if volume.path in set(job.volumes)]
     own = share(wanted, rank, ranks)
     for number, volume in enumerate(own, start=1):
         data = SliceDataset(cache.root, [volume], job.sampling)
         images, filled, target, acceleration = reconstruct_volume(network, data, device)
         attributes = {
-            "digest": job.digest,
+            "digest": job.digest(volume),
             "weights_sha256": job.weights_sha256,
             "sampling": str(job.sampling) if job.sampling else "the file's own mask",
             "volume": volume.path,

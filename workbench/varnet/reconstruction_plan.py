@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 import h5py
 import numpy as np
 
+from workbench.catalog import SPLITS
 from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder, write_text
-from workbench.compute.runs import Run, open_run
-from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
+from workbench.compute.runs import Run, only_writer, open_run
+from workbench.dataset.cache import CACHE_NAME, DatasetCache, find_dataset, open_cache
+from workbench.dataset.cache_file import write_cache_file
+from workbench.dataset.masks import check_masks
 from workbench.dataset.sampling import Sampling, numbers
+from workbench.dataset.volume import Volume
 from workbench.settings import shown
 from workbench.varnet.metrics import VolumeScore
 from workbench.varnet.weights import find_weights, load_network
@@ -40,11 +45,12 @@ class ReconstructionJob:
     sampling: Sampling | None
     volumes: tuple[str, ...] = ()
 
-    @property
-    def digest(self) -> str:
-        """What tells the results of one job from another's: weights and sampling."""
+    def digest(self, volume: Volume) -> str:
+        """What tells one result from another: weights, sampling, and the volume as it is now."""
         sampling = asdict(self.sampling) if self.sampling else None
-        return hashlib.sha256(json.dumps([self.weights_sha256, sampling]).encode()).hexdigest()
+        source = [volume.path, volume.size, volume.mtime_ns, volume.kspace.shape]
+        text = json.dumps([self.weights_sha256, sampling, source])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> str:
         """Write the job as JSON."""
@@ -130,7 +136,7 @@ class ReconstructionPlan:
 
 def plan_reconstruction(
     *,
-    run: str,
+    run: str | None = None,
     weights: str | None = None,
     split: str = "val",
     local_dataset: str | None = None,
@@ -143,8 +149,9 @@ def plan_reconstruction(
     """Check a notebook's parameters and see what is there already.
 
     Args:
-        run: name of a run; with ``weights``, the name under which the results are kept.
+        run: name of a run; None takes "brain", or with ``weights`` a name of their own.
         weights: a file of weights, or released ones by name; None takes the run's best checkpoint.
+            Their results are kept apart from those of the run's own.
         split: which volumes.
         local_dataset: the dataset's folder or name; None takes the run's.
         mask: kind of mask; None takes the run's, and on test and challenge the files' own.
@@ -160,7 +167,10 @@ def plan_reconstruction(
     ranks = ranks_here(nodes)
     if volumes is not None and (not isinstance(volumes, int) or volumes < 1):
         raise ValueError(f"volumes={volumes!r}: give a whole number, 1 or more, or None for all")
-    source = Run(run_folder(run)) if weights else open_run(run)
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: give one of {', '.join(SPLITS)}")
+    name = str(run) if run is not None else _own_name(weights) if weights else "brain"
+    source = Run(run_folder(name)) if weights else open_run(name)
     job = source.job if (source.folder / "job.json").exists() else None
     if weights is None and not source.best.exists():
         raise FileNotFoundError(f"{shown(source.folder)} has no checkpoint yet: train it first")
@@ -180,8 +190,12 @@ def plan_reconstruction(
     if unmasked:
         raise ValueError(f"{unmasked[0]} has no mask of its own: give mask and acceleration")
     asked = ReconstructionJob(str(file), _sha256(file), str(cache.root), split, sampling)
-    folder = source.folder / "reconstructions" / _folder_name(split, sampling)
-    missing = tuple(v.path for v in part if _digest(folder / v.name) != asked.digest)
+    check_masks(sampling or Sampling(), (volume.matrix[1] for volume in part if sampling))
+    kept = _folder_name(split, sampling)
+    if weights and job:
+        kept += f"-{_own_name(weights)}"
+    folder = source.folder / "reconstructions" / kept
+    missing = tuple(v.path for v in part if _digest(folder / v.name) != asked.digest(v))
     return ReconstructionPlan(replace(asked, volumes=missing), part, folder, ranks, Run(folder))
 
 
@@ -194,7 +208,9 @@ def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
     if not plan.job.volumes:
         yield f"{shown(plan.folder)} holds every volume already"
         return
-    write_text(plan.folder / "reconstruction.json", plan.job.to_json())
+    with only_writer(plan.run):
+        write_text(plan.folder / "reconstruction.json", plan.job.to_json())
+        write_cache_file(plan.folder / CACHE_NAME, plan.cache.volumes)
     yield from run_here(plan.run, "workbench.varnet.reconstruction", plan.ranks)
 
 
@@ -237,6 +253,10 @@ def _sampling(default: Sampling, mask: Any, acceleration: Any, center_fraction: 
     )
 
 
+def _own_name(weights: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", Path(weights).stem).strip("._-") or "weights"
+
+
 def _folder_name(split: str, sampling: Sampling | None) -> str:
     if sampling is None:
         return split
@@ -246,9 +266,11 @@ def _folder_name(split: str, sampling: Sampling | None) -> str:
 
 
 def _digest(path: Path) -> str | None:
+    """Return a result's digest; None where the file is not whole."""
     try:
         with h5py.File(path) as file:
-            return str(file.attrs.get("digest"))
+            known = {"volume", "acquisition", "acceleration", "synthetic"} <= set(file.attrs)
+            return str(file.attrs.get("digest")) if known and "reconstruction" in file else None
     except OSError:
         return None
 

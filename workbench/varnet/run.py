@@ -18,8 +18,8 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from workbench.compute.here import note_error
 from workbench.compute.jobs import TrainingJob, write_text
 from workbench.compute.processes import die_with_parent
-from workbench.compute.training import training_volumes
-from workbench.dataset.cache import load_cache, open_cache
+from workbench.compute.volumes import kept_cache, training_volumes
+from workbench.dataset.cache import DatasetCache
 from workbench.dataset.loading import SliceData
 from workbench.dataset.slices import SliceDataset
 from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining
@@ -28,9 +28,8 @@ _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 _PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-workbench")
 
 
-def datasets(job: TrainingJob) -> tuple[SliceDataset, SliceDataset]:
+def datasets(job: TrainingJob, cache: DatasetCache) -> tuple[SliceDataset, SliceDataset]:
     """Form a job's training and validation slices."""
-    cache = load_cache(job.dataset) or open_cache(job.dataset)
     train, val = training_volumes(job, cache)
     slices = SliceDataset(train.root, train.volumes, job.sampling, seed=job.seed)
     return (
@@ -50,13 +49,14 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
         The trained module, with the figures of the last validation.
     """
     pl.seed_everything(job.seed, verbose=False)
-    train, val = datasets(job)
+    train, val = datasets(job, kept_cache(job.dataset, folder))
     gpus = torch.cuda.device_count()
     world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     last = checkpoints / "last.ckpt"
     resumed = last.exists()
+    run_record = RunRecord(folder, job.images)
     trainer = pl.Trainer(
         accelerator="gpu" if gpus else "cpu",
         devices=local,
@@ -66,10 +66,7 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
         max_epochs=job.epochs,
         accumulate_grad_batches=job.accumulate,
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
-        callbacks=[
-            RunRecord(folder, job.images),
-            RunCheckpoints(checkpoints, job.checkpoint_minutes),
-        ],
+        callbacks=[run_record, RunCheckpoints(checkpoints, job.checkpoint_minutes, run_record)],
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_progress_bar=False,
@@ -96,6 +93,8 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
         # Lightning advises on loader processes and logging: the job has chosen those.
         warnings.simplefilter("ignore", PossibleUserWarning)
         trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
+    if trainer.local_rank == 0:
+        run_record.publish()  # a run that was killed after its last checkpoint has not done so
     return module
 
 

@@ -79,18 +79,24 @@ class VarNetTraining(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: VarNetSample, batch_index: int) -> Tensor:
-        """Score a batch's slices; return the images."""
+        """Score a batch's slices; return the images.
+
+        Raises:
+            NonFiniteLossError: a score is NaN or infinite.
+        """
         images = self(batch)
         for number, image in enumerate(images):
-            self._slice_scores.append(
-                score_slice(
-                    image,
-                    batch.target[number],
-                    batch.fname[number],
-                    batch.slice_num[number],
-                    float(batch.max_value[number]),
-                )
+            name, slice_number = batch.fname[number], batch.slice_num[number]
+            score = score_slice(
+                image, batch.target[number], name, slice_number, float(batch.max_value[number])
             )
+            if not math.isfinite(score.ssim):
+                raise NonFiniteLossError(
+                    f"the validation SSIM is {score.ssim} at epoch {self.current_epoch}: {name} "
+                    f"slice {slice_number}. Look at that slice in explore.ipynb; if its data is "
+                    "sound, the training has diverged: lower lr"
+                )
+            self._slice_scores.append(score)
         return images
 
     def on_validation_epoch_end(self) -> None:
@@ -112,9 +118,10 @@ class VarNetTraining(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the job beside the weights, so that a checkpoint says what it is."""
         checkpoint["job"] = asdict(self.job)
+        checkpoint["ranks"] = self.trainer.world_size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another network.
+        """Refuse the weights of another network; begin an epoch anew on another number of ranks.
 
         Raises:
             ValueError: the checkpoint's network has another shape.
@@ -130,6 +137,16 @@ class VarNetTraining(pl.LightningModule):
                 f"{name} {then} there, {now} here" for name, (then, now) in other.items()
             )
             raise ValueError(f"the checkpoint is of another architecture: {changes}")
+        if checkpoint.get("ranks") != self.trainer.world_size:
+            # Which slices of the epoch are done is known by batches of each rank.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            if not progress["is_last_batch"] and progress["current"]["ready"]:
+                progress["current"] = dict.fromkeys(progress["current"], 0)
+                print(
+                    f"the checkpoint was made on {checkpoint.get('ranks')} rank(s), this run has "
+                    f"{self.trainer.world_size}: its epoch begins anew",
+                    flush=True,
+                )
 
 
 def gather(scores: list[SliceScore]) -> list[SliceScore]:
@@ -144,11 +161,12 @@ def gather(scores: list[SliceScore]) -> list[SliceScore]:
 class RunCheckpoints(Checkpoint):
     """Keeps ``last.ckpt`` and ``best.ckpt`` (highest validation SSIM), each whole at any time.
 
-    ``last.ckpt`` is written at the end of each epoch and every ``minutes`` within one.
+    ``last.ckpt`` is written at the end of each epoch and every ``minutes`` within one. The run's
+    tables follow it, so that they never tell of an epoch that a restart would not know.
     """
 
-    def __init__(self, folder: Path, minutes: float) -> None:
-        self.folder, self.seconds = folder, 60 * minutes
+    def __init__(self, folder: Path, minutes: float, record: "RunRecord") -> None:
+        self.folder, self.seconds, self.record = folder, 60 * minutes, record
         self.best = -math.inf
         self._saved = time.monotonic()
 
@@ -161,10 +179,17 @@ class RunCheckpoints(Checkpoint):
         self.best = state_dict["best"]
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Save within the epoch when it is time; rank 0's clock decides for all."""
-        due = time.monotonic() - self._saved >= self.seconds
+        # Between two steps alone: gradients that are being added up are in no checkpoint.
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        due = stepped and time.monotonic() - self._saved >= self.seconds
         if trainer.strategy.broadcast(due) and not trainer.is_last_batch:
             self._save(trainer, "last.ckpt")
 
@@ -176,6 +201,9 @@ class RunCheckpoints(Checkpoint):
             self.best = ssim
             self._save(trainer, "best.ckpt")
         self._save(trainer, "last.ckpt")
+        # Each node of a cluster has a notebook, and a disk, of its own.
+        if trainer.local_rank == 0:
+            self.record.publish()
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
         partial = self.folder / f".{name}.partial"
@@ -199,17 +227,22 @@ class RunRecord(pl.Callback):
     def __init__(self, folder: Path, images: int) -> None:
         self.folder, self.images = folder, images
         self.rows: list[dict[str, float]] = []
+        self.volumes: list[dict[str, Any]] = []
         self._loss_sum, self._loss_count = 0.0, 0
         self._began = self._epoch_began = self._last_line = time.monotonic()
         self._batches = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far and the running loss of the epoch."""
-        return {"rows": self.rows, "loss": (self._loss_sum, self._loss_count)}
+        return {
+            "rows": self.rows,
+            "volumes": self.volumes,
+            "loss": (self._loss_sum, self._loss_count),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the rows and the running loss."""
-        self.rows = list(state_dict["rows"])
+        self.rows, self.volumes = list(state_dict["rows"]), list(state_dict["volumes"])
         self._loss_sum, self._loss_count = state_dict["loss"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -227,7 +260,8 @@ class RunRecord(pl.Callback):
     ) -> None:
         """Add up the loss; print a line every ten seconds, later less often."""
         assert isinstance(outputs, Mapping)
-        loss = float(outputs["loss"])
+        # Lightning has divided it by the number of batches whose gradients are added up.
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         self._loss_sum, self._loss_count = self._loss_sum + loss, self._loss_count + 1
         self._batches += 1
         if not trainer.is_global_zero:
@@ -275,7 +309,7 @@ class RunRecord(pl.Callback):
                 logger.experiment.add_image(f"{name}/{kind}", shown, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the epoch's row."""
+        """Form the epoch's row and print it."""
         assert isinstance(pl_module, VarNetTraining)
         total = torch.tensor([self._loss_sum, self._loss_count], device=pl_module.device)
         total = trainer.strategy.reduce(total, reduce_op="sum")
@@ -291,13 +325,8 @@ class RunRecord(pl.Callback):
             "seconds": round(time.monotonic() - self._epoch_began, 1),
         }
         self.rows.append(row)
+        self.volumes = [asdict(score) for score in pl_module.volume_scores]
         self._loss_sum, self._loss_count = 0.0, 0
-        if trainer.local_rank:
-            return
-        # Each node of a cluster has a notebook, and a disk, of its own.
-        write_text(self.folder / "metrics.csv", table(self.COLUMNS, self.rows))
-        volumes = [asdict(score) for score in pl_module.volume_scores]
-        write_text(self.folder / "volumes.csv", table(volumes[0], volumes))
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
@@ -308,6 +337,12 @@ class RunRecord(pl.Callback):
             f"NMSE {row['val_nmse']:.4f}, {duration(row['seconds'])}",
             flush=True,
         )
+
+    def publish(self) -> None:
+        """Write ``metrics.csv`` and ``volumes.csv``."""
+        if self.rows:
+            write_text(self.folder / "metrics.csv", table(self.COLUMNS, self.rows))
+            write_text(self.folder / "volumes.csv", table(self.volumes[0], self.volumes))
 
 
 def table(columns: Any, rows: list[dict[str, Any]]) -> str:

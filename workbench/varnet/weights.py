@@ -63,20 +63,30 @@ def load_network(path: Path) -> VarNet:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        # torch's own message advises to load it unsafely: that is not passed on.
         raise ValueError(
-            f"{shown(path)} is not a file of weights that can be loaded safely: {error}"
+            f"{shown(path)} is not a file of weights that can be loaded safely "
+            f"({type(error).__name__}): it is damaged, or holds more than weights"
         ) from None
     state = _state_of(content)
     if state is None:
         raise ValueError(f"{shown(path)} holds no weights of a VarNet (sens_net, cascades)")
-    network = VarNet(**architecture(state))
-    network.load_state_dict(state)
+    try:
+        network = VarNet(**architecture(state))
+        network.load_state_dict(state)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"{shown(path)} is not a whole VarNet's: {reason}") from None
+    if not all(torch.isfinite(weights).all() for weights in network.parameters()):
+        raise ValueError(f"{shown(path)} holds weights that are not finite: its training diverged")
     return network.eval()
 
 
 def _state_of(content: Any) -> dict[str, Tensor] | None:
     """Find the VarNet's own entries, whatever their prefix."""
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        return None
     for prefix in ("", "network.", "varnet.", "module."):
         own = {
             name.removeprefix(prefix): value

@@ -144,9 +144,8 @@ def slice_views(
             title=title,
             synthetic=volume.synthetic,
         )
-    acquired = (volume.padding_left, volume.padding_right)
     yield kspace_and_mask_figure(
-        kspace, mask, low_frequencies=low, acquired=acquired, synthetic=volume.synthetic
+        kspace, mask, low_frequencies=low, acquired=volume.acquired, synthetic=volume.synthetic
     )
 
 
@@ -172,5 +171,4 @@ def _mask(plan: ReconstructionPlan, volume: Volume) -> tuple[np.ndarray, int | N
     sampling = plan.job.sampling
     if sampling is None:
         return SliceDataset(plan.cache.root, [volume], None)[0].mask.numpy().ravel(), None
-    acquired = (volume.padding_left, volume.padding_right)
-    return draw_mask(sampling, volume.matrix[1], seed_of_file(volume.name), acquired)
+    return draw_mask(sampling, volume.matrix[1], seed_of_file(volume.name), volume.acquired)
