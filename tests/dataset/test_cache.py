@@ -447,3 +447,12 @@ def test_a_missing_dataset_says_how_to_get_it(project):
         find_dataset("volume.h5")
     with pytest.raises(ValueError, match="give a name such as"):
         find_dataset(" ")
+
+
+def test_link_that_leads_to_itself_is_a_problem_and_no_more(dataset):
+    loop = dataset / "multicoil_val" / "loop.h5"
+    loop.symlink_to(loop)
+    cache = build_cache(dataset)
+    assert len(cache) > 0
+    assert [problem.path for problem in cache.problems] == ["multicoil_val/loop.h5"]
+    assert "cannot be read" in cache.problems[0].reason

@@ -118,7 +118,11 @@ def _walk(root: Path, folder: str, split: str | None) -> Iterator[tuple[str, str
             if entry.name.startswith("."):
                 continue
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link that leads to itself: whoever reads it says so
+                is_folder = False
+            if is_folder:
                 if inner := split_of_folder(entry.name):
                     yield from _walk(root, path, inner)
             elif entry.name.endswith(".h5"):
