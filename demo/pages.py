@@ -119,8 +119,8 @@ def _environment() -> dict[str, str]:
         name: ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
         for name in ("no_proxy", "NO_PROXY")
     }
-    # A person's own links are not for the demo. OpenMP's threads spin while they wait: where
-    # anything else runs on the processors, a training step takes ten times as long.
+    # A person's own links are not for the demo. OpenMP's threads spin while they wait for each
+    # other: where anything else runs on the processors, that takes ten times as long.
     policy = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     return {**proxies, VARIABLE: "", "OMP_WAIT_POLICY": policy}
 

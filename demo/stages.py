@@ -129,7 +129,8 @@ class Demo:
         if page == "train":
             named = {"model": part.model, "name": self.run_name(part)}
             return {**named, **where, **part.training}, (run / "checkpoints" / "best.ckpt",)
-        return {"run": self.run_name(part)} | where, (run / "reconstructions",)
+        nodes = part.training.get("nodes", 1)
+        return {"run": self.run_name(part), "nodes": nodes, **where}, (run / "reconstructions",)
 
 
 class Records:
