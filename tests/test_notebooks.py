@@ -66,6 +66,6 @@ def test_cells_are_short_for_the_logic_is_in_the_package(path):
             assert not any(isinstance(node, ast.ClassDef) for node in ast.parse(cell.source).body)
 
 
-def test_train_offers_every_choice_of_a_job_in_its_order():
+def test_train_offers_every_choice_of_a_job_and_no_other():
     offered = papermill.inspect_notebook(project_root() / "notebooks" / "train.ipynb")
     assert set(offered) == set(PARAMETERS)
