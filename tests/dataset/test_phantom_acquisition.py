@@ -72,3 +72,17 @@ def test_contrasts_are_those_that_radiologists_know():
 def test_unknown_acquisition_is_refused_with_what_is_allowed():
     with pytest.raises(ValueError, match="AXT9.*" + ", ".join(SEQUENCES)):
         signals("AXT9")
+
+
+def test_images_are_stored_upside_down_as_fastmri_stores_them():
+    class Head:
+        """Bright fat in the upper half of what is scanned, nothing below."""
+
+        coverage, axis, reach = 10.0, "row", 1000.0
+
+        def draw(self, canvas, depth, random):
+            upper = np.broadcast_to(canvas.grid.rows[:, None] > 0, canvas.grid.shape)
+            canvas.image[upper] = 1.0
+
+    _, target = scan(Head(), replace(HOW, snr=1e6), np.random.default_rng(0))
+    assert target[0][26:].mean() > 5 * target[0][:22].mean()

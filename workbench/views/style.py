@@ -66,11 +66,17 @@ def show_image(
     colours: str | Colormap = "gray",
     alpha: np.ndarray | None = None,
 ) -> AxesImage:
-    """Show an image (H, W) with square pixels, without axes, between two values."""
+    """Show an image (H, W) with square pixels, without axes, between two values.
+
+    It is shown upright: fastMRI stores images upside down (``workbench.views.orientation``), so
+    that row 0 is drawn at the bottom. Whatever is drawn over it counts rows as they are stored.
+    """
     axes.set_axis_off()
     if title:
         axes.set_title(title, fontsize=LABEL if "\n" not in title else SMALL + 0.5)
-    return axes.imshow(image, cmap=colours, vmin=window[0], vmax=window[1], alpha=alpha)
+    return axes.imshow(
+        image, cmap=colours, vmin=window[0], vmax=window[1], alpha=alpha, origin="lower"
+    )
 
 
 def add_colour_bar(

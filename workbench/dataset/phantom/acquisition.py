@@ -142,8 +142,10 @@ def scan(
         spun = (image * np.exp(1j * (offset + 0.8 * phase.at(seen, middle)))).astype(np.complex64)
         heard = np.zeros(kspace.shape[1:], np.complex64)
         heard[:, reached] = spun if array is None else spun * array.sensitivities(seen, middle)
-        kspace[number, ..., left:right] = to_kspace(heard)[..., left:right]
+        # fastMRI's images are stored upside down.
+        kspace[number, ..., left:right] = to_kspace(heard[:, ::-1])[..., left:right]
 
+    reached = reached[::-1]
     central = root_sum_of_squares(to_images(kspace[how.slices // 2]))
     scale = np.float32(random.uniform(2e-4, 6e-4) / np.percentile(central[reached], 99))
     noise_level = np.float32(np.percentile(central[reached], 99) * scale / how.snr / np.sqrt(2))
