@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from benchmarks.pairs import Pair, require
 from benchmarks.sizes import SIZES, Shape, Size
-from workbench.varnet.metrics import center_crop, ssim_loss
+from workbench.varnet.metrics import center_crop
 from workbench.varnet.network import VarNet
+from workbench.varnet.ssim import ssim_loss
 
 Inputs = tuple[Tensor, Tensor, int]  # masked k-space, mask, number of ACS columns
 

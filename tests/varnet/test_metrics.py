@@ -12,8 +12,8 @@ from workbench.varnet.metrics import (
     score_slice,
     score_volume,
     score_volumes,
-    ssim_loss,
 )
+from workbench.varnet.ssim import mean_ssim, ssim_loss, ssim_map
 
 
 @pytest.fixture
@@ -98,3 +98,28 @@ def test_all_zero_volume_gives_finite_ssim():
 def test_crop_takes_the_smaller_of_each_axis():
     image, target = crop_to_smaller(torch.zeros(2, 10, 7), torch.zeros(2, 8, 9))
     assert image.shape == target.shape == (2, 8, 7)
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (7, 60), (60, 7), (54, 33), (103, 40)])
+def test_mean_in_strips_equals_the_mean_of_the_map(shape):
+    rng = np.random.default_rng(1)
+    image, target = (torch.from_numpy(rng.normal(size=shape) + 3) for _ in range(2))
+    span = torch.tensor([4.0], dtype=torch.float64)
+    expected = float(ssim_map(image[None], target[None], span).mean())
+    assert mean_ssim(image, target, 4.0) == pytest.approx(expected, rel=1e-11)
+    whole = torch.nn.functional.pad(image, (3, 2)), torch.nn.functional.pad(target, (3, 2))
+    inner = [part[:, 3:-2] for part in whole]
+    assert mean_ssim(*inner, 4.0) == mean_ssim(image, target, 4.0)
+
+
+def test_an_image_below_the_window_is_refused():
+    with pytest.raises(ValueError, match=r"\(6, 9\) is below the window"):
+        mean_ssim(torch.ones(6, 9), torch.ones(6, 9), 1.0)
+
+
+def test_scoring_leaves_the_images_as_they_were(volume):
+    image, target = volume
+    before = image.clone(), target.clone()
+    score_volume(image, target, "a.h5")
+    assert torch.equal(image, before[0])
+    assert torch.equal(target, before[1])

@@ -1,71 +1,15 @@
-"""SSIM, PSNR and NMSE as fastMRI trains with them and its leaderboard computes them.
-
-SSIM (Wang et al. 2004, doi:10.1109/TIP.2003.819861) with fastMRI's constants: a uniform 7x7 window,
-k1 = 0.01, k2 = 0.03, the sample covariance, and only windows that lie inside the image.
-"""
+"""SSIM, PSNR and NMSE of slices and volumes, as fastMRI's leaderboard computes them."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-WINDOW = 7
-
-
-def ssim_map(image: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-    """Return the SSIM of every window.
-
-    Args:
-        image: (batch, H, W).
-        target: (batch, H, W).
-        data_range: (batch,), the largest value that the images can have; above 0.
-
-    Returns:
-        (batch, H - 6, W - 6), each at its window's centre.
-    """
-    # One over 49 as float32 rounds it: fastMRI's window, whatever the precision in use.
-    weight = float(torch.tensor(1 / WINDOW**2)) if image.dtype == torch.float32 else 1 / WINDOW**2
-    stack = torch.stack([image, target, image * image + target * target, image * target], dim=1)
-    mean_x, mean_y, squares, product = (_BoxSum.apply(stack) * weight).unbind(dim=1)
-    sample = WINDOW**2 / (WINDOW**2 - 1)
-    of_product, of_squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
-    c1 = (0.01 * data_range[:, None, None]) ** 2
-    c2 = (0.03 * data_range[:, None, None]) ** 2
-    likeness = (2 * of_product + c1) * (2 * sample * (product - of_product) + c2)
-    return likeness / ((of_squares + c1) * (sample * (squares - of_squares) + c2))
-
-
-class _BoxSum(torch.autograd.Function):
-    """Sums (..., H, W) over every window that lies inside: (..., H - 6, W - 6)."""
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor) -> Tensor:
-        return _sum_of_seven(_sum_of_seven(image, -1), -2)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # A pixel lies in the windows that a window around it has for centres.
-        around = F.pad(gradient, (WINDOW - 1,) * 4)
-        return _sum_of_seven(_sum_of_seven(around, -2), -1)
-
-
-def _sum_of_seven(image: Tensor, axis: int) -> Tensor:
-    """Sum over every 7 neighbours along an axis: 2, then 4, then 4 + 2 + 1 of them."""
-    count = image.shape[axis] - WINDOW + 1
-    two = image.narrow(axis, 0, count + 5) + image.narrow(axis, 1, count + 5)
-    four = two.narrow(axis, 0, count) + two.narrow(axis, 2, count)
-    four += two.narrow(axis, 4, count)
-    return four.add_(image.narrow(axis, 6, count))
-
-
-def ssim_loss(image: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-    """Return 1 - mean SSIM of a batch (batch, H, W); equals ``fastmri.losses.SSIMLoss``."""
-    return 1 - ssim_map(image, target, data_range).mean()
+from workbench.varnet.ssim import WINDOW, mean_ssim
 
 
 def center_crop(image: Tensor, height: int, width: int) -> Tensor:
@@ -120,13 +64,13 @@ def score_slice(
         raise ValueError(
             f"{volume} slice {slice_number}: {tuple(image.shape)} is below the window of SSIM, 7x7"
         )
-    span = torch.full((1,), data_range or 1.0, dtype=torch.float64, device=image.device)
+    error = (image - target).flatten()
     return SliceScore(
         volume,
         slice_number,
-        float(ssim_map(image[None], target[None], span).mean()),
-        float((image - target).square().sum()),
-        float(target.square().sum()),
+        mean_ssim(image, target, data_range or 1.0),
+        float(error.dot(error)),
+        float(target.flatten().dot(target.flatten())),
         target.numel(),
         data_range or 1.0,
     )
@@ -181,10 +125,13 @@ def score_volume(image: Tensor, target: Tensor, name: str) -> VolumeScore:
     target = center_crop(target, *square)
     image, target = crop_to_smaller(image, target)
     data_range = float(target.max())
-    return score_volumes(
-        score_slice(image[number], target[number], name, number, data_range)
-        for number in range(len(target))
-    )[0]
+
+    def score(number: int) -> SliceScore:
+        return score_slice(image[number], target[number], name, number, data_range)
+
+    # NumPy lets go of the interpreter in each step, so that slices go side by side.
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
+        return score_volumes(threads.map(score, range(len(target))))[0]
 
 
 def mean_score(scores: Iterable[VolumeScore]) -> dict[str, float]:

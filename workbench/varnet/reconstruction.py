@@ -21,9 +21,10 @@ from workbench.compute.volumes import kept_cache
 from workbench.dataset.images import center_crop, crop_size, zero_filled
 from workbench.dataset.slices import SliceDataset, collate
 from workbench.dataset.volume import Volume
-from workbench.varnet.metrics import score_volume, ssim_map
+from workbench.varnet.metrics import score_volume
 from workbench.varnet.network import VarNet
 from workbench.varnet.reconstruction_plan import ReconstructionJob
+from workbench.varnet.ssim import mean_ssim
 from workbench.varnet.weights import load_network
 
 
@@ -80,8 +81,10 @@ def scores(images: np.ndarray, filled: np.ndarray, target: np.ndarray, name: str
         found |= {f"{kind}_{figure}": getattr(score, figure) for figure in ("ssim", "psnr", "nmse")}
     size = min(images.shape[-2], target.shape[-2]), min(images.shape[-1], target.shape[-1])
     image, truth = (torch.from_numpy(center_crop(v, size)).double() for v in (images, target))
-    span = torch.full((len(target),), float(target.max()) or 1.0, dtype=torch.float64)
-    found["slice_ssim"] = ssim_map(image, truth, span).mean((-2, -1)).numpy()
+    span = float(target.max()) or 1.0
+    found["slice_ssim"] = np.array(
+        [mean_ssim(*pair, span) for pair in zip(image, truth, strict=True)]
+    )
     return found
 
 

@@ -27,9 +27,9 @@ from workbench.varnet.metrics import (
     mean_score,
     score_slice,
     score_volumes,
-    ssim_loss,
 )
 from workbench.varnet.network import VarNet
+from workbench.varnet.ssim import ssim_loss
 
 SECONDS_BETWEEN_LINES = 10.0
 

@@ -51,7 +51,7 @@ def ssim_image(image: np.ndarray, target: np.ndarray, data_range: float) -> np.n
     """Return the SSIM around each pixel, (H, W); NaN where the 7x7 window leaves the image."""
     import torch
 
-    from workbench.varnet.metrics import WINDOW, ssim_map
+    from workbench.varnet.ssim import WINDOW, ssim_map
 
     first, second = (torch.from_numpy(array).double()[None] for array in (image, target))
     values = ssim_map(first, second, torch.tensor([data_range], dtype=torch.float64))[0].numpy()
