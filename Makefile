@@ -19,7 +19,7 @@ ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
 NEW := new
 endif
 
-.PHONY: bench cloud demo lab lint new pictures test
+.PHONY: bench chromium cloud demo lab lint new pictures test
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -41,7 +41,7 @@ cloud: .venv/ready-to-test
 pictures: .venv/ready-to-run
 	@$(PY) -m demo.gallery
 
-test: lint
+test: lint chromium
 	$(PY) -m pytest --durations=10
 
 lint: .venv/ready-to-test
@@ -51,6 +51,17 @@ lint: .venv/ready-to-test
 	$(PY) -m nbstripout --verify \
 		--extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution" \
 		notebooks/*.ipynb
+
+# The notebooks are tried in a browser. Where this cannot install it, the tests say how to.
+chromium:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v $$name >/dev/null && exit; \
+	done; \
+	command -v apt-get >/dev/null || exit 0; \
+	echo "Installing Chromium, which the notebooks are tried in ..."; \
+	[ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
+	$$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null || true
 
 .venv/ready-to-run: .venv/requirements.txt
 	@$(call install,demo)
