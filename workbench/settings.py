@@ -1,6 +1,8 @@
 """Where folders are, and how secrets are held."""
 
+import logging
 import os
+import re
 from pathlib import Path
 from typing import NoReturn
 
@@ -64,3 +66,23 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled: pass it by environment variable or file")
+
+
+class _NoQuery(logging.Filter):
+    """Cuts signatures out of urllib3's log, which holds each request's path and query."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                re.sub(r"\?\S*", "?***", arg) if isinstance(arg, str) else arg
+                for arg in record.args
+            )
+        return True
+
+
+_NO_QUERY = _NoQuery()
+
+
+def hide_queries_in_logs() -> None:
+    """Keep signatures of signed URLs out of urllib3's log, from now on."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_NO_QUERY)  # the same one counts once

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import time
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import papermill
 import pytest
+from azure.storage.blob import ContainerClient, generate_container_sas
 
 from workbench.compute.cluster import Datastore
 from workbench.dataset.blob_source import (
@@ -110,6 +112,56 @@ def test_many_requests_are_under_way_at_a_time(dataset, upload, make_volume, clo
     one_by_one = 2 * 0.2 * len(cache)
     assert time.monotonic() - began < one_by_one / 2
     assert len(cache) == 54
+
+
+@pytest.fixture
+def sdk_reads(monkeypatch):
+    """Names of the blobs that are asked for through the SDK."""
+    names = []
+    plain = ContainerClient.download_blob
+
+    def noted(self, blob, *arguments, **more):
+        names.append(blob)
+        return plain(self, blob, *arguments, **more)
+
+    monkeypatch.setattr(ContainerClient, "download_blob", noted)
+    return names
+
+
+@pytest.mark.parametrize("rights", ["key", "signature", "login"])
+def test_ranges_come_without_the_sdk_by_every_kind_of_rights(
+    dataset, upload, cloud, sdk_reads, rights
+):
+    folder = upload(dataset)
+    if rights == "signature":
+        signature = generate_container_sas(
+            cloud.storage.account,
+            "datasets",
+            cloud.storage.key,
+            permission="rwl",
+            expiry=datetime.now(UTC) + timedelta(minutes=5),
+        )
+        folder = BlobFolder(datastore(cloud, key=None, signature=Secret(signature)).client(), "x")
+    elif rights == "login":
+        folder = BlobFolder(datastore(cloud, key=None).client(), "x")
+    folder = dataclasses.replace(folder, path="brain_multicoil")
+    cache = build_blob_cache(folder)
+    assert len(cache) == 6
+    assert [name for name in sdk_reads if name.endswith(".h5")] == []
+
+
+def test_a_range_that_is_refused_once_comes_through_the_sdk(dataset, upload, cloud, sdk_reads):
+    folder = upload(dataset)
+    cloud.storage.fail("GET .*file11", status=503, times=1)
+    assert len(build_blob_cache(folder)) == 6
+    assert len([name for name in sdk_reads if "file11" in name]) == 1
+
+
+def test_signatures_stay_out_of_the_log(dataset, upload, caplog):
+    caplog.set_level("DEBUG")
+    build_blob_cache(upload(dataset))
+    assert "file11" in caplog.text
+    assert "sig=" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_storage import CONNECTION_FILE, CONNECTION_VARIABLE, find_storage
 from workbench.catalog import split_of_folder
+from workbench.dataset.blob_ranges import RangeReader
 from workbench.dataset.cache import CACHE_NAME, DatasetCache
 from workbench.dataset.cache_file import CacheFileError, read_cache_file, write_cache_file
 from workbench.dataset.describe import UnusableVolumeError, describe
@@ -38,11 +40,13 @@ class Blob:
         container: the container's client.
         name: the blob's name.
         size: bytes in it.
+        ranges: reads faster than the client does; None leaves all to the client.
     """
 
     container: "ContainerClient" = field(repr=False)
     name: str
     size: int
+    ranges: RangeReader | None = field(default=None, repr=False)
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes from ``offset``, fewer only where the blob ends.
@@ -53,6 +57,9 @@ class Blob:
         count = min(count, self.size - offset)
         if count <= 0:
             return b""
+        content = self.ranges.read(self.name, offset, count) if self.ranges else None
+        if content is not None:
+            return content
         with storage_errors(self.container, self.name):
             # One stream of its own: ranges are small here, and many go side by side.
             stream = self.container.download_blob(
@@ -82,9 +89,13 @@ class BlobFolder:
         """Return the blob name of a path in the folder."""
         return f"{self.path}/{path}"
 
-    def blob(self, volume: Volume) -> Blob:
+    @cached_property
+    def _ranges(self) -> RangeReader:
+        return RangeReader(self.container, WORKERS)
+
+    def blob(self, file: Volume | FoundFile) -> Blob:
         """Return a volume's file."""
-        return Blob(self.container, self / volume.path, volume.size)
+        return Blob(self.container, self / file.path, file.size, self._ranges)
 
     def files(self) -> tuple[list[FoundFile], list[Problem]]:
         """List the ``*.h5`` files that may be volumes, by the rules for a folder on a disk.
@@ -213,9 +224,10 @@ def build_blob_cache(
         )
 
     def describe_blob(file: FoundFile) -> Volume | Problem:
-        source = Blob(folder.container, folder / file.path, file.size)
         try:
-            return describe(source, path=file.path, split=file.split, mtime_ns=file.mtime_ns)
+            return describe(
+                folder.blob(file), path=file.path, split=file.split, mtime_ns=file.mtime_ns
+            )
         except UnusableVolumeError as error:
             return Problem(file.path, str(error))
 

@@ -5,7 +5,6 @@ from a GET of the first range. No message here holds a link: exceptions of reque
 whose texts do, end where they are caught.
 """
 
-import logging
 import random
 import re
 import threading
@@ -20,6 +19,7 @@ import urllib3
 
 from workbench.ingest.archives import HEAD
 from workbench.ingest.links import WHERE_TO_ASK, SignedLink
+from workbench.settings import hide_queries_in_logs
 
 READ = 256 << 10
 # Statuses that pass by themselves.
@@ -80,19 +80,7 @@ class RemoteObject:
     ranges: bool
 
 
-class _NoQuery(logging.Filter):
-    """Cuts signatures out of urllib3's log, which holds each request's path and query."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(
-                re.sub(r"\?\S*", "?***", arg) if isinstance(arg, str) else arg
-                for arg in record.args
-            )
-        return True
-
-
-logging.getLogger("urllib3.connectionpool").addFilter(_NoQuery())
+hide_queries_in_logs()
 
 
 class BrokenError(Exception):
