@@ -1,5 +1,6 @@
 """Slices, masks and order: equal to fastMRI's transform, and a function of seed and epoch."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -211,6 +212,20 @@ def test_ranks_share_an_epoch_in_equal_numbers_of_batches_of_one_shape(slices, r
         for batch in part:
             assert len({slices.shape(item.index) for item in batch}) == 1
     assert {item.index for part in batches for batch in part for item in batch} == set(range(9))
+
+
+def test_the_ranks_of_a_step_get_slices_of_like_cost_in_another_order_each_epoch(slices):
+    samplers = [TrainingBatches(slices, 1, 5, rank, 3) for rank in range(3)]
+    epochs = []
+    for epoch in range(6):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        epochs.append([[item.index for [item] in step] for step in zip(*samplers, strict=True)])
+    costs = [[[slices.values(index) for index in step] for step in steps] for steps in epochs]
+    for of_epoch in costs:
+        assert all(max(low) <= min(high) for low, high in itertools.pairwise(sorted(of_epoch)))
+    assert any(of_epoch != sorted(of_epoch) for of_epoch in costs)
+    assert len({tuple(sorted(map(tuple, map(sorted, steps)))) for steps in epochs}) > 1
 
 
 def test_order_changes_with_the_epoch_and_goes_on_where_it_was(slices):

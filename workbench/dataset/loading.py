@@ -14,6 +14,8 @@ class TrainingBatches(Sampler[list[SliceItem]]):
     """The batches of a rank: shuffled each epoch, slices of one shape to a batch.
 
     All ranks have the same number of batches; where slices are short, the first ones come again.
+    In each step the ranks get batches of like cost: they wait for the slowest of them, and a slice
+    of a brain can have 4 coils or 20. Which of the like ones, and in which step, is shuffled.
 
     Args:
         dataset: the training slices.
@@ -70,9 +72,12 @@ class TrainingBatches(Sampler[list[SliceItem]]):
             for first in range(0, len(indices), self.batch_size)
         ]
         order = [batches[place] for place in rng.permutation(len(batches))]
+        if self.ranks == 1:
+            return order
         per_rank = -(-len(order) // self.ranks)
         repeated = [order[place % len(order)] for place in range(per_rank * self.ranks)]
-        return repeated[self.rank :: self.ranks]
+        repeated.sort(key=lambda batch: len(batch) * self.dataset.values(batch[0]))
+        return [repeated[step * self.ranks + self.rank] for step in rng.permutation(per_rank)]
 
 
 class EvaluationSlices(Sampler[int]):

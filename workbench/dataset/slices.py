@@ -1,5 +1,6 @@
 """Slices for training and evaluation: read by byte range, masked as fastMRI masks them."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -140,6 +141,10 @@ class SliceDataset(Dataset):
         """Return the k-space and target shape of an item; items of one batch share it."""
         volume = self.volumes[self.slices[index][0]]
         return (*volume.kspace.shape[1:], *(volume.target.shape[1:] if volume.target else ()))
+
+    def values(self, index: int) -> int:
+        """Return how many k-space values an item has, which is what it costs."""
+        return math.prod(self.volumes[self.slices[index][0]].kspace.shape[1:])
 
     def __getitem__(self, item: int | SliceItem) -> VarNetSample:
         """Read, mask and return one slice.
