@@ -29,6 +29,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, sync_playwright
 
@@ -103,7 +104,7 @@ def open_notebook(lab: JupyterLab, browser: Browser) -> Iterator[Callable[..., N
 def _write(source: str | Sequence[str], parameters: Mapping[str, Any] | None, folder: Path) -> Path:
     """Write what is to be opened under a name that no other test has."""
     if isinstance(source, str):
-        name, notebook = source, nbformat.read(NOTEBOOKS / f"{source}.ipynb", as_version=4)
+        name, notebook = source, load_notebook_node(str(NOTEBOOKS / f"{source}.ipynb"))
     else:
         name, notebook = "cells", nbformat.v4.new_notebook()
         notebook.cells = [nbformat.v4.new_code_cell(text) for text in source]
