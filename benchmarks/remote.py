@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
@@ -28,10 +28,10 @@ SECONDS_A_REQUEST = 0.02
 
 
 @contextmanager
-def storage(folder: Path) -> Iterator[str]:
+def storage(folder: Path, seconds: float = SECONDS_A_REQUEST) -> Iterator[str]:
     """Serve a folder in a process of its own, so that client and server share no lock: its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.server", str(folder), str(SECONDS_A_REQUEST)],
+        [sys.executable, "-m", "benchmarks.server", str(folder), str(seconds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -102,6 +102,16 @@ class RemoteReference(Reference):
         return self._files.open(f"{self._url}/{path.parent.name}/{path.name}")
 
 
+def remote_cache(root: Path, paths: Iterable[str], url: str, pool: Any) -> DatasetCache:
+    """Index the volumes at ``paths`` below ``url`` as a dataset in storage is indexed."""
+
+    def volume(path: str) -> Volume:
+        return describe(RangedFile(pool, f"{url}/{path}"), path=path, split="train")
+
+    with ThreadPoolExecutor(WORKERS) as executor:
+        return DatasetCache(root, tuple(executor.map(volume, paths)))
+
+
 def remote_pairs(size: Size, study: Study, url: str) -> Iterator[Pair]:
     """Yield cache creation and a sample from the storage at ``url``, which serves the study."""
     pool = urllib3.PoolManager(maxsize=WORKERS)
@@ -112,12 +122,7 @@ def remote_pairs(size: Size, study: Study, url: str) -> Iterator[Pair]:
 
     def index() -> DatasetCache:
         paths = [f"{FOLDER}/{path.name}" for path in study.files]
-
-        def volume(path: str) -> Volume:
-            return describe(RangedFile(pool, f"{url}/{path}"), path=path, split="train")
-
-        with ThreadPoolExecutor(WORKERS) as executor:
-            return DatasetCache(study.root, tuple(executor.map(volume, paths)))
+        return remote_cache(study.root, paths, url, pool)
 
     def reference_index() -> Reference:
         return RemoteReference(study.root / FOLDER, url)
