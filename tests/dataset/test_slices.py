@@ -258,6 +258,20 @@ def test_batch_of_several_slices_is_stacked(root):
     assert batch.max_value.dtype == torch.float32
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batches_of_loader_processes_hold_the_same_values(root, batch_size):
+    ours = SliceDataset(root, build_cache(root).split("val").volumes, Sampling())
+    here, there = (
+        list(DataLoader(ours, batch_size, collate_fn=collate, num_workers=workers))
+        for workers in (0, 1)
+    )
+    for one, other in zip(here, there, strict=True):
+        assert other.masked_kspace.shape[0] == batch_size
+        assert torch.equal(one.masked_kspace, other.masked_kspace)
+        assert torch.equal(one.target, other.target)
+        assert other.masked_kspace.is_shared()
+
+
 @pytest.mark.parametrize(
     ("value", "expected"), [(4, (4.0,)), ("4", (4.0,)), ("4, 8", (4.0, 8.0)), ([4, 8], (4.0, 8.0))]
 )

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import torch
 from fastmri.data.transforms import VarNetSample
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from workbench.dataset.masks import draw_mask
 from workbench.dataset.sampling import Sampling, seed_of_draw, seed_of_file
@@ -249,6 +249,20 @@ def keep_columns(kspace: np.ndarray, mask: np.ndarray, *, in_place: bool = False
     return np.bitwise_and(values, bits, out=values if in_place else None).view(np.complex64)
 
 
+def _stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack large tensors: one alone is not copied, several in a loader process only once."""
+    if len(tensors) == 1:
+        return tensors[0][None]
+    out = None
+    if get_worker_info() is not None:  # what leaves that process does so in shared memory
+        shape = (len(tensors), *tensors[0].shape)
+        storage = torch.UntypedStorage._new_shared(
+            math.prod(shape) * tensors[0].element_size(), device="cpu"
+        )
+        out = torch.empty(0, dtype=tensors[0].dtype).set_(storage).view(shape)
+    return torch.stack(list(tensors), out=out)
+
+
 def collate(samples: Sequence[VarNetSample]) -> VarNetSample:
     """Stack samples of one shape into a batch; names, slices and crops become lists.
 
@@ -259,10 +273,10 @@ def collate(samples: Sequence[VarNetSample]) -> VarNetSample:
     """
     first = samples[0]
     return first._replace(
-        masked_kspace=torch.stack([sample.masked_kspace for sample in samples]),
+        masked_kspace=_stack([sample.masked_kspace for sample in samples]),
         mask=torch.stack([sample.mask for sample in samples]),
         num_low_frequencies=torch.tensor([sample.num_low_frequencies for sample in samples]),
-        target=torch.stack([sample.target for sample in samples]),
+        target=_stack([sample.target for sample in samples]),
         fname=[sample.fname for sample in samples],
         slice_num=[sample.slice_num for sample in samples],
         max_value=torch.tensor([sample.max_value for sample in samples], dtype=torch.float32),
