@@ -237,12 +237,36 @@ def test_a_cache_file_that_cannot_be_used_is_refused_and_rebuilt(dataset, capsys
     assert load_cache(dataset) == cache
 
 
-def test_a_volume_entry_that_lacks_a_field_is_damage(dataset):
+@pytest.mark.parametrize(
+    ("damage", "remark"),
+    [
+        (lambda entry: entry.pop("padding_left"), "padding_left"),
+        (lambda entry: entry.update(kspace=None), "has no k-space"),
+        (lambda entry: entry["kspace"].update(shape=[2, "2", 3, 4]), "shape of kspace is"),
+        (lambda entry: entry["kspace"].update(offset=1.5), "offset of kspace is"),
+        (lambda entry: entry.update(split="elsewhere"), "has no split"),
+        (lambda entry: entry.update(attributes=None), "no attributes"),
+        (lambda entry: entry.update(mask=[0.5]), "mask is"),
+        (lambda entry: entry.update(size="large"), "size is"),
+        (lambda entry: entry.update(path="multicoil_train/file1.h5"), "stands there twice"),
+    ],
+)
+def test_a_volume_entry_that_makes_no_sense_is_damage(dataset, damage, remark):
     build_cache(dataset)
     place = dataset / "dataset_cache.json"
-    place.write_text(place.read_text().replace('"padding_left":', '"padding":', 1))
-    with pytest.raises(CacheFileError, match="is damaged"):
+    document = json.loads(place.read_text())
+    damage(document["volumes"][0])
+    place.write_text(json.dumps(document))
+    with pytest.raises(CacheFileError, match=f"is damaged.*{remark}"):
         load_cache(dataset)
+
+
+def test_a_folder_in_the_caches_place_is_said(dataset, capsys):
+    (dataset / "dataset_cache.json").mkdir()
+    with pytest.raises(CacheFileError, match=r"dataset_cache\.json is a folder"):
+        load_cache(dataset)
+    assert len(open_cache(dataset)) == 6
+    assert "is a folder, where a file should be" in capsys.readouterr().out
 
 
 def test_where_the_dataset_cannot_be_written_the_cache_is_returned_all_the_same(

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from workbench.catalog import SPLITS
 from workbench.dataset.volume import ArrayLayout, Problem, Volume
 
 FORMAT = "fastmri-workbench dataset cache"
@@ -67,7 +68,10 @@ def read_cache_file(path: Path) -> tuple[tuple[Volume, ...], tuple[Problem, ...]
         FileNotFoundError: there is none.
         CacheFileError: it is damaged, no cache file, or of a version that is not known here.
     """
-    text = path.read_bytes()
+    try:
+        text = path.read_bytes()
+    except IsADirectoryError:
+        raise CacheFileError(f"{path} is a folder, where a file should be") from None
     try:
         document = json.loads(text)
         if document["format"] != FORMAT:
@@ -78,6 +82,8 @@ def read_cache_file(path: Path) -> tuple[tuple[Volume, ...], tuple[Problem, ...]
             )
         volumes = tuple(_from_json(entry) for entry in document["volumes"])
         problems = tuple(Problem(entry["path"], entry["reason"]) for entry in document["problems"])
+        if len({volume.path for volume in volumes}) < len(volumes):
+            raise ValueError("a volume stands there twice")
     except CacheFileError:
         raise
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -100,7 +106,21 @@ def _from_json(entry: dict[str, Any]) -> Volume:
     for name in ("kspace", "target"):
         if (layout := values[name]) is not None:
             values[name] = ArrayLayout(tuple(layout["shape"]), layout["dtype"], layout["offset"])
+            _require_whole(f"shape of {name}", values[name].shape)
+            _require_whole(f"offset of {name}", (values[name].offset or 0,))
+    if values["kspace"] is None or len(values["kspace"].shape) not in (3, 4):
+        raise ValueError(f"{entry['path']!r} has no k-space of slices")
+    if values["split"] not in SPLITS or not isinstance(values["attributes"], dict):
+        raise ValueError(f"{entry['path']!r} has no split or no attributes")
     for name in ("mask", "encoded", "recon"):
         if values[name] is not None:
             values[name] = tuple(values[name])
+            _require_whole(name, values[name])
+    for name in ("size", "mtime_ns", "padding_left", "padding_right"):
+        _require_whole(name, (values[name],))
     return Volume(**values)
+
+
+def _require_whole(name: str, numbers: Iterable[Any]) -> None:
+    if not all(type(number) is int for number in numbers):
+        raise ValueError(f"{name} is {numbers!r}, not whole numbers")
