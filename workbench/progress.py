@@ -3,9 +3,27 @@
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 SECONDS_BETWEEN_LINES = 10.0
+
+Listener = Callable[[str, float | None, str], None]
+"""Is told a title, the share that is done (None where nobody knows) and a line for people."""
+
+_listeners: list[Listener] = []
+
+
+def listen(listener: Listener) -> None:
+    """Have all progress of this process told to a listener, from any thread, and not printed."""
+    _listeners.append(listener)
+
+
+def tell(title: str, share: float | None, line: str) -> bool:
+    """Tell the listener, if there is one, how far something is; return whether there is one."""
+    for listener in _listeners:
+        listener(title, share, line)
+    return bool(_listeners)
 
 
 def interactive() -> bool:
@@ -75,6 +93,8 @@ class Progress:
             if self._bar is not None:
                 self._bar.set_postfix_str(note, refresh=False)
                 self._bar.update(step)
+            elif tell(self.title, self.done / self.total if self.total else None, self.line(note)):
+                pass
             elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
                 self._last_line = time.monotonic()
                 print(self.line(note), flush=True)

@@ -1,14 +1,10 @@
-import json
-from datetime import UTC, datetime
-
 import nbformat
 import papermill
 import pytest
 
 from demo.bucket import Bucket
 from workbench.ingest.request import PARAMETERS, decoded, email_text, ingest_request
-from workbench.settings import Secret, project_root
-from workbench.views.forms import links_form
+from workbench.settings import project_root
 
 NOTEBOOK = project_root() / "notebooks" / "ingest.ipynb"
 GOOD = {
@@ -142,64 +138,3 @@ def test_no_text_and_nobody_to_ask_says_where_to_put_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 def test_file_is_read_as_editors_save_it(encoding):
     assert decoded("für: https://x".encode(encoding)) == "für: https://x"
-
-
-def uploaded(content: bytes) -> dict:
-    """A file as the browser's widget hands it over."""
-    return {
-        "name": "curl.txt",
-        "type": "text/plain",
-        "size": len(content),
-        "content": memoryview(content),
-        "last_modified": datetime.now(UTC),
-    }
-
-
-class TestForm:
-    """The form's behaviour without a browser: what its widgets hold and call."""
-
-    @pytest.fixture
-    def form(self):
-        calls = []
-
-        def show(text):
-            calls.append(("show", text.reveal()))
-            return f"plan of {text.reveal()}"
-
-        form = links_form(show, lambda plan: calls.append(("go", plan)), decoded)
-        field, upload, button = form.children[0].children
-        return field, upload, button, calls
-
-    def test_pasted_text_leaves_the_field_and_the_button_waits_for_it(self, form):
-        field, _, button, calls = form
-        assert button.disabled
-        field.value = "secret"
-        assert field.value == ""
-        assert calls == [("show", "secret")]
-        assert not button.disabled
-        button.click()
-        assert calls[1:] == [("go", "plan of secret")]
-
-    def test_uploaded_file_leaves_the_field(self, form):
-        _, upload, _, calls = form
-        upload.value = [uploaded(b"secret")]
-        assert upload.value == ()
-        assert calls == [("show", "secret")]
-
-    def test_text_that_is_refused_leaves_nothing_to_start(self):
-        def refuse(text: Secret) -> str:
-            raise ValueError("no signed link")
-
-        field, _, button = links_form(refuse, print, decoded).children[0].children
-        with pytest.raises(ValueError, match="no signed link"):
-            field.value = "secret"
-        assert field.value == ""
-        assert button.disabled
-
-    def test_no_state_of_any_widget_holds_what_was_pasted(self, form):
-        import ipywidgets
-
-        field, upload, _, _ = form
-        field.value = "secret"
-        upload.value = [uploaded(b"secret")]
-        assert "secret" not in json.dumps(ipywidgets.Widget.get_manager_state(), default=str)

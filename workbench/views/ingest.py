@@ -1,4 +1,4 @@
-"""An ingest as a person sees it: the plan, the form where something is missing, the report."""
+"""An ingest as a person sees it: the plan, and the report."""
 
 from typing import TYPE_CHECKING
 
@@ -7,33 +7,25 @@ from IPython.display import HTML, display
 from workbench.ingest.azure.plan import CloudPlan
 from workbench.ingest.azure.request import CloudRequest
 from workbench.ingest.azure.run import CloudReport
-from workbench.ingest.azure.transfer_request import TransferRequest
 from workbench.ingest.blobs import open_container
 from workbench.ingest.plan import IngestPlan
 from workbench.ingest.report import IngestReport, plan_html, report_html, table
-from workbench.ingest.request import IngestRequest, decoded
+from workbench.ingest.request import IngestRequest
 from workbench.progress import amount, duration
 from workbench.settings import Secret
-from workbench.views.forms import connection_form, links_form
 
 if TYPE_CHECKING:
-    import ipywidgets
-
     from workbench.ingest.azure.unpack import Unpacker
 
 
-def show_plan(
-    request: IngestRequest | CloudRequest, text: Secret | None
-) -> IngestPlan | CloudPlan | None:
-    """Show what there is to do for an email's text; None where a person has yet to give something.
+def show_plan(request: IngestRequest | CloudRequest, text: Secret | None) -> IngestPlan | CloudPlan:
+    """Show what there is to do for an email's text.
 
     Raises:
-        ValueError: the text, or what is asked for, does not do.
+        ValueError: the text, or what is asked for, does not do; or the text is missing.
     """
-    return None if text is None or request.lacks_storage else _shown_plan(request, text)
-
-
-def _shown_plan(request: IngestRequest | CloudRequest, text: Secret) -> IngestPlan | CloudPlan:
+    if text is None:
+        raise ValueError("the email's text is missing: give it first")
     plan = request.plan(text)
     display(HTML(plan_html(plan)))
     if isinstance(plan, CloudPlan) and plan.leftovers:
@@ -41,8 +33,8 @@ def _shown_plan(request: IngestRequest | CloudRequest, text: Secret) -> IngestPl
     return plan
 
 
-def do_plan(request: IngestRequest | CloudRequest, plan: IngestPlan | CloudPlan) -> None:
-    """Do what a plan says and show what came of it.
+def do_plan(request: IngestRequest | CloudRequest, plan: IngestPlan | CloudPlan) -> IngestReport:
+    """Do what a plan says; show what came of it where that was not all.
 
     Raises:
         IngestError: an archive could not be brought in; lists each with what to do.
@@ -53,28 +45,17 @@ def do_plan(request: IngestRequest | CloudRequest, plan: IngestPlan | CloudPlan)
     else:
         assert isinstance(plan, IngestPlan)
         report = request.run(plan)
+    if report.problems:
+        show_report(report)
+    report.raise_for_problems()
+    return report
+
+
+def show_report(report: IngestReport) -> None:
+    """Show what an ingest did: archives, volumes, problems, the factory's activities."""
     display(HTML(report_html(report)))
     if isinstance(report, CloudReport) and report.activities:
         display(HTML(activities_html(report)))
-    report.raise_for_problems()
-
-
-def ingest_form(request: IngestRequest | CloudRequest, text: Secret | None) -> "ipywidgets.VBox":
-    """Make the form that asks for what is missing: the email, the connection string."""
-    return links_form(
-        lambda given: _shown_plan(request, given),
-        lambda plan: do_plan(request, plan),
-        decoded,
-        text=text,
-        connect=request.connect
-        if isinstance(request, CloudRequest) and request.lacks_storage
-        else None,
-    )
-
-
-def storage_form(request: TransferRequest) -> "ipywidgets.VBox":
-    """Make the form that asks for the connection string and starts a transfer."""
-    return connection_form(request.connect, lambda: print(request.run()))
 
 
 def activities_html(report: CloudReport) -> str:
@@ -104,7 +85,7 @@ def _unpacker(request: CloudRequest, plan: CloudPlan) -> "Unpacker | None":
     from workbench.compute.unpacking import cluster_unpacker
 
     container = open_container(plan.storage, plan.container)
-    return cluster_unpacker(plan.workspace, container, request.cluster)
+    return cluster_unpacker(plan.workspace, container, request.cluster, request.sdk)
 
 
 def _leftover(request: IngestRequest | CloudRequest, plan: CloudPlan) -> str:

@@ -5,11 +5,14 @@ import warnings
 
 import pytest
 
-from workbench.azure_storage import find_storage
+from workbench.azure_storage import CONNECTION_VARIABLE, find_storage
 from workbench.ingest import request as ingest
 from workbench.ingest.azure import transfer_request as transfers
 from workbench.settings import Secret
-from workbench.views.ingest import do_plan, ingest_form, show_plan, storage_form
+from workbench.views.form_page import FormPage
+from workbench.views.ingest import do_plan
+from workbench.views.page_ingest import PAGE as INGEST
+from workbench.views.page_storage import PAGE as STORAGE
 
 CHOICES = {
     "datasets": "",
@@ -32,58 +35,69 @@ TRANSFER = {
 }
 
 
+class Form:
+    """A page's form, filled as a browser fills it."""
+
+    def __init__(self, page, **values):
+        fields = page.fields
+        defaults = {field.name: field.default for field in fields}
+        self.page = FormPage(page, fields, defaults | values)
+        self.widget = self.page.widget
+
+    def give(self, **message):
+        self.page._message(None, message, [])
+
+    def start(self):
+        self.page.start()
+        self.page.wait(120)
+
+
 @pytest.fixture
 def person(monkeypatch):
     """Somebody sits at the notebook, and no connection string is given."""
     import workbench.azure_storage as azure_storage
 
     monkeypatch.setattr(azure_storage, "interactive", lambda: True)
+    monkeypatch.setattr("workbench.ingest.request.interactive", lambda: True)
 
 
-def test_form_takes_connection_string_and_email_in_any_order_and_keeps_neither(
-    release, cloud, person
-):
+def test_form_takes_connection_string_and_email_and_keeps_neither(release, cloud, person):
     import ipywidgets
 
     brought = release()
-    request = ingest.ingest_request(**CHOICES)
-    text = Secret(brought.email)
-    assert request.lacks_storage
-    assert show_plan(request, text) is None
-    account, mail, _ = ingest_form(request, None).children
-    field, label = account.children
-    email, _, button = mail.children
-    email.value = brought.email
-    assert email.value == ""
-    assert button.disabled
-    field.value = cloud.storage.connection_string
-    assert field.value == ""
-    assert label.value == f"storage account {cloud.storage.account}"
-    assert not button.disabled
+    form = Form(INGEST, destination="azure")
+    form.start()
+    assert form.widget.phase == "idle"
+    assert form.widget.status.startswith("first give fastMRI's email and Storage account's")
+    form.give(secret="FASTMRI_LINKS", text=brought.email)
+    form.give(secret=CONNECTION_VARIABLE, text=cloud.storage.connection_string)
+    assert f"✓ storage account {cloud.storage.account};" in form.widget.secrets[1]["held"]
+    form.start()
+    assert form.widget.phase == "done", form.widget.failure
+    assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
+    assert cloud.factory.names == []
     state = json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
     assert cloud.storage.key not in state
     assert "Signature=" not in state
-    button.click()
-    assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
-    assert cloud.factory.names == []
 
 
-def test_connection_string_that_is_none_is_refused_and_nothing_can_start(release, person):
+def test_connection_string_that_is_none_is_refused_beside_its_field(release, person):
     release()
-    account, mail, _ = ingest_form(ingest.ingest_request(**CHOICES), None).children
-    with pytest.raises(ValueError, match=r"^connection string: it is not a list"):
-        account.children[0].value = "something else"
-    assert mail.children[-1].disabled
+    form = Form(INGEST, destination="azure")
+    form.give(secret=CONNECTION_VARIABLE, text="something else")
+    assert form.widget.secrets[1]["error"].startswith("connection string: it is not a list")
+    assert form.widget.secrets[1]["held"] == ""
 
 
-def test_storage_form_starts_the_transfer(release, cloud, person, tmp_path, capsys):
+def test_storage_form_transfers_with_the_connection_string_alone(release, cloud, person, tmp_path):
     release()
     cloud.storage.container().upload_blob("knee_multicoil/multicoil_val/a.h5", b"data")
-    request = transfers.transfer_request(**TRANSFER)
-    storage_form(request).children[0].children[0].value = cloud.storage.connection_string
+    form = Form(STORAGE, root=str(tmp_path / "datasets"))
+    form.give(secret=CONNECTION_VARIABLE, text=cloud.storage.connection_string)
+    form.start()
+    assert "1 files of 4 B are there" in form.widget.status, form.widget.failure
     path = tmp_path / "datasets" / "knee_multicoil" / "multicoil_val" / "a.h5"
     assert path.read_bytes() == b"data"
-    assert "1 files of 4 B are there" in capsys.readouterr().out
 
 
 def test_unpacking_on_a_cluster_that_does_not_exist_is_told_before_copying(
