@@ -15,6 +15,7 @@ from workbench.settings import resolve, shown
 
 def pairs(size: Size, folder: Path, only: str, stack: ExitStack) -> Iterator[Pair]:
     """Yield the pairs whose names match; what none of them needs is not made."""
+    from benchmarks.epochs import epoch_pair, feed_pair
     from benchmarks.memory import memory_pairs
     from benchmarks.networks import network_pairs
     from benchmarks.reading import reading_pairs
@@ -32,14 +33,19 @@ def pairs(size: Size, folder: Path, only: str, stack: ExitStack) -> Iterator[Pai
     memory = [f"train_memory/knee{kind}" for kind in ("", "/peak", "/low", "/low/peak")]
     if wanted(*memory):
         found.append(memory_pairs(size))
-    if wanted("cache/local", "sample/local", "transform", "cache/remote", "sample/remote"):
+    local = "cache/local", "sample/local", "transform", "feed/local"
+    if wanted(*local, "cache/remote", "sample/remote"):
         study = make_study(size, folder / "bench")
+        if wanted("feed/local"):
+            found.append(iter([feed_pair(size, study)]))
         if wanted("cache/local", "sample/local", "transform"):
             found.append(reading_pairs(size, study))
         if wanted("cache/remote", "sample/remote"):
             found.append(remote_pairs(size, study, stack.enter_context(storage(study.root))))
     if wanted("ssim/loss", "ssim/eval", "adam"):
         found.append(scoring_pairs(size))
+    if wanted("epoch/demo"):
+        found.append(iter([epoch_pair(size, folder / "bench")]))
     for some in found:
         yield from (pair for pair in some if wanted(pair.name))
 

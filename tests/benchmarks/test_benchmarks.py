@@ -20,6 +20,7 @@ ROWS = [
     "train_memory/knee/peak",
     "train_memory/knee/low",
     "train_memory/knee/low/peak",
+    "feed/local",
     "cache/local",
     "sample/local",
     "transform",
@@ -28,6 +29,7 @@ ROWS = [
     "ssim/loss",
     "ssim/eval",
     "adam",
+    "epoch/demo",
 ]
 
 
