@@ -55,12 +55,12 @@ def _timed(count: int) -> tuple[float, float]:
     return time.perf_counter() - began, time.process_time() - worked
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measure, and print a table and the extrapolation."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.blobs", description=__doc__)
     parser.add_argument("--counts", type=int, nargs=2, default=COUNTS, metavar=("FEW", "MANY"))
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     few, many = given.counts
     if not 0 < few < many:
         parser.error(f"--counts {few} {many}: give two rising numbers")

@@ -128,7 +128,7 @@ def measure_caches(folder: Path) -> list[tuple[int, float, float]]:
     return found
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measure, fit, draw, and print what was found."""
     import tempfile
 
@@ -138,7 +138,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--drawn", action="store_true", help="draw outputs/scale.json again")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     written = resolve("outputs/scale.json")
     if not given.drawn:
         with tempfile.TemporaryDirectory(prefix="scale-") as temporary:
