@@ -41,7 +41,7 @@ class Section:
 
         shell = get_ipython()
         with output_of(self.parent):
-            clear_output(wait=True)
+            clear_output()
             try:
                 display_of(self.view, result)
             except Exception:
