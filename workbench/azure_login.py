@@ -188,6 +188,9 @@ def credential() -> "TokenCredential":
     It is azure-identity's default chain: service principal from ``AZURE_*``, workload and managed
     identity, Azure CLI and, where a person sits at the notebook, the browser. The variables that
     the tools of 2021 read for a service principal serve as well. Nothing is asked of Azure yet.
+
+    Raises:
+        LoginError: the service principal's tenant cannot be one.
     """
     principal = tuple(
         (part, Secret(value))
@@ -211,6 +214,11 @@ def _credential(principal: tuple[tuple[str, Secret], ...], person: bool) -> "Tok
     logging.getLogger("azure.identity").setLevel(logging.ERROR)
     parts = {part: value.reveal() for part, value in principal}
     if len(parts) == len(_PRINCIPAL_VARIABLES):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", parts["tenant"]):
+            raise LoginError(
+                f"AZURE_TENANT_ID={parts['tenant']!r}: give the tenant's GUID or domain name; "
+                "`az account show` prints it as tenantId"
+            )
         return ClientSecretCredential(parts["tenant"], parts["client"], parts["secret"])
     return DefaultAzureCredential(exclude_interactive_browser_credential=not person)
 
@@ -231,9 +239,10 @@ def check_login(login: "TokenCredential | None" = None) -> None:
         problem = login_problem(str(error))
     except ServiceRequestError:
         problem = "login.microsoftonline.com cannot be reached: check the network and the proxy"
-    except ValueError as error:  # azure-identity refuses a tenant that cannot be one.
-        problem = f"the service principal's variables are not right: {error}"
     raise LoginError(problem)
+
+
+_NO_TENANT = "the tenant does not exist: check AZURE_TENANT_ID"
 
 
 def login_problem(text: str) -> str:
@@ -245,13 +254,15 @@ def login_problem(text: str) -> str:
         "(App registrations, Certificates & secrets) and set AZURE_CLIENT_SECRET",
         "AADSTS700016": "the service principal is not known in this tenant: check AZURE_CLIENT_ID "
         "and AZURE_TENANT_ID",
-        "AADSTS90002": "the tenant does not exist: check AZURE_TENANT_ID",
+        "AADSTS90002": _NO_TENANT,
+        # Which of the two appears is up to the version of msal, which asks for the tenant first.
+        "Unable to get authority configuration": _NO_TENANT,
         "AADSTS700082": "the login has expired: run `az login` again",
         "AADSTS50173": "the login was withdrawn: run `az login` again",
     }
     for code, what in known.items():
         if re.search(rf"{code}\b", text):
-            return f"{what} ({code})"
+            return f"{what} ({code})" if code.startswith("AADSTS") else what
     other = re.search(r"AADSTS\d+", text)
     return (
         f"Azure refuses the login{f' ({other[0]})' if other else ''}: run `az login`, or set "

@@ -60,6 +60,7 @@ class Cluster:
     def document(self, scope: str, location: str) -> dict[str, Any]:
         """Return it as the service shows it."""
         code, message = self.error or ("", "")
+        identity = {"type": "SystemAssigned", "principalId": "p", "tenantId": "t"}
         errors = [{"error": {"code": code, "message": message}}] if self.error else None
         return {
             "id": f"{scope}/computes/{self.name}",
@@ -67,6 +68,7 @@ class Cluster:
             "type": "Microsoft.MachineLearningServices/workspaces/computes",
             "location": location,
             "tags": None,
+            **({"identity": identity} if self.identity else {}),
             "properties": {
                 "computeType": "AmlCompute",
                 "computeLocation": location,

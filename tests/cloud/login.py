@@ -36,7 +36,11 @@ class Login(Service):
         self._tokens: dict[str, tuple[str, float]] = {}
         self._identity = secrets.token_urlsafe(12)
         self.on("GET", r"/common/discovery/instance", self._instance)
-        self.on("GET", r"/[^/]+/v2\.0/\.well-known/openid-configuration", self._configuration)
+        self.on(
+            "GET",
+            r"/(?P<tenant>[^/]+)/v2\.0/\.well-known/openid-configuration",
+            self._configuration,
+        )
         self.on("GET", r"/msi/token", self._managed_identity)
         self.on("POST", r"/(?P<tenant>[^/]+)/oauth2(/v2\.0)?/token", self._token)
 
@@ -74,7 +78,9 @@ class Login(Service):
         where = f"https://{HOST}/{self.principal.tenant}/v2.0/.well-known/openid-configuration"
         return {"tenant_discovery_endpoint": where, "api-version": "1.1", "metadata": [names]}
 
-    def _configuration(self, request: Request) -> dict:
+    def _configuration(self, request: Request, tenant: str) -> Answer | dict:
+        if tenant != self.principal.tenant:
+            return _refused("AADSTS90002", f"Tenant '{tenant}' not found.", "invalid_tenant", 400)
         tenant = f"https://{HOST}/{self.principal.tenant}"
         return {
             "token_endpoint": f"{tenant}/oauth2/v2.0/token",

@@ -2,6 +2,7 @@
 
 import shlex
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -104,7 +105,12 @@ class _V1:
         return {"fileNodes": [place(name) for name in request.json()["FileNames"]]}
 
     def put_snapshot(self, request: Request, snapshot: str) -> dict[str, Any]:
-        self._snapshots[snapshot] = request.json()["FileRevisionList"]["FileNodes"]
+        """Take a snapshot: what has changed since its parent, and the tree of all that is there."""
+        body = request.json()
+        before = self._snapshots.get(body["ParentSnapshotId"], [])
+        nodes = {node["FullName"]: node for node in before + body["FileRevisionList"]["FileNodes"]}
+        there = set(_files_of(body["DirTreeNode"]))
+        self._snapshots[snapshot] = [node for name, node in nodes.items() if name in there]
         return {}
 
     def _place_snapshot(self, snapshot: str, folder: Path) -> None:
@@ -178,3 +184,12 @@ def _variables(configuration: dict[str, Any]) -> dict[str, str]:
     own = configuration.get("environmentVariables") or {}
     environment = (configuration.get("environment") or {}).get("environmentVariables") or {}
     return {name: str(value) for name, value in (environment | own).items()}
+
+
+def _files_of(tree: dict[str, Any], folder: str = "") -> Iterator[str]:
+    """Yield the paths of the files in a snapshot's tree."""
+    for name, node in tree["children"].items():
+        if node["type"].lower() == "file":
+            yield folder + name
+        else:
+            yield from _files_of(node, f"{folder}{name}/")

@@ -123,6 +123,22 @@ def test_a_node_has_the_snapshot_and_nothing_of_the_client(submit, cloud, monkey
     assert str(cloud.home) not in job.log()
 
 
+def test_a_second_snapshot_sends_what_has_changed_and_is_whole(submit, cloud, tmp_path):
+    """The SDK compares with the last snapshot that it sent, and sends only the difference."""
+    source = tmp_path / "source"
+    (source / "stays.txt").write_text("stays")
+    (source / "goes.txt").write_text("goes")
+    submit("true")
+    cloud.azureml.job.join()
+    (source / "goes.txt").unlink()
+    (source / "package/hello.py").write_text("print('hello again')\n")
+    submit("python package/hello.py; ls")
+    job = cloud.azureml.job.join()
+    assert job.log().splitlines()[0] == "hello again"
+    assert "stays.txt" in job.log()
+    assert "goes.txt" not in job.log()
+
+
 def test_downloads_are_one_a_node_and_mounts_are_written_back(submit, cloud):
     cloud.storage.container().upload_blob("knee_multicoil/val/a", b"x")
     cloud.storage.container().upload_blob("knee_multicoil/store/old", b"x")

@@ -30,6 +30,7 @@ def test_the_service_principal_of_the_environment_logs_in(cloud):
     [
         ({"secret": "wrong"}, "AADSTS7000215"),
         ({"client": "55555555-5555-4555-8555-555555555555"}, "AADSTS700016"),
+        ({"tenant": "66666666-6666-4666-8666-666666666666"}, "check your tenant|AADSTS90002"),
     ],
 )
 def test_a_wrong_login_is_refused_with_microsofts_code(cloud, wrong, code):

@@ -116,8 +116,7 @@ class AzureML:
             _underlying_structure=conda_specification(job.torch_build)
         )
         environment.docker.base_image = IMAGE
-        folders = (job.dataset, job.store)
-        references = {folder.name: self._reference(folder) for folder in folders}
+        references = {folder.name: self._reference(folder) for folder in job.folders}
         configuration = ScriptRunConfig(
             source_directory=str(SOURCE),
             command=job.command({name: str(each) for name, each in references.items()}),
@@ -171,6 +170,7 @@ def _cluster(target: Any) -> Cluster:
         getattr(status, "current_node_count", 0) or 0,
         target.provisioning_state or "Succeeded",
         "; ".join(_message(each) for each in errors),
+        bool(target.identity_type),
     )
 
 

@@ -82,6 +82,7 @@ class AzureMLv2:
                     0,
                     _word(each.provisioning_state or "Succeeded"),
                     _problem(each),
+                    each.identity is not None,
                 )
                 for each in computes
             ]
@@ -118,20 +119,21 @@ class AzureMLv2:
         from azure.ai.ml import Input, Output, command
         from azure.ai.ml.entities import Environment
 
+        written = [each for each in job.folders if each.mode == "write"]
+        read = [each for each in job.folders if each.mode != "write"]
         return command(
             code=str(source),
             command=job.command(
-                {"dataset": "${{inputs.dataset}}", "store": "${{outputs.store}}"},
+                {each.name: f"${{{{inputs.{each.name}}}}}" for each in read}
+                | {each.name: f"${{{{outputs.{each.name}}}}}" for each in written}
             ),
             inputs={
-                "dataset": Input(
-                    type="uri_folder", path=_address(job.dataset), mode=_MODES[job.dataset.mode]
-                )
+                each.name: Input(type="uri_folder", path=_address(each), mode=_MODES[each.mode])
+                for each in read
             },
             outputs={
-                "store": Output(
-                    type="uri_folder", path=_address(job.store), mode=_MODES[job.store.mode]
-                )
+                each.name: Output(type="uri_folder", path=_address(each), mode=_MODES[each.mode])
+                for each in written
             },
             environment=Environment(
                 name=ENVIRONMENT, image=IMAGE, conda_file=conda_specification(job.torch_build)

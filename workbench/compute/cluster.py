@@ -37,6 +37,7 @@ class Cluster:
         nodes: machines that it has now.
         state: of its provisioning; "Succeeded" where it can be used.
         problem: what keeps it from growing, such as a quota; "" where nothing does.
+        identity: whether its nodes have a managed identity to log in with.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Cluster:
     nodes: int = 0
     state: str = "Succeeded"
     problem: str = ""
+    identity: bool = False
 
     def __str__(self) -> str:
         priority = "low priority" if self.low_priority else "dedicated"
@@ -73,6 +75,10 @@ class Datastore:
     key: Secret | None = None
     signature: Secret | None = None
     default: bool = False
+
+    def address(self, path: str) -> str:
+        """Return the URL of a folder in it."""
+        return f"https://{self.account}.blob.{self.endpoint}/{self.container}/{path}"
 
     def client(self) -> "ContainerClient":
         """Return a client of the container, with the workspace's key or else our own login."""

@@ -28,13 +28,16 @@ class DataFolder:
         name: what the job calls it, "dataset" or "store".
         datastore: the datastore's name.
         path: the folder in the datastore.
-        mode: "mount" (read-only), "download" (once a node) or "write" (mounted for writing).
+        mode: "mount" (read-only), "download" (once a node), "write" (mounted for writing), or
+            "stream": the node gets only the folder's address, and reads ranges by its identity.
+        address: URL of the folder; needed to stream.
     """
 
     name: str
     datastore: str
     path: str
     mode: str
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ class ClusterJob:
     torch_build: str = ""
 
     @property
+    def folders(self) -> tuple[DataFolder, ...]:
+        """The folders that AzureML brings to the nodes."""
+        return tuple(each for each in (self.dataset, self.store) if each.mode != "stream")
+
+    @property
     def variables(self) -> dict[str, str]:
         """Environment variables of every node."""
         return {NODES: str(self.nodes), DEVICE: self.device, "PYTHONUNBUFFERED": "1"}
@@ -77,7 +85,7 @@ class ClusterJob:
         meet there under the same names.
 
         Args:
-            places: the names of the two folders -> how the shell writes where they are.
+            places: the names of ``folders`` -> how the shell writes where they are.
         """
         import yaml  # type: ignore[import-untyped]
 
@@ -93,7 +101,8 @@ class ClusterJob:
                 'mkdir -p "$WORKBENCH_ROOT/outputs"',
                 f'python -m papermill {NOTEBOOK} "$WORKBENCH_ROOT/outputs/train.ipynb" '
                 f"-y {shlex.quote(written)} "
-                f'-r local_dataset "{places["dataset"]}" --log-output --no-progress-bar',
+                f'-r local_dataset "{places.get("dataset", self.dataset.address)}" '
+                "--log-output --no-progress-bar",
                 "code=$?",
                 '[ "${NODE_RANK:-0}" != 0 ] || '
                 f'cp "$WORKBENCH_ROOT/outputs/train.ipynb" "${STORE}/train.ipynb"',

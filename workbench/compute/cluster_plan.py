@@ -11,7 +11,6 @@ from workbench.catalog import model_by_name
 from workbench.compute.cluster import (
     Backend,
     Cluster,
-    Datastore,
     choose_cluster,
     choose_datastore,
     connect,
@@ -19,16 +18,24 @@ from workbench.compute.cluster import (
 from workbench.compute.cluster_job import ClusterJob, DataFolder, conda_specification, parse_tags
 from workbench.compute.cluster_store import RunStore
 from workbench.compute.estimate import P40_PACE, Estimate, Pace, estimates, measured_pace
+from workbench.compute.evaluation import check_splits
 from workbench.compute.gpus import Machine, cluster_warnings, has_gpus, machine_of
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
 from workbench.compute.runs import Run, prepare_run
 from workbench.compute.training import described, phantom_remarks
 from workbench.compute.volumes import training_volumes
-from workbench.dataset.blob_source import BlobFolder, build_blob_cache, load_blob_cache
+from workbench.dataset.blob_source import BlobFolder
 from workbench.dataset.cache import DatasetCache
+from workbench.dataset.stored import open_stored
 from workbench.progress import duration
 
 RECORD = "azureml.json"
+ACCESS = ("mount", "download", "stream")
+_ACCESS_SHOWN = {
+    "mount": "mounts",
+    "download": "downloads once a node",
+    "stream": "streams by ranged reads",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ class ClusterChoices:
     Attributes:
         cluster: name of the cluster; None takes the only one that fits.
         low_priority: take only a cluster of that kind; None takes either.
-        dataset_mount: mount the dataset; False downloads it to each node.
+        dataset_access: how the nodes read the dataset, one of ``ACCESS``; None is the first.
+        dataset_mount: the name of 2021 for that: True mounts, False downloads.
         azure_dataset: its folder in the container; None takes the model's.
         datastore: the datastore; None takes that of the container ``datasets``.
         experiment: what the studio lists the run under.
@@ -49,13 +57,33 @@ class ClusterChoices:
 
     cluster: str | None = None
     low_priority: bool | None = None
-    dataset_mount: bool = True
+    dataset_access: str | None = None
+    dataset_mount: bool | None = None
     azure_dataset: str | None = None
     datastore: str | None = None
     experiment: str = "fastmri"
     tags: str | None = None
     torch_build: str = ""
     sdk: str = "v1"
+
+    @property
+    def access(self) -> str:
+        """How the nodes read the dataset.
+
+        Raises:
+            ValueError: what was given is no such way, or two different ones.
+        """
+        mount, access = self.dataset_mount, self.dataset_access
+        if mount is not None and not isinstance(mount, bool):
+            raise ValueError(f"dataset_mount={mount!r}: give True or False")
+        if access not in (None, *ACCESS):
+            raise ValueError(f"dataset_access={access!r}: give one of {', '.join(ACCESS)}")
+        of_mount = None if mount is None else "mount" if mount else "download"
+        if access and of_mount and access != of_mount:
+            raise ValueError(
+                f"dataset_access={access!r} and dataset_mount={mount}: give one of the two"
+            )
+        return access or of_mount or ACCESS[0]
 
 
 @dataclass(frozen=True)
@@ -73,6 +101,7 @@ class ClusterPlan:
         pace: what a card does, for the estimate.
         remarks: what a person should know before it is sent.
         sdk: the SDK that sends it.
+        splits: what the job reconstructs and measures once it has trained.
     """
 
     job: TrainingJob
@@ -85,6 +114,7 @@ class ClusterPlan:
     pace: Pace
     remarks: tuple[str, ...]
     sdk: str
+    splits: tuple[str, ...] = ()
 
     @property
     def slices(self) -> tuple[int, int]:
@@ -110,10 +140,10 @@ class ClusterPlan:
         ranks = nodes * (_cards(machine) if has_gpus(self.cluster.vm_size) else 1)
         return "\n".join(
             (
-                *described(self.job, self.cache, self.run, ranks),
+                *described(self.job, self.cache, self.run, ranks, self.splits),
                 f"where      {nodes} node(s) of cluster {self.cluster}",
-                f"data       {dataset.mode} of {dataset.path} in datastore {dataset.datastore}; "
-                f"checkpoints go to {self.cluster_job.store.path} there",
+                f"data       {_ACCESS_SHOWN[dataset.mode]} {dataset.path} in datastore "
+                f"{dataset.datastore}; checkpoints go to {self.cluster_job.store.path} there",
                 *(f"estimate   {line}" for line in self._estimate_lines()),
                 *(f"note       {remark}" for remark in self.remarks),
             )
@@ -130,7 +160,12 @@ class ClusterPlan:
 
 
 def plan_on_cluster(
-    model: str, nodes: int, resume: bool, choices: ClusterChoices, parameters: dict[str, Any]
+    model: str,
+    nodes: int,
+    resume: bool,
+    splits: tuple[str, ...],
+    choices: ClusterChoices,
+    parameters: dict[str, Any],
 ) -> ClusterPlan:
     """Check a notebook's parameters against the workspace, and prepare the run's folder.
 
@@ -140,6 +175,7 @@ def plan_on_cluster(
         model: a model's name.
         nodes: number of nodes.
         resume: whether to go on with a run that is there.
+        splits: what to reconstruct and measure once it is trained.
         choices: the cluster's part of the parameters.
         parameters: what ``training_job`` takes.
 
@@ -152,21 +188,28 @@ def plan_on_cluster(
     """
     if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
         raise ValueError(f"nodes={nodes!r}: give 1 or more")
-    if not isinstance(choices.dataset_mount, bool):
-        raise ValueError(f"dataset_mount={choices.dataset_mount!r}: give True or False")
+    access = choices.access
     folder = choices.azure_dataset or model_by_name(model).dataset
     training_job(Path(), synthetic=False, model=model, **parameters)
     conda_specification(choices.torch_build)
     tags = parse_tags(choices.tags)
     backend = connect(require_workspace(), choices.sdk)
     cluster = choose_cluster(backend.clusters(), choices.cluster, nodes, choices.low_priority)
+    if access == "stream" and not cluster.identity:
+        raise ValueError(
+            f"dataset_access='stream': cluster {cluster.name} has no managed identity to read the "
+            "storage with: assign it one in the studio, with the role Storage Blob Data Reader on "
+            "the account, or give 'mount' or 'download'"
+        )
     datastore = choose_datastore(backend.datastores(), choices.datastore)
-    cache = _cache(datastore, folder)
-    job = training_job(cache.root, synthetic=cache.synthetic, model=model, **parameters)
+    cache = open_stored(BlobFolder(datastore.client(), folder))
+    address = datastore.address(folder)
+    job = training_job(address, synthetic=cache.synthetic, model=model, **parameters)
     training_volumes(job, cache)
+    check_splits(splits, job, cache)
     store = RunStore(datastore, f"runs/{job.name}")
     if not (run_folder(job.name) / "job.json").exists():
-        store.fetch(run_folder(job.name), ("job.json", "metrics.csv"))
+        store.fetch(run_folder(job.name), lambda path: path in ("job.json", "metrics.csv"))
     run = prepare_run(job, resume=resume)
     return ClusterPlan(
         job,
@@ -179,11 +222,9 @@ def plan_on_cluster(
             cluster=cluster.name,
             nodes=nodes,
             device="GPU" if has_gpus(cluster.vm_size) else "CPU",
-            dataset=DataFolder(
-                "dataset", datastore.name, folder, "mount" if choices.dataset_mount else "download"
-            ),
+            dataset=DataFolder("dataset", datastore.name, folder, access, address),
             store=DataFolder("store", datastore.name, store.path, "write"),
-            parameters={"model": model, **parameters},
+            parameters={"model": model, "reconstruct": ", ".join(splits) or None, **parameters},
             tags=tags,
             torch_build=choices.torch_build,
         ),
@@ -192,23 +233,8 @@ def plan_on_cluster(
         measured_pace(job, _earlier_runs(), cluster.vm_size) or P40_PACE,
         tuple(_remarks(cluster, choices, job, cache, parameters)),
         choices.sdk,
+        splits,
     )
-
-
-def _cache(datastore: Datastore, folder: str) -> DatasetCache:
-    place = BlobFolder(datastore.client(), folder)
-    try:
-        cache = load_blob_cache(place)
-    except ValueError as error:
-        print(f"{error}, so it is built anew.")
-        cache = None
-    if cache is None:
-        return build_blob_cache(place, refresh=False)
-    print(
-        f"Using the dataset cache of {cache.root} ({len(cache):,} volumes, {cache.slices:,} "
-        "slices), as published; cache.ipynb with in_storage=True refreshes it."
-    )
-    return cache
 
 
 def _earlier_runs() -> Iterator[tuple[Run, str, int, tuple[int, int]]]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from workbench.compute.cluster import ClusterError, LostContactError, RunState
 from workbench.compute.cluster_plan import RECORD, ClusterPlan
+from workbench.compute.evaluation import FOLDER, SCORES
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.jobs import write_text
 from workbench.compute.node import ERROR_FILE, LOG_FILE, error_line, tells_of_lost_peer
@@ -26,6 +27,8 @@ ATTEMPTS = 5
 TRIES = 40
 
 _SMALL = (LOG_FILE, "metrics.csv", "volumes.csv", "versions.json")
+# It says where the dataset is mounted on the nodes; ours says where it lies.
+_OWN = "job.json"
 NOTEBOOK = "train.ipynb"
 
 Result = TypeVar("Result")
@@ -89,8 +92,7 @@ def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
             "a node was lost, not the code at fault: sent again, to go on from the last "
             f"checkpoint, as run {record.run} (attempt {record.attempts} of {ATTEMPTS})"
         )
-    came = _patiently(lambda: plan.store.fetch(plan.run.folder))
-    yield f"fetched into {shown(plan.run.folder)}: {', '.join(sorted(came)) or 'nothing new'}"
+    yield from _fetch_all(plan)
 
 
 def cancel(plan: ClusterPlan) -> str:
@@ -150,6 +152,21 @@ def _send(plan: ClusterPlan, attempt: int) -> Record:
     return record
 
 
+def _fetch_all(plan: ClusterPlan) -> Iterator[str]:
+    """Bring all that the nodes have kept, the reconstructions last."""
+    folder, results = shown(plan.run.folder), f"{FOLDER}/"
+
+    def fetch(wanted: Callable[[str], bool]) -> list[str]:
+        return _patiently(lambda: plan.store.fetch(plan.run.folder, wanted))
+
+    came = fetch(lambda path: path != _OWN and not path.endswith(".h5"))
+    named = [path for path in sorted(came) if not path.startswith(("tensorboard/", results))]
+    yield f"fetched into {folder}: {', '.join(named) or 'nothing new'}"
+    if plan.splits:
+        volumes = fetch(lambda path: path.startswith(results))
+        yield f"fetched into {folder}/{FOLDER}: {len(volumes)} reconstructed volumes"
+
+
 def _hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
 
@@ -179,7 +196,7 @@ def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
                         yield f"{cluster.name} has {nodes} node(s), {record.nodes} wanted"
                         if problem:
                             yield f"{cluster.name} reports: {problem}"
-            came = plan.store.fetch(plan.run.folder, _SMALL)
+            came = plan.store.fetch(plan.run.folder, _is_small)
             if LOG_FILE in came:
                 lines = (plan.run.folder / LOG_FILE).read_text(errors="replace").splitlines()
                 yield from lines[shown_log:]
@@ -191,6 +208,10 @@ def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
                 lost = str(error)
                 yield f"{lost}; the job runs on, and this page goes on watching"
         time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _is_small(path: str) -> bool:
+    return path in _SMALL or path.endswith(f"/{SCORES}")
 
 
 def _cause(plan: ClusterPlan) -> str | None:

@@ -124,7 +124,7 @@ class TrainingJob:
 
 
 def training_job(
-    dataset: Path, *, synthetic: bool, model: str, name: str | None = None, **choices: Any
+    dataset: Path | str, *, synthetic: bool, model: str, name: str | None = None, **choices: Any
 ) -> TrainingJob:
     """Form a job from a notebook's parameters; None stands for the default.
 

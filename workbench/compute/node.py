@@ -130,15 +130,20 @@ def _lost_peer(error: BaseException) -> bool:
     )
 
 
-def restore(folder: Path, store: Path) -> list[str]:
+def restore(folder: Path, store: Path, *, without: str = "") -> list[str]:
     """Bring back what an earlier attempt kept, so that the run goes on from its checkpoint.
+
+    Args:
+        folder: the run's folder.
+        store: where it was kept.
+        without: a folder in it that is not wanted.
 
     Returns:
         The files' paths in the folder.
     """
     brought = []
     for path in _files(store):
-        if path == ERROR_FILE:
+        if path == ERROR_FILE or (without and path.startswith(f"{without}/")):
             continue
         _copy(store / path, folder / path)
         brought.append(path)
@@ -161,6 +166,7 @@ def kept(folder: Path, store: Path) -> Iterator[None]:
             with suppress(OSError):  # the storage may be back next time; the last copy must work
                 _keep(folder, store, seen, logs=number % _PASSES_BETWEEN_LOGS == 0)
 
+    store.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         (store / ERROR_FILE).unlink()  # an earlier attempt's
     thread = threading.Thread(target=watch, daemon=True)

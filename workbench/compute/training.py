@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import find_workspace
 from workbench.catalog import model_by_name
+from workbench.compute.evaluation import (
+    FOLDER,
+    check_splits,
+    parse_splits,
+    split_sampling,
+    unevaluated,
+)
 from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
 from workbench.compute.node import LOG_FILE, keep_error, kept, note_error, restore, this_node
 from workbench.compute.runs import Run, prepare_run
 from workbench.compute.volumes import keep_cache, training_volumes
-from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
+from workbench.dataset.cache import DatasetCache
+from workbench.dataset.stored import open_dataset
 from workbench.settings import shown
 
 if TYPE_CHECKING:
@@ -26,11 +34,11 @@ TARGETS = ("auto", "local", "azureml")
 
 # What a notebook may choose, by the names that ``plan_training`` takes.
 CLUSTER_PARAMETERS = (
-    *("cluster", "low_priority", "dataset_mount", "azure_dataset", "datastore"),
+    *("cluster", "low_priority", "dataset_access", "dataset_mount", "azure_dataset", "datastore"),
     *("experiment", "tags", "torch_build", "sdk"),
 )
 PARAMETERS = (
-    *("model", "nodes", "target", "local_dataset", "name", "resume"),
+    *("model", "nodes", "target", "local_dataset", "name", "resume", "reconstruct"),
     *("mask", "acceleration", "center_fraction"),
     *("epochs", "batch_size", "accumulate", "lr", "lr_step", "lr_gamma", "weight_decay"),
     *("cascades", "chans", "pools", "sens_chans", "sens_pools"),
@@ -49,6 +57,7 @@ class TrainingPlan:
         cache: the dataset.
         ranks: the processes on this machine.
         run: the run's folder.
+        splits: what to reconstruct and measure once it is trained.
         remarks: what a person should know before it starts.
     """
 
@@ -56,19 +65,22 @@ class TrainingPlan:
     cache: DatasetCache
     ranks: Ranks
     run: Run
+    splits: tuple[str, ...]
     remarks: tuple[str, ...]
 
     def __str__(self) -> str:
         return "\n".join(
             (
-                *described(self.job, self.cache, self.run, self.ranks.total),
+                *described(self.job, self.cache, self.run, self.ranks.total, self.splits),
                 f"where      this machine: {self.ranks}",
                 *(f"note       {remark}" for remark in self.remarks),
             )
         )
 
 
-def described(job: TrainingJob, cache: DatasetCache, run: Run, ranks: int) -> Iterator[str]:
+def described(
+    job: TrainingJob, cache: DatasetCache, run: Run, ranks: int, splits: tuple[str, ...]
+) -> Iterator[str]:
     """Write a job for people, a line for each subject.
 
     Args:
@@ -76,6 +88,7 @@ def described(job: TrainingJob, cache: DatasetCache, run: Run, ranks: int) -> It
         cache: the dataset.
         run: the run's folder.
         ranks: number of processes; 0 where nobody knows yet.
+        splits: what to reconstruct and measure once it is trained.
     """
     train, val = training_volumes(job, cache)
     start = f", going on after epoch {len(run.metrics)}" if run.last.exists() else ""
@@ -94,6 +107,12 @@ def described(job: TrainingJob, cache: DatasetCache, run: Run, ranks: int) -> It
         f"{job.accumulate} accumulated, Adam {job.lr:g}, times {job.lr_gamma:g} every "
         f"{job.lr_step} epochs, precision {job.precision}"
     )
+    for split in splits:
+        part, sampling = cache.split(split), split_sampling(job, split)
+        yield (
+            f"then       reconstructs {split} on all ranks: {len(part)} volumes "
+            f"({part.slices:,} slices), {sampling or 'under the mask of each file'}"
+        )
 
 
 def plan_training(
@@ -103,6 +122,7 @@ def plan_training(
     target: str = "auto",
     local_dataset: str | None = None,
     resume: bool = True,
+    reconstruct: str | None = None,
     **choices: Any,
 ) -> "TrainingPlan | ClusterPlan":
     """Check a notebook's parameters and prepare the run's folder.
@@ -112,8 +132,10 @@ def plan_training(
         nodes: number of nodes; on this machine, without GPUs, that many processes.
         target: where to train, one of ``TARGETS``; "auto" is AzureML where a workspace is
             configured and no local dataset is given.
-        local_dataset: folder of the dataset, if it is not the model's own under ``datasets/``.
+        local_dataset: folder of the dataset, if it is not the model's own under ``datasets/``, or
+            its address in blob storage, whose slices are then read from there by ranges.
         resume: whether to go on with a run that the folder holds.
+        reconstruct: splits to reconstruct and measure after the training, such as "val, test".
         **choices: what ``training_job`` takes, and the cluster's parameters, those of
             ``ClusterChoices``; None stands for the default.
 
@@ -126,6 +148,7 @@ def plan_training(
     """
     if target not in TARGETS:
         raise ValueError(f"target={target!r}: give one of {', '.join(TARGETS)}")
+    splits = parse_splits(reconstruct)
     of_cluster = {key: choices.pop(key, None) for key in CLUSTER_PARAMETERS}
     workspace = None if target == "local" else find_workspace()
     on_cluster = workspace is not None and not (target == "auto" and local_dataset)
@@ -138,12 +161,12 @@ def plan_training(
                 "give azure_dataset, a folder in the container"
             )
         given = {key: value for key, value in of_cluster.items() if value is not None}
-        return plan_on_cluster(model, nodes, resume, ClusterChoices(**given), choices)
+        return plan_on_cluster(model, nodes, resume, splits, ClusterChoices(**given), choices)
     node = this_node()
     try:
         if node:
             check_gpus(node.device == "GPU")
-        plan = _plan_here(model, nodes, local_dataset, resume, choices)
+        plan = _plan_here(model, nodes, local_dataset, resume, splits, choices)
     except Exception as error:
         if node and node.store:
             note_error(node.store, error)
@@ -158,7 +181,12 @@ def plan_training(
 
 
 def _plan_here(
-    model: str, nodes: int, local_dataset: str | None, resume: bool, choices: dict[str, Any]
+    model: str,
+    nodes: int,
+    local_dataset: str | None,
+    resume: bool,
+    splits: tuple[str, ...],
+    choices: dict[str, Any],
 ) -> TrainingPlan:
     from workbench.dataset.masks import check_masks
 
@@ -167,9 +195,10 @@ def _plan_here(
     known_model = model_by_name(model)
     # The numbers are checked before the dataset is opened, which can take a while.
     training_job(Path(), synthetic=False, model=model, **choices)
-    root = find_dataset(local_dataset or known_model.dataset)
-    cache = open_cache(root, check=node is None)  # to look at each file of a mount takes minutes
-    job = training_job(cache.root, synthetic=cache.synthetic, model=model, **choices)
+    # To look at each file of a mount takes minutes.
+    where, cache = open_dataset(local_dataset or known_model.dataset, check=node is None)
+    job = training_job(where, synthetic=cache.synthetic, model=model, **choices)
+    check_splits(splits, job, cache)
     train, val = training_volumes(job, cache)
     check_masks(job.sampling, (volume.matrix[1] for volume in (*train, *val)))
     if ranks.total > min(train.slices, val.slices):
@@ -178,21 +207,24 @@ def _plan_here(
             f"{val.slices} validation slices"
         )
     if node and node.store:
-        restore(run_folder(job.name), node.store)
+        restore(run_folder(job.name), node.store, without="" if node.rank == 0 else FOLDER)
     run = prepare_run(job, resume=resume)
     keep_cache(cache, run.folder, goes_on=run.last.exists())
-    return TrainingPlan(job, cache, ranks, run, tuple(_remarks(job, cache, ranks, nodes, choices)))
+    remarks = tuple(_remarks(job, cache, ranks, nodes, choices))
+    return TrainingPlan(job, cache, ranks, run, splits, remarks)
 
 
 def train(plan: "TrainingPlan | ClusterPlan") -> Iterator[str]:
-    """Train; yield the lines that the run prints. A run that is finished already returns at once.
+    """Train, then reconstruct what is to be; yield the lines that the run prints.
+
+    A run that is finished already returns at once.
 
     Raises:
         TrainingFailedError: a rank failed; with that rank's own error.
         RuntimeError: another process trains into the same folder.
         ClusterError: AzureML refuses what it was asked.
     """
-    if plan.run.finished:
+    if plan.run.finished and not _unevaluated(plan):
         yield f"{shown(plan.run.folder)} is finished: {plan.job.epochs} epochs are done"
     elif isinstance(plan, TrainingPlan):
         yield from _train_here(plan)
@@ -202,14 +234,26 @@ def train(plan: "TrainingPlan | ClusterPlan") -> Iterator[str]:
         yield from train_on_cluster(plan)
 
 
+def _unevaluated(plan: "TrainingPlan | ClusterPlan") -> tuple[str, ...]:
+    """Return the splits that are still to be reconstructed.
+
+    Of a job's nodes only the first knows: all of them ask it, once their ranks have met.
+    """
+    if isinstance(plan, TrainingPlan) and plan.ranks.node:
+        return plan.splits
+    return unevaluated(plan.run, plan.splits)
+
+
 def _train_here(plan: TrainingPlan) -> Iterator[str]:
     node, folder = plan.ranks.node, plan.run.folder
-    lines = run_here(plan.run, "workbench.varnet.run", plan.ranks)
+    lines = run_here(plan.run, "workbench.varnet.run", plan.ranks, *plan.splits)
     if node is None or node.store is None:
         yield from lines
         return
     try:
-        with nullcontext() if node.rank else kept(folder, node.store):
+        # Every node keeps what it reconstructs; the run itself is the first one's to keep.
+        own = FOLDER if node.rank else ""
+        with kept(folder / own, node.store / own) if plan.splits or not own else nullcontext():
             for line in lines:
                 with (folder / LOG_FILE).open("a") as log:
                     log.write(f"{line}\n")

@@ -1,11 +1,16 @@
-"""Unpack archives of an ingest on a cluster: one job for each, on one node, on mounted folders."""
+"""Unpack archives of an ingest on a cluster: one job for each, on one node, on mounted folders.
+
+A job goes on when the notebook that sent it is killed. It is noted beside the dataset, so that the
+next one waits for it instead of sending another.
+"""
 
 import json
 import shlex
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import Workspace
 from workbench.compute.cluster import (
@@ -20,11 +25,11 @@ from workbench.compute.cluster import (
 from workbench.compute.cluster_job import ClusterJob, DataFolder
 from workbench.ingest.archives import ArchiveError, Unpacked
 from workbench.ingest.azure.manifest import BlobManifest
-from workbench.ingest.azure.mounted import result_name
-from workbench.ingest.azure.unpack import StoppedError, Unpacker, settle
+from workbench.ingest.azure.mounted import progress_name, result_name
+from workbench.ingest.azure.unpack import StoppedError, Unpacker, archive_blob, settle
 
 if TYPE_CHECKING:
-    from azure.storage.blob import ContainerClient
+    from azure.storage.blob import BlobClient, ContainerClient
 
 SECONDS_BETWEEN_LOOKS = 15.0
 
@@ -74,9 +79,7 @@ def cluster_unpacker(
         record = BlobManifest(container, dataset).get(stem)
         if record is None or record.archive is None:
             raise ArchiveError(f"{stem}: the manifest knows of no archive that landed")
-        result = container.get_blob_client(f"{dataset}/{result_name(record.archive)}")
-        if result.exists():  # Of a job that a killed notebook did not wait for, or of an old one.
-            result.delete_blob()
+        traces = _Traces(container, dataset, record.archive)
         job = UnpackJob(
             name=f"unpack-{stem}",
             experiment="fastmri-ingest",
@@ -87,16 +90,33 @@ def cluster_unpacker(
             store=DataFolder("store", store.name, dataset, "write"),
             parameters={"file": record.archive, "source": record.source},
         )
-        state = _wait(backend, backend.submit(job), stopped)
-        if not result.exists():
+        run = traces.job(backend)
+        if run is None:
+            traces.clear()
+            run = backend.submit(job)
+            traces.note(run)
+        shown = 0
+
+        def look() -> None:
+            nonlocal shown
+            fresh = max(traces.bytes - shown, 0)
+            shown += fresh
+            on_bytes(fresh)
+
+        try:
+            state = _wait(backend, run, stopped, look)
+        except StoppedError:
+            traces.clear()
+            raise
+        found = traces.result
+        traces.clear()
+        if found is None:
             raise ClusterError(
                 f"the job that unpacks {record.source} ended as {state.status}"
                 f"{f': {state.error}' if state.error else ''}; see {state.url}"
             )
-        found = json.loads(result.download_blob().readall())
-        result.delete_blob()
         vars(out).update(found["out"])
-        on_bytes(found["size"])
+        on_bytes(found["size"] - shown)
         if found["error"]:
             raise ArchiveError(found["error"])
         settle(
@@ -112,17 +132,95 @@ def cluster_unpacker(
     return unpacker
 
 
-def _wait(backend: Backend, run: str, stopped: threading.Event) -> RunState:
-    """Wait for a run's end, whatever the network does meanwhile; a stop cancels it."""
-    while not stopped.wait(SECONDS_BETWEEN_LOOKS):
+class _Traces:
+    """What the jobs that unpack an archive leave in the dataset's folder.
+
+    Args:
+        container: the container.
+        dataset: the dataset.
+        archive: name of the archive in the container.
+    """
+
+    def __init__(self, container: "ContainerClient", dataset: str, archive: str) -> None:
+        self._archive = container.get_blob_client(archive_blob(dataset, archive))
+        self._result, self._progress, self._job = (
+            container.get_blob_client(f"{dataset}/{name}")
+            for name in (
+                *(result_name(archive), progress_name(archive)),
+                f".unpack-job-{archive}.json",
+            )
+        )
+
+    def job(self, backend: Backend) -> str | None:
+        """Return the run that unpacks this very archive, or has unpacked it; None for none."""
+        noted = _content(self._job)
+        if noted is None or noted.get("archive") != self._archive_tag:
+            return None
         try:
-            state = backend.state(run)
+            state = backend.state(noted["run"])
         except LostContactError:
-            continue
-        if state.ended:
-            return state
-    backend.cancel(run)
-    raise StoppedError(f"run {run}: stopped")
+            raise
+        except ClusterError:
+            return None
+        whole = state.status == "Completed" and self.result is not None
+        return str(noted["run"]) if whole or not state.ended else None
+
+    def note(self, run: str) -> None:
+        """Leave word of a job that was sent."""
+        note = json.dumps({"run": run, "archive": self._archive_tag})
+        self._job.upload_blob(note, overwrite=True)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the archive that the job has read, as far as is known."""
+        from azure.core.exceptions import AzureError
+
+        with suppress(AzureError):  # the next look may come through
+            return int((_content(self._progress) or {}).get("bytes", 0))
+        return 0
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the job found; None as long as it is not through."""
+        return _content(self._result)
+
+    def clear(self) -> None:
+        """Take all of it away."""
+        for blob in (self._job, self._progress, self._result):
+            if blob.exists():
+                blob.delete_blob()
+
+    @property
+    def _archive_tag(self) -> str:
+        return str(self._archive.get_blob_properties().etag)
+
+
+def _content(blob: "BlobClient") -> dict[str, Any] | None:
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        return json.loads(blob.download_blob().readall())
+    except (ResourceNotFoundError, ValueError):
+        return None
+
+
+def _wait(
+    backend: Backend, run: str, stopped: threading.Event, look: Callable[[], None]
+) -> RunState:
+    """Wait for a run's end, whatever the network does meanwhile; a stop cancels it.
+
+    Raises:
+        StoppedError: it was stopped.
+    """
+    while True:
+        with suppress(LostContactError):
+            state = backend.state(run)
+            if state.ended:
+                return state
+            look()
+        if stopped.wait(SECONDS_BETWEEN_LOOKS):
+            backend.cancel(run)
+            raise StoppedError(f"run {run}: stopped")
 
 
 def _datastore(datastores: list[Datastore], account: str, container: str) -> Datastore:

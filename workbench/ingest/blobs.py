@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from workbench.azure_login import login_problem
 from workbench.azure_storage import Storage
 from workbench.ingest.streams import Readable
 
@@ -27,6 +28,10 @@ _BLOCK = 16 << 20
 # The shortest lease that there is: what a killed run holds is free again this soon.
 _LEASE_SECONDS = 15
 _LEASE_PATIENCE = 25.0
+_ROLE = (
+    "a login, and the managed identity of a cluster's nodes, needs the role Storage Blob Data "
+    "Reader on the account, to write there Storage Blob Data Contributor"
+)
 
 
 class StorageError(Exception):
@@ -91,6 +96,8 @@ def _service(storage: Storage, retry: Any) -> Any:
 
 def storage_problem(error: Exception, account: str) -> str:
     """Say what an error of the storage SDK means, and what to do, without its text."""
+    from azure.core.exceptions import ClientAuthenticationError
+
     code = getattr(error, "error_code", None)
     code = str(getattr(code, "value", code) or "")  # an enumeration, or text where it is unknown
     status = getattr(error, "status_code", None)
@@ -100,6 +107,7 @@ def storage_problem(error: Exception, account: str) -> str:
         "InvalidAuthenticationInfo": f"refuses the key: it is wrong or was renewed: {keys}",
         "AuthorizationFailure": "refuses this key or this machine: "
         f"{keys}; if it is right, the account's firewall (Networking) must let this machine in",
+        "AuthorizationPermissionMismatch": f"does not let this login in: {_ROLE}",
         "KeyBasedAuthenticationNotPermitted": "allows no access by key: its owner can allow it "
         "(Configuration, Allow storage account key access)",
         "AccountIsDisabled": "is disabled: see to the subscription's state in the portal",
@@ -108,6 +116,8 @@ def storage_problem(error: Exception, account: str) -> str:
     }
     if code in known:
         return f"storage account {account} {known[code]}"
+    if isinstance(error, ClientAuthenticationError) and not code:
+        return f"storage account {account}: {login_problem(str(error))}; {_ROLE}"
     if status is None:
         return (
             f"storage account {account} cannot be reached: check AccountName in the connection "

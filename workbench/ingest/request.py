@@ -9,7 +9,7 @@ from typing import ClassVar
 from workbench import catalog
 from workbench.azure_login import require_workspace
 from workbench.azure_storage import find_storage
-from workbench.ingest.azure.request import LEFTOVER, UNPACK_ON, CloudRequest
+from workbench.ingest.azure.request import LEFTOVER, SDKS, UNPACK_ON, CloudRequest
 from workbench.ingest.blobs import check_container_name
 from workbench.ingest.links import WHERE_TO_ASK, archive_stem, parse_links
 from workbench.ingest.local import run_ingest
@@ -26,7 +26,7 @@ PARAMETERS = (
     *("datasets", "destination", "root", "keep_archives", "accept_mismatch"),
     *("side_by_side", "connections"),
     *("workspace", "container", "connection_file", "location"),
-    *("unpack_on", "cluster", "leftover", "secure_runs"),
+    *("unpack_on", "cluster", "sdk", "leftover", "secure_runs"),
 )
 
 
@@ -81,6 +81,7 @@ def ingest_request(
     location: str = "",
     unpack_on: str = "here",
     cluster: str = "",
+    sdk: str = "v1",
     leftover: str = "adopt",
     secure_runs: bool = True,
 ) -> IngestRequest | CloudRequest:
@@ -110,6 +111,7 @@ def ingest_request(
         return IngestRequest(names, folder, keep_archives, accepted, side_by_side, connections)
     for parameter, choice, allowed in (
         ("unpack_on", unpack_on, UNPACK_ON),
+        ("sdk", sdk, SDKS),
         ("leftover", leftover, LEFTOVER),
     ):
         if choice not in allowed:
@@ -126,6 +128,7 @@ def ingest_request(
         side_by_side,
         unpack_on,
         _text("cluster", cluster),
+        sdk,
         leftover,
         secure_runs,
     )

@@ -6,7 +6,7 @@ Each volume is one HDF5 file in the form of fastMRI's leaderboard: ``reconstruct
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from workbench.compute.here import note_error
 from workbench.compute.processes import die_with_parent
 from workbench.compute.volumes import kept_cache
+from workbench.dataset.cache import DatasetCache
 from workbench.dataset.images import center_crop, crop_size, zero_filled
 from workbench.dataset.slices import SliceDataset, collate
 from workbench.dataset.volume import Volume
@@ -99,21 +100,33 @@ def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> 
     partial.replace(path)
 
 
-def reconstruct(job: ReconstructionJob, folder: Path) -> None:
-    """Reconstruct this rank's share of a job's volumes."""
+def reconstruct_share(
+    job: ReconstructionJob, cache: DatasetCache, folder: Path, network: VarNet
+) -> Iterator[dict[str, Any]]:
+    """Reconstruct this rank's share of a job's volumes.
+
+    Args:
+        job: what to reconstruct.
+        cache: the dataset, or a part of it that holds the job's volumes.
+        folder: where the results go.
+        network: the job's.
+
+    Yields:
+        The row of each volume for the table of figures.
+    """
     rank, ranks, local = (
         int(os.environ.get(name, default))
         for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
-    network = load_network(Path(job.weights)).to(device)
-    cache = kept_cache(job.dataset, folder)
+    network = network.to(device)
     wanted = [volume for volume in cache if volume.path in set(job.volumes)]
     own = share(wanted, rank, ranks)
     for number, volume in enumerate(own, start=1):
-        data = SliceDataset(cache.root, [volume], job.sampling)
-        images, filled, target, acceleration = reconstruct_volume(network, data, device)
+        images, filled, target, acceleration = reconstruct_volume(
+            network, job.slices(volume), device
+        )
         attributes = {
             "digest": job.digest(volume),
             "weights_sha256": job.weights_sha256,
@@ -132,6 +145,14 @@ def reconstruct(job: ReconstructionJob, folder: Path) -> None:
             )
         write_result(folder / volume.name, images, attributes)
         print(line, flush=True)
+        yield attributes | {"slices": volume.slices}
+
+
+def reconstruct(job: ReconstructionJob, folder: Path) -> None:
+    """Reconstruct this rank's share of what a folder's job asks for."""
+    network = load_network(Path(job.weights))
+    for _ in reconstruct_share(job, kept_cache(job.dataset, folder), folder, network):
+        pass
 
 
 @record

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,24 @@ import h5py
 import numpy as np
 
 from workbench.catalog import SPLITS
+from workbench.compute.evaluation import (
+    FOLDER,
+    ORDER,
+    SCORES,
+    results_folder,
+    sha256_of,
+    split_sampling,
+    split_volumes,
+    write_scores,
+)
 from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder, write_text
 from workbench.compute.runs import Run, only_writer, open_run
-from workbench.dataset.cache import CACHE_NAME, DatasetCache, find_dataset, open_cache
+from workbench.dataset.cache import CACHE_NAME, DatasetCache
 from workbench.dataset.cache_file import write_cache_file
-from workbench.dataset.masks import check_masks
 from workbench.dataset.sampling import Sampling, numbers
+from workbench.dataset.slices import SliceDataset
+from workbench.dataset.stored import open_dataset, source_of
 from workbench.dataset.volume import Volume
 from workbench.settings import shown
 from workbench.varnet.metrics import VolumeScore
@@ -32,7 +43,7 @@ class ReconstructionJob:
     Attributes:
         weights: file of weights.
         weights_sha256: its hash.
-        dataset: the dataset's folder.
+        dataset: the dataset's folder, or its address in blob storage.
         split: "train", "val", "test" or "challenge".
         sampling: how to undersample; None takes each file's own mask.
         volumes: paths of the volumes to make, relative to the dataset.
@@ -46,11 +57,19 @@ class ReconstructionJob:
     volumes: tuple[str, ...] = ()
 
     def digest(self, volume: Volume) -> str:
-        """What tells one result from another: weights, sampling, and the volume as it is now."""
+        """What tells one result from another: weights, sampling, and the volume as it is now.
+
+        A volume's copy on another machine is the same volume, whatever its time of change.
+        """
+        known = asdict(volume) | {"mtime_ns": 0}
         sampling = asdict(self.sampling) if self.sampling else None
-        source = [volume.path, volume.size, volume.mtime_ns, volume.kspace.shape]
-        text = json.dumps([self.weights_sha256, sampling, source])
+        text = json.dumps([self.weights_sha256, sampling, known], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def slices(self, volume: Volume) -> SliceDataset:
+        """Return a volume's slices as this job undersamples them."""
+        opened = source_of(self.dataset)
+        return SliceDataset(Path(self.dataset), [volume], self.sampling, open_source=opened)
 
     def to_json(self) -> str:
         """Write the job as JSON."""
@@ -83,6 +102,7 @@ class Reconstruction:
         varnet: the reconstruction's figures; None without a target.
         zero_filled: the zero-filled image's.
         slice_ssim: SSIM of each slice; empty without a target.
+        slices: number of slices.
     """
 
     path: Path
@@ -92,6 +112,7 @@ class Reconstruction:
     varnet: VolumeScore | None
     zero_filled: VolumeScore | None
     slice_ssim: tuple[float, ...]
+    slices: int
 
 
 @dataclass(frozen=True)
@@ -110,7 +131,7 @@ class ReconstructionPlan:
         Raises:
             FileNotFoundError: it has none.
         """
-        folder = run_folder(run) / "reconstructions" / self.folder.name
+        folder = run_folder(run) / FOLDER / self.folder.name
         paths = [folder / volume.name for volume in self.cache]
         there = [read_result(path) for path in paths if path.exists()]
         if not there:
@@ -153,7 +174,8 @@ def plan_reconstruction(
         weights: a file of weights, or released ones by name; None takes the run's best checkpoint.
             Their results are kept apart from those of the run's own.
         split: which volumes.
-        local_dataset: the dataset's folder or name; None takes the run's.
+        local_dataset: the dataset's folder or name, or its address in blob storage; None takes
+            the run's.
         mask: kind of mask; None takes the run's, and on test and challenge the files' own.
         acceleration: one number or several; None as with ``mask``.
         center_fraction: one for each acceleration; None as with ``mask``.
@@ -181,22 +203,46 @@ def plan_reconstruction(
     own_mask = split in ("test", "challenge") and mask is acceleration is center_fraction is None
     usual = job.sampling if job else Sampling()
     sampling = None if own_mask else _sampling(usual, mask, acceleration, center_fraction)
-    cache = open_cache(find_dataset(local_dataset or job.dataset))  # type: ignore[union-attr]
-    part = cache.split(split)
-    part = replace(part, volumes=part.volumes[:volumes])
-    if not part.volumes:
-        raise ValueError(f"{shown(cache.root)} has no {split} volumes; it has {cache.counts}")
-    unmasked = [volume.path for volume in part if sampling is None and volume.mask is None]
-    if unmasked:
-        raise ValueError(f"{unmasked[0]} has no mask of its own: give mask and acceleration")
-    asked = ReconstructionJob(str(file), _sha256(file), str(cache.root), split, sampling)
-    check_masks(sampling or Sampling(), (volume.matrix[1] for volume in part if sampling))
-    kept = _folder_name(split, sampling)
+    where, cache = open_dataset(local_dataset or job.dataset)  # type: ignore[union-attr]
+    part = split_volumes(
+        replace(cache, volumes=cache.split(split).volumes[:volumes]), split, sampling
+    )
+    folder = results_folder(source, split, sampling)
     if weights and job:
-        kept += f"-{_own_name(weights)}"
-    folder = source.folder / "reconstructions" / kept
-    missing = tuple(v.path for v in part if _digest(folder / v.name) != asked.digest(v))
-    return ReconstructionPlan(replace(asked, volumes=missing), part, folder, ranks, Run(folder))
+        folder = folder.with_name(f"{folder.name}-{_own_name(weights)}")
+    asked = ReconstructionJob(str(file), sha256_of(file), where, split, sampling)
+    return ReconstructionPlan(_missing(asked, part, folder), part, folder, ranks, Run(folder))
+
+
+def order_of_run(
+    run: Run, split: str, cache: DatasetCache
+) -> tuple[ReconstructionJob, DatasetCache, Path]:
+    """See what of a split a run's best checkpoint has yet to reconstruct.
+
+    Returns:
+        The job, the split's volumes, and the folder of the results.
+
+    Raises:
+        ValueError: the split is empty, or cannot be undersampled as asked.
+    """
+    sampling = split_sampling(run.job, split)
+    part, folder = split_volumes(cache, split, sampling), results_folder(run, split, sampling)
+    asked = ReconstructionJob(str(run.best), sha256_of(run.best), run.job.dataset, split, sampling)
+    return _missing(asked, part, folder), part, folder
+
+
+def _missing(job: ReconstructionJob, part: DatasetCache, folder: Path) -> ReconstructionJob:
+    """Return a job for the volumes that are not there already."""
+    there = (v.path for v in part if _digest(folder / v.name) != job.digest(v))
+    return replace(job, volumes=tuple(there))
+
+
+def begin(job: ReconstructionJob, part: DatasetCache, folder: Path) -> None:
+    """Leave in a results' folder what its ranks need; a table of older results goes."""
+    if job.volumes:
+        (folder / SCORES).unlink(missing_ok=True)
+    write_text(folder / ORDER, job.to_json())
+    write_cache_file(folder / CACHE_NAME, part.volumes)
 
 
 def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
@@ -209,14 +255,41 @@ def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
         yield f"{shown(plan.folder)} holds every volume already"
         return
     with only_writer(plan.run):
-        write_text(plan.folder / "reconstruction.json", plan.job.to_json())
-        write_cache_file(plan.folder / CACHE_NAME, plan.cache.volumes)
+        begin(plan.job, plan.cache, plan.folder)
     yield from run_here(plan.run, "workbench.varnet.reconstruction", plan.ranks)
 
 
 def results(plan: ReconstructionPlan) -> list[Reconstruction]:
     """Read the results of a plan's volumes, in the dataset's order."""
     return [read_result(plan.folder / volume.name) for volume in plan.cache]
+
+
+def keep_scores(part: DatasetCache, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the table of a split's figures; rows that are not given are read from its results.
+
+    Args:
+        part: the split's volumes.
+        folder: the results' folder.
+        rows: of some of the volumes, such as those that another machine has made.
+    """
+    known = {row["volume"]: row for row in rows}
+    write_scores(
+        folder, [known.get(v.path) or score_row(read_result(folder / v.name)) for v in part]
+    )
+
+
+def score_row(result: Reconstruction) -> dict[str, Any]:
+    """Return a result's row of the table."""
+    row: dict[str, Any] = {
+        "volume": result.volume,
+        "acquisition": result.acquisition,
+        "slices": result.slices,
+        "acceleration": result.acceleration,
+    }
+    for kind, score in (("zero_filled", result.zero_filled), ("varnet", result.varnet)):
+        if score:
+            row |= {f"{kind}_{name}": getattr(score, name) for name in ("ssim", "psnr", "nmse")}
+    return row
 
 
 def read_result(path: Path) -> Reconstruction:
@@ -240,6 +313,7 @@ def read_result(path: Path) -> Reconstruction:
         scores("varnet"),
         scores("zero_filled"),
         tuple(attributes.get("slice_ssim", np.empty(0)).tolist()),
+        slices,
     )
 
 
@@ -257,14 +331,6 @@ def _own_name(weights: str) -> str:
     return re.sub(r"[^\w.-]+", "_", Path(weights).stem).strip("._-") or "weights"
 
 
-def _folder_name(split: str, sampling: Sampling | None) -> str:
-    if sampling is None:
-        return split
-    rates = "-".join(f"{rate:g}x" for rate in sampling.accelerations)
-    centres = "-".join(f"{fraction:g}" for fraction in sampling.center_fractions)
-    return f"{split}-{sampling.mask}-{rates}-{centres}"
-
-
 def _digest(path: Path) -> str | None:
     """Return a result's digest; None where the file is not whole."""
     try:
@@ -273,8 +339,3 @@ def _digest(path: Path) -> str | None:
             return str(file.attrs.get("digest")) if known and "reconstruction" in file else None
     except OSError:
         return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,7 @@
-"""One rank of a training run: ``python -m workbench.varnet.run RUN_FOLDER`` under torchrun."""
+"""One rank of a training run, under torchrun: ``python -m workbench.varnet.run FOLDER [SPLIT...]``.
+
+The splits are reconstructed and measured, by the same ranks, once the run is trained.
+"""
 
 import importlib.metadata
 import json
@@ -22,6 +25,8 @@ from workbench.compute.volumes import kept_cache, training_volumes
 from workbench.dataset.cache import DatasetCache
 from workbench.dataset.loading import SliceData
 from workbench.dataset.slices import SliceDataset
+from workbench.dataset.stored import source_of
+from workbench.varnet.evaluation import evaluate
 from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining
 
 _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -31,10 +36,13 @@ _PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-
 def datasets(job: TrainingJob, cache: DatasetCache) -> tuple[SliceDataset, SliceDataset]:
     """Form a job's training and validation slices."""
     train, val = training_volumes(job, cache)
-    slices = SliceDataset(train.root, train.volumes, job.sampling, seed=job.seed)
+    source = source_of(job.dataset)
+    slices = SliceDataset(
+        train.root, train.volumes, job.sampling, seed=job.seed, open_source=source
+    )
     return (
         slices.sampled(job.sample_rate, job.seed),
-        SliceDataset(val.root, val.volumes, job.sampling),
+        SliceDataset(val.root, val.volumes, job.sampling, open_source=source),
     )
 
 
@@ -123,6 +131,8 @@ def main() -> None:
     folder = Path(sys.argv[1])
     try:
         fit(TrainingJob.from_json((folder / "job.json").read_text()), folder)
+        if splits := sys.argv[2:]:
+            evaluate(folder, splits)
     except Exception as error:
         note_error(folder, error)
         raise

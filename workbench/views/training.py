@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from IPython.display import HTML, display
 
+from workbench.compute.evaluation import read_scores, results_folder, split_sampling
 from workbench.compute.gpus import machine_of
 from workbench.compute.runs import Run
 from workbench.compute.training import TrainingPlan, train
@@ -90,6 +91,39 @@ def volume_table(run: Run) -> "Styler":
     table = table.sort_values("ssim").rename(columns=names)
     return table.style.hide(axis="index").format(
         {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}"}
+    )
+
+
+def evaluation_table(plan: "TrainingPlan | ClusterPlan") -> "Styler | None":
+    """Return the means over the volumes of each split that was reconstructed after the training.
+
+    None where none was asked for, and on all but the first node of a job, which keeps the tables.
+    """
+    import pandas
+
+    rows = []
+    for split in plan.splits:
+        found = read_scores(results_folder(plan.run, split, split_sampling(plan.job, split)))
+        if not found:
+            continue
+        table = pandas.DataFrame(found).replace("", None)
+        row = {
+            ("", "split"): split,
+            ("", "volumes"): len(table),
+            ("", "measured"): int(table["varnet_ssim"].notna().sum()),
+            ("", "acceleration"): table["acceleration"].astype(float).mean(),
+        }
+        for kind, shown in (("zero_filled", "zero-filled"), ("varnet", "VarNet")):
+            for name, label in (("ssim", "SSIM"), ("psnr", "PSNR (dB)"), ("nmse", "NMSE")):
+                row[shown, label] = table[f"{kind}_{name}"].astype(float).mean()
+        rows.append(row)
+    if not rows:
+        return None
+    means = pandas.DataFrame(rows)
+    means.columns = pandas.MultiIndex.from_tuples(means.columns)
+    formats = {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}", "acceleration": "{:.2f}"}
+    return means.style.hide(axis="index").format(
+        {column: formats[column[1]] for column in means if column[1] in formats}, na_rep="no target"
     )
 
 

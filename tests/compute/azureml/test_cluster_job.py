@@ -53,9 +53,11 @@ def folders(submission):
     }
 
 
-@pytest.mark.parametrize("mode", ["mount", "download"])
+@pytest.mark.parametrize("mode", ["mount", "download", "stream"])
 def test_both_sdks_send_the_same_job(workspace, mode):
-    job = ClusterJob(**vars(JOB) | {"dataset": DataFolder("dataset", "fastmri", "brain_m", mode)})
+    address = f"{workspace.storage.url}/datasets/brain_m"
+    dataset = DataFolder("dataset", "fastmri", "brain_m", mode, address)
+    job = ClusterJob(**vars(JOB) | {"dataset": dataset})
     first, second = (sent(workspace, sdk, job) for sdk in SDKS)
     assert normal(first.command) == normal(second.command)
     assert "papermill notebooks/train.ipynb" in first.command
@@ -67,7 +69,11 @@ def test_both_sdks_send_the_same_job(workspace, mode):
     assert first.variables.items() >= job.variables.items()
     assert second.variables.items() >= job.variables.items()
     assert folders(second)["store"] == folders(first)["store"]
-    assert folders(second)["dataset"][:2] == folders(first)["dataset"][:2]
+    if mode == "stream":
+        assert "dataset" not in folders(first) | folders(second)
+        assert f'-r local_dataset "{address}"' in first.command
+    else:
+        assert folders(second)["dataset"][:2] == folders(first)["dataset"][:2]
 
 
 @pytest.mark.parametrize("sdk", SDKS)

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from workbench.compute.cluster_job import SOURCE
+from workbench.compute.evaluation import read_scores
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.runs import open_run
 from workbench.compute.training import train
+from workbench.varnet.reconstruction_plan import plan_reconstruction
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
 
@@ -46,7 +48,8 @@ def preempt_in_mid_epoch(cloud, steps, seen):
 def test_a_preempted_job_on_two_nodes_ends_with_all_its_epochs(stored, plan):
     """Steps: 4 slices on 2 ranks are 2 a rank and epoch."""
     seen = []
-    planned = plan(nodes=2, epochs=16, checkpoint_minutes=1e-9, tags="study:test")
+    choices = {"epochs": 10, "checkpoint_minutes": 1e-9, "reconstruct": "val"}
+    planned = plan(nodes=2, tags="study:test", **choices)
     assert "2 node(s) of cluster cpu-cluster (STANDARD_D4S_V3, dedicated" in str(planned)
     assert "STANDARD_D4S_V3 has no GPU" in str(planned)
     watcher = threading.Thread(target=preempt_in_mid_epoch, args=(stored, 2, seen))
@@ -57,8 +60,8 @@ def test_a_preempted_job_on_two_nodes_ends_with_all_its_epochs(stored, plan):
     assert (job.status, job.attempts, len(stored.azureml.jobs)) == ("Completed", 2, 1)
     assert seen
     run = planned.run
-    assert [row["epoch"] for row in run.metrics] == list(range(1, 17))
-    assert run.metrics[-1]["step"] == 32
+    assert [row["epoch"] for row in run.metrics] == list(range(1, 11))
+    assert run.metrics[-1]["step"] == 20
     assert "going on from last.ckpt" in job.log(0)
     assert "Using the dataset cache" in job.log(0)
     assert "unchecked" in job.log(1)
@@ -72,29 +75,63 @@ def test_a_preempted_job_on_two_nodes_ends_with_all_its_epochs(stored, plan):
     )
     collected = stored.storage.names("azureml")
     assert f"{job.artifacts}/outputs/train.ipynb" in collected
-    assert next(iter(train(plan(nodes=2, epochs=16, checkpoint_minutes=1e-9)))).endswith(
-        "is finished: 16 epochs are done"
-    )
+    # Each node has reconstructed one of the two volumes, and all of it is here.
+    assert "reconstructing val: 2 volumes, 0 are there" in lines
+    assert "rank 0: 1 of 1" in job.log(0)
+    assert "rank 1: 1 of 1" in job.log(1)
+    results = run.folder / "reconstructions/val-equispaced-4x-0.08"
+    assert [row["volume"] for row in read_scores(results)] == [
+        "multicoil_val/file2.h5",
+        "multicoil_val/file3.h5",
+    ]
+    # reconstruct.ipynb reads the dataset where it lies, and finds all of it done.
+    assert plan_reconstruction(run="brain").job.volumes == ()
+    assert next(iter(train(plan(nodes=2, **choices)))).endswith("is finished: 10 epochs are done")
     assert len(stored.azureml.jobs) == 1
+    # As if the job had been killed with one volume to go: the next makes that one alone.
+    container = stored.storage.container()
+    for name in ("scores.csv", "file3.h5"):
+        container.delete_blob(f"runs/brain/reconstructions/{results.name}/{name}")
+        (results / name).unlink()
+    lines = list(train(plan(nodes=1, **choices)))
+    assert "reconstructing val: 1 volumes, 1 are there" in lines
+    assert "fetched into outputs/brain/reconstructions: 1 reconstructed volumes" in lines
+    assert len(read_scores(results)) == 2
+    assert run.metrics[-1]["step"] == 20
 
 
-def test_the_notebook_trains_through_the_other_sdk_on_downloaded_data(stored, project):
+def test_the_notebook_trains_through_the_other_sdk_on_streamed_slices(stored, project):
+    """The nodes read the dataset by ranges, let in as themselves; one is preempted."""
     (project / "outputs").mkdir()
-    chosen = {"model": "brain", "nodes": 2, "cluster": "cpu-cluster", "epochs": 1, "sdk": "v2"}
+    stored.azureml.add_cluster("known", vm_size="STANDARD_D4S_V3", nodes=2, identity=True)
+    chosen = {"model": "brain", "nodes": 2, "cluster": "known", "sdk": "v2", "epochs": 8}
+    chosen |= {"dataset_access": "stream", "reconstruct": "val", "checkpoint_minutes": 1e-9}
+    requests, seen = stored.storage.watch(), []
+    watcher = threading.Thread(target=preempt_in_mid_epoch, args=(stored, 2, seen))
+    watcher.start()
     page = papermill.execute_notebook(
         SOURCE / "notebooks/train.ipynb",
         project / "outputs/page.ipynb",
-        {**chosen, **TINY, "dataset_mount": False},
+        {**chosen, **TINY},
         progress_bar=False,
     )
+    watcher.join()
     job, run = stored.azureml.job, open_run("brain")
     assert job.status == "Completed", job.log(0)
-    assert job.downloads["dataset"] == 2  # once a node
+    assert (bool(seen), job.attempts, len(stored.azureml.jobs)) == (True, 2, 1)
+    # Nothing but the run's own folder was mounted, and nothing downloaded.
+    assert set(job.downloads) == {"store"}
+    asked = [request for request, _ in requests if "brain_multicoil/multicoil_" in request]
+    assert len(asked) > 2 * 8 * 8  # k-space and target of 8 slices in each epoch
     assert run.finished
-    assert run.metrics[0]["step"] == 2
+    assert [row["epoch"] for row in run.metrics] == list(range(1, 9))
+    assert run.metrics[-1]["step"] == 16
     shown = json.dumps(page)
     for text in ("sent as run", "follow it in the studio", "2 rank(s) on CPU", "best epoch"):
         assert text in shown
+    for text in ("streams by ranged reads", "reconstructing val: 2 volumes", "zero-filled"):
+        assert text in shown
+    assert len(read_scores(run.folder / "reconstructions/val-equispaced-4x-0.08")) == 2
     # Keys and secrets stay where they are: in none of all that a run leaves, here or there.
     secrets = (stored.storage.key, stored.principal.secret)
     places = (project / "outputs", stored.folder / "jobs")  # the nodes' disks

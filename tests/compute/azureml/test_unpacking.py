@@ -1,16 +1,22 @@
 import hashlib
 import io
 import random
+import sys
 import tarfile
+import threading
+import time
 
 import pytest
 
 from workbench.azure_login import Workspace
 from workbench.azure_storage import parse_connection
 from workbench.compute import unpacking
+from workbench.compute.cluster import SDKS
 from workbench.compute.unpacking import cluster_unpacker
 from workbench.ingest.archives import ArchiveError, Unpacked
+from workbench.ingest.azure import mounted
 from workbench.ingest.azure.manifest import BlobManifest
+from workbench.ingest.azure.unpack import StoppedError
 from workbench.ingest.blobs import open_container
 from workbench.ingest.manifest import ArchiveRecord
 from workbench.settings import Secret
@@ -46,28 +52,37 @@ def landed(workspace, monkeypatch):
     return land
 
 
-def unpack_on_cluster(workspace, container) -> Unpacked:
-    import threading
-
+def unpack_on_cluster(
+    workspace, container, *, sdk="v1", stopped=None, on_bytes=lambda count: None
+) -> Unpacked:
     out = Unpacked()
     address = Workspace(**vars(workspace.workspace))
-    unpacker = cluster_unpacker(address, container, "cpu-cluster")
+    unpacker = cluster_unpacker(address, container, "cpu-cluster", sdk)
     unpacker(
         "knee_multicoil",
         "val",
         out,
         accept_mismatch=False,
         keep_archive=True,
-        stopped=threading.Event(),
-        on_bytes=lambda count: None,
+        stopped=stopped or threading.Event(),
+        on_bytes=on_bytes,
     )
     return out
 
 
-def test_job_on_a_cluster_unpacks_and_verifies_without_any_key(workspace, landed):
-    container = landed()
-    out = unpack_on_cluster(workspace, container)
+def traces(workspace):
+    """Names of what jobs leave in the dataset's folder besides members and manifest."""
+    names = workspace.storage.names(prefix="knee_multicoil/.")
+    return [name.removeprefix("knee_multicoil/") for name in names]
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_job_on_a_cluster_unpacks_and_verifies_without_any_key(workspace, landed, sdk):
+    container, counted = landed(), []
+    out = unpack_on_cluster(workspace, container, sdk=sdk, on_bytes=counted.append)
     assert out.written == 2
+    assert sum(counted) == BlobManifest(container, "knee_multicoil").get("val").size
+    assert traces(workspace) == []
     for name, data in MEMBERS.items():
         assert container.download_blob(f"knee_multicoil/{name}").readall() == data
     record = BlobManifest(container, "knee_multicoil").get("val")
@@ -85,3 +100,85 @@ def test_container_that_the_workspace_does_not_know_is_refused(workspace):
     storage = parse_connection(Secret(workspace.storage.connection_string))
     with pytest.raises(ValueError, match=r"the workspace has no datastore of .*/elsewhere"):
         unpack_on_cluster(workspace, open_container(storage, "elsewhere"))
+
+
+def test_job_that_a_killed_notebook_left_is_waited_for_and_not_sent_again(
+    workspace, landed, monkeypatch
+):
+    """The first notebook is killed while its job waits for machines, which come to the second."""
+    container = landed()
+    paused = workspace.azureml.clusters["cpu-cluster"].paused
+    paused.set()
+
+    def die(*_):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unpacking, "_wait", die)
+        with pytest.raises(SystemExit):
+            unpack_on_cluster(workspace, container)
+    assert traces(workspace) == [".unpack-job-val.tar.xz.json"]
+    timer = threading.Timer(2, paused.clear)
+    timer.start()
+    assert unpack_on_cluster(workspace, container).written == 2
+    timer.join()
+    assert len(workspace.azureml.jobs) == 1
+    assert traces(workspace) == []
+
+
+def test_job_for_an_archive_that_was_copied_anew_since_is_not_waited_for(workspace, landed):
+    container = landed()
+    note = '{"run": "unpack_1", "archive": "another"}'
+    container.upload_blob("knee_multicoil/.unpack-job-val.tar.xz.json", note)
+    assert unpack_on_cluster(workspace, container).written == 2
+
+
+def test_bytes_are_counted_while_a_job_is_at_work(workspace, landed):
+    """The job has yet to get a machine: what it would note is noted in its place."""
+    container, counted, stopped = landed(), [], threading.Event()
+    workspace.azureml.clusters["cpu-cluster"].paused.set()
+
+    def look() -> None:
+        while not workspace.azureml.jobs:
+            time.sleep(0.05)
+        for total in (1000, 1500):
+            name = f"knee_multicoil/{mounted.progress_name('val.tar.xz')}"
+            container.upload_blob(name, f'{{"bytes": {total}}}', overwrite=True)
+            end = time.monotonic() + 60
+            while sum(counted) < total and time.monotonic() < end:
+                time.sleep(0.05)
+        stopped.set()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    with pytest.raises(StoppedError):
+        unpack_on_cluster(workspace, container, stopped=stopped, on_bytes=counted.append)
+    thread.join()
+    assert sum(counted) == 1500
+    workspace.azureml.job.join()
+    assert workspace.azureml.job.status == "Canceled"
+    assert traces(workspace) == []
+
+
+def test_a_pass_notes_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(mounted, "SECONDS_BETWEEN_NOTES", 0.0)
+    seen = []
+    leave = mounted._leave
+
+    def watched(path, content):
+        seen.append(content)
+        leave(path, content)
+
+    monkeypatch.setattr(mounted, "_leave", watched)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        info = tarfile.TarInfo("multicoil_val/a.h5")
+        info.size = 3_000_000
+        tar.addfile(info, io.BytesIO(bytes(info.size)))
+    (tmp_path / "val.tar").write_bytes(packed.getvalue())
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path), str(tmp_path / "out"), "val.tar", "val"])
+    mounted.main()
+    counts = [note["bytes"] for note in seen if "bytes" in note]
+    assert counts == sorted(counts)
+    assert counts[-1] == len(packed.getvalue())
+    assert len(counts) > 1

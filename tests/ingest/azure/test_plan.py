@@ -86,6 +86,8 @@ def test_no_login_says_how_to_log_in(release, monkeypatch):
     [
         ("AZURE_CLIENT_SECRET", "wrong-secret", "secret is wrong: mind that it is the secret's"),
         ("AZURE_CLIENT_ID", "44444444-4444-4444-4444-000000000000", "check AZURE_CLIENT_ID"),
+        ("AZURE_TENANT_ID", "33333333-3333-4333-8333-000000000000", "check AZURE_TENANT_ID"),
+        ("AZURE_TENANT_ID", "no tenant", "AZURE_TENANT_ID='no tenant': give the tenant's GUID"),
     ],
 )
 def test_wrong_login_says_which_part_and_shows_none(release, monkeypatch, name, value, message):

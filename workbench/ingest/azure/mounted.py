@@ -1,13 +1,15 @@
 """The pass over an archive as a cluster's job makes it, on mounted folders: no key is needed there.
 
 ``python -m workbench.ingest.azure.mounted ARCHIVES MEMBERS FILE SOURCE`` reads ARCHIVES/FILE, puts
-what it holds into MEMBERS, and leaves there what it found as ``.unpacked-FILE.json``.
+what it holds into MEMBERS, says there every few seconds how far it is as ``.unpacking-FILE.json``,
+and leaves what it found as ``.unpacked-FILE.json``.
 """
 
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,26 @@ from workbench.ingest.archives import ArchiveError, Unpacked, unpack
 from workbench.ingest.streams import as_file, chunks_of
 from workbench.progress import Progress
 
+SECONDS_BETWEEN_NOTES = 5.0
+
 
 def result_name(file: str) -> str:
     """Name the file that tells what a pass over an archive found."""
     return f".unpacked-{file}.json"
 
 
-def unpack_mounted(archives: Path, members: Path, file: str, source: str) -> dict[str, Any]:
+def progress_name(file: str) -> str:
+    """Name the file that tells how many bytes of an archive a pass has read: ``{"bytes": 5}``."""
+    return f".unpacking-{file}.json"
+
+
+def unpack_mounted(
+    archives: Path,
+    members: Path,
+    file: str,
+    source: str,
+    on_bytes: Callable[[int], None] = lambda total: None,
+) -> dict[str, Any]:
     """Unpack a mounted archive into a mounted folder; return what was found.
 
     Args:
@@ -30,6 +45,7 @@ def unpack_mounted(archives: Path, members: Path, file: str, source: str) -> dic
         members: folder of the dataset.
         file: the archive's name.
         source: its name in the email, for messages.
+        on_bytes: called with all the bytes that have been read so far.
     """
     digest, out = hashlib.sha256(), Unpacked()
     path = archives / file
@@ -41,6 +57,7 @@ def unpack_mounted(archives: Path, members: Path, file: str, source: str) -> dic
             for data in chunks_of(opened):
                 digest.update(data)
                 progress.advance(len(data))
+                on_bytes(opened.tell())
                 yield data
 
         chunks = hashed()
@@ -53,16 +70,27 @@ def unpack_mounted(archives: Path, members: Path, file: str, source: str) -> dic
     return found | {"sha256": digest.hexdigest(), "out": asdict(out)}
 
 
+def _leave(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content))
+    part.replace(path)
+
+
 def main() -> None:
     """Run one pass, as the job's command names it."""
     archives, members, file, source = sys.argv[1:]
     folder = Path(members)
     folder.mkdir(parents=True, exist_ok=True)
-    found = unpack_mounted(Path(archives), folder, file, source)
-    result = folder / result_name(file)
-    part = result.with_suffix(".part")
-    part.write_text(json.dumps(found))
-    part.replace(result)
+    noted = time.monotonic()
+
+    def note(total: int) -> None:
+        nonlocal noted
+        if time.monotonic() - noted >= SECONDS_BETWEEN_NOTES:
+            noted = time.monotonic()
+            _leave(folder / progress_name(file), {"bytes": total})
+
+    found = unpack_mounted(Path(archives), folder, file, source, note)
+    _leave(folder / result_name(file), found)
     print(found["error"] or f"{file}: {len(found['out']['members'])} members", flush=True)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 UNPACK_ON = ("here", "azureml")
 LEFTOVER = ("adopt", "delete")
+SDKS = ("v1", "v2")
 
 
 @dataclass
@@ -32,6 +33,7 @@ class CloudRequest:
         side_by_side: archives that are unpacked at the same time.
         unpack_on: one of ``UNPACK_ON``.
         cluster: AzureML cluster that unpacks, or "".
+        sdk: AzureML's SDK that sends the jobs, one of ``SDKS``.
         leftover: what to do with a killed run's factory, one of ``LEFTOVER``.
         secure_runs: whether signed links go to the factory as secure parameters of its runs.
     """
@@ -46,6 +48,7 @@ class CloudRequest:
     side_by_side: int
     unpack_on: str
     cluster: str
+    sdk: str
     leftover: str
     secure_runs: bool
 

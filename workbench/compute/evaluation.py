@@ -1,0 +1,129 @@
+"""What is reconstructed of a run once it is trained: which splits, where, and the figures' table.
+
+``outputs/NAME/reconstructions/SPLIT.../`` holds one HDF5 file a volume and, once all of them are
+there, ``scores.csv`` with a row each.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.catalog import SPLITS
+from workbench.compute.jobs import TrainingJob, write_text
+from workbench.compute.runs import Run
+from workbench.dataset.cache import DatasetCache
+from workbench.dataset.masks import check_masks
+from workbench.dataset.sampling import Sampling
+from workbench.settings import shown
+
+FOLDER = "reconstructions"
+ORDER = "reconstruction.json"
+SCORES = "scores.csv"
+COLUMNS = (
+    *("volume", "acquisition", "slices", "acceleration"),
+    *("zero_filled_ssim", "zero_filled_psnr", "zero_filled_nmse"),
+    *("varnet_ssim", "varnet_psnr", "varnet_nmse"),
+)
+
+
+def parse_splits(text: str | None) -> tuple[str, ...]:
+    """Read splits written as "val, test".
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    if text is None:
+        return ()
+    if not isinstance(text, str):
+        raise ValueError(f"reconstruct={text!r}: give splits separated by commas, such as 'val'")
+    splits = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for split in splits:
+        if split not in SPLITS:
+            raise ValueError(f"reconstruct={text!r}: give one or several of {', '.join(SPLITS)}")
+    return splits
+
+
+def check_splits(splits: Iterable[str], job: TrainingJob, cache: DatasetCache) -> None:
+    """Check before a training that its splits can be reconstructed after it.
+
+    Raises:
+        ValueError: a split is empty, lacks its own masks, or cannot be undersampled as asked.
+    """
+    for split in splits:
+        split_volumes(cache, split, split_sampling(job, split))
+
+
+def split_volumes(cache: DatasetCache, split: str, sampling: Sampling | None) -> DatasetCache:
+    """Return the volumes of a split, which can all be undersampled as asked.
+
+    Raises:
+        ValueError: there are none, or one of them cannot.
+    """
+    part = cache.split(split)
+    if not part.volumes:
+        raise ValueError(f"{shown(cache.root)} has no {split} volumes; it has {cache.counts}")
+    if sampling is None:
+        unmasked = [volume.path for volume in part if volume.mask is None]
+        if unmasked:
+            raise ValueError(f"{unmasked[0]} has no mask of its own: give mask and acceleration")
+    else:
+        check_masks(sampling, (volume.matrix[1] for volume in part))
+    return part
+
+
+def split_sampling(job: TrainingJob, split: str) -> Sampling | None:
+    """Return how a run's split is undersampled; None for each file's own mask."""
+    return None if split in ("test", "challenge") else job.sampling
+
+
+def results_folder(run: Run, split: str, sampling: Sampling | None) -> Path:
+    """Return the folder of a run's results."""
+    name = split
+    if sampling is not None:
+        rates = "-".join(f"{rate:g}x" for rate in sampling.accelerations)
+        centres = "-".join(f"{fraction:g}" for fraction in sampling.center_fractions)
+        name = f"{split}-{sampling.mask}-{rates}-{centres}"
+    return run.folder / FOLDER / name
+
+
+def unevaluated(run: Run, splits: Iterable[str]) -> tuple[str, ...]:
+    """Return the splits that the run's best checkpoint has yet to reconstruct, whole."""
+    weights = sha256_of(run.best) if splits and run.best.exists() else ""
+    missing = []
+    for split in splits:
+        folder = results_folder(run, split, split_sampling(run.job, split))
+        try:
+            made_by = json.loads((folder / ORDER).read_text()).get("weights_sha256")
+        except (OSError, ValueError):
+            made_by = None
+        if not (folder / SCORES).exists() or made_by != weights:
+            missing.append(split)
+    return tuple(missing)
+
+
+def write_scores(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write ``scores.csv``; figures are left empty where a volume has no target."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: str(row["volume"])))
+    write_text(folder / SCORES, text.getvalue())
+
+
+def read_scores(folder: Path) -> list[dict[str, str]]:
+    """Read ``scores.csv``, a row a volume; none where it is not there."""
+    try:
+        with (folder / SCORES).open(newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
