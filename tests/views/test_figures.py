@@ -87,11 +87,23 @@ def test_shapes_that_differ_are_named(images):
         reconstruction_figure(target, zero_filled, {"VarNet": better[:30]})
 
 
-def test_images_that_are_not_finite_are_refused(images):
+def test_image_that_is_not_finite_is_shown_and_said(images):
     target, (zero_filled, better, _) = images
-    better[3, 4] = np.nan
-    with pytest.raises(ValueError, match="VarNet holds values that are not finite"):
-        reconstruction_figure(target, zero_filled, {"VarNet": better})
+    better[3, :10] = np.nan
+    figure = reconstruction_figure(target, zero_filled, {"VarNet": better})
+    assert "VarNet\n0.781 % of the pixels are not finite (red)" in titles(figure)
+    assert any(title.startswith("zero-filled\nSSIM 0.") for title in titles(figure))
+    shown = next(axes for axes in figure.axes if axes.get_title().startswith("VarNet"))
+    masked = np.ma.getmaskarray(shown.images[0].get_array())
+    assert masked.sum() == 10
+    assert figure._repr_png_()
+
+
+def test_sheet_with_an_image_that_is_not_finite_keeps_the_others_window(images):
+    target, _ = images
+    sheet = contact_sheet([target, np.full_like(target, np.nan)], ["one", "broken"])
+    assert sheet.axes[0].images[0].get_array().max() == pytest.approx(100)
+    assert sheet._repr_png_()
 
 
 def test_slice_of_zeros_is_shown():

@@ -91,3 +91,11 @@ def test_lower_nmse_counts_as_better(scores):
 def test_runs_on_different_volumes_are_refused(scores):
     with pytest.raises(ValueError, match="old and new scored different volumes, such as v6"):
         comparison_figure(scores["VarNet"], scores["VarNet"][:6], names=("old", "new"))
+
+
+def test_volume_that_is_not_finite_is_left_out_and_named(scores):
+    scores["VarNet"][2] = score("v2", float("nan"), float("nan"), float("nan"))
+    figure = scores_figure(scores, KINDS)
+    assert "VarNet 0.832" in figure.get_suptitle()
+    assert "not finite, left out of VarNet: v2" in figure.get_suptitle()
+    assert figure._repr_png_()

@@ -1,19 +1,23 @@
 """What a reconstruction of a split looks like: tables, distributions, best and worst slices."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import h5py
-import numpy as np
 
-from workbench.dataset.images import center_crop, zero_filled
-from workbench.dataset.masks import draw_mask
-from workbench.dataset.sampling import seed_of_file
-from workbench.dataset.slices import SliceDataset, read_slice
-from workbench.dataset.volume import Volume
 from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.views.kspace import kspace_and_mask_figure
+from workbench.views.measured import (
+    cropped,
+    mask_of,
+    read_image,
+    read_measured,
+    volume_of,
+    zero_filled_slice,
+)
+from workbench.views.ranking import rank_volumes
 from workbench.views.reconstructions import contact_sheet, reconstruction_figure
 from workbench.views.scores import comparison_figure, scores_figure
 
@@ -24,18 +28,24 @@ if TYPE_CHECKING:
 _FORMATS = {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}", "acceleration": "{:.2f}"}
 
 
-def score_table(results: Sequence[Reconstruction], by: str = "volume") -> "Styler":
-    """Return figures of zero-filled and VarNet images as a table, the worst SSIM first.
+def score_table(
+    results: Sequence[Reconstruction], by: str = "volume", sort_by: str = "ssim"
+) -> "Styler":
+    """Return figures of zero-filled and VarNet images as a table, the worst volume first.
 
     Args:
         results: those with a target count.
         by: "volume", or "acquisition" for the means over volumes.
+        sort_by: the figure that says which is worse, see ``workbench.views.ranking``.
+
+    Raises:
+        ValueError: there is no such figure.
     """
     import pandas
 
     names = {"ssim": "SSIM", "psnr": "PSNR (dB)", "nmse": "NMSE"}
     rows = []
-    for result in scored(results):
+    for result in rank_volumes(scored(results), sort_by):
         row = {
             ("", "volume"): result.path.name,
             ("", "acquisition"): result.acquisition,
@@ -48,7 +58,6 @@ def score_table(results: Sequence[Reconstruction], by: str = "volume") -> "Style
         rows.append(row)
     table = pandas.DataFrame(rows)
     table.columns = pandas.MultiIndex.from_tuples(table.columns)
-    table = table.sort_values([("VarNet", "SSIM")])
     if by == "acquisition":
         group = table.groupby([("", "acquisition")])
         means = group.mean(numeric_only=True).drop(columns=[("", "slices")])
@@ -99,14 +108,24 @@ def against_figure(
 
 
 def extreme_slices(results: Sequence[Reconstruction]) -> list[tuple[str, Reconstruction, int]]:
-    """Return the best, the middle and the worst slice by SSIM, each with its volume."""
+    """Return the best, the middle and the worst slice by SSIM, each with its volume.
+
+    A slice that has no SSIM because it is not finite comes before them, the first of each volume.
+    """
+    known = scored(results)
     ranked = sorted(
         (ssim, result.path.name, number, result)
-        for result in scored(results)
+        for result in known
         for number, ssim in enumerate(result.slice_ssim)
+        if math.isfinite(ssim)
     )
-    places = {"best": -1, "median": len(ranked) // 2, "worst": 0}
-    return [(f"{kind} slice", ranked[at][3], ranked[at][2]) for kind, at in places.items()]
+    broken = [
+        ("not finite: first such slice", result, numbers[0])
+        for result in known
+        if (numbers := [n for n, ssim in enumerate(result.slice_ssim) if not math.isfinite(ssim)])
+    ]
+    places = {"best": -1, "median": len(ranked) // 2, "worst": 0} if ranked else {}
+    return broken + [(f"{kind} slice", ranked[at][3], ranked[at][2]) for kind, at in places.items()]
 
 
 def slice_views(
@@ -117,18 +136,13 @@ def slice_views(
     Yields:
         Images with errors and SSIM maps, then k-space and mask.
     """
-    volume = next(each for each in plan.cache if each.path == result.volume)
+    volume = volume_of(plan, result)
     title = f"{title}: {volume.name}, slice {number}, {volume.acquisition}"
-    kspace = _kspace(plan, volume, number)
-    mask, low = _mask(plan, volume)
-    with h5py.File(result.path) as file:
-        image = file["reconstruction"][number]
-    filled = zero_filled(np.where(mask, kspace, 0), volume.recon[:2])
-    if volume.target is not None and volume.target_name is not None:
-        path = plan.cache.file(volume)
-        target = read_slice(path, volume.target_name, volume.target, number)
-        size = (min(image.shape[0], target.shape[0]), min(image.shape[1], target.shape[1]))
-        target, filled, image = (center_crop(part, size) for part in (target, filled, image))
+    kspace, target = read_measured(plan, volume, number)
+    mask, low = mask_of(plan.job.sampling, volume)
+    filled, image = cropped(zero_filled_slice(volume, kspace, mask), read_image(result, number))
+    if target is not None:
+        target, filled, image = cropped(target, filled, image)
         yield reconstruction_figure(
             target,
             filled,
@@ -160,15 +174,3 @@ def sheet_figure(plan: ReconstructionPlan, result: Reconstruction) -> "Figure":
     ]
     title = f"{result.path.name}, {result.acquisition}: every slice"
     return contact_sheet(images, labels, title=title, synthetic=synthetic)
-
-
-def _kspace(plan: ReconstructionPlan, volume: Volume, number: int) -> np.ndarray:
-    kspace = read_slice(plan.cache.file(volume), "kspace", volume.kspace, number)
-    return kspace if kspace.ndim == 3 else kspace[None]
-
-
-def _mask(plan: ReconstructionPlan, volume: Volume) -> tuple[np.ndarray, int | None]:
-    sampling = plan.job.sampling
-    if sampling is None:
-        return SliceDataset(plan.cache.root, [volume], None)[0].mask.numpy().ravel(), None
-    return draw_mask(sampling, volume.matrix[1], seed_of_file(volume.name), volume.acquired)

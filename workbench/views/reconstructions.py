@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from workbench.views.style import (
     GREY,
     LABEL,
+    RED,
     add_colour_bar,
     new_figure,
     show_image,
@@ -27,11 +28,17 @@ def error_factor(
     and at most 5 % of the zero-filled image's.
     """
     worst = max(
-        float(np.percentile(zero_filled, 95)),
-        *(float(np.percentile(error, 99.5)) for error in reconstructions),
+        _percentile(zero_filled, 95),
+        *(_percentile(error, 99.5) for error in reconstructions),
         0.0,
     )
     return max((factor for factor in FACTORS if worst * factor <= data_range), default=1)
+
+
+def _percentile(errors: np.ndarray, share: float) -> float:
+    """Return a percentile of what is finite; 0 where nothing is."""
+    finite = errors[np.isfinite(errors)]
+    return float(np.percentile(finite, share)) if finite.size else 0.0
 
 
 def slice_figures(
@@ -78,12 +85,14 @@ def reconstruction_figure(
             in the colour bars; the target's own largest value by default.
         synthetic: whether it is a phantom.
 
+    What is not finite is shown in a colour of its own, and said in place of the figures.
+
     Raises:
-        ValueError: the arrays are not all of one shape, or not finite.
+        ValueError: the arrays are not all of one shape.
     """
     shown = {"zero-filled": zero_filled, **images}
     _check(target, shown)
-    data_range = float(data_range or target.max()) or 1.0
+    data_range = float(data_range or np.nan_to_num(target).max()) or 1.0
     errors = {name: np.abs(image - target) for name, image in shown.items()}
     factor = error_factor(errors["zero-filled"], [errors[name] for name in images], data_range)
     percent = 100 / data_range
@@ -97,15 +106,15 @@ def reconstruction_figure(
     axes = figure.subplots(3, columns, squeeze=False)
     drawn = show_image(axes[0, 0], target * percent, window, "target\nfrom full k-space")
     for column, (name, image) in enumerate(shown.items(), start=1):
-        ssim, psnr, nmse = slice_figures(image, target, data_range)
-        figures = f"SSIM {ssim:.3f}, PSNR {psnr:.1f} dB, NMSE {nmse:.4f}"
-        show_image(axes[0, column], image * percent, window, f"{name}\n{figures}")
+        text = f"{name}\n{_figures_of(image, target, data_range)}"
+        show_image(axes[0, column], image * percent, window, text, undefined=RED)
         error_drawn = show_image(
             axes[1, column],
             errors[name] * percent,
             (0, 100 / factor),
             f"error ×{factor}",
             colours="inferno",
+            undefined=RED,
         )
         likeness = ssim_image(image, target, data_range)
         likeness_drawn = show_image(
@@ -152,7 +161,7 @@ def contact_sheet(
         if image.ndim != 2:
             raise ValueError(f"image {label!r} of shape {image.shape}: give (H, W)")
     if window is None:
-        brightest = max(float(image.max()) for image in images) or 1.0
+        brightest = max(float(np.nan_to_num(image, posinf=0).max()) for image in images) or 1.0
         images = [image * (100 / brightest) for image in images]
         window = (0.0, max(window_of(image)[1] for image in images))
     if columns is None:
@@ -173,7 +182,7 @@ def contact_sheet(
     for place in axes.flat[len(images) :]:
         place.set_axis_off()
     for place, image, label in zip(axes.flat, images, labels, strict=False):
-        drawn = show_image(place, image, window, label)
+        drawn = show_image(place, image, window, label, undefined=RED)
     add_colour_bar(figure, drawn, list(axes.flat), unit, rows=rows, extend="max")
     return figure
 
@@ -186,8 +195,15 @@ def _check(target: np.ndarray, images: Mapping[str, np.ndarray]) -> None:
             raise ValueError(
                 f"{name} of shape {image.shape}, target of {target.shape}: crop both to one shape"
             )
-        if not np.isfinite(image).all():
-            raise ValueError(f"{name} holds values that are not finite")
+
+
+def _figures_of(image: np.ndarray, target: np.ndarray, data_range: float) -> str:
+    """Write an image's figures; where it is not finite, how much of it."""
+    undefined = float((~np.isfinite(image)).mean())
+    if undefined:
+        return f"{100 * undefined:.3g} % of the pixels are not finite (red)"
+    ssim, psnr, nmse = slice_figures(image, target, data_range)
+    return f"SSIM {ssim:.3f}, PSNR {psnr:.1f} dB, NMSE {nmse:.4f}"
 
 
 def _say(axes: Axes, heading: str, text: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workbench.varnet.metrics import VolumeScore
+from workbench.varnet.metrics import VolumeScore, mean_score
 from workbench.views.style import BLUE, COLOURS, GREY, LABEL, ORANGE, SMALL, new_figure, tidy
 
 _FIGURES = (("ssim", "SSIM", 1, ".4f"), ("psnr", "PSNR, dB", 1, ".2f"), ("nmse", "NMSE", -1, ".4f"))
@@ -45,9 +45,9 @@ def scores_figure(
         }
         groups = split if len(split) == 1 else groups | split
     if not title:
-        means = (f"{name} {np.mean([s.ssim for s in part]):.3f}" for name, part in scores.items())
+        means = (f"{name} {mean_score(part)['ssim']:.3f}" for name, part in scores.items())
         count = "1 volume" if len(names) == 1 else f"{len(names)} volumes"
-        title = f"Mean SSIM of {count}: {', '.join(means)}"
+        title = f"Mean SSIM of {count}: {', '.join(means)}" + _left_out(scores)
     figure = new_figure(
         max(9.6, 3 * (0.8 + 0.4 * len(groups) * len(scores))), 4.2, title=title, synthetic=synthetic
     )
@@ -209,6 +209,16 @@ def _signed(first: np.ndarray, second: np.ndarray, form: str) -> str:
     if not finite.any():
         return "no finite difference"
     return f"{np.mean(second[finite] - first[finite]):+{form}}".replace("-", "−")
+
+
+def _left_out(scores: Mapping[str, Sequence[VolumeScore]]) -> str:
+    """Name the volumes that some method has no finite SSIM of, on a line of their own."""
+    lines = []
+    for method, part in scores.items():
+        if broken := [score.volume for score in part if not np.isfinite(score.ssim)]:
+            more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+            lines.append(f"\nnot finite, left out of {method}: {', '.join(broken[:3])}{more}")
+    return "".join(lines)
 
 
 def _direction(better: int) -> str:

@@ -7,6 +7,7 @@ from io import BytesIO
 from textwrap import wrap
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap
@@ -65,15 +66,20 @@ def show_image(
     *,
     colours: str | Colormap = "gray",
     alpha: np.ndarray | None = None,
+    undefined: str | None = None,
 ) -> AxesImage:
     """Show an image (H, W) with square pixels, without axes, between two values.
 
     It is shown upright: fastMRI stores images upside down (``workbench.views.orientation``), so
     that row 0 is drawn at the bottom. Whatever is drawn over it counts rows as they are stored.
+    ``undefined`` is the colour of values that are not finite; by default they are left blank.
     """
     axes.set_axis_off()
     if title:
         axes.set_title(title, fontsize=LABEL if "\n" not in title else SMALL + 0.5)
+    if undefined:
+        image = np.ma.masked_invalid(image)
+        colours = colormaps.get_cmap(colours).with_extremes(bad=undefined)
     return axes.imshow(
         image, cmap=colours, vmin=window[0], vmax=window[1], alpha=alpha, origin="lower"
     )

@@ -1,0 +1,214 @@
+"""A reconstructed volume as a DICOM series, and back.
+
+The objects are of the class MR Image Storage, which every viewer opens, derived and secondary, with
+UIDs of their own (PS3.5 B.2: 2.25 and a UUID) that are functions of volume, weights and sampling:
+exporting again gives the same objects. They are marked as research reconstructions.
+
+fastMRI's values are of the order of 1e-4, and viewers expect windows of 1 or more (PS3.3
+C.11.2.1.2). So the rescale slope gives the images' values times a power of ten, named in
+RescaleType; the Real World Value Mapping gives the values themselves.
+"""
+
+import math
+import uuid
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.views.exported import NOTICE, ReconstructedVolume
+from workbench.views.orientation import upright
+from workbench.views.style import window_of
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+_OURS = uuid.uuid5(uuid.NAMESPACE_URL, "fastmri-workbench")
+_LARGEST = 65535
+
+
+def uid(*parts: object) -> str:
+    """Make a UID from what it names: the same parts always give the same."""
+    return f"2.25.{uuid.uuid5(_OURS, repr(parts)).int}"
+
+
+def write_dicom_series(source: ReconstructedVolume, folder: Path) -> None:
+    """Write a volume as a new folder of DICOM files, one a slice, ``0001.dcm`` first."""
+    from pydicom import config, dcmwrite
+
+    folder.mkdir(parents=True)
+    shown = upright(source.images)
+    finite = np.where(np.isfinite(shown), shown, 0).clip(0)
+    slope = float(finite.max()) / _LARGEST or 1.0
+    common = _common(source, slope, window_of(finite)[1])
+    before = config.settings.writing_validation_mode
+    config.settings.writing_validation_mode = config.RAISE
+    try:
+        for number, image in enumerate(finite):
+            dataset = _slice(source, common, number, image, slope)
+            dcmwrite(folder / f"{number + 1:04d}.dcm", dataset, enforce_file_format=True)
+    finally:
+        config.settings.writing_validation_mode = before
+
+
+def read_dicom_series(folder: Path) -> np.ndarray:
+    """Read a series that was exported back, as stored: (slices, h, w) float64, upside down."""
+    from pydicom import dcmread
+
+    datasets = sorted(
+        (dcmread(file) for file in folder.glob("*.dcm")), key=lambda each: each.InstanceNumber
+    )
+    images = [
+        each.pixel_array * each.RealWorldValueMappingSequence[0].RealWorldValueSlope
+        for each in datasets
+    ]
+    return upright(np.stack(images))
+
+
+def first_pixel(source: ReconstructedVolume, number: int) -> np.ndarray:
+    """Return where the centre of a slice's upper left pixel lies, mm in DICOM's patient axes.
+
+    The middle of the volume is taken for the scanner's centre: no file says where it was.
+    """
+    slices, height, width = source.images.shape
+    rows, columns = source.geometry.pixel
+    plane = source.plane
+    return (
+        np.array(plane.right) * (-columns * (width - 1) / 2)
+        + np.array(plane.down) * (-rows * (height - 1) / 2)
+        + np.array(plane.next) * (source.geometry.thickness * (number - (slices - 1) / 2))
+    )
+
+
+def _common(source: ReconstructedVolume, slope: float, brightest: float) -> dict[str, Any]:
+    """Return the attributes that all slices share, by DICOM keyword."""
+    from pydicom.uid import MRImageStorage
+    from pydicom.valuerep import format_number_as_ds
+
+    volume, geometry = source.volume, source.geometry
+    patient = str(volume.attributes.get("patient_id", "")) or source.name
+    series = ("series", volume.path, patient, source.run, source.digest)
+    # Values of 1000 and more, for viewers' windows.
+    power = 3 - math.floor(math.log10(slope * _LARGEST)) if slope * _LARGEST < 1000 else 0
+    wide = brightest * 10.0**power
+    text = {
+        "SOPClassUID": MRImageStorage,
+        "ImageType": ["DERIVED", "SECONDARY", "OTHER"],
+        "Modality": "MR",
+        "StudyInstanceUID": uid("study", volume.path, patient),
+        "SeriesInstanceUID": uid(*series),
+        "FrameOfReferenceUID": uid("frame", volume.path, patient),
+        "PositionReferenceIndicator": "",
+        "PatientName": source.name[:64],
+        "PatientID": patient[:64],
+        "PatientBirthDate": "",
+        "PatientSex": "",
+        "PatientIdentityRemoved": "YES",
+        "DeidentificationMethod": "by fastMRI, before it was published",
+        "StudyDate": "",
+        "StudyTime": "",
+        "StudyID": "",
+        "AccessionNumber": "",
+        "ReferringPhysicianName": "",
+        "StudyDescription": "fastMRI" + (", synthetic phantom" if volume.synthetic else ""),
+        "SeriesNumber": 1,
+        "SeriesDescription": f"RESEARCH, not clinical: {source.run}"[:64],
+        "ProtocolName": (geometry.protocol or volume.acquisition)[:64],
+        "Manufacturer": "fastmri-workbench",
+        "ManufacturerModelName": "end-to-end VarNet",
+        "SoftwareVersions": version("fastmri-workbench"),
+        "ContentQualification": "RESEARCH",
+        "BurnedInAnnotation": "NO",
+        "LossyImageCompression": "00",
+        "ImageComments": f"{NOTICE} {source.assumptions}",
+        "DerivationDescription": f"{NOTICE} VarNet {source.run}, k-space sampled {source.sampling}",
+        "ScanningSequence": "RM",
+        "SequenceVariant": "NONE",
+        "ScanOptions": "",
+        "MRAcquisitionType": "2D",
+        "ImageOrientationPatient": [*source.plane.right, *source.plane.down],
+        "PixelSpacing": [_decimal(size) for size in geometry.pixel],
+        "SliceThickness": _decimal(geometry.thickness),
+        "SpacingBetweenSlices": _decimal(geometry.thickness),
+        "RescaleIntercept": "0",
+        "RescaleSlope": format_number_as_ds(slope * 10.0**power),
+        "RescaleType": f"value * 1E{power}" if power else "US",
+        "WindowCenter": _decimal(wide / 2),
+        "WindowWidth": _decimal(max(wide, 1.0)),
+    }
+    timing = {
+        "RepetitionTime": geometry.repetition_time,
+        "EchoTime": geometry.echo_time,
+        "InversionTime": geometry.inversion_time,
+        "FlipAngle": geometry.flip_angle,
+        "MagneticFieldStrength": geometry.field_strength,
+        "ImagingFrequency": geometry.frequency and geometry.frequency / 1e6,
+    }
+    known = {name: _decimal(value) for name, value in timing.items() if value is not None}
+    # Where a scan's times are not known they are there, and empty.
+    return {**text, "RepetitionTime": None, "EchoTime": None, "EchoTrainLength": None, **known} | (
+        {"PatientPosition": geometry.position or ""}
+    )
+
+
+def _slice(
+    source: ReconstructedVolume,
+    common: dict[str, Any],
+    number: int,
+    image: np.ndarray,
+    slope: float,
+) -> "Dataset":
+    from pydicom.dataset import Dataset
+
+    stored = np.rint(image.astype(np.float64) / slope).clip(0, _LARGEST).astype("<u2")
+    place = first_pixel(source, number)
+    dataset = Dataset()
+    for name, value in common.items():
+        setattr(dataset, name, value)
+    dataset.SOPInstanceUID = uid("image", common["SeriesInstanceUID"], number)
+    dataset.InstanceNumber = number + 1
+    dataset.ImagePositionPatient = [_decimal(value) for value in place]
+    dataset.SliceLocation = _decimal(float(place @ np.array(source.plane.next)))
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    dataset.RealWorldValueMappingSequence = [_real_world(slope)]
+    dataset.PixelData = stored.tobytes()
+    dataset.file_meta = _meta(dataset)
+    return dataset
+
+
+def _real_world(slope: float) -> "Dataset":
+    """Map stored values to the reconstruction's, exactly (PS3.3 C.7.6.16.2.11)."""
+    from pydicom.dataset import Dataset
+
+    unit, mapping = Dataset(), Dataset()
+    unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "1", "UCUM", "no units"
+    mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = 0, _LARGEST
+    mapping.RealWorldValueIntercept, mapping.RealWorldValueSlope = 0.0, slope
+    mapping.LUTExplanation, mapping.LUTLabel = "values of the reconstruction", "VARNET"
+    mapping.MeasurementUnitsCodeSequence = [unit]
+    return mapping
+
+
+def _meta(dataset: "Dataset") -> "FileMetaDataset":
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(uid("implementation"))
+    meta.ImplementationVersionName = "FASTMRIWORKBENCH"
+    return meta
+
+
+def _decimal(value: float) -> str:
+    """Write a number as a DICOM decimal string, 16 characters at most."""
+    from pydicom.valuerep import format_number_as_ds
+
+    return format_number_as_ds(float(f"{value:.9g}") + 0.0)

@@ -1,0 +1,133 @@
+"""What every export starts from: a reconstructed volume, read whole, and files written whole."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from workbench.dataset.volume import Volume
+from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.views.header import ScanGeometry, scan_geometry
+from workbench.views.measured import volume_of
+from workbench.views.orientation import Plane, plane_of
+
+NOTICE = "Research reconstruction, not for clinical use."
+_LIST = "exports.json"
+
+
+@dataclass(frozen=True)
+class ReconstructedVolume:
+    """A reconstructed volume as it is exported.
+
+    Attributes:
+        result: what the file of results says.
+        volume: the volume that it was reconstructed from.
+        images: (slices, h, w) float32, as stored: upside down.
+        run: name of the run or weights, and the results' folder, for people.
+        digest: of weights, sampling and volume.
+        sampling: for people.
+        geometry: the header's.
+        plane: assumed from the acquisition's name.
+    """
+
+    result: Reconstruction
+    volume: Volume
+    images: np.ndarray
+    run: str
+    digest: str
+    sampling: str
+    geometry: ScanGeometry
+    plane: Plane
+
+    @property
+    def name(self) -> str:
+        """File name without its extension."""
+        return self.volume.name.removesuffix(".h5")
+
+    @property
+    def assumptions(self) -> str:
+        """What no header says, as one sentence."""
+        said = [f"{self.plane.name} slices, left and right as radiologists see them"]
+        return f"Assumed: {'; '.join([*said, *self.geometry.assumed])}."
+
+
+def read_reconstructed(plan: ReconstructionPlan, result: Reconstruction) -> ReconstructedVolume:
+    """Read a result's images and the header of its volume."""
+    volume = volume_of(plan, result)
+    with h5py.File(result.path) as file:
+        images = file["reconstruction"][()]
+        digest, sampling = str(file.attrs["digest"]), str(file.attrs["sampling"])
+    return ReconstructedVolume(
+        result,
+        volume,
+        images.astype(np.float32, copy=False),
+        f"{plan.folder.parent.parent.name}/{plan.folder.name}",
+        digest,
+        sampling,
+        scan_geometry(plan.cache.file(volume)),
+        plane_of(volume.acquisition),
+    )
+
+
+class Exports:
+    """A folder of exports, and what each of them was made from.
+
+    Args:
+        folder: where they go; it is made with the first of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._list = folder / _LIST
+        try:
+            self._made_from: dict[str, str] = json.loads(self._list.read_text())
+        except (OSError, ValueError):
+            self._made_from = {}
+
+    def make(self, name: str, made_from: str, write: Callable[[Path], None]) -> Path:
+        """Make a file or a folder whole, or not at all; keep one that was made from the same.
+
+        Args:
+            name: relative to the folder.
+            made_from: what decides its content, as text.
+            write: writes it at the path that it is given, a file's or a new folder's.
+
+        Returns:
+            Its path.
+        """
+        path = self.folder / name
+        if path.exists() and self._made_from.get(name) == made_from:
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The extension stays last: some writers go by it.
+        partial = path.with_name(f".partial.{os.getpid()}.{path.name}")
+        _remove(partial)
+        try:
+            write(partial)
+            if path.is_dir():  # a folder with files in it cannot be replaced at one stroke
+                before = path.with_name(f".before.{path.name}")
+                _remove(before)
+                path.rename(before)
+                partial.rename(path)
+                _remove(before)
+            else:
+                partial.replace(path)
+        finally:
+            _remove(partial)
+        self._made_from[name] = made_from
+        listed = self._list.with_name(f".partial.{_LIST}")
+        listed.write_text(json.dumps(self._made_from, indent=2))
+        listed.replace(self._list)
+        return path
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

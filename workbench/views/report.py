@@ -1,0 +1,164 @@
+"""A run in one HTML file: what was asked, how it learned, how good it is, what it looks like.
+
+It holds its pictures itself, fetches nothing, and is read on dark and on light ground.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.compute.jobs import run_folder, write_text
+from workbench.compute.runs import Run
+from workbench.settings import shown
+from workbench.varnet.reconstruction_plan import ReconstructionPlan
+from workbench.views.comparison import (
+    ResultSet,
+    acceleration_figure,
+    comparison_table,
+    open_results,
+    results_of_run,
+)
+from workbench.views.curves import learning_curves
+from workbench.views.reconstruct import (
+    extreme_slices,
+    score_table,
+    scored,
+    sheet_figure,
+    slice_views,
+    spread_figure,
+)
+from workbench.views.style import png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STYLE = """
+:root { color-scheme: light dark; --ground: #fff; --ink: #1a1a1a; --soft: #6a6a6a; --line: #ddd; }
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #16181c; --ink: #e8e8e8; --soft: #a0a0a0; --line: #3a3d44; }
+}
+body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; background: var(--ground);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
+th { font-weight: 600; } th:first-child, td:first-child, .pairs td { text-align: left; }
+.wide { overflow-x: auto; } .note { color: var(--soft); }
+figure { margin: 1.5rem 0; }
+figure img { max-width: 100%; height: auto; background: #fff; padding: .5rem; border-radius: 4px; }
+"""
+_DPI = 90
+
+
+def run_report(run: str | Run | ReconstructionPlan) -> Path:
+    """Write the report of a run, with all that it has reconstructed, as one HTML file.
+
+    Args:
+        run: its name under ``outputs/``, its folder, or a plan of its reconstructions.
+
+    Returns:
+        ``report.html`` in the run's folder; written whole, or not at all.
+
+    Raises:
+        FileNotFoundError: the run has neither trained nor reconstructed.
+    """
+    if isinstance(run, ReconstructionPlan):
+        run = Run(run.folder.parent.parent)
+    elif isinstance(run, str):
+        run = Run(run_folder(run))
+    trained = (run.folder / "job.json").exists()
+    name = run.folder.name
+    sets = [open_results(folder) for folder in results_of_run(name)]
+    if not trained and not sets:
+        raise FileNotFoundError(f"{shown(run.folder)} holds no run: train it, or reconstruct first")
+    synthetic = any(each.plan.cache.synthetic for each in sets)
+    parts = [*_heading(name, synthetic), *(_training(run, synthetic) if trained else ())]
+    if len([each for each in sets if scored(each.results)]) > 1:
+        parts += _compared(sets)
+    for each in sets:
+        parts += _results(each)
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(name)}</title><style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+    path = run.folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _heading(name: str, synthetic: bool) -> Iterator[str]:
+    yield f"<h1>{escape(name)}</h1>"
+    what = "Research reconstructions of undersampled MR measurements, not for clinical use."
+    if synthetic:
+        what += " The volumes are a synthetic phantom, not patient data."
+    yield f'<p class="note">{what}</p>'
+
+
+def _training(run: Run, synthetic: bool) -> Iterator[str]:
+    yield "<h2>What was asked</h2>"
+    job = asdict(run.job)
+    sampling = run.job.sampling
+    yield _pairs({**job, "dataset": Path(job["dataset"]).name, "sampling": str(sampling)})
+    versions = run.folder / "versions.json"
+    if versions.exists():
+        yield "<details><summary>What ran</summary>"
+        yield _pairs(json.loads(versions.read_text())) + "</details>"
+    if run.metrics:
+        yield "<h2>How it learned</h2>"
+        figure = learning_curves(run.metrics, synthetic=synthetic)
+        yield _picture(figure, "Training loss and validation figures by epoch")
+
+
+def _compared(sets: list[ResultSet]) -> Iterator[str]:
+    yield "<h2>Accelerations and masks</h2>"
+    known = [each for each in sets if scored(each.results)]
+    try:
+        html = comparison_table(known).style.hide(axis="index").to_html()
+        yield f'<div class="wide">{html}</div>'
+        yield _picture(acceleration_figure(known), "Figures by true acceleration")
+    except ValueError as error:  # splits without a volume in common
+        yield f'<p class="note">Not compared: {escape(str(error))}.</p>'
+
+
+def _results(each: ResultSet) -> Iterator[str]:
+    plan, results = each.plan, each.results
+    count = len(results)
+    yield f"<h2>{escape(plan.folder.name)}</h2>"
+    yield (
+        f"<p>{count} volume{'s' if count > 1 else ''} of split {escape(plan.job.split)}, sampled "
+        f"{escape(each.sampling)}; true acceleration {each.acceleration:.2f}.</p>"
+    )
+    if scored(results):
+        for by in ("acquisition", "volume"):
+            html = score_table(results, by=by).to_html()
+            yield f'<h3>By {by}</h3><div class="wide">{html}</div>'
+        yield _picture(spread_figure(plan, results), "Spread of the figures over volumes")
+    else:
+        yield '<p class="note">These volumes have no target: they cannot be scored.</p>'
+    if not all(plan.cache.file(volume).exists() for volume in plan.cache):
+        yield '<p class="note">The dataset is not here, so its slices are not shown.</p>'
+        return
+    for title, result, number in extreme_slices(results):
+        images = next(slice_views(plan, result, number, title))
+        yield _picture(images, f"{title}: {result.path.name}, slice {number}")
+    yield _picture(sheet_figure(plan, results[0]), f"Every slice of {results[0].path.name}")
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>"
+        for name, value in values.items()
+    )
+    return f'<table class="pairs">{rows}</table>'
+
+
+def _picture(figure: "Figure", text: str) -> str:
+    data = base64.b64encode(png(figure, _DPI)).decode()
+    return f'<figure><img alt="{escape(text)}" src="data:image/png;base64,{data}"></figure>'
