@@ -132,6 +132,7 @@ class NotebookPage:
         self.command("apputils:change-theme", {"theme": name})
         light = str("Light" in name).lower()
         self.page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached")
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached")
 
     def command(self, name: str, arguments: Mapping[str, Any] | None = None) -> None:
         """Run one of JupyterLab's commands and wait for its end."""

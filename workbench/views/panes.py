@@ -1,0 +1,156 @@
+"""What a viewer shows: panes, each a stack of slices that are read when they are looked at."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from workbench.dataset.images import (
+    centered_fft2,
+    centered_ifft2,
+    crop_size,
+    root_sum_of_squares,
+)
+from workbench.dataset.slices import read_slice
+from workbench.dataset.volume import Volume
+
+# Slice number and coil number, None for all coils combined, to an array (H, W).
+Reader = Callable[[int, int | None], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Pane:
+    """One picture of a viewer.
+
+    Attributes:
+        name: what it shows, such as "VarNet".
+        slices: how many there are.
+        image: reads the image (H, W) of a slice, as stored: complex of one coil, real of all
+            combined.
+        coils: how many can be looked at one by one; 0 where there is only the combined image.
+        kspace: reads k-space (H, W) alike; None takes the Fourier transform of the image.
+        scale: panes of one scale have one window; "error" stands for values of another range.
+        colours: matplotlib's name of a colour map.
+        window: lowest and highest value of the combined image; by default 0 and the first pane's
+            99.7th percentile.
+        crop: the centre (h, w) of the image that is shown until a person asks for the rest.
+    """
+
+    name: str
+    slices: int
+    image: Reader
+    coils: int = 0
+    kspace: Reader | None = None
+    scale: str = "image"
+    colours: str = "gray"
+    window: tuple[float, float] | None = None
+    crop: tuple[int, int] | None = None
+
+    def read(self, domain: str, number: int, coil: int | None = None) -> np.ndarray:
+        """Read a slice of the "image" or of "kspace": (H, W) float32 or complex64, C order.
+
+        Raises:
+            ValueError: there is no such domain, slice or coil.
+        """
+        if domain not in ("image", "kspace"):
+            raise ValueError(f"domain={domain!r}: give image or kspace")
+        if not 0 <= number < self.slices:
+            raise ValueError(f"slice {number}: {self.name} has slices 0 to {self.slices - 1}")
+        if coil is not None and not 0 <= coil < self.coils:
+            raise ValueError(f"coil {coil}: {self.name} has {self.coils} coils")
+        if domain == "image":
+            values = self.image(number, coil)
+        elif self.kspace is not None:
+            values = self.kspace(number, coil)
+        else:
+            values = centered_fft2(self.image(number, coil).astype(np.complex64))
+        kind = np.complex64 if np.iscomplexobj(values) else np.float32
+        return np.ascontiguousarray(values, kind)
+
+
+def image_pane(
+    name: str,
+    images: Sequence[np.ndarray] | np.ndarray | Callable[[int], np.ndarray],
+    slices: int | None = None,
+    *,
+    scale: str = "image",
+    colours: str = "gray",
+    window: tuple[float, float] | None = None,
+) -> Pane:
+    """Make a pane of images without coils.
+
+    Args:
+        name: what it shows.
+        images: (slices, h, w), real or complex, or a function that gives (h, w) of a slice.
+        slices: how many, where ``images`` is a function.
+        scale: panes of one scale have one window.
+        colours: colour map.
+        window: lowest and highest value.
+
+    Raises:
+        ValueError: the number of slices is missing, or an array has not three axes.
+    """
+    if callable(images):
+        if slices is None:
+            raise ValueError(f"{name}: give the number of slices with a function")
+        read: Callable[[int], np.ndarray] = lru_cache(maxsize=64)(images)
+        count = slices
+    else:
+        stack = np.asarray(images)
+        if stack.ndim != 3:
+            raise ValueError(f"{name} of shape {stack.shape}: give (slices, h, w)")
+        read, count = stack.__getitem__, len(stack)
+
+    def image(number: int, _: int | None) -> np.ndarray:
+        return read(number)
+
+    return Pane(name, count, image, scale=scale, colours=colours, window=window)
+
+
+def error_pane(first: Pane, second: Pane, name: str = "error") -> Pane:
+    """Make a pane of |first - second|, with a window of its own."""
+
+    def image(number: int) -> np.ndarray:
+        return np.abs(first.read("image", number) - second.read("image", number))
+
+    return image_pane(name, image, first.slices, scale="error", colours="inferno")
+
+
+def volume_pane(file: Path, volume: Volume) -> Pane:
+    """Make a pane of a multi-coil volume as measured: each coil's image and k-space, and their RSS.
+
+    Each look reads what it needs of the file: one coil of a slice, or all of them for the RSS.
+
+    Args:
+        file: the volume's path.
+        volume: what the dataset cache knows of it.
+    """
+
+    def kspace(number: int, coil: int | None) -> np.ndarray:
+        if volume.coils > 1 and coil is not None:
+            with h5py.File(file, "r") as opened:
+                return opened["kspace"][number, coil]
+        values = read_slice(file, "kspace", volume.kspace, number)
+        if coil is not None:
+            return values.reshape(volume.matrix)
+        return root_sum_of_squares(values.reshape(-1, *volume.matrix))
+
+    @lru_cache(maxsize=64)
+    def combined(number: int) -> np.ndarray:
+        values = read_slice(file, "kspace", volume.kspace, number)
+        return root_sum_of_squares(centered_ifft2(values.reshape(-1, *volume.matrix)))
+
+    def image(number: int, coil: int | None) -> np.ndarray:
+        return combined(number) if coil is None else centered_ifft2(kspace(number, coil))
+
+    return Pane(
+        volume.name,
+        volume.slices,
+        image,
+        coils=volume.coils,
+        kspace=kspace,
+        crop=crop_size(volume.matrix, volume.recon[:2]),
+    )

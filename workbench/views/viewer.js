@@ -1,0 +1,408 @@
+// The viewer in the browser: panes, toolbar, wheel, mouse and keys. The data is
+// viewer_planes.js's, each pane's canvas viewer_pane.js's.
+
+const VIEWS = {
+  magnitude: "magnitude",
+  phase: "phase",
+  real: "real part",
+  imaginary: "imaginary part",
+  kspace: "log k-space",
+};
+const HELP = [
+  ["wheel, ↑ ↓", "slice"],
+  ["Home, End", "first, last slice"],
+  ["space", "play, stop"],
+  ["drag", "window: right is wider, up is brighter"],
+  ["w W, l L", "window narrower, wider; level lower, higher"],
+  ["double click, a", "window as it was"],
+  ["m p r i k", "magnitude, phase, real, imaginary, log k-space"],
+  ["← →", "coil; before the first: all combined"],
+  ["ctrl + wheel, + −", "zoom"],
+  ["shift + drag", "move what is zoomed"],
+  ["shift + arrows", "move the cursor by a pixel"],
+  ["0", "the whole picture"],
+  ["f", "upright, or upside down as stored"],
+  ["o", "with or without the oversampled margin"],
+  ["b", "boxes on, off"],
+  ["?", "these keys"],
+];
+const PLAY_MS = 120;
+const NOTCH = 50; // pixels of wheel for a slice; a mouse's notch is 100 or more, a touchpad's less
+
+class ViewerView {
+  constructor(model, planes, element) {
+    this.model = model;
+    this.planes = planes;
+    this.windows = new Map();
+    this.zoom = 1;
+    this.centre = { x: 0.5, y: 0.5 }; // of what is seen, as shares of the picture
+    this.cursor = null; // the same, counted as stored
+    this.whole = false;
+    this.boxes = true;
+    this.active = 0;
+    this.wheeled = 0;
+    this.panes = model.get("panes").map((about, index) => new PaneView(about, index));
+    this.slices = this.panes[0].about.slices;
+    this.coils = Math.max(...this.panes.map((pane) => pane.about.coils));
+    this.root = make("div", {
+      class: "workbench-viewer",
+      role: "group",
+      "aria-label": `Viewer: ${model.get("title") || this.panes[0].about.name}`,
+      // JupyterLab's own shortcuts leave keys alone that are pressed in here.
+      "data-lm-suppress-shortcuts": "true",
+    });
+    this.makeToolbar();
+    this.stage = make("div", { class: "workbench-stage" }, ...this.panes.map((p) => p.element));
+    this.status = make("div", { class: "workbench-status", role: "status" });
+    this.help = this.makeHelp();
+    this.root.append(this.toolbar, this.stage, this.status, this.help);
+    element.append(this.root);
+    for (const pane of this.panes) this.listen(pane);
+    this.root.addEventListener("keydown", (event) => this.pressed(event));
+    this.refresh = this.refresh.bind(this);
+    const traits = ["slice_number", "coil", "view", "upright", "boxes"];
+    this.changes = traits.map((name) => `change:${name}`).join(" ");
+    model.on(this.changes, this.refresh);
+    this.arrived = (key) => this.arrive(key);
+    planes.listeners.add(this.arrived);
+    this.resized = new ResizeObserver(() => this.draw());
+    this.resized.observe(this.stage);
+    this.refresh();
+  }
+
+  dispose() {
+    clearInterval(this.playing);
+    this.resized.disconnect();
+    this.planes.listeners.delete(this.arrived);
+    this.model.off(this.changes, this.refresh);
+  }
+
+  // The page
+
+  makeToolbar() {
+    const option = ([value, text]) => make("option", { value }, text);
+    this.viewField = make("select", {}, ...Object.entries(VIEWS).map(option));
+    this.viewField.addEventListener("change", () => this.set("view", this.viewField.value));
+    this.coilField = make("select", {}, option([COMBINED, "all combined"]));
+    for (let coil = 0; coil < this.coils; coil++) this.coilField.append(option([coil, `${coil}`]));
+    this.coilField.addEventListener("change", () => this.set("coil", Number(this.coilField.value)));
+    this.sliceField = make("input", { type: "range", min: 0, max: this.slices - 1, step: 1 });
+    this.sliceField.addEventListener("input", () => this.go(Number(this.sliceField.value)));
+    this.sliceText = make("span", { class: "workbench-slice" });
+    const button = (text, label, act) => {
+      const made = make("button", { type: "button", title: label, "aria-label": label }, text);
+      made.addEventListener("click", act);
+      return made;
+    };
+    this.playButton = button("▶", "play", () => this.play());
+    this.toolbar = make(
+      "div",
+      { class: "workbench-toolbar" },
+      make("label", {}, "slice ", this.sliceField),
+      this.sliceText,
+      this.playButton,
+      make("label", {}, "show ", this.viewField),
+      ...(this.coils ? [make("label", {}, "coil ", this.coilField)] : []),
+      button("⇅", "upright or as stored", () => this.set("upright", !this.model.get("upright"))),
+      button("↺", "window and zoom as they were", () => this.reset()),
+      button("?", "keys", () => this.toggleHelp()),
+    );
+  }
+
+  makeHelp() {
+    const rows = HELP.map(([keys, text]) => make("tr", {}, make("th", {}, keys), make("td", {}, text)));
+    const help = make("div", { class: "workbench-help", role: "dialog", "aria-label": "Keys" });
+    help.tabIndex = -1;
+    help.hidden = true;
+    help.append(make("table", {}, ...rows), make("p", {}, "Esc or ? closes this."));
+    help.addEventListener("click", () => this.toggleHelp());
+    return help;
+  }
+
+  toggleHelp() {
+    this.help.hidden = !this.help.hidden;
+    (this.help.hidden ? this.panes[this.active].canvas : this.help).focus();
+  }
+
+  // What is shown
+
+  get view() {
+    const view = this.model.get("view");
+    return this.coil === COMBINED && view !== "kspace" ? "magnitude" : view;
+  }
+
+  get coil() {
+    return this.coils ? this.model.get("coil") : COMBINED;
+  }
+
+  set(name, value) {
+    this.model.set(name, value);
+    this.model.save_changes();
+  }
+
+  go(slice) {
+    this.set("slice_number", clamp(slice, 0, this.slices - 1));
+  }
+
+  about(pane, slice) {
+    const coil = pane.about.coils ? this.coil : COMBINED;
+    return { pane: pane.index, domain: this.view === "kspace" ? "kspace" : "image", slice, coil };
+  }
+
+  /** Show what the model says: the slice at once, the others of its kind while nothing is asked. */
+  refresh() {
+    const slice = this.model.get("slice_number");
+    this.sliceField.value = slice;
+    this.sliceText.textContent = `${slice} of 0–${this.slices - 1}`;
+    this.viewField.value = this.view;
+    this.coilField.value = this.coil;
+    for (const option of this.viewField.options) {
+      option.disabled = this.coil === COMBINED && !["magnitude", "kspace"].includes(option.value);
+    }
+    this.draw();
+    const order = [...Array(this.slices).keys()];
+    order.sort((a, b) => Math.abs(a - slice) - Math.abs(b - slice));
+    this.planes.want(order.flatMap((near) => this.panes.map((pane) => this.about(pane, near))));
+  }
+
+  arrive(key) {
+    const slice = this.model.get("slice_number");
+    if (this.panes.some((pane) => planeKey(this.about(pane, slice)) === key)) this.draw();
+  }
+
+  draw() {
+    const slice = this.model.get("slice_number");
+    const said = [];
+    for (const pane of this.panes) {
+      const about = this.about(pane, slice);
+      const plane = this.planes.get(about);
+      pane.element.classList.toggle("workbench-waiting", !plane);
+      if (plane) pane.paint(plane, this);
+      else said.push(this.planes.failed.get(planeKey(about)) ?? "waiting for the kernel …");
+      const coil = this.coil === COMBINED ? "" : `, coil ${this.coil}`;
+      pane.canvas.setAttribute(
+        "aria-label",
+        `${pane.about.name}, ${VIEWS[this.view]}, slice ${slice}${coil}; ? shows the keys`,
+      );
+    }
+    if (!said.length) this.root.classList.add("workbench-live");
+    this.status.textContent = said[0] ?? this.place();
+  }
+
+  place() {
+    const view = this.view === "kspace" || this.model.get("upright") ? "" : "as stored";
+    const zoom = this.zoom === 1 ? "" : `zoom ${this.zoom.toFixed(1)}`;
+    const at = this.panes[this.active].position(this.cursor);
+    const cursor = at ? `row ${at.row}, column ${at.column}` : "";
+    return [cursor, zoom, view].filter(Boolean).join(" · ") || "? shows the keys";
+  }
+
+  windowKey(pane) {
+    const coil = this.coil === COMBINED || !pane.about.coils ? "combined" : "coil";
+    return `${pane.about.scale} ${this.view} ${coil}`;
+  }
+
+  window(pane, values) {
+    const key = this.windowKey(pane);
+    if (!this.windows.has(key)) {
+      const given = this.view === "magnitude" && this.coil === COMBINED && pane.about.window;
+      this.windows.set(key, given || usualWindow(values, this.view));
+    }
+    return this.windows.get(key);
+  }
+
+  // Mouse and keys
+
+  moveCursor(columns, rows) {
+    const pane = this.panes[this.active];
+    const { shown } = pane;
+    if (!shown) return;
+    const { width, height } = shown.region;
+    const from = pane.position(this.cursor) ?? { row: height >> 1, column: width >> 1 };
+    const row = clamp(from.row + (shown.upsideDown ? -rows : rows), 0, height - 1);
+    const column = clamp(from.column + columns, 0, width - 1);
+    this.cursor = { x: (column + 0.5) / width, y: (row + 0.5) / height };
+    this.byKey = true;
+    const seen = shown.upsideDown ? 1 - this.cursor.y : this.cursor.y;
+    const half = 0.45 / this.zoom; // what is zoomed follows the cursor to its edge
+    this.lookAt({
+      x: clamp(this.centre.x, this.cursor.x - half, this.cursor.x + half),
+      y: clamp(this.centre.y, seen - half, seen + half),
+    });
+  }
+
+  listen(pane) {
+    const { canvas } = pane;
+    canvas.addEventListener("focus", () => (this.active = pane.index));
+    canvas.addEventListener("wheel", (event) => this.wheel(pane, event), { passive: false });
+    canvas.addEventListener("dblclick", () => this.resetWindow(pane));
+    canvas.addEventListener("pointerdown", (event) => this.grab(pane, event));
+    canvas.addEventListener("pointermove", (event) => {
+      const place = pane.under(event);
+      this.active = pane.index;
+      this.byKey = false;
+      this.cursor = place && place.stored;
+      if (!this.grabbed) this.draw();
+    });
+    canvas.addEventListener("pointerleave", () => {
+      if (this.grabbed || this.byKey) return;
+      this.cursor = null;
+      this.draw();
+    });
+  }
+
+  wheel(pane, event) {
+    event.preventDefault();
+    const pixels = event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? event.deltaY : 100 * event.deltaY;
+    if (event.ctrlKey) {
+      this.zoomBy(Math.exp(-pixels / 400), pane.under(event));
+      return;
+    }
+    this.wheeled += pixels;
+    if (Math.abs(this.wheeled) < NOTCH) return;
+    this.go(this.model.get("slice_number") + Math.sign(this.wheeled));
+    this.wheeled = 0;
+  }
+
+  grab(pane, event) {
+    if (event.button !== 0 || !pane.shown) return;
+    const { canvas } = pane;
+    canvas.setPointerCapture(event.pointerId);
+    canvas.focus({ preventScroll: true });
+    const key = this.windowKey(pane);
+    const [low, high] = this.windows.get(key);
+    const { x, y } = this.centre;
+    this.grabbed = (moved) => {
+      const [right, down] = [moved.clientX - event.clientX, moved.clientY - event.clientY];
+      if (event.shiftKey) {
+        const scale = pane.at.scale / deviceRatio();
+        const { width, height } = pane.shown.region;
+        this.lookAt({ x: x - right / scale / width, y: y - down / scale / height });
+      } else {
+        const width = Math.max(1e-3, 1 + right / 200) * (high - low);
+        this.setWindow(key, (low + high) / 2 + (down / 300) * (high - low), width);
+      }
+    };
+    canvas.addEventListener("pointermove", this.grabbed);
+    const release = () => {
+      canvas.removeEventListener("pointermove", this.grabbed);
+      this.grabbed = null;
+    };
+    canvas.addEventListener("lostpointercapture", release, { once: true });
+  }
+
+  setWindow(key, level, width) {
+    this.windows.set(key, [level - width / 2, level + width / 2]);
+    this.draw();
+  }
+
+  changeWindow(wider, higher) {
+    const key = this.windowKey(this.panes[this.active]);
+    if (!this.windows.has(key)) return;
+    const [low, high] = this.windows.get(key);
+    this.setWindow(key, (low + high) / 2 + higher * (high - low), (high - low) * wider);
+  }
+
+  resetWindow(pane) {
+    this.windows.delete(this.windowKey(pane));
+    this.draw();
+  }
+
+  reset() {
+    this.windows.clear();
+    this.zoom = 1;
+    this.lookAt({ x: 0.5, y: 0.5 });
+  }
+
+  zoomBy(factor, place) {
+    const zoom = clamp(this.zoom * factor, 1, 40);
+    const held = place ?? this.centre; // the point that stays where it is
+    const part = this.zoom / zoom;
+    this.zoom = zoom;
+    this.lookAt({
+      x: held.x + (this.centre.x - held.x) * part,
+      y: held.y + (this.centre.y - held.y) * part,
+    });
+  }
+
+  lookAt({ x, y }) {
+    const half = 0.5 / this.zoom;
+    this.centre = { x: clamp(x, half, 1 - half), y: clamp(y, half, 1 - half) };
+    this.draw();
+  }
+
+  play() {
+    clearInterval(this.playing);
+    this.playing = this.playButton.textContent === "▶" ? setInterval(() => this.tick(), PLAY_MS) : 0;
+    const label = this.playing ? "stop" : "play";
+    this.playButton.textContent = this.playing ? "■" : "▶";
+    this.playButton.setAttribute("aria-label", label);
+    this.playButton.title = label;
+  }
+
+  tick() {
+    const next = (this.model.get("slice_number") + 1) % this.slices;
+    const there = this.panes.every((pane) => this.planes.get(this.about(pane, next)));
+    if (there) this.go(next); // what has not come yet is waited for
+  }
+
+  stepCoil(step) {
+    if (this.coils) this.set("coil", clamp(this.coil + step, COMBINED, this.coils - 1));
+  }
+
+  pressed(event) {
+    const field = event.target.closest("select, input, button");
+    const action = event.ctrlKey || event.metaKey || event.altKey ? null : this.action(event);
+    if (!action || (field && event.key !== "?" && event.key !== "Escape")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    action();
+  }
+
+  action({ key, shiftKey }) {
+    const slice = this.model.get("slice_number");
+    const cursor = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
+    if (shiftKey && cursor[key]) return () => this.moveCursor(...cursor[key]);
+    return {
+      ArrowUp: () => this.go(slice - 1),
+      ArrowDown: () => this.go(slice + 1),
+      Home: () => this.go(0),
+      End: () => this.go(this.slices - 1),
+      ArrowLeft: () => this.stepCoil(-1),
+      ArrowRight: () => this.stepCoil(1),
+      " ": () => this.play(),
+      m: () => this.set("view", "magnitude"),
+      p: () => this.set("view", "phase"),
+      r: () => this.set("view", "real"),
+      i: () => this.set("view", "imaginary"),
+      k: () => this.set("view", "kspace"),
+      w: () => this.changeWindow(1 / 1.15, 0),
+      W: () => this.changeWindow(1.15, 0),
+      l: () => this.changeWindow(1, -0.05),
+      L: () => this.changeWindow(1, 0.05),
+      a: () => this.resetWindow(this.panes[this.active]),
+      "+": () => this.zoomBy(1.25),
+      "=": () => this.zoomBy(1.25),
+      "-": () => this.zoomBy(0.8),
+      0: () => ((this.zoom = 1), this.lookAt({ x: 0.5, y: 0.5 })),
+      f: () => this.set("upright", !this.model.get("upright")),
+      o: () => ((this.whole = !this.whole), this.draw()),
+      b: () => ((this.boxes = !this.boxes), this.draw()),
+      "?": () => this.toggleHelp(),
+      Escape: this.help.hidden ? undefined : () => this.toggleHelp(),
+    }[key];
+  }
+}
+
+export default () => {
+  let planes;
+  return {
+    initialize({ model }) {
+      planes = new Planes(model);
+    },
+    render({ model, el }) {
+      const view = new ViewerView(model, planes, el);
+      return () => view.dispose();
+    },
+  };
+};
