@@ -61,9 +61,9 @@ def errors_in(
             named = re.match(r"(\w+)=", str(error))
             name = named.group(1) if named and named.group(1) in defaults else ""
             if name in errors or name in passed_over:
-                name = ""
-            errors.setdefault(name, str(error))
-            if not name or trial[name] == defaults[name]:
+                break  # what stands in for it does not do either
+            errors[name] = str(error)
+            if not name:
                 break
             trial[name] = defaults[name]
         else:

@@ -1,0 +1,250 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import ipywidgets
+import pytest
+
+from tests.views.form_pages import PAGE, PARAMETERS
+from workbench.views.form_fields import fields_in
+from workbench.views.form_page import FormPage
+from workbench.views.form_sections import NotStartedError
+
+SECRET = "a long secret"
+
+
+@pytest.fixture
+def form(tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])  # where the form's process finds the page
+    fields = fields_in(PARAMETERS)
+    values = {field.name: field.default for field in fields} | {"folder": str(tmp_path)}
+    form = FormPage(PAGE, fields, values)
+    yield form
+    form.cancel()
+    form.cancel()
+    form.wait(30)
+
+
+def enter(form, **entries):
+    """Fill fields as the browser does."""
+    form.widget.values = {**form.widget.values, **entries}
+
+
+def send(form, **message):
+    """Send what a button or a secret's field sends."""
+    form._message(None, message, [])
+
+
+def run(form):
+    form.start()
+    form.wait(60)
+    return form.widget
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_work_runs_in_a_process_of_its_own_and_its_result_comes_back(form, tmp_path):
+    widget = run(form)
+    assert widget.phase == "done"
+    assert form.result["turned"] == 2
+    assert int((tmp_path / "pid").read_text()) != os.getpid()
+    assert widget.status.endswith(": turned 2")
+    assert widget.log == ["at it"]
+    assert [output["data"] for output in widget.outputs] == ["rounds     2", "<b>shown</b>"]
+
+
+def test_plan_shows_what_would_be_done_and_does_nothing(form, tmp_path):
+    form.plan()
+    form.wait(60)
+    assert form.widget.phase == "planned"
+    assert form.widget.outputs[0]["data"] == "rounds     2"
+    assert not (tmp_path / "pid").exists()
+    enter(form, rounds="3")
+    assert form.widget.status == "changed since this plan was made"
+
+
+def test_result_that_is_not_there_yet_is_asked_for_in_one_line(form):
+    with pytest.raises(NotStartedError, match="press Turn in the form above"):
+        _ = form.result
+    assert NotStartedError("so it is")._render_traceback_() == ["so it is"]
+
+
+def test_cells_below_fill_with_each_new_result(form, capsys):
+    form.show(lambda done: print(f"turned {done['turned']} times"))
+    run(form)
+    enter(form, rounds="4")
+    run(form)
+    shown = capsys.readouterr().out
+    assert "turned 2 times" in shown
+    assert "turned 4 times" in shown
+
+
+def test_cell_that_is_run_again_shows_once(form, monkeypatch):
+    seen = []
+    cells = iter(["a", "b", "a"])
+    monkeypatch.setattr("workbench.views.form_page.this_cell", lambda: (next(cells), {}))
+    for name in ("first", "other", "again"):
+        form.show(lambda done, name=name: seen.append(name))
+    run(form)
+    assert sorted(seen) == ["again", "other"]
+
+
+def test_wrong_entries_are_told_each_beside_its_field_and_nothing_starts(form):
+    enter(form, rounds="0", other="x", share="half")
+    assert form.widget.errors == {
+        "rounds": "rounds=0: give 1 to 1000",
+        "other": "other='x': give a whole number",
+        "share": "share='half': give a number",
+    }
+    form.start()
+    assert form.widget.phase == "idle"
+    enter(form, rounds="7", other="7", share="0.5")
+    assert form.widget.errors == {"": "rounds and other are both 7: change one"}
+    enter(form, other="8")
+    assert form.widget.errors == {}
+
+
+def test_error_is_told_in_plain_words_with_the_traceback_apart(form):
+    enter(form, fault="work")
+    widget = run(form)
+    assert widget.phase == "failed"
+    assert widget.failure["message"] == "the work failed, mend it so"
+    assert "RuntimeError: the work failed" in widget.failure["trace"]
+    with pytest.raises(NotStartedError):
+        _ = form.result
+
+
+def test_error_of_a_plan_is_told_too_and_the_next_start_clears_it(form):
+    enter(form, fault="plan")
+    assert run(form).failure["message"] == "fault='plan': it was asked for"
+    enter(form, fault="")
+    widget = run(form)
+    assert widget.failure == {}
+    assert widget.phase == "done"
+
+
+def test_process_that_is_killed_says_so(form):
+    enter(form, fault="kill")
+    widget = run(form)
+    assert widget.phase == "failed"
+    assert "exit code -9" in widget.failure["message"]
+    assert "memory" in widget.failure["message"]
+
+
+def test_cancel_interrupts_the_work_which_tidies_up(form, tmp_path):
+    enter(form, rounds="1000")
+    form.start()
+    wait_for(lambda: form.widget.progress)
+    assert "left" in form.widget.progress[0]["line"]
+    assert 0 < form.widget.progress[0]["share"] < 1
+    send(form, action="cancel")
+    form.wait(60)
+    assert form.widget.phase == "cancelled"
+    assert (tmp_path / "tidied").exists()
+    assert not alive((tmp_path / "pid").read_text())
+    assert form.widget.progress == []
+
+
+def test_one_run_at_a_time(form, tmp_path):
+    enter(form, rounds="1000")
+    form.start()
+    wait_for((tmp_path / "pid").exists)
+    first = form._process
+    send(form, action="start", values=form.widget.values)
+    assert form._process is first
+
+
+def test_form_that_is_opened_again_while_its_work_runs_is_the_same(form, tmp_path, monkeypatch):
+    from workbench.views import form_page
+
+    monkeypatch.setattr(form_page, "_open", {PAGE.notebook: form})
+    enter(form, rounds="1000")
+    form.start()
+    fields = fields_in(PARAMETERS)
+    values = {field.name: field.default for field in fields}
+    assert form_page.open_form(PAGE, fields, values) is form
+    form.cancel()
+    form.wait(60)
+    assert form_page.open_form(PAGE, fields, values) is not form
+
+
+def test_work_ends_with_the_kernel(tmp_path):
+    program = f"""
+        from tests.views.form_pages import PAGE, PARAMETERS
+        from workbench.views.form_fields import fields_in
+        from workbench.views.form_page import FormPage
+
+        fields = fields_in(PARAMETERS)
+        values = {{field.name: field.default for field in fields}}
+        form = FormPage(PAGE, fields, values | {{"rounds": 1000, "folder": {str(tmp_path)!r}}})
+        form.start()
+        form.wait()
+    """
+    kernel = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=Path(__file__).parents[2]
+    )
+    try:
+        wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    finally:
+        kernel.send_signal(signal.SIGKILL)
+        kernel.wait()
+    wait_for(lambda: not alive((tmp_path / "pid").read_text()))
+    wait_for((tmp_path / "tidied").exists)
+
+
+class TestSecrets:
+    def test_secret_reaches_the_work_and_nothing_else(self, form, tmp_path):
+        enter(form, rounds="1000")
+        send(form, secret="FORM_SECRET", text=SECRET)
+        assert form.widget.secrets[0]["held"].startswith("✓ 13 letters")
+        form.start()
+        wait_for((tmp_path / "pid").exists)
+        process = Path("/proc", (tmp_path / "pid").read_text())
+        for file in ("environ", "cmdline"):
+            assert SECRET.encode() not in (process / file).read_bytes()
+        state = json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
+        assert "FORM_SECRET" in state  # the field is there, and what it took is not
+        assert SECRET not in state
+        assert SECRET not in repr(vars(form)) + form.widget.command
+        form.cancel()
+        form.wait(60)
+        enter(form, rounds="1")
+        run(form)
+        assert form.result["secret"] == len(SECRET)
+
+    def test_file_is_taken_as_editors_save_it(self, form):
+        form._message(None, {"secret": "FORM_SECRET"}, [memoryview(SECRET.encode("utf-16"))])
+        assert form.widget.secrets[0]["held"].startswith("✓ 13 letters")
+
+    def test_secret_that_does_not_do_is_told_beside_its_field_and_dropped(self, form):
+        send(form, secret="FORM_SECRET", text=SECRET)
+        send(form, secret="FORM_SECRET", text="short")
+        (shown,) = form.widget.secrets
+        assert shown["error"] == "a secret: give 10 letters or more"
+        assert not shown["forget"]
+        run(form)
+        assert form.result["secret"] == 0
+
+    def test_secret_is_forgotten_when_asked(self, form):
+        send(form, secret="FORM_SECRET", text=SECRET)
+        send(form, forget="FORM_SECRET")
+        assert form.widget.secrets[0]["held"] == "✓ not needed"
+        run(form)
+        assert form.result["secret"] == 0

@@ -1,0 +1,123 @@
+"""Validation reconstructions as they come to be, epoch by epoch, out of a run's TensorBoard log."""
+
+import re
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from workbench.views.style import new_figure, show_image
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_KINDS = ("reconstruction", "target", "error")
+_MOST_EPOCHS = 4
+_MOST_SLICES = 3
+
+
+class Samples:
+    """The samples that a run has logged so far.
+
+    Args:
+        folder: the run's.
+
+    Attributes:
+        images: slice -> kind -> epoch (from 1) -> PNG.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "tensorboard"
+        self._files: dict[Path, int] = {}
+        self.images: dict[str, dict[str, dict[int, bytes]]] = {}
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs of which there are samples."""
+        return sorted(
+            {epoch for kinds in self.images.values() for epoch in kinds.get("reconstruction", ())}
+        )
+
+    def read(self) -> bool:
+        """Read what the log holds, if it has grown; return whether there is a new epoch."""
+        before = self.epochs
+        for path in sorted(self._folder.rglob("events.out.tfevents.*")):
+            size = path.stat().st_size
+            if self._files.get(path) != size:
+                self._files[path] = size
+                for tag, step, png in _images(path):
+                    name, _, kind = tag.rpartition("/")
+                    if kind in _KINDS:
+                        kinds = self.images.setdefault(name, {})
+                        kinds.setdefault(kind, {})[step + 1] = png
+        return self.epochs != before
+
+
+def samples_figure(samples: Samples, *, synthetic: bool = False) -> Figure | None:
+    """Show some slices as the network has them after its first and its latest epochs.
+
+    Each row is a slice: reconstructions by epoch, the target, and the last epoch's error, drawn on
+    the target's scale. None where nothing is logged yet.
+    """
+    epochs = samples.epochs
+    if not epochs:
+        return None
+    last = epochs[-1]
+    chosen = _spread(epochs)
+    names = [name for name, kinds in samples.images.items() if last in kinds["reconstruction"]]
+    names = names[:_MOST_SLICES]
+    columns = [("reconstruction", epoch) for epoch in chosen] + [("target", last), ("error", last)]
+    figure = new_figure(
+        1.75 * len(columns), 1.9 * len(names) + 0.5, title=_title(chosen), synthetic=synthetic
+    )
+    grid = figure.subplots(len(names), len(columns), squeeze=False)
+    for place, (row, name) in enumerate(zip(grid, names, strict=True)):
+        for axes, (kind, epoch) in zip(row, columns, strict=True):
+            png = samples.images[name][kind].get(epoch)
+            axes.set_axis_off()
+            if png is None:
+                continue
+            label = f"epoch {epoch}" if kind == "reconstruction" else kind
+            show_image(axes, _pixels(png), (0, 1), label if place == 0 else "")
+        row[0].text(
+            0, -0.02, _short(name), transform=row[0].transAxes, fontsize=7, va="top", clip_on=False
+        )
+    return figure
+
+
+def _spread(epochs: list[int]) -> list[int]:
+    """Choose the first epoch, the last, and some between."""
+    if len(epochs) <= _MOST_EPOCHS:
+        return epochs
+    step = (len(epochs) - 1) / (_MOST_EPOCHS - 1)
+    return [epochs[round(place * step)] for place in range(_MOST_EPOCHS)]
+
+
+def _title(epochs: list[int]) -> str:
+    return f"Validation slices after epoch{'s' if len(epochs) > 1 else ''} " + ", ".join(
+        map(str, epochs)
+    )
+
+
+def _short(name: str) -> str:
+    found = re.fullmatch(r"(?:.*[_/])?(\w+)(?:\.h5)? slice (\d+)", name)
+    return f"{found.group(1)}, slice {found.group(2)}" if found else name
+
+
+def _images(path: Path) -> Iterator[tuple[str, int, bytes]]:
+    """Yield tag, epoch (from 0) and PNG of each image in a file of events."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    for event in LegacyEventFileLoader(str(path)).Load():
+        for value in event.summary.value:
+            if value.HasField("image"):
+                yield value.tag, event.step, value.image.encoded_image_string
+
+
+def _pixels(png: bytes) -> "np.ndarray":
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.open(BytesIO(png)).convert("L"), float) / 255
