@@ -2,7 +2,15 @@
 
 import pytest
 
-from workbench.compute.estimate import P40_PACE, Pace, efficiency, estimates, measured_pace
+from workbench.compute.estimate import (
+    ASSUMED,
+    P40_PACE,
+    Pace,
+    efficiency,
+    estimates,
+    measured_pace,
+    price_of,
+)
 from workbench.compute.gpus import Machine, machine_of
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
@@ -19,11 +27,34 @@ def test_estimate_repeats_the_table_of_2021():
 
 def test_cost_is_price_times_nodes_times_hours():
     machine = Machine("card", (9, 0), 2, 10.0)
-    (one, two) = estimates(Pace(1.8, ""), machine, slices=(3000, 3000), epochs=1, nodes=(1, 2))
+    (one, two) = estimates(
+        Pace(1.8, ""),
+        machine,
+        slices=(3000, 3000),
+        epochs=1,
+        nodes=(1, 2),
+        price=price_of(machine, None),
+    )
     assert one.hours == pytest.approx(4000 * 1.8 / 2 / 3600)
     assert one.dollars == pytest.approx(10 * one.hours)
     assert two.hours == pytest.approx(one.hours / 2 / efficiency(2))
     assert two.dollars > one.dollars
+
+
+def test_price_is_a_dated_assumption_or_what_was_given():
+    machine = Machine("card", (9, 0), 2, 10.0)
+    assumed = price_of(machine, None)
+    assert assumed.dollars == 10
+    assert f"assuming 10 US dollars an hour and node, a figure of {ASSUMED}" in assumed.source
+    assert "give it as price_per_hour" in assumed.source
+    given = price_of(machine, 3.5)
+    assert (given.dollars, given.source) == (3.5, "price_per_hour=3.5 US dollars a node")
+    retired = Machine("card", (6, 0), 1)
+    assert price_of(retired, None) is None
+    assert price_of(retired, 2).dollars == 2
+    for wrong in (-1, "3", True, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"^price_per_hour=.*: give US dollars"):
+            price_of(machine, wrong)
 
 
 def test_efficiency_between_the_tables_rows_is_the_lower():

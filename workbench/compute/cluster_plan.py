@@ -17,7 +17,16 @@ from workbench.compute.cluster import (
 )
 from workbench.compute.cluster_job import ClusterJob, DataFolder, conda_specification, parse_tags
 from workbench.compute.cluster_store import RunStore
-from workbench.compute.estimate import P40_PACE, Estimate, Pace, estimates, measured_pace
+from workbench.compute.estimate import (
+    P40_PACE,
+    Estimate,
+    Pace,
+    Price,
+    check_price,
+    estimates,
+    measured_pace,
+    price_of,
+)
 from workbench.compute.evaluation import check_splits
 from workbench.compute.gpus import Machine, cluster_warnings, has_gpus, machine_of
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
@@ -53,6 +62,7 @@ class ClusterChoices:
         tags: shown in the studio, as "study:4x, who:me".
         torch_build: another build of torch, for older cards.
         sdk: "v1" or "v2".
+        price_per_hour: US dollars for a node and hour, for the estimate; None takes an assumption.
     """
 
     cluster: str | None = None
@@ -65,6 +75,7 @@ class ClusterChoices:
     tags: str | None = None
     torch_build: str = ""
     sdk: str = "v1"
+    price_per_hour: float | None = None
 
     @property
     def access(self) -> str:
@@ -102,6 +113,7 @@ class ClusterPlan:
         remarks: what a person should know before it is sent.
         sdk: the SDK that sends it.
         splits: what the job reconstructs and measures once it has trained.
+        price_per_hour: US dollars for a node and hour; None takes an assumption.
     """
 
     job: TrainingJob
@@ -115,6 +127,13 @@ class ClusterPlan:
     remarks: tuple[str, ...]
     sdk: str
     splits: tuple[str, ...] = ()
+    price_per_hour: float | None = None
+
+    @property
+    def price(self) -> Price | None:
+        """What a node costs; None where nobody knows."""
+        machine = machine_of(self.cluster.vm_size)
+        return price_of(machine, self.price_per_hour) if machine else None
 
     @property
     def slices(self) -> tuple[int, int]:
@@ -131,7 +150,12 @@ class ClusterPlan:
         nodes = sorted({1, 2, 4, 8, self.cluster_job.nodes})
         done = len(self.run.metrics)
         return estimates(
-            self.pace, machine, slices=self.slices, epochs=self.job.epochs - done, nodes=nodes
+            self.pace,
+            machine,
+            slices=self.slices,
+            epochs=self.job.epochs - done,
+            nodes=nodes,
+            price=self.price,
         )
 
     def __str__(self) -> str:
@@ -157,6 +181,8 @@ class ClusterPlan:
                     f"{duration(3600 * each.hours)}{cost} at {each.efficiency:.0%} parallel "
                     f"efficiency; {self.pace.source}"
                 )
+        if self.price and self.estimates:
+            yield f"cost {self.price.source}"
 
 
 def plan_on_cluster(
@@ -189,6 +215,8 @@ def plan_on_cluster(
     if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
         raise ValueError(f"nodes={nodes!r}: give 1 or more")
     access = choices.access
+    if choices.price_per_hour is not None:
+        check_price(choices.price_per_hour)
     folder = choices.azure_dataset or model_by_name(model).dataset
     training_job(Path(), synthetic=False, model=model, **parameters)
     conda_specification(choices.torch_build)
@@ -234,6 +262,7 @@ def plan_on_cluster(
         tuple(_remarks(cluster, choices, job, cache, parameters)),
         choices.sdk,
         splits,
+        choices.price_per_hour,
     )
 
 

@@ -1,5 +1,6 @@
 """How long a job will take on a cluster, and what it will cost, before it is sent."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,6 +9,9 @@ from workbench.compute.jobs import TrainingJob
 from workbench.compute.runs import Run
 
 NODES = (1, 2, 4, 8)
+ASSUMED = "2025"
+"""Of when the prices of ``gpus`` are. They were noted from memory, and Azure's own change."""
+
 VALIDATION = 1 / 3
 """Work of a validation slice over that of a training slice: the backward pass is left out."""
 
@@ -38,6 +42,47 @@ P40_PACE = Pace(
 
 
 @dataclass(frozen=True)
+class Price:
+    """What a node costs.
+
+    Attributes:
+        dollars: US dollars an hour.
+        source: where the figure is from.
+    """
+
+    dollars: float
+    source: str
+
+
+def price_of(machine: Machine, given: float | None) -> Price | None:
+    """Return what a node costs: as it was given, else as it is assumed; None where neither is.
+
+    Raises:
+        ValueError: what was given is no price.
+    """
+    if given is not None:
+        check_price(given)
+        return Price(float(given), f"price_per_hour={given:g} US dollars a node")
+    if machine.dollars is None:
+        return None
+    return Price(
+        machine.dollars,
+        f"assuming {machine.dollars:g} US dollars an hour and node, a figure of {ASSUMED} that was "
+        "not looked up; Azure's pricing page has yours: give it as price_per_hour",
+    )
+
+
+def check_price(given: float) -> None:
+    """Check a price.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < math.inf:
+        raise ValueError(f"price_per_hour={given!r}: give US dollars for a node and hour, or None")
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a job takes on some number of nodes.
 
@@ -45,7 +90,7 @@ class Estimate:
         nodes: number of machines.
         hours: wall time.
         efficiency: parallel efficiency that it assumes.
-        dollars: list price of that time; None where no price is known.
+        dollars: what that time costs; None where no price is known.
     """
 
     nodes: int
@@ -68,6 +113,7 @@ def estimates(
     slices: tuple[int, int],
     epochs: int,
     nodes: Iterable[int] = NODES,
+    price: Price | None = None,
 ) -> list[Estimate]:
     """Estimate time and cost of a job for several numbers of nodes.
 
@@ -80,13 +126,14 @@ def estimates(
         slices: training and validation slices of an epoch.
         epochs: number of epochs.
         nodes: the numbers of nodes.
+        price: what a node costs.
     """
     work = epochs * (slices[0] + slices[1] * VALIDATION) * pace.seconds / 3600
     found = []
     for count in nodes:
         share = efficiency(count)
         hours = work / (max(machine.count, 1) * count * share)
-        dollars = None if machine.dollars is None else hours * count * machine.dollars
+        dollars = None if price is None else hours * count * price.dollars
         found.append(Estimate(count, hours, share, dollars))
     return found
 

@@ -28,8 +28,8 @@ class Machine:
         card: the GPU's name.
         capability: its CUDA compute capability, (7, 0) for Volta.
         count: number of cards.
-        dollars: list price of an hour in US dollars, East US, pay as you go, as of 2025; None
-            where the size is retired.
+        dollars: an assumption of what an hour costs, in US dollars, dedicated and pay as you go in
+            East US in 2025, noted from memory and never looked up; None where the size is retired.
     """
 
     card: str

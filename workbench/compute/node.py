@@ -146,6 +146,8 @@ def restore(folder: Path, store: Path, *, without: str = "") -> list[str]:
         if path == ERROR_FILE or (without and path.startswith(f"{without}/")):
             continue
         _copy(store / path, folder / path)
+        changed = (store / path).stat().st_mtime_ns  # by which ``kept`` knows it again
+        os.utime(folder / path, ns=(changed, changed))
         brought.append(path)
     return brought
 
@@ -157,7 +159,8 @@ def kept(folder: Path, store: Path) -> Iterator[None]:
     A thread does it, so that training does not wait for the storage.
     """
     stop = threading.Event()
-    seen: dict[str, tuple[int, int]] = {}
+    # What was restored is there: gigabytes of reconstructions are not sent back.
+    seen = {path: _state(folder / path) for path in _files(folder) if _same(folder, store, path)}
 
     def watch() -> None:
         for number in itertools.count(1):
@@ -184,14 +187,24 @@ def _keep(folder: Path, store: Path, seen: dict[str, tuple[int, int]], *, logs: 
         if path == ERROR_FILE or (path.startswith("tensorboard/") and not logs):
             continue  # ``keep_error`` weighs an error against the other nodes'
         try:
-            found = (folder / path).stat()
-            state = found.st_mtime_ns, found.st_size
+            state = _state(folder / path)
             if seen.get(path) != state:
                 _copy(folder / path, store / path)
                 seen[path] = state
         except FileNotFoundError:
             if not store.is_dir():
                 raise
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+def _same(folder: Path, store: Path, path: str) -> bool:
+    with suppress(FileNotFoundError):
+        return _state(folder / path) == _state(store / path)
+    return False
 
 
 def _files(folder: Path) -> list[str]:

@@ -35,7 +35,7 @@ TARGETS = ("auto", "local", "azureml")
 # What a notebook may choose, by the names that ``plan_training`` takes.
 CLUSTER_PARAMETERS = (
     *("cluster", "low_priority", "dataset_access", "dataset_mount", "azure_dataset", "datastore"),
-    *("experiment", "tags", "torch_build", "sdk"),
+    *("experiment", "tags", "torch_build", "sdk", "price_per_hour"),
 )
 PARAMETERS = (
     *("model", "nodes", "target", "local_dataset", "name", "resume", "reconstruct"),

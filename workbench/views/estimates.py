@@ -15,6 +15,7 @@ def estimate_figure(
     chosen: int,
     title: str,
     source: str,
+    price: str = "",
     synthetic: bool = False,
 ) -> Figure:
     """Plot hours over nodes, with cost and the parallel efficiency that is assumed at each.
@@ -24,6 +25,7 @@ def estimate_figure(
         chosen: the number of nodes that the job takes.
         title: what is estimated.
         source: where the pace is from.
+        price: where the cost is from.
         synthetic: whether it is trained on phantoms.
     """
     figure = new_figure(7.2, 3.4, title=title, synthetic=synthetic)
@@ -48,10 +50,7 @@ def estimate_figure(
     axes.set_xlabel("nodes (orange: this job)", fontsize=LABEL)
     axes.set_ylabel(f"time ({unit})", fontsize=LABEL)
     axes.set_ylim(0, 1.45 * max(heights) or 1)
-    priced = any(each.dollars is not None for each in estimates)
-    note = f"Pace: {source}." + (
-        " Cost: list prices of 2025, East US, pay as you go." if priced else ""
-    )
+    note = f"Pace: {source}." + (f" Cost: {price}." if price else "")
     axes.set_title(fill(note, 110), fontsize=SMALL, color=GREY, loc="left")
     tidy(axes)
     return figure

@@ -65,6 +65,7 @@ def show_estimate(plan: "TrainingPlan | ClusterPlan") -> None:
                 title=f"{plan.job.epochs - len(plan.run.metrics)} epochs on {plan.cluster.vm_size}"
                 + (f", {machine.count} x {machine.card} a node" if machine else ""),
                 source=plan.pace.source,
+                price=plan.price.source if plan.price else "",
                 synthetic=plan.cache.synthetic,
             )
         )

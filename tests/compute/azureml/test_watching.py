@@ -98,6 +98,7 @@ def test_a_missing_role_is_named(stored, plan):
         ({"dataset_access": "fly"}, ValueError, "dataset_access='fly': give one of mount, downl"),
         ({"dataset_access": "stream", "dataset_mount": True}, ValueError, "give one of the two"),
         ({"dataset_access": "stream"}, ValueError, "has no managed identity .* Data Reader"),
+        ({"price_per_hour": "3"}, ValueError, "price_per_hour='3': give US dollars"),
         ({"reconstruct": "tset"}, ValueError, "reconstruct='tset': give one or several of train"),
         ({"reconstruct": "test"}, ValueError, "has no test volumes"),
         ({"target": "azureml", "local_dataset": "x"}, ValueError, "give azure_dataset"),
