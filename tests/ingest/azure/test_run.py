@@ -337,8 +337,8 @@ def test_interrupt_cancels_what_runs_and_deletes_the_factory(release, cloud):
     assert "Cancelled" in {run.status for run in cloud.factory.runs}
 
 
-@pytest.mark.parametrize("leftover", ["adopt", "delete"])
-def test_factory_of_a_killed_run_is_offered_then_taken_over_or_deleted(release, cloud, leftover):
+def test_factory_of_a_killed_run_is_offered_and_deleted_on_demand(release, cloud):
+    """That it is taken over otherwise is tried in ``test_notebook``."""
     brought = release()
     process = begin(cloud, brought)
     (left,) = cloud.factory.names
@@ -348,14 +348,14 @@ def test_factory_of_a_killed_run_is_offered_then_taken_over_or_deleted(release, 
     plan = brought.plan()
     assert plan.leftovers == (left,)
     asked = cloud.bucket.requests[:]
-    report = brought.run(plan, leftover=leftover)
+    report = brought.run(plan, leftover="delete")
     assert report.problems == []
     assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
     assert cloud.factory.names == []
     assert left in cloud.factory.deleted
     again = {path for _, path, part in cloud.bucket.requests[len(asked) :] if part is None}
-    assert again == (set() if leftover == "adopt" else {f"/v2.0/{VAL}"})
-    assert len(cloud.factory.deleted) == (1 if leftover == "adopt" else 2)
+    assert again == {f"/v2.0/{VAL}"}
+    assert len(cloud.factory.deleted) == 2
 
 
 def test_two_ingests_into_one_container_are_not_let(release, cloud, monkeypatch):

@@ -1,0 +1,82 @@
+"""The notebook as a person runs it: killed in the middle, and run again."""
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from demo.bucket import Faults
+from tests.ingest.azure.conftest import RELEASES
+from workbench.settings import project_root
+
+PAGE = project_root() / "notebooks/ingest.ipynb"
+
+
+@pytest.fixture
+def both(release, cloud, tmp_path):
+    """An email with links of both generations: knees of 2025, brains and DICOMs of 2021."""
+    old, new = release("2021"), release("2025")
+    for name in ("multicoil_train.tar.gz", "multicoil_val.tar.gz"):
+        (cloud.bucket.folder / name).unlink()
+    old.members.pop("knee_multicoil")
+    mails = {
+        "2021": ["brain_multicoil_val.tar.gz", "knee_mri_dicom_batch1.tar"],
+        "2025": [*RELEASES["2025"], "SHA256"],
+    }
+    email = "\n".join(cloud.bucket.email(when, names=names) for when, names in mails.items())
+    return old.members | new.members, email, new
+
+
+def start(cloud, email, tmp_path) -> subprocess.Popen:
+    """Run the notebook in a process of its own."""
+    variables = {
+        "FASTMRI_LINKS": email,
+        "AZURE_STORAGE_CONNECTION_STRING": cloud.storage.connection_string,
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }
+    command = [sys.executable, "-m", "papermill", str(PAGE), str(tmp_path / "out.ipynb")]
+    with (tmp_path / "log").open("w") as log:
+        return subprocess.Popen(
+            [*command, "-p", "destination", "azure", "--log-output", "--no-progress-bar"],
+            env=os.environ | cloud.environment | variables,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End a notebook and its kernel as kill -9 does."""
+    everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for each in everyone:
+        each.kill()
+    process.wait(30)
+    psutil.wait_procs(everyone[1:], 30)
+
+
+def test_notebook_that_is_killed_and_run_again_brings_both_generations_once(both, cloud, tmp_path):
+    members, email, brought = both
+    slow = Faults("knee_multicoil_val", seconds_per_mb=5)
+    cloud.bucket.faults.append(slow)
+    process = start(cloud, email, tmp_path)
+    end = time.monotonic() + 180
+    # All but the slow one have landed, and that one is on its way.
+    while sum(run.status == "Succeeded" for run in cloud.factory.runs) < 4:
+        assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    kill(process)
+    (left,) = cloud.factory.names
+    cloud.bucket.faults.remove(slow)
+    asked = len(cloud.bucket.requests)
+    again = start(cloud, email, tmp_path)
+    assert again.wait(240) == 0, (tmp_path / "log").read_text()[-3000:]
+    for dataset, expected in members.items():
+        assert brought.in_container(dataset) == expected
+    # What had landed whole, and what was on its way, came once.
+    whole = [path for _, path, part in cloud.bucket.requests[asked:] if part is None]
+    assert [path for path in whole if not path.endswith("SHA256")] == []
+    assert cloud.factory.names == []
+    assert left in cloud.factory.deleted
