@@ -37,6 +37,46 @@ def chosen(datasets: Sequence[str], offered: dict[str, list[SignedLink]]) -> lis
     return [name for name in catalog.DATASETS if name in (datasets or offered)]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The links of one dataset that are used.
+
+    Attributes:
+        dataset: the dataset's name.
+        generation: of the links.
+        links: in the email's order.
+    """
+
+    dataset: str
+    generation: str
+    links: tuple[SignedLink, ...]
+
+
+def wanted(links: Sequence[SignedLink], datasets: Sequence[str]) -> tuple[list[Wanted], list[str]]:
+    """Choose the links that are used, and say which are not.
+
+    Args:
+        links: what ``parse_links`` found.
+        datasets: names of those to bring in; empty for all that the links offer.
+
+    Raises:
+        ValueError: a dataset is unknown or not offered, or two links contradict each other.
+    """
+    offered = by_dataset(links)
+    found = []
+    notes = [
+        f"{link.name}: belongs to no known dataset, left out"
+        for link in links
+        if link.dataset is None and not link.is_checksums
+    ]
+    for name in chosen(datasets, offered):
+        generation, kept, left = one_generation(name, offered[name])
+        found.append(Wanted(name, generation, tuple(kept)))
+        if left:
+            notes.append(f"{name}: links of {generation} are used, {len(left)} older or newer not")
+    return found, notes
+
+
 def one_generation(
     name: str, links: list[SignedLink]
 ) -> tuple[str, list[SignedLink], list[SignedLink]]:
@@ -57,7 +97,7 @@ def one_generation(
     return best, kept, [link for link in links if link.generation != best]
 
 
-def missing(name: str, links: list[SignedLink]) -> tuple[str, ...]:
+def missing(name: str, links: Sequence[SignedLink]) -> tuple[str, ...]:
     """List the archives of a release that the links lack."""
     stems = {stem for link in links for stem in (link.stem, _object_stem(link))}
     release = catalog.DATASETS[name].releases.get(links[0].generation, ())

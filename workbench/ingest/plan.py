@@ -11,7 +11,7 @@ from workbench.ingest import archives, xz
 from workbench.ingest.download import read_at
 from workbench.ingest.links import SignedLink
 from workbench.ingest.manifest import ArchiveRecord, Manifest
-from workbench.ingest.offer import Sums, by_dataset, chosen, missing, one_generation, read_sums
+from workbench.ingest.offer import Sums, Wanted, missing, read_sums, wanted
 from workbench.ingest.server import (
     PATIENT,
     DownloadError,
@@ -182,37 +182,45 @@ def plan_ingest(
         ValueError: an unknown dataset, one without links, or every link needed has expired.
     """
     now = now or datetime.now(UTC)
-    offered = by_dataset(links)
-    names = chosen(datasets, offered)
-    notes = [
-        f"{link.name}: belongs to no known dataset, left out"
-        for link in links
-        if link.dataset is None and not link.is_checksums
-    ]
+    parts, notes = wanted(links, datasets)
     sums = read_sums([link for link in links if link.is_checksums], patience, now)
-    wanted_of: dict[str, tuple[str, list[SignedLink]]] = {}
-    for name in names:
-        generation, kept, left = one_generation(name, offered[name])
-        wanted_of[name] = (generation, kept)
-        if left:
-            notes.append(f"{name}: links of {generation} are used, {len(left)} older or newer not")
-    manifests = {name: Manifest(dataset_folder(root, name)) for name in names}
+    manifests = {part.dataset: Manifest(dataset_folder(root, part.dataset)) for part in parts}
     context = _Context(root, manifests, tuple(accept_mismatch), sums, patience, now)
-    wanted = [link for _, kept in wanted_of.values() for link in kept]
-    with ThreadPoolExecutor(8, "plan") as threads:
-        planned = dict(zip(wanted, threads.map(context.plan, wanted), strict=True))
-    if any(archive.action in ("download", "resume") for archive in planned.values()):
+    plans = plan_archives(parts, context.plan)
+    if any(a.action in ("download", "resume") for plan in plans for a in plan.archives):
         notes += sums.problems
-    expired = [link for link, archive in planned.items() if archive.action == "expired"]
-    if expired and all(a.action in ("expired", "none") for a in planned.values()):
-        raise ValueError(f"{expired[0].name}: {expired_message(expired[0])}")
-    plans = tuple(
-        DatasetPlan(name, generation, tuple(planned[link] for link in kept), missing(name, kept))
-        for name, (generation, kept) in wanted_of.items()
-    )
     need, least = _space(root, plans, keep_archives)
     return IngestPlan(
         root, plans, keep_archives, tuple(accept_mismatch), need, least, _free(root), tuple(notes)
+    )
+
+
+def plan_archives(
+    parts: Sequence[Wanted], plan: Callable[[SignedLink], PlannedArchive]
+) -> tuple[DatasetPlan, ...]:
+    """Plan every archive, several at a time.
+
+    Args:
+        parts: the datasets' links.
+        plan: finds out what there is to do for one.
+
+    Raises:
+        ValueError: every link that is needed has expired.
+    """
+    links = [link for part in parts for link in part.links]
+    with ThreadPoolExecutor(8, "plan") as threads:
+        planned = dict(zip(links, threads.map(plan, links), strict=True))
+    expired = [link for link, archive in planned.items() if archive.action == "expired"]
+    if expired and all(a.action in ("expired", "none") for a in planned.values()):
+        raise ValueError(f"{expired[0].name}: {expired_message(expired[0])}")
+    return tuple(
+        DatasetPlan(
+            part.dataset,
+            part.generation,
+            tuple(planned[link] for link in part.links),
+            missing(part.dataset, part.links),
+        )
+        for part in parts
     )
 
 

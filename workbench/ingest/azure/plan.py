@@ -1,7 +1,6 @@
 """Plan an ingest to Azure: what the email offers, what the container has, what has to be copied."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,8 +16,8 @@ from workbench.ingest.azure.unpack import archive_blob, mismatch_message
 from workbench.ingest.blobs import CONTAINER, blob_sizes, open_container
 from workbench.ingest.links import SignedLink
 from workbench.ingest.manifest import ArchiveRecord
-from workbench.ingest.offer import Sums, by_dataset, chosen, missing, one_generation, read_sums
-from workbench.ingest.plan import DatasetPlan, PlannedArchive
+from workbench.ingest.offer import Sums, read_sums, wanted
+from workbench.ingest.plan import DatasetPlan, PlannedArchive, plan_archives
 from workbench.ingest.server import PATIENT, DownloadError, Patience, expired_message, inspect
 from workbench.progress import amount, duration
 
@@ -113,33 +112,20 @@ def plan_cloud_ingest(
         StorageError: the storage account is not there, or refuses the key.
     """
     now = now or datetime.now(UTC)
-    offered = by_dataset(links)
-    names = chosen(datasets, offered)
+    parts, notes = wanted(links, datasets)
     check_login(login)
-    where, notes = _location(location, workspace, storage, login)
+    where, remarks = _location(location, workspace, storage, login)
+    notes += remarks
     opened = open_container(storage, container)
     leftovers = FactoryClient(workspace, login).left_behind(f"{storage.account}/{container}")
     sums = read_sums([link for link in links if link.is_checksums], patience, now)
-    wanted_of = {name: one_generation(name, offered[name]) for name in names}
-    notes += [
-        f"{name}: links of {generation} are used, {len(left)} older or newer not"
-        for name, (generation, _, left) in wanted_of.items()
-        if left
-    ]
+    names = [part.dataset for part in parts]
     context = _Context.of(opened, names, tuple(accept_mismatch), sums, patience, now)
-    wanted = [link for _, kept, _ in wanted_of.values() for link in kept]
-    with ThreadPoolExecutor(8, "plan") as threads:
-        planned = dict(zip(wanted, threads.map(context.plan, wanted), strict=True))
-    if any(archive.action == "copy" for archive in planned.values()):
+    plans = plan_archives(parts, context.plan)
+    planned = [archive for plan in plans for archive in plan.archives]
+    if any(archive.action == "copy" for archive in planned):
         notes += sums.problems
-    notes += _short_lived(list(planned.values()), now)
-    expired = [link for link, archive in planned.items() if archive.action == "expired"]
-    if expired and all(a.action in ("expired", "none") for a in planned.values()):
-        raise ValueError(f"{expired[0].name}: {expired_message(expired[0])}")
-    plans = tuple(
-        DatasetPlan(name, generation, tuple(planned[link] for link in kept), missing(name, kept))
-        for name, (generation, kept, _) in wanted_of.items()
-    )
+    notes += _short_lived(planned, now)
     return CloudPlan(
         workspace,
         storage,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.azure_login import Workspace, credential
-from workbench.azure_storage import Storage, parse_connection
+from workbench.azure_storage import AwaitsStorage, Storage
 from workbench.ingest.azure.plan import CloudPlan, plan_cloud_ingest
 from workbench.ingest.azure.run import CloudReport, run_cloud_ingest
 from workbench.ingest.links import parse_links
@@ -19,7 +19,7 @@ SDKS = ("v1", "v2")
 
 
 @dataclass
-class CloudRequest:
+class CloudRequest(AwaitsStorage):
     """A checked order for an ingest to Azure.
 
     Attributes:
@@ -52,29 +52,12 @@ class CloudRequest:
     leftover: str
     secure_runs: bool
 
-    @property
-    def lacks_storage(self) -> bool:
-        """Whether a person has yet to type the connection string."""
-        return self.storage is None
-
-    def connect(self, connection: Secret) -> str:
-        """Take the connection string that a person typed; return what to show of it.
-
-        Raises:
-            ValueError: it is not a storage account's connection string.
-        """
-        self.storage = parse_connection(connection)
-        return f"storage account {self.storage.account}"
-
     def plan(self, text: Secret) -> CloudPlan:
         """Find out what there is to do for an email's text."""
-        links = parse_links(text.reveal())
-        if self.storage is None:
-            raise ValueError("no storage account: give its connection string first")
         return plan_cloud_ingest(
-            links,
+            parse_links(text.reveal()),
             self.workspace,
-            self.storage,
+            self.connected(),
             self.datasets,
             login=credential(),
             container=self.container,

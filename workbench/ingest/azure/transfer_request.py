@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench import catalog
-from workbench.azure_storage import Storage, find_storage, parse_connection
+from workbench.azure_storage import AwaitsStorage, Storage, find_storage
 from workbench.ingest.azure.transfer import (
     Transfer,
     check_choice,
@@ -12,13 +12,13 @@ from workbench.ingest.azure.transfer import (
     upload_dataset,
 )
 from workbench.ingest.blobs import check_container_name, open_container
-from workbench.settings import Secret, resolve
+from workbench.settings import resolve
 
 DIRECTIONS = ("download", "upload")
 
 
 @dataclass
-class TransferRequest:
+class TransferRequest(AwaitsStorage):
     """A checked order for a transfer.
 
     Attributes:
@@ -41,25 +41,9 @@ class TransferRequest:
     storage: Storage | None
     connections: int
 
-    @property
-    def lacks_storage(self) -> bool:
-        """Whether a person has yet to type the connection string."""
-        return self.storage is None
-
-    def connect(self, connection: Secret) -> str:
-        """Take the connection string that a person typed; return what to show of it.
-
-        Raises:
-            ValueError: it is not a storage account's connection string.
-        """
-        self.storage = parse_connection(connection)
-        return f"storage account {self.storage.account}"
-
     def run(self) -> Transfer:
         """Do it; see ``download_dataset`` and ``upload_dataset`` for what is raised."""
-        if self.storage is None:
-            raise ValueError("no storage account: give its connection string first")
-        container = open_container(self.storage, self.container)
+        container = open_container(self.connected(), self.container)
         if self.direction == "upload":
             return upload_dataset(container, self.dataset, self.root, connections=self.connections)
         return download_dataset(
