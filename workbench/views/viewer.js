@@ -1,31 +1,6 @@
-// The viewer in the browser: panes, toolbar, wheel, mouse and keys. The data is
-// viewer_planes.js's, each pane's canvas viewer_pane.js's.
+// The viewer in the browser: what is shown, and what wheel, mouse and keys do to it. The data is
+// viewer_planes.js's, each pane's canvas viewer_pane.js's, buttons and fields viewer_toolbar.js's.
 
-const VIEWS = {
-  magnitude: "magnitude",
-  phase: "phase",
-  real: "real part",
-  imaginary: "imaginary part",
-  kspace: "log k-space",
-};
-const HELP = [
-  ["wheel, ↑ ↓", "slice"],
-  ["Home, End", "first, last slice"],
-  ["space", "play, stop"],
-  ["drag", "window: right is wider, up is brighter"],
-  ["w W, l L", "window narrower, wider; level lower, higher"],
-  ["double click, a", "window as it was"],
-  ["m p r i k", "magnitude, phase, real, imaginary, log k-space"],
-  ["← →", "coil; before the first: all combined"],
-  ["ctrl + wheel, + −", "zoom"],
-  ["shift + drag", "move what is zoomed"],
-  ["shift + arrows", "move the cursor by a pixel"],
-  ["0", "the whole picture"],
-  ["f", "upright, or upside down as stored"],
-  ["o", "with or without the oversampled margin"],
-  ["b", "boxes on, off"],
-  ["?", "these keys"],
-];
 const PLAY_MS = 120;
 const NOTCH = 50; // pixels of wheel for a slice; a mouse's notch is 100 or more, a touchpad's less
 
@@ -33,6 +8,7 @@ class ViewerView {
   constructor(model, planes, element) {
     this.model = model;
     this.planes = planes;
+    this.edition = model.get("edition");
     this.windows = new Map();
     this.zoom = 1;
     this.centre = { x: 0.5, y: 0.5 }; // of what is seen, as shares of the picture
@@ -51,12 +27,12 @@ class ViewerView {
       // JupyterLab's own shortcuts leave keys alone that are pressed in here.
       "data-lm-suppress-shortcuts": "true",
     });
-    this.makeToolbar();
+    this.toolbar = new Toolbar(this);
     this.stage = make("div", { class: "workbench-stage" }, ...this.panes.map((p) => p.element));
     this.status = make("div", { class: "workbench-status", role: "status" });
-    this.help = this.makeHelp();
-    this.root.append(this.toolbar, this.stage, this.status, this.help);
-    element.append(this.root);
+    this.help = makeHelp(() => this.toggleHelp());
+    this.root.append(this.toolbar.element, this.stage, this.status, this.help);
+    element.replaceChildren(this.root);
     for (const pane of this.panes) this.listen(pane);
     this.root.addEventListener("keydown", (event) => this.pressed(event));
     this.refresh = this.refresh.bind(this);
@@ -65,9 +41,19 @@ class ViewerView {
     model.on(this.changes, this.refresh);
     this.arrived = (key) => this.arrive(key);
     planes.listeners.add(this.arrived);
-    this.resized = new ResizeObserver(() => this.draw());
+    this.resized = new ResizeObserver(() => this.arrange());
     this.resized.observe(this.stage);
+    this.arrange();
     this.refresh();
+  }
+
+  /** Put panes into a row, or where they are many or there is little room, into several. */
+  arrange() {
+    const count = this.panes.length;
+    const wanted = count > 4 ? Math.ceil(count / 2) : count;
+    const columns = clamp(Math.floor(this.stage.clientWidth / 180), 1, wanted);
+    this.stage.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
+    this.draw();
   }
 
   dispose() {
@@ -75,53 +61,6 @@ class ViewerView {
     this.resized.disconnect();
     this.planes.listeners.delete(this.arrived);
     this.model.off(this.changes, this.refresh);
-  }
-
-  // The page
-
-  makeToolbar() {
-    const option = ([value, text]) => make("option", { value }, text);
-    this.viewField = make("select", {}, ...Object.entries(VIEWS).map(option));
-    this.viewField.addEventListener("change", () => this.set("view", this.viewField.value));
-    this.coilField = make("select", {}, option([COMBINED, "all combined"]));
-    for (let coil = 0; coil < this.coils; coil++) this.coilField.append(option([coil, `${coil}`]));
-    this.coilField.addEventListener("change", () => this.set("coil", Number(this.coilField.value)));
-    this.sliceField = make("input", { type: "range", min: 0, max: this.slices - 1, step: 1 });
-    this.sliceField.addEventListener("input", () => this.go(Number(this.sliceField.value)));
-    this.sliceText = make("span", { class: "workbench-slice" });
-    const button = (text, label, act) => {
-      const made = make("button", { type: "button", title: label, "aria-label": label }, text);
-      made.addEventListener("click", act);
-      return made;
-    };
-    this.playButton = button("▶", "play", () => this.play());
-    this.toolbar = make(
-      "div",
-      { class: "workbench-toolbar" },
-      make("label", {}, "slice ", this.sliceField),
-      this.sliceText,
-      this.playButton,
-      make("label", {}, "show ", this.viewField),
-      ...(this.coils ? [make("label", {}, "coil ", this.coilField)] : []),
-      button("⇅", "upright or as stored", () => this.set("upright", !this.model.get("upright"))),
-      button("↺", "window and zoom as they were", () => this.reset()),
-      button("?", "keys", () => this.toggleHelp()),
-    );
-  }
-
-  makeHelp() {
-    const rows = HELP.map(([keys, text]) => make("tr", {}, make("th", {}, keys), make("td", {}, text)));
-    const help = make("div", { class: "workbench-help", role: "dialog", "aria-label": "Keys" });
-    help.tabIndex = -1;
-    help.hidden = true;
-    help.append(make("table", {}, ...rows), make("p", {}, "Esc or ? closes this."));
-    help.addEventListener("click", () => this.toggleHelp());
-    return help;
-  }
-
-  toggleHelp() {
-    this.help.hidden = !this.help.hidden;
-    (this.help.hidden ? this.panes[this.active].canvas : this.help).focus();
   }
 
   // What is shown
@@ -151,14 +90,9 @@ class ViewerView {
 
   /** Show what the model says: the slice at once, the others of its kind while nothing is asked. */
   refresh() {
+    if (this.edition !== this.model.get("edition")) return; // about to be replaced
     const slice = this.model.get("slice_number");
-    this.sliceField.value = slice;
-    this.sliceText.textContent = `${slice} of 0–${this.slices - 1}`;
-    this.viewField.value = this.view;
-    this.coilField.value = this.coil;
-    for (const option of this.viewField.options) {
-      option.disabled = this.coil === COMBINED && !["magnitude", "kspace"].includes(option.value);
-    }
+    this.toolbar.say(slice, this.view, this.coil);
     this.draw();
     const order = [...Array(this.slices).keys()];
     order.sort((a, b) => Math.abs(a - slice) - Math.abs(b - slice));
@@ -209,6 +143,11 @@ class ViewerView {
       this.windows.set(key, given || usualWindow(values, this.view));
     }
     return this.windows.get(key);
+  }
+
+  toggleHelp() {
+    this.help.hidden = !this.help.hidden;
+    (this.help.hidden ? this.panes[this.active].canvas : this.help).focus();
   }
 
   // Mouse and keys
@@ -333,11 +272,8 @@ class ViewerView {
 
   play() {
     clearInterval(this.playing);
-    this.playing = this.playButton.textContent === "▶" ? setInterval(() => this.tick(), PLAY_MS) : 0;
-    const label = this.playing ? "stop" : "play";
-    this.playButton.textContent = this.playing ? "■" : "▶";
-    this.playButton.setAttribute("aria-label", label);
-    this.playButton.title = label;
+    this.playing = this.playing ? 0 : setInterval(() => this.tick(), PLAY_MS);
+    this.toolbar.sayPlaying(Boolean(this.playing));
   }
 
   tick() {
@@ -401,8 +337,16 @@ export default () => {
       planes = new Planes(model);
     },
     render({ model, el }) {
-      const view = new ViewerView(model, planes, el);
-      return () => view.dispose();
+      let view = new ViewerView(model, planes, el);
+      const reopen = () => {
+        view.dispose();
+        view = new ViewerView(model, planes, el);
+      };
+      model.on("change:edition", reopen);
+      return () => {
+        model.off("change:edition", reopen);
+        view.dispose();
+      };
     },
   };
 };

@@ -13,28 +13,35 @@ function planeKey({ pane, domain, slice, coil }) {
 class Planes {
   constructor(model) {
     this.model = model;
-    this.kept = new Map();
-    this.failed = new Map();
-    this.waiting = new Set();
-    this.queue = [];
-    this.bytes = 0;
     this.listeners = new Set();
+    this.forget();
     model.on("msg:custom", (message, buffers) => this.receive(message, buffers));
     model.on("change:first", () => this.takeFirst());
     this.takeFirst();
   }
 
-  /** Take the planes that came with the widget, and leave none of them in its state. */
+  /** Begin anew, with the panes of the model's edition. */
+  forget() {
+    this.edition = this.model.get("edition");
+    this.kept = new Map();
+    this.failed = new Map();
+    this.waiting = new Set();
+    this.queue = [];
+    this.bytes = 0;
+  }
+
+  /** Take the planes that came with the panes, and leave none of them in the widget's state. */
   takeFirst() {
     const planes = this.model.get("first").planes ?? [];
     if (!planes.length) return;
+    if (this.edition !== this.model.get("edition")) this.forget();
     for (const plane of planes) this.keep(plane, plane.data);
     this.model.set("first", {});
     this.model.save_changes();
   }
 
   receive(message, buffers) {
-    if (message.kind !== "plane" && message.kind !== "failed") return;
+    if (message.edition !== this.edition) return;
     const key = planeKey(message);
     this.waiting.delete(key);
     if (message.kind === "plane") this.keep(message, buffers[0]);
@@ -79,7 +86,7 @@ class Planes {
       const key = planeKey(about);
       if (this.kept.has(key) || this.waiting.has(key) || this.failed.has(key)) continue;
       this.waiting.add(key);
-      this.model.send({ kind: "plane", ...about });
+      this.model.send({ kind: "plane", edition: this.edition, ...about });
     }
   }
 }

@@ -16,7 +16,9 @@ from workbench.views.panes import Pane
 from workbench.views.viewer import Box, viewer_figure
 
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("viewer_planes.js", "viewer_pane.js", "viewer.js")  # one module to the browser
+# In the browser they are one module.
+_SCRIPTS = ("viewer_planes.js", "viewer_pane.js", "viewer_toolbar.js", "viewer.js")
+_PLANE = ("pane", "domain", "slice", "coil")
 # A notebook that is opened without its kernel has no viewer, only the line "model not found" in its
 # place: the picture hides that line, and where there is a viewer it hides itself. Both by style,
 # because nothing else in a stored notebook runs.
@@ -39,6 +41,7 @@ class Viewer(anywidget.AnyWidget):
         view: "magnitude", "phase", "real", "imaginary" or "kspace".
         upright: whether images are turned over, since fastMRI stores them upside down.
         boxes: rectangles as ``Box`` describes them, as dictionaries.
+        edition: goes up whenever other panes are opened.
         sent: how many planes the browser has asked for and got.
     """
 
@@ -55,8 +58,21 @@ class Viewer(anywidget.AnyWidget):
     # The planes to begin with travel with the widget, so that they are there even while the
     # kernel is busy with the cells below. The browser empties it: it is in no saved notebook.
     first = traitlets.Dict().tag(sync=True)
+    edition = traitlets.Int().tag(sync=True)
 
-    def __init__(
+    def __init__(self, panes: Sequence[Pane], **shown: Any) -> None:
+        self.sent = 0
+        super().__init__(**self._state(panes, **shown))
+        self.on_msg(self._answer)
+
+    def replace_panes(self, panes: Sequence[Pane], **shown: Any) -> None:
+        """Show other panes in the place of what is shown; arguments as for a new viewer."""
+        state = self._state(panes, **shown)
+        with self.hold_sync():
+            for name, value in state.items():
+                setattr(self, name, value)
+
+    def _state(
         self,
         panes: Sequence[Pane],
         *,
@@ -64,18 +80,23 @@ class Viewer(anywidget.AnyWidget):
         slice_number: int = 0,
         boxes: Sequence[Box] = (),
         synthetic: bool = False,
-    ) -> None:
-        self.sent = 0
+    ) -> dict[str, Any]:
+        """Take panes; return the traits that show them."""
         self._panes, self._synthetic = tuple(panes), synthetic
-        planes = [self._plane(number, "image", slice_number, -1) for number in range(len(panes))]
-        super().__init__(
-            title=title,
-            slice_number=slice_number,
-            boxes=[asdict(box) for box in boxes],
-            panes=[_described(pane) for pane in panes],
-            first={"planes": [{**about, "data": data} for about, data in planes]},
-        )
-        self.on_msg(self._answer)
+        edition = self.edition + 1
+        planes = [
+            self._plane((number, "image", slice_number, -1), edition)
+            for number in range(len(panes))
+        ]
+        return {
+            "edition": edition,
+            "title": title,
+            "slice_number": slice_number,
+            "coil": -1,
+            "boxes": [asdict(box) for box in boxes],
+            "panes": [_described(pane) for pane in panes],
+            "first": {"planes": [{**about, "data": data} for about, data in planes]},
+        }
 
     def still(self) -> bytes:
         """Return a JPEG file of some of the slices, ``slice_number`` among them."""
@@ -102,32 +123,28 @@ class Viewer(anywidget.AnyWidget):
         display({"text/html": html, "text/plain": f"slices of {self.title}"}, raw=True)
 
     def _plane(
-        self, pane: int, domain: str, number: int, coil: int
+        self, asked: tuple[int, str, int, int], edition: int
     ) -> tuple[dict[str, Any], memoryview]:
-        """Read a plane; return what it is and its bytes."""
-        chosen = self._panes[pane]
-        values = chosen.read(domain, number, None if coil < 0 or not chosen.coils else coil)
+        """Read a plane (pane, domain, slice, coil); return what it is and its bytes."""
+        pane = self._panes[asked[0]]
+        domain, number, coil = asked[1:]
+        values = pane.read(domain, number, None if coil < 0 or not pane.coils else coil)
         about = {
-            "pane": pane,
-            "domain": domain,
-            "slice": number,
-            "coil": coil,
+            **dict(zip(_PLANE, asked, strict=True)),
+            "edition": edition,
             "shape": list(values.shape),
             "complex": bool(np.iscomplexobj(values)),
         }
         return about, values.reshape(-1).view(np.uint8).data
 
     def _answer(self, _: object, content: Mapping[str, Any], __: object) -> None:
-        if content.get("kind") != "plane":
+        if content.get("kind") != "plane" or content.get("edition") != self.edition:
             return
-        asked = [content[name] for name in ("pane", "domain", "slice", "coil")]
+        asked = tuple(content[name] for name in _PLANE)
         try:
-            about, data = self._plane(*asked)
+            about, data = self._plane(asked, self.edition)
         except (OSError, KeyError, ValueError) as error:
-            names = ("pane", "domain", "slice", "coil")
-            self.send(
-                {"kind": "failed", "text": str(error), **dict(zip(names, asked, strict=True))}
-            )
+            self.send({**content, "kind": "failed", "text": str(error)})
             return
         self.sent += 1
         self.send({"kind": "plane", **about}, [data])
