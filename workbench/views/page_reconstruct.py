@@ -140,10 +140,15 @@ def show_extremes(done: Reconstructed) -> None:
                 display(figure)
 
 
-def show_sheet(done: Reconstructed) -> Any:
-    """Show every slice of the first volume."""
+def show_volumes(done: Reconstructed) -> Any:
+    """Show every slice: of all volumes in a viewer, the worst first; elsewhere of the first one."""
+    from workbench.progress import interactive
     from workbench.views import reconstruct as views
+    from workbench.views.ranking import rank_volumes
+    from workbench.views.volume_viewers import browse_volumes
 
+    if interactive():
+        return browse_volumes(done.plan, rank_volumes(done.found))
     return views.sheet_figure(done.plan, done.found[0])
 
 
