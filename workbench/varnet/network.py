@@ -103,6 +103,19 @@ class VarNet(nn.Module):
         Returns:
             Magnitude images, (batch, H, W).
         """
+        coil_images = self.coil_images(masked_kspace, mask, num_low_frequencies)
+        return _root_sum_of_squares(coil_images, empty=0.0)
+
+    def coil_images(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None = None,
+    ) -> Tensor:
+        """Reconstruct what each coil would have seen, (batch, coils, H, W) complex.
+
+        The arguments are those of ``forward``, which returns their root sum of squares.
+        """
         kspace = torch.view_as_complex(masked_kspace.contiguous())
         sampled = mask[..., 0]
         hybrid = _inverse(kspace, (-2,))
@@ -134,8 +147,7 @@ class VarNet(nn.Module):
             z = z + cascade.dc_weight * v
             v = (1 - cascade.dc_weight) * v + update
             w = w + update
-        coil_images = y0 - maps * w + _project(maps * z, weights, axes)
-        return _root_sum_of_squares(coil_images, empty=0.0)
+        return y0 - maps * w + _project(maps * z, weights, axes)
 
 
 def _run_again(network: nn.Module, image: Tensor) -> Tensor:

@@ -1,0 +1,127 @@
+"""Figures of where a reconstruction is not to be trusted, beside its true error if it is known."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.varnet.uncertainty import (
+    Uncertainty,
+    map_uncertainty,
+    masks_for,
+    rank_correlation,
+)
+from workbench.views.measured import cropped, read_measured, volume_of
+from workbench.views.reconstruct import extreme_slices
+from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
+
+NEIGHBOURHOOD = 5
+"""Pixels across; maps are compared by their means over such squares: single pixels are noise."""
+_OBJECT = 0.1  # of the brightest pixel: what is darker counts as air
+
+
+def uncertainty_figures(
+    plan: ReconstructionPlan,
+    results: Sequence[Reconstruction],
+    masks: int,
+    slices: Sequence[tuple[str, Reconstruction, int]] | None = None,
+) -> Iterator[Figure]:
+    """Show reconstruction, error and uncertainty of some slices.
+
+    Args:
+        plan: what was reconstructed; its weights are loaded.
+        results: its results.
+        masks: how many masks to draw, 2 or more.
+        slices: (title, result, slice number); the best, median and worst slice by default, the
+            middle one of the first volume where nothing has a target.
+    """
+    import torch
+
+    from workbench.varnet.weights import load_network
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = load_network(Path(plan.job.weights)).to(device)
+    if slices is None:
+        first = results[0]
+        middle = volume_of(plan, first).slices // 2
+        slices = extreme_slices(results) or [("middle slice", first, middle)]
+    for title, result, number in slices:
+        volume = volume_of(plan, result)
+        kspace, target = read_measured(plan, volume, number)
+        drawn = masks_for(volume, plan.job.sampling, masks)
+        found = map_uncertainty(network, kspace, drawn, volume.recon[:2])
+        yield uncertainty_figure(
+            found,
+            target,
+            title=f"{title}: {volume.name}, slice {number}",
+            data_range=float(volume.attributes.get("max", 0)) or None,
+            synthetic=volume.synthetic,
+        )
+
+
+def uncertainty_figure(
+    found: Uncertainty,
+    target: np.ndarray | None,
+    *,
+    title: str = "",
+    data_range: float | None = None,
+    synthetic: bool = False,
+) -> Figure:
+    """Show a reconstruction, its error, its deviation over masks, and what it overruled.
+
+    Args:
+        found: the maps.
+        target: (h, w), or None where there is none: then the error is not shown.
+        title: a line above what the figure says.
+        data_range: what is 100 %; the brightest pixel by default.
+        synthetic: whether it is a phantom.
+    """
+    maps = [found.image, found.deviation, found.residual]
+    if target is not None:
+        *maps, target = cropped(*maps, target)
+    image, deviation, residual = maps
+    percent = 100 / (data_range or float(np.nan_to_num(image).max()) or 1.0)
+    panels = [
+        ("reconstruction", image * percent, "gray"),
+        (f"deviation over {found.masks} masks", deviation * percent, "inferno"),
+        (f"measured data overruled: {100 * found.overruled:.1f} %", residual * percent, "inferno"),
+    ]
+    said = "Bright: what the network made up differs from mask to mask, or contradicts the data"
+    if target is not None:
+        error = np.abs(image - target)
+        panels.insert(1, ("true error", error * percent, "inferno"))
+        together, inside = agreement(deviation, error, target)
+        said = (
+            f"Deviation and true error: rank correlation {together:.2f}, "
+            f"{inside:.2f} inside the object"
+        )
+    figure = new_figure(
+        2.75 * len(panels) + 0.6,
+        2.3 * image.shape[0] / image.shape[1] + 1.1,
+        title=f"{title}\n{said}" if title else said,
+        synthetic=synthetic,
+    )
+    axes = figure.subplots(1, len(panels))
+    for place, (name, values, colours) in zip(axes, panels, strict=True):
+        window = window_of(values)
+        drawn = show_image(place, values, window, name, colours=colours)
+        add_colour_bar(figure, drawn, [place], "% of maximum", extend="max")
+    return figure
+
+
+def agreement(deviation: np.ndarray, error: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Return how well deviation and error (h, w) go together: Spearman's rank correlation.
+
+    Both are averaged over neighbourhoods of 5x5 pixels.
+
+    Returns:
+        Over the whole slice, and inside the object alone (what is brighter than a tenth of the
+        target's maximum).
+    """
+    from scipy.ndimage import uniform_filter
+
+    first, second = (uniform_filter(values, NEIGHBOURHOOD) for values in (deviation, error))
+    inside = target > _OBJECT * target.max()
+    return rank_correlation(first, second), rank_correlation(first[inside], second[inside])
