@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 CONFIG_VARIABLE = "AZUREML_CONFIG"
 MANAGEMENT = "https://management.azure.com/.default"
+STORAGE = "https://storage.azure.com/.default"
 
 # The names of one thing, the first that is set counts: today's, AzureML's own on its nodes, and
 # those of the tools of 2021.
@@ -223,8 +224,12 @@ def _credential(principal: tuple[tuple[str, Secret], ...], person: bool) -> "Tok
     return DefaultAzureCredential(exclude_interactive_browser_credential=not person)
 
 
-def check_login(login: "TokenCredential | None" = None) -> None:
+def check_login(login: "TokenCredential | None" = None, scope: str = MANAGEMENT) -> None:
     """Log in once, so that a missing or expired login shows before anything starts.
+
+    Args:
+        login: the credential; None takes ``credential()``.
+        scope: what to log in to.
 
     Raises:
         LoginError: no login works; the message says what to do.
@@ -233,7 +238,7 @@ def check_login(login: "TokenCredential | None" = None) -> None:
 
     login = login or credential()
     try:
-        login.get_token(MANAGEMENT)
+        login.get_token(scope)
         return
     except ClientAuthenticationError as error:
         problem = login_problem(str(error))

@@ -4,9 +4,10 @@ Microsoft's support for this SDK ended on 2026-06-30, while existing workflows g
 ``azureml_v2`` sends the same job through its successor.
 """
 
+import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -196,11 +197,21 @@ def _explained() -> Iterator[None]:
     except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:
         raise LostContactError(f"AzureML cannot be reached ({type(error).__name__})") from None
     except (AzureMLException, ServiceException, AzureError) as error:
-        status = getattr(error, "status_code", None)
-        message = str(getattr(error, "message", "") or error)
-        found = re.search(r"(?:StatusCode|Response Code|Code)\s*[:=]\s*(\d{3})", message)
-        status = status or (int(found[1]) if found else None)
+        status, message = _answer(str(getattr(error, "message", "") or error))
+        status = getattr(error, "status_code", None) or status
         first = " ".join(message.split())[:500]
         if status is not None and is_passing(status):
             raise LostContactError(f"AzureML answers {status}") from None
         raise ClusterError(explain(status, first)) from None
+
+
+def _answer(text: str) -> tuple[int | None, str]:
+    """Return the service's HTTP status and its own words out of an error's text.
+
+    A refused submission quotes the answer as JSON, other errors as lines such as "Code: 403".
+    """
+    with suppress(ValueError, KeyError, TypeError):
+        answer = json.loads(text)
+        return int(answer["status_code"]), _message(answer["error_details"])
+    found = re.search(r"(?:StatusCode|Response Code|Code)\s*[:=]\s*(\d{3})", text)
+    return (int(found[1]) if found else None), text

@@ -87,7 +87,7 @@ class ClusterJob:
         Args:
             places: the names of ``folders`` -> how the shell writes where they are.
         """
-        import yaml  # type: ignore[import-untyped]
+        import yaml  # type: ignore[import-untyped, unused-ignore]
 
         given = {key: value for key, value in self.parameters.items() if value is not None}
         given |= {"nodes": self.nodes, "target": "local", "name": self.name}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from workbench.azure_login import credential, new_login
+from workbench.azure_login import STORAGE, LoginError, check_login, credential, new_login
 from workbench.azure_storage import find_storage
 from workbench.dataset.blob_source import (
     BlobFolder,
@@ -25,6 +25,7 @@ from workbench.dataset.blob_source import (
 from workbench.dataset.cache import CacheFileError, DatasetCache, find_dataset, open_cache
 from workbench.dataset.source import Source
 from workbench.dataset.volume import Volume
+from workbench.ingest.blobs import ROLE
 
 _ADDRESS = re.compile(r"(https://([a-z0-9]{3,24})\.blob\.[a-z0-9.-]+)/([a-z0-9-]{3,63})/([^?#]+)")
 
@@ -54,6 +55,7 @@ def stored_folder(address: str) -> BlobFolder:
 
     Raises:
         ValueError: it is no address, or what is configured is no connection string.
+        LoginError: no connection string of the account is configured, and no login works.
     """
     found = _ADDRESS.fullmatch(address.rstrip("/"))
     if found is None:
@@ -77,6 +79,10 @@ def stored_folder(address: str) -> BlobFolder:
             return BlobFolder(client, path)
     # A login's connections are not shared with the process that this one was forked from.
     login = new_login() if multiprocessing.parent_process() else credential()
+    try:  # The storage's client would ask again and again.
+        check_login(login, STORAGE)
+    except LoginError as error:
+        raise LoginError(f"storage account {name}: {error}; {ROLE}") from None
     return BlobFolder(ContainerClient(account, container, credential=login, **more), path)
 
 

@@ -28,7 +28,7 @@ _BLOCK = 16 << 20
 # The shortest lease that there is: what a killed run holds is free again this soon.
 _LEASE_SECONDS = 15
 _LEASE_PATIENCE = 25.0
-_ROLE = (
+ROLE = (
     "a login, and the managed identity of a cluster's nodes, needs the role Storage Blob Data "
     "Reader on the account, to write there Storage Blob Data Contributor"
 )
@@ -107,7 +107,7 @@ def storage_problem(error: Exception, account: str) -> str:
         "InvalidAuthenticationInfo": f"refuses the key: it is wrong or was renewed: {keys}",
         "AuthorizationFailure": "refuses this key or this machine: "
         f"{keys}; if it is right, the account's firewall (Networking) must let this machine in",
-        "AuthorizationPermissionMismatch": f"does not let this login in: {_ROLE}",
+        "AuthorizationPermissionMismatch": f"does not let this login in: {ROLE}",
         "KeyBasedAuthenticationNotPermitted": "allows no access by key: its owner can allow it "
         "(Configuration, Allow storage account key access)",
         "AccountIsDisabled": "is disabled: see to the subscription's state in the portal",
@@ -117,7 +117,7 @@ def storage_problem(error: Exception, account: str) -> str:
     if code in known:
         return f"storage account {account} {known[code]}"
     if isinstance(error, ClientAuthenticationError) and not code:
-        return f"storage account {account}: {login_problem(str(error))}; {_ROLE}"
+        return f"storage account {account}: {login_problem(str(error))}; {ROLE}"
     if status is None:
         return (
             f"storage account {account} cannot be reached: check AccountName in the connection "

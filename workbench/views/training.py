@@ -123,8 +123,14 @@ def evaluation_table(plan: "TrainingPlan | ClusterPlan") -> "Styler | None":
     means = pandas.DataFrame(rows)
     means.columns = pandas.MultiIndex.from_tuples(means.columns)
     formats = {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}", "acceleration": "{:.2f}"}
-    return means.style.hide(axis="index").format(
-        {column: formats[column[1]] for column in means if column[1] in formats}, na_rep="no target"
+    centred = {"selector": "th.col_heading.level0", "props": "text-align: center"}
+    return (
+        means.style.hide(axis="index")
+        .set_table_styles([centred])
+        .format(
+            {column: formats[column[1]] for column in means if column[1] in formats},
+            na_rep="no target",
+        )
     )
 
 

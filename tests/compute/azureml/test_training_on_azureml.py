@@ -73,8 +73,11 @@ def test_a_preempted_job_on_two_nodes_ends_with_all_its_epochs(stored, plan):
     assert (
         nbformat.read(run.folder / "train.ipynb", as_version=4).metadata.papermill.exception is None
     )
+    # Only node 0 leaves anything where AzureML collects a job's outputs.
     collected = stored.storage.names("azureml")
     assert f"{job.artifacts}/outputs/train.ipynb" in collected
+    assert list((job.nodes[1].working / "outputs").iterdir()) == []
+    assert "node 0 of 2 with 1 CPU process" in job.log(0)
     # Each node has reconstructed one of the two volumes, and all of it is here.
     assert "reconstructing val: 2 volumes, 0 are there" in lines
     assert "rank 0: 1 of 1" in job.log(0)

@@ -152,3 +152,31 @@ def test_a_node_lost_for_good_has_the_job_sent_again_but_not_for_ever(waiting, p
     waiting.azureml.job.preempt(requeue=False)
     with pytest.raises(TrainingFailedError, match="preempted or became unusable"):
         list(lines)
+
+
+@pytest.mark.parametrize(
+    ("sdk", "submission"), [("v1", "POST .*snapshotrun"), ("v2", r"PUT management.*/jobs/")]
+)
+def test_a_job_that_is_rejected_says_why_and_leaves_no_record(stored, plan, sdk, submission):
+    planned = plan(nodes=1, sdk=sdk)
+    message = "The requested VM size is not allowed by the policy of this subscription."
+    stored.fail(submission, status=400, code="UserError", message=message)
+    with pytest.raises(ClusterError, match="is not allowed by the policy"):
+        list(train(planned))
+    stored.recover()
+    stored.fail(submission, status=403, code="AuthorizationFailed", message="no write")
+    with pytest.raises(ClusterError, match="ask for the role AzureML Data Scientist"):
+        list(train(planned))
+    assert stored.azureml.jobs == {}
+    assert not (planned.run.folder / "azureml.json").exists()
+
+
+def test_a_lost_network_does_not_end_the_watch(waiting, plan):
+    lines = train(plan(nodes=2))
+    until(lines, "Queued")
+    with waiting.network.offline("*.azureml.ms"), waiting.network.offline("management.azure.com"):
+        assert "cannot be reached" in until(lines, "the job runs on")
+    until(lines, "in contact again")
+    waiting.azureml.job.cancel()
+    with pytest.raises(TrainingFailedError, match="was cancelled"):
+        list(lines)

@@ -3,6 +3,7 @@ import hashlib
 import io
 import lzma
 import random
+import re
 import tarfile
 from pathlib import Path
 
@@ -112,3 +113,15 @@ def release(cloud, monkeypatch, tmp_path: Path):
         return Release(cloud, generation)
 
     return make
+
+
+def secrets_of(cloud, email: str) -> list[str]:
+    """Everything that must not be seen: keys, and the signed parts of all links."""
+    signatures = re.findall(r"Signature=([^&\"]+)", email)
+    keys = re.findall(r"AWSAccessKeyId=(\w+)", email)
+    assert len(signatures) >= 4
+    return [cloud.storage.key, cloud.principal.secret, *set(keys), *signatures]
+
+
+def found_in(secrets: list[str], text: str) -> list[int]:
+    return [index for index, secret in enumerate(secrets) if secret in text]

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from demo.bucket import Faults
-from tests.ingest.azure.conftest import RELEASES
+from tests.ingest.azure.conftest import RELEASES, found_in, secrets_of
 from workbench.settings import project_root
 
 PAGE = project_root() / "notebooks/ingest.ipynb"
@@ -80,3 +80,6 @@ def test_notebook_that_is_killed_and_run_again_brings_both_generations_once(both
     assert [path for path in whole if not path.endswith("SHA256")] == []
     assert cloud.factory.names == []
     assert left in cloud.factory.deleted
+    shown = (tmp_path / "out.ipynb").read_text() + (tmp_path / "log").read_text()
+    assert "Activities of the factory" in shown
+    assert found_in(secrets_of(cloud, email), shown) == []
