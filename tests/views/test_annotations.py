@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+
+from workbench.views.annotations import Box, draw_boxes, read_annotations
+from workbench.views.lesions import (
+    lesion_figure,
+    lesion_figures,
+    lesion_ssim,
+    lesion_table,
+)
+from workbench.views.orientation import upright
+from workbench.views.reconstructions import contact_sheet, ssim_image
+
+HEADER = "file,slice,study_level,x,y,width,height,label\n"
+LINES = (
+    HEADER
+    + "file1000001,1,No,4,6,10,5,Meniscus Tear\n"
+    + "file1000001,1,No,20,18,6,8,Joint Effusion \n"
+    + 'file1000002,2,No,12.0,10.0,8.0,8.0,"Cyst, likely"\n'
+    + "file1000002,0,Yes,,,,,Normal for age\n"
+    + "file9999999,0,No,1,1,2,2,Elsewhere\n"
+)
+
+
+@pytest.fixture
+def csv(tmp_path):
+    path = tmp_path / "knee.csv"
+    path.write_text(LINES)
+    return path
+
+
+def test_boxes_and_labels_are_read(csv):
+    annotations = read_annotations(csv)
+    first, second = annotations.of("file1000001.h5", 1)
+    assert (first.label, first.box) == ("Meniscus Tear", Box(4, 6, 10, 5))
+    assert second.label == "Joint Effusion"
+    assert annotations.of("file1000001.h5", 0) == []
+    assert annotations.of("file1000002.h5")[0].label == "Cyst, likely"
+
+
+def test_findings_of_a_study_have_no_box(csv):
+    annotations = read_annotations(csv)
+    assert annotations.study_labels("file1000002.h5") == ["Normal for age"]
+    assert annotations.study_labels("file1000001.h5") == []
+    assert annotations.of("file1000002.h5", 0) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,slice,x,y,width,height\n", "no column study_level, label"),
+        (HEADER + "a,0,No,1,1,2,2,ok\na,zero,No,1,1,2,2,b\n", "line 3: slice='zero' is no number"),
+        (HEADER + "a,0,No,,1,2,2,b\n", "line 2: x='' is no number"),
+        (HEADER + "a,0,No,1,1,0,2,b\n", "line 2: a box of 0x2 pixels"),
+        (HEADER + "a,-1,No,1,1,2,2,b\n", "line 2: slice='-1' is no slice"),
+        (HEADER + ",0,No,1,1,2,2,b\n", "line 2: file is empty"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, text, message):
+    path = tmp_path / "wrong.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_annotations(path)
+
+
+def test_a_picture_is_no_csv(tmp_path):
+    path = tmp_path / "knee.csv"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    with pytest.raises(ValueError, match=r"knee\.csv is no CSV|has no column"):
+        read_annotations(path)
+
+
+def test_missing_file_says_where_to_get_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="microsoft/fastmri-plus"):
+        read_annotations(tmp_path / "none.csv")
+
+
+def test_box_counts_from_the_top_of_the_upright_image():
+    image = np.zeros((20, 30))
+    seen = upright(image)
+    seen[3:7, 10:15] = 1  # as a radiologist draws it
+    box = Box(10, 3, 5, 4)
+    assert image[box.rows(20), box.columns(30)].min() == 1
+    assert image.sum() == image[box.rows(20), box.columns(30)].sum()
+
+
+def test_box_that_leaves_the_image_is_cut():
+    box = Box(25, -3, 10, 8)
+    assert (box.rows(20), box.columns(30)) == (slice(15, 20), slice(25, 30))
+
+
+def test_drawn_box_lies_around_what_it_was_drawn_around(csv):
+    image = np.zeros((32, 32), np.float32)
+    annotations = read_annotations(csv).of("file1000001.h5", 1)
+    box = annotations[0].box
+    upright(image)[6:11, 4:14] = 1
+    sheet = contact_sheet([image], ["one"])
+    draw_boxes(sheet.axes[0], annotations, 32)
+    left, bottom, width, height = sheet.axes[0].patches[0].get_bbox().bounds
+    rows, columns = np.nonzero(image)
+    assert (left, left + width) == (columns.min() - 0.5, columns.max() + 0.5)
+    assert (bottom, bottom + height) == (rows.min() - 0.5, rows.max() + 0.5)
+    assert [text.get_text() for text in sheet.axes[0].texts] == ["Meniscus Tear", "Joint Effusion"]
+    assert box.width == width
+
+
+def test_ssim_in_a_box_is_the_mean_of_the_map_there():
+    random = np.random.default_rng(0)
+    target = random.uniform(size=(32, 32)).astype(np.float32)
+    image = target.copy()
+    upright(image)[4:14, 4:14] += 0.5 * random.normal(size=(10, 10)).astype(np.float32)
+    box = Box(6, 6, 5, 5)
+    expected = upright(ssim_image(image, target, 1.0))[6:11, 6:11].mean()
+    assert lesion_ssim(image, target, box, 1.0) == pytest.approx(expected)
+    assert lesion_ssim(image, target, Box(22, 22, 5, 5), 1.0) == pytest.approx(1)
+    assert lesion_ssim(image, target, box, 1.0) < 0.9
+
+
+def test_table_and_figures_are_of_the_volumes_that_were_reconstructed(
+    reconstructed, in_project, csv
+):
+    plan, found = reconstructed()
+    annotations = read_annotations(csv)
+    table = lesion_table(plan, found, annotations)
+    assert sorted(table["label"]) == ["Cyst, likely", "Joint Effusion", "Meniscus Tear"]
+    assert table["SSIM in the box"].is_monotonic_increasing
+    figures = list(lesion_figures(plan, found, annotations))
+    assert len(figures) == 3
+    titles = [axes.get_title() for axes in figures[0].axes]
+    assert any(" in the box, " in title for title in titles)
+    assert figures[0]._repr_png_()
+
+
+def test_close_up_shows_the_box_and_its_surroundings(reconstructed, in_project, csv):
+    plan, found = reconstructed()
+    annotation = read_annotations(csv).of("file1000001.h5")[0]
+    figure = lesion_figure(plan, found[0], annotation)
+    bottom, top = figure.axes[1].get_ylim()
+    assert (bottom + top) / 2 == pytest.approx(32 - 6 - 2.5)
+    assert top - bottom == pytest.approx(30)
+
+
+def test_volumes_without_target_have_no_close_up(reconstructed, in_project, tmp_path):
+    path = tmp_path / "test.csv"
+    path.write_text(HEADER + "file1000003,1,No,4,6,10,5,Meniscus Tear\n")
+    plan, found = reconstructed("test")
+    assert list(lesion_figures(plan, found, read_annotations(path))) == []
+    assert len(lesion_table(plan, found, read_annotations(path))) == 0
