@@ -39,6 +39,11 @@ def test_cost_is_price_times_nodes_times_hours():
     assert one.dollars == pytest.approx(10 * one.hours)
     assert two.hours == pytest.approx(one.hours / 2 / efficiency(2))
     assert two.dollars > one.dollars
+    (more,) = estimates(
+        Pace(1.8, ""), machine, slices=(3000, 3000), epochs=1, once=3000, nodes=(1,)
+    )
+    assert more.hours == pytest.approx(5000 * 1.8 / 2 / 3600)
+    assert more.dollars is None
 
 
 def test_price_is_a_dated_assumption_or_what_was_given():

@@ -85,6 +85,7 @@ def test_missing_role_on_the_storage_is_named(address, cloud, code, message):
 def test_no_login_names_what_a_node_needs(address, monkeypatch):
     for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
         monkeypatch.delenv(name)
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "dev")  # a managed identity is sought for 24 s
     new_login()
     with pytest.raises(LoginError, match=r"run `az login`.*managed identity of a cluster's nodes"):
         open_dataset(address)

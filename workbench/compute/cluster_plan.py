@@ -154,6 +154,7 @@ class ClusterPlan:
             machine,
             slices=self.slices,
             epochs=self.job.epochs - done,
+            once=sum(self.cache.split(split).slices for split in self.splits),
             nodes=nodes,
             price=self.price,
         )

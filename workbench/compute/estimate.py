@@ -112,23 +112,26 @@ def estimates(
     *,
     slices: tuple[int, int],
     epochs: int,
+    once: int = 0,
     nodes: Iterable[int] = NODES,
     price: Price | None = None,
 ) -> list[Estimate]:
     """Estimate time and cost of a job for several numbers of nodes.
 
-    hours = epochs x (training slices + validation slices / 3) x seconds a slice
-    / (cards a node x nodes x efficiency)
+    hours = (epochs x (training slices + validation slices / 3) + slices once / 3)
+    x seconds a slice / (cards a node x nodes x efficiency)
 
     Args:
         pace: what a card does.
         machine: a node's GPUs.
         slices: training and validation slices of an epoch.
         epochs: number of epochs.
+        once: slices that are reconstructed once, after the training.
         nodes: the numbers of nodes.
         price: what a node costs.
     """
-    work = epochs * (slices[0] + slices[1] * VALIDATION) * pace.seconds / 3600
+    done = epochs * (slices[0] + slices[1] * VALIDATION) + once * VALIDATION
+    work = done * pace.seconds / 3600
     found = []
     for count in nodes:
         share = efficiency(count)

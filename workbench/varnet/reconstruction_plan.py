@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from workbench.azure_login import LoginError
 from workbench.catalog import SPLITS
 from workbench.compute.evaluation import (
     FOLDER,
@@ -29,7 +30,7 @@ from workbench.dataset.cache import CACHE_NAME, DatasetCache
 from workbench.dataset.cache_file import write_cache_file
 from workbench.dataset.sampling import Sampling, numbers
 from workbench.dataset.slices import SliceDataset
-from workbench.dataset.stored import open_dataset, source_of
+from workbench.dataset.stored import is_address, open_dataset, source_of
 from workbench.dataset.volume import Volume
 from workbench.settings import shown
 from workbench.varnet.metrics import VolumeScore
@@ -203,7 +204,13 @@ def plan_reconstruction(
     own_mask = split in ("test", "challenge") and mask is acceleration is center_fraction is None
     usual = job.sampling if job else Sampling()
     sampling = None if own_mask else _sampling(usual, mask, acceleration, center_fraction)
-    where, cache = open_dataset(local_dataset or job.dataset)  # type: ignore[union-attr]
+    try:
+        where, cache = open_dataset(local_dataset or job.dataset)  # type: ignore[union-attr]
+    except (LoginError, OSError) as error:
+        if local_dataset is not None or job is None or not is_address(job.dataset):
+            raise
+        # The run was trained on a cluster: its dataset may well be here too.
+        raise type(error)(f"{error}; or give local_dataset, a copy of it on this machine") from None
     part = split_volumes(
         replace(cache, volumes=cache.split(split).volumes[:volumes]), split, sampling
     )

@@ -77,6 +77,7 @@ def test_no_login_says_how_to_log_in(release, monkeypatch):
     brought = release()
     for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
         monkeypatch.delenv(name)
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "dev")  # a managed identity is sought for 24 s
     with pytest.raises(LoginError, match=r"run `az login`, or set\s+AZURE_TENANT_ID"):
         brought.plan()
 
