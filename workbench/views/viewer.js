@@ -24,8 +24,6 @@ class ViewerView {
       class: "workbench-viewer",
       role: "group",
       "aria-label": `Viewer: ${model.get("title") || this.panes[0].about.name}`,
-      // JupyterLab's own shortcuts leave keys alone that are pressed in here.
-      "data-lm-suppress-shortcuts": "true",
     });
     this.toolbar = new Toolbar(this);
     this.stage = make("div", { class: "workbench-stage" }, ...this.panes.map((p) => p.element));
@@ -287,11 +285,12 @@ class ViewerView {
   }
 
   pressed(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Tab") return;
+    event.stopPropagation(); // in JupyterLab's command mode a letter may delete a cell
     const field = event.target.closest("select, input, button");
-    const action = event.ctrlKey || event.metaKey || event.altKey ? null : this.action(event);
+    const action = this.action(event);
     if (!action || (field && event.key !== "?" && event.key !== "Escape")) return;
     event.preventDefault();
-    event.stopPropagation();
     action();
   }
 

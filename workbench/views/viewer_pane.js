@@ -25,7 +25,7 @@ class PaneView {
     this.canvas = make("canvas", { tabindex: "0", role: "application" });
     this.canvas.setAttribute("aria-roledescription", "MR image");
     this.picture = document.createElement("canvas"); // one pixel a value; never on the page
-    this.readout = make("output", { class: "workbench-readout" });
+    this.readout = make("span", { class: "workbench-readout" });
     this.low = make("span");
     this.high = make("span");
     this.bar = make("canvas", { width: "256", height: "1", "aria-hidden": "true" });
