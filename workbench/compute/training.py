@@ -267,7 +267,7 @@ def _why_here(workspace: bool, target: str) -> str:
     if target == "local":
         return "target=local, so the job runs on this machine"
     if workspace:
-        return "an AzureML workspace is configured, but local_dataset is of this machine"
+        return "an AzureML workspace is configured, but local_dataset is for this machine"
     return "no AzureML workspace is configured, so the job runs on this machine"
 
 
