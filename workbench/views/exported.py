@@ -13,7 +13,7 @@ import numpy as np
 from workbench.dataset.volume import Volume
 from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.views.header import ScanGeometry, scan_geometry
-from workbench.views.measured import volume_of
+from workbench.views.measured import slices_of, volume_of
 from workbench.views.orientation import Plane, plane_of
 
 NOTICE = "Research reconstruction, not for clinical use."
@@ -59,6 +59,7 @@ class ReconstructedVolume:
 def read_reconstructed(plan: ReconstructionPlan, result: Reconstruction) -> ReconstructedVolume:
     """Read a result's images and the header of its volume."""
     volume = volume_of(plan, result)
+    opened = slices_of(plan, volume).open_source
     with h5py.File(result.path) as file:
         images = file["reconstruction"][()]
         digest, sampling = str(file.attrs["digest"]), str(file.attrs["sampling"])
@@ -69,7 +70,7 @@ def read_reconstructed(plan: ReconstructionPlan, result: Reconstruction) -> Reco
         f"{plan.folder.parent.parent.name}/{plan.folder.name}",
         digest,
         sampling,
-        scan_geometry(plan.cache.file(volume)),
+        scan_geometry(opened(volume) if opened else plan.cache.file(volume)),
         plane_of(volume.acquisition),
     )
 

@@ -4,10 +4,12 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+
+from workbench.dataset.source import FetchedFile, Source
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,8 +46,11 @@ _MEANINGS = {
 }
 
 
-def header_fields(file: Path) -> list[tuple[str, str]]:
+def header_fields(file: Path | Source) -> list[tuple[str, str]]:
     """Read every field of a volume's ISMRMRD header, in its order.
+
+    Args:
+        file: the volume, here or far away.
 
     Returns:
         (path such as ``encoding/reconSpace/matrixSize/x``, value) pairs; names that come again
@@ -55,8 +60,12 @@ def header_fields(file: Path) -> list[tuple[str, str]]:
         ValueError: it is no XML.
         KeyError: the file has none.
     """
-    with h5py.File(file) as volume:
-        text = volume["ismrmrd_header"][()]
+
+    def read(opened: Any) -> Any:
+        with h5py.File(opened, "r") as volume:
+            return volume["ismrmrd_header"][()]
+
+    text = read(file) if isinstance(file, Path) else FetchedFile(file).parse(read)
     if isinstance(text, np.ndarray):
         text = text.item()
     try:
@@ -144,7 +153,7 @@ class ScanGeometry:
     assumed: tuple[str, ...]
 
 
-def scan_geometry(file: Path) -> ScanGeometry:
+def scan_geometry(file: Path | Source) -> ScanGeometry:
     """Read the geometry and timing of a volume off its header."""
     fields = dict(header_fields(file))
 

@@ -14,9 +14,39 @@ from workbench.varnet.reconstruction_plan import (
     reconstruct,
     results,
 )
+from workbench.varnet.uncertainty import check_masks_wanted
 from workbench.varnet.weights import RELEASED
+from workbench.views.annotations import Annotations, read_annotations
+from workbench.views.comparison import (
+    ResultSet,
+    acceleration_figure,
+    common_volumes,
+    comparison_table,
+    find_compared,
+)
+from workbench.views.export import KINDS, export_kinds, export_results
 from workbench.views.form_layout import datasets_here, runs_here
 from workbench.views.pages import Look, OpenPage, Page, Values, open_page
+from workbench.views.ranking import ORDERS, check_order, rank_slices, rank_volumes, slice_table
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What to show of results, and what to take away.
+
+    Attributes:
+        compared: other results to set beside them.
+        sort_by: the figure that orders volumes and slices.
+        uncertainty: masks to draw for the maps of uncertainty; 0 for none.
+        annotations: findings to draw, or None.
+        export: kinds of ``workbench.views.export``.
+    """
+
+    compared: tuple[ResultSet, ...] = ()
+    sort_by: str = "ssim"
+    uncertainty: int = 0
+    annotations: Annotations | None = None
+    export: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -26,14 +56,12 @@ class Reconstructed:
     Attributes:
         plan: what was asked for, and where it is.
         found: a result for each volume.
-        other: another run's results to compare with, or None.
-        names: the names of that run and of this one.
+        looks: how to look at it.
     """
 
     plan: ReconstructionPlan
     found: list[Reconstruction]
-    other: list[Reconstruction] | None
-    names: tuple[str, str]
+    looks: Looks
 
 
 def reconstruct_page(variables: Mapping[str, Any]) -> OpenPage:
@@ -52,6 +80,11 @@ def check(values: Values) -> None:
         ValueError: a parameter is outside what is allowed.
         FileNotFoundError: there is no such run.
     """
+    check_order(values["sort_by"])
+    check_masks_wanted(values["uncertainty"])
+    export_kinds(values["export"])
+    if values["annotations"]:
+        read_annotations(values["annotations"])
     if values["split"] not in SPLITS:
         raise ValueError(f"split={values['split']!r}: give one of {', '.join(SPLITS)}")
     for name in ("volumes", "nodes"):
@@ -79,33 +112,48 @@ def check(values: Values) -> None:
     Sampling(values["mask"] or usual.mask, accelerations, fractions)
 
 
-def plan(*, compare: str | None, **values: Any) -> tuple[ReconstructionPlan, Any, tuple[str, str]]:
+def plan(
+    *,
+    compare: str | None,
+    sort_by: str,
+    uncertainty: int,
+    annotations: str | None,
+    export: str | None,
+    **values: Any,
+) -> tuple[ReconstructionPlan, Looks]:
     """Check everything, see what is there already, and show it."""
+    check_order(sort_by)
+    kinds, masks = export_kinds(export), check_masks_wanted(uncertainty)
+    findings = read_annotations(annotations) if annotations else None
     found = plan_reconstruction(**values)
-    other = found.compared_with(compare) if compare else None
+    looks = Looks(tuple(find_compared(compare, found)), sort_by, masks, findings, kinds)
     print(found, flush=True)
-    return found, other, (compare or "", values["run"] or "brain")
+    return found, looks
 
 
-def work(asked: tuple[ReconstructionPlan, Any, tuple[str, str]]) -> Reconstructed:
+def work(asked: tuple[ReconstructionPlan, Looks]) -> Reconstructed:
     """Reconstruct what is missing, and read the results."""
-    planned, other, names = asked
+    planned, looks = asked
     for line in reconstruct(planned):
         print(line, flush=True)
-    return Reconstructed(planned, results(planned), other, names)
+    return Reconstructed(planned, results(planned), looks)
 
 
 # ---- what the cells below show ------------------------------------------------------------
 
 
-def show_scores(done: Reconstructed) -> Any:
-    """Show each volume's figures, and their means."""
+def show_scores(done: Reconstructed) -> None:
+    """Show each volume's figures, the worst first, and the first slices of the same order."""
+    from IPython.display import display
+
     from workbench.views import reconstruct as views
 
-    if not views.scored(done.found):
+    scored = views.scored(done.found)
+    if not scored:
         print("no volume here has a target")
-        return None
-    return views.score_table(done.found)
+        return
+    display(views.score_table(scored, sort_by=done.looks.sort_by))
+    display(slice_table(rank_slices(done.plan, scored, done.looks.sort_by), most=10))
 
 
 def show_acquisitions(done: Reconstructed) -> Any:
@@ -119,13 +167,23 @@ def show_acquisitions(done: Reconstructed) -> Any:
         display(views.spread_figure(done.plan, done.found))
 
 
-def show_against(done: Reconstructed) -> Any:
-    """Show this run beside the one that it is compared with."""
+def show_compared(done: Reconstructed) -> None:
+    """Show the results beside others: a table, figures by acceleration, volume by volume."""
+    from IPython.display import display
+
     from workbench.views import reconstruct as views
 
-    if done.other is None or not views.scored(done.found):
-        return None
-    return views.against_figure(done.plan, done.found, done.other, done.names)
+    if not done.looks.compared or not views.scored(done.found):
+        print("nothing to compare with: give compare, such as other_run or knee@8x")
+        return
+    own = ResultSet(done.plan.folder.parent.parent.name, done.plan, tuple(done.found))
+    sets = [own, *done.looks.compared]
+    display(comparison_table(sets, done.looks.sort_by).style.hide(axis="index"))
+    display(acceleration_figure(sets))
+    for other in done.looks.compared:
+        pair = common_volumes([own, other])
+        names = (other.name, own.name) if other.run == own.run else (other.run, own.run)
+        display(views.against_figure(done.plan, pair[0].results, pair[1].results, names))
 
 
 def show_extremes(done: Reconstructed) -> None:
@@ -140,16 +198,60 @@ def show_extremes(done: Reconstructed) -> None:
                 display(figure)
 
 
+def show_findings(done: Reconstructed) -> None:
+    """Show annotated findings close up, with SSIM inside their boxes beside the whole slices'."""
+    from IPython.display import display
+
+    from workbench.views.lesions import lesion_figures, lesion_table
+
+    findings = done.looks.annotations
+    if findings is None:
+        print("no annotations: give the path of fastMRI+'s knee.csv or brain.csv")
+        return
+    for result in done.found:
+        if labels := findings.study_labels(result.path.name):
+            print(f"{result.path.name}, the whole study: {', '.join(labels)}")
+    table = lesion_table(done.plan, done.found, findings)
+    if not len(table):
+        print(f"{findings.source.name} has no box on a volume here that has a target")
+        return
+    display(table.round(4))
+    for figure in lesion_figures(done.plan, done.found, findings):
+        display(figure)
+
+
+def show_uncertainty(done: Reconstructed) -> None:
+    """Show where the best, median and worst slice are not to be trusted."""
+    from IPython.display import display
+
+    from workbench.views.uncertainty import uncertainty_figures
+
+    if not done.looks.uncertainty:
+        print("no maps: give uncertainty, the number of masks to draw, such as 8")
+        return
+    for figure in uncertainty_figures(done.plan, done.found, done.looks.uncertainty):
+        display(figure)
+
+
 def show_volumes(done: Reconstructed) -> Any:
-    """Show every slice: of all volumes in a viewer, the worst first; elsewhere of the first one."""
+    """Show every slice: in a viewer, opened from a sorted list; elsewhere a sheet of one volume."""
     from workbench.progress import interactive
     from workbench.views import reconstruct as views
-    from workbench.views.ranking import rank_volumes
-    from workbench.views.volume_viewers import browse_volumes
 
+    looks = done.looks
     if interactive():
-        return browse_volumes(done.plan, rank_volumes(done.found))
-    return views.sheet_figure(done.plan, done.found[0])
+        from workbench.views.slice_browser import SliceBrowser
+
+        return SliceBrowser(done.plan, done.found, looks.sort_by, looks.annotations)
+    return views.sheet_figure(done.plan, rank_volumes(done.found, looks.sort_by)[0])
+
+
+def show_exports(done: Reconstructed) -> None:
+    """Write what was asked for, and say where it is."""
+    if not done.looks.export:
+        print(f"nothing to export: give export, some of {', '.join(KINDS)}")
+    for line in export_results(done.plan, done.found, done.looks.export):
+        print(line, flush=True)
 
 
 PAGE = Page(
@@ -160,8 +262,9 @@ PAGE = Page(
     plan=plan,
     work=work,
     report=lambda done: f": {len(done.found)} volumes",
-    common=("run", "split", "volumes", "compare"),
+    common=("run", "split", "volumes", "compare", "export"),
     groups={
+        "Looking": ("sort_by", "uncertainty", "annotations"),
         "Undersampling": ("mask", "acceleration", "center_fraction"),
         "More": ("weights", "local_dataset", "nodes"),
     },
@@ -172,7 +275,10 @@ PAGE = Page(
         "local_dataset": Look("dataset", choices=datasets_here),
         "mask": Look(choices=lambda: MASKS, only_these=True),
         "center_fraction": Look("centre fraction"),
-        "compare": Look("compare with run", choices=runs_here),
+        "compare": Look("compare with", choices=runs_here),
+        "export": Look(choices=lambda: KINDS, several=True),
+        "sort_by": Look("sort by", choices=lambda: tuple(ORDERS)),
+        "uncertainty": Look(unit="masks"),
         "nodes": Look(unit="processes"),
     },
 )

@@ -33,7 +33,7 @@ def _gain(result: Reconstruction) -> float:
 
 
 # Name -> what it is of a result, and whether a small value is the worse one.
-_ORDERS: Mapping[str, tuple[Callable[[Reconstruction], Any], bool]] = {
+ORDERS: Mapping[str, tuple[Callable[[Reconstruction], Any], bool]] = {
     "ssim": (_figure("varnet", "ssim"), True),
     "psnr": (_figure("varnet", "psnr"), True),
     "nmse": (_figure("varnet", "nmse"), False),
@@ -79,9 +79,9 @@ def check_order(sort_by: Any) -> tuple[str, bool]:
     """
     text = sort_by.strip().lower() if isinstance(sort_by, str) else ""
     name = text.removeprefix("-")
-    if name not in _ORDERS:
+    if name not in ORDERS:
         raise ValueError(
-            f"sort_by={sort_by!r}: give one of {', '.join(_ORDERS)}; a minus before it, such as "
+            f"sort_by={sort_by!r}: give one of {', '.join(ORDERS)}; a minus before it, such as "
             "-ssim, puts the best first"
         )
     return name, text.startswith("-")
@@ -90,7 +90,7 @@ def check_order(sort_by: Any) -> tuple[str, bool]:
 def rank_volumes(results: Sequence[Reconstruction], sort_by: str = "ssim") -> list[Reconstruction]:
     """Return results in the order of a figure, the worst first, what is not finite before all."""
     name, turned = check_order(sort_by)
-    of, ascending = _ORDERS[name]
+    of, ascending = ORDERS[name]
     return _ranked(results, of, ascending != turned)
 
 

@@ -1,0 +1,94 @@
+"""Slices in the order of any figure: choose one and it opens in the viewer. For JupyterLab."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.views.annotations import Annotations
+from workbench.views.measured import volume_of
+from workbench.views.ranking import ORDERS, RankedSlice, check_order, rank_slices, rank_volumes
+from workbench.views.viewer import Box
+from workbench.views.volume_viewers import VolumeBrowser
+
+_MOST = 2000  # rows of the list
+
+
+def viewer_boxes(
+    plan: ReconstructionPlan, result: Reconstruction, annotations: Annotations | None
+) -> list[Box]:
+    """Return a volume's annotated boxes as the viewer takes them, rows counted as stored."""
+    volume = volume_of(plan, result)
+    if annotations is None or volume.target is None:
+        return []
+    height = volume.target.shape[-2]
+    return [
+        Box(each.slice, box.left, height - box.top - box.height, box.width, box.height, each.label)
+        for each in annotations.of(result.path.name)
+        if (box := each.box) is not None
+    ]
+
+
+class SliceBrowser:
+    """A list of slices, the worst first, beside the viewer that shows the chosen one.
+
+    Args:
+        plan: the reconstruction.
+        results: its volumes.
+        sort_by: the figure to begin with.
+        annotations: boxes to draw, or None.
+    """
+
+    def __init__(
+        self,
+        plan: ReconstructionPlan,
+        results: Sequence[Reconstruction],
+        sort_by: str = "ssim",
+        annotations: Annotations | None = None,
+    ) -> None:
+        import ipywidgets
+
+        self._plan, self._annotations = plan, annotations
+        self.volumes = VolumeBrowser(plan, rank_volumes(results, sort_by))
+        name, turned = check_order(sort_by)
+        self.order = ipywidgets.Dropdown(options=list(ORDERS), value=name, description="sort by")
+        self.best_first = ipywidgets.Checkbox(turned, description="best first", indent=False)
+        self.list = ipywidgets.Select(
+            rows=10, description="slice", layout={"width": "100%", "max_width": "46em"}
+        )
+        self.list.add_class("workbench-slices")
+        self._slices: list[RankedSlice] = []
+        self._sort()
+        self.order.observe(self._sort, "value")
+        self.best_first.observe(self._sort, "value")
+        self.list.observe(self._open, "index")
+
+    def _sort(self, _: Any = None) -> None:
+        order = f"{'-' if self.best_first.value else ''}{self.order.value}"
+        ranked = rank_slices(self._plan, self.volumes.results, order)
+        self._slices = ranked[:_MOST]
+        self.list.index = None
+        self.list.options = [_row(each) for each in self._slices]
+        self.list.index = None
+
+    def _open(self, change: dict[str, Any]) -> None:
+        if change["new"] is None:
+            return
+        chosen = self._slices[change["new"]]
+        place = next(n for n, each in enumerate(self.volumes.results) if each is chosen.result)
+        boxes = viewer_boxes(self._plan, chosen.result, self._annotations)
+        self.volumes.open_volume(place, chosen.number, boxes)
+
+    def _ipython_display_(self, **_: Any) -> None:
+        import ipywidgets
+        from IPython.display import display
+
+        display(ipywidgets.HBox([self.order, self.best_first]))
+        display(self.list)
+        display(self.volumes)
+
+
+def _row(each: RankedSlice) -> str:
+    figures = [f"SSIM {each.ssim:.4f}"]
+    if each.psnr == each.psnr:
+        figures += [f"PSNR {each.psnr:.2f} dB", f"NMSE {each.nmse:.4f}"]
+    return f"{each.result.path.name}, slice {each.number}: {', '.join(figures)}"
