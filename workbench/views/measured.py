@@ -27,6 +27,9 @@ def read_measured(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a slice's k-space (coils, H, W) as stored, and its target (h, w) or None."""
     kspace, target = slices_of(plan, volume).read(volume, number)
+    # What was streamed cannot be written to, and torch warns of such arrays.
+    kspace = np.require(kspace, requirements="W")
+    target = None if target is None else np.require(target, requirements="W")
     return (kspace if kspace.ndim == 3 else kspace[None]), target
 
 
