@@ -116,7 +116,9 @@ class JupyterLab:
         return json.loads(self._ask("GET", address))
 
     def end_kernels(self) -> None:
-        """End every kernel."""
+        """End every kernel; after the server's end there is none."""
+        if self._process.poll() is not None:
+            return
         for session in self.get("sessions"):
             self._ask("DELETE", f"sessions/{session['id']}")
 

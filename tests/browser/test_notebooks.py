@@ -19,9 +19,3 @@ def test_error_of_a_page_is_complained_about(open_notebook):
     notebook.page.evaluate("console.error('so it is')")
     assert any("so it is" in complaint for complaint in notebook.complaints)
     notebook.complaints.clear()
-
-
-def test_explore_runs_from_top_to_bottom_and_stores_no_widget_state(open_notebook):
-    notebook = open_notebook("explore")
-    notebook.run_all()
-    assert "widgets" not in notebook.save().metadata

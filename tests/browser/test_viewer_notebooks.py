@@ -1,0 +1,140 @@
+import pytest
+import torch
+from fastmri.models import VarNet
+
+from tests.browser.jupyterlab import JupyterLab
+from tests.browser.viewer_page import ViewerPage
+from workbench.dataset.phantom.study import write_study
+
+MEASURED = """
+from workbench.dataset.cache import find_dataset, open_cache
+from workbench.views.panes import volume_pane
+from workbench.views.viewer import viewer
+cache = open_cache(find_dataset("brain_multicoil"))
+volume = cache.split("val").volumes[0]
+viewer([volume_pane(cache.file(volume), volume)], title="measured")"""
+RECONSTRUCTED = """
+from workbench.varnet.reconstruction_plan import plan_reconstruction, reconstruct, results
+from workbench.views.ranking import rank_volumes
+from workbench.views.volume_viewers import browse_volumes
+plan = plan_reconstruction(weights="weights.pt", local_dataset="brain_multicoil")
+for line in reconstruct(plan):
+    print(line)
+volumes = browse_volumes(plan, rank_volumes(results(plan)))
+display(volumes)"""
+MISSING = "Error displaying widget: model not found"
+
+
+def text_contrast(viewer, selector):
+    """Return the contrast of a text with the page (WCAG's ratio)."""
+    return viewer.root.locator(selector).first.evaluate(
+        """(e) => {
+          const light = (colour) => {
+            const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+              .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+          };
+          const clear = (e) => /, 0\\)$/.test(getComputedStyle(e).backgroundColor);
+          let behind = e;
+          while (behind.parentElement && clear(behind)) behind = behind.parentElement;
+          const [a, b] = [getComputedStyle(e).color, getComputedStyle(behind).backgroundColor]
+            .map(light).sort((x, y) => y - x);
+          return (a + 0.05) / (b + 0.05);
+        }"""
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_viewer_is_readable_in_light_and_dark(open_notebook, dark):
+    notebook = open_notebook([MEASURED], dark=dark)
+    notebook.run_all()
+    viewer = ViewerPage(notebook.cell("volume_pane(cache"))
+    viewer.press("?")
+    for selector in ("label", "button", "figcaption", ".workbench-scale", ".workbench-help td"):
+        assert text_contrast(viewer, selector) >= 4.5, selector
+
+
+def test_reopened_notebook_shows_the_picture_alone_and_stays_small(open_notebook):
+    notebook = open_notebook([MEASURED])
+    notebook.run_all()
+    cell = notebook.cell("volume_pane(cache")
+    ViewerPage(cell)
+    picture = cell.get_by_role("img", name="measured")
+    assert not picture.is_visible()
+    saved = notebook.save()
+    assert "widgets" not in saved.metadata
+    assert notebook.path.stat().st_size < 150_000
+    notebook.reopen(fresh_kernel=True)
+    picture.wait_for()
+    assert picture.evaluate("(image) => image.naturalWidth") > 400
+    assert not notebook.page.get_by_text(MISSING).is_visible()
+    notebook.run_all()
+    ViewerPage(cell).press("ArrowDown")
+    assert not picture.is_visible()
+    # ipywidgets says on the console that the old viewer is gone.
+    assert all("widget model not found" in each for each in notebook.complaints)
+    notebook.complaints.clear()
+
+
+def test_notebook_reopened_while_its_kernel_lives_has_its_viewer_again(open_notebook):
+    notebook = open_notebook([MEASURED])
+    notebook.run_all()
+    ViewerPage(notebook.cell("volume_pane(cache")).press("Home", "ArrowDown")
+    notebook.save()
+    notebook.reopen()
+    viewer = ViewerPage(notebook.cell("volume_pane(cache"))
+    assert viewer.number == 1
+    viewer.press("ArrowDown")
+    assert viewer.number == 2
+
+
+def test_saved_widget_state_holds_no_images_and_without_kernel_leaves_the_picture(
+    open_notebook, tmp_path
+):
+    with JupyterLab(tmp_path, saves_widgets=True) as lab:
+        study = {"volumes": {"val": 1}, "recon": 48, "slices": 2, "coils": (2,), "workers": 1}
+        write_study(lab.project / "datasets/brain_multicoil", "brain_multicoil", **study)
+        notebook = open_notebook([MEASURED], lab=lab)
+        notebook.run_all()
+        cell = notebook.cell("volume_pane(cache")
+        ViewerPage(cell).press("Home")
+        saved = notebook.save()
+        states = saved.metadata.widgets["application/vnd.jupyter.widget-state+json"].state
+        (viewer,) = (each for each in states.values() if each.model_module == "anywidget")
+        assert viewer.state.first == {}
+        assert "buffers" not in viewer
+        notebook.reopen(fresh_kernel=True)
+        cell.get_by_role("img", name="measured").wait_for()
+        assert not cell.locator(".workbench-viewer").is_visible()
+        notebook.complaints.clear()
+
+
+def test_explore_has_a_viewer_of_its_volume_and_saves_no_widget_state(open_notebook):
+    notebook = open_notebook("explore")
+    notebook.run_all()
+    viewer = ViewerPage(notebook.cell("explored_viewer"))
+    before = viewer.colour(0.5, 0.5)
+    viewer.press("k", "ArrowRight")
+    assert viewer.root.get_by_role("combobox", name="coil").input_value() == "0"
+    assert viewer.colour(0.5, 0.5) != before
+    assert "widgets" not in notebook.save().metadata
+
+
+def test_reconstructed_volumes_open_one_after_another_in_linked_panes(open_notebook, lab):
+    torch.manual_seed(0)
+    network = VarNet(num_cascades=1, chans=2, pools=1, sens_chans=2, sens_pools=1)
+    torch.save(network.state_dict(), lab.project / "weights.pt")
+    notebook = open_notebook([RECONSTRUCTED, "volumes.open_volume(0, 3)"])
+    notebook.run_all()
+    cell = notebook.cell("browse_volumes(plan")
+    viewer = ViewerPage(cell)
+    panes = viewer.root.locator("figcaption strong").all_inner_texts()
+    assert panes == ["target", "zero-filled", "VarNet", "error of VarNet", "SSIM map of VarNet"]
+    assert viewer.number == 3
+    viewer.press("Shift+ArrowDown", pane=2)
+    assert viewer.value(3) == pytest.approx(abs(viewer.value(2) - viewer.value(0)), rel=1e-3)
+    value = viewer.value(0)
+    cell.get_by_role("combobox", name="volume").select_option(index=1)
+    viewer.root.locator(".workbench-slice", has_text="2 of").wait_for()
+    viewer.press("End", "Shift+ArrowDown")
+    assert viewer.value(0) != value

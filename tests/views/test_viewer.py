@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+
+from workbench.dataset.cache import open_cache
+from workbench.dataset.images import centered_fft2, centered_ifft2, root_sum_of_squares
+from workbench.dataset.phantom.writing import write_volume
+from workbench.progress import interactive
+from workbench.views import explore
+from workbench.views.panes import Pane, error_pane, image_pane, volume_pane
+from workbench.views.style import SYNTHETIC_NOTE
+from workbench.views.viewer import Box, viewer, viewer_figure
+from workbench.views.viewer_widget import Viewer
+from workbench.views.volume_viewers import explored_viewer
+
+
+@pytest.fixture(scope="module")
+def kspace():
+    random = np.random.default_rng(0)
+    parts = random.normal(size=(2, 5, 3, 24, 16)).astype(np.float32)
+    return parts[0] + 1j * parts[1]
+
+
+@pytest.fixture(scope="module", params=["multicoil", "singlecoil"])
+def volume(request, tmp_path_factory, kspace):
+    """A volume, what its file is, and its k-space with a coil axis."""
+    coils = 3 if request.param == "multicoil" else 1
+    values = kspace[:, :coils]
+    root = tmp_path_factory.mktemp("data") / f"knee_{request.param}"
+    write_volume(
+        root / f"{request.param}_val/file1.h5",
+        kspace=values if coils > 1 else values[:, 0],
+        target=None,
+        recon=(12, 12),
+        acquisition="CORPD_FBK",
+        patient_id="1",
+    )
+    cache = open_cache(root)
+    return cache.volumes[0], cache.file(cache.volumes[0]), values
+
+
+def stack(slices=5, height=6, width=4):
+    return np.arange(slices * height * width, dtype=np.float32).reshape(slices, height, width)
+
+
+def test_pane_of_a_volume_gives_coils_and_their_root_sum_of_squares(volume):
+    described, file, kspace = volume
+    pane = volume_pane(file, described)
+    images = centered_ifft2(kspace)
+    last = kspace.shape[1] - 1
+    assert (pane.slices, pane.coils) == kspace.shape[:2]
+    for number in (0, 4):
+        np.testing.assert_array_equal(pane.read("kspace", number, last), kspace[number, last])
+        np.testing.assert_allclose(
+            pane.read("image", number, last), images[number, last], rtol=1e-5, atol=1e-6
+        )
+        for domain, values in (("image", images), ("kspace", kspace)):
+            combined = pane.read(domain, number)
+            assert combined.dtype == np.float32
+            np.testing.assert_allclose(combined, root_sum_of_squares(values[number]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("volume", ["multicoil"], indirect=True)
+def test_only_the_coil_that_is_looked_at_is_read(volume, monkeypatch):
+    described, file, _ = volume
+    monkeypatch.setattr("workbench.views.panes.read_slice", None)
+    assert volume_pane(file, described).read("image", 1, 2).shape == (24, 16)
+
+
+def test_kspace_of_images_is_their_fourier_transform():
+    images = stack()
+    read = image_pane("target", images).read("kspace", 2)
+    assert read.dtype == np.complex64
+    np.testing.assert_array_equal(read, centered_fft2(images[2].astype(np.complex64)))
+
+
+def test_error_is_the_absolute_difference_with_a_scale_of_its_own():
+    first, second = image_pane("VarNet", stack()), image_pane("target", stack() + 2)
+    pane = error_pane(first, second)
+    assert pane.scale != first.scale == second.scale
+    np.testing.assert_array_equal(pane.read("image", 3), np.full((6, 4), 2))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("image", 5, None), "slice 5: target has slices 0 to 4"),
+        (("image", 0, 0), "coil 0: target has 0 coils"),
+        (("phase", 0, None), "domain='phase'"),
+    ],
+)
+def test_what_is_not_there_is_named(asked, said):
+    with pytest.raises(ValueError, match=said):
+        image_pane("target", stack()).read(*asked)
+
+
+def test_panes_that_do_not_belong_together_are_refused():
+    with pytest.raises(ValueError, match="panes is empty"):
+        viewer([])
+    with pytest.raises(ValueError, match="target has 5 slices, VarNet 4"):
+        viewer([image_pane("target", stack()), image_pane("VarNet", stack(4))])
+    with pytest.raises(ValueError, match="slice_number=5: there are slices 0 to 4"):
+        viewer([image_pane("target", stack())], slice_number=5)
+    with pytest.raises(ValueError, match=r"target of shape \(6, 4\)"):
+        image_pane("target", stack()[0])
+    with pytest.raises(ValueError, match="target: give the number of slices"):
+        image_pane("target", lambda number: stack()[number])
+
+
+def test_headless_it_is_a_sheet_of_the_same_views():
+    assert not interactive()
+    panes = [image_pane("target", stack(20)), image_pane("VarNet", stack(20) * 1.5)]
+    panes.append(error_pane(panes[1], panes[0]))
+    figure = viewer(panes, title="volume 1", slice_number=7, boxes=[Box(7, 1, 2, 2, 1, "cyst")])
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert len(titles) == 12
+    assert {"target, slice 7", "VarNet, slice 7", "error, slice 7"} <= set(titles)
+    assert figure.get_suptitle() == "volume 1"
+    windows = {axes.get_title(): axes.images[0].get_clim() for axes in figure.axes if axes.images}
+    assert windows["target, slice 7"] == windows["VarNet, slice 7"] != windows["error, slice 7"]
+    labels = {axes.get_title(): [t.get_text() for t in axes.texts] for axes in figure.axes}
+    assert labels["VarNet, slice 7"] == ["cyst"]
+    assert not any(texts for title, texts in labels.items() if "slice 7" not in title)
+
+
+def test_crop_and_synthetic_note_are_on_the_sheet():
+    pane = Pane("file1.h5", 3, lambda number, _: stack(3)[number], crop=(2, 4))
+    figure = viewer_figure([pane], synthetic=True)
+    assert figure.axes[0].images[0].get_array().shape == (2, 4)
+    assert figure.get_supxlabel() == SYNTHETIC_NOTE
+
+
+def test_explored_volume_is_shown_from_its_slice(volume):
+    described, file, _ = volume
+    figure = explored_viewer(explore.read_explored(open_cache(file.parents[1]), described, 3))
+    assert "slice 3" in [axes.get_title() for axes in figure.axes]
+
+
+class Sent(list):
+    """What a viewer sends to the browser, and an answer to what the browser sends."""
+
+    def ask(self, shown, **about):
+        asked = {"kind": "plane", "edition": shown.edition, "pane": 0, "coil": -1, **about}
+        shown._handle_custom_msg(asked, [])
+        return self[-1] if self else None
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    sent = Sent()
+    monkeypatch.setattr(Viewer, "send", lambda _, content, data=(): sent.append((content, data)))
+    return sent
+
+
+def test_first_slice_travels_with_the_viewer_bit_by_bit(sent):
+    shown = Viewer([image_pane("target", stack()), image_pane("VarNet", -stack())], slice_number=2)
+    first, second = shown.first["planes"]
+    assert (second["pane"], second["slice"], second["shape"]) == (1, 2, [6, 4])
+    for plane, values in ((first, stack()[2]), (second, -stack()[2])):
+        np.testing.assert_array_equal(
+            np.frombuffer(plane["data"], np.float32), np.ravel(values), strict=True
+        )
+
+
+def test_viewer_answers_with_what_was_asked_for(sent, volume):
+    described, file, kspace = volume
+    shown = Viewer([volume_pane(file, described)])
+    content, (data,) = sent.ask(shown, domain="kspace", slice=4, coil=0)
+    assert content["complex"]
+    values = np.frombuffer(data, np.complex64).reshape(content["shape"])
+    np.testing.assert_array_equal(values, kspace[4, 0])
+
+
+def test_slice_that_cannot_be_read_is_said_and_not_sent(sent, tmp_path):
+    def broken(number):
+        if number:
+            raise OSError(f"file1.h5 ends before slice {number}")
+        return stack()[0]
+
+    shown = Viewer([image_pane("target", broken, 2)])
+    content, data = sent.ask(shown, domain="image", slice=1)
+    assert (content["kind"], content["text"]) == ("failed", "file1.h5 ends before slice 1")
+    assert not data
+
+
+def test_what_was_asked_of_replaced_panes_is_not_answered(sent):
+    shown = Viewer([image_pane("target", stack())])
+    old = shown.edition
+    shown.replace_panes([image_pane("target", stack(7))], title="another", slice_number=6)
+    assert (shown.title, shown.slice_number) == ("another", 6)
+    assert sent.ask(shown, domain="image", slice=0, edition=old) is None
+    assert sent.ask(shown, domain="image", slice=0)[0]["kind"] == "plane"
