@@ -171,7 +171,7 @@ def _cluster(target: Any) -> Cluster:
         getattr(status, "current_node_count", 0) or 0,
         target.provisioning_state or "Succeeded",
         "; ".join(_message(each) for each in errors),
-        bool(target.identity_type),
+        (target.identity_type or "none").lower() != "none",
     )
 
 

@@ -1,6 +1,7 @@
 """AzureML through its SDK v2, azure-ai-ml: the package's extra ``sdkv2``."""
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ class AzureMLv2:
                 "sdk='v2': azure-ai-ml is not installed; install it with "
                 "`.venv/bin/uv pip install --python .venv/bin/python 'azure-ai-ml~=1.30'`"
             ) from None
+        # It warns of each experimental class of its own, and that our environment has a name.
+        logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
         check_login()
         self.address = workspace
 
@@ -67,6 +70,7 @@ class AzureMLv2:
             self.address.resource_group,
             self.address.name,
             enable_telemetry=False,
+            show_progress=False,  # a bar for each job's code, in the middle of what we tell
         )
 
     def clusters(self) -> list[Cluster]:
@@ -82,7 +86,7 @@ class AzureMLv2:
                     0,
                     _word(each.provisioning_state or "Succeeded"),
                     _problem(each),
-                    each.identity is not None,
+                    _word(getattr(each.identity, "type", None) or "none").lower() != "none",
                 )
                 for each in computes
             ]

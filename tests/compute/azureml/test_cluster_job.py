@@ -77,6 +77,14 @@ def test_both_sdks_send_the_same_job(workspace, mode):
 
 
 @pytest.mark.parametrize("sdk", SDKS)
+def test_the_sdks_own_chatter_stays_out_of_the_notebook(workspace, sdk, capfd, caplog):
+    sent(workspace, sdk)
+    assert "Uploading" not in "".join(capfd.readouterr())
+    assert [record.message for record in caplog.records if "experimental" in record.message] == []
+    assert "anonymous registration" not in caplog.text
+
+
+@pytest.mark.parametrize("sdk", SDKS)
 def test_only_the_code_goes_along(workspace, sdk, tmp_path):
     submission = sent(workspace, sdk)
     submission.snapshot(tmp_path / "snapshot")
