@@ -156,6 +156,7 @@ class Fields {
     for (const [name, { error, input, row }] of this.controls) {
       const text = errors[name] || "";
       if (error.textContent !== text) error.textContent = text;
+      error.hidden = !text;
       row.classList.toggle("wb-wrong", Boolean(text));
       if (text) input.setAttribute("aria-invalid", "true");
       else input.removeAttribute("aria-invalid");
@@ -306,8 +307,11 @@ function render({ model, el }) {
   fields.draw(parts.fields);
 
   // JupyterLab's keys (Enter, D D, arrows) are for cells, not for what has the focus in here.
-  const root = element("section", { class: "wb-form", "data-lm-suppress-shortcuts": "true",
-    "aria-label": model.get("title") },
+  const keepKeys = (event) => {
+    if (!(event.ctrlKey || event.metaKey) || event.key === "Enter") event.stopPropagation();
+  };
+  const root = element("section", { class: "wb-form", "aria-label": model.get("title"),
+    onkeydown: keepKeys },
     parts.secrets, parts.fields, parts.general,
     element("div", { class: "wb-actions" }, plan, start, cancel, board, boardLink, status),
     parts.progress, parts.failure, parts.outputs, log,
@@ -319,6 +323,7 @@ function render({ model, el }) {
   const showErrors = () => {
     fields.showErrors();
     parts.general.textContent = model.get("errors")[""] || "";
+    parts.general.hidden = !parts.general.textContent;
     showPhase();
   };
   const showPhase = () => {

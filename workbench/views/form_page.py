@@ -30,6 +30,17 @@ SECONDS_BETWEEN_DRAWINGS = 0.2
 _LINES_KEPT = 400
 _BUSY = ("planning", "running", "cancelling")
 
+# A notebook that is opened without its kernel has no form, only the line "model not found" in its
+# place. By style alone, since nothing else in a stored notebook runs, that line is hidden and this
+# is seen, with what the form did; where there is a form it is the other way round.
+_ENDED = """<style>
+.jp-OutputArea-child:has(+ .jp-OutputArea-child .wb-record):not(:has(.wb-form, .wb-record)),
+.jp-OutputArea:has(.wb-form) > .jp-OutputArea-child:has(.wb-record) {
+  display: none;
+}
+</style><p class="wb-record">The form ended with its kernel: run the notebook again for a new one.
+What it did is kept here.</p>"""
+
 _open: dict[str, "FormPage"] = {}
 
 
@@ -42,6 +53,7 @@ def open_form(page: Page, fields: Sequence[Field], values: Values) -> "FormPage"
         there = _open[page.notebook] = FormPage(page, fields, values)
     there.cell = this_cell()[1]
     display(there.widget)
+    display({"text/html": _ENDED, "text/plain": f"form of {page.notebook}"}, raw=True)
     return there
 
 
