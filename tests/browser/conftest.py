@@ -23,21 +23,15 @@ While these fixtures live no event loop can run in this thread: run papermill as
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
-from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.jupyterlab import NOTEBOOKS, JupyterLab
+from tests.browser.jupyterlab import JupyterLab
 from tests.browser.notebook_page import FLAGS, NotebookPage, find_chromium
+from tests.browser.sources import write_notebook
 from workbench.dataset.phantom.study import write_study
-
-_numbers = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +83,7 @@ def open_notebook(lab: JupyterLab, browser: Browser) -> Iterator[Callable[..., N
         dark: bool = False,
         lab: JupyterLab = lab,
     ) -> NotebookPage:
-        path = _write(source, parameters, lab.project / "notebooks")
+        path = write_notebook(source, parameters, lab.project / "notebooks")
         notebook = NotebookPage(lab, browser, path, dark=dark)
         opened.append(notebook)
         return notebook
@@ -99,20 +93,3 @@ def open_notebook(lab: JupyterLab, browser: Browser) -> Iterator[Callable[..., N
     for notebook in opened:
         notebook.close()
     assert complaints == []
-
-
-def _write(source: str | Sequence[str], parameters: Mapping[str, Any] | None, folder: Path) -> Path:
-    """Write what is to be opened under a name that no other test has."""
-    if isinstance(source, str):
-        name, notebook = source, load_notebook_node(str(NOTEBOOKS / f"{source}.ipynb"))
-    else:
-        name, notebook = "cells", nbformat.v4.new_notebook()
-        notebook.cells = [nbformat.v4.new_code_cell(text) for text in source]
-        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    if parameters:
-        # Papermill asks the kernel's metadata for its language.
-        notebook.metadata.kernelspec.setdefault("language", "python")
-        notebook = parameterize_notebook(notebook, dict(parameters))
-    path = folder / f"{name}-{next(_numbers)}.ipynb"
-    nbformat.write(notebook, path)
-    return path

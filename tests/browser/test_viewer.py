@@ -2,8 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.browser.conftest import _write
 from tests.browser.notebook_page import NotebookPage
+from tests.browser.sources import write_notebook
 from tests.browser.viewer_page import ViewerPage
 from workbench.dataset.images import centered_fft2, centered_ifft2, root_sum_of_squares
 
@@ -29,7 +29,7 @@ SENT = "print('sent', measured.sent)"
 @pytest.fixture(scope="module")
 def notebook(lab, browser):
     """A notebook with a viewer of measured data and one of linked panes."""
-    path = _write([MEASURED, LINKED, SENT], None, lab.project / "notebooks")
+    path = write_notebook([MEASURED, LINKED, SENT], None, lab.project / "notebooks")
     notebook = NotebookPage(lab, browser, path)
     notebook.run_all()
     yield notebook
