@@ -1,14 +1,13 @@
-"""A training run as it goes, and what came of it."""
+"""What is known of a training before it runs, and what came of it."""
 
 from typing import TYPE_CHECKING
 
-from IPython.display import HTML, display
+from IPython.display import display
 
 from workbench.compute.evaluation import read_scores, results_folder, split_sampling
 from workbench.compute.gpus import machine_of
 from workbench.compute.runs import Run
-from workbench.compute.training import TrainingPlan, train
-from workbench.progress import interactive
+from workbench.compute.training import TrainingPlan
 from workbench.views.curves import best_epoch, learning_curves
 from workbench.views.estimates import estimate_figure
 
@@ -18,34 +17,6 @@ if TYPE_CHECKING:
     from workbench.compute.cluster_plan import ClusterPlan
 
 RESULT = "application/vnd.workbench.result+json"
-_LINES_SHOWN = 12
-
-
-def follow(plan: "TrainingPlan | ClusterPlan") -> Run:
-    """Train, and show how it goes: learning curves that grow in JupyterLab, lines elsewhere.
-
-    Raises:
-        TrainingFailedError: a rank failed; with that rank's own error.
-    """
-    if not interactive():
-        for line in train(plan):
-            print(line, flush=True)
-        return plan.run
-    curves = display(
-        HTML("<i>the learning curves follow after the first epoch</i>"), display_id=True
-    )
-    log = display(HTML(""), display_id=True)
-    lines: list[str] = []
-    epochs = 0
-    for line in train(plan):
-        lines = [*lines[1 - _LINES_SHOWN :], line]
-        log.update(_text(lines))
-        metrics = plan.run.metrics
-        if len(metrics) > epochs:
-            epochs = len(metrics)
-            curves.update(learning_curves(metrics, synthetic=plan.cache.synthetic))
-    curves.update(HTML(""))
-    return plan.run
 
 
 def show_estimate(plan: "TrainingPlan | ClusterPlan") -> None:
@@ -132,9 +103,3 @@ def evaluation_table(plan: "TrainingPlan | ClusterPlan") -> "Styler | None":
             na_rep="no target",
         )
     )
-
-
-def _text(lines: list[str]) -> HTML:
-    from html import escape
-
-    return HTML(f"<pre>{escape(chr(10).join(lines))}</pre>")

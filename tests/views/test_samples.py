@@ -1,0 +1,85 @@
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from workbench.views.samples import Samples, samples_figure
+from workbench.views.tensorboard import TensorBoard
+
+
+def log(folder, epochs, names=("file1000.h5 slice 3",)):
+    """Log images as a training does: one channel, values from 0 to 1, epochs from 0."""
+    with SummaryWriter(folder / "tensorboard") as writer:
+        for epoch in epochs:
+            for name in names:
+                for kind in ("reconstruction", "target", "error"):
+                    image = np.full((1, 8, 6), 0.1 * (epoch + 1), np.float32)
+                    writer.add_image(f"{name}/{kind}", image, epoch)
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+def test_samples_are_read_by_slice_kind_and_epoch_from_one(tmp_path):
+    log(tmp_path, [0, 1])
+    samples = Samples(tmp_path)
+    assert samples.read()
+    assert samples.epochs == [1, 2]
+    (kinds,) = samples.images.values()
+    assert set(kinds) == {"reconstruction", "target", "error"}
+
+
+def test_new_epoch_is_seen_and_nothing_new_is_said_to_be_so(tmp_path):
+    samples = Samples(tmp_path)
+    assert not samples.read()
+    assert samples_figure(samples) is None
+    log(tmp_path, [0])
+    assert samples.read()
+    assert not samples.read()
+    log(tmp_path, [1])  # a run that goes on writes a file of its own
+    assert samples.read()
+    assert samples.epochs == [1, 2]
+
+
+def test_figure_shows_first_and_last_epoch_target_and_error(tmp_path):
+    log(tmp_path, range(9), ["file1000.h5 slice 3", "file1001.h5 slice 0"])
+    samples = Samples(tmp_path)
+    samples.read()
+    figure = samples_figure(samples, synthetic=True)
+    row = ["epoch 1", "epoch 4", "epoch 6", "epoch 9", "target", "error"]
+    assert titles(figure) == row + [""] * 6
+    drawn = [axes.images[0].get_array().mean() for axes in figure.axes[:4]]
+    assert drawn == pytest.approx([0.1, 0.4, 0.6, 0.9], abs=0.01)
+
+
+def test_slice_that_the_last_epoch_lacks_is_left_out(tmp_path):
+    log(tmp_path, [0], ["a.h5 slice 0", "b.h5 slice 0"])
+    log(tmp_path, [1], ["a.h5 slice 0"])
+    samples = Samples(tmp_path)
+    samples.read()
+    assert len(samples_figure(samples).axes) == 4  # a's two epochs, its target, its error
+
+
+def test_tensorboard_starts_on_loopback_and_stops(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    board, states = TensorBoard(), []
+    try:
+        board.toggle(states.append)
+        assert board.running
+        end = time.monotonic() + 60
+        while "url" not in states[-1] and time.monotonic() < end:
+            time.sleep(0.1)
+        url = states[-1]["url"]
+        assert url.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(url, timeout=10) as page:
+            assert b"TensorBoard" in page.read()
+        board.toggle(states.append)
+        assert not board.running
+        assert states[-1] == {"offered": True}
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(url, timeout=10)
+    finally:
+        board.stop()
