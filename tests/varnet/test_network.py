@@ -5,9 +5,12 @@ import pytest
 import torch
 from fastmri.data.transforms import batched_mask_center
 from fastmri.models import VarNet as Reference
+from torch._dynamo.utils import counters
 
+from workbench.compute.jobs import training_job
 from workbench.varnet import VarNet
-from workbench.varnet.network import center_columns
+from workbench.varnet.network import READOUT_MARGIN, center_columns
+from workbench.varnet.speed import compile_unets, kept_bytes, saves_memory
 
 SMALL = {"num_cascades": 3, "sens_chans": 3, "sens_pools": 2, "chans": 4, "pools": 2}
 
@@ -160,3 +163,87 @@ def test_fully_sampled_kspace_with_no_cascade_is_the_rss():
     kspace, mask = measurement(1, 3, 32, 32)
     expected = fastmri.rss_complex(fastmri.ifft2c(kspace), dim=1)
     torch.testing.assert_close(ours(kspace, mask, 6), expected)
+
+
+def test_images_that_are_worked_through_in_strips_equal_fastmri(monkeypatch):
+    monkeypatch.setattr("workbench.varnet.unet._STRIP", 4096)
+    reference, ours = pair()
+    kspace, mask = measurement(2, 3, 51, 37)
+    (image, gradient), (our_image, our_gradient) = both(
+        reference.double(), ours.double(), kspace.double(), mask, 6
+    )
+    assert distance(our_image, image) < 1e-10
+    assert distance(our_gradient, gradient) < 1e-10
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, as it looks at a tensor
+def test_compiled_unets_give_the_same_and_few_graphs_serve_every_width_and_coil_count():
+    _, ours = pair(num_cascades=2, chans=2, sens_chans=2)
+    widths, coils = range(32, 62, 3), (2, 4, 5, 8, 10, 12, 16, 20)
+    kspace, mask = measurement(1, 2, 48, 36)
+    torch._dynamo.reset()
+    counters.clear()
+    expected = both(ours, ours, kspace, mask, 6)[0]
+    compile_unets(ours, backend="eager")
+    found = both(ours, ours, kspace, mask, 6)[0]
+    assert distance(found[0], expected[0]) < 1e-4
+    assert distance(found[1], expected[1]) < 1e-3
+    for number, width in enumerate(widths):
+        for count in (coils[number % 8], coils[number * 3 % 8]):
+            kspace, mask = measurement(1, count, 48, width)
+            ours(kspace, mask, 6)
+            with torch.no_grad():
+                ours(kspace, mask, 6)
+    assert 0 < counters["stats"]["unique_graphs"] < 5
+    assert not counters["graph_break"]
+    torch._dynamo.reset()
+
+
+def test_cropped_readout_leaves_the_rows_that_are_wanted_where_they_were():
+    ours = VarNet(num_cascades=0, sens_chans=2, sens_pools=1)
+    kspace, mask = measurement(1, 3, 101, 32)
+    whole = ours(kspace, mask, 6)
+    ours.crop_readout = True
+    cropped = ours(kspace, mask, 6, rows=40)
+    assert cropped.shape == (1, 40 + 2 * READOUT_MARGIN, 32)
+    first = (101 - 40) // 2
+    expected = whole[:, first : first + 40]
+    found = cropped[:, READOUT_MARGIN : READOUT_MARGIN + 40]
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(ours(kspace, mask, 6), whole)
+    assert torch.equal(ours(kspace, mask, 6, rows=101), whole)
+
+
+def test_readout_is_not_cropped_under_a_mask_that_varies_along_it():
+    _, ours = pair(mask_center=False)
+    ours.crop_readout = True
+    kspace, mask = measurement(1, 3, 32, 48, two_dimensional=True)
+    with pytest.raises(ValueError, match="varies along the readout"):
+        ours(kspace, mask, 6, rows=16)
+
+
+def test_bf16_changes_the_convolutions_alone():
+    _, ours = pair()
+    kspace, mask = measurement(1, 3, 48, 32)
+    exact = ours(kspace, mask, 6)
+    ours.bf16 = True
+    seen = []
+    for module in ours.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    image = ours(kspace, mask, 6)
+    image.sum().backward()
+    assert set(seen) == {torch.bfloat16}
+    assert image.dtype == torch.float32
+    assert all(p.grad.dtype == torch.float32 for p in ours.parameters())
+    assert 1e-6 < distance(image.detach(), exact.detach()) < 0.3
+
+
+def test_low_memory_is_chosen_where_activations_would_not_fit(tmp_path):
+    job = training_job(tmp_path, synthetic=True, model="brain")
+    kept = kept_bytes(job, (4, 64, 48))
+    assert kept_bytes(job, (8, 64, 48)) > kept
+    assert not saves_memory(job, (4, 64, 48), 100 * kept)
+    assert saves_memory(job, (4, 64, 48), kept)
+    never = training_job(tmp_path, synthetic=True, model="brain", low_memory=False)
+    assert not saves_memory(never, (4, 64, 48), kept)

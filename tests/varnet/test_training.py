@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -140,7 +141,7 @@ def test_volume_figures_are_the_same_on_one_two_and_three_ranks(study, project):
         plan = plan_training(
             model="brain", local_dataset=str(study), name=f"on-{count}", lr=1e-12, **SMALL, epochs=1
         )
-        plan = type(plan)(plan.job, plan.cache, Ranks(count, "CPU", 1), plan.run, ())
+        plan = replace(plan, ranks=Ranks(count, "CPU", 1))
         lines = list(train(plan))
         assert any(f"{count} rank(s)" in line for line in lines)
         assert sum(int(row["slices"]) for row in plan.run.volumes) == plan.cache.split("val").slices
@@ -176,8 +177,11 @@ run.main()
 """
 
 
-def rank_process(folder, *arguments, script=None):
+def rank_process(folder, *arguments, script=None, ranks=1):
     command = ["-c", script] if script else ["-m", "workbench.varnet.run"]
+    if ranks > 1:
+        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        command.append(str(script))
     return subprocess.run(
         [sys.executable, *command, str(folder), *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -211,6 +215,25 @@ def test_a_killed_run_goes_on_exactly(study, project, where, step):
     assert rows_after == rows
     assert all(torch.equal(weights_after[name], weights[name]) for name in weights)
     torch.testing.assert_close(optimizer_after, optimizer, rtol=0, atol=0)
+
+
+def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study, project):
+    open_cache(study)
+    losses = {}
+    for name in ("whole", "killed"):
+        choices = {**SMALL, "name": name, "epochs": 1, "checkpoint_minutes": 1e-9}
+        plan = plan_training(model="brain", local_dataset=str(study), **choices)
+        run = plan.run
+        if name == "killed":
+            script = project / "killed.py"
+            script.write_text(KILLED)
+            done = rank_process(run.folder, "batch", 3, script=script, ranks=2)
+            assert done.returncode != 0
+            assert not run.finished
+        lines = list(train(replace(plan, ranks=Ranks(2, "CPU", 1))))
+        assert any("going on from" in line for line in lines) == (name == "killed")
+        losses[name] = run.metrics[0]["train_loss"]
+    assert losses["killed"] == pytest.approx(losses["whole"], rel=1e-12)
 
 
 def test_finished_run_returns_at_once(study, project):
@@ -280,7 +303,12 @@ def test_checkpoint_of_another_architecture_is_refused(study):
 
 @pytest.mark.parametrize(
     "choices",
-    [{"precision": "bf16"}, {"batch_size": 2, "accumulate": 2}, {"sample_rate": 0.5}],
+    [
+        {"precision": "bf16"},
+        {"batch_size": 2, "accumulate": 2},
+        {"sample_rate": 0.5},
+        {"crop_readout": True, "low_memory": True, "tf32": True},
+    ],
     ids=str,
 )
 def test_options_train(study, project, choices):

@@ -15,6 +15,7 @@ from workbench.dataset.sampling import Sampling, numbers
 from workbench.settings import project_root
 
 PRECISIONS = ("32", "bf16", "16")
+COMPILE = ("auto", "on", "off")
 
 # A phantom is a few dozen slices: a network of 30 million parameters and 50 epochs would say no
 # more about it than this one, and take hours.
@@ -58,7 +59,15 @@ class TrainingJob:
         sample_rate: share of the training slices that is used.
         volume_sample_rate: share of the training volumes that is used.
         val_volume_sample_rate: share of the validation volumes that is used.
-        precision: "32", "bf16" or "16" (mixed).
+        precision: "32"; "bf16", which convolves in bfloat16 and does all else in float32; or
+            "16", mixed, for GPUs that lack bfloat16 (its weights reconstruct in float32).
+        tf32: whether an NVIDIA GPU may round float32 factors to TF32; faster, other numbers.
+        crop_readout: whether the network sees the reconstruction's rows and a margin alone
+            instead of the oversampled readout; half the work, other numbers.
+        low_memory: whether a step computes activations twice instead of keeping them; the same
+            numbers. "auto" does where they would not fit.
+        compile: whether torch.compile fuses the U-Nets, one of ``COMPILE``; the same numbers but
+            for rounding. "auto" does in a long training on a GPU that can.
         seed: of weights, order, masks and sampling.
         workers: loader processes a rank; None chooses.
         checkpoint_minutes: time between checkpoints within an epoch.
@@ -85,6 +94,10 @@ class TrainingJob:
     volume_sample_rate: float = 1.0
     val_volume_sample_rate: float = 1.0
     precision: str = "32"
+    tf32: bool = False
+    crop_readout: bool = False
+    low_memory: bool | str = "auto"
+    compile: str = "auto"
     seed: int = 42
     workers: int | None = None
     checkpoint_minutes: float = 10.0
@@ -154,6 +167,10 @@ def training_job(
         raise ValueError(f"no such parameter: {', '.join(unknown)}; there are {sorted(known)}")
     if "precision" in given:
         given["precision"] = str(given["precision"])
+    if isinstance(given.get("compile"), bool):  # YAML takes on and off for these
+        given["compile"] = "on" if given["compile"] else "off"
+    if given.get("low_memory") in ("True", "False"):
+        given["low_memory"] = given["low_memory"] == "True"
     defaults = PHANTOM_DEFAULTS if synthetic else {}
     return TrainingJob(
         name=name or model,
@@ -227,6 +244,13 @@ def _check(job: TrainingJob) -> None:
         )
     if job.precision not in PRECISIONS:
         raise ValueError(f"precision={job.precision!r}: give one of {', '.join(PRECISIONS)}")
+    for name in ("tf32", "crop_readout"):
+        if not isinstance(getattr(job, name), bool):
+            raise ValueError(f"{name}={getattr(job, name)!r}: give True or False")
+    if not isinstance(job.low_memory, bool) and job.low_memory != "auto":
+        raise ValueError(f'low_memory={job.low_memory!r}: give True, False or "auto"')
+    if job.compile not in COMPILE:
+        raise ValueError(f"compile={job.compile!r}: give one of {', '.join(COMPILE)}")
     for pools in (job.pools, job.sens_pools):
         if pools > 4:
             raise ValueError(f"pools={pools}: images are padded to multiples of 16, so at most 4")

@@ -43,7 +43,8 @@ PARAMETERS = (
     *("epochs", "batch_size", "accumulate", "lr", "lr_step", "lr_gamma", "weight_decay"),
     *("cascades", "chans", "pools", "sens_chans", "sens_pools"),
     *("sample_rate", "volume_sample_rate", "val_volume_sample_rate"),
-    *("precision", "seed", "workers", "checkpoint_minutes"),
+    *("precision", "tf32", "crop_readout", "low_memory", "compile"),
+    *("seed", "workers", "checkpoint_minutes"),
     *CLUSTER_PARAMETERS,
 )
 
@@ -105,7 +106,12 @@ def described(
     yield (
         f"schedule   {job.epochs} epochs, batch {job.batch_size} x {ranks or 'all'} rank(s) x "
         f"{job.accumulate} accumulated, Adam {job.lr:g}, times {job.lr_gamma:g} every "
-        f"{job.lr_step} epochs, precision {job.precision}"
+        f"{job.lr_step} epochs"
+    )
+    changing = [name for name in ("tf32", "crop_readout") if getattr(job, name)]
+    yield (
+        f"speed      {', '.join((f'precision {job.precision}', *changing))}, low_memory "
+        f"{job.low_memory}, compile {job.compile}"
     )
     for split in splits:
         part, sampling = cache.split(split), split_sampling(job, split)

@@ -18,6 +18,7 @@ between one-dimensional transforms, and F^H M F is a circular convolution, which
 """
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -25,6 +26,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from workbench.varnet.unet import NormUNet
+
+READOUT_MARGIN = 16
+"""Rows on each side of a reconstruction that ``crop_readout`` leaves to the network."""
+
+_COILS = 8  # whose maps are estimated at a time
 
 
 class SensitivityNet(nn.Module):
@@ -39,10 +45,13 @@ class SensitivityNet(nn.Module):
         """Map low-resolution coil images to normalised maps, both (batch, coils, H, W) complex."""
         images = coil_images.flatten(0, 1)
         if low_memory:
-            maps = torch.cat([_run_again(self.norm_unet, image) for image in images.split(1)])
+            parts = [_run_again(self.norm_unet, image) for image in images.split(1)]
         else:
-            maps = self.norm_unet(images)
-        maps = maps.view(coil_images.shape)
+            # Of about one size, so that none has a single coil, which torch compiles anew.
+            parts = [
+                self.norm_unet(some) for some in images.tensor_split(-(-len(images) // _COILS))
+            ]
+        maps = torch.cat(parts).view(coil_images.shape)
         return maps / _root_sum_of_squares(maps, empty=1.0).unsqueeze(1)
 
 
@@ -70,6 +79,12 @@ class VarNet(nn.Module):
         low_memory: False by default. True keeps no activation of a U-Net for the backward pass but
             runs the forward of each cascade, and of each coil's map, a second time there; results
             and gradients are the same.
+        bf16: False by default. True convolves in bfloat16, with float32 weights; transforms,
+            combination of coils and data consistency stay in float32.
+        tf32: False by default; whether ``speed.use_tf32`` belongs to these weights.
+        crop_readout: False by default, as the released weights want it. True drops the readout
+            beyond the ``rows`` that are asked for, and a margin, before the network: fastMRI
+            oversamples it twofold, so that half the work goes. Other numbers: train with it.
     """
 
     def __init__(
@@ -82,7 +97,7 @@ class VarNet(nn.Module):
         mask_center: bool = True,
     ) -> None:
         super().__init__()
-        self.low_memory = False
+        self.low_memory = self.bf16 = self.tf32 = self.crop_readout = False
         self.sens_net = SensitivityNet(sens_chans, sens_pools, mask_center)
         self.cascades = nn.ModuleList(Cascade(NormUNet(chans, pools)) for _ in range(num_cascades))
 
@@ -91,6 +106,7 @@ class VarNet(nn.Module):
         masked_kspace: Tensor,
         mask: Tensor,
         num_low_frequencies: int | Tensor | None = None,
+        rows: int | None = None,
     ) -> Tensor:
         """Reconstruct.
 
@@ -99,11 +115,15 @@ class VarNet(nn.Module):
             mask: (batch or 1, 1, 1 or H, W, 1) bool; where k-space was sampled.
             num_low_frequencies: number of ACS columns, one or (batch,); None or 0 reads it off
                 the mask.
+            rows: how many rows about the centre are wanted; for ``crop_readout`` alone.
 
         Returns:
-            Magnitude images, (batch, H, W).
+            Magnitude images, (batch, H, W), with fewer rows where the readout is cropped.
+
+        Raises:
+            ValueError: the readout is to be cropped and the mask varies along it.
         """
-        coil_images = self.coil_images(masked_kspace, mask, num_low_frequencies)
+        coil_images = self.coil_images(masked_kspace, mask, num_low_frequencies, rows)
         return _root_sum_of_squares(coil_images, empty=0.0)
 
     def coil_images(
@@ -111,6 +131,7 @@ class VarNet(nn.Module):
         masked_kspace: Tensor,
         mask: Tensor,
         num_low_frequencies: int | Tensor | None = None,
+        rows: int | None = None,
     ) -> Tensor:
         """Reconstruct what each coil would have seen, (batch, coils, H, W) complex.
 
@@ -118,16 +139,23 @@ class VarNet(nn.Module):
         """
         kspace = torch.view_as_complex(masked_kspace.contiguous())
         sampled = mask[..., 0]
-        hybrid = _inverse(kspace, (-2,))
-        y0 = _inverse(hybrid, (-1,))
-        if self.sens_net.mask_center:
-            centre = center_columns(sampled, num_low_frequencies)
-            maps = self.sens_net(_inverse(hybrid * centre, (-1,)), self._low)
-        else:
-            maps = self.sens_net(y0, self._low)
         axes = (-1,) if sampled.shape[-2] == 1 else (-2, -1)
+        hybrid = _inverse(kspace, (-2,))
+        if self.crop_readout and rows is not None:
+            if len(axes) == 2:
+                raise ValueError("crop_readout: the mask varies along the readout; turn it off")
+            hybrid = _central_rows(hybrid, rows + 2 * READOUT_MARGIN)
+        y0 = _inverse(hybrid, (-1,))
         weights = torch.fft.ifftshift(sampled, axes).to(kspace.real.dtype)
-        return self._cascade(y0, maps, weights, axes)
+        # Its convolutions are all that a VarNet has which autocast would touch.
+        half = torch.autocast(kspace.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+        with half:
+            if self.sens_net.mask_center:
+                centre = center_columns(sampled, num_low_frequencies)
+                maps = self.sens_net(_inverse(hybrid * centre, (-1,)), self._low)
+            else:
+                maps = self.sens_net(y0, self._low)
+            return self._cascade(y0, maps, weights, axes)
 
     @property
     def _low(self) -> bool:
@@ -184,6 +212,13 @@ def _inverse(values: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Centred, unitary inverse Fourier transform along ``axes``."""
     shifted = torch.fft.ifftshift(values, axes)
     return torch.fft.fftshift(torch.fft.ifftn(shifted, dim=axes, norm="ortho"), axes)
+
+
+def _central_rows(images: Tensor, rows: int) -> Tensor:
+    """Crop the readout. An even margin leaves a later crop to the rows alone where it was."""
+    height = images.shape[-2]
+    first = max(0, (height - rows) // 2)
+    return images[..., first : first + rows, :]
 
 
 def _project(images: Tensor, weights: Tensor, axes: tuple[int, ...]) -> Tensor:

@@ -25,6 +25,7 @@ from workbench.dataset.volume import Volume
 from workbench.varnet.metrics import score_volume
 from workbench.varnet.network import VarNet
 from workbench.varnet.reconstruction_plan import ReconstructionJob
+from workbench.varnet.speed import use_tf32
 from workbench.varnet.ssim import mean_ssim
 from workbench.varnet.weights import load_network
 
@@ -62,6 +63,7 @@ def reconstruct_volume(
             batch.masked_kspace.to(device),
             batch.mask.to(device),
             batch.num_low_frequencies.to(device),
+            rows=height,
         )
         images.append(center_crop(image[0].float().cpu().numpy(), (height, width)))
         masked = torch.view_as_complex(sample.masked_kspace).numpy()
@@ -121,6 +123,7 @@ def reconstruct_share(
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     network = network.to(device)
+    use_tf32(network.tf32)
     wanted = [volume for volume in cache if volume.path in set(job.volumes)]
     own = share(wanted, rank, ranks)
     for number, volume in enumerate(own, start=1):

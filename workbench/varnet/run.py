@@ -6,6 +6,7 @@ The splits are reconstructed and measured, by the same ranks, once the run is tr
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -27,9 +29,11 @@ from workbench.dataset.loading import SliceData
 from workbench.dataset.slices import SliceDataset
 from workbench.dataset.stored import source_of
 from workbench.varnet.evaluation import evaluate
+from workbench.varnet.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining
 
-_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+# The network itself convolves in bfloat16, so that a reconstruction does exactly the same.
+_PRECISIONS = {"32": "32-true", "bf16": "32-true", "16": "16-mixed"}
 _PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-workbench")
 
 
@@ -69,7 +73,12 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
         accelerator="gpu" if gpus else "cpu",
         devices=local,
         num_nodes=world // local,
-        strategy="ddp" if world > 1 else "auto",
+        # Every parameter takes part in every step, and 120 MB of gradients lie in their buckets
+        # alone. Those of 25 MB are two to three cascades' gradients: they travel while the
+        # backward pass goes on, and little is left to travel after it.
+        strategy=DDPStrategy(static_graph=True, gradient_as_bucket_view=True, bucket_cap_mb=25)
+        if world > 1
+        else "auto",
         precision=_PRECISIONS[job.precision],  # type: ignore[arg-type]
         max_epochs=job.epochs,
         accumulate_grad_batches=job.accumulate,
@@ -89,12 +98,13 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
         batches_done=_batches_done,
     )
     module = VarNetTraining(job)
+    how = _prepare(module, job, data, local)
     if trainer.is_global_zero:
         write_text(folder / "versions.json", json.dumps(versions(), indent=2))
         print(
             f"training on {len(train)} slices, validating on {len(val)}, {world} rank(s) on "
             f"{'GPU' if gpus else 'CPU'}, {sum(p.numel() for p in module.parameters()):,} "
-            f"parameters{', going on from ' + last.name if resumed else ''}",
+            f"parameters{how}{', going on from ' + last.name if resumed else ''}",
             flush=True,
         )
     with warnings.catch_warnings():
@@ -104,6 +114,25 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
     if trainer.local_rank == 0:
         run_record.publish()  # a run that was killed after its last checkpoint has not done so
     return module
+
+
+def _prepare(module: VarNetTraining, job: TrainingJob, data: SliceData, local: int) -> str:
+    """Choose how the network runs on this machine; say what is not as usual."""
+    use_tf32(job.tf32)
+    largest = max(((v.coils, *v.matrix) for v in data.train.volumes), key=math.prod)
+    module.network.low_memory = saves_memory(job, largest, device_memory(local))
+    steps = job.epochs * len(data.train) // (job.batch_size * job.accumulate)
+    compiled = compiles(job, steps)
+    if compiled:
+        compile_unets(module.network)
+    chosen = {
+        "bfloat16 convolutions": module.network.bf16,
+        "TF32": job.tf32,
+        "readout cropped": job.crop_readout,
+        "low memory": module.network.low_memory,
+        "compiled": compiled,
+    }
+    return "".join(f", {name}" for name, on in chosen.items() if on)
 
 
 def _batches_done(trainer: pl.Trainer) -> int:

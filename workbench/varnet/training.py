@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -33,6 +33,8 @@ from workbench.varnet.ssim import ssim_loss
 
 SECONDS_BETWEEN_LINES = 10.0
 
+Value = TypeVar("Value")
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the message names epoch, volume and slice."""
@@ -49,12 +51,14 @@ class VarNetTraining(pl.LightningModule):
         super().__init__()
         self.job = job
         self.network = VarNet(**job.network)
+        self.network.bf16, self.network.crop_readout = job.precision == "bf16", job.crop_readout
         self.volume_scores: list[VolumeScore] = []
         self._slice_scores: list[SliceScore] = []
 
     def forward(self, batch: VarNetSample) -> Tensor:
         """Reconstruct a batch: (batch, H, W) magnitude images."""
-        return self.network(batch.masked_kspace, batch.mask, batch.num_low_frequencies)
+        rows = max(size[0] for size in batch.crop_size)
+        return self.network(batch.masked_kspace, batch.mask, batch.num_low_frequencies, rows)
 
     def training_step(self, batch: VarNetSample, batch_index: int) -> Tensor:
         """Return the SSIM loss of a batch.
@@ -129,7 +133,8 @@ class VarNetTraining(pl.LightningModule):
         job = checkpoint.get("job", {})
         other = {
             name: (job.get(name), getattr(self.job, name))
-            for name in ("cascades", "chans", "pools", "sens_chans", "sens_pools")
+            for name in ("cascades", "chans", "pools", "sens_chans", "sens_pools", "crop_readout")
+            if name in job or name != "crop_readout"  # which older checkpoints do not name
             if job.get(name) != getattr(self.job, name)
         }
         if other:
@@ -149,13 +154,24 @@ class VarNetTraining(pl.LightningModule):
                 )
 
 
-def gather(scores: list[SliceScore]) -> list[SliceScore]:
-    """Return the scores of all ranks, on all ranks."""
+def gather(values: list[Value]) -> list[Value]:
+    """Return the values of all ranks, on all ranks."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return scores
-    everyone: list[list[SliceScore]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(everyone, scores)
-    return [score for rank in everyone for score in rank]
+        return values
+    everyone: list[list[Value]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(everyone, values)
+    return [value for rank in everyone for value in rank]
+
+
+def _summed(loss: float, count: int) -> tuple[float, int]:
+    """Add up the losses and their number over all ranks, on all ranks alike."""
+    losses, counts = zip(*gather([(loss, count)]), strict=True)
+    return math.fsum(losses), sum(counts)
+
+
+def _rank() -> int:
+    among = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if among else 0
 
 
 class RunCheckpoints(Checkpoint):
@@ -233,22 +249,26 @@ class RunRecord(pl.Callback):
         self._batches = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows so far and the running loss of the epoch."""
+        """Return the rows so far and the epoch's running loss over all ranks; each calls it."""
         return {
             "rows": self.rows,
             "volumes": self.volumes,
-            "loss": (self._loss_sum, self._loss_count),
+            "loss": _summed(self._loss_sum, self._loss_count),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the rows and the running loss."""
         self.rows, self.volumes = list(state_dict["rows"]), list(state_dict["volumes"])
-        self._loss_sum, self._loss_count = state_dict["loss"]
+        # The sums are those of all ranks together: the first goes on with them.
+        if _rank() == 0:
+            self._loss_sum, self._loss_count = state_dict["loss"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
         self._epoch_began = self._last_line = time.monotonic()
         self._batches = 0
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
+            self._loss_sum, self._loss_count = 0.0, 0  # of an epoch that begins anew
 
     def on_train_batch_end(
         self,
@@ -311,15 +331,14 @@ class RunRecord(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Form the epoch's row and print it."""
         assert isinstance(pl_module, VarNetTraining)
-        total = torch.tensor([self._loss_sum, self._loss_count], device=pl_module.device)
-        total = trainer.strategy.reduce(total, reduce_op="sum")
+        loss, count = _summed(self._loss_sum, self._loss_count)
         scores = {
             f"val_{name}": value for name, value in mean_score(pl_module.volume_scores).items()
         }
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "train_loss": float(total[0] / total[1]),
+            "train_loss": loss / count,
             **scores,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": round(time.monotonic() - self._epoch_began, 1),

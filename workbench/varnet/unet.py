@@ -101,10 +101,20 @@ def _layout(image: Tensor) -> torch.memory_format:
 
 def _activate(image: Tensor) -> Tensor:
     """Instance normalisation and leaky ReLU; ``image`` is not to be used any more."""
+    if torch.compiler.is_compiling():  # what a compiler fuses best
+        mean = image.mean((2, 3), keepdim=True, dtype=_at_least_float32(image))
+        centred = image - mean
+        variance = centred.square().mean((2, 3), keepdim=True)
+        normal = centred * (variance + _EPSILON).rsqrt()
+        return F.leaky_relu(normal, _SLOPE).to(image.dtype)
     exact = image.dtype in (torch.float32, torch.float64)
     if exact and image.is_contiguous(memory_format=torch.channels_last):
         return _NormActivate.apply(image)
     return F.leaky_relu_(F.instance_norm(image), _SLOPE)
+
+
+def _at_least_float32(image: Tensor) -> torch.dtype:
+    return torch.promote_types(image.dtype, torch.float32)
 
 
 class _NormActivate(torch.autograd.Function):
@@ -223,6 +233,9 @@ class NormUNet(nn.Module):
         if rows or columns:
             normal = F.pad(normal, (left, columns - left, top, rows - top))
         normal = normal.contiguous(memory_format=_layout(normal))
+        if self.unet._compiled_call_impl is not None:
+            for axis in (0, 2, 3) if len(normal) > 1 else (2, 3):
+                torch._dynamo.mark_dynamic(normal, axis)
         output = self.unet(normal)[..., top : top + height, left : left + width]
         output = output * deviation.masked_fill(flat, 0) + mean
         return torch.view_as_complex(output.permute(0, 2, 3, 1).contiguous())

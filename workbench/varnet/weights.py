@@ -79,7 +79,21 @@ def load_network(path: Path) -> VarNet:
         raise ValueError(f"{shown(path)} is not a whole VarNet's: {reason}") from None
     if not all(torch.isfinite(weights).all() for weights in network.parameters()):
         raise ValueError(f"{shown(path)} holds weights that are not finite: its training diverged")
+    _as_trained(network, content)
     return network.eval()
+
+
+def _as_trained(network: VarNet, content: Mapping[str, Any]) -> None:
+    """Set what changes a network's numbers as the run that trained it did.
+
+    fastMRI's weights, the released ones included, come without: theirs are the whole readout and
+    float32.
+    """
+    job = content.get("job")
+    if isinstance(job, Mapping):
+        network.bf16 = job.get("precision") == "bf16"
+        network.crop_readout = job.get("crop_readout") is True
+        network.tf32 = job.get("tf32") is True
 
 
 def _state_of(content: Any) -> dict[str, Tensor] | None:

@@ -14,7 +14,7 @@ from workbench.azure_login import require_workspace
 from workbench.catalog import MODELS, SPLITS
 from workbench.compute.cluster_job import conda_specification, parse_tags
 from workbench.compute.evaluation import parse_splits
-from workbench.compute.jobs import PRECISIONS, TrainingJob, training_job
+from workbench.compute.jobs import COMPILE, PRECISIONS, TrainingJob, training_job
 from workbench.compute.runs import Run
 from workbench.compute.training import TARGETS, TrainingPlan, plan_training, train
 from workbench.dataset.sampling import MASKS
@@ -222,6 +222,7 @@ PAGE = Page(
             *("batch_size", "accumulate", "lr", "lr_step", "lr_gamma", "weight_decay"),
             *("precision", "seed", "checkpoint_minutes", "resume", "workers"),
         ),
+        "Speed and memory": ("low_memory", "compile", "tf32", "crop_readout"),
         "Network": ("cascades", "chans", "pools", "sens_chans", "sens_pools"),
         "Less data": ("sample_rate", "volume_sample_rate", "val_volume_sample_rate"),
         "AzureML": (
@@ -245,6 +246,10 @@ PAGE = Page(
         "lr_step": Look("learning rate: step", unit="epochs"),
         "lr_gamma": Look("learning rate: factor"),
         "precision": Look(choices=lambda: PRECISIONS, only_these=True),
+        "low_memory": Look(choices=lambda: ("auto", "True", "False"), only_these=True),
+        "compile": Look("torch.compile", choices=lambda: COMPILE, only_these=True),
+        "tf32": Look(choices=lambda: ("True", "False")),
+        "crop_readout": Look("crop the readout", choices=lambda: ("True", "False")),
         "checkpoint_minutes": Look("checkpoint every", unit="minutes"),
         "workers": Look("loader processes"),
         "chans": Look("channels"),
