@@ -1,4 +1,5 @@
 import base64
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -6,13 +7,15 @@ import papermill
 import pytest
 
 from workbench.dataset.cache import open_cache
-from workbench.dataset.images import centered_fft2, zero_filled
+from workbench.dataset.images import centered_fft2, centered_ifft2, zero_filled
 from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.sampling import Sampling
 from workbench.dataset.slices import keep_columns
 from workbench.settings import project_root
 from workbench.views import explore
+from workbench.views.annotations import read_annotations
 from workbench.views.explorer import SlicePicture, explorer
+from workbench.views.header import attribute_table, header_table
 from workbench.views.style import SYNTHETIC_NOTE
 
 NOTEBOOK = project_root() / "notebooks/explore.ipynb"
@@ -81,6 +84,53 @@ def test_wrong_slice_says_which_there_are(dataset, number):
         explore.open_slice(str(dataset), slice_number=number)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": True}, "dataset=True: give a name"),
+        ({"dataset": 4.5}, "dataset=4.5: give a name"),
+        ({"volume": 4.5}, "volume=4.5: give a file's name"),
+        ({"volume": None}, "volume=None: give a file's name"),
+        ({"slice_number": "2"}, "slice_number='2': give a whole number"),
+        ({"slice_number": True}, "slice_number=True: give a whole number"),
+        ({"volume": 77}, "volume=77: .* volumes, such as"),
+    ],
+)
+def test_parameters_of_a_wrong_type_are_refused(dataset, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        explore.open_slice(**{"dataset": str(dataset)} | arguments)
+
+
+def test_numbers_that_papermill_made_of_names_are_taken(dataset, tmp_path, monkeypatch):
+    assert explore.open_slice(str(dataset), 3).volume.name == "file_brain_AXT2_3.h5"
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    make(tmp_path / "datasets/7/multicoil_val/file0012.h5")
+    make(tmp_path / "datasets/7/multicoil_val/file112.h5")
+    assert explore.open_slice(7, 12).volume.name == "file0012.h5"
+    with pytest.raises(
+        ValueError, match=r"volume=2: 2 volumes end so, such as file0012\.h5, file1"
+    ):
+        explore.open_slice(7, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("equispaced", "4,8", 0.08), r"acceleration=\(4.0, 8.0\): give one number"),
+        (("equispaced", "fast", 0.08), "acceleration='fast': give a number"),
+        (("equispaced", 4, "0.08,0.04"), "center_fraction=.*give one number"),
+        ((4, 4, 0.08), "mask=4: give one of random"),
+    ],
+)
+def test_a_mask_that_makes_no_sense_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        explore.sampling_of(*given)
+
+
+def test_one_number_as_text_is_a_number():
+    assert explore.sampling_of("random", "4", "0.08") == Sampling("random", (4.0,), (0.08,))
+
+
 def test_mask_is_the_one_of_validation_and_keeps_to_acquired_lines(dataset):
     look = explore.open_slice(str(dataset))
     mask, low_frequencies = look.mask(SAMPLING)
@@ -110,6 +160,10 @@ def test_every_figure_is_drawn_and_says_that_it_is_synthetic(dataset, volume):
     figures = (
         explore.slices_figure(look),
         explore.frequencies_figure(look),
+        explore.kspace_and_image_figure(look),
+        explore.profiles_figure(look),
+        explore.oversampling_figure(look),
+        explore.padding_figure(look),
         explore.coil_images_figure(look),
         explore.combination_figure(look),
         explore.sensitivity_maps_figure(look, SAMPLING),
@@ -121,6 +175,63 @@ def test_every_figure_is_drawn_and_says_that_it_is_synthetic(dataset, volume):
     for figure in figures:
         assert figure.get_supxlabel() == SYNTHETIC_NOTE
         assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_profile_says_how_much_of_the_energy_the_centre_holds(dataset):
+    look = explore.open_slice(str(dataset))
+    title = explore.profiles_figure(look).axes[1].get_title("left")
+    power = np.abs(look.kspace.astype(complex)) ** 2
+    share = 100 * power[..., 19:22].sum() / power.sum()
+    assert title == f"the central 3 of 36 lines hold {share:.1f} % of the energy"
+
+
+def test_half_of_the_readout_folds_what_lies_outside_into_the_image(dataset):
+    look = explore.open_slice(str(dataset))
+    image = np.zeros((48, 40), np.complex64)
+    image[4:8] = 1  # outside the central 24 rows; half a field of view on, inside
+    look = replace(look, kspace=centered_fft2(image)[None])
+    whole, cut, folded = (
+        axes.images[0].get_array() for axes in explore.oversampling_figure(look).axes[:3]
+    )
+    assert cut.max() < 1e-3 * whole.max()
+    assert set(np.flatnonzero(folded.max(axis=1) > 0.1 * folded.max())) == set(range(16, 20))
+
+
+def test_padding_keeps_the_brightness_and_adds_pixels_alone(dataset):
+    figure = explore.padding_figure(explore.open_slice(str(dataset)))
+    assert figure.get_suptitle().startswith("4 of 40 lines were never measured")
+    alone, stored, more = (axes.images[0].get_array() for axes in figure.axes[:3])
+    assert alone.shape[1] < stored.shape[1] < more.shape[1]
+    assert alone.mean() == pytest.approx(stored.mean(), rel=0.05)
+    np.testing.assert_allclose(more[:, ::2], stored, rtol=1e-3, atol=1e-3)
+
+
+def test_annotated_slices_carry_their_boxes(dataset, tmp_path):
+    path = tmp_path / "brain.csv"
+    path.write_text(
+        "file,slice,study_level,x,y,width,height,label\n"
+        "file_brain_AXT2_2,1,No,4,6,10,5,Mass\nfile_brain_AXT2_2,1,No,1,1,3,3,Lacunar infarct\n"
+        "file_brain_AXT2_2,2,No,4,6,10,5,Mass\nfile_brain_AXT2_2,0,Yes,,,,,Normal for age\n"
+    )
+    look = explore.open_slice(str(dataset))
+    figure = explore.annotated_figure(look, read_annotations(path))
+    assert "whole study: Normal for age" in " ".join(figure.get_suptitle().split())
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["slice 1", "slice 2"]
+    assert [len(axes.patches) for axes in figure.axes[:2]] == [2, 1]
+    other = explore.open_slice(str(dataset), "file_brain_AXT2_1")
+    assert explore.annotated_figure(other, read_annotations(path)) is None
+
+
+def test_header_and_attributes_are_shown_whole(dataset):
+    look = explore.open_slice(str(dataset))
+    header, attributes = header_table(look.file), attribute_table(look.file)
+    assert header.loc["encoding/encodedSpace/matrixSize/y", "value"] == "40"
+    assert (
+        header.loc["encoding/reconSpace/fieldOfView_mm/x", "meaning"] == "mm, height of the image"
+    )
+    assert header.loc["sequenceParameters/TR", "meaning"] == "ms, repetition time"
+    assert attributes.loc["patient_id", "value or shape"] == "0123"
+    assert attributes.loc["kspace", "value or shape"] == "3 × 2 × 48 × 40"
 
 
 def test_combination_is_the_target(dataset):
@@ -156,10 +267,34 @@ def test_picture_shows_the_image_of_the_mask_that_was_chosen(dataset):
     for sampling in (SAMPLING, Sampling("random", (2,), (0.2,))):
         picture.draw(0, 1, sampling)
         kspace = keep_columns(look.other(0).kspace, look.mask(sampling)[0])
-        _, coil, combined, _ = (axes.images[0].get_array() for axes in picture._figure.axes)
+        panels = picture._figure.axes[:4]
+        _, coil, combined, _ = (axes.images[0].get_array() for axes in panels)
         percent = 100 / look.data_range
         np.testing.assert_allclose(combined, percent * zero_filled(kspace, look.crop), rtol=1e-5)
         np.testing.assert_allclose(coil, percent * zero_filled(kspace[1], look.crop), rtol=1e-5)
+
+
+def test_sliders_show_the_point_spread_of_the_mask_that_was_chosen(dataset):
+    look = explore.open_slice(str(dataset))
+    picture = SlicePicture(look)
+    for sampling in (SAMPLING, Sampling("random", (2,), (0.2,))):
+        picture.draw(0, 0, sampling)
+        mask = look.mask(sampling)[0]
+        shown = picture._figure.axes[4].lines[0].get_ydata()
+        # One bright pixel, measured through the mask.
+        pixel = np.zeros((1, 40), np.complex64)
+        pixel[0, 20] = 1
+        seen = np.abs(centered_ifft2(centered_fft2(pixel) * mask))[0]
+        np.testing.assert_allclose(shown, 100 * seen / seen[20], atol=1e-3)
+        assert "the strongest copy has" in picture._figure.axes[4].get_title("left")
+
+
+def test_k_space_of_the_sliders_is_shown_as_stored_and_images_upright(dataset):
+    picture = SlicePicture(explore.open_slice(str(dataset)))
+    picture.draw(0, 0, SAMPLING)
+    first, second = (axes.get_ylim() for axes in picture._figure.axes[:2])
+    assert first[0] > first[1]
+    assert second[0] < second[1]
 
 
 def test_impossible_sliders_say_why_and_keep_the_picture(dataset):
@@ -191,7 +326,7 @@ def test_notebook_runs_headless_without_widgets(dataset, tmp_path):
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) == 9
+    assert len(pictures) == 13
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     assert "widgets" not in notebook.metadata
 
@@ -222,6 +357,7 @@ def test_notebooks_parameters_have_types_and_help():
         "mask",
         "acceleration",
         "center_fraction",
+        "annotations",
     ]
     assert all(
         each["inferred_type_name"] != "None" and each["help"] for each in parameters.values()

@@ -1,27 +1,34 @@
 """One slice of one volume, looked at from all sides: k-space, coils, masks, header."""
 
-from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
 from workbench.dataset.images import (
     center_crop,
     centered_ifft2,
-    crop_size,
     sensitivity_maps,
     zero_filled,
 )
-from workbench.dataset.masks import draw_mask
-from workbench.dataset.sampling import Sampling, seed_of_file
+from workbench.dataset.sampling import Sampling
 from workbench.dataset.slices import keep_columns, read_slice
 from workbench.dataset.volume import Volume
+from workbench.views.anatomy import (
+    kspace_and_image_figure,
+    oversampling_figure,
+    padding_figure,
+    profiles_figure,
+)
+from workbench.views.annotations import Annotations, draw_boxes
+from workbench.views.explored import (
+    ExploredSlice,
+    find_volume,
+    open_slice,
+    read_explored,
+    sampling_of,
+)
 from workbench.views.kspace import (
-    acs_columns,
     coils_figure,
     kspace_and_mask_figure,
     point_spread_figure,
@@ -33,129 +40,28 @@ from workbench.views.style import add_colour_bar, new_figure, show_image, window
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-
-@dataclass(frozen=True)
-class ExploredSlice:
-    """A slice and where it comes from.
-
-    Attributes:
-        file: the volume's path.
-        volume: what the dataset cache knows of it.
-        number: slice number, 0 first.
-        kspace: (coils, H, W) complex64.
-        target: (h, w) float32; None in volumes without one, as in the test split.
-    """
-
-    file: Path
-    volume: Volume
-    number: int
-    kspace: np.ndarray
-    target: np.ndarray | None
-
-    def other(self, number: int) -> "ExploredSlice":
-        """Read another slice of the volume."""
-        return _read(self.file, self.volume, number)
-
-    @property
-    def title(self) -> str:
-        """Volume and slice, as figures name them."""
-        return f"{self.volume.name}, slice {self.number}"
-
-    @property
-    def crop(self) -> tuple[int, int]:
-        """Size of its images."""
-        size = crop_size(self.volume.matrix, self.volume.recon[:2])
-        shape = size if self.target is None else self.target.shape
-        return min(size[0], shape[0]), min(size[1], shape[1])
-
-    @property
-    def data_range(self) -> float:
-        """The volume's largest target value; the slice's own where the volume does not say."""
-        largest = float(self.volume.attributes.get("max", 0))
-        return largest or (0.0 if self.target is None else float(self.target.max())) or 1.0
-
-    @property
-    def acquired(self) -> tuple[int, int]:
-        """First acquired column and the one after the last."""
-        width = self.volume.matrix[1]
-        return max(self.volume.padding_left, 0), min(self.volume.padding_right, width)
-
-    @property
-    def undersampled(self) -> bool:
-        """Whether it was stored undersampled, with its own mask, as test volumes are."""
-        return self.volume.mask is not None
-
-    def mask(self, sampling: Sampling) -> tuple[np.ndarray, int]:
-        """Return the columns (W,) that are kept and the number of ACS columns.
-
-        An undersampled volume has its own mask, whatever the sampling.
-        """
-        width = self.volume.matrix[1]
-        if self.volume.mask is None:
-            return draw_mask(sampling, width, seed_of_file(self.volume.name), self.acquired)
-        mask = np.zeros(width, bool)
-        mask[list(self.volume.mask)] = True
-        start, stop = acs_columns(mask)
-        return mask, stop - start
-
-
-def open_slice(dataset: str, volume: str = "", slice_number: int = -1) -> ExploredSlice:
-    """Read a slice of a dataset.
-
-    Args:
-        dataset: name or path.
-        volume: file name, with or without ``.h5``; the first validation volume by default.
-        slice_number: 0 first; -1 takes the middle.
-
-    Raises:
-        FileNotFoundError: there is no such dataset.
-        ValueError: there is no such volume or slice; the message says what there is.
-    """
-    cache = open_cache(find_dataset(dataset))
-    return read_explored(cache, find_volume(cache, volume), slice_number)
-
-
-def find_volume(cache: DatasetCache, name: str = "") -> Volume:
-    """Return the volume of a file name; without one the first of validation, else of all.
-
-    Raises:
-        ValueError: there is none of that name; the message lists names close to it.
-    """
-    if not len(cache):
-        raise ValueError(f"{cache.root} holds no volume that can be read")
-    if not name:
-        return next(iter(cache.split("val")), cache.volumes[0])
-    names = {volume.name: volume for volume in cache}
-    wanted = name.rpartition("/")[2].removesuffix(".h5") + ".h5"
-    if wanted in names:
-        return names[wanted]
-    close = get_close_matches(wanted, names, n=5, cutoff=0.5) or list(names)[:5]
-    raise ValueError(
-        f"volume={name!r}: {cache.root.name} has {len(names):,} volumes, such as {', '.join(close)}"
-    )
-
-
-def read_explored(cache: DatasetCache, volume: Volume, slice_number: int = -1) -> ExploredSlice:
-    """Read a slice of a volume; -1 takes the middle.
-
-    Raises:
-        ValueError: the volume has no such slice.
-    """
-    if not -1 <= slice_number < volume.slices:
-        raise ValueError(
-            f"slice_number={slice_number}: {volume.name} has slices 0 to {volume.slices - 1}; "
-            "-1 takes the middle"
-        )
-    number = volume.slices // 2 if slice_number == -1 else slice_number
-    return _read(cache.file(volume), volume, number)
-
-
-def _read(file: Path, volume: Volume, number: int) -> ExploredSlice:
-    kspace = read_slice(file, "kspace", volume.kspace, number)
-    target = None
-    if volume.target is not None and volume.target_name is not None:
-        target = read_slice(file, volume.target_name, volume.target, number)
-    return ExploredSlice(file, volume, number, kspace if kspace.ndim == 3 else kspace[None], target)
+__all__ = [
+    "ExploredSlice",
+    "aliasing_figure",
+    "annotated_figure",
+    "coil_images_figure",
+    "combination_figure",
+    "find_volume",
+    "frequencies_figure",
+    "kspace_and_image_figure",
+    "kspace_figure",
+    "masks_figure",
+    "open_slice",
+    "oversampling_figure",
+    "padding_figure",
+    "profiles_figure",
+    "read_explored",
+    "sampling_of",
+    "sensitivity_maps_figure",
+    "slices_figure",
+    "spread_figure",
+    "volume_table",
+]
 
 
 def volume_table(volume: Volume) -> "DataFrame":
@@ -299,6 +205,36 @@ def sensitivity_maps_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
         "(low-resolution coil images over their root sum of squares)",
         synthetic=look.volume.synthetic,
     )
+
+
+def annotated_figure(look: ExploredSlice, annotations: Annotations) -> Figure | None:
+    """Show the annotated slices of the volume with their boxes; None where it has no box.
+
+    Of many slices some are shown, the explored one among them where it has a box.
+    """
+    marked = sorted({each.slice for each in annotations.of(look.volume.name)})
+    marked = [number for number in marked if number < look.volume.slices]
+    if not marked:
+        return None
+    chosen = {marked[round(n)] for n in np.linspace(0, len(marked) - 1, min(8, len(marked)))}
+    if look.number in marked:
+        chosen.add(look.number)
+    looks = [look.other(number) for number in sorted(chosen)]
+    images = [
+        each.target if each.target is not None else zero_filled(each.kspace, each.crop)
+        for each in looks
+    ]
+    study = annotations.study_labels(look.volume.name)
+    figure = contact_sheet(
+        images,
+        [f"slice {each.number}" for each in looks],
+        title=f"{look.volume.name}: fastMRI+'s findings on {len(marked)} of "
+        f"{look.volume.slices} slices" + (f"\nwhole study: {', '.join(study)}" if study else ""),
+        synthetic=look.volume.synthetic,
+    )
+    for axes, each, image in zip(figure.axes, looks, images, strict=False):
+        draw_boxes(axes, annotations.of(look.volume.name, each.number), image.shape[0])
+    return figure
 
 
 def spread_figure(look: ExploredSlice, sampling: Sampling) -> Figure:

@@ -1,17 +1,22 @@
-"""Sliders over a volume: slice, coil and mask, and at once what they do. For JupyterLab only."""
+"""Sliders over a volume: slice, coil and mask, and at once what they do. For JupyterLab only.
+
+Below the images, the point spread function: where the mask sends the signal of one bright pixel.
+"""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from workbench.dataset.images import center_crop, centered_ifft2, root_sum_of_squares
 from workbench.dataset.sampling import MASKS, Sampling
 from workbench.dataset.slices import keep_columns
 from workbench.views.explore import ExploredSlice
-from workbench.views.kspace import decibels
+from workbench.views.kspace import decibels, point_spread
 from workbench.views.reconstructions import slice_figures
-from workbench.views.style import new_figure, png, show_image, window_of
+from workbench.views.style import BLUE, SMALL, new_figure, png, show_image, tidy, window_of
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -22,7 +27,7 @@ _ERROR = 20.0  # % of the maximum
 
 
 class SlicePicture:
-    """Four panels of one volume that are drawn again and again: only what changes is changed.
+    """Five panels of one volume that are drawn again and again: only what changes is changed.
 
     Args:
         look: any slice of the volume.
@@ -31,20 +36,22 @@ class SlicePicture:
     def __init__(self, look: ExploredSlice) -> None:
         self._look = look
         self._percent = 100 / look.data_range
-        self._figure = new_figure(13, 3.75, synthetic=look.volume.synthetic)
+        self._figure = new_figure(13, 5.2, synthetic=look.volume.synthetic)
         self._figure.suptitle(" ", fontsize=11, fontweight="bold")
         height, width = look.volume.matrix
         blank = np.zeros(look.crop, np.float32)
         windows = ((_FLOOR, 0.0), (0.0, 1.0), (0.0, 1.0), (0.0, _ERROR))
         colours = ("gray", "gray", "gray", "inferno")
         starts = (np.zeros((height, width), np.float32), blank, blank, blank)
+        grid = self._figure.add_gridspec(2, 4, height_ratios=(3, 1))
+        panels = [self._figure.add_subplot(grid[0, column]) for column in range(4)]
         self._images = [
             show_image(axes, start, window, " ", colours=name)
-            for axes, start, window, name in zip(
-                self._figure.subplots(1, 4), starts, windows, colours, strict=True
-            )
+            for axes, start, window, name in zip(panels, starts, windows, colours, strict=True)
         ]
         self._images[0].axes.set_aspect(width / height)
+        self._images[0].axes.invert_yaxis()  # k-space is shown as stored
+        self._spread = self._point_spread(self._figure.add_subplot(grid[1, :]), width)
         self._slice = lru_cache(maxsize=4)(look.other)
         png(self._figure, _DPI, quick=True)
         # Places stay as they are from here on: laying out anew would take most of the time.
@@ -60,6 +67,9 @@ class SlicePicture:
         left, right = look.acquired
         rate = (right - left) / max(1, int(mask[left:right].sum()))
         one = np.abs(coils[coil]) * self._percent
+        spread = 100 * point_spread(mask)
+        self._spread.set_ydata(spread)
+        self._spread.axes.set_title(self._said_of_spread(spread), fontsize=10, loc="left")
         self._set(
             0,
             np.nan_to_num(decibels(kspace), nan=_FLOOR),
@@ -82,6 +92,27 @@ class SlicePicture:
         said = "its own mask" if look.undersampled else str(sampling)
         self._figure.suptitle(f"{look.title}: {said}", fontsize=11, fontweight="bold")
         return png(self._figure, _DPI, quick=True)
+
+    @staticmethod
+    def _point_spread(axes: Axes, width: int) -> Line2D:
+        shift = np.arange(width) - width // 2
+        (line,) = axes.plot(shift, np.zeros(width), color=BLUE, linewidth=1.2)
+        axes.set(xlim=(shift[0], shift[-1]), ylim=(0, 105), title=" ")
+        axes.set_xlabel("distance along phase encode, pixels", fontsize=SMALL + 0.5)
+        axes.set_ylabel("signal, %", fontsize=SMALL + 0.5)
+        tidy(axes)
+        return line
+
+    @staticmethod
+    def _said_of_spread(spread: np.ndarray) -> str:
+        middle = len(spread) // 2
+        away = np.abs(np.arange(len(spread)) - middle)
+        beyond = np.where(away > len(spread) / 24, spread, 0)
+        at, level = int(beyond.argmax()), float(beyond.max())
+        return (
+            f"point spread function: the strongest copy has {level:.0f} % of the signal, "
+            f"{abs(at - middle)} pixels away"
+        )
 
     def _set(
         self, panel: int, values: np.ndarray, title: str, window: tuple[float, float] | None

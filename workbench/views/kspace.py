@@ -114,12 +114,12 @@ def kspace_and_mask_figure(
     level = decibels(kspace)
     window = (_floor(level), 0.0)
     if full:
-        drawn = _show_kspace(panels[0], level, window, "k-space, fully sampled")
+        drawn = show_kspace(panels[0], level, window, "k-space, fully sampled")
     _show_mask(panels[-2], sampled, acs_columns(sampled, low_frequencies), kspace.shape[-2])
     if right - left < width:
         panels[-2].set_title("mask: sampled lines white, padding hatched", fontsize=LABEL)
     kept = np.where(sampled, level, np.nan)
-    drawn = _show_kspace(
+    drawn = show_kspace(
         panels[-1], kept, window, "k-space, masked" if full else "k-space as stored"
     )
     panels[0].set_ylabel("readout, sample", fontsize=LABEL)
@@ -129,6 +129,14 @@ def kspace_and_mask_figure(
         figure, drawn, list(panels), "magnitude over all coils, dB of the maximum", extend="min"
     )
     return figure
+
+
+def point_spread(mask: np.ndarray) -> np.ndarray:
+    """Return what a mask (W,) makes of one bright pixel in the middle: (W,), 1 at its true place.
+
+    Zero everywhere where the mask samples nothing.
+    """
+    return np.abs(np.fft.fftshift(np.fft.fft(mask.astype(float)))) / max(1, int(mask.sum()))
 
 
 def point_spread_figure(mask: np.ndarray, *, title: str = "", synthetic: bool = False) -> Figure:
@@ -143,7 +151,7 @@ def point_spread_figure(mask: np.ndarray, *, title: str = "", synthetic: bool = 
     if mask.ndim != 1 or not mask.any():
         raise ValueError(f"mask of shape {mask.shape}: give (W,) with one sampled column or more")
     width = len(mask)
-    spread = np.abs(np.fft.fftshift(np.fft.fft(mask.astype(float)))) / mask.sum()
+    spread = point_spread(mask)
     shift = np.arange(width) - width // 2
     figure = new_figure(9.6, 2.7, title=title, synthetic=synthetic)
     axes = figure.subplots()
@@ -223,9 +231,10 @@ def _backdrop(axes: Axes) -> Rectangle:
     return Rectangle((0, 0), 1, 1, transform=axes.transAxes, color="0.55", zorder=-1)
 
 
-def _show_kspace(
+def show_kspace(
     axes: Axes, level: np.ndarray, window: tuple[float, float], title: str
 ) -> AxesImage:
+    """Show a level of k-space (H, W), dB, as stored: readout downwards, phase encode across."""
     height, width = level.shape
     drawn = axes.imshow(level, cmap="gray", vmin=window[0], vmax=window[1])
     axes.set_facecolor("black")

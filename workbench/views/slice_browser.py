@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from workbench.dataset.volume import Volume
 from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.views.annotations import Annotations
 from workbench.views.measured import volume_of
@@ -13,17 +14,17 @@ from workbench.views.volume_viewers import VolumeBrowser
 _MOST = 2000  # rows of the list
 
 
-def viewer_boxes(
-    plan: ReconstructionPlan, result: Reconstruction, annotations: Annotations | None
-) -> list[Box]:
-    """Return a volume's annotated boxes as the viewer takes them, rows counted as stored."""
-    volume = volume_of(plan, result)
+def viewer_boxes(volume: Volume, annotations: Annotations | None) -> list[Box]:
+    """Return a volume's annotated boxes as the viewer takes them, rows counted as stored.
+
+    None of a volume without a target: boxes are counted on its pixels.
+    """
     if annotations is None or volume.target is None:
         return []
     height = volume.target.shape[-2]
     return [
         Box(each.slice, box.left, height - box.top - box.height, box.width, box.height, each.label)
-        for each in annotations.of(result.path.name)
+        for each in annotations.of(volume.name)
         if (box := each.box) is not None
     ]
 
@@ -75,7 +76,7 @@ class SliceBrowser:
             return
         chosen = self._slices[change["new"]]
         place = next(n for n, each in enumerate(self.volumes.results) if each is chosen.result)
-        boxes = viewer_boxes(self._plan, chosen.result, self._annotations)
+        boxes = viewer_boxes(volume_of(self._plan, chosen.result), self._annotations)
         self.volumes.open_volume(place, chosen.number, boxes)
 
     def _ipython_display_(self, **_: Any) -> None:

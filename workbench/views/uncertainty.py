@@ -86,7 +86,7 @@ def uncertainty_figure(
     panels = [
         ("reconstruction", image * percent, "gray"),
         (f"deviation over {found.masks} masks", deviation * percent, "inferno"),
-        (f"measured data overruled: {100 * found.overruled:.1f} %", residual * percent, "inferno"),
+        (f"data overruled, {100 * found.overruled:.1f} % of it", residual * percent, "inferno"),
     ]
     said = "Bright: what the network made up differs from mask to mask, or contradicts the data"
     if target is not None:

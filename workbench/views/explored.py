@@ -1,0 +1,179 @@
+"""A slice of a volume, found by what a person gives: dataset, volume, slice number."""
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
+from workbench.dataset.images import crop_size
+from workbench.dataset.masks import draw_mask
+from workbench.dataset.sampling import Sampling, numbers, seed_of_file
+from workbench.dataset.slices import read_slice
+from workbench.dataset.volume import Volume
+from workbench.views.kspace import acs_columns
+
+
+@dataclass(frozen=True)
+class ExploredSlice:
+    """A slice and where it comes from.
+
+    Attributes:
+        file: the volume's path.
+        volume: what the dataset cache knows of it.
+        number: slice number, 0 first.
+        kspace: (coils, H, W) complex64.
+        target: (h, w) float32; None in volumes without one, as in the test split.
+    """
+
+    file: Path
+    volume: Volume
+    number: int
+    kspace: np.ndarray
+    target: np.ndarray | None
+
+    def other(self, number: int) -> "ExploredSlice":
+        """Read another slice of the volume."""
+        return _read(self.file, self.volume, number)
+
+    @property
+    def title(self) -> str:
+        """Volume and slice, as figures name them."""
+        return f"{self.volume.name}, slice {self.number}"
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Size of its images."""
+        size = crop_size(self.volume.matrix, self.volume.recon[:2])
+        shape = size if self.target is None else self.target.shape
+        return min(size[0], shape[0]), min(size[1], shape[1])
+
+    @property
+    def data_range(self) -> float:
+        """The volume's largest target value; the slice's own where the volume does not say."""
+        largest = float(self.volume.attributes.get("max", 0))
+        return largest or (0.0 if self.target is None else float(self.target.max())) or 1.0
+
+    @property
+    def acquired(self) -> tuple[int, int]:
+        """First acquired column and the one after the last."""
+        width = self.volume.matrix[1]
+        return max(self.volume.padding_left, 0), min(self.volume.padding_right, width)
+
+    @property
+    def undersampled(self) -> bool:
+        """Whether it was stored undersampled, with its own mask, as test volumes are."""
+        return self.volume.mask is not None
+
+    def mask(self, sampling: Sampling) -> tuple[np.ndarray, int]:
+        """Return the columns (W,) that are kept and the number of ACS columns.
+
+        An undersampled volume has its own mask, whatever the sampling.
+        """
+        width = self.volume.matrix[1]
+        if self.volume.mask is None:
+            return draw_mask(sampling, width, seed_of_file(self.volume.name), self.acquired)
+        mask = np.zeros(width, bool)
+        mask[list(self.volume.mask)] = True
+        start, stop = acs_columns(mask)
+        return mask, stop - start
+
+
+def open_slice(dataset: str | int, volume: str | int = "", slice_number: int = -1) -> ExploredSlice:
+    """Read a slice of a dataset.
+
+    Args:
+        dataset: name or path.
+        volume: file name, with or without ``.h5``, or the number that it ends with; the first
+            validation volume by default.
+        slice_number: 0 first; -1 takes the middle.
+
+    Raises:
+        FileNotFoundError: there is no such dataset.
+        ValueError: there is no such volume or slice; the message says what there is.
+    """
+    if isinstance(dataset, bool) or not isinstance(dataset, str | int | Path):
+        raise ValueError(f"dataset={dataset!r}: give a name such as knee_multicoil, or a path")
+    if isinstance(slice_number, bool) or not isinstance(slice_number, int):
+        raise ValueError(f"slice_number={slice_number!r}: give a whole number; -1 takes the middle")
+    # On papermill's command line a name of digits alone comes as a number.
+    where = str(dataset) if isinstance(dataset, int) else dataset
+    cache = open_cache(find_dataset(where))
+    return read_explored(cache, find_volume(cache, volume), slice_number)
+
+
+def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
+    """Return the volume of a file name; without one the first of validation, else of all.
+
+    A number finds the one volume whose name ends with it, zeros before it aside: papermill's
+    command line makes numbers of digits.
+
+    Raises:
+        ValueError: there is none of that name, or several; the message lists some names.
+    """
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise ValueError(f"volume={name!r}: give a file's name, such as file1000000.h5")
+    if not len(cache):
+        raise ValueError(f"{cache.root} holds no volume that can be read")
+    if name == "":
+        return next(iter(cache.split("val")), cache.volumes[0])
+    names = {volume.name: volume for volume in cache}
+    text = str(name)
+    wanted = text.rpartition("/")[2].removesuffix(".h5") + ".h5"
+    if wanted in names:
+        return names[wanted]
+    if text.isdecimal():
+        ending = [volume for volume in cache if re.search(rf"(?<!\d)0*{text}\.h5$", volume.name)]
+        ending = ending or [v for v in cache if v.name.endswith(f"{text}.h5")]
+        if len(ending) == 1:
+            return ending[0]
+        if ending:
+            some = ", ".join(volume.name for volume in ending[:5])
+            raise ValueError(f"volume={name!r}: {len(ending)} volumes end so, such as {some}")
+    close = get_close_matches(wanted, names, n=5, cutoff=0.5) or list(names)[:5]
+    raise ValueError(
+        f"volume={name!r}: {cache.root.name} has {len(names):,} volumes, such as {', '.join(close)}"
+    )
+
+
+def read_explored(cache: DatasetCache, volume: Volume, slice_number: int = -1) -> ExploredSlice:
+    """Read a slice of a volume; -1 takes the middle.
+
+    Raises:
+        ValueError: the volume has no such slice.
+    """
+    if not -1 <= slice_number < volume.slices:
+        raise ValueError(
+            f"slice_number={slice_number}: {volume.name} has slices 0 to {volume.slices - 1}; "
+            "-1 takes the middle"
+        )
+    number = volume.slices // 2 if slice_number == -1 else slice_number
+    return _read(cache.file(volume), volume, number)
+
+
+def _read(file: Path, volume: Volume, number: int) -> ExploredSlice:
+    kspace = read_slice(file, "kspace", volume.kspace, number)
+    target = None
+    if volume.target is not None and volume.target_name is not None:
+        target = read_slice(file, volume.target_name, volume.target, number)
+    return ExploredSlice(file, volume, number, kspace if kspace.ndim == 3 else kspace[None], target)
+
+
+def sampling_of(mask: str, acceleration: float, center_fraction: float) -> Sampling:
+    """Form a sampling of one acceleration out of a notebook's parameters.
+
+    Raises:
+        ValueError: one is no number, or several, or outside what is allowed.
+    """
+    rates, fractions = (
+        numbers("acceleration", acceleration),
+        numbers("center_fraction", center_fraction),
+    )
+    for name, values in (("acceleration", rates), ("center_fraction", fractions)):
+        if len(values) != 1:
+            raise ValueError(
+                f"{name}={values}: give one number, this page shows one mask at a time"
+            )
+    return Sampling(mask, rates, fractions)
