@@ -51,7 +51,8 @@ class SlicePicture:
         ]
         self._images[0].axes.set_aspect(width / height)
         self._images[0].axes.invert_yaxis()  # k-space is shown as stored
-        self._spread = self._point_spread(self._figure.add_subplot(grid[1, :]), width)
+        self._below = self._figure.add_subplot(grid[1, :])
+        self._spread = self._point_spread(self._below, width)
         self._slice = lru_cache(maxsize=4)(look.other)
         png(self._figure, _DPI, quick=True)
         # Places stay as they are from here on: laying out anew would take most of the time.
@@ -69,7 +70,7 @@ class SlicePicture:
         one = np.abs(coils[coil]) * self._percent
         spread = 100 * point_spread(mask)
         self._spread.set_ydata(spread)
-        self._spread.axes.set_title(self._said_of_spread(spread), fontsize=10, loc="left")
+        self._below.set_title(self._said_of_spread(spread), fontsize=10, loc="left")
         self._set(
             0,
             np.nan_to_num(decibels(kspace), nan=_FLOOR),
