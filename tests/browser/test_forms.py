@@ -241,4 +241,4 @@ def test_reconstruction_that_fails_tells_why_in_the_form(open_notebook, lab):
     form.get_by_text("-p split challenge").wait_for(state="detached")
     press(form, "Reconstruct")
     wait_for_end(form, "done in")
-    notebook.output("show_scores").locator("table").wait_for()
+    notebook.output("show_scores").locator("table").first.wait_for()

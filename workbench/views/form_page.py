@@ -75,7 +75,8 @@ class FormPage:
         self._sections: dict[str, Section] = {}
         self._process: PageProcess | None = None
         self._began = 0.0
-        self._dirty: set[str] = set()
+        self._drawing: threading.Timer | None = None
+        self._failed: dict[str, str] = {}
         self._shown: dict[str, list[Any]] = {"outputs": [], "log": []}
         self._progress: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
@@ -198,7 +199,7 @@ class FormPage:
         self._began = time.monotonic()
         self._shown = {"outputs": [], "log": []}
         self._progress = {}
-        self._failed: dict[str, str] = {}
+        self._failed = {}
         widget = self.widget
         with widget.hold_sync():
             widget.failure, widget.outputs, widget.log, widget.progress = {}, [], [], []
@@ -215,13 +216,17 @@ class FormPage:
     def _receive(self, message: Message) -> None:
         """Take a message of the process, on one of its threads."""
         with self._lock:
-            due = self._take(message)
-        if due or "end" in message:
-            self._draw()
+            self._take(message)
+            if self._drawing is None and "end" not in message:
+                self._drawing = threading.Timer(SECONDS_BETWEEN_DRAWINGS, self._draw)
+                self._drawing.daemon = True
+                self._drawing.start()
         if "end" in message:
+            self._progress = {}
+            self._draw()
             self._ended(message)
 
-    def _take(self, message: Message) -> bool:
+    def _take(self, message: Message) -> None:
         if "planned" in message:
             self._show("text/plain", message["planned"], "plan", more=True)
         elif "display" in message:
@@ -231,7 +236,7 @@ class FormPage:
             self._progress[title] = {"title": title, **message}
         elif "line" in message:
             self._shown["log"] = [*self._shown["log"], message["line"]][-_LINES_KEPT:]
-        elif "started" in message:
+        elif "started" in message and self.widget.phase == "planning":
             self.widget.phase = "running"
             self.widget.status = "at work"
         elif "error" in message:
@@ -241,11 +246,6 @@ class FormPage:
         elif message.get("result"):
             self._result = pickle.loads(base64.b64decode(message["result"]))
             self._there = True
-        now = time.monotonic()
-        due = now - getattr(self, "_drawn", 0.0) >= SECONDS_BETWEEN_DRAWINGS
-        if due:
-            self._drawn = now
-        return due
 
     def _show(self, kind: str, data: str, name: str, *, more: bool = False) -> None:
         outputs = self._shown["outputs"]
@@ -257,7 +257,9 @@ class FormPage:
         outputs.append({"kind": kind, "data": data, "name": name})
 
     def _draw(self) -> None:
-        with self.widget.hold_sync(), self._lock:
+        """Bring the widget up to date: a few times a second, however much the work tells."""
+        with self._lock, self.widget.hold_sync():
+            self._drawing = None
             self.widget.outputs = list(self._shown["outputs"])
             self.widget.log = list(self._shown["log"])
             self.widget.progress = list(self._progress.values())
@@ -266,7 +268,6 @@ class FormPage:
         widget, planned = self.widget, self.widget.phase == "planning"
         spent = duration(time.monotonic() - self._began)
         with widget.hold_sync():
-            widget.progress = []
             if end["cancelled"]:
                 widget.phase = "cancelled"
                 widget.status = f"cancelled after {spent}; {self.page.start} goes on from there"

@@ -89,6 +89,21 @@ def test_connection_string_that_is_none_is_refused_beside_its_field(release, per
     assert form.widget.secrets[1]["held"] == ""
 
 
+def test_clusters_and_locations_are_looked_up_when_asked(release, cloud, person):
+    release()
+    form = Form(INGEST, destination="azure")
+    assert "location" not in {name for name, found in form.widget.choices.items() if found}
+    for name in ("location", "cluster"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # azureml-core's own, while it is imported
+            form.page._look_up(name)
+    assert "westeurope" in form.widget.choices["location"]
+    assert form.widget.choices["cluster"] == list(cloud.azureml.clusters)
+    cloud.fail("Microsoft.DataFactory", 403)
+    form.page._look_up("location")
+    assert form.widget.status == "location: there is none"
+
+
 def test_storage_form_transfers_with_the_connection_string_alone(release, cloud, person, tmp_path):
     release()
     cloud.storage.container().upload_blob("knee_multicoil/multicoil_val/a.h5", b"data")
