@@ -38,8 +38,9 @@ bench: .venv/ready-to-run
 cloud: .venv/ready-to-test
 	@$(PY) -m tests.cloud
 
-pictures: .venv/ready-to-run
+pictures: .venv/ready-to-test chromium
 	@$(PY) -m demo.gallery
+	@$(PY) -m tests.browser.pictures
 
 test: lint chromium
 	$(PY) -m pytest --durations=10

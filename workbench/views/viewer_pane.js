@@ -137,9 +137,11 @@ class PaneView {
       context.moveTo(x + 4 * dx, y + 4 * dy);
       context.lineTo(x + 12 * dx, y + 12 * dy);
     }
-    context.lineWidth = 1.5;
-    context.strokeStyle = "#56B4E9";
-    context.stroke();
+    for (const [colour, width] of [["#000", 4], ["#56B4E9", 2]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width;
+      context.stroke();
+    }
   }
 
   /** Write the value under the cursor: the array's own, which is what was sent. */

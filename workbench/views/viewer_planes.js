@@ -4,6 +4,7 @@
 const BUDGET = 512e6; // bytes of planes that are kept; what was looked at longest ago goes first
 const IN_FLIGHT = 2;
 const COMBINED = -1;
+const UNKNOWN = 0xff808080; // grey, where a value is not a number
 
 function planeKey({ pane, domain, slice, coil }) {
   return `${pane} ${domain} ${slice} ${coil}`;
@@ -158,7 +159,8 @@ function colourInto(canvas, values, width, region, window, table, upsideDown) {
     let to = (upsideDown ? rows - 1 - row : row) * columns;
     for (let column = 0; column < columns; column++) {
       const level = (values[from++] - low) * scale;
-      pixels[to++] = table[level > 255 ? 255 : level > 0 ? level | 0 : 0];
+      const known = level <= 255 ? (level > 0 ? level | 0 : 0) : 255;
+      pixels[to++] = Number.isNaN(level) ? UNKNOWN : table[known];
     }
   }
   context.putImageData(image, 0, 0);
