@@ -66,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     import torch
 
+    from benchmarks.exactness import exactness_table
+
     if options.threads:
         torch.set_num_threads(options.threads)
     size, where, folder = SIZES[options.size], machine(), resolve(options.out)
@@ -84,8 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
         for pair in chosen:
             rows.append(measure(pair))
             print(f"{pair.name}: {rows[-1].ratio:.2f}", flush=True)
-    write_report(folder, size.name, rows, where)
-    print(f"\n{markdown(size.name, rows, where)}\n\nWritten to {shown(folder / 'bench.json')}")
+    more = exactness_table(size) if any(row.roofline for row in rows) else ""
+    write_report(folder, size.name, rows, where, more=more)
+    print(f"\n{markdown(size.name, rows, where)}\n\n{more}".rstrip())
+    print(f"\nWritten to {shown(folder / 'bench.json')}")
     return 0
 
 

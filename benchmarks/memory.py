@@ -17,7 +17,7 @@ from benchmarks.sizes import SIZES, Size
 
 _MB = 1e6
 _HELD = "what the forward pass leaves for the backward pass"
-_PEAK = "growth of the process (peak RSS) by a training step"
+_PEAK = "growth by a training step (peak RSS of the process, of the allocator on a GPU)"
 _PAGE = 4096 / _MB
 
 
@@ -64,8 +64,32 @@ def _resident(field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024 / _MB  # type: ignore[index]
 
 
+def _on_gpu(size: Size, side: str) -> dict[str, float]:
+    """Ask the allocator of a GPU."""
+    import torch
+
+    from benchmarks.networks import TrainingStep, networks
+
+    reference, ours = networks(size)
+    ours.low_memory = side == "low"
+    step = TrainingStep(reference if side == "reference" else ours, size.training, size.crop)
+    step()  # gradients and the optimiser's state are not the step's memory
+    step.optimizer.zero_grad(set_to_none=False)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    loss = step.loss()
+    held = torch.cuda.memory_allocated() - before
+    loss.backward()
+    torch.cuda.synchronize()
+    return {"held": held / _MB, "peak": (torch.cuda.max_memory_allocated() - before) / _MB}
+
+
 def _measure(size: Size, side: str) -> dict[str, float]:
     import torch
+
+    if torch.cuda.is_available():
+        return _on_gpu(size, side)
     from torch.profiler import ProfilerActivity, profile
 
     from benchmarks.networks import TrainingStep, networks

@@ -8,10 +8,11 @@ from fastmri.losses import SSIMLoss
 from fastmri.models import VarNet as Reference
 from torch import Tensor, nn
 
-from benchmarks.pairs import Pair, require
+from benchmarks.pairs import Pair, Work, milliseconds, require
 from benchmarks.sizes import SIZES, Shape, Size
 from workbench.varnet.metrics import center_crop
 from workbench.varnet.network import VarNet
+from workbench.varnet.speed import use_tf32
 from workbench.varnet.ssim import ssim_loss
 
 Inputs = tuple[Tensor, Tensor, int]  # masked k-space, mask, number of ACS columns
@@ -21,15 +22,27 @@ _SMALL: Shape = (3, 50, 37)  # where float64 is compared: odd, so that padding t
 _LIKE_FLOAT32 = 1e-4  # of two float32 results at full size; fastMRI's own error is about 1e-5
 
 
-def networks(size: Size) -> tuple[nn.Module, VarNet]:
-    """Return fastMRI's VarNet and ours with the same random weights and DC weights."""
+def device() -> torch.device:
+    """Return where networks are measured: the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def networks(size: Size, **other: int) -> tuple[nn.Module, VarNet]:
+    """Return fastMRI's VarNet and ours with the same random weights and DC weights.
+
+    Args:
+        size: says the network's arguments.
+        **other: arguments that replace some of them.
+    """
+    use_tf32(False)  # torch's default lets convolutions on a GPU round to it
+    arguments = size.network | other
     torch.manual_seed(0)
-    reference = Reference(**size.network)
+    reference = Reference(**arguments)
     for cascade in reference.cascades:  # at their start, 1, they would hide a wrong recursion
         nn.init.uniform_(cascade.dc_weight, 0.3, 1.7)
-    ours = VarNet(**size.network)
+    ours = VarNet(**arguments)
     ours.load_state_dict(reference.state_dict(), strict=True)
-    return reference, ours
+    return reference.to(device()), ours.to(device())
 
 
 def measurement(shape: Shape) -> Inputs:
@@ -48,23 +61,29 @@ def measurement(shape: Shape) -> Inputs:
     first = (width - acs + 1) // 2
     mask[..., ::4, :] = True
     mask[..., first : first + acs, :] = True
-    return kspace / away[..., None] * mask, mask, acs
+    return (kspace / away[..., None] * mask).to(device()), mask.to(device()), acs
 
 
 class TrainingStep:
     """One step of training with SSIM loss and Adam, as fastMRI's module or ours takes it."""
 
     def __init__(self, network: nn.Module, shape: Shape, crop: int) -> None:
-        self.network = network
-        self.inputs = measurement(shape)
-        size = min(crop, shape[1]), min(crop, shape[2])
-        self.target = torch.rand(1, *size, generator=torch.Generator().manual_seed(2))
-        self.span = self.target.amax((1, 2))
+        self.network, self.crop = network, crop
+        self.measure(shape)
         ours = isinstance(network, VarNet)
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=1e-6, fused=True if ours else None
         )
         self._loss = ssim_loss if ours else _reference_loss
+
+    def measure(self, shape: Shape, scale: float = 1.0) -> None:
+        """Take another slice."""
+        kspace, mask, acs = measurement(shape)
+        self.inputs = kspace * scale, mask, acs
+        size = min(self.crop, shape[1]), min(self.crop, shape[2])
+        target = torch.rand(1, *size, generator=torch.Generator().manual_seed(2))
+        self.target = target.to(device())
+        self.span = self.target.amax((1, 2))
 
     def loss(self) -> Tensor:
         """Run forward."""
@@ -78,24 +97,25 @@ class TrainingStep:
         self.optimizer.step()
 
 
-_SSIM = SSIMLoss()
+_SSIM = SSIMLoss().to(device())
 
 
 def _reference_loss(image: Tensor, target: Tensor, span: Tensor) -> Tensor:
     return _SSIM(image[:, None], target[:, None], data_range=span)
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
+def distance(found: Tensor, expected: Tensor) -> float:
+    """Return the L2 distance relative to what is expected."""
     return float((found - expected).norm() / expected.norm())
 
 
-def _results(network: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return image and parameter gradients at the small size, in float64."""
+def results(network: nn.Module, dtype: torch.dtype, shape: Shape = _SMALL) -> tuple[Tensor, Tensor]:
+    """Return image and parameter gradients, computed in ``dtype``, in float64."""
     network = network.to(dtype)
-    kspace, mask, acs = measurement(_SMALL)
+    kspace, mask, acs = measurement(shape)
     network.zero_grad()
     image = network(kspace.to(dtype), mask, acs)
-    (image * torch.linspace(0.5, 2, image.shape[-1], dtype=dtype)).sum().backward()
+    (image * torch.linspace(0.5, 2, image.shape[-1], dtype=dtype, device=device())).sum().backward()
     gradients = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
     network.zero_grad()
     return image.detach().double(), gradients.double()
@@ -109,16 +129,16 @@ def check_exact(size: str) -> None:
         DiffersError: it is not.
     """
     reference, ours = networks(SIZES[size])
-    rough = [_results(network, torch.float32) for network in (reference, ours)]
-    exact = [_results(network, torch.float64) for network in (reference, ours)]
+    rough = [results(network, torch.float32) for network in (reference, ours)]
+    exact = [results(network, torch.float64) for network in (reference, ours)]
     ours.low_memory = True
-    low = _results(ours, torch.float64)
+    low = results(ours, torch.float64)
     for what in (0, 1):
         name = "network, " + ("gradients" if what else "images")
-        require(f"{name} in float64", _distance(exact[1][what], exact[0][what]), _EXACT)
-        require(f"{name} in low memory", _distance(low[what], exact[0][what]), _EXACT)
-        own = _distance(rough[0][what], exact[0][what])
-        require(f"{name} in float32", _distance(rough[1][what], exact[0][what]), 2 * own)
+        require(f"{name} in float64", distance(exact[1][what], exact[0][what]), _EXACT)
+        require(f"{name} in low memory", distance(low[what], exact[0][what]), _EXACT)
+        own = distance(rough[0][what], exact[0][what])
+        require(f"{name} in float32", distance(rough[1][what], exact[0][what]), 2 * own)
 
 
 def network_pairs(size: Size) -> Iterator[Pair]:
@@ -134,6 +154,8 @@ def network_pairs(size: Size) -> Iterator[Pair]:
             partial(_infer, ours, inputs),
             partial(_check_inference, place, size, (reference, ours), inputs),
             size.repeats,
+            figure=device_milliseconds,
+            flops=True,
         )
 
     for name, low_memory in (("train_step/knee", False), ("train_step/knee/low", True)):
@@ -148,6 +170,8 @@ def network_pairs(size: Size) -> Iterator[Pair]:
             steps[1],
             partial(_check_steps, name, steps),
             size.repeats,
+            figure=device_milliseconds,
+            flops=True,
         )
 
 
@@ -168,8 +192,20 @@ def _check_inference(
     place: str, size: Size, both: tuple[nn.Module, nn.Module], inputs: Inputs
 ) -> None:
     expected, found = (_infer(network, inputs) for network in both)
-    require(f"inference/{place}", _distance(found, expected), _LIKE_FLOAT32)
+    require(f"inference/{place}", distance(found, expected), _LIKE_FLOAT32)
     check_exact(size.name)
+
+
+def device_milliseconds(work: Work) -> float:
+    """Return the time of one call: on a GPU between two events of its own, else on the wall."""
+    if device().type == "cpu":
+        return milliseconds(work)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
 
 
 def _shown(shape: Shape) -> str:

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 Work = Callable[[], Any]
@@ -38,6 +39,7 @@ class Pair:
         repeats: how many times each is measured.
         unit: of the figure; less of it is better.
         figure: turns a call into its figure.
+        flops: whether its floating-point operations are to be counted.
     """
 
     name: str
@@ -48,11 +50,16 @@ class Pair:
     repeats: int
     unit: str = "ms"
     figure: Callable[[Work], float] = milliseconds
+    flops: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """The medians of a pair; a ratio above 1 means better than the reference."""
+    """The medians of a pair; a ratio above 1 means better than the reference.
+
+    ``roofline`` is the share that ours reaches of the rate at which the device multiplies large
+    float32 matrices, convolutions alone being counted; None where they are not.
+    """
 
     name: str
     measured: str
@@ -61,13 +68,42 @@ class Row:
     ratio: float
     unit: str
     n: int
+    roofline: float | None = None
 
 
 def measure(pair: Pair) -> Row:
     """Measure reference and ours in turn, so that a noisy machine disturbs both alike."""
     figures = [(pair.figure(pair.reference), pair.figure(pair.ours)) for _ in range(pair.repeats)]
     reference, ours = (statistics.median(side) for side in zip(*figures, strict=True))
-    return Row(pair.name, pair.measured, reference, ours, reference / ours, pair.unit, pair.repeats)
+    share = operations(pair.ours) / (ours / 1000) / peak_rate() if pair.flops else None
+    ratio = reference / ours
+    return Row(pair.name, pair.measured, reference, ours, ratio, pair.unit, pair.repeats, share)
+
+
+def operations(work: Work) -> int:
+    """Count the floating-point operations of one call, those of convolutions and products."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+@cache
+def peak_rate() -> float:
+    """Measure how many operations a second the device does in a product of large matrices."""
+    import torch
+
+    size, on = (8192, "cuda") if torch.cuda.is_available() else (2048, "cpu")
+    one = torch.ones(size, size, device=on)
+
+    def multiply() -> None:
+        _ = one @ one
+        if on == "cuda":
+            torch.cuda.synchronize()
+
+    multiply()
+    return 2 * size**3 / (min(milliseconds(multiply) for _ in range(5)) / 1000)
 
 
 def require(name: str, found: float, allowed: float) -> None:

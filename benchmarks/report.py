@@ -38,14 +38,19 @@ def machine() -> dict[str, Any]:
 
 
 def write_report(
-    folder: Path, size: str, rows: Sequence[Row], where: dict[str, Any], name: str = "bench"
+    folder: Path,
+    size: str,
+    rows: Sequence[Row],
+    where: dict[str, Any],
+    name: str = "bench",
+    more: str = "",
 ) -> None:
-    """Write ``NAME.json`` and ``NAME.md``, each whole or not at all."""
+    """Write ``NAME.json`` and ``NAME.md``, which ends with ``more``, each whole or not at all."""
     document = {"size": size, "machine": where, "rows": [asdict(row) for row in rows]}
     folder.mkdir(parents=True, exist_ok=True)
     for ending, text in (
         ("json", json.dumps(document, indent=1)),
-        ("md", markdown(size, rows, where)),
+        ("md", markdown(size, rows, where) + (f"\n\n{more}" if more else "")),
     ):
         partial = folder / f".{name}.{ending}.{os.getpid()}"
         partial.write_text(text + "\n")
@@ -57,14 +62,16 @@ def markdown(size: str, rows: Sequence[Row], where: dict[str, Any]) -> str:
     lines = [
         f"Size {size}; {where['processor']}, {where['threads']} threads; torch "
         f"{where['versions']['torch']}, fastmri {where['versions']['fastmri']}. Medians of n pairs "
-        "measured in turn; a ratio above 1 means better than fastMRI.",
+        "measured in turn; a ratio above 1 means better than fastMRI. Roofline: the rate of the "
+        "workbench's convolutions over that of a product of large float32 matrices.",
         "",
-        "| | what is measured | fastMRI | workbench | ratio | n |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| | what is measured | fastMRI | workbench | ratio | roofline | n |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
         f"| {row.name} | {row.measured} | {_figure(row.reference)} {row.unit} "
-        f"| {_figure(row.ours)} {row.unit} | {row.ratio:.2f}{_worse(row)} | {row.n} |"
+        f"| {_figure(row.ours)} {row.unit} | {row.ratio:.2f}{_worse(row)} "
+        f"| {'' if row.roofline is None else format(row.roofline, '.0%')} | {row.n} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -26,9 +26,12 @@ from workbench.dataset.loading import SliceData, TrainingBatches
 from workbench.dataset.masks import _FUNCTIONS
 from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.sampling import seed_of_draw
-from workbench.dataset.slices import collate
+from workbench.dataset.slices import SliceDataset, collate
 from workbench.varnet import run as rank
+from workbench.varnet.reconstruction import reconstruct_volume
+from workbench.varnet.speed import compiles
 from workbench.varnet.training import NonFiniteLossError, VarNetTraining
+from workbench.varnet.weights import load_network
 
 SMALL = {"cascades": 2, "chans": 2, "pools": 2, "sens_chans": 2, "sens_pools": 2}
 
@@ -236,6 +239,14 @@ def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study,
     assert losses["killed"] == pytest.approx(losses["whole"], rel=1e-12)
 
 
+def test_gradients_accumulate_on_two_ranks(study, project):
+    choices = {**SMALL, "epochs": 1, "accumulate": 2, "low_memory": True}
+    plan = plan_training(model="brain", local_dataset=str(study), **choices)
+    lines = list(train(replace(plan, ranks=Ranks(2, "CPU", 1))))
+    assert any("low memory" in line for line in lines)
+    assert plan.run.finished
+
+
 def test_finished_run_returns_at_once(study, project):
     plan = plan_training(model="brain", local_dataset=str(study), **SMALL, epochs=1)
     plan.run.last.parent.mkdir(parents=True)
@@ -319,6 +330,47 @@ def test_options_train(study, project, choices):
     # 9 slices: of two shapes they make 5 batches of up to 2, in pairs 3 steps; half of them are 4.
     steps = 3 if "accumulate" in choices else 4 if "sample_rate" in choices else 9
     assert module.trainer.global_step == steps
+
+
+def test_checkpoint_carries_what_changes_the_numbers_and_released_weights_do_not(study, project):
+    open_cache(study)
+    job = small_job(study, epochs=1, precision="bf16", crop_readout=True, tf32=True)
+    rank.fit(job, project)
+    checkpoint = project / "checkpoints/last.ckpt"
+    trained = load_network(checkpoint)
+    assert (trained.bf16, trained.crop_readout, trained.tf32) == (True, True, True)
+    cache = open_cache(study)
+    data = SliceDataset(cache.root, cache.split("val").volumes[:1], job.sampling)
+    image, *_ = reconstruct_volume(trained, data, torch.device("cpu"))
+    assert image.shape[1:] == (24, 24)
+    released = project / "released.pt"
+    torch.save(trained.state_dict(), released)
+    plain = load_network(released)
+    assert (plain.bf16, plain.crop_readout, plain.tf32) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"compile": "yes"}, "compile='yes': give one of auto, on, off"),
+        ({"low_memory": "always"}, "low_memory='always': give True, False or"),
+        ({"crop_readout": 16}, "crop_readout=16: give True or False"),
+    ],
+    ids=str,
+)
+def test_wrong_choices_are_refused_and_said(study, choice, message):
+    with pytest.raises(ValueError, match=message):
+        small_job(study, **choice)
+
+
+def test_compiling_is_for_long_trainings_on_gpus_or_on_request(study, monkeypatch):
+    assert not compiles(small_job(study), 10**6)
+    assert not compiles(small_job(study, compile=False), 10**6)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):
+        compiles(small_job(study, compile=True), 1)
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/g++")
+    assert compiles(small_job(study, compile="on"), 1)
 
 
 def test_single_coil_knee_trains(project):

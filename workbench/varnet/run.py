@@ -73,12 +73,7 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
         accelerator="gpu" if gpus else "cpu",
         devices=local,
         num_nodes=world // local,
-        # Every parameter takes part in every step, and 120 MB of gradients lie in their buckets
-        # alone. Those of 25 MB are two to three cascades' gradients: they travel while the
-        # backward pass goes on, and little is left to travel after it.
-        strategy=DDPStrategy(static_graph=True, gradient_as_bucket_view=True, bucket_cap_mb=25)
-        if world > 1
-        else "auto",
+        strategy=_exchange(job) if world > 1 else "auto",
         precision=_PRECISIONS[job.precision],  # type: ignore[arg-type]
         max_epochs=job.epochs,
         accumulate_grad_batches=job.accumulate,
@@ -114,6 +109,18 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
     if trainer.local_rank == 0:
         run_record.publish()  # a run that was killed after its last checkpoint has not done so
     return module
+
+
+def _exchange(job: TrainingJob) -> DDPStrategy:
+    """Say how ranks exchange gradients: 120 MB of them, in their buckets alone.
+
+    A bucket of 25 MB holds those of two to three cascades: they travel while the backward pass
+    goes on, and little is left to travel after it. Every parameter takes part in every step; yet
+    torch cannot skip an exchange, as accumulating does, before it has seen a static graph once.
+    """
+    return DDPStrategy(
+        static_graph=job.accumulate == 1, gradient_as_bucket_view=True, bucket_cap_mb=25
+    )
 
 
 def _prepare(module: VarNetTraining, job: TrainingJob, data: SliceData, local: int) -> str:
