@@ -5,6 +5,7 @@ from fastmri.models import VarNet
 from tests.browser.jupyterlab import JupyterLab
 from tests.browser.viewer_page import ViewerPage
 from workbench.dataset.phantom.study import write_study
+from workbench.views.style import SYNTHETIC_NOTE
 
 MEASURED = """
 from workbench.dataset.cache import find_dataset, open_cache
@@ -113,6 +114,7 @@ def test_explore_has_a_viewer_of_its_volume_and_saves_no_widget_state(open_noteb
     notebook = open_notebook("explore")
     notebook.run_all()
     viewer = ViewerPage(notebook.cell("explored_viewer"))
+    assert SYNTHETIC_NOTE in viewer.root.inner_text()
     before = viewer.colour(0.5, 0.5)
     viewer.press("k", "ArrowRight")
     assert viewer.root.get_by_role("combobox", name="coil").input_value() == "0"

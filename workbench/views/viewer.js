@@ -29,7 +29,9 @@ class ViewerView {
     this.stage = make("div", { class: "workbench-stage" }, ...this.panes.map((p) => p.element));
     this.status = make("div", { class: "workbench-status", role: "status" });
     this.help = makeHelp(() => this.toggleHelp());
-    this.root.append(this.toolbar.element, this.stage, this.status, this.help);
+    const note = make("span", {}, model.get("note"));
+    const foot = make("div", { class: "workbench-foot" }, this.status, note);
+    this.root.append(this.toolbar.element, this.stage, foot, this.help);
     element.replaceChildren(this.root);
     for (const pane of this.panes) this.listen(pane);
     this.root.addEventListener("keydown", (event) => this.pressed(event));

@@ -13,6 +13,7 @@ import numpy as np
 import traitlets
 
 from workbench.views.panes import Pane
+from workbench.views.style import SYNTHETIC_NOTE
 from workbench.views.viewer import Box, viewer_figure
 
 _FOLDER = Path(__file__).parent
@@ -41,6 +42,7 @@ class Viewer(anywidget.AnyWidget):
         view: "magnitude", "phase", "real", "imaginary" or "kspace".
         upright: whether images are turned over, since fastMRI stores them upside down.
         boxes: rectangles as ``Box`` describes them, as dictionaries.
+        note: shown at the lower right, such as that it is a phantom.
         edition: goes up whenever other panes are opened.
         sent: how many planes the browser has asked for and got.
     """
@@ -49,6 +51,7 @@ class Viewer(anywidget.AnyWidget):
     _css = _FOLDER / "viewer.css"
 
     title = traitlets.Unicode().tag(sync=True)
+    note = traitlets.Unicode().tag(sync=True)
     slice_number = traitlets.Int().tag(sync=True)
     coil = traitlets.Int(-1).tag(sync=True)
     view = traitlets.Unicode("magnitude").tag(sync=True)
@@ -91,6 +94,7 @@ class Viewer(anywidget.AnyWidget):
         return {
             "edition": edition,
             "title": title,
+            "note": SYNTHETIC_NOTE if synthetic else "",
             "slice_number": slice_number,
             "coil": -1,
             "boxes": [asdict(box) for box in boxes],
