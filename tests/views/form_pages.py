@@ -29,14 +29,14 @@ def work(values):
     from IPython.display import HTML, display
 
     folder = Path(values["folder"])
-    (folder / "pid").write_text(str(os.getpid()))
-    display(HTML("<b>shown</b>"))
-    print("at it")
-    if values["fault"] == "work":
-        raise RuntimeError("the work failed, mend it so")
-    if values["fault"] == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
     try:
+        (folder / "pid").write_text(str(os.getpid()))
+        display(HTML("<b>shown</b>"))
+        print("at it")
+        if values["fault"] == "work":
+            raise RuntimeError("the work failed, mend it so")
+        if values["fault"] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         with Progress("turning", values["rounds"], "rounds") as progress:
             for _ in range(values["rounds"]):
                 time.sleep(0.05)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from workbench import progress
@@ -30,15 +30,16 @@ class Messages:
 
     def __init__(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
-        self._file = os.fdopen(descriptor, "w", encoding="utf-8")
+        self._descriptor = descriptor
         self._lock = threading.Lock()
         self._told: dict[str, float] = {}
 
     def send(self, **message: Any) -> None:
-        """Send one message."""
-        with self._lock:
-            self._file.write(json.dumps(message) + "\n")
-            self._file.flush()
+        """Send one message; where the kernel has ended nobody reads it, and its signal is near."""
+        data = f"{json.dumps(message)}\n".encode()
+        with self._lock, suppress(BrokenPipeError):
+            while data:
+                data = data[os.write(self._descriptor, data) :]
 
     def told(self, title: str, share: float | None, line: str) -> None:
         """Send how far something is, a few times a second at most."""
