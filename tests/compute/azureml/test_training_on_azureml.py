@@ -107,7 +107,7 @@ def test_the_notebook_trains_through_the_other_sdk_on_streamed_slices(stored, pr
     """The nodes read the dataset by ranges, let in as themselves; one is preempted."""
     (project / "outputs").mkdir()
     stored.azureml.add_cluster("known", vm_size="STANDARD_D4S_V3", nodes=2, identity=True)
-    chosen = {"model": "brain", "nodes": 2, "cluster": "known", "sdk": "v2", "epochs": 12}
+    chosen = {"model": "brain", "nodes": 2, "cluster": "known", "sdk": "v2", "epochs": 16}
     chosen |= {"dataset_access": "stream", "reconstruct": "val", "checkpoint_minutes": 1e-9}
     requests, seen = stored.storage.watch(), []
     watcher = threading.Thread(target=preempt_in_mid_epoch, args=(stored, 2, seen))
@@ -125,11 +125,11 @@ def test_the_notebook_trains_through_the_other_sdk_on_streamed_slices(stored, pr
     # Nothing but the run's own folder was mounted, and nothing downloaded.
     assert set(job.downloads) == {"store"}
     asked = [each for each, _ in requests if "/brain_multicoil/multicoil_" in each.path]
-    assert len(asked) > 2 * 8 * 12  # k-space and target of 8 slices in each epoch
+    assert len(asked) > 2 * 8 * 16  # k-space and target of 8 slices in each epoch
     assert all("range" in each.headers or "x-ms-range" in each.headers for each in asked)
     assert run.finished
-    assert [row["epoch"] for row in run.metrics] == list(range(1, 13))
-    assert run.metrics[-1]["step"] == 24
+    assert [row["epoch"] for row in run.metrics] == list(range(1, 17))
+    assert run.metrics[-1]["step"] == 32
     shown = json.dumps(page)
     for text in ("sent as run", "follow it in the studio", "2 rank(s) on CPU", "best epoch"):
         assert text in shown

@@ -81,5 +81,5 @@ def test_notebook_that_is_killed_and_run_again_brings_both_generations_once(both
     assert cloud.factory.names == []
     assert left in cloud.factory.deleted
     shown = (tmp_path / "out.ipynb").read_text() + (tmp_path / "log").read_text()
-    assert "Activities of the factory" in shown
+    assert "archives brought in" in shown
     assert found_in(secrets_of(cloud, email), shown) == []
