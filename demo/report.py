@@ -128,7 +128,7 @@ def _index(
 
 
 # Which of each notebook's pictures tell the story, its end first; the others are in the notebook.
-_SHOWN = {"reconstruct": (3, 0), "train": (0,), "explore": (5, 2)}
+_SHOWN = {"reconstruct": (3, 0), "train": (0,), "explore": (9, 4)}
 
 
 def _story(pages: Sequence[Stage]) -> Iterator[tuple[Stage, list[Picture]]]:

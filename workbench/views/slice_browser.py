@@ -54,7 +54,7 @@ class SliceBrowser:
         self.order = ipywidgets.Dropdown(options=list(ORDERS), value=name, description="sort by")
         self.best_first = ipywidgets.Checkbox(turned, description="best first", indent=False)
         self.list = ipywidgets.Select(
-            rows=10, description="slice", layout={"width": "100%", "max_width": "46em"}
+            rows=10, description="slice", layout={"width": "100%", "max_width": "62em"}
         )
         self.list.add_class("workbench-slices")
         self._slices: list[RankedSlice] = []

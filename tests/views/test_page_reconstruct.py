@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from workbench.views import page_reconstruct as views
+from workbench.views.comparison import find_compared
+from workbench.views.page_reconstruct import PAGE, Looks, Reconstructed
+from workbench.views.pages import display_of
+
+CSV = (
+    "file,slice,study_level,x,y,width,height,label\n"
+    "file1000001,1,No,4,6,10,5,Meniscus Tear\nfile1000002,0,Yes,,,,,Normal for age\n"
+)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What cells display."""
+    found = []
+    monkeypatch.setattr("IPython.display.display", found.append)
+    return found
+
+
+@pytest.fixture
+def done(reconstructed, in_project, tmp_path):
+    from workbench.views.annotations import read_annotations
+
+    reconstructed(acceleration=8, center_fraction=0.04)
+    plan, found = reconstructed()
+    path = tmp_path / "knee.csv"
+    path.write_text(CSV)
+    compared = tuple(find_compared("weights@8x", plan))
+    looks = Looks(compared, "psnr", 3, read_annotations(path), ("nifti",))
+    return Reconstructed(plan, found, looks)
+
+
+def values(**changed):
+    given = {field.name: field.default for field in PAGE.fields}
+    return given | {"weights": "weights.pt", "local_dataset": "knee_multicoil"} | changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sort_by": "beauty"}, "sort_by='beauty': give one of ssim"),
+        ({"uncertainty": 1}, "uncertainty=1: one mask has no deviation"),
+        ({"export": "jpeg"}, "export='jpeg'"),
+        ({"annotations": "weights.pt"}, "weights.pt"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_any_work(in_project, changed, message):
+    with pytest.raises(ValueError, match=message):
+        PAGE.check(values(**changed))
+    with pytest.raises(ValueError, match=message):
+        PAGE.plan(**values(**changed))
+
+
+def test_comparison_that_is_not_there_is_refused_before_any_work(done, capsys):
+    with pytest.raises(FileNotFoundError, match="weights@6x"):
+        PAGE.plan(**values(compare="weights@6x"))
+
+
+def test_every_cell_shows_something(done, shown, capsys):
+    cells = {
+        views.show_scores: 2,
+        views.show_acquisitions: 2,
+        views.show_compared: 3,
+        views.show_extremes: 6,
+        views.show_uncertainty: 3,
+        views.show_findings: 2,
+        views.show_volumes: 1,
+        views.show_exports: 0,
+    }
+    for view, count in cells.items():
+        shown.clear()
+        display_of(view, done)
+        assert len(shown) == count, view.__name__
+        assert all(f._repr_png_() for f in shown if isinstance(f, Figure))
+    printed = capsys.readouterr().out
+    assert "file1000002.h5, the whole study: Normal for age" in printed
+    assert "nifti       2 of them in outputs/weights/" in printed
+
+
+def test_cells_of_what_was_not_asked_for_say_so(done, shown, capsys):
+    plain = Reconstructed(done.plan, done.found, Looks())
+    for view in (
+        views.show_compared,
+        views.show_uncertainty,
+        views.show_findings,
+        views.show_exports,
+    ):
+        display_of(view, plain)
+    assert shown == []
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, capsys):
+    import h5py
+
+    from workbench.varnet.reconstruction_plan import read_result
+
+    broken = tmp_path / done.found[0].path.name
+    broken.write_bytes(done.found[0].path.read_bytes())
+    with h5py.File(broken, "a") as file:
+        file["reconstruction"][1] = np.nan
+        file.attrs["slice_ssim"] = [0.5, np.nan, 0.4]
+        for figure in ("ssim", "psnr", "nmse"):
+            file.attrs[f"varnet_{figure}"] = np.nan
+    found = [read_result(broken), done.found[1]]
+    one = Reconstructed(done.plan, found, Looks(sort_by="ssim", annotations=done.looks.annotations))
+    for view in (
+        views.show_scores,
+        views.show_acquisitions,
+        views.show_extremes,
+        views.show_findings,
+        views.show_volumes,
+    ):
+        display_of(view, one)
+    figures = [each for each in shown if isinstance(each, Figure)]
+    assert all(figure._repr_png_() for figure in figures)
+    assert any(
+        "not finite, left out of VarNet: file1000001.h5" in f.get_suptitle() for f in figures
+    )
+    titles = [axes.get_title() for figure in figures for axes in figure.axes]
+    assert any("100 % of the pixels are not finite" in title for title in titles)
