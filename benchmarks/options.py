@@ -1,0 +1,112 @@
+"""What the options that change numbers do to SSIM: ``python -m benchmarks.options``.
+
+A small network is trained on a phantom, alike but for one option and the seed, and its last
+validation's SSIM compared. Several seeds say how much of a difference is chance.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.settings import resolve
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bf16": {"precision": "bf16"},
+    "crop_readout": {"crop_readout": True},
+    "tf32": {"tf32": True},
+}
+_NETWORK = {"cascades": 3, "chans": 6, "pools": 3, "sens_chans": 4, "sens_pools": 3}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An option's validation SSIM for each seed, and the seconds of its trainings together."""
+
+    option: str
+    ssim: tuple[float, ...]
+    seconds: float
+
+
+def effects(folder: Path, epochs: int, seeds: int, recon: int = 64) -> Iterator[Effect]:
+    """Train with each option, from each seed; TF32 where a GPU has it."""
+    import torch
+
+    from workbench.compute.jobs import training_job
+    from workbench.dataset.cache import open_cache
+    from workbench.dataset.phantom.study import write_study
+    from workbench.varnet.run import fit
+
+    study = folder / f"study{recon}"
+    write_study(
+        study,
+        "knee_multicoil",
+        volumes={"train": 4, "val": 2},
+        recon=recon,
+        slices=6,
+        coils=(4,),
+        widths=(1.15,),
+        workers=1,
+    )
+    open_cache(study)
+    for option, choices in OPTIONS.items():
+        if option == "tf32" and not torch.cuda.is_available():
+            continue
+        found, began = [], time.perf_counter()
+        for seed in range(seeds):
+            job = training_job(
+                study,
+                synthetic=True,
+                model="knee",
+                name=f"options/{option}-{seed}",
+                epochs=epochs,
+                lr_step=max(1, epochs - 2),
+                seed=seed,
+                checkpoint_minutes=1e6,
+                images=0,
+                **_NETWORK | choices,
+            )
+            run = folder / f"{option}-{seed}-{time.time_ns()}"
+            scores = fit(job, run).volume_scores
+            found.append(statistics.fmean(score.ssim for score in scores))
+        yield Effect(option, tuple(found), time.perf_counter() - began)
+
+
+def table(found: list[Effect]) -> str:
+    """Return the effects as a Markdown table."""
+    base = found[0]
+    lines = [
+        "| option | validation SSIM, by seed | mean | against float32 | seconds |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for effect in found:
+        mean = statistics.fmean(effect.ssim)
+        lines.append(
+            f"| {effect.option} | {', '.join(f'{value:.4f}' for value in effect.ssim)} "
+            f"| {mean:.4f} | {mean - statistics.fmean(base.ssim):+.4f} | {effect.seconds:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.options", description=__doc__)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--recon", type=int, default=64, help="rows and columns of the images")
+    parser.add_argument("--out", default="outputs/options", help="folder of what is trained")
+    options = parser.parse_args(arguments)
+    if min(options.epochs, options.seeds) < 1 or options.recon < 32:
+        parser.error("give 1 or more epochs and seeds, and a recon of 32 or more")
+    folder = resolve(options.out)
+    print(table(list(effects(folder, options.epochs, options.seeds, options.recon))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
