@@ -9,7 +9,8 @@ from workbench.views.pages import display_of
 
 WAITING = (
     '<p style="color: var(--jp-ui-font-color2); font-style: italic">'
-    "This cell fills when the form above has done its work: press <b>{start}</b> there.</p>"
+    "This cell fills when the form above has done its work: press <b>{start}</b> there. Where the "
+    "page was reloaded meanwhile, run this cell again.</p>"
 )
 
 
