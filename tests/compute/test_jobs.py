@@ -83,8 +83,15 @@ def test_without_gpus_nodes_become_processes():
         assert ranks.count == 3
 
 
-def test_run_of_another_job_is_not_gone_on_with(project):
+def test_run_that_was_planned_and_never_begun_may_be_planned_otherwise(project):
     prepare_run(job(project, epochs=3), resume=True)
+    assert prepare_run(job(project, epochs=2, lr=1e-3), resume=False).job.lr == 1e-3
+
+
+def test_run_of_another_job_is_not_gone_on_with(project):
+    run = prepare_run(job(project, epochs=3), resume=True)
+    run.last.parent.mkdir()
+    run.last.touch()
     with pytest.raises(ValueError, match=r"lr 0\.0003 there, 0\.001 here"):
         prepare_run(job(project, epochs=3, lr=1e-3), resume=True)
     with pytest.raises(ValueError, match="holds a run already"):

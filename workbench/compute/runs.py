@@ -99,12 +99,14 @@ def prepare_run(job: TrainingJob, *, resume: bool) -> Run:
     if not isinstance(resume, bool):
         raise ValueError(f"resume={resume!r}: give True or False, written so")
     run = Run(run_folder(job.name))
-    if (run.folder / "job.json").exists():
+    before = asdict(run.job) if (run.folder / "job.json").exists() else {}
+    # A run that was planned and never begun holds nothing that another job could harm.
+    if before and (run.last.exists() or run.metrics or (run.folder / "azureml.json").exists()):
         if not resume:
             raise ValueError(
                 f"{shown(run.folder)} holds a run already: give another name, or resume=True"
             )
-        before, now = asdict(run.job), asdict(job)
+        now = asdict(job)
         changed = [
             f"{field} {before[field]} there, {now[field]} here"
             for field in now
