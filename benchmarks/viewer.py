@@ -27,9 +27,9 @@ _OPEN = """
 import h5py
 import numpy as np
 from workbench.dataset.cache import find_dataset, open_cache
-from workbench.views.panes import error_pane, image_pane, volume_pane
-from workbench.views.viewer import viewer
-import workbench.views.viewer_widget
+from workbench.views.viewer.panes import error_pane, image_pane, volume_pane
+from workbench.views.viewer.viewer import viewer
+import workbench.views.viewer.widget
 cache = open_cache(find_dataset("knee_multicoil"))
 volume = cache.volumes[0]"""
 _MEASURED = "viewer([volume_pane(cache.file(volume), volume)], title=volume.name)"

@@ -13,7 +13,7 @@ for line in reconstruct(plan):
     print(line)"""
 BROWSER = """
 from workbench.views.annotations import read_annotations
-from workbench.views.slice_browser import SliceBrowser
+from workbench.views.viewer.slice_browser import SliceBrowser
 SliceBrowser(plan, results(plan), "psnr", read_annotations("findings.csv"))"""
 
 

@@ -9,8 +9,8 @@ from workbench.dataset.images import centered_fft2, centered_ifft2, root_sum_of_
 
 MEASURED = """
 from workbench.dataset.cache import find_dataset, open_cache
-from workbench.views.panes import error_pane, image_pane, volume_pane
-from workbench.views.viewer import Box, viewer
+from workbench.views.viewer.panes import error_pane, image_pane, volume_pane
+from workbench.views.viewer.viewer import Box, viewer
 cache = open_cache(find_dataset("brain_multicoil"))
 volume = cache.split("val").volumes[0]
 measured = viewer([volume_pane(cache.file(volume), volume)], title="measured")

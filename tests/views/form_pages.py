@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from workbench.progress import Progress
-from workbench.views.pages import Look, Page, SecretEntry
+from workbench.views.forms.page import Look, Page, SecretEntry
 
 
 def check(values):

@@ -7,11 +7,11 @@ import pydicom
 import pytest
 from PIL import Image
 
-from workbench.views.animation import write_animation
-from workbench.views.dicom import first_pixel, read_dicom_series
-from workbench.views.export import export_kinds, export_results
-from workbench.views.exported import NOTICE, Exports, read_reconstructed
-from workbench.views.nifti import affine, read_nifti
+from workbench.views.export.animation import write_animation
+from workbench.views.export.dicom import first_pixel, read_dicom_series
+from workbench.views.export.exported import NOTICE, Exports, read_reconstructed
+from workbench.views.export.nifti import affine, read_nifti
+from workbench.views.export.results import export_kinds, export_results
 from workbench.views.orientation import upright
 
 

@@ -11,9 +11,9 @@ import ipywidgets
 import pytest
 
 from tests.views.form_pages import PAGE, PARAMETERS
-from workbench.views.form_fields import fields_in
-from workbench.views.form_page import FormPage
-from workbench.views.form_sections import NotStartedError
+from workbench.views.forms.fields import fields_in
+from workbench.views.forms.form import FormPage
+from workbench.views.forms.sections import NotStartedError
 
 SECRET = "a long secret"
 
@@ -99,7 +99,7 @@ def test_cells_below_fill_with_each_new_result(form, capsys):
 def test_cell_that_is_run_again_shows_once(form, monkeypatch):
     seen = []
     cells = iter(["a", "b", "a"])
-    monkeypatch.setattr("workbench.views.form_page.this_cell", lambda: (next(cells), {}))
+    monkeypatch.setattr("workbench.views.forms.form.this_cell", lambda: (next(cells), {}))
     for name in ("first", "other", "again"):
         form.show(lambda done, name=name: seen.append(name))
     run(form)
@@ -172,7 +172,7 @@ def test_one_run_at_a_time(form, tmp_path):
 
 
 def test_form_that_is_opened_again_while_its_work_runs_is_the_same(form, tmp_path, monkeypatch):
-    from workbench.views import form_page
+    from workbench.views.forms import form as form_page
 
     monkeypatch.setattr(form_page, "_open", {PAGE.notebook: form})
     enter(form, rounds="1000")
@@ -188,8 +188,8 @@ def test_form_that_is_opened_again_while_its_work_runs_is_the_same(form, tmp_pat
 def test_work_ends_with_the_kernel(tmp_path):
     program = f"""
         from tests.views.form_pages import PAGE, PARAMETERS
-        from workbench.views.form_fields import fields_in
-        from workbench.views.form_page import FormPage
+        from workbench.views.forms.fields import fields_in
+        from workbench.views.forms.form import FormPage
 
         fields = fields_in(PARAMETERS)
         values = {{field.name: field.default for field in fields}}

@@ -7,16 +7,16 @@ import papermill
 import pytest
 
 from workbench.settings import project_root
-from workbench.views.form_check import entries_of, values_of
-from workbench.views.form_fields import command, fields_in, fields_of, notebook_path
-from workbench.views.form_layout import choices_of, layout_of
-from workbench.views.page_cache import PAGE as CACHE
-from workbench.views.page_ingest import PAGE as INGEST
-from workbench.views.page_reconstruct import PAGE as RECONSTRUCT
-from workbench.views.page_storage import PAGE as STORAGE
-from workbench.views.page_train import PAGE as TRAIN
-from workbench.views.page_train import gpu_memory, share_of
-from workbench.views.pages import Page, open_page
+from workbench.views.forms.check import entries_of, values_of
+from workbench.views.forms.fields import command, fields_in, fields_of, notebook_path
+from workbench.views.forms.layout import choices_of, layout_of
+from workbench.views.forms.page import Page, open_page
+from workbench.views.pages.cache import PAGE as CACHE
+from workbench.views.pages.ingest import PAGE as INGEST
+from workbench.views.pages.reconstruct import PAGE as RECONSTRUCT
+from workbench.views.pages.storage import PAGE as STORAGE
+from workbench.views.pages.train import PAGE as TRAIN
+from workbench.views.pages.train import gpu_memory, share_of
 
 PAGES = [INGEST, CACHE, TRAIN, RECONSTRUCT, STORAGE]
 

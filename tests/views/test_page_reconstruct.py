@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from workbench.views import page_reconstruct as views
 from workbench.views.comparison import find_compared
-from workbench.views.page_reconstruct import PAGE, Looks, Reconstructed
-from workbench.views.pages import display_of
+from workbench.views.forms.page import display_of
+from workbench.views.pages import reconstruct as views
+from workbench.views.pages.reconstruct import PAGE, Looks, Reconstructed
 
 CSV = (
     "file,slice,study_level,x,y,width,height,label\n"

@@ -8,7 +8,7 @@ import pytest
 from workbench.varnet.metrics import VolumeScore
 from workbench.views.ranking import check_order, rank_slices, rank_volumes, slice_table
 from workbench.views.reconstruct import extreme_slices, score_table
-from workbench.views.slice_browser import SliceBrowser, viewer_boxes
+from workbench.views.viewer.slice_browser import SliceBrowser, viewer_boxes
 
 
 def scored(result, name, ssim, nmse, slices):

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 
 from workbench.compute.jobs import training_job, write_text
-from workbench.views.report import run_report
+from workbench.views.export.report import run_report
 
 
 class Page(HTMLParser):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from workbench.views.forms.tensorboard import TensorBoard
 from workbench.views.samples import Samples, samples_figure
-from workbench.views.tensorboard import TensorBoard
 
 
 def log(folder, epochs, names=("file1000.h5 slice 3",)):

@@ -6,11 +6,11 @@ from workbench.dataset.images import centered_fft2, centered_ifft2, root_sum_of_
 from workbench.dataset.phantom.writing import write_volume
 from workbench.progress import interactive
 from workbench.views import explore
-from workbench.views.panes import Pane, error_pane, image_pane, volume_pane
 from workbench.views.style import SYNTHETIC_NOTE
-from workbench.views.viewer import Box, viewer, viewer_figure
-from workbench.views.viewer_widget import Viewer
-from workbench.views.volume_viewers import explored_viewer
+from workbench.views.viewer.panes import Pane, error_pane, image_pane, volume_pane
+from workbench.views.viewer.viewer import Box, viewer, viewer_figure
+from workbench.views.viewer.volumes import explored_viewer
+from workbench.views.viewer.widget import Viewer
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_pane_of_a_volume_gives_coils_and_their_root_sum_of_squares(volume):
 @pytest.mark.parametrize("volume", ["multicoil"], indirect=True)
 def test_only_the_coil_that_is_looked_at_is_read(volume, monkeypatch):
     described, file, _ = volume
-    monkeypatch.setattr("workbench.views.panes.read_slice", None)
+    monkeypatch.setattr("workbench.views.viewer.panes.read_slice", None)
     assert volume_pane(file, described).read("image", 1, 2).shape == (24, 16)
 
 

@@ -9,10 +9,10 @@ from workbench.azure_storage import CONNECTION_VARIABLE, find_storage
 from workbench.ingest import request as ingest
 from workbench.ingest.azure import transfer_request as transfers
 from workbench.settings import Secret
-from workbench.views.form_page import FormPage
+from workbench.views.forms.form import FormPage
 from workbench.views.ingest import do_plan
-from workbench.views.page_ingest import PAGE as INGEST
-from workbench.views.page_storage import PAGE as STORAGE
+from workbench.views.pages.ingest import PAGE as INGEST
+from workbench.views.pages.storage import PAGE as STORAGE
 
 CHOICES = {
     "datasets": "",

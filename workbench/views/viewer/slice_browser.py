@@ -8,8 +8,8 @@ from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionP
 from workbench.views.annotations import Annotations
 from workbench.views.measured import volume_of
 from workbench.views.ranking import ORDERS, RankedSlice, check_order, rank_slices, rank_volumes
-from workbench.views.viewer import Box
-from workbench.views.volume_viewers import VolumeBrowser
+from workbench.views.viewer.viewer import Box
+from workbench.views.viewer.volumes import VolumeBrowser
 
 _MOST = 2000  # rows of the list
 

@@ -9,7 +9,7 @@ from workbench.azure_storage import (
     parse_connection,
 )
 from workbench.settings import Secret
-from workbench.views.pages import SecretEntry, Values
+from workbench.views.forms.page import SecretEntry, Values
 
 _HELP = (
     "From the portal: the storage account, Access keys. It leaves the field at once and is held in "

@@ -6,8 +6,8 @@ from typing import Any
 from workbench.catalog import DATASETS
 from workbench.compute.jobs import run_folder
 from workbench.settings import resolve, shown
-from workbench.views.form_fields import Field
-from workbench.views.pages import Look, Page
+from workbench.views.forms.fields import Field
+from workbench.views.forms.page import Look, Page
 
 _REST = "More"
 

@@ -17,14 +17,14 @@ from workbench.views.measured import (
     volume_of,
     zero_filled_slice,
 )
-from workbench.views.panes import Pane, error_pane, image_pane, volume_pane
 from workbench.views.reconstructions import ssim_image
-from workbench.views.viewer import Box, viewer
+from workbench.views.viewer.panes import Pane, error_pane, image_pane, volume_pane
+from workbench.views.viewer.viewer import Box, viewer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from workbench.views.viewer_widget import Viewer
+    from workbench.views.viewer.widget import Viewer
 
 _SLICES_KEPT = 32
 
@@ -89,7 +89,7 @@ class VolumeBrowser:
     def __init__(self, plan: ReconstructionPlan, results: Sequence[Reconstruction]) -> None:
         import ipywidgets
 
-        from workbench.views.viewer_widget import Viewer
+        from workbench.views.viewer.widget import Viewer
 
         self._plan, self.results = plan, tuple(results)
         self.viewer = Viewer(**_shown(plan, self.results[0]))

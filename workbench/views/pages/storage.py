@@ -7,8 +7,8 @@ from workbench.catalog import DATASETS, SPLITS
 from workbench.ingest.azure.transfer import Transfer
 from workbench.ingest.azure.transfer_request import DIRECTIONS, TransferRequest, transfer_request
 from workbench.settings import shown
-from workbench.views.pages import Look, OpenPage, Page, Values, open_page
-from workbench.views.storage_secret import connection_entry
+from workbench.views.forms.page import Look, OpenPage, Page, Values, open_page
+from workbench.views.forms.storage_secret import connection_entry
 
 
 def storage_page(variables: Mapping[str, Any]) -> OpenPage:
@@ -52,7 +52,7 @@ def work(request: TransferRequest) -> Transfer:
 
 PAGE = Page(
     notebook="storage",
-    address="workbench.views.page_storage:PAGE",
+    address="workbench.views.pages.storage:PAGE",
     start="Transfer",
     check=check,
     plan=plan,

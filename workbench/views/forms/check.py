@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from workbench.views.form_fields import Field
+from workbench.views.forms.fields import Field
 
 _MOST_ERRORS = 8
 

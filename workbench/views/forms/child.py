@@ -1,4 +1,4 @@
-"""The process that a form's button starts; see ``form_process``.
+"""The process that a form's button starts; see ``forms.process``.
 
 It reads one request as JSON from stdin: ``page`` (module:attribute), ``action`` ("plan" or
 "start"), ``values``, ``secrets`` (variables). It writes messages as lines of JSON to the file

@@ -84,7 +84,7 @@ class Field:
 
 def notebook_path(notebook: str) -> Path:
     """Return the file of one of the project's notebooks, which lie beside the package."""
-    return Path(__file__).resolve().parents[2] / "notebooks" / f"{notebook}.ipynb"
+    return Path(__file__).resolve().parents[3] / "notebooks" / f"{notebook}.ipynb"
 
 
 def fields_of(notebook: Path) -> tuple[Field, ...]:

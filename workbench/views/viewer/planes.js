@@ -1,5 +1,5 @@
 // What the viewer has of the data: planes (one slice of one pane, of one coil or of all combined),
-// asked for once, and the numbers and colours that are made of them. viewer_pane.js and viewer.js follow.
+// asked for once, and the numbers and colours that are made of them. pane.js and viewer.js follow.
 
 const BUDGET = 512e6; // bytes of planes that are kept; what was looked at longest ago goes first
 const IN_FLIGHT = 2;

@@ -9,12 +9,13 @@ from html import escape
 from typing import Any
 
 from workbench.progress import duration
-from workbench.views.form_check import entries_of, errors_in, values_of
-from workbench.views.form_fields import Field, command
-from workbench.views.form_layout import choices_of, layout_of
-from workbench.views.form_process import Message, PageProcess
-from workbench.views.form_secrets import SecretFields
-from workbench.views.form_sections import (
+from workbench.views.forms.check import entries_of, errors_in, values_of
+from workbench.views.forms.fields import Field, command
+from workbench.views.forms.layout import choices_of, layout_of
+from workbench.views.forms.page import Page, Values, display_of
+from workbench.views.forms.process import Message, PageProcess
+from workbench.views.forms.secrets import SecretFields
+from workbench.views.forms.sections import (
     WAITING,
     NotStartedError,
     Section,
@@ -22,9 +23,8 @@ from workbench.views.form_sections import (
     output_of,
     this_cell,
 )
-from workbench.views.form_widget import FormWidget
-from workbench.views.pages import Page, Values, display_of
-from workbench.views.tensorboard import TensorBoard
+from workbench.views.forms.tensorboard import TensorBoard
+from workbench.views.forms.widget import FormWidget
 
 SECONDS_BETWEEN_DRAWINGS = 0.2
 _LINES_KEPT = 400

@@ -24,9 +24,9 @@ from workbench.views.comparison import (
     comparison_table,
     find_compared,
 )
-from workbench.views.export import KINDS, export_kinds, export_results
-from workbench.views.form_layout import datasets_here, runs_here
-from workbench.views.pages import Look, OpenPage, Page, Values, open_page
+from workbench.views.export.results import KINDS, export_kinds, export_results
+from workbench.views.forms.layout import datasets_here, runs_here
+from workbench.views.forms.page import Look, OpenPage, Page, Values, open_page
 from workbench.views.ranking import ORDERS, check_order, rank_slices, rank_volumes, slice_table
 
 
@@ -39,7 +39,7 @@ class Looks:
         sort_by: the figure that orders volumes and slices.
         uncertainty: masks to draw for the maps of uncertainty; 0 for none.
         annotations: findings to draw, or None.
-        export: kinds of ``workbench.views.export``.
+        export: kinds of ``workbench.views.export.results``.
     """
 
     compared: tuple[ResultSet, ...] = ()
@@ -240,7 +240,7 @@ def show_volumes(done: Reconstructed) -> Any:
 
     looks = done.looks
     if interactive():
-        from workbench.views.slice_browser import SliceBrowser
+        from workbench.views.viewer.slice_browser import SliceBrowser
 
         return SliceBrowser(done.plan, done.found, looks.sort_by, looks.annotations)
     return views.sheet_figure(done.plan, rank_volumes(done.found, looks.sort_by)[0])
@@ -256,7 +256,7 @@ def show_exports(done: Reconstructed) -> None:
 
 PAGE = Page(
     notebook="reconstruct",
-    address="workbench.views.page_reconstruct:PAGE",
+    address="workbench.views.pages.reconstruct:PAGE",
     start="Reconstruct",
     check=check,
     plan=plan,

@@ -12,13 +12,13 @@ import anywidget
 import numpy as np
 import traitlets
 
-from workbench.views.panes import Pane
 from workbench.views.style import SYNTHETIC_NOTE
-from workbench.views.viewer import Box, viewer_figure
+from workbench.views.viewer.panes import Pane
+from workbench.views.viewer.viewer import Box, viewer_figure
 
 _FOLDER = Path(__file__).parent
 # In the browser they are one module.
-_SCRIPTS = ("viewer_planes.js", "viewer_pane.js", "viewer_toolbar.js", "viewer.js")
+_SCRIPTS = ("planes.js", "pane.js", "toolbar.js", "viewer.js")
 _PLANE = ("pane", "domain", "slice", "coil")
 # A notebook that is opened without its kernel has no viewer, only the line "model not found" in its
 # place: the picture hides that line, and where there is a viewer it hides itself. Both by style,
@@ -34,7 +34,7 @@ _STILL = """<style>
 
 
 class Viewer(anywidget.AnyWidget):
-    """A viewer of some panes; see ``workbench.views.viewer.viewer``.
+    """A viewer of some panes; see ``workbench.views.viewer.viewer.viewer``.
 
     Attributes:
         slice_number: the slice that is shown, 0 first; setting it goes there.

@@ -23,7 +23,7 @@ class PageProcess:
     """A page's plan or work as it goes.
 
     Args:
-        request: what ``form_child`` reads: page, action, values, and secrets as variables.
+        request: what ``forms.child`` reads: page, action, values, and secrets as variables.
         receive: is given each message, from threads of this object; the last has the key "end".
     """
 
@@ -53,7 +53,7 @@ class PageProcess:
         try:
             with self._lock:
                 process = self._process = subprocess.Popen(
-                    [sys.executable, "-m", "workbench.views.form_child", str(writing)],
+                    [sys.executable, "-m", "workbench.views.forms.child", str(writing)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

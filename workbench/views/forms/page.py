@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.progress import interactive
-from workbench.views.form_fields import Field, fields_of, notebook_path
+from workbench.views.forms.fields import Field, fields_of, notebook_path
 
 if TYPE_CHECKING:
     from threading import Event
@@ -155,6 +155,6 @@ def open_page(page: Page, variables: Mapping[str, Any]) -> OpenPage:
     values = {each.name: variables[each.name] for each in fields}
     if not interactive():
         return HeadlessPage(page, values)
-    from workbench.views.form_page import open_form
+    from workbench.views.forms.form import open_form
 
     return open_form(page, fields, values)

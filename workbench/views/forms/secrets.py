@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench.settings import Secret
-from workbench.views.pages import SecretEntry, Values
+from workbench.views.forms.page import SecretEntry, Values
 
 
 class SecretFields:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.views.exported import NOTICE, ReconstructedVolume
+from workbench.views.export.exported import NOTICE, ReconstructedVolume
 from workbench.views.orientation import upright
 from workbench.views.style import window_of
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.views.pages import display_of
+from workbench.views.forms.page import display_of
 
 WAITING = (
     '<p style="color: var(--jp-ui-font-color2); font-style: italic">'

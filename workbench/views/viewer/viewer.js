@@ -1,5 +1,5 @@
 // The viewer in the browser: what is shown, and what wheel, mouse and keys do to it. The data is
-// viewer_planes.js's, each pane's canvas viewer_pane.js's, buttons and fields viewer_toolbar.js's.
+// planes.js's, each pane's canvas pane.js's, buttons and fields toolbar.js's.
 
 const PLAY_MS = 120;
 const NOTCH = 50; // pixels of wheel for a slice; a mouse's notch is 100 or more, a touchpad's less

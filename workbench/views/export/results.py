@@ -15,15 +15,16 @@ from matplotlib.figure import Figure
 
 from workbench.settings import shown
 from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
-from workbench.views.animation import write_animation
-from workbench.views.dicom import write_dicom_series
-from workbench.views.exported import (
+from workbench.views.export.animation import write_animation
+from workbench.views.export.dicom import write_dicom_series
+from workbench.views.export.exported import (
     Exports,
     ReconstructedVolume,
     read_reconstructed,
 )
+from workbench.views.export.nifti import write_nifti
+from workbench.views.export.report import run_report
 from workbench.views.measured import cropped, read_targets
-from workbench.views.nifti import write_nifti
 from workbench.views.reconstruct import (
     extreme_slices,
     scored,
@@ -31,7 +32,6 @@ from workbench.views.reconstruct import (
     slice_views,
     spread_figure,
 )
-from workbench.views.report import run_report
 
 KINDS = ("png", "svg", "gif", "dicom", "nifti", "leaderboard", "report")
 _EDITION = 1  # raised when the same results come to be written otherwise

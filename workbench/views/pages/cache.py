@@ -10,9 +10,9 @@ from workbench.dataset.cache import DatasetCache, build_cache, find_dataset, ope
 from workbench.dataset.legacy_cache import compare, read_pickle, write_pickle
 from workbench.dataset.volume import Problem
 from workbench.settings import resolve, shown
-from workbench.views.form_layout import datasets_here
-from workbench.views.pages import Look, OpenPage, Page, Values, open_page
-from workbench.views.storage_secret import connection_entry
+from workbench.views.forms.layout import datasets_here
+from workbench.views.forms.page import Look, OpenPage, Page, Values, open_page
+from workbench.views.forms.storage_secret import connection_entry
 
 if TYPE_CHECKING:
     from workbench.dataset.blob_source import BlobFolder
@@ -227,7 +227,7 @@ def show_comparison(found: Indexed) -> None:
 
 PAGE = Page(
     notebook="cache",
-    address="workbench.views.page_cache:PAGE",
+    address="workbench.views.pages.cache:PAGE",
     start="Index",
     check=check,
     plan=plan,

@@ -17,9 +17,9 @@ from workbench.ingest.request import (
     email_text,
     ingest_request,
 )
+from workbench.views.forms.page import Look, OpenPage, Page, SecretEntry, Values, open_page
+from workbench.views.forms.storage_secret import connection_entry
 from workbench.views.ingest import do_plan, show_plan
-from workbench.views.pages import Look, OpenPage, Page, SecretEntry, Values, open_page
-from workbench.views.storage_secret import connection_entry
 
 Order = tuple[IngestRequest | CloudRequest, IngestPlan | CloudPlan]
 
@@ -95,7 +95,7 @@ def _locations(values: Values) -> Sequence[str]:
 
 PAGE = Page(
     notebook="ingest",
-    address="workbench.views.page_ingest:PAGE",
+    address="workbench.views.pages.ingest:PAGE",
     start="Ingest",
     check=check,
     plan=plan,

@@ -15,7 +15,6 @@ from matplotlib.patches import Rectangle
 
 from workbench.dataset.images import center_crop
 from workbench.progress import interactive
-from workbench.views.panes import Pane
 from workbench.views.style import (
     LABEL,
     SMALL,
@@ -25,9 +24,10 @@ from workbench.views.style import (
     show_image,
     window_of,
 )
+from workbench.views.viewer.panes import Pane
 
 if TYPE_CHECKING:
-    from workbench.views.viewer_widget import Viewer
+    from workbench.views.viewer.widget import Viewer
 
 _ALONE, _BESIDE_OTHERS = 10, 4  # slices on a contact sheet, of one pane and of each of several
 
@@ -92,7 +92,7 @@ def viewer(
         return viewer_figure(
             panes, title=title, slice_number=number, boxes=boxes, synthetic=synthetic
         )
-    from workbench.views.viewer_widget import Viewer
+    from workbench.views.viewer.widget import Viewer
 
     return Viewer(panes, title=title, slice_number=number, boxes=boxes, synthetic=synthetic)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.views.dicom import first_pixel
-from workbench.views.exported import ReconstructedVolume
+from workbench.views.export.dicom import first_pixel
+from workbench.views.export.exported import ReconstructedVolume
 from workbench.views.orientation import upright
 
 _ALIGNED = 2  # NIFTI_XFORM_ALIGNED_ANAT: not the scanner's own axes, which no file holds

@@ -19,8 +19,8 @@ from workbench.compute.runs import Run
 from workbench.compute.training import TARGETS, TrainingPlan, plan_training, train
 from workbench.dataset.sampling import MASKS
 from workbench.progress import amount, duration, tell
-from workbench.views.form_layout import datasets_here, runs_here
-from workbench.views.pages import Look, OpenPage, Page, Values, open_page
+from workbench.views.forms.layout import datasets_here, runs_here
+from workbench.views.forms.page import Look, OpenPage, Page, Values, open_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -207,7 +207,7 @@ def _best(trained: Trained) -> str:
 
 PAGE = Page(
     notebook="train",
-    address="workbench.views.page_train:PAGE",
+    address="workbench.views.pages.train:PAGE",
     start="Train",
     check=check,
     plan=plan,

@@ -1,0 +1,1 @@
+"""Taking results away: figures, animations, DICOM, NIfTI, a report."""

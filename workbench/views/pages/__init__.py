@@ -1,0 +1,1 @@
+"""What each notebook asks for, does and shows: one page each."""

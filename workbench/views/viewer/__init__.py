@@ -1,0 +1,1 @@
+"""Looking through volumes in JupyterLab: linked panes on a canvas."""
