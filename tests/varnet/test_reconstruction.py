@@ -192,7 +192,7 @@ def test_bad_parameters_are_refused_before_anything_runs(study, project, release
     for changed, message in [
         ({"weights": "no.pt"}, "no such file"),
         ({"split": "tset"}, "split='tset': give one of"),
-        ({"split": "test"}, "has no test volumes"),
+        ({"split": "test"}, "has no test volumes; it has train, val$"),
         ({"acceleration": 0.5}, "acceleration=0.5: give 1 or more"),
         ({"mask": "spiral"}, "mask='spiral': give one of"),
         ({"volumes": 0}, "volumes=0"),

@@ -6,6 +6,7 @@ from workbench.dataset.cache import build_cache
 from workbench.dataset.sampling import Sampling
 from workbench.dataset.slices import SliceDataset, collate
 from workbench.varnet import VarNet
+from workbench.varnet.metrics import center_crop
 from workbench.varnet.uncertainty import (
     DrawnMask,
     check_masks_wanted,
@@ -67,14 +68,20 @@ def test_deviation_of_a_shuffled_map_does_not(study, val, trained):
     assert abs(agreement(shuffled.reshape(error.shape), error, target)[0]) < 0.3
 
 
-def test_image_is_the_reconstruction_s_own(study, val):
+@pytest.mark.parametrize("crop_readout", [False, True])
+def test_image_is_the_reconstruction_s_own(study, val, crop_readout, monkeypatch):
+    monkeypatch.setattr("workbench.varnet.network.READOUT_MARGIN", 4)
+    monkeypatch.setattr("workbench.varnet.uncertainty.READOUT_MARGIN", 4)
     net = network().eval()
+    net.crop_readout = crop_readout
     kspace, _ = read(study, val)
     sample = collate([SliceDataset(study, [val], RANDOM)[1]])
     with torch.inference_mode():
-        expected = net(sample.masked_kspace, sample.mask, sample.num_low_frequencies)
+        expected = net(sample.masked_kspace, sample.mask, sample.num_low_frequencies, rows=24)[0]
+    assert expected.shape == ((32, 32) if crop_readout else (48, 32))
     found = map_uncertainty(net, kspace, masks_for(val, RANDOM, 3), val.recon[:2])
-    np.testing.assert_allclose(found.image, expected[0].numpy()[12:36, 4:28], rtol=1e-4, atol=1e-9)
+    expected = center_crop(expected, 24, 24).numpy()
+    np.testing.assert_allclose(found.image, expected, rtol=1e-4, atol=1e-9)
 
 
 def test_network_that_changes_nothing_overrules_nothing(study, val):

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,25 @@ def check_splits(splits: Iterable[str], job: TrainingJob, cache: DatasetCache) -
         split_volumes(cache, split, split_sampling(job, split))
 
 
-def split_volumes(cache: DatasetCache, split: str, sampling: Sampling | None) -> DatasetCache:
+def split_volumes(
+    cache: DatasetCache, split: str, sampling: Sampling | None, *, first: int | None = None
+) -> DatasetCache:
     """Return the volumes of a split, which can all be undersampled as asked.
+
+    Args:
+        cache: the dataset.
+        split: one of ``SPLITS``.
+        sampling: how to undersample; None takes each file's own mask.
+        first: take only so many of them, the first ones.
 
     Raises:
         ValueError: there are none, or one of them cannot.
     """
     part = cache.split(split)
     if not part.volumes:
-        raise ValueError(f"{shown(cache.root)} has no {split} volumes; it has {cache.counts}")
+        there = ", ".join(cache.counts) or "none at all"
+        raise ValueError(f"{shown(cache.root)} has no {split} volumes; it has {there}")
+    part = replace(part, volumes=part.volumes[:first])
     if sampling is None:
         unmasked = [volume.path for volume in part if volume.mask is None]
         if unmasked:

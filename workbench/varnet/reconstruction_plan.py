@@ -211,9 +211,7 @@ def plan_reconstruction(
             raise
         # The run was trained on a cluster: its dataset may well be here too.
         raise type(error)(f"{error}; or give local_dataset, a copy of it on this machine") from None
-    part = split_volumes(
-        replace(cache, volumes=cache.split(split).volumes[:volumes]), split, sampling
-    )
+    part = split_volumes(cache, split, sampling, first=volumes)
     folder = results_folder(source, split, sampling)
     if weights and job:
         folder = folder.with_name(f"{folder.name}-{_own_name(weights)}")

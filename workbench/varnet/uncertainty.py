@@ -24,7 +24,7 @@ from workbench.dataset.masks import draw_mask
 from workbench.dataset.sampling import Sampling, seed_of_file
 from workbench.dataset.slices import keep_columns
 from workbench.dataset.volume import Volume
-from workbench.varnet.network import VarNet
+from workbench.varnet.network import READOUT_MARGIN, VarNet
 
 _TRIES_A_MASK = 20
 
@@ -140,6 +140,8 @@ def map_uncertainty(
     if len(masks) < 2:
         raise ValueError(f"{len(masks)} masks: give 2 or more different ones")
     size = crop_size((kspace.shape[-2], kspace.shape[-1]), recon)
+    if network.crop_readout:
+        kspace = _without_oversampling(kspace, size[0] + 2 * READOUT_MARGIN)
     images = []
     residual, overruled = np.zeros(size, np.float32), 0.0
     for number, mask in enumerate(masks):
@@ -159,6 +161,13 @@ def map_uncertainty(
         overruled,
         len(masks),
     )
+
+
+def _without_oversampling(kspace: np.ndarray, rows: int) -> np.ndarray:
+    """Return k-space of the central rows alone: what a network that crops the readout works on."""
+    height, width = kspace.shape[-2:]
+    rows = min(rows, height)
+    return centered_fft2(center_crop(centered_ifft2(kspace), (rows, width))).astype(kspace.dtype)
 
 
 def _coil_images(network: VarNet, measured: np.ndarray, mask: DrawnMask) -> np.ndarray:
