@@ -117,7 +117,7 @@ def efficiency(
 def cache_seconds(
     volumes: int, latency: float, work: float, *, requests: int = 2, at_a_time: int = 64
 ) -> float:
-    """Return the seconds in which a dataset is indexed: waiting or working, whichever is longer.
+    """Return the seconds in which a dataset is indexed: waves of requests, and the work on them.
 
     Args:
         volumes: number of volumes.
@@ -126,4 +126,4 @@ def cache_seconds(
         requests: a volume, one after the other.
         at_a_time: requests under way.
     """
-    return max(-(-volumes // at_a_time) * requests * latency, requests * latency + volumes * work)
+    return -(-volumes // at_a_time) * requests * latency + volumes * work

@@ -52,10 +52,10 @@ def test_like_slices_in_a_step_wait_for_nobody():
     assert 1.3 < waiting(costs, 8, balanced=False) <= 4 / 3
 
 
-def test_an_index_waits_for_storage_or_for_its_own_work():
+def test_an_index_waits_for_storage_once_a_wave_and_works_on_each_volume():
     assert cache_seconds(64, 0.02, 0.0) == 0.04
     assert cache_seconds(6400, 0.02, 0.0) == pytest.approx(4)
-    assert cache_seconds(6400, 0.02, 0.01) == pytest.approx(64.04)
+    assert cache_seconds(6400, 0.02, 0.01) == pytest.approx(68)
 
 
 def test_figure_shows_what_was_found():
