@@ -78,6 +78,7 @@ def test_wrong_number_is_refused_before_the_dataset_is_looked_for(project):
         ({"resume": "false"}, "resume='false': give True or False"),
         ({"nodes": 3}, "3 processes are more than the 2 training"),
         ({"mask": "magic_fraction", "acceleration": 8, "center_fraction": 0.5}, "cannot be drawn"),
+        ({"precision": "16"}, "precision=16: only GPUs train in float16; give 32 or bf16"),
         ({"target": "moon"}, "target='moon': give one of auto, local"),
         ({"model": "liver"}, "model='liver': give one of knee"),
     ],
@@ -113,3 +114,13 @@ def test_run_does_not_go_on_with_other_volumes(dataset):
     add_volume(dataset / "multicoil_train/more.h5", synthetic=False)
     with pytest.raises(ValueError, match="has trained on other volumes than datasets/brain_multic"):
         plan_training(model="brain")
+
+
+def test_how_a_run_keeps_and_compiles_may_change_on_its_way(dataset):
+    plan = plan_training(model="brain")
+    plan.run.last.parent.mkdir(parents=True)
+    plan.run.last.touch()
+    again = plan_training(model="brain", low_memory=True, compile="off")
+    assert (again.job.low_memory, again.job.compile) == (True, "off")
+    with pytest.raises(ValueError, match="holds a run of another job"):
+        plan_training(model="brain", crop_readout=True)

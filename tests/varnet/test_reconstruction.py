@@ -1,6 +1,8 @@
 """Weights from anywhere, and results in the leaderboard's form."""
 
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h5py
 import numpy as np
@@ -63,16 +65,48 @@ def test_file_that_holds_no_varnet_is_refused(tmp_path):
         weights.load_network(tmp_path / "text.pt")
 
 
-def test_released_weights_are_fetched_once(project, released, monkeypatch):
+@pytest.fixture
+def weights_server(monkeypatch):
+    """Serves files by name; "short" ones end before the length that was announced."""
+    files = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            content, missing = files.get(self.path.lstrip("/"), (b"", 0))
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Length", str(len(content) + missing))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(weights, "RELEASED_FROM", f"http://127.0.0.1:{server.server_port}/")
+        yield files
+        server.shutdown()
+        thread.join()
+
+
+def test_released_weights_are_fetched_once(project, released, weights_server):
     _, file = released
-    shutil.copy(file, project / "knee_leaderboard_state_dict.pt")
-    monkeypatch.setattr(weights, "RELEASED_FROM", f"{project.as_uri()}/")
+    weights_server["knee_leaderboard_state_dict.pt"] = file.read_bytes(), 0
     path = weights.find_weights("fastmri-knee")
     assert path.parent == project / "outputs" / "weights"
-    (project / "knee_leaderboard_state_dict.pt").unlink()
+    assert path.read_bytes() == file.read_bytes()
+    weights_server.clear()
     assert weights.find_weights("fastmri-knee") == path
     with pytest.raises(OSError, match=r"download it by other means and put it at outputs/weights"):
         weights.find_weights("fastmri-brain")
+
+
+def test_released_weights_that_end_early_are_not_kept(project, weights_server):
+    weights_server["knee_leaderboard_state_dict.pt"] = b"half", 1000
+    with pytest.raises(OSError, match="could not be fetched"):
+        weights.find_weights("fastmri-knee")
+    assert not list((project / "outputs/weights").iterdir())
 
 
 def test_results_equal_fastmris_own_reconstruction_and_figures(study, project, released):

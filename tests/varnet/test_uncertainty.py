@@ -153,3 +153,11 @@ def test_rank_correlation_is_spearman_s():
     second = first + random.normal(size=(9, 9)).round(1)
     assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second, axis=None)[0])
     assert np.isnan(rank_correlation(first, np.ones((9, 9))))
+
+
+def test_masks_of_several_accelerations_are_of_the_first_one_s(val):
+    for name in ("random", "equispaced"):
+        masks = masks_for(val, Sampling(name, (3, 8), (0.1, 0.1)), 4)
+        lines = [mask.columns.sum() for mask in masks]
+        assert len(masks) >= 2
+        assert max(lines) < 1.3 * min(lines)

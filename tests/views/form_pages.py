@@ -25,6 +25,17 @@ def plan(**values):
     return values
 
 
+class Unreadable:
+    """What is written well and cannot be read back, as where the kernel's code is older."""
+
+    def __reduce__(self):
+        return _unreadable, ()
+
+
+def _unreadable():
+    raise ModuleNotFoundError("No module named 'newer'")
+
+
 def work(values):
     from IPython.display import HTML, display
 
@@ -35,6 +46,8 @@ def work(values):
         print("at it")
         if values["fault"] == "work":
             raise RuntimeError("the work failed, mend it so")
+        if values["fault"] == "result":
+            return Unreadable()
         if values["fault"] == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         with Progress("turning", values["rounds"], "rounds") as progress:

@@ -1,4 +1,5 @@
 import zipfile
+from dataclasses import replace
 
 import h5py
 import nibabel
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from workbench.views.export.animation import write_animation
-from workbench.views.export.dicom import first_pixel, read_dicom_series
+from workbench.views.export.dicom import first_pixel, read_dicom_series, write_dicom_series
 from workbench.views.export.exported import NOTICE, Exports, read_reconstructed
 from workbench.views.export.nifti import affine, read_nifti
 from workbench.views.export.results import export_kinds, export_results
@@ -286,3 +287,14 @@ def test_export_that_fails_leaves_what_was_there(tmp_path, folder):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "exports.json"]
     Exports(tmp_path).make("a", "2", write("new", fail=False))
     assert read() == "new"
+
+
+def test_names_in_any_script_are_written_and_no_text_is_two_values(results, tmp_path):
+    plan, found = results
+    source = read_reconstructed(plan, found[0])
+    geometry = replace(source.geometry, protocol="Kopf für λ\\TSE")
+    write_dicom_series(replace(source, run="knée/λ", geometry=geometry), tmp_path / "series")
+    dataset = pydicom.dcmread(next((tmp_path / "series").glob("*.dcm")))
+    assert dataset.SpecificCharacterSet == "ISO_IR 192"
+    assert dataset.ProtocolName == "Kopf für λ/TSE"
+    assert dataset.SeriesDescription == "RESEARCH, not clinical: knée/λ"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets
@@ -13,6 +14,7 @@ import pytest
 from tests.views.form_pages import PAGE, PARAMETERS
 from workbench.views.forms.fields import fields_in
 from workbench.views.forms.form import FormPage
+from workbench.views.forms.page import Look
 from workbench.views.forms.sections import NotStartedError
 
 SECRET = "a long secret"
@@ -146,6 +148,25 @@ def test_process_that_is_killed_says_so(form):
     assert widget.phase == "failed"
     assert "exit code -9" in widget.failure["message"]
     assert "memory" in widget.failure["message"]
+
+
+def test_result_that_cannot_be_read_here_ends_the_run_with_its_reason(form):
+    enter(form, fault="result")
+    widget = run(form)
+    assert widget.phase == "failed"
+    assert "No module named 'newer'" in widget.failure["message"]
+    enter(form, fault="", rounds="1")
+    assert run(form).phase == "done"
+
+
+def test_choices_that_cannot_be_looked_up_keep_nobody_from_starting(tmp_path, monkeypatch, form):
+    def refuse(values):
+        raise OSError("no login works")
+
+    form.page = replace(PAGE, looks={"other": Look(look_up=refuse)})
+    send(form, look_up="other", values=form.widget.values)
+    wait_for(lambda: "could not be looked up: no login works" in form.widget.status)
+    assert run(form).phase == "done"
 
 
 def test_cancel_interrupts_the_work_which_tidies_up(form, tmp_path):

@@ -251,3 +251,14 @@ class TestProgressOfATraining:
         answer = "1024, 81559\n12, 81559\n[N/A], [N/A]\n"
         assert gpu_memory(answer) == [(2**30, 81559 * 2**20), (12 * 2**20, 81559 * 2**20)]
         assert gpu_memory("No devices were found\n") == []
+
+
+@pytest.mark.parametrize("number", [0.00012345678, 3e-4, 1 / 3, 1e300])
+def test_number_comes_back_from_the_form_as_it_was(number):
+    (field,) = fields_in("lr: float = None  # a rate")
+    assert field.read(field.entry(number)) == number
+
+
+def test_list_stands_in_the_form_as_it_is_written():
+    (field,) = fields_in("acceleration: str = None  # such as 4,8")
+    assert field.read(field.entry([4, 8])) == "4, 8"

@@ -6,6 +6,7 @@ from workbench.views.comparison import find_compared
 from workbench.views.forms.page import display_of
 from workbench.views.pages import reconstruct as views
 from workbench.views.pages.reconstruct import PAGE, Looks, Reconstructed
+from workbench.views.uncertainty import uncertainty_figures
 
 CSV = (
     "file,slice,study_level,x,y,width,height,label\n"
@@ -123,3 +124,9 @@ def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, caps
     )
     titles = [axes.get_title() for figure in figures for axes in figure.axes]
     assert any("100 % of the pixels are not finite" in title for title in titles)
+
+
+def test_slice_with_one_possible_mask_has_no_map_and_says_so(reconstructed, in_project, capsys):
+    plan, found = reconstructed(acceleration=1, center_fraction=0.08)
+    assert list(uncertainty_figures(plan, found, 8)) == []
+    assert "only one mask is possible" in capsys.readouterr().out

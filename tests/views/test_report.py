@@ -1,4 +1,5 @@
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -73,3 +74,12 @@ def test_report_of_a_trained_run_tells_its_job_and_curves(in_project):
 def test_run_that_is_not_there_is_named(in_project):
     with pytest.raises(FileNotFoundError, match="outputs/nobody holds no run"):
         run_report("nobody")
+
+
+def test_report_of_a_run_in_a_folder_tells_that_run_s_results(report, in_project):
+    inside = in_project / "outputs/team" / report.parent.name
+    shutil.copytree(report.parent, inside)
+    text = Page(run_report(f"team/{inside.name}").read_text()).text
+    assert f"team/{inside.name}" in text
+    assert "val-equispaced-8x-0.04" in text
+    shutil.rmtree(inside.parent)

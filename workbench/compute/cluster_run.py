@@ -8,12 +8,12 @@ AzureML's run: whoever trains under the same name again watches that one, as lon
 import json
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from workbench.compute.cluster import ClusterError, LostContactError, RunState
 from workbench.compute.cluster_plan import RECORD, ClusterPlan
-from workbench.compute.evaluation import FOLDER, SCORES
+from workbench.compute.evaluation import FOLDER, SCORES, unevaluated
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.jobs import write_text
 from workbench.compute.node import ERROR_FILE, LOG_FILE, error_line, tells_of_lost_peer
@@ -46,6 +46,7 @@ class Record:
         nodes: how many.
         slices: training and validation slices of an epoch.
         attempts: how often it was sent.
+        fetched: whether all that it kept has been brought here since it ended.
     """
 
     run: str
@@ -55,6 +56,7 @@ class Record:
     nodes: int
     slices: tuple[int, int]
     attempts: int = 1
+    fetched: bool = False
 
 
 def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
@@ -68,7 +70,13 @@ def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
     """
     record = _record(plan)
     state = _state(plan, record)
-    if record is None or state is None or state.ended:
+    ended = state is None or state.ended
+    if record and ended and not record.fetched:
+        yield from _fetch_all(plan, record)  # what it kept while nobody watched, or not to the end
+    if ended and plan.run.finished and not unevaluated(plan.run, plan.splits):
+        yield f"{shown(plan.run.folder)} is finished: {plan.job.epochs} epochs are done"
+        return
+    if record is None or state is None or ended:
         record = _send(plan, 1)
         yield f"sent as run {record.run} to {plan.cluster.name}"
     else:
@@ -92,7 +100,7 @@ def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
             "a node was lost, not the code at fault: sent again, to go on from the last "
             f"checkpoint, as run {record.run} (attempt {record.attempts} of {ATTEMPTS})"
         )
-    yield from _fetch_all(plan)
+    yield from _fetch_all(plan, record)
 
 
 def cancel(plan: ClusterPlan) -> str:
@@ -148,12 +156,12 @@ def _send(plan: ClusterPlan, attempt: int) -> Record:
         plan.slices,
         attempt,
     )
-    write_text(folder / RECORD, json.dumps(asdict(record), indent=2))
+    _keep(plan, record)
     return record
 
 
-def _fetch_all(plan: ClusterPlan) -> Iterator[str]:
-    """Bring all that the nodes have kept, the reconstructions last."""
+def _fetch_all(plan: ClusterPlan, record: Record) -> Iterator[str]:
+    """Bring all that the nodes have kept, the reconstructions last, and note that it is here."""
     folder, results = shown(plan.run.folder), f"{FOLDER}/"
 
     def fetch(wanted: Callable[[str], bool]) -> list[str]:
@@ -165,6 +173,11 @@ def _fetch_all(plan: ClusterPlan) -> Iterator[str]:
     if plan.splits:
         volumes = fetch(lambda path: path.startswith(results))
         yield f"fetched into {folder}/{FOLDER}: {len(volumes)} reconstructed volumes"
+    _keep(plan, replace(record, fetched=True))
+
+
+def _keep(plan: ClusterPlan, record: Record) -> None:
+    write_text(plan.run.folder / RECORD, json.dumps(asdict(record), indent=2))
 
 
 def _hidden(name: str) -> bool:

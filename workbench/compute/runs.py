@@ -15,7 +15,11 @@ from workbench.compute.jobs import TrainingJob, run_folder, write_text
 from workbench.settings import shown
 
 # A run goes on with another value of these: they do not change what has been learned so far.
-_MAY_CHANGE = ("dataset", "epochs", "workers", "checkpoint_minutes", "images")
+# What changes no number, but how, where and how long.
+_MAY_CHANGE = (
+    *("dataset", "epochs", "workers", "checkpoint_minutes", "images"),
+    *("low_memory", "compile"),
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,13 @@ class Run:
             return TrainingJob.from_json(file.read_text())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(_damaged(file, error)) from None
+
+    @property
+    def name(self) -> str:
+        """Its folder below ``outputs/``, such as "knee" or "team/knee"."""
+        outputs = run_folder("x").parent
+        inside = self.folder.is_relative_to(outputs)
+        return str(self.folder.relative_to(outputs)) if inside else self.folder.name
 
     @property
     def metrics(self) -> list[dict[str, float]]:

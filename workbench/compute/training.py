@@ -205,6 +205,8 @@ def _plan_here(
     where, cache = open_dataset(local_dataset or known_model.dataset, check=node is None)
     job = training_job(where, synthetic=cache.synthetic, model=model, **choices)
     check_splits(splits, job, cache)
+    if job.precision == "16" and ranks.device == "CPU":
+        raise ValueError("precision=16: only GPUs train in float16; give 32 or bf16")
     train, val = training_volumes(job, cache)
     check_masks(job.sampling, (volume.matrix[1] for volume in (*train, *val)))
     if ranks.total > min(train.slices, val.slices):
@@ -230,22 +232,22 @@ def train(plan: "TrainingPlan | ClusterPlan") -> Iterator[str]:
         RuntimeError: another process trains into the same folder.
         ClusterError: AzureML refuses what it was asked.
     """
-    if plan.run.finished and not _unevaluated(plan):
-        yield f"{shown(plan.run.folder)} is finished: {plan.job.epochs} epochs are done"
-    elif isinstance(plan, TrainingPlan):
-        yield from _train_here(plan)
-    else:
+    if not isinstance(plan, TrainingPlan):
         from workbench.compute.cluster_run import train_on_cluster
 
         yield from train_on_cluster(plan)
+    elif plan.run.finished and not _unevaluated(plan):
+        yield f"{shown(plan.run.folder)} is finished: {plan.job.epochs} epochs are done"
+    else:
+        yield from _train_here(plan)
 
 
-def _unevaluated(plan: "TrainingPlan | ClusterPlan") -> tuple[str, ...]:
+def _unevaluated(plan: TrainingPlan) -> tuple[str, ...]:
     """Return the splits that are still to be reconstructed.
 
     Of a job's nodes only the first knows: all of them ask it, once their ranks have met.
     """
-    if isinstance(plan, TrainingPlan) and plan.ranks.node:
+    if plan.ranks.node:
         return plan.splits
     return unevaluated(plan.run, plan.splits)
 

@@ -25,6 +25,7 @@ from workbench.compute.jobs import TrainingJob, write_text
 from workbench.compute.processes import die_with_parent
 from workbench.compute.volumes import kept_cache, training_volumes
 from workbench.dataset.cache import DatasetCache
+from workbench.dataset.images import crop_size
 from workbench.dataset.loading import SliceData
 from workbench.dataset.slices import SliceDataset
 from workbench.dataset.stored import source_of
@@ -126,8 +127,10 @@ def _exchange(job: TrainingJob) -> DDPStrategy:
 def _prepare(module: VarNetTraining, job: TrainingJob, data: SliceData, local: int) -> str:
     """Choose how the network runs on this machine; say what is not as usual."""
     use_tf32(job.tf32)
-    largest = max(((v.coils, *v.matrix) for v in data.train.volumes), key=math.prod)
-    module.network.low_memory = saves_memory(job, largest, device_memory(local))
+    largest = max(data.train.volumes, key=lambda volume: math.prod((volume.coils, *volume.matrix)))
+    rows, _ = crop_size(largest.matrix, largest.recon[:2])
+    shape = largest.coils, *largest.matrix
+    module.network.low_memory = saves_memory(job, shape, device_memory(local), rows)
     steps = job.epochs * len(data.train) // (job.batch_size * job.accumulate)
     compiled = compiles(job, steps)
     if compiled:

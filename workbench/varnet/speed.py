@@ -29,7 +29,7 @@ def use_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
-def kept_bytes(job: TrainingJob, shape: tuple[int, int, int]) -> int:
+def kept_bytes(job: TrainingJob, shape: tuple[int, int, int], rows: int | None = None) -> int:
     """Return what a forward pass keeps for its backward pass, without running it.
 
     It is counted as on a GPU; a CPU keeps a little over half of it.
@@ -37,9 +37,11 @@ def kept_bytes(job: TrainingJob, shape: tuple[int, int, int]) -> int:
     Args:
         job: its network and batch size.
         shape: coils, readout and phase encode of a slice.
+        rows: of its image, which a cropped readout is cropped to.
     """
     with torch.device("meta"):
         network = VarNet(**job.network)
+        network.bf16, network.crop_readout = job.precision == "bf16", job.crop_readout
         kspace = torch.empty(job.batch_size, *shape, 2)
         mask = torch.empty(1, 1, 1, shape[2], 1, dtype=torch.bool)
     own = {id(parameter) for parameter in network.parameters()}
@@ -51,7 +53,7 @@ def kept_bytes(job: TrainingJob, shape: tuple[int, int, int]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(kspace, mask)
+        network(kspace, mask, rows=rows)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
@@ -62,19 +64,22 @@ def device_memory(ranks_here: int) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // ranks_here
 
 
-def saves_memory(job: TrainingJob, shape: tuple[int, int, int], memory: int) -> bool:
+def saves_memory(
+    job: TrainingJob, shape: tuple[int, int, int], memory: int, rows: int | None = None
+) -> bool:
     """Return whether a job's steps compute activations twice instead of keeping them.
 
     Args:
         job: what to train.
         shape: coils, readout and phase encode of the largest slice.
         memory: of a rank, in bytes; all of it, so that a resumed run decides as it did before.
+        rows: of its image.
     """
     if isinstance(job.low_memory, bool):
         return job.low_memory
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in VarNet(**job.network).parameters())
-    return _BESIDES * kept_bytes(job, shape) + _PER_PARAMETER * count > _SHARE * memory
+    return _BESIDES * kept_bytes(job, shape, rows) + _PER_PARAMETER * count > _SHARE * memory
 
 
 def compiles(job: TrainingJob, steps: int) -> bool:

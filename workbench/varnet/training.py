@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from workbench.compute.jobs import TrainingJob, write_text
+from workbench.dataset.images import crop_size
 from workbench.progress import duration
 from workbench.varnet.metrics import (
     SliceScore,
@@ -57,7 +58,8 @@ class VarNetTraining(pl.LightningModule):
 
     def forward(self, batch: VarNetSample) -> Tensor:
         """Reconstruct a batch: (batch, H, W) magnitude images."""
-        rows = max(size[0] for size in batch.crop_size)
+        matrix = int(batch.masked_kspace.shape[2]), int(batch.masked_kspace.shape[3])
+        rows = max(crop_size(matrix, size)[0] for size in batch.crop_size)
         return self.network(batch.masked_kspace, batch.mask, batch.num_low_frequencies, rows)
 
     def training_step(self, batch: VarNetSample, batch_index: int) -> Tensor:

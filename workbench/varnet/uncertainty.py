@@ -27,6 +27,7 @@ from workbench.dataset.volume import Volume
 from workbench.varnet.network import READOUT_MARGIN, VarNet
 
 _TRIES_A_MASK = 20
+_SAME_RATE = 0.2  # lines of two masks of one acceleration differ by less
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,19 @@ def masks_for(volume: Volume, sampling: Sampling | None, count: int) -> list[Dra
         drawn = draw_mask(
             sampling, volume.matrix[1], (*seed, number) if number else seed, volume.acquired
         )
-        masks.setdefault(drawn[0].tobytes(), DrawnMask(*drawn))
+        mask = DrawnMask(*drawn)
+        first = next(iter(masks.values()), mask)
+        # Of several accelerations each draw takes one: only those of the first one's compare.
+        if len(sampling.accelerations) > 1 and abs(_lines(mask) / _lines(first) - 1) > _SAME_RATE:
+            continue
+        masks.setdefault(drawn[0].tobytes(), mask)
         if len(masks) == count:
             break
     return list(masks.values())
+
+
+def _lines(mask: DrawnMask) -> int:
+    return int(mask.columns.sum())
 
 
 def _left_out(volume: Volume, count: int) -> list[DrawnMask]:

@@ -4,11 +4,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
+import requests
 import torch
 from torch import Tensor
 
+from workbench.dataset.cache_file import replacing
 from workbench.settings import resolve, shown
 from workbench.varnet.network import VarNet
 
@@ -41,10 +42,14 @@ def find_weights(name_or_path: str | Path) -> Path:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(RELEASED_FROM + file, str(path), progress=False)
-        except URLError as error:
+            with requests.get(RELEASED_FROM + file, stream=True, timeout=60) as response:
+                response.raise_for_status()
+                with replacing(path) as whole:
+                    for part in response.iter_content(1 << 20):  # raises where it ends early
+                        whole.write(part)
+        except requests.RequestException as error:
             raise OSError(
-                f"{RELEASED_FROM}{file} could not be fetched ({error.reason}): "
+                f"{RELEASED_FROM}{file} could not be fetched ({type(error).__name__}): "
                 f"download it by other means and put it at {shown(path)}"
             ) from None
     return path

@@ -91,7 +91,7 @@ def open_results(folder: Path) -> ResultSet:
         raise FileNotFoundError(f"{shown(folder)} holds no results: run reconstruct.ipynb for it")
     plan = ReconstructionPlan(job, there, folder, ranks_here(1), Run(folder))
     return ResultSet(
-        folder.parent.parent.name,
+        Run(folder.parent.parent).name,
         plan,
         tuple(read_result(folder / volume.name) for volume in there),
     )

@@ -1,5 +1,6 @@
 """What a volume's ISMRMRD header says: all of it as a table, and the geometry that exports need."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,8 +117,13 @@ def _shortened(value: object, most: int = 64) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def _plain(path: str) -> str:
+    """Leave out the numbers of elements that occur several times."""
+    return re.sub(r"\[\d+\]", "", path)
+
+
 def _meaning(path: str) -> str:
-    plain = path.split("[")[0]
+    plain = _plain(path)
     return next((text for end, text in _MEANINGS.items() if f"/{plain}".endswith(f"/{end}")), "")
 
 
@@ -159,7 +165,7 @@ def scan_geometry(file: Path | Source) -> ScanGeometry:
 
     def number(*ends: str) -> float | None:
         for path, value in fields.items():
-            if any(f"/{path.split('[')[0]}".endswith(f"/{end}") for end in ends):
+            if any(f"/{_plain(path)}".endswith(f"/{end}") for end in ends):
                 try:
                     return float(value)
                 except ValueError:

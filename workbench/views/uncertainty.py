@@ -39,10 +39,12 @@ def uncertainty_figures(
     """
     import torch
 
+    from workbench.varnet.speed import use_tf32
     from workbench.varnet.weights import load_network
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_network(Path(plan.job.weights)).to(device)
+    use_tf32(network.tf32)
     if slices is None:
         first = results[0]
         middle = volume_of(plan, first).slices // 2
@@ -51,6 +53,11 @@ def uncertainty_figures(
         volume = volume_of(plan, result)
         kspace, target = read_measured(plan, volume, number)
         drawn = masks_for(volume, plan.job.sampling, masks)
+        if len(drawn) < 2:
+            print(
+                f"{title}: no map, for only one mask is possible of {volume.name} as it is sampled"
+            )
+            continue
         found = map_uncertainty(network, kspace, drawn, volume.recon[:2])
         yield uncertainty_figure(
             found,

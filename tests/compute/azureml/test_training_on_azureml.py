@@ -91,6 +91,13 @@ def test_a_preempted_job_on_two_nodes_ends_with_all_its_epochs(stored, plan):
     assert plan_reconstruction(run="brain").job.volumes == ()
     assert next(iter(train(plan(nodes=2, **choices)))).endswith("is finished: 16 epochs are done")
     assert len(stored.azureml.jobs) == 1
+    # As if the notebook had been killed while it fetched: the rest comes, and no job is sent.
+    record = run.folder / "azureml.json"
+    record.write_text(record.read_text().replace('"fetched": true', '"fetched": false'))
+    (results / "file2.h5").unlink()
+    assert list(train(plan(nodes=2, **choices)))[-1].endswith("is finished: 16 epochs are done")
+    assert (results / "file2.h5").exists()
+    assert len(stored.azureml.jobs) == 1
     # As if the job had been killed with one volume to go: the next makes that one alone.
     container = stored.storage.container()
     for name in ("scores.csv", "file3.h5"):

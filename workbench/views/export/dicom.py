@@ -93,6 +93,7 @@ def _common(source: ReconstructedVolume, slope: float, brightest: float) -> dict
     power = 3 - math.floor(math.log10(slope * _LARGEST)) if slope * _LARGEST < 1000 else 0
     wide = brightest * 10.0**power
     text = {
+        "SpecificCharacterSet": "ISO_IR 192",
         "SOPClassUID": MRImageStorage,
         "ImageType": ["DERIVED", "SECONDARY", "OTHER"],
         "Modality": "MR",
@@ -136,6 +137,11 @@ def _common(source: ReconstructedVolume, slope: float, brightest: float) -> dict
         "RescaleType": f"value * 1E{power}" if power else "US",
         "WindowCenter": _decimal(wide / 2),
         "WindowWidth": _decimal(max(wide, 1.0)),
+    }
+    # A backslash would part a text into several values.
+    text = {
+        name: value.replace("\\", "/") if isinstance(value, str) else value
+        for name, value in text.items()
     }
     timing = {
         "RepetitionTime": geometry.repetition_time,

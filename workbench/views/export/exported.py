@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from workbench.compute.runs import Run
 from workbench.dataset.volume import Volume
 from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.views.header import ScanGeometry, scan_geometry
@@ -67,7 +68,7 @@ def read_reconstructed(plan: ReconstructionPlan, result: Reconstruction) -> Reco
         result,
         volume,
         images.astype(np.float32, copy=False),
-        f"{plan.folder.parent.parent.name}/{plan.folder.name}",
+        f"{Run(plan.folder.parent.parent).name}/{plan.folder.name}",
         digest,
         sampling,
         scan_geometry(opened(volume) if opened else plan.cache.file(volume)),

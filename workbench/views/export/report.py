@@ -71,7 +71,7 @@ def run_report(run: str | Run | ReconstructionPlan) -> Path:
     elif isinstance(run, str):
         run = Run(run_folder(run))
     trained = (run.folder / "job.json").exists()
-    name = run.folder.name
+    name = run.name
     sets = [open_results(folder) for folder in results_of_run(name)]
     if not trained and not sets:
         raise FileNotFoundError(f"{shown(run.folder)} holds no run: train it, or reconstruct first")

@@ -79,7 +79,9 @@ class Field:
         """Return how a value stands in the form."""
         if isinstance(value, bool) and self.default is not None:
             return value
-        return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        if isinstance(value, list | tuple):
+            return ", ".join(map(str, value))
+        return "" if value is None else str(value)
 
 
 def notebook_path(notebook: str) -> Path:

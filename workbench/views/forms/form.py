@@ -161,8 +161,7 @@ class FormPage:
         try:
             found = list(ask(self._values))
         except Exception as error:
-            self.widget.errors = {**self.widget.errors, name: str(error)}
-            self.widget.status = ""
+            self.widget.status = f"{name} could not be looked up: {error}"
             return
         self.widget.choices = {**self.widget.choices, name: found}
         self.widget.status = f"{name}: {', '.join(found) or 'there is none'}"

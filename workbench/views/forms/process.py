@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -49,6 +50,19 @@ class PageProcess:
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        """Run the process to its end; whatever happens, the last message has the key "end"."""
+        code: int | None = None
+        try:
+            code = self._converse()
+        except Exception as error:
+            if self._process:
+                self._process.kill()
+                self._process.wait()
+            self._receive({"error": str(error), "trace": traceback.format_exc()})
+            code = code or 1
+        self._receive({"end": code, "cancelled": self._cancelled > 0})
+
+    def _converse(self) -> int:
         reading, writing = os.pipe()
         try:
             with self._lock:
@@ -79,7 +93,7 @@ class PageProcess:
                 self._receive(json.loads(line))
         code = process.wait()
         strays.join(5)  # a process that outlives its parent may still hold the pipe
-        self._receive({"end": code, "cancelled": self._cancelled > 0})
+        return code
 
     def _read_strays(self, stdout: Any) -> None:
         """Pass on what libraries print past Python's own output."""
