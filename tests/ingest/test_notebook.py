@@ -25,6 +25,7 @@ AZURE = {
     "cluster": "",
     "leftover": "adopt",
     "secure_runs": True,
+    "sdk": "v1",
 }
 
 

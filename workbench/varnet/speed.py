@@ -41,7 +41,7 @@ def kept_bytes(job: TrainingJob, shape: tuple[int, int, int], rows: int | None =
     """
     with torch.device("meta"):
         network = VarNet(**job.network)
-        network.bf16, network.crop_readout = job.precision == "bf16", job.crop_readout
+        network.crop_readout = job.crop_readout
         kspace = torch.empty(job.batch_size, *shape, 2)
         mask = torch.empty(1, 1, 1, shape[2], 1, dtype=torch.bool)
     own = {id(parameter) for parameter in network.parameters()}

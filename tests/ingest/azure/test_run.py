@@ -334,7 +334,8 @@ def test_interrupt_cancels_what_runs_and_deletes_the_factory(release, cloud):
     output = end(process, signal.SIGINT)
     assert "KeyboardInterrupt" in output
     assert cloud.factory.names == []
-    assert "Cancelled" in {run.status for run in cloud.factory.runs}
+    # What was cancelled may still be on its way to its end, as in Azure.
+    assert {"Canceling", "Cancelled"} & {run.status for run in cloud.factory.runs}
 
 
 def test_factory_of_a_killed_run_is_offered_and_deleted_on_demand(release, cloud):
