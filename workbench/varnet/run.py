@@ -106,6 +106,8 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
     with warnings.catch_warnings():
         # Lightning advises on loader processes and logging: the job has chosen those.
         warnings.simplefilter("ignore", PossibleUserWarning)
+        # Of 1x1 convolutions, whose gradients are a few kilobytes: torch copies those.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
     if trainer.local_rank == 0:
         run_record.publish()  # a run that was killed after its last checkpoint has not done so
