@@ -150,12 +150,19 @@ class Network:
         for server in self._servers:
             server.close()
         await _end(list(self._tasks))
+        await asyncio.sleep(0)  # their transports close at the loop's next turn
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one client of the proxy."""
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
+            with self._counted("a client that has not asked"):
+                head = await reader.readuntil(b"\r\n\r\n")
+        except (
+            asyncio.IncompleteReadError,
+            asyncio.LimitOverrunError,
+            asyncio.CancelledError,
+            OSError,
+        ):
             writer.transport.abort()
             return
         line = head.split(b"\r\n", 1)[0].decode("latin1")
@@ -166,39 +173,49 @@ class Network:
             if route is None or method != "CONNECT":
                 self.refused.append(line)
             writer.write(b"HTTP/1.1 502 No route to host\r\nContent-Length: 0\r\n\r\n")
-            await _hang_up(writer)
+            with self._counted("a client that was refused"), suppress(asyncio.CancelledError):
+                await _hang_up(writer)
+            writer.transport.abort()
             return
         self.connected.append(rest.split(" ")[0])
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await self._tunnel(reader, writer, route, host)
 
+    @contextmanager
+    def _counted(self, host: str) -> Iterator[None]:
+        """Count the current task among those that are ended when connections are."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks[task] = host
+        try:
+            yield
+        finally:
+            del self._tasks[task]
+
     async def _tunnel(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, route: _Route, host: str
     ) -> None:
         """Carry bytes both ways until one side ends or the tunnel is cut."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks[task] = host
         there: asyncio.StreamWriter | None = None
         allowed = route.cuts.pop(0) if route.cuts else None
         try:
             if allowed == 0:
                 return
-            back, there = await asyncio.open_connection("127.0.0.1", route.port, limit=_PIECE)
-            out = asyncio.create_task(_carry_late(reader, there, route))
-            home = asyncio.create_task(_carry(back, writer, allowed))
-            try:
-                await asyncio.wait((out, home), return_when=asyncio.FIRST_COMPLETED)
-                if home.done() and allowed is None:
-                    await _hang_up(writer)
-            finally:
-                out.cancel()
-                home.cancel()
-                await asyncio.gather(out, home, return_exceptions=True)
+            with self._counted(host):
+                back, there = await asyncio.open_connection("127.0.0.1", route.port, limit=_PIECE)
+                out = asyncio.create_task(_carry_late(reader, there, route))
+                home = asyncio.create_task(_carry(back, writer, allowed))
+                try:
+                    await asyncio.wait((out, home), return_when=asyncio.FIRST_COMPLETED)
+                    if home.done() and allowed is None:
+                        await _hang_up(writer)
+                finally:
+                    out.cancel()
+                    home.cancel()
+                    await asyncio.gather(out, home, return_exceptions=True)
         except (OSError, asyncio.CancelledError):
             pass  # A server's task that ends as cancelled is reported as an error by Python 3.11.
         finally:
-            del self._tasks[task]
             for end in (writer, there):
                 if end is not None:
                     end.transport.abort()
