@@ -1,7 +1,8 @@
 """The network: reconstruction of a slice, and a step of training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, partial
+from math import fsum
 
 import torch
 from fastmri.losses import SSIMLoss
@@ -19,6 +20,7 @@ Inputs = tuple[Tensor, Tensor, int]  # masked k-space, mask, number of ACS colum
 
 _EXACT = 1e-10  # in float64, outputs and gradients
 _SMALL: Shape = (3, 50, 37)  # where float64 is compared: odd, so that padding takes part
+_DRAWS = 16  # of it, for float32: a leaky ReLU whose input changes sign makes gradients jump
 _LIKE_FLOAT32 = 1e-4  # of two float32 results at full size; fastMRI's own error is about 1e-5
 
 
@@ -45,13 +47,13 @@ def networks(size: Size, **other: int) -> tuple[nn.Module, VarNet]:
     return reference.to(device()), ours.to(device())
 
 
-def measurement(shape: Shape) -> Inputs:
+def measurement(shape: Shape, seed: int = 1) -> Inputs:
     """Return masked k-space (1, coils, H, W, 2), its mask and the number of ACS columns.
 
     The k-space is random with the decay of a real one, sampled at 4x with 8 % ACS.
     """
     coils, height, width = shape
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     kspace = torch.randn(1, coils, height, width, 2, generator=generator)
     away = torch.hypot(
         torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)[None]
@@ -109,10 +111,12 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def results(network: nn.Module, dtype: torch.dtype, shape: Shape = _SMALL) -> tuple[Tensor, Tensor]:
+def results(
+    network: nn.Module, dtype: torch.dtype, shape: Shape = _SMALL, seed: int = 1
+) -> tuple[Tensor, Tensor]:
     """Return image and parameter gradients, computed in ``dtype``, in float64."""
     network = network.to(dtype)
-    kspace, mask, acs = measurement(shape)
+    kspace, mask, acs = measurement(shape, seed)
     network.zero_grad()
     image = network(kspace.to(dtype), mask, acs)
     (image * torch.linspace(0.5, 2, image.shape[-1], dtype=dtype, device=device())).sum().backward()
@@ -121,24 +125,42 @@ def results(network: nn.Module, dtype: torch.dtype, shape: Shape = _SMALL) -> tu
     return image.detach().double(), gradients.double()
 
 
+def rms(values: Iterable[float]) -> float:
+    """Return the root mean square."""
+    squares = [value**2 for value in values]
+    return (fsum(squares) / len(squares)) ** 0.5
+
+
 @cache
 def check_exact(size: str) -> None:
     """Hold ours to fastMRI's: equal in float64, in float32 no further off than twice fastMRI's.
+
+    In float32 it is the root mean square over several inputs that is held.
 
     Raises:
         DiffersError: it is not.
     """
     reference, ours = networks(SIZES[size])
-    rough = [results(network, torch.float32) for network in (reference, ours)]
-    exact = [results(network, torch.float64) for network in (reference, ours)]
+    draws = range(1, 1 + _DRAWS)
+    exact = [results(reference, torch.float64, seed=seed) for seed in draws]
+    own = [results(ours, torch.float64, seed=seed) for seed in draws[:3]]
     ours.low_memory = True
-    low = results(ours, torch.float64)
+    low = results(ours, torch.float64, seed=draws[0])
+    ours.low_memory = False
+    rough = [
+        [results(network, torch.float32, seed=seed) for seed in draws]
+        for network in (reference, ours)
+    ]
     for what in (0, 1):
         name = "network, " + ("gradients" if what else "images")
-        require(f"{name} in float64", distance(exact[1][what], exact[0][what]), _EXACT)
+        for found, expected in zip(own, exact, strict=False):
+            require(f"{name} in float64", distance(found[what], expected[what]), _EXACT)
         require(f"{name} in low memory", distance(low[what], exact[0][what]), _EXACT)
-        own = distance(rough[0][what], exact[0][what])
-        require(f"{name} in float32", distance(rough[1][what], exact[0][what]), 2 * own)
+        reference_off, off = (
+            rms(distance(f[what], e[what]) for f, e in zip(side, exact, strict=True))
+            for side in rough
+        )
+        require(f"{name} in float32", off, 2 * reference_off)
 
 
 def network_pairs(size: Size) -> Iterator[Pair]:

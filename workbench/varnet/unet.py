@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from workbench.varnet.kernels import functions as kernels
+
 _SLOPE = 0.2  # of the leaky ReLU
 _EPSILON = 1e-5  # of the instance normalisation
 _STRIP = 2**19  # bytes of an image that are worked on at a time; two of them fit a core's cache
@@ -25,8 +27,20 @@ class ConvBlock(nn.Module):
             }
         )
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map (batch, channels_in, H, W) to (batch, channels, H, W)."""
+    def forward(self, image: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Map (batch, channels_in, H, W) to (batch, channels, H, W).
+
+        Args:
+            image: the first input channels, or all.
+            skip: the rest of them.
+        """
+        first, second = self.layers["0"].weight, self.layers["4"].weight
+        if kernels.fit(image, len(first)):
+            inner = kernels.activate(kernels.convolve(image, skip, first), _EPSILON, _SLOPE)
+            return kernels.activate(kernels.convolve(inner, None, second), _EPSILON, _SLOPE)
+        if skip is not None:
+            image = torch.cat([image, skip], dim=1)
+        image = image.contiguous(memory_format=_layout(image))
         return _activate(self.layers["4"](_activate(self.layers["0"](image))))
 
 
@@ -41,6 +55,13 @@ class UpBlock(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (batch, channels_in, H, W) to (batch, channels, 2H, 2W)."""
+        weight = self.layers["0"].weight
+        if kernels.fit(image, weight.shape[1]):
+            # Each input pixel becomes 2x2 of its own: a product of matrices, then woven.
+            pixels = image.flatten(2)
+            product = torch.bmm(weight.flatten(1).t().expand(len(image), -1, -1), pixels)
+            planes = product.unflatten(2, image.shape[2:])
+            return kernels.activate_woven(planes, _EPSILON, _SLOPE)
         return _activate(self.layers["0"](image))
 
 
@@ -81,7 +102,7 @@ class UNet(nn.Module):
         for down in self.down_sample_layers:
             image = down(image)
             skipped.append(image)
-            image = F.avg_pool2d(image, 2)
+            image = kernels.pool(image) if kernels.fit(image, image.shape[1]) else F.avg_pool2d(image, 2)
         image = self.conv(image)
         for up, conv in zip(self.up_transpose_conv, self.up_conv, strict=True):
             skip = skipped.pop()
@@ -89,9 +110,8 @@ class UNet(nn.Module):
             missing = skip.shape[-1] - image.shape[-1], skip.shape[-2] - image.shape[-2]
             if any(missing):  # an odd size was halved: give back the line that pooling dropped
                 image = F.pad(image, (0, missing[0], 0, missing[1]), mode="reflect")
-                image = image.contiguous(memory_format=_layout(skip))
-            image = conv(torch.cat([image, skip], dim=1))
-        return image
+            image = (conv[0] if isinstance(conv, nn.Sequential) else conv)(image, skip)
+        return self.up_conv[-1][1](image)
 
 
 def _layout(image: Tensor) -> torch.memory_format:
@@ -232,7 +252,6 @@ class NormUNet(nn.Module):
         top, left = rows // 2, columns // 2
         if rows or columns:
             normal = F.pad(normal, (left, columns - left, top, rows - top))
-        normal = normal.contiguous(memory_format=_layout(normal))
         if self.unet._compiled_call_impl is not None:
             for axis in (0, 2, 3) if len(normal) > 1 else (2, 3):
                 torch._dynamo.mark_dynamic(normal, axis)

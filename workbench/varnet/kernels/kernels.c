@@ -1,0 +1,7 @@
+/* Everything of one type of number: compile it with REAL as float, and as double. */
+#include "activation.c"
+#include "convolution.c"
+#include "pooling.c"
+
+/* The narrowest image that `convolve` takes. */
+size_t FUNCTION(lanes)(void) { return LANES; }
