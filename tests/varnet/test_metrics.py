@@ -1,11 +1,14 @@
 """The figures against fastMRI's own functions."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 import torch
 from fastmri import evaluate
 from fastmri.losses import SSIMLoss
 
+from workbench.varnet.kernels import functions as kernels
 from workbench.varnet.metrics import (
     crop_to_smaller,
     mean_score,
@@ -26,7 +29,10 @@ def volume():
     return torch.from_numpy(image), torch.from_numpy(target)
 
 
-def test_loss_and_gradient_equal_fastmris(volume):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_loss_and_gradient_equal_fastmris(volume, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(kernels, "scores", lambda *_: False)
     image, target = volume
     span = torch.tensor([2e-4, 2.5e-4, 3e-4])
     results = []
@@ -101,20 +107,34 @@ def test_crop_takes_the_smaller_of_each_axis():
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (7, 60), (60, 7), (54, 33), (103, 40)])
-def test_mean_in_strips_equals_the_mean_of_the_map(shape):
+def test_mean_equals_the_mean_of_the_map_with_and_without_the_kernels(shape, monkeypatch):
     rng = np.random.default_rng(1)
-    image, target = (torch.from_numpy(rng.normal(size=shape) + 3) for _ in range(2))
-    span = torch.tensor([4.0], dtype=torch.float64)
-    expected = float(ssim_map(image[None], target[None], span).mean())
-    assert mean_ssim(image, target, 4.0) == pytest.approx(expected, rel=1e-11)
+    image, target = (torch.from_numpy(rng.normal(size=(2, *shape)) + 3) for _ in range(2))
+    span = torch.tensor([4.0, 4.0], dtype=torch.float64)
+    expected = ssim_map(image, target, span).mean((1, 2)).tolist()
+    assert mean_ssim(image, target, 4.0).tolist() == pytest.approx(expected, rel=1e-11)
     whole = torch.nn.functional.pad(image, (3, 2)), torch.nn.functional.pad(target, (3, 2))
-    inner = [part[:, 3:-2] for part in whole]
-    assert mean_ssim(*inner, 4.0) == mean_ssim(image, target, 4.0)
+    inner = [part[..., 3:-2] for part in whole]
+    assert mean_ssim(*inner, 4.0).tolist() == mean_ssim(image, target, 4.0).tolist()
+    both = [score_volume(image, target, "a.h5")]
+    monkeypatch.setattr(kernels, "scores", lambda *_: False)
+    assert mean_ssim(image, target, 4.0).tolist() == pytest.approx(expected, rel=1e-11)
+    both.append(score_volume(image, target, "a.h5"))
+    assert astuple(both[0])[2:] == pytest.approx(astuple(both[1])[2:], rel=1e-11)
+
+
+def test_float32_images_are_scored_as_exactly_as_their_float64_copies(volume):
+    image, target = volume
+    found = score_volume(image.float(), target.float(), "a.h5")
+    exact = score_volume(image.float().double(), target.float().double(), "a.h5")
+    assert astuple(found)[2:] == pytest.approx(astuple(exact)[2:], rel=1e-11)
 
 
 def test_an_image_below_the_window_is_refused():
     with pytest.raises(ValueError, match=r"\(6, 9\) is below the window"):
-        mean_ssim(torch.ones(6, 9), torch.ones(6, 9), 1.0)
+        mean_ssim(torch.ones(1, 6, 9), torch.ones(1, 6, 9), 1.0)
+    with pytest.raises(ValueError, match=r"\(6, 9\) is below the window"):
+        ssim_loss(torch.ones(1, 6, 9), torch.ones(1, 6, 9), torch.ones(1))
 
 
 def test_scoring_leaves_the_images_as_they_were(volume):

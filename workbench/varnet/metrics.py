@@ -3,12 +3,12 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from workbench.varnet.kernels import functions as kernels
 from workbench.varnet.ssim import WINDOW, mean_ssim
 
 
@@ -59,21 +59,34 @@ def score_slice(
     image: Tensor, target: Tensor, volume: str, slice_number: int, data_range: float
 ) -> SliceScore:
     """Score one slice (H, W) in float64; a slice of a volume that is all zero scores against 1."""
-    image, target = crop_to_smaller(image.detach().double(), target.double())
-    if min(image.shape) < WINDOW:
+    return score_slices(image[None], target[None], volume, slice_number, data_range)[0]
+
+
+def score_slices(
+    images: Tensor, targets: Tensor, volume: str, first: int, data_range: float
+) -> list[SliceScore]:
+    """Score slices (slices, H, W) that follow each other in a volume, as ``score_slice`` does."""
+    images, targets = crop_to_smaller(images.detach(), targets.detach())
+    if min(images.shape[1:]) < WINDOW:
         raise ValueError(
-            f"{volume} slice {slice_number}: {tuple(image.shape)} is below the window of SSIM, 7x7"
+            f"{volume} slice {first}: {tuple(images.shape[1:])} is below the window of SSIM, 7x7"
         )
-    error = (image - target).flatten()
-    return SliceScore(
-        volume,
-        slice_number,
-        mean_ssim(image, target, data_range or 1.0),
-        float(error.dot(error)),
-        float(target.flatten().dot(target.flatten())),
-        target.numel(),
-        data_range or 1.0,
-    )
+    dtype = torch.promote_types(images.dtype, targets.dtype)
+    dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    images, targets = images.to(dtype), targets.to(dtype)
+    data_range = data_range or 1.0
+    if kernels.scores(images, targets):
+        sums = kernels.errors(images, targets)
+    else:
+        precise = targets.double()
+        off = images.double() - precise
+        sums = torch.stack([off.square().sum((1, 2)), precise.square().sum((1, 2))], dim=1)
+    figures = zip(mean_ssim(images, targets, data_range).tolist(), sums.tolist(), strict=True)
+    pixels = targets[0].numel()
+    return [
+        SliceScore(volume, first + number, ssim, error, power, pixels, data_range)
+        for number, (ssim, (error, power)) in enumerate(figures)
+    ]
 
 
 @dataclass(frozen=True)
@@ -124,14 +137,7 @@ def score_volume(image: Tensor, target: Tensor, name: str) -> VolumeScore:
     square = min(width, target.shape[-2]), width
     target = center_crop(target, *square)
     image, target = crop_to_smaller(image, target)
-    data_range = float(target.max())
-
-    def score(number: int) -> SliceScore:
-        return score_slice(image[number], target[number], name, number, data_range)
-
-    # NumPy lets go of the interpreter in each step, so that slices go side by side.
-    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
-        return score_volumes(threads.map(score, range(len(target))))[0]
+    return score_volumes(score_slices(image, target, name, 0, float(target.max())))[0]
 
 
 def mean_score(scores: Iterable[VolumeScore]) -> dict[str, float]:

@@ -54,6 +54,10 @@ class Kernels:
         self.activate_gradient = function("activate_gradient", *(address,) * 4, *size, real, flag)
         self.pool = function("pool", address, address, *size, flag)
         self.pool_gradient = function("pool_gradient", address, address, *size, flag)
+        self.similarities = function(
+            "similarities", *(address,) * 5, *size, real, flag, result=flag
+        )
+        self.errors = function("errors", *(address,) * 3, *size, flag)
         self.lanes: int = function("lanes", result=count)()
 
 

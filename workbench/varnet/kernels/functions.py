@@ -64,6 +64,39 @@ def pool(image: Tensor) -> Tensor:
     return _Pool.apply(image.contiguous())
 
 
+def scores(image: Tensor, target: Tensor) -> bool:
+    """Return whether the kernels can compare these images."""
+    alike = image.dtype == target.dtype and image.device == target.device
+    on_cpu = image.device.type == "cpu" and not torch.compiler.is_compiling()
+    return alike and on_cpu and kernels(image.dtype) is not None
+
+
+def similarities(image: Tensor, target: Tensor, data_range: Tensor, weight: float) -> Tensor:
+    """Return the mean SSIM of each image, (batch,) float64; differentiable by ``image`` alone.
+
+    Args:
+        image: (batch, H, W).
+        target: (batch, H, W).
+        data_range: (batch,).
+        weight: of a pixel in a window, 1/49 as it is to be rounded.
+    """
+    return _Similarities.apply(image.contiguous(), target.contiguous(), data_range, weight)
+
+
+def errors(image: Tensor, target: Tensor) -> Tensor:
+    """Return the sums of (image - target)² and of target² of each image: (batch, 2) float64."""
+    sums = torch.empty(len(image), 2, dtype=torch.float64)
+    image, target = image.contiguous(), target.contiguous()
+    _kernels(image).errors(
+        image.data_ptr(),
+        target.data_ptr(),
+        sums.data_ptr(),
+        *image.shape,
+        torch.get_num_threads(),
+    )
+    return sums
+
+
 def _kernels(image: Tensor) -> Kernels:
     found = kernels(image.dtype)
     assert found is not None  # ``fit`` has said so
@@ -84,7 +117,7 @@ def _size(image: Tensor) -> tuple[int, int, int]:
 
 def _require(failed: int) -> None:
     if failed:
-        raise MemoryError("a convolution found no memory for a strip of its image")
+        raise MemoryError("no memory for a strip of an image")
 
 
 class _Convolve(torch.autograd.Function):
@@ -216,3 +249,35 @@ class _Pool(torch.autograd.Function):
             torch.get_num_threads(),
         )
         return result
+
+
+class _Similarities(torch.autograd.Function):
+    """Forms the gradient along with the result, while both images are in the cache."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, image: Tensor, target: Tensor, data_range: Tensor, weight: float
+    ) -> Tensor:
+        means = torch.empty(len(image), dtype=torch.float64)
+        ranges = data_range.double().expand(len(image)).contiguous()
+        gradient = torch.empty_like(image) if ctx.needs_input_grad[0] else None
+        _require(
+            _kernels(image).similarities(
+                image.data_ptr(),
+                target.data_ptr(),
+                ranges.data_ptr(),
+                means.data_ptr(),
+                None if gradient is None else gradient.data_ptr(),
+                *image.shape,
+                weight,
+                torch.get_num_threads(),
+            )
+        )
+        ctx.save_for_backward(gradient)
+        return means
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (of_image,) = ctx.saved_tensors
+        return of_image * gradient.to(of_image.dtype)[:, None, None], None, None, None
