@@ -1,7 +1,7 @@
 """Read the descriptions of many files at once."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,11 @@ from workbench.dataset.volume import Problem, Volume
 from workbench.progress import Progress
 
 SECONDS_BETWEEN_SAVES = 20.0
+
+# A file that takes longer was waited for; the others are then read many at a time. Files at hand
+# are read one by one: Python's threads would only wait for each other.
+_WAITED_SECONDS = 0.004
+_WAITS = 2
 
 
 @dataclass(frozen=True)
@@ -119,8 +124,7 @@ def _read(
 ) -> None:
     saved = time.monotonic()
     with Progress(f"indexing {name}", len(files), "volumes") as progress:
-        for future in as_completed([executor.submit(describe_file, file) for file in files]):
-            result = future.result()
+        for result in _described(files, describe_file, executor):
             if isinstance(result, Problem):
                 problems.append(result)
             else:
@@ -129,6 +133,23 @@ def _read(
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 save(_sorted(volumes))
                 saved = time.monotonic()
+
+
+def _described(
+    files: list[FoundFile],
+    describe_file: Callable[[FoundFile], Volume | Problem],
+    executor: Executor,
+) -> Iterator[Volume | Problem]:
+    """Yield what files are: one by one as long as they are at hand, else as they come."""
+    waits = 0
+    for number, file in enumerate(files):
+        if waits == _WAITS:
+            futures = [executor.submit(describe_file, later) for later in files[number:]]
+            yield from (future.result() for future in as_completed(futures))
+            return
+        began = time.perf_counter()
+        yield describe_file(file)
+        waits += time.perf_counter() - began > _WAITED_SECONDS
 
 
 def _describe(root: Path, file: FoundFile) -> Volume | Problem:

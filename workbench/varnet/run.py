@@ -30,6 +30,7 @@ from workbench.dataset.loading import SliceData
 from workbench.dataset.slices import SliceDataset
 from workbench.dataset.stored import source_of
 from workbench.varnet.evaluation import evaluate
+from workbench.varnet.kernels.compiled import obstacle
 from workbench.varnet.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining
 
@@ -144,6 +145,8 @@ def _prepare(module: VarNetTraining, job: TrainingJob, data: SliceData, local: i
         "low memory": module.network.low_memory,
         "compiled": compiled,
     }
+    if not torch.cuda.is_available() and (why := obstacle()):
+        chosen[f"without the faster kernels ({why})"] = True
     return "".join(f", {name}" for name, on in chosen.items() if on)
 
 

@@ -1,7 +1,7 @@
 """The U-Net of the VarNet: fastMRI's parameters, a forward of its own."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ class ConvBlock(nn.Module):
             image: the first input channels, or all.
             skip: the rest of them.
         """
-        first, second = self.layers["0"].weight, self.layers["4"].weight
+        first, second = _weight(self.layers["0"]), _weight(self.layers["4"])
         if kernels.fit(image, len(first)):
             inner = kernels.activate(kernels.convolve(image, skip, first), _EPSILON, _SLOPE)
             return kernels.activate(kernels.convolve(inner, None, second), _EPSILON, _SLOPE)
@@ -55,7 +55,7 @@ class UpBlock(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (batch, channels_in, H, W) to (batch, channels, 2H, 2W)."""
-        weight = self.layers["0"].weight
+        weight = _weight(self.layers["0"])
         if kernels.fit(image, weight.shape[1]):
             # Each input pixel becomes 2x2 of its own: a product of matrices, then woven.
             pixels = image.flatten(2)
@@ -102,7 +102,11 @@ class UNet(nn.Module):
         for down in self.down_sample_layers:
             image = down(image)
             skipped.append(image)
-            image = kernels.pool(image) if kernels.fit(image, image.shape[1]) else F.avg_pool2d(image, 2)
+            image = (
+                kernels.pool(image)
+                if kernels.fit(image, image.shape[1])
+                else F.avg_pool2d(image, 2)
+            )
         image = self.conv(image)
         for up, conv in zip(self.up_transpose_conv, self.up_conv, strict=True):
             skip = skipped.pop()
@@ -111,7 +115,11 @@ class UNet(nn.Module):
             if any(missing):  # an odd size was halved: give back the line that pooling dropped
                 image = F.pad(image, (0, missing[0], 0, missing[1]), mode="reflect")
             image = (conv[0] if isinstance(conv, nn.Sequential) else conv)(image, skip)
-        return self.up_conv[-1][1](image)
+        return cast(nn.Sequential, self.up_conv[-1])[1](image)
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    return cast(Tensor, layer.weight)
 
 
 def _layout(image: Tensor) -> torch.memory_format:

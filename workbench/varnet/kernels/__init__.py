@@ -1,1 +1,1 @@
-"""Parts of the U-Net in C, for CPUs: compiled where there is a compiler, done by torch elsewhere."""
+"""Parts of the work in C, for CPUs: compiled where there is a compiler, else done by torch."""

@@ -44,9 +44,7 @@ class Kernels:
             return found
 
         pair, size = (address, address, count, count), (count, count, count)
-        self.convolve = function(
-            "convolve", *pair, address, flag, *pair, *size, flag, result=flag
-        )
+        self.convolve = function("convolve", *pair, address, flag, *pair, *size, flag, result=flag)
         self.weights_gradient = function(
             "weights_gradient", *pair, address, count, address, *size, flag, result=flag
         )

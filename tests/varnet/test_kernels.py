@@ -1,0 +1,225 @@
+"""The kernels against torch's own operations, and what happens where they cannot be compiled."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from workbench.varnet import VarNet
+from workbench.varnet.kernels import compiled
+from workbench.varnet.kernels import functions as kernels
+
+pytestmark = pytest.mark.skipif(
+    "no C compiler" in compiled.obstacle(), reason="there is no C compiler here"
+)
+
+SHAPES = {  # batch, channels of image and skip, outputs, H, W
+    "as wide as a vector": (1, 2, 0, 18, 5, 16),
+    "two images": (2, 5, 3, 7, 70, 53),
+    "rows of several strips": (1, 4, 4, 6, 131, 40),
+    "one row": (3, 1, 0, 1, 1, 33),
+    "many vectors": (1, 3, 0, 13, 9, 150),
+    "odd blocks": (2, 7, 4, 11, 21, 17),
+}
+
+
+def images(batch, channels, skipped, outputs, height, width, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, dtype=dtype, generator=generator)
+
+    image = random(batch, channels, height, width)
+    skip = random(batch, skipped, height, width) if skipped else None
+    weight = random(outputs, channels + skipped, 3, 3)
+    return image, skip, weight, random(batch, outputs, height, width)
+
+
+def gradients(function, inputs, given):
+    """Return a function's result and the gradients of its inputs."""
+    inputs = [None if part is None else part.detach().clone().requires_grad_() for part in inputs]
+    result = function(*inputs)
+    result.backward(given)
+    return [result.detach(), *(part.grad for part in inputs if part is not None)]
+
+
+def convolved_by_torch(image, skip, weight):
+    return F.conv2d(image if skip is None else torch.cat([image, skip], 1), weight, padding=1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_convolution_and_its_gradients_equal_torchs(shape, threads, torch_threads):
+    torch_threads(threads)
+    *inputs, given = images(*shape)
+    found = gradients(kernels.convolve, inputs, given)
+    expected = gradients(convolved_by_torch, inputs, given)
+    for ours, torchs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-12, atol=1e-12)
+
+
+def test_float32_convolution_is_no_further_from_float64_than_twice_torchs():
+    *inputs, given = images(1, 18, 18, 18, 96, 80, dtype=torch.float32)
+    exact = gradients(convolved_by_torch, [part.double() for part in inputs], given.double())
+    found = gradients(kernels.convolve, inputs, given)
+    torchs = gradients(convolved_by_torch, inputs, given)
+    for ours, theirs, truth in zip(found, torchs, exact, strict=True):
+        assert (ours - truth).norm() <= 2 * (theirs - truth).norm()
+
+
+def test_gradients_are_the_same_every_time(torch_threads):
+    torch_threads(2)
+    *inputs, given = images(2, 8, 0, 8, 130, 48, dtype=torch.float32)
+    first = gradients(kernels.convolve, inputs, given)
+    for _ in range(3):
+        again = gradients(kernels.convolve, inputs, given)
+        assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_images_in_another_order_in_memory_are_convolved_alike():
+    image, _, weight, _ = images(2, 4, 0, 5, 20, 32)
+    expected = kernels.convolve(image, None, weight)
+    odd = image.contiguous(memory_format=torch.channels_last), weight.transpose(2, 3).contiguous()
+    assert torch.equal(kernels.convolve(odd[0], None, odd[1].transpose(2, 3)), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 16), (40, 33), (70, 64)])
+def test_activation_and_its_gradient_equal_torchs(size):
+    image, _, _, given = images(2, 3, 0, 3, *size)
+    image = 3 * image + torch.arange(6.0).view(2, 3, 1, 1)
+
+    def ours(image):
+        copy = image * 1
+        result = kernels.activate(copy, 1e-5, 0.2)
+        assert result.data_ptr() == copy.data_ptr()
+        return result
+
+    def torchs(image):
+        return F.leaky_relu(F.instance_norm(image, eps=1e-5), 0.2)
+
+    for found, expected in zip(
+        gradients(ours, [image], given), gradients(torchs, [image], given), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 16), (20, 35)])
+def test_woven_activation_equals_a_transposed_convolution(size):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 5, *size, dtype=torch.float64, generator=generator)
+    weight = torch.randn(5, 3, 2, 2, dtype=torch.float64, generator=generator)
+    given = torch.randn(2, 3, 2 * size[0], 2 * size[1], dtype=torch.float64, generator=generator)
+
+    def ours(image, weight):
+        planes = torch.einsum("nchw,co->nohw", image, weight.flatten(1)).contiguous()
+        return kernels.activate_woven(planes, 1e-5, 0.2)
+
+    def torchs(image, weight):
+        normal = F.instance_norm(F.conv_transpose2d(image, weight, stride=2), eps=1e-5)
+        return F.leaky_relu(normal, 0.2)
+
+    for found, expected in zip(
+        gradients(ours, [image, weight], given),
+        gradients(torchs, [image, weight], given),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (9, 16), (20, 35), (33, 17)])
+def test_pooling_and_its_gradient_equal_torchs(size):
+    image = images(2, 3, 0, 1, *size)[0]
+    given = torch.randn(2, 3, size[0] // 2, size[1] // 2, dtype=torch.float64)
+    found = gradients(kernels.pool, [image], given)
+    expected = gradients(lambda image: F.avg_pool2d(image, 2), [image], given)
+    for ours, torchs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-14, atol=1e-14)
+
+
+def test_kernels_take_few_channels_of_real_images_on_a_cpu_alone():
+    image = torch.ones(1, 2, 32, 32)
+    assert kernels.fit(image, 18)
+    assert kernels.fit(image.double(), 18)
+    assert not kernels.fit(image, kernels.FEW)
+    assert not kernels.fit(image.half(), 18)
+    assert not kernels.fit(image[..., :3], 18)
+    assert not kernels.fit(image.to("meta"), 18)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not kernels.fit(image, 18)
+
+
+_TELL = """
+import torch
+from workbench.varnet import VarNet
+from workbench.varnet.kernels import compiled
+torch.manual_seed(0)
+network = VarNet(num_cascades=2, sens_chans=2, sens_pools=1, chans=4, pools=2).double()
+kspace = torch.randn(1, 2, 32, 40, 2, dtype=torch.float64)
+mask = torch.ones(1, 1, 1, 40, 1, dtype=torch.bool)
+print(float(network(kspace, mask, 6).detach().sum()), compiled.obstacle(), sep="|")
+"""
+
+
+def tell(cache, **environment):
+    """Run a network in a process of its own; return its result and why it had no kernels."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache)} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", _TELL], env=environment, capture_output=True, text=True, check=True
+    )
+    value, why = done.stdout.strip().split("|")
+    return float(value), why
+
+
+def test_without_a_compiler_torch_does_the_work(tmp_path):
+    expected, why = tell(tmp_path)
+    assert why == ""
+    (tmp_path / "file").write_text("")
+    for environment, reason in (
+        ({"WORKBENCH_KERNELS": "off"}, "WORKBENCH_KERNELS=off"),
+        ({"CC": "no-such-compiler"}, "there is no C compiler: install gcc, or name one in CC"),
+        ({"CC": "false"}, "failed"),
+        ({"XDG_CACHE_HOME": str(tmp_path / "file")}, "Not a directory"),
+    ):
+        value, why = tell(tmp_path, **environment)
+        assert reason in why
+        assert value == pytest.approx(expected, rel=1e-12)
+
+
+def test_processes_that_start_together_share_one_library(tmp_path):
+    script = "from workbench.varnet.kernels import compiled; assert compiled.obstacle() == ''"
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    running = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    (library,) = (tmp_path / "fastmri-workbench").iterdir()
+    assert library.suffix == ".so"
+
+
+def test_a_library_is_compiled_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library = compiled.build(torch.float32)
+    before = library.stat()
+    assert compiled.build(torch.float32) == library
+    assert library.stat() == before
+    assert compiled.build(torch.float64) != library
+
+
+def test_networks_of_narrow_images_use_kernels_where_they_are_wide_and_torch_below(monkeypatch):
+    torch.manual_seed(0)
+    network = VarNet(num_cascades=2, sens_chans=2, sens_pools=2, chans=4, pools=3).double()
+    kspace = torch.randn(1, 2, 48, 20, 2, dtype=torch.float64)
+    mask = torch.ones(1, 1, 1, 20, 1, dtype=torch.bool)
+    taken = []
+    fit = kernels.fit
+
+    def watched(image, channels):
+        taken.append(fit(image, channels))
+        return taken[-1]
+
+    monkeypatch.setattr(kernels, "fit", watched)
+    found = network(kspace, mask, 6)
+    assert set(taken) == {True, False}
+    monkeypatch.setattr(kernels, "fit", lambda *_: False)
+    torch.testing.assert_close(network(kspace, mask, 6), found, rtol=1e-12, atol=1e-14)
