@@ -106,6 +106,29 @@ def test_activation_and_its_gradient_equal_torchs(size):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("size", [(1, 3), (13, 11), (40, 33)])
+def test_activation_of_channels_that_lie_last_equals_torchs(size, threads, torch_threads):
+    torch_threads(threads)
+    image, _, _, given = images(2, 70, 0, 70, *size)
+    image = 3 * image + torch.arange(140.0).view(2, 70, 1, 1)
+
+    def ours(image):
+        copy = (image * 1).contiguous(memory_format=torch.channels_last)
+        assert kernels.fit_last(copy)
+        return kernels.activate_last(copy, 1e-5, 0.2)
+
+    def torchs(image):
+        return F.leaky_relu(F.instance_norm(image, eps=1e-5), 0.2)
+
+    first = gradients(ours, [image], given)
+    for found, again, expected in zip(
+        first, gradients(ours, [image], given), gradients(torchs, [image], given), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        assert torch.equal(found, again)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (9, 16), (20, 35)])
 def test_woven_activation_equals_a_transposed_convolution(size):
     generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,6 @@
 """The U-Net of the VarNet: fastMRI's parameters, a forward of its own."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,6 @@ from workbench.varnet.kernels import functions as kernels
 
 _SLOPE = 0.2  # of the leaky ReLU
 _EPSILON = 1e-5  # of the instance normalisation
-_STRIP = 2**19  # bytes of an image that are worked on at a time; two of them fit a core's cache
 
 
 class ConvBlock(nn.Module):
@@ -135,102 +133,13 @@ def _activate(image: Tensor) -> Tensor:
         variance = centred.square().mean((2, 3), keepdim=True)
         normal = centred * (variance + _EPSILON).rsqrt()
         return F.leaky_relu(normal, _SLOPE).to(image.dtype)
-    exact = image.dtype in (torch.float32, torch.float64)
-    if exact and image.is_contiguous(memory_format=torch.channels_last):
-        return _NormActivate.apply(image)
-    return F.leaky_relu_(F.instance_norm(image), _SLOPE)
+    if kernels.fit_last(image):
+        return kernels.activate_last(image, _EPSILON, _SLOPE)
+    return F.leaky_relu_(F.instance_norm(image, eps=_EPSILON), _SLOPE)
 
 
 def _at_least_float32(image: Tensor) -> torch.dtype:
     return torch.promote_types(image.dtype, torch.float32)
-
-
-class _NormActivate(torch.autograd.Function):
-    """Instance normalisation and leaky ReLU of a channels-last image, kept once for the backward.
-
-    Both can be undone from the result y: x̂ = y or y / slope, and the gradient of the normalisation
-    needs x̂ and the deviation alone. So the input, which it would keep too, is overwritten.
-
-    In memory such an image is rows of width times channels. It is worked through in strips that
-    stay in a core's cache between operations, with one strip of scratch: memory is passed over
-    three times, and none is asked of the system. Sums go down the columns of a strip first, and
-    over strips in float64: that is fast, and exact.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor) -> Tensor:
-        channels = image.shape[1]
-        scales = []
-        for rows in _rows(image):
-            strips, scratch = _strips(rows)
-            mean = _tiled(_means((strip.sum(0) for strip in strips), rows, channels), rows)
-            squares = (
-                torch.square(strip.sub_(mean), out=scratch[: len(strip)]).sum(0) for strip in strips
-            )
-            scales.append((_means(squares, rows, channels) + _EPSILON).rsqrt())
-            scale = _tiled(scales[-1], rows)
-            for strip in strips:
-                F.leaky_relu_(strip.mul_(scale), _SLOPE)
-        ctx.mark_dirty(image)
-        ctx.save_for_backward(image, torch.stack(scales))
-        return image
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        image, scales = ctx.saved_tensors
-        channels = image.shape[1]
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        result = torch.empty_like(gradient)
-        for found, given, rows, scale in zip(
-            _rows(result), _rows(gradient), _rows(image), scales, strict=True
-        ):
-            strips, scratch = _strips(rows)
-            work = [
-                (one, other, strip, scratch[: len(strip)])
-                for one, other, strip in zip(
-                    _strips(found)[0], _strips(given)[0], strips, strict=True
-                )
-            ]
-            sums, along = [], []
-            for one, other, strip, normal in work:
-                _leaky_backward(other, strip, _SLOPE, True, grad_input=one)
-                sums.append(one.sum(0))
-                along.append(_leaky(strip, 1 / _SLOPE, out=normal).mul_(one).sum(0))
-            mean = _tiled(_means(sums, rows, channels), rows)
-            slope = _tiled(_means(along, rows, channels), rows)
-            tiled = _tiled(scale, rows)
-            for one, _, strip, normal in work:
-                one -= mean
-                one -= _leaky(strip, 1 / _SLOPE, out=normal).mul_(slope)
-                one *= tiled
-        return result
-
-
-_leaky = torch.ops.aten.leaky_relu.out
-_leaky_backward = torch.ops.aten.leaky_relu_backward.grad_input
-
-
-def _rows(image: Tensor) -> Tensor:
-    """Return a channels-last image (N, C, H, W) as it lies in memory: (N, H, W C), a view."""
-    return image.permute(0, 2, 3, 1).flatten(2)
-
-
-def _strips(rows: Tensor) -> tuple[Sequence[Tensor], Tensor]:
-    """Cut an image's rows (H, W C) into strips that fit a cache; return them and a scratch one."""
-    height = max(1, _STRIP // (rows.shape[1] * rows.element_size()))
-    return rows.split(height), rows.new_empty(min(height, len(rows)), rows.shape[1])
-
-
-def _means(sums: Iterable[Tensor], rows: Tensor, channels: int) -> Tensor:
-    """Return each channel's mean (C,) from the sums down the columns of each strip (W C,)."""
-    total = torch.stack(list(sums)).sum(0, dtype=torch.float64).view(-1, channels).sum(0)
-    return (total * (channels / rows.numel())).to(rows.dtype)
-
-
-def _tiled(statistic: Tensor, rows: Tensor) -> Tensor:
-    """Repeat a value a channel (C,) along a row: (W C,)."""
-    channels = len(statistic)
-    return statistic.expand(rows.shape[1] // channels, channels).reshape(-1)
 
 
 class NormUNet(nn.Module):

@@ -1,7 +1,9 @@
-/* Instance normalisation and leaky ReLU, a plane (one channel of one image) at a time.
+/* Instance normalisation and leaky ReLU.
  *
- * A plane is read from memory once, stays in a core's cache while its mean and its deviation are
- * formed, and is written once. Sums are of rows first, and over rows in double precision.
+ * Of images whose channels are planes, a plane at a time: it is read from memory once, stays in a
+ * core's cache while its mean and its deviation are formed, and is written once. Of images whose
+ * channels lie side by side at each pixel ("last"), by all threads together, a share of the pixels
+ * each. Sums are of short pieces first, and over pieces in double precision.
  */
 #include "vectors.h"
 #include <math.h>
@@ -116,4 +118,143 @@ void FUNCTION(activate_gradient)(const real *result, const real *gradient, const
             }
         }
     }
+}
+
+/* Each thread's share of a sum a channel, and of a second one. */
+typedef struct {
+    double *sums;
+    size_t channels;
+    int threads;
+} Shares;
+
+static double *share_of(const Shares *shares, int thread)
+{
+    return shares->sums + (size_t)thread * 2 * shares->channels;
+}
+
+/* Add a piece's sums to the thread's share of them, and clear them. */
+static void settle(real *piece, double *share, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        share[i] += piece[i];
+        piece[i] = 0;
+    }
+}
+
+/* The mean over all pixels, in the order of the threads: the same result every time. */
+static void mean_of(const Shares *shares, size_t which, size_t pixels, real *means)
+{
+    for (size_t c = 0; c < shares->channels; c++) {
+        double sum = 0;
+        for (int t = 0; t < shares->threads; t++)
+            sum += share_of(shares, t)[which * shares->channels + c];
+        means[c] = sum / pixels;
+    }
+}
+
+enum { PIXELS = 64 };
+
+/* As `activate`, in place, of images (pixels, channels). Returns 1 where memory was refused. */
+int FUNCTION(activate_last)(real *images, real *scales, size_t batch, size_t pixels,
+                            size_t channels, double epsilon, double slope_, int threads)
+{
+    const real slope = slope_;
+    Shares shares = {malloc(2 * channels * threads * sizeof(double)), channels, threads};
+    real *all = malloc(3 * channels * threads * sizeof(real));
+    int failed = !shares.sums || !all;
+    #pragma omp parallel num_threads(threads) if (!failed)
+    for (size_t image = 0; image < batch && !failed; image++) {
+        const int thread = thread_number();
+        const size_t first = pixels * thread / threads, end = pixels * (thread + 1) / threads;
+        real *at = images + image * pixels * channels, *scale = scales + image * channels;
+        real *piece = all + 3 * channels * thread, *mean = piece + channels;
+        real *own_scale = mean + channels;
+        double *share = share_of(&shares, thread);
+
+        memset(share, 0, 2 * channels * sizeof(double));
+        memset(piece, 0, channels * sizeof(real));
+        for (size_t from = first; from < end; from += PIXELS) {
+            for (size_t p = from; p < from + PIXELS && p < end; p++)
+                #pragma omp simd
+                for (size_t c = 0; c < channels; c++)
+                    piece[c] += at[p * channels + c];
+            settle(piece, share, channels);
+        }
+        #pragma omp barrier
+        mean_of(&shares, 0, pixels, mean);
+        for (size_t from = first; from < end; from += PIXELS) {
+            for (size_t p = from; p < from + PIXELS && p < end; p++)
+                #pragma omp simd
+                for (size_t c = 0; c < channels; c++) {
+                    real centred = at[p * channels + c] - mean[c];
+                    piece[c] += centred * centred;
+                }
+            settle(piece, share + channels, channels);
+        }
+        #pragma omp barrier
+        mean_of(&shares, 1, pixels, own_scale);
+        for (size_t c = 0; c < channels; c++)
+            own_scale[c] = 1 / sqrt(own_scale[c] + epsilon);
+        if (!thread)
+            memcpy(scale, own_scale, channels * sizeof(real));
+        for (size_t p = first; p < end; p++)
+            #pragma omp simd
+            for (size_t c = 0; c < channels; c++)
+                at[p * channels + c] =
+                    leaky((at[p * channels + c] - mean[c]) * own_scale[c], slope);
+        #pragma omp barrier
+    }
+    free(all);
+    free(shares.sums);
+    return failed;
+}
+
+/* The gradient of `activate_last`'s input, given its result and the result's gradient. */
+int FUNCTION(activate_last_gradient)(const real *results, const real *gradients,
+                                     const real *scales, real *outs, size_t batch, size_t pixels,
+                                     size_t channels, double slope_, int threads)
+{
+    const real slope = slope_, steep = 1 / slope_;
+    Shares shares = {malloc(2 * channels * threads * sizeof(double)), channels, threads};
+    real *all = malloc(4 * channels * threads * sizeof(real));
+    int failed = !shares.sums || !all;
+    #pragma omp parallel num_threads(threads) if (!failed)
+    for (size_t image = 0; image < batch && !failed; image++) {
+        const int thread = thread_number();
+        const size_t first = pixels * thread / threads, end = pixels * (thread + 1) / threads;
+        const real *y = results + image * pixels * channels, *scale = scales + image * channels;
+        const real *g = gradients + image * pixels * channels;
+        real *to = outs + image * pixels * channels;
+        real *piece = all + 4 * channels * thread, *mean = piece + 2 * channels;
+        real *tilt = mean + channels;
+        double *share = share_of(&shares, thread);
+
+        memset(share, 0, 2 * channels * sizeof(double));
+        memset(piece, 0, 2 * channels * sizeof(real));
+        for (size_t from = first; from < end; from += PIXELS) {
+            for (size_t p = from; p < from + PIXELS && p < end; p++)
+                #pragma omp simd
+                for (size_t c = 0; c < channels; c++) {
+                    size_t i = p * channels + c;
+                    real through = y[i] > 0 ? g[i] : g[i] * slope;
+                    piece[c] += through;
+                    piece[channels + c] += through * leaky(y[i], steep);
+                }
+            settle(piece, share, 2 * channels);
+        }
+        #pragma omp barrier
+        mean_of(&shares, 0, pixels, mean);
+        mean_of(&shares, 1, pixels, tilt);
+        for (size_t p = first; p < end; p++)
+            #pragma omp simd
+            for (size_t c = 0; c < channels; c++) {
+                size_t i = p * channels + c;
+                real through = y[i] > 0 ? g[i] : g[i] * slope;
+                to[i] = (through - mean[c] - leaky(y[i], steep) * tilt[c]) * scale[c];
+            }
+        #pragma omp barrier
+    }
+    free(all);
+    free(shares.sums);
+    return failed;
 }

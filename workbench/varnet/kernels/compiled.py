@@ -50,6 +50,12 @@ class Kernels:
         )
         self.activate = function("activate", *(address,) * 3, *size, real, real, flag)
         self.activate_gradient = function("activate_gradient", *(address,) * 4, *size, real, flag)
+        self.activate_last = function(
+            "activate_last", address, address, *size, real, real, flag, result=flag
+        )
+        self.activate_last_gradient = function(
+            "activate_last_gradient", *(address,) * 4, *size, real, flag, result=flag
+        )
         self.pool = function("pool", address, address, *size, flag)
         self.pool_gradient = function("pool_gradient", address, address, *size, flag)
         self.similarities = function(

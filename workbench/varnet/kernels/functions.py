@@ -1,6 +1,7 @@
-"""The kernels as functions of tensors that autograd knows: images of few channels, on CPUs.
+"""The kernels as functions of tensors that autograd knows, on CPUs.
 
-Images are (batch, channels, H, W), contiguous: what is not is copied first.
+Images are (batch, channels, H, W), contiguous: what is not is copied first. ``activate_last`` alone
+takes images whose channels lie last in memory.
 """
 
 from typing import Any
@@ -17,10 +18,19 @@ FEW = 64
 
 def fit(image: Tensor, channels: int) -> bool:
     """Return whether an image is to be convolved to a number of channels by the kernels."""
-    if channels >= FEW or image.device.type != "cpu" or torch.compiler.is_compiling():
-        return False
-    found = None if torch.is_autocast_enabled("cpu") else kernels(image.dtype)
+    found = _found(image) if channels < FEW else None
     return found is not None and image.shape[-1] >= found.lanes
+
+
+def fit_last(image: Tensor) -> bool:
+    """Return whether ``activate_last`` takes an image."""
+    return image.is_contiguous(memory_format=torch.channels_last) and _found(image) is not None
+
+
+def _found(image: Tensor) -> Kernels | None:
+    if image.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    return None if torch.is_autocast_enabled("cpu") else kernels(image.dtype)
 
 
 def convolve(image: Tensor, skip: Tensor | None, weight: Tensor) -> Tensor:
@@ -42,6 +52,11 @@ def convolve(image: Tensor, skip: Tensor | None, weight: Tensor) -> Tensor:
 def activate(image: Tensor, epsilon: float, slope: float) -> Tensor:
     """Normalise each plane and apply a leaky ReLU, in place of ``image``."""
     return _Activate.apply(image, epsilon, slope, False)
+
+
+def activate_last(image: Tensor, epsilon: float, slope: float) -> Tensor:
+    """Do as ``activate``, in place of an image whose channels lie last in memory."""
+    return _ActivateLast.apply(image, epsilon, slope)
 
 
 def activate_woven(image: Tensor, epsilon: float, slope: float) -> Tensor:
@@ -67,8 +82,7 @@ def pool(image: Tensor) -> Tensor:
 def scores(image: Tensor, target: Tensor) -> bool:
     """Return whether the kernels can compare these images."""
     alike = image.dtype == target.dtype and image.device == target.device
-    on_cpu = image.device.type == "cpu" and not torch.compiler.is_compiling()
-    return alike and on_cpu and kernels(image.dtype) is not None
+    return alike and _found(image) is not None
 
 
 def similarities(image: Tensor, target: Tensor, data_range: Tensor, weight: float) -> Tensor:
@@ -217,6 +231,51 @@ class _Activate(torch.autograd.Function):
             torch.get_num_threads(),
         )
         return of_image, None, None, None
+
+
+class _ActivateLast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, epsilon: float, slope: float) -> Tensor:
+        batch, channels, height, width = image.shape
+        scales = image.new_empty(batch, channels)
+        _require(
+            _kernels(image).activate_last(
+                image.data_ptr(),
+                scales.data_ptr(),
+                batch,
+                height * width,
+                channels,
+                epsilon,
+                slope,
+                torch.get_num_threads(),
+            )
+        )
+        ctx.mark_dirty(image)
+        ctx.save_for_backward(image, scales)
+        ctx.slope = slope
+        return image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        result, scales = ctx.saved_tensors
+        batch, channels, height, width = result.shape
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_image = torch.empty_like(gradient)
+        _require(
+            _kernels(result).activate_last_gradient(
+                result.data_ptr(),
+                gradient.data_ptr(),
+                scales.data_ptr(),
+                of_image.data_ptr(),
+                batch,
+                height * width,
+                channels,
+                ctx.slope,
+                torch.get_num_threads(),
+            )
+        )
+        return of_image, None, None
 
 
 class _Pool(torch.autograd.Function):
