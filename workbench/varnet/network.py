@@ -236,7 +236,9 @@ def _root_sum_of_squares(images: Tensor, empty: float) -> Tensor:
     """Root sum of squares over coils, ``empty`` (with no gradient) where all coils are zero."""
     power = torch.view_as_real(images).square().sum(-1).sum(1)
     nothing = power == 0
-    return power.masked_fill(nothing, 1).sqrt().masked_fill(nothing, empty)
+    # A power: torch's sqrt asks a library that, where two threads call it first at the same time,
+    # gives one of them half of the digits.
+    return power.masked_fill(nothing, 1).pow(0.5).masked_fill(nothing, empty)
 
 
 class _NormalOperator(torch.autograd.Function):

@@ -124,7 +124,6 @@ void FUNCTION(activate_gradient)(const real *result, const real *gradient, const
 typedef struct {
     double *sums;
     size_t channels;
-    int threads;
 } Shares;
 
 static double *share_of(const Shares *shares, int thread)
@@ -146,7 +145,7 @@ static void mean_of(const Shares *shares, size_t which, size_t pixels, real *mea
 {
     for (size_t c = 0; c < shares->channels; c++) {
         double sum = 0;
-        for (int t = 0; t < shares->threads; t++)
+        for (int t = 0; t < team_size(); t++)
             sum += share_of(shares, t)[which * shares->channels + c];
         means[c] = sum / pixels;
     }
@@ -159,13 +158,13 @@ int FUNCTION(activate_last)(real *images, real *scales, size_t batch, size_t pix
                             size_t channels, double epsilon, double slope_, int threads)
 {
     const real slope = slope_;
-    Shares shares = {malloc(2 * channels * threads * sizeof(double)), channels, threads};
+    Shares shares = {malloc(2 * channels * threads * sizeof(double)), channels};
     real *all = malloc(3 * channels * threads * sizeof(real));
     int failed = !shares.sums || !all;
     #pragma omp parallel num_threads(threads) if (!failed)
     for (size_t image = 0; image < batch && !failed; image++) {
-        const int thread = thread_number();
-        const size_t first = pixels * thread / threads, end = pixels * (thread + 1) / threads;
+        const int thread = thread_number(), team = team_size();
+        const size_t first = pixels * thread / team, end = pixels * (thread + 1) / team;
         real *at = images + image * pixels * channels, *scale = scales + image * channels;
         real *piece = all + 3 * channels * thread, *mean = piece + channels;
         real *own_scale = mean + channels;
@@ -215,13 +214,13 @@ int FUNCTION(activate_last_gradient)(const real *results, const real *gradients,
                                      size_t channels, double slope_, int threads)
 {
     const real slope = slope_, steep = 1 / slope_;
-    Shares shares = {malloc(2 * channels * threads * sizeof(double)), channels, threads};
+    Shares shares = {malloc(2 * channels * threads * sizeof(double)), channels};
     real *all = malloc(4 * channels * threads * sizeof(real));
     int failed = !shares.sums || !all;
     #pragma omp parallel num_threads(threads) if (!failed)
     for (size_t image = 0; image < batch && !failed; image++) {
-        const int thread = thread_number();
-        const size_t first = pixels * thread / threads, end = pixels * (thread + 1) / threads;
+        const int thread = thread_number(), team = team_size();
+        const size_t first = pixels * thread / team, end = pixels * (thread + 1) / team;
         const real *y = results + image * pixels * channels, *scale = scales + image * channels;
         const real *g = gradients + image * pixels * channels;
         real *to = outs + image * pixels * channels;

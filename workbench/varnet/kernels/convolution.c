@@ -220,6 +220,8 @@ int FUNCTION(weights_gradient)(const real *in_one, const real *in_two, size_t in
     const size_t strips = (height + rows - 1) / rows;
     vec *sums = (vec *)aligned(count * threads * LANES);
     int failed = !sums;
+    if (sums)
+        memset(sums, 0, count * threads * sizeof(vec));
 
     #pragma omp parallel num_threads(threads)
     {
@@ -229,8 +231,6 @@ int FUNCTION(weights_gradient)(const real *in_one, const real *in_two, size_t in
         if (!scratch || !sums) {
             #pragma omp atomic write
             failed = 1;
-        } else {
-            memset(own, 0, count * sizeof(vec));
         }
         /* A static schedule, and each thread's own sums: the same result every time. */
         #pragma omp for schedule(static) collapse(2)

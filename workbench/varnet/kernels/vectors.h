@@ -41,3 +41,13 @@ static inline int thread_number(void)
     return 0;
 #endif
 }
+
+/* How many threads work together: the system may give fewer than were asked for. */
+static inline int team_size(void)
+{
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}
