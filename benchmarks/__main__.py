@@ -27,12 +27,12 @@ def pairs(size: Size, folder: Path, only: str, stack: ExitStack) -> Iterator[Pai
         return any(fnmatch(name, only) for name in names)
 
     found: list[Iterator[Pair]] = []
-    training = "train_step/knee", "train_step/knee/low"
-    if wanted("inference/knee", "inference/brain", "inference/flair", *training):
-        found.append(network_pairs(size))
     memory = [f"train_memory/knee{kind}" for kind in ("", "/peak", "/low", "/low/peak")]
     if wanted(*memory):
         found.append(memory_pairs(size))
+    training = "train_step/knee", "train_step/knee/low"
+    if wanted("inference/knee", "inference/brain", "inference/flair", *training):
+        found.append(network_pairs(size))
     local = "cache/local", "sample/local", "transform", "feed/local"
     if wanted(*local, "cache/remote", "sample/remote"):
         study = make_study(size, folder / "bench")

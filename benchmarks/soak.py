@@ -5,12 +5,9 @@ as a dataset does. Memory and open files are sampled; the command ends with 1 wh
 first half has met every shape, memory grows by more than 2 % or files stay open.
 """
 
-import ctypes
-import re
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -34,6 +31,7 @@ def soak(steps: int, samples: int = 20) -> list[Sample]:
     import h5py
     import torch
 
+    from benchmarks.memory import give_back, resident
     from benchmarks.networks import TrainingStep, device
     from workbench.varnet.network import VarNet
 
@@ -54,7 +52,8 @@ def soak(steps: int, samples: int = 20) -> list[Sample]:
             step.measure(shape, scale)
             step()
             if number % max(1, steps // samples) == 0:
-                found.append(Sample(number, _resident(), _open_files()))
+                give_back()
+                found.append(Sample(number, resident(), _open_files()))
                 print(_row(found[-1]), flush=True)
     return found
 
@@ -77,14 +76,6 @@ def _row(sample: Sample) -> str:
 
 def _open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-def _resident() -> float:
-    # What the C library keeps for later, in ever other pieces, is not held: it goes back first.
-    with suppress(AttributeError):  # of another C library than GNU's
-        ctypes.CDLL(None).malloc_trim(0)
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024 / 1e6  # type: ignore[index]
 
 
 def main() -> int:
