@@ -11,7 +11,13 @@
  */
 #include "vectors.h"
 
-enum { BLOCK = 6, VECTORS = 4, GRADIENT_BLOCK = 3, TAPS = 9, ROWS = 32, BUDGET = 1 << 20 };
+/* As many sums as there are registers for, and a few for what is added: 32, or 16 before AVX-512. */
+#if defined(__AVX512F__) || !defined(__x86_64__)
+enum { VECTORS = 4, GRADIENT_BLOCK = 3 };
+#else
+enum { VECTORS = 2, GRADIENT_BLOCK = 1 };
+#endif
+enum { BLOCK = 6, MOST = 3, TAPS = 9, ROWS = 32, BUDGET = 1 << 20 };
 
 typedef struct {
     const real *data[2];
@@ -87,7 +93,11 @@ static ALWAYS_INLINE void sum_up(int block, int vectors, const real *in, size_t 
 
 #define CASE(b, v) \
     case b * 8 + v: sum_up(b, v, in, plane, stride, channels, weights, out, at); break;
+#if defined(__AVX512F__) || !defined(__x86_64__)
 #define CASES(b) CASE(b, 1) CASE(b, 2) CASE(b, 3) CASE(b, 4)
+#else
+#define CASES(b) CASE(b, 1) CASE(b, 2)
+#endif
 
 static void sum_up_any(size_t block, size_t vectors, const real *in, size_t plane, size_t stride,
                        size_t channels, const real *weights, real *const *out, const size_t *at)
@@ -185,13 +195,13 @@ static ALWAYS_INLINE void correlate(int block, const real *gradient, size_t grad
                                     const real *in, size_t stride, size_t rows, size_t pieces,
                                     vec *sums, size_t sums_stride)
 {
-    vec found[GRADIENT_BLOCK][TAPS];
+    vec found[MOST][TAPS];
     for (int m = 0; m < block; m++)
         for (int t = 0; t < TAPS; t++)
             found[m][t] = (vec){0};
     for (size_t r = 0; r < rows; r++)
         for (size_t p = 0; p < pieces; p++) {
-            vec g[GRADIENT_BLOCK];
+            vec g[MOST];
             for (int m = 0; m < block; m++)
                 g[m] = load(gradient + m * gradient_plane + r * stride + (p + 1) * LANES);
             for (int ky = 0; ky < 3; ky++)
