@@ -11,15 +11,15 @@ from benchmarks.pairs import DiffersError, Pair, measure, require
 from benchmarks.remote import RangedFile, storage
 
 ROWS = [
+    "train_memory/knee",
+    "train_memory/knee/peak",
+    "train_memory/knee/low",
+    "train_memory/knee/low/peak",
     "inference/knee",
     "inference/brain",
     "inference/flair",
     "train_step/knee",
     "train_step/knee/low",
-    "train_memory/knee",
-    "train_memory/knee/peak",
-    "train_memory/knee/low",
-    "train_memory/knee/low/peak",
     "feed/local",
     "cache/local",
     "sample/local",
