@@ -237,7 +237,7 @@ def _root_sum_of_squares(images: Tensor, empty: float) -> Tensor:
     power = torch.view_as_real(images).square().sum(-1).sum(1)
     nothing = power == 0
     # A power: torch's sqrt asks a library that, where two threads call it first at the same time,
-    # gives one of them half of the digits.
+    # may give one of them fewer digits.
     return power.masked_fill(nothing, 1).pow(0.5).masked_fill(nothing, empty)
 
 
