@@ -281,33 +281,24 @@ class _ActivateLast(torch.autograd.Function):
 class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor) -> Tensor:
-        batch, channels, height, width = ctx.shape = image.shape
-        result = image.new_empty(batch, channels, height // 2, width // 2)
-        _kernels(image).pool(
-            image.data_ptr(),
-            result.data_ptr(),
-            batch * channels,
-            height,
-            width,
-            torch.get_num_threads(),
-        )
+        *planes, height, width = ctx.shape = image.shape
+        result = image.new_empty(*planes, height // 2, width // 2)
+        _resample(_kernels(image).pool, image, result, ctx.shape)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        batch, channels, height, width = ctx.shape
         result = gradient.new_empty(ctx.shape)
-        gradient = gradient.contiguous()
-        _kernels(gradient).pool_gradient(
-            gradient.data_ptr(),
-            result.data_ptr(),
-            batch * channels,
-            height,
-            width,
-            torch.get_num_threads(),
-        )
+        _resample(_kernels(gradient).pool_gradient, gradient.contiguous(), result, ctx.shape)
         return result
+
+
+def _resample(kernel: Any, source: Tensor, result: Tensor, shape: torch.Size) -> None:
+    """Call a kernel that goes between images of ``shape`` and of half its height and width."""
+    batch, channels, height, width = shape
+    threads = torch.get_num_threads()
+    kernel(source.data_ptr(), result.data_ptr(), batch * channels, height, width, threads)
 
 
 class _Similarities(torch.autograd.Function):
