@@ -17,8 +17,9 @@ A mask that varies along the phase encode alone commutes with the readout's tran
 between one-dimensional transforms, and F^H M F is a circular convolution, which needs no shifts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from functools import reduce
 from typing import Any, cast
 
 import torch
@@ -31,6 +32,10 @@ READOUT_MARGIN = 16
 """Rows on each side of a reconstruction that ``crop_readout`` leaves to the network."""
 
 _COILS = 8  # whose maps are estimated at a time
+# What is worked on together on a CPU, bytes. A larger block comes from the system page by page, and
+# goes back, each time that it is needed.
+_ACTIVATION = 16 * 2**20
+_PART = 4 * 2**20
 
 
 class SensitivityNet(nn.Module):
@@ -38,7 +43,7 @@ class SensitivityNet(nn.Module):
 
     def __init__(self, chans: int, pools: int, mask_center: bool = True) -> None:
         super().__init__()
-        self.mask_center = mask_center
+        self.mask_center, self._chans = mask_center, chans
         self.norm_unet = NormUNet(chans, pools)
 
     def forward(self, coil_images: Tensor, low_memory: bool = False) -> Tensor:
@@ -48,11 +53,17 @@ class SensitivityNet(nn.Module):
             parts = [_run_again(self.norm_unet, image) for image in images.split(1)]
         else:
             # Of about one size, so that none has a single coil, which torch compiles anew.
-            parts = [
-                self.norm_unet(some) for some in images.tensor_split(-(-len(images) // _COILS))
-            ]
+            pieces = max(1, len(images) // self._coils(images))
+            parts = [self.norm_unet(some) for some in images.tensor_split(pieces)]
         maps = torch.cat(parts).view(coil_images.shape)
-        return maps / _root_sum_of_squares(maps, empty=1.0).unsqueeze(1)
+        return maps / _root(_power(_parts(maps)), empty=1.0).unsqueeze(1)
+
+    def _coils(self, images: Tensor) -> int:
+        """Return how many coils' maps are estimated at a time, at least."""
+        if images.device.type != "cpu":
+            return _COILS
+        activation = self._chans * images[0].numel() * images.real.element_size()
+        return min(_COILS, max(1, _ACTIVATION // activation))
 
 
 class Cascade(nn.Module):
@@ -123,8 +134,8 @@ class VarNet(nn.Module):
         Raises:
             ValueError: the readout is to be cropped and the mask varies along it.
         """
-        coil_images = self.coil_images(masked_kspace, mask, num_low_frequencies, rows)
-        return _root_sum_of_squares(coil_images, empty=0.0)
+        coils = self._reconstruct(masked_kspace, mask, num_low_frequencies, rows)
+        return _root(_power(coils), empty=0.0)
 
     def coil_images(
         self,
@@ -137,32 +148,50 @@ class VarNet(nn.Module):
 
         The arguments are those of ``forward``, which returns their root sum of squares.
         """
+        return _joined(self._reconstruct(masked_kspace, mask, num_low_frequencies, rows))
+
+    def _reconstruct(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None,
+        rows: int | None,
+    ) -> Iterator[Tensor]:
+        """Yield what ``coil_images`` returns, some coils at a time."""
         kspace = torch.view_as_complex(masked_kspace.contiguous())
         sampled = mask[..., 0]
         axes = (-1,) if sampled.shape[-2] == 1 else (-2, -1)
-        hybrid = _inverse(kspace, (-2,))
-        if self.crop_readout and rows is not None:
-            if len(axes) == 2:
-                raise ValueError("crop_readout: the mask varies along the readout; turn it off")
-            hybrid = _central_rows(hybrid, rows + 2 * READOUT_MARGIN)
-        y0 = _inverse(hybrid, (-1,))
+        crops = self.crop_readout and rows is not None
+        if crops and len(axes) == 2:
+            raise ValueError("crop_readout: the mask varies along the readout; turn it off")
+        centre = center_columns(sampled, num_low_frequencies) if self.sens_net.mask_center else None
+        images, low_resolution = [], []
+        for part in _parts(kspace):
+            hybrid = _inverse(part, (-2,))
+            if crops:
+                hybrid = _central_rows(hybrid, cast(int, rows) + 2 * READOUT_MARGIN)
+            images.append(_inverse(hybrid, (-1,)))
+            if centre is not None:
+                low_resolution.append(_inverse(hybrid * centre, (-1,)))
+        y0 = _joined(images)
         weights = torch.fft.ifftshift(sampled, axes).to(kspace.real.dtype)
         # Its convolutions are all that a VarNet has which autocast would touch.
         half = torch.autocast(kspace.device.type, torch.bfloat16) if self.bf16 else nullcontext()
         with half:
-            if self.sens_net.mask_center:
-                centre = center_columns(sampled, num_low_frequencies)
-                maps = self.sens_net(_inverse(hybrid * centre, (-1,)), self._low)
-            else:
-                maps = self.sens_net(y0, self._low)
-            return self._cascade(y0, maps, weights, axes)
+            maps = self.sens_net(y0 if centre is None else _joined(low_resolution), self._low)
+            w, z = self._cascade(y0, maps, weights, axes)
+        for part, some in zip(_parts(y0), _parts(maps), strict=True):
+            yield part - some * w + _project(some * z, weights, axes)
 
     @property
     def _low(self) -> bool:
         return self.low_memory and torch.is_grad_enabled()
 
-    def _cascade(self, y0: Tensor, maps: Tensor, weights: Tensor, axes: tuple[int, ...]) -> Tensor:
-        x0 = _combine(maps, y0)
+    def _cascade(
+        self, y0: Tensor, maps: Tensor, weights: Tensor, axes: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Run the cascades; return w and z, (batch, 1, H, W)."""
+        x0 = _sum(map(_combine, _parts(maps), _parts(y0)))
         v = w = z = torch.zeros_like(x0)
         for number, cascade in enumerate(cast(Iterable[Cascade], self.cascades)):
             residual = x0 - w
@@ -175,7 +204,7 @@ class VarNet(nn.Module):
             z = z + cascade.dc_weight * v
             v = (1 - cascade.dc_weight) * v + update
             w = w + update
-        return y0 - maps * w + _project(maps * z, weights, axes)
+        return w, z
 
 
 def _run_again(network: nn.Module, image: Tensor) -> Tensor:
@@ -224,7 +253,7 @@ def _central_rows(images: Tensor, rows: int) -> Tensor:
 def _project(images: Tensor, weights: Tensor, axes: tuple[int, ...]) -> Tensor:
     """F^H M F; ``weights`` is the mask with DC first."""
     kspace = torch.fft.fftn(images, dim=axes)
-    return torch.fft.ifftn(kspace * weights, dim=axes)
+    return torch.fft.ifftn(kspace.mul_(weights), dim=axes)
 
 
 def _combine(maps: Tensor, images: Tensor) -> Tensor:
@@ -232,9 +261,30 @@ def _combine(maps: Tensor, images: Tensor) -> Tensor:
     return (maps.conj() * images).sum(dim=1, keepdim=True)
 
 
-def _root_sum_of_squares(images: Tensor, empty: float) -> Tensor:
-    """Root sum of squares over coils, ``empty`` (with no gradient) where all coils are zero."""
-    power = torch.view_as_real(images).square().sum(-1).sum(1)
+def _parts(coils: Tensor) -> tuple[Tensor, ...]:
+    """Split (batch, coils, H, W) into as many coils as are worked on together."""
+    if coils.device.type != "cpu":
+        return (coils,)
+    return coils.split(max(1, _PART // (coils[:, :1].numel() * coils.element_size())), dim=1)
+
+
+def _joined(parts: Iterable[Tensor]) -> Tensor:
+    """Undo ``_parts``."""
+    found = list(parts)
+    return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, parts)
+
+
+def _power(parts: Iterable[Tensor]) -> Tensor:
+    """Sum the squared magnitudes of all coils, given in parts: (batch, H, W)."""
+    return _sum(torch.view_as_real(part).square().sum(-1).sum(1) for part in parts)
+
+
+def _root(power: Tensor, empty: float) -> Tensor:
+    """Return the square root, ``empty`` (with no gradient) where it is of zero."""
     nothing = power == 0
     # A power: torch's sqrt asks a library that, where two threads call it first at the same time,
     # may give one of them fewer digits.
@@ -253,13 +303,16 @@ class _NormalOperator(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(maps, z, weights)
         ctx.axes = axes
-        return _combine(maps, _project(maps * z, weights, axes))
+        return _sum(_combine(some, _project(some * z, weights, axes)) for some in _parts(maps))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         maps, z, weights = ctx.saved_tensors
-        spread = _project(maps * gradient, weights, ctx.axes)
-        of_maps = None
-        if ctx.needs_input_grad[0]:
-            of_maps = gradient.conj() * _project(maps * z, weights, ctx.axes) + z.conj() * spread
-        return of_maps, _combine(maps, spread), None, None
+        of_maps, of_z = [], []
+        for some in _parts(maps):
+            spread = _project(some * gradient, weights, ctx.axes)
+            of_z.append(_combine(some, spread))
+            if ctx.needs_input_grad[0]:
+                projected = _project(some * z, weights, ctx.axes)
+                of_maps.append(gradient.conj() * projected + z.conj() * spread)
+        return _joined(of_maps) if of_maps else None, _sum(of_z), None, None
