@@ -16,7 +16,7 @@ from workbench.dataset.loading import EvaluationSlices, TrainingBatches
 from workbench.dataset.masks import draw_mask
 from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.sampling import MASKS, Sampling, numbers, seed_of_file
-from workbench.dataset.slices import SliceDataset, SliceItem, collate, fetch_slice, read_slice
+from workbench.dataset.slices import SliceDataset, SliceItem, collate
 
 KINDS = [(mask, rate) for mask in MASKS for rate in (4, 8)]
 
@@ -151,14 +151,6 @@ def test_sampled_slices_are_a_seeded_share(root):
     assert set(half.slices) < set(ours.slices)
 
 
-def test_file_cut_after_the_cache_was_built_is_named(root, tmp_path):
-    path = tmp_path / "cut.h5"
-    path.write_bytes((root / "multicoil_val/plain.h5").read_bytes()[:6000])
-    volume = next(v for v in build_cache(root) if v.name == "plain.h5")
-    with pytest.raises(OSError, match=r"cut\.h5 ends before slice 2 of kspace does"):
-        read_slice(path, "kspace", volume.kspace, 2)
-
-
 class Bytes:
     """A source in memory that counts its requests."""
 
@@ -186,12 +178,6 @@ def test_slices_from_far_away_equal_those_from_disk_with_two_requests_where_offs
     requests = {path.rpartition("/")[2]: source.requests for path, source in sources.items()}
     assert requests["plain.h5"] <= 2 * 3
     assert requests["padded.h5"] <= 2 * 3
-
-
-def test_source_that_ends_early_is_refused(root):
-    volume = next(v for v in build_cache(root) if v.name == "plain.h5")
-    with pytest.raises(OSError, match="slice 2 of kspace ends early"):
-        fetch_slice(Bytes(bytes(6000)), "kspace", volume.kspace, 2)
 
 
 @pytest.fixture

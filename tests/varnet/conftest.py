@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from fastmri import fft2c, rss_complex
 from fastmri.data.transforms import complex_center_crop, to_tensor
 
@@ -50,11 +49,3 @@ def study(tmp_path_factory):
     for number in (10, 11):
         make_volume(root / f"multicoil_val/file{number}.h5", number, slices=number - 7)
     return root
-
-
-@pytest.fixture
-def torch_threads():
-    """Sets torch's number of threads for one test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)

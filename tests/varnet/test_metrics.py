@@ -8,7 +8,7 @@ import torch
 from fastmri import evaluate
 from fastmri.losses import SSIMLoss
 
-from workbench.varnet.kernels import functions as kernels
+from workbench.kernels import functions as kernels
 from workbench.varnet.metrics import (
     crop_to_smaller,
     mean_score,
@@ -29,8 +29,9 @@ def volume():
     return torch.from_numpy(image), torch.from_numpy(target)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_loss_and_gradient_equal_fastmris(volume, compiled, monkeypatch):
+@pytest.mark.parametrize(("compiled", "threads"), [(True, 1), (True, 7), (False, 2)])
+def test_loss_and_gradient_equal_fastmris(volume, compiled, threads, monkeypatch, torch_threads):
+    torch_threads(threads)
     if not compiled:
         monkeypatch.setattr(kernels, "scores", lambda *_: False)
     image, target = volume

@@ -1,90 +1,23 @@
 """Slices for training and evaluation: read by byte range, masked as fastMRI masks them."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from fastmri.data.transforms import VarNetSample
 from torch.utils.data import Dataset, get_worker_info
 
 from workbench.dataset.masks import draw_mask
+from workbench.dataset.reading import fetch_slice, in_parallel, read_slice
 from workbench.dataset.sampling import Sampling, seed_of_draw, seed_of_file
-from workbench.dataset.source import FetchedFile, Source
+from workbench.dataset.source import Source
 from workbench.dataset.volume import ArrayLayout, Volume
-
-
-def read_slice(path: Path, name: str, layout: ArrayLayout, index: int) -> np.ndarray:
-    """Read one slice of an array: one ranged read where its offset is known, h5py otherwise.
-
-    Args:
-        path: the volume's file.
-        name: the array's name in the file.
-        layout: where it lies.
-        index: slice number, 0 first.
-
-    Returns:
-        The slice, of ``layout.shape[1:]``.
-
-    Raises:
-        OSError: the file ends before the slice does, or cannot be read; the error names it.
-    """
-    if layout.offset is None:
-        with h5py.File(path, "r") as file:
-            return file[name][index]
-    values = np.empty(layout.shape[1:], layout.dtype)
-    view = values.reshape(-1).view(np.uint8).data
-    position = layout.offset + index * len(view)
-    file_number = os.open(path, os.O_RDONLY)
-    try:
-        while view:
-            count = os.preadv(file_number, [view], position)
-            if not count:
-                raise OSError(
-                    f"{path} ends before slice {index} of {name} does: the file was changed or cut "
-                    "after its dataset cache was built; fetch it again and refresh the cache"
-                )
-            view, position = view[count:], position + count
-    finally:
-        os.close(file_number)
-    return values
-
-
-def fetch_slice(source: Source, name: str, layout: ArrayLayout, index: int) -> np.ndarray:
-    """Read one slice of an array from far away: one request where its offset is known.
-
-    Args:
-        source: the volume's bytes.
-        name: the array's name in the file.
-        layout: where it lies.
-        index: slice number, 0 first.
-
-    Returns:
-        The slice, of ``layout.shape[1:]``; read-only where it came in one request.
-
-    Raises:
-        OSError: the source ends before the slice does.
-    """
-    if layout.offset is None:
-
-        def parse(file: FetchedFile) -> np.ndarray:
-            with h5py.File(file, "r") as volume:
-                return volume[name][index]
-
-        return FetchedFile(source).parse(parse)
-    count = int(np.prod(layout.shape[1:])) * np.dtype(layout.dtype).itemsize
-    content = source.read(layout.offset + index * count, count)
-    if len(content) < count:
-        raise OSError(
-            f"slice {index} of {name} ends early: the file was changed or cut after its dataset "
-            "cache was built; fetch it again and refresh the cache"
-        )
-    return np.frombuffer(content, layout.dtype).reshape(layout.shape[1:])
+from workbench.kernels import rows
 
 
 @dataclass(frozen=True)
@@ -158,45 +91,76 @@ class SliceDataset(Dataset):
         index, epoch = (item.index, item.epoch) if isinstance(item, SliceItem) else (item, 0)
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
-        kspace, target = self.read(volume, slice_number)
-        return self.transform(index, epoch, kspace, target)
+        mask, low_frequencies = self._mask(index, epoch, volume)
+        keep = None if self.sampling is None else mask
+        return self._sample(
+            index, *self._read(volume, slice_number, keep), torch.from_numpy(mask), low_frequencies
+        )
 
     def read(self, volume: Volume, number: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Return one slice's k-space ([coils,] readout, phase encode) and target, if it has one."""
+        kspace, target = self._read(volume, number, None)
+        return kspace.numpy(), None if target is None else target.numpy()
+
+    def _read(
+        self, volume: Volume, number: int, keep: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Read one slice, and set the columns of k-space that are not kept to zero."""
         source = self.open_source(volume) if self.open_source else None
 
-        def array(name: str, layout: ArrayLayout) -> np.ndarray:
+        def read(name: str, layout: ArrayLayout, keep: np.ndarray | None) -> torch.Tensor:
+            values = _room(layout.shape[1:], _dtype(layout))
+            out = values.numpy()
             if source is None:
-                return read_slice(self.root / volume.path, name, layout, number)
-            return fetch_slice(source, name, layout, number)
+                read_slice(self.root / volume.path, name, layout, number, keep=keep, out=out)
+            else:
+                fetch_slice(source, name, layout, number, keep=keep, out=out)
+            return values
 
         if volume.target is None or volume.target_name is None:
-            return array("kspace", volume.kspace), None
+            return read("kspace", volume.kspace, keep), None
+        arrays = ("kspace", volume.kspace, keep), (volume.target_name, volume.target, None)
         if source is None:
-            return array("kspace", volume.kspace), array(volume.target_name, volume.target)
-        with ThreadPoolExecutor(1) as executor:  # far away two requests cost the time of one
-            target = executor.submit(array, volume.target_name, volume.target)
-            return array("kspace", volume.kspace), target.result()
+            return read(*arrays[0]), read(*arrays[1])
+        found: dict[str, torch.Tensor] = {}
+
+        def fetch(name: str, *rest: Any) -> None:
+            found[name] = read(name, *rest)
+
+        # Far away two requests cost the time of one.
+        in_parallel([partial(fetch, *array) for array in arrays])
+        return found["kspace"], found[volume.target_name]
 
     def transform(
         self, index: int, epoch: int, kspace: np.ndarray, target: np.ndarray | None
     ) -> VarNetSample:
-        """Mask a slice that was read, in place if it can be, and say what it is.
+        """Mask a slice that was read, in place, and say what it is; see ``__getitem__``."""
+        mask, low_frequencies = self._mask(index, epoch, self.volumes[self.slices[index][0]])
+        if self.sampling is not None:
+            rows.keep_columns(kspace, mask, kspace)
+        return self._sample(
+            index,
+            torch.from_numpy(kspace),
+            None if target is None else torch.from_numpy(target),
+            torch.from_numpy(mask),
+            low_frequencies,
+        )
 
-        See ``__getitem__``.
-        """
+    def _sample(
+        self,
+        index: int,
+        kspace: torch.Tensor,
+        target: torch.Tensor | None,
+        mask: torch.Tensor,
+        low_frequencies: int,
+    ) -> VarNetSample:
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
-        if kspace.ndim == 2:
-            kspace = kspace[None]
-        mask, low_frequencies = self._mask(index, epoch, volume)
-        if self.sampling is not None:
-            kspace = keep_columns(kspace, mask, in_place=kspace.flags.writeable)
         return VarNetSample(
-            masked_kspace=torch.view_as_real(_tensor(kspace)),
-            mask=torch.from_numpy(mask).view(1, 1, -1, 1),
+            masked_kspace=torch.view_as_real(kspace if kspace.ndim == 3 else kspace[None]),
+            mask=mask.view(1, 1, -1, 1),
             num_low_frequencies=low_frequencies,
-            target=torch.tensor(0) if target is None else _tensor(target),
+            target=torch.tensor(0) if target is None else target,
             fname=volume.name,
             slice_num=slice_number,
             max_value=float(volume.attributes.get("max", 0)) if volume.target else 0.0,
@@ -235,32 +199,32 @@ class SliceDataset(Dataset):
         )
 
 
-def _tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(values if values.flags.writeable else values.copy())
-
-
-def keep_columns(kspace: np.ndarray, mask: np.ndarray, *, in_place: bool = False) -> np.ndarray:
+def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return k-space (..., phase encode) with the columns outside ``mask`` set to zero."""
-    if kspace.dtype != np.complex64 or not kspace.flags.c_contiguous:
-        return np.where(mask, kspace, np.zeros((), kspace.dtype))
-    # A column is kept or cleared bit by bit: one pass, and what is not a number stays out.
-    bits = np.where(mask, np.uint64(2**64 - 1), np.uint64(0))
-    values = kspace.view(np.uint64)
-    return np.bitwise_and(values, bits, out=values if in_place else None).view(np.complex64)
+    out = np.empty(kspace.shape, kspace.dtype)
+    rows.keep_columns(np.ascontiguousarray(kspace), mask, out)
+    return out
+
+
+def _dtype(layout: ArrayLayout) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, layout.dtype)).dtype
+
+
+def _room(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor to be filled: in a loader process in memory that the reader shares."""
+    if get_worker_info() is None:
+        return torch.empty(*shape, dtype=dtype)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize, device="cpu")
+    return torch.empty(0, dtype=dtype).set_(storage).view(*shape)
 
 
 def _stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Stack large tensors: one alone is not copied, several in a loader process only once."""
+    """Stack tensors; one alone is not copied."""
     if len(tensors) == 1:
         return tensors[0][None]
-    out = None
-    if get_worker_info() is not None:  # what leaves that process does so in shared memory
-        shape = (len(tensors), *tensors[0].shape)
-        storage = torch.UntypedStorage._new_shared(
-            math.prod(shape) * tensors[0].element_size(), device="cpu"
-        )
-        out = torch.empty(0, dtype=tensors[0].dtype).set_(storage).view(shape)
-    return torch.stack(list(tensors), out=out)
+    return torch.stack(
+        list(tensors), out=_room((len(tensors), *tensors[0].shape), tensors[0].dtype)
+    )
 
 
 def collate(samples: Sequence[VarNetSample]) -> VarNetSample:

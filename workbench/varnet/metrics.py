@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.varnet.kernels import functions as kernels
+from workbench.kernels import functions as kernels
 from workbench.varnet.ssim import WINDOW, mean_ssim
 
 

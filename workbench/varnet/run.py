@@ -29,8 +29,8 @@ from workbench.dataset.images import crop_size
 from workbench.dataset.loading import SliceData
 from workbench.dataset.slices import SliceDataset
 from workbench.dataset.stored import source_of
+from workbench.kernels.compiled import obstacle
 from workbench.varnet.evaluation import evaluate
-from workbench.varnet.kernels.compiled import obstacle
 from workbench.varnet.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining
 

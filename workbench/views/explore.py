@@ -11,8 +11,9 @@ from workbench.dataset.images import (
     sensitivity_maps,
     zero_filled,
 )
+from workbench.dataset.reading import read_slice
 from workbench.dataset.sampling import Sampling
-from workbench.dataset.slices import keep_columns, read_slice
+from workbench.dataset.slices import keep_columns
 from workbench.dataset.volume import Volume
 from workbench.views.anatomy import (
     kspace_and_image_figure,

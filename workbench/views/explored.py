@@ -10,8 +10,8 @@ import numpy as np
 from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
 from workbench.dataset.images import crop_size
 from workbench.dataset.masks import draw_mask
+from workbench.dataset.reading import read_slice
 from workbench.dataset.sampling import Sampling, numbers, seed_of_file
-from workbench.dataset.slices import read_slice
 from workbench.dataset.volume import Volume
 from workbench.views.kspace import acs_columns
 

@@ -14,7 +14,7 @@ from workbench.dataset.images import (
     crop_size,
     root_sum_of_squares,
 )
-from workbench.dataset.slices import read_slice
+from workbench.dataset.reading import read_slice
 from workbench.dataset.volume import Volume
 
 # Slice number and coil number, None for all coils combined, to an array (H, W).

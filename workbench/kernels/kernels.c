@@ -2,6 +2,7 @@
 #include "activation.c"
 #include "convolution.c"
 #include "pooling.c"
+#include "rows.c"
 #include "similarity.c"
 
 /* The narrowest image that `convolve` takes. */

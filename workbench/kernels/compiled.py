@@ -62,6 +62,7 @@ class Kernels:
             "similarities", *(address,) * 5, *size, real, flag, result=flag
         )
         self.errors = function("errors", *(address,) * 3, *size, flag)
+        self.read_rows = function("read_rows", flag, *size, address, address, flag, result=flag)
         self.lanes: int = function("lanes", result=count)()
 
 

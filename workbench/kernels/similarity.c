@@ -8,7 +8,7 @@
  */
 #include "vectors.h"
 
-enum { WINDOW = 7, SUMS = 4, PARTS = 3 };
+enum { WINDOW = 7, SUMS = 4, PARTS = 3, BAND = 48 };
 
 /* out[i] = in[i] + ... + in[i + 6] */
 static void along(const double *in, double *out, double *two, size_t count)
@@ -63,32 +63,38 @@ static double compare(const double *sums, size_t count, double weight, double c1
     return total;
 }
 
-/* The mean SSIM over all windows of two images (height, width), and its gradient by the first where
- * `gradient` is not NULL. `weight` is 1/49 as it is to be rounded. Below 0: memory was refused. */
-static double similarity(const real *image, const real *target, size_t height, size_t width,
-                         double range, double weight, real *gradient)
+/* A band of two images (height, width), from row `first` on and before row `last`: what the windows
+ * that begin in it give to the mean SSIM over all windows and, where `gradient` is not NULL, the
+ * gradient of that mean by the band of the first image. Returns 1 where memory was refused. */
+static int similarity(const real *image, const real *target, size_t height, size_t width,
+                      size_t first, size_t last, double range, double weight, double *mean,
+                      real *gradient)
 {
     const size_t rows = height - WINDOW + 1, count = width - WINDOW + 1;
     const size_t stride = width + 2 * WINDOW; /* of derivatives, with zeros on both sides */
     const double c1 = 0.01 * 0.01 * range * range, c2 = 0.03 * 0.03 * range * range;
     const size_t kept = gradient ? PARTS * (stride + width) + WINDOW * PARTS * width : 0;
     const size_t needed = SUMS * (width + count) + stride + kept;
-    double *sums = calloc(needed, sizeof(double)), mean = 0;
+    /* A row's gradient takes of the windows that begin in it and in the six rows above. */
+    const size_t start = gradient && first >= WINDOW ? first - WINDOW + 1 : gradient ? 0 : first;
+    const size_t end = gradient || last < rows ? last : rows;
+    double *sums = calloc(needed, sizeof(double)), total = 0;
     if (!sums)
-        return -2;
+        return 1;
     double *windows = sums + SUMS * width, *scratch = windows + SUMS * count;
     double *parts = scratch + stride, *down = parts + PARTS * stride, *ring = down + PARTS * width;
 
-    for (size_t row = 0; row < WINDOW - 1; row++)
+    for (size_t row = start; row < start + WINDOW - 1 && row < height; row++)
         carry(image + row * width, target + row * width, 1, sums, width);
-    for (size_t row = 0; row < (gradient ? height : rows); row++) {
+    for (size_t row = start; row < end; row++) {
         if (row < rows) {
-            size_t last = (row + WINDOW - 1) * width;
-            carry(image + last, target + last, 1, sums, width);
+            size_t lowest = (row + WINDOW - 1) * width;
+            carry(image + lowest, target + lowest, 1, sums, width);
             for (size_t s = 0; s < SUMS; s++)
                 along(sums + s * width, windows + s * count, scratch, count);
-            mean += compare(windows, count, weight, c1, c2,
-                            gradient ? parts + WINDOW - 1 : NULL, stride);
+            double found = compare(windows, count, weight, c1, c2,
+                                   gradient ? parts + WINDOW - 1 : NULL, stride);
+            total += row >= first ? found : 0;
             carry(image + row * width, target + row * width, -1, sums, width);
         }
         if (!gradient)
@@ -106,6 +112,8 @@ static double similarity(const real *image, const real *target, size_t height, s
             for (size_t i = 0; i < width; i++)
                 own[i] += place[i];
         }
+        if (row < first)
+            continue;
         const real *x = image + row * width, *y = target + row * width;
         const double *by_x = down, *by_q = down + width, *by_p = by_q + width;
         const double scale = weight / (rows * count);
@@ -114,22 +122,33 @@ static double similarity(const real *image, const real *target, size_t height, s
             gradient[row * width + i] = scale * (by_x[i] + 2 * x[i] * by_q[i] + y[i] * by_p[i]);
     }
     free(sums);
-    return mean / (rows * count);
+    *mean = total / (rows * count);
+    return 0;
 }
 
-/* The mean SSIM of each image of a batch. Returns 1 where memory was refused. */
+/* The mean SSIM of each image of a batch, `weight` being 1/49 as it is to be rounded. Threads that
+ * would be left without an image share them, band by band. Returns 1 where memory was refused. */
 int FUNCTION(similarities)(const real *images, const real *targets, const double *ranges,
                            double *means, real *gradients, size_t batch, size_t height,
                            size_t width, double weight, int threads)
 {
-    int failed = 0;
+    const size_t shared = (threads + batch - 1) / batch, most = (height + BAND - 1) / BAND;
+    const size_t bands = shared < most ? shared : most;
+    double *found = malloc(batch * bands * sizeof(double));
+    int failed = !found;
     #pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
-    for (size_t image = 0; image < batch; image++) {
-        size_t from = image * height * width;
-        means[image] = similarity(images + from, targets + from, height, width, ranges[image],
-                                  weight, gradients ? gradients + from : NULL);
-        failed |= means[image] < -1.5;
+    for (size_t one = 0; one < (found ? batch * bands : 0); one++) {
+        size_t image = one / bands, band = one % bands, from = image * height * width;
+        failed |= similarity(images + from, targets + from, height, width, band * height / bands,
+                             (band + 1) * height / bands, ranges[image], weight, found + one,
+                             gradients ? gradients + from : NULL);
     }
+    for (size_t image = 0; image < batch && !failed; image++) {
+        means[image] = 0;
+        for (size_t band = 0; band < bands; band++)
+            means[image] += found[image * bands + band];
+    }
+    free(found);
     return failed;
 }
 

@@ -1,0 +1,166 @@
+"""One slice of an array: from a file or from far away, with and without the kernels."""
+
+import mmap
+import os
+import threading
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from workbench.dataset import reading
+from workbench.dataset.reading import fetch_slice, read_slice
+from workbench.dataset.volume import ArrayLayout
+from workbench.kernels import rows
+
+SHAPE = (3, 4, 190, 75)  # a slice is more than a strip, and no whole number of them
+KEEP = np.arange(75) % 3 == 1
+
+
+@pytest.fixture(scope="module")
+def array():
+    values = np.random.default_rng(0).normal(size=(*SHAPE, 2)).astype(np.float32)
+    values[1, 2, 3, :6] = np.nan
+    return values.view(np.complex64)[..., 0]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, array):
+    path = tmp_path_factory.mktemp("reading") / "volume.h5"
+    with h5py.File(path, "w") as file:
+        file["kspace"] = array
+        file.create_dataset("chunked", data=array, chunks=True, compression="gzip")
+    return path
+
+
+@pytest.fixture(scope="module")
+def layout(path):
+    with h5py.File(path, "r") as file:
+        return ArrayLayout(SHAPE, "<c8", file["kspace"].id.get_offset())
+
+
+class Bytes:
+    """A source in memory that notes what it is asked for."""
+
+    def __init__(self, content):
+        self.content, self.asked, self._lock = content, [], threading.Lock()
+
+    @property
+    def size(self):
+        return len(self.content)
+
+    def read(self, offset, count):
+        with self._lock:
+            self.asked.append((offset, count))
+        return self.content[offset : offset + count]
+
+
+def assert_kept(found, array):
+    """Compare bit by bit, so that what is not a number counts."""
+    expected = np.where(KEEP, array[1], np.complex64(0))
+    assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_slice_is_read_and_masked(
+    path, layout, array, threads, kernels, monkeypatch, torch_threads
+):
+    torch_threads(threads)
+    if not kernels:
+        monkeypatch.setattr(rows, "kernels", lambda _: None)
+    assert read_slice(path, "kspace", layout, 1).tobytes() == array[1].tobytes()
+    assert_kept(read_slice(path, "kspace", layout, 1, keep=KEEP), array)
+    out = np.empty(SHAPE[1:], np.complex64)
+    assert read_slice(path, "kspace", layout, 1, keep=KEEP, out=out) is out
+    assert_kept(out, array)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64, np.complex128])
+def test_any_number_is_read_and_masked(tmp_path, dtype):
+    values = np.arange(2 * 5 * 7).reshape(2, 5, 7).astype(dtype)
+    (tmp_path / "values").write_bytes(values.tobytes())
+    layout = ArrayLayout(values.shape, np.dtype(dtype).str, 0)
+    keep = np.arange(7) != 2
+    found = read_slice(tmp_path / "values", "values", layout, 1, keep=keep)
+    assert np.array_equal(found, values[1] * keep)
+    assert found.dtype == dtype
+
+
+def test_chunked_array_is_read_and_masked(path, layout, array):
+    chunked = replace(layout, offset=None)
+    assert_kept(read_slice(path, "chunked", chunked, 1, keep=KEEP), array)
+    source = Bytes(path.read_bytes())
+    assert_kept(fetch_slice(source, "chunked", chunked, 1, keep=KEEP), array)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_file_that_was_cut_is_named(
+    path, layout, tmp_path, threads, kernels, monkeypatch, torch_threads
+):
+    torch_threads(threads)
+    if not kernels:
+        monkeypatch.setattr(rows, "kernels", lambda _: None)
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(path.read_bytes()[: layout.offset + 2 * 4 * 190 * 75 * 8 - 1])
+    with pytest.raises(OSError, match=r"cut\.h5 ends before slice 1 of kspace does"):
+        read_slice(cut, "kspace", layout, 1)
+
+
+def test_refusal_of_the_system_names_the_file(tmp_path, layout):
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        read_slice(tmp_path, "kspace", layout, 0)
+
+
+def test_full_shared_memory_is_called_by_its_name(path, layout):
+    """A page that cannot be had is a bad address to the system call that would fill it."""
+    with open(os.memfd_create("full"), "r+b") as file:  # noqa: PTH123
+        file.truncate(array_bytes := int(np.prod(SHAPE[1:])) * 8)
+        with mmap.mmap(file.fileno(), array_bytes) as memory:
+            file.truncate(0)  # as if the system had no pages for it
+            out = np.frombuffer(memory, np.complex64).reshape(SHAPE[1:])
+            with pytest.raises(OSError, match=r"no room in shared memory.*volume\.h5"):
+                read_slice(path, "kspace", layout, 1, out=out)
+            del out
+
+
+@pytest.mark.parametrize("most", [reading.REQUEST_BYTES, 100_000])
+def test_large_slice_comes_in_requests_side_by_side(path, layout, array, most, monkeypatch):
+    monkeypatch.setattr(reading, "REQUEST_BYTES", most)
+    source = Bytes(path.read_bytes())
+    assert_kept(fetch_slice(source, "kspace", layout, 1, keep=KEEP), array)
+    assert fetch_slice(source, "kspace", layout, 2).tobytes() == array[2].tobytes()
+    assert len(source.asked) == 2 * -(-array[0].nbytes // most)
+    assert max(count for _, count in source.asked) <= most
+
+
+def test_source_that_ends_early_is_refused(path, layout, monkeypatch):
+    monkeypatch.setattr(reading, "REQUEST_BYTES", 100_000)
+    source = Bytes(path.read_bytes()[: layout.offset + 500_000])
+    with pytest.raises(OSError, match="slice 1 of kspace ends early"):
+        fetch_slice(source, "kspace", layout, 1)
+
+
+def test_loader_processes_read_after_threads_were_used(path, layout, array, torch_threads):
+    """A forked process has none of its parent's threads: asking for them would wait for ever."""
+    torch_threads(2)
+    read_slice(path, "kspace", layout, 1)  # the parent's threads begin here
+    loader = torch.utils.data.DataLoader(
+        _Slices(path, layout), batch_size=None, num_workers=1, timeout=60
+    )
+    (found,) = loader
+    assert_kept(found.numpy(), array)
+
+
+class _Slices(torch.utils.data.Dataset):
+    def __init__(self, path, layout):
+        self.path, self.layout = path, layout
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _):
+        return torch.from_numpy(read_slice(self.path, "kspace", self.layout, 1, keep=KEEP))
