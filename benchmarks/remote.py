@@ -22,6 +22,7 @@ from benchmarks.study import FOLDER, SAMPLING, Study, reference_transform, requi
 from workbench.dataset.cache import WORKERS, DatasetCache
 from workbench.dataset.describe import describe
 from workbench.dataset.slices import SliceDataset
+from workbench.dataset.source import END_BYTES
 from workbench.dataset.volume import Volume
 
 SECONDS_A_REQUEST = 0.02
@@ -45,35 +46,41 @@ def storage(folder: Path, seconds: float = SECONDS_A_REQUEST) -> Iterator[str]:
 
 
 class RangedFile:
-    """A file behind ranged requests, as a ``Source``; the first answer tells its size.
+    """A file behind ranged requests, as a ``Source``; the request for its head tells its size.
 
     Args:
-        pool: connections, kept alive.
-        url: of the file.
+        server: connections, kept alive.
+        path: of the file there.
     """
 
-    def __init__(self, pool: urllib3.PoolManager, url: str) -> None:
-        self._pool, self._url = pool, url
+    def __init__(self, server: urllib3.HTTPConnectionPool, path: str) -> None:
+        self._server, self._path = server, path
         self._size: int | None = None
+        self._head = b""
 
     @property
     def size(self) -> int:
         """Bytes in the whole file."""
         if self._size is None:
-            self.read(0, 1)
+            self._head = self._fetch(0, END_BYTES)
         assert self._size is not None
         return self._size
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes from ``offset``, fewer only where the file ends."""
-        answer = self._pool.request(
+        if offset + count <= len(self._head):
+            return self._head[offset : offset + count]
+        return self._fetch(offset, count)
+
+    def _fetch(self, offset: int, count: int) -> bytes:
+        answer = self._server.urlopen(
             "GET",
-            self._url,
+            self._path,
             headers={"Range": f"bytes={offset}-{offset + count - 1}"},
             retries=False,
         )
         if answer.status != 206:
-            raise OSError(f"{self._url}: the server answered {answer.status}, not with a range")
+            raise OSError(f"{self._path}: the server answered {answer.status}, not with a range")
         self._size = int(answer.headers["Content-Range"].rpartition("/")[2])
         return answer.data
 
@@ -102,11 +109,13 @@ class RemoteReference(Reference):
         return self._files.open(f"{self._url}/{path.parent.name}/{path.name}")
 
 
-def remote_cache(root: Path, paths: Iterable[str], url: str, pool: Any) -> DatasetCache:
-    """Index the volumes at ``paths`` below ``url`` as a dataset in storage is indexed."""
+def remote_cache(
+    root: Path, paths: Iterable[str], server: urllib3.HTTPConnectionPool
+) -> DatasetCache:
+    """Index the volumes at ``paths`` of a server as a dataset in storage is indexed."""
 
     def volume(path: str) -> Volume:
-        return describe(RangedFile(pool, f"{url}/{path}"), path=path, split="train")
+        return describe(RangedFile(server, f"/{path}"), path=path, split="train")
 
     with ThreadPoolExecutor(WORKERS) as executor:
         return DatasetCache(root, tuple(executor.map(volume, paths)))
@@ -114,15 +123,15 @@ def remote_cache(root: Path, paths: Iterable[str], url: str, pool: Any) -> Datas
 
 def remote_pairs(size: Size, study: Study, url: str) -> Iterator[Pair]:
     """Yield cache creation and a sample from the storage at ``url``, which serves the study."""
-    pool = urllib3.PoolManager(maxsize=WORKERS)
+    server = urllib3.connection_from_url(url, maxsize=WORKERS)
     local = quiet_cache(study.root)
 
     def source(volume: Volume) -> RangedFile:
-        return RangedFile(pool, f"{url}/{volume.path}")
+        return RangedFile(server, f"/{volume.path}")
 
     def index() -> DatasetCache:
         paths = [f"{FOLDER}/{path.name}" for path in study.files]
-        return remote_cache(study.root, paths, url, pool)
+        return remote_cache(study.root, paths, server)
 
     def reference_index() -> Reference:
         return RemoteReference(study.root / FOLDER, url)

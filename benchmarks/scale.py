@@ -118,12 +118,12 @@ def measure_caches(folder: Path) -> list[tuple[int, float, float]]:
     for latency in LATENCIES:
         with (
             storage(folder / "volume", latency) as url,
-            urllib3.PoolManager(maxsize=WORKERS) as pool,
+            urllib3.connection_from_url(url, maxsize=WORKERS) as server,
         ):
-            remote_cache(folder, [name] * WORKERS, url, pool)
+            remote_cache(folder, [name] * WORKERS, server)
             for count in VOLUMES:
                 began = time.perf_counter()
-                remote_cache(folder, [name] * count, url, pool)
+                remote_cache(folder, [name] * count, server)
                 found.append((count, latency, time.perf_counter() - began))
     return found
 

@@ -100,10 +100,10 @@ def test_wrong_arguments_are_refused(arguments, message, tmp_path, capsys):
 def test_storage_answers_ranges_and_says_how_large_a_file_is(tmp_path):
     content = bytes(range(256)) * 40
     (tmp_path / "a").write_bytes(content)
-    with storage(tmp_path) as url, urllib3.PoolManager() as pool:
-        file = RangedFile(pool, f"{url}/a")
+    with storage(tmp_path) as url, urllib3.connection_from_url(url) as server:
+        file = RangedFile(server, "/a")
         assert file.read(100, 1000) == content[100:1100]
         assert file.size == len(content)
         assert file.read(len(content) - 5, 100) == content[-5:]
         with pytest.raises(OSError, match="the server answered 404"):
-            RangedFile(pool, f"{url}/b").read(0, 1)
+            RangedFile(server, "/b").read(0, 1)
