@@ -33,12 +33,12 @@ def pairs(size: Size, folder: Path, only: str, stack: ExitStack) -> Iterator[Pai
     training = "train_step/knee", "train_step/knee/low"
     if wanted("inference/knee", "inference/brain", "inference/flair", *training):
         found.append(network_pairs(size))
-    local = "cache/local", "sample/local", "transform", "feed/local"
+    local = "cache/local", "sample/local", "sample/local/cold", "transform", "feed/local"
     if wanted(*local, "cache/remote", "sample/remote"):
         study = make_study(size, folder / "bench")
         if wanted("feed/local"):
             found.append(iter([feed_pair(size, study)]))
-        if wanted("cache/local", "sample/local", "transform"):
+        if wanted("cache/local", "sample/local", "sample/local/cold", "transform"):
             found.append(reading_pairs(size, study))
         if wanted("cache/remote", "sample/remote"):
             found.append(remote_pairs(size, study, stack.enter_context(storage(study.root))))

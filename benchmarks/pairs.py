@@ -40,6 +40,7 @@ class Pair:
         unit: of the figure; less of it is better.
         figure: turns a call into its figure.
         flops: whether its floating-point operations are to be counted.
+        before: comes before each call and is not measured.
     """
 
     name: str
@@ -51,6 +52,12 @@ class Pair:
     unit: str = "ms"
     figure: Callable[[Work], float] = milliseconds
     flops: bool = False
+    before: Work = lambda: None
+
+    def measured_once(self, work: Work) -> float:
+        """Return the figure of one call."""
+        self.before()
+        return self.figure(work)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,10 @@ class Row:
 
 def measure(pair: Pair) -> Row:
     """Measure reference and ours in turn, so that a noisy machine disturbs both alike."""
-    figures = [(pair.figure(pair.reference), pair.figure(pair.ours)) for _ in range(pair.repeats)]
+    figures = [
+        (pair.measured_once(pair.reference), pair.measured_once(pair.ours))
+        for _ in range(pair.repeats)
+    ]
     reference, ours = (statistics.median(side) for side in zip(*figures, strict=True))
     # Our own kernels are not counted; the reference's convolutions are the same in number and size.
     share = operations(pair.reference) / (ours / 1000) / peak_rate() if pair.flops else None
