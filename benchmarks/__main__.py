@@ -1,53 +1,111 @@
 """``make bench``: every figure against fastMRI's, into ``outputs/bench.json`` and ``bench.md``."""
 
 import argparse
+import multiprocessing
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchmarks.pairs import DiffersError, Pair, measure
+from benchmarks.pairs import DiffersError, Pair, Row, measure
 from benchmarks.report import machine, markdown, write_report
 from benchmarks.sizes import SIZES, Size
 from workbench.settings import resolve, shown
 
 
-def pairs(size: Size, folder: Path, only: str, stack: ExitStack) -> Iterator[Pair]:
-    """Yield the pairs whose names match; what none of them needs is not made."""
-    from benchmarks.epochs import epoch_pair, feed_pair
+def _memory(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
     from benchmarks.memory import memory_pairs
-    from benchmarks.networks import network_pairs
-    from benchmarks.reading import reading_pairs
-    from benchmarks.remote import remote_pairs, storage
-    from benchmarks.scoring import scoring_pairs
+
+    return memory_pairs(size)
+
+
+def _inference(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
+    from benchmarks.networks import inference_pairs
+
+    return inference_pairs(size)
+
+
+def _training(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
+    from benchmarks.networks import training_pairs
+
+    return training_pairs(size)
+
+
+def _feed(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
+    from benchmarks.epochs import feed_pair
     from benchmarks.study import make_study
 
-    def wanted(*names: str) -> bool:
-        return any(fnmatch(name, only) for name in names)
+    yield feed_pair(size, make_study(size, folder))
 
-    found: list[Iterator[Pair]] = []
-    memory = [f"train_memory/knee{kind}" for kind in ("", "/peak", "/low", "/low/peak")]
-    if wanted(*memory):
-        found.append(memory_pairs(size))
-    training = "train_step/knee", "train_step/knee/low"
-    if wanted("inference/knee", "inference/brain", "inference/flair", *training):
-        found.append(network_pairs(size))
-    local = "cache/local", "sample/local", "sample/local/cold", "transform", "feed/local"
-    if wanted(*local, "cache/remote", "sample/remote"):
-        study = make_study(size, folder / "bench")
-        if wanted("feed/local"):
-            found.append(iter([feed_pair(size, study)]))
-        if wanted("cache/local", "sample/local", "sample/local/cold", "transform"):
-            found.append(reading_pairs(size, study))
-        if wanted("cache/remote", "sample/remote"):
-            found.append(remote_pairs(size, study, stack.enter_context(storage(study.root))))
-    if wanted("ssim/loss", "ssim/eval", "adam"):
-        found.append(scoring_pairs(size))
-    if wanted("epoch/demo"):
-        found.append(iter([epoch_pair(size, folder / "bench")]))
-    for some in found:
-        yield from (pair for pair in some if wanted(pair.name))
+
+def _reading(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
+    from benchmarks.reading import reading_pairs
+    from benchmarks.study import make_study
+
+    return reading_pairs(size, make_study(size, folder))
+
+
+def _remote(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
+    from benchmarks.remote import remote_pairs, storage
+    from benchmarks.study import make_study
+
+    study = make_study(size, folder)
+    return remote_pairs(size, study, stack.enter_context(storage(study.root)))
+
+
+def _scoring(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
+    from benchmarks.scoring import scoring_pairs
+
+    return scoring_pairs(size)
+
+
+def _epoch(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
+    from benchmarks.epochs import epoch_pair
+
+    yield epoch_pair(size, folder)
+
+
+GROUPS: tuple[tuple[Callable[[Size, Path, ExitStack], Iterator[Pair]], tuple[str, ...]], ...] = (
+    (_memory, tuple(f"train_memory/knee{kind}" for kind in ("", "/peak", "/low", "/low/peak"))),
+    (_inference, ("inference/knee", "inference/brain", "inference/flair")),
+    (_training, ("train_step/knee", "train_step/knee/low")),
+    (_feed, ("feed/local",)),
+    (_reading, ("cache/local", "sample/local", "sample/local/cold", "transform")),
+    (_remote, ("cache/remote", "sample/remote")),
+    (_scoring, ("ssim/loss", "ssim/eval", "adam")),
+    (_epoch, ("epoch/demo",)),
+)
+"""What yields pairs, and their names; what is not asked for is not made."""
+
+
+def rows_of(number: int, size: str, folder: Path, only: str, threads: int | None) -> list[Row]:
+    """Check the pairs of a group whose names match, then measure them.
+
+    Raises:
+        DiffersError: one differs from fastMRI's; none of the group is measured then.
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    make, _ = GROUPS[number]
+    rows = []
+    with ExitStack() as stack:
+        found = make(SIZES[size], folder, stack)
+        chosen = [pair for pair in found if fnmatch(pair.name, only)]
+        for pair in chosen:
+            pair.check()
+        for pair in chosen:
+            rows.append(measure(pair))
+            print(f"{pair.name}: {rows[-1].ratio:.2f}", flush=True)
+    return rows
+
+
+def _forget_spawning() -> None:
+    """Let a spawned process start loader processes as any other does."""
+    multiprocessing.set_start_method(None, force=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,6 +121,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.threads is not None and options.threads < 1:
         parser.error(f"--threads {options.threads}: give 1 or more")
+    wanted = [
+        number
+        for number, (_, names) in enumerate(GROUPS)
+        if any(fnmatch(name, options.only) for name in names)
+    ]
+    if not wanted:
+        parser.error(f"--only {options.only}: no row has such a name")
 
     import torch
 
@@ -70,22 +135,22 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    size, where, folder = SIZES[options.size], machine(), resolve(options.out)
-    with ExitStack() as stack:
-        chosen = list(pairs(size, folder, options.only, stack))
-        if not chosen:
-            parser.error(f"--only {options.only}: no row has such a name")
-        print(f"Checking {len(chosen)} results against fastMRI's ...", flush=True)
+    folder = resolve(options.out)
+    where = machine()
+    print("Each result is held against fastMRI's before it is measured ...", flush=True)
+    rows: list[Row] = []
+    # In processes of their own: what a group leaves in memory makes others slower, or faster.
+    with ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), _forget_spawning, max_tasks_per_child=1
+    ) as processes:
         try:
-            for pair in chosen:
-                pair.check()
+            for number in wanted:
+                group = number, options.size, folder / "bench", options.only, options.threads
+                rows += processes.submit(rows_of, *group).result()
         except DiffersError as error:
-            print(f"{error}. Nothing was measured.", file=sys.stderr)
+            print(f"{error}. Nothing was written.", file=sys.stderr)
             return 1
-        rows = []
-        for pair in chosen:
-            rows.append(measure(pair))
-            print(f"{pair.name}: {rows[-1].ratio:.2f}", flush=True)
+    size = SIZES[options.size]
     more = exactness_table(size) if any(row.roofline for row in rows) else ""
     write_report(folder, size.name, rows, where, more=more)
     print(f"\n{markdown(size.name, rows, where)}\n\n{more}".rstrip())

@@ -185,8 +185,8 @@ def check_exact(size: str) -> None:
         require(f"{name} in float32", rough[1][what], 2 * rough[0][what])
 
 
-def network_pairs(size: Size) -> Iterator[Pair]:
-    """Yield inference and training."""
+def inference_pairs(size: Size) -> Iterator[Pair]:
+    """Yield the reconstruction of a slice of each kind."""
     reference, ours = networks(size)
 
     for place, shape in size.inference.items():
@@ -202,6 +202,9 @@ def network_pairs(size: Size) -> Iterator[Pair]:
             flops=True,
         )
 
+
+def training_pairs(size: Size) -> Iterator[Pair]:
+    """Yield a step of training."""
     for name, low_memory in (("train_step/knee", False), ("train_step/knee/low", True)):
         one, other = networks(size)
         other.low_memory = low_memory

@@ -2,12 +2,13 @@
 
 import json
 import math
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 
 import pytest
 import urllib3
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import main, rows_of
 from benchmarks.pairs import DiffersError, Pair, measure, require
 from benchmarks.reading import dropped
 from benchmarks.remote import RangedFile, storage
@@ -86,19 +87,40 @@ def test_a_file_dropped_from_the_page_cache_keeps_its_content(tmp_path):
     assert path.read_bytes() == bytes(range(256)) * 400
 
 
-def test_a_result_that_differs_stops_the_run_before_anything_is_measured(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_result_that_differs_stops_a_group_before_anything_is_measured(tmp_path, monkeypatch):
     calls = []
 
     def check():
         require("a/b", 0.1, 1e-10)
 
-    monkeypatch.setattr("benchmarks.__main__.pairs", lambda *_: [pair(calls), pair(calls, check)])
-    assert main(["--toy", "--out", str(tmp_path)]) == 1
+    group = (lambda *_: [pair(calls), pair(calls, check)]), ("a/b",)
+    monkeypatch.setattr("benchmarks.__main__.GROUPS", [group])
+    with pytest.raises(DiffersError, match=r"a/b: differs from fastMRI's by 0\.1, allowed 1e-10"):
+        rows_of(0, "toy", tmp_path, "*", None)
     assert not calls
+
+
+def test_nothing_is_written_where_a_result_differs(tmp_path, monkeypatch, capsys):
+    def differs(*_):
+        raise DiffersError("a/b: differs")
+
+    monkeypatch.setattr("benchmarks.__main__.ProcessPoolExecutor", lambda *_, **__: Here())
+    monkeypatch.setattr("benchmarks.__main__.rows_of", differs)
+    assert main(["--toy", "--out", str(tmp_path)]) == 1
     assert not list(tmp_path.iterdir())
-    assert "a/b: differs from fastMRI's by 0.1, allowed 1e-10" in capsys.readouterr().err
+    assert "a/b: differs. Nothing was written." in capsys.readouterr().err
+
+
+class Here(Executor):
+    """Does the work at once, in this process."""
+
+    def submit(self, work, /, *arguments):
+        future = Future()
+        try:
+            future.set_result(work(*arguments))
+        except DiffersError as error:
+            future.set_exception(error)
+        return future
 
 
 def test_nan_is_not_equal():

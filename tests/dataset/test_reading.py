@@ -1,6 +1,8 @@
 """One slice of an array: from a file or from far away, with and without the kernels."""
 
+import concurrent.futures
 import mmap
+import multiprocessing
 import os
 import threading
 from dataclasses import replace
@@ -8,7 +10,6 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-import torch
 
 from workbench.dataset import reading
 from workbench.dataset.reading import fetch_slice, read_slice
@@ -80,13 +81,18 @@ def test_slice_is_read_and_masked(
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64, np.complex128])
 def test_any_number_is_read_and_masked(tmp_path, dtype):
-    values = np.arange(2 * 5 * 7).reshape(2, 5, 7).astype(dtype)
+    values = np.arange(2 * 5 * 8).reshape(2, 5, 8).astype(dtype)
     (tmp_path / "values").write_bytes(values.tobytes())
     layout = ArrayLayout(values.shape, np.dtype(dtype).str, 0)
-    keep = np.arange(7) != 2
+    keep = np.arange(8) != 2
     found = read_slice(tmp_path / "values", "values", layout, 1, keep=keep)
     assert np.array_equal(found, values[1] * keep)
     assert found.dtype == dtype
+
+
+def test_columns_of_another_number_are_refused(path, layout):
+    with pytest.raises(ValueError, match="columns to keep of 75"):
+        read_slice(path, "kspace", layout, 1, keep=KEEP[1:])
 
 
 def test_chunked_array_is_read_and_masked(path, layout, array):
@@ -144,23 +150,11 @@ def test_source_that_ends_early_is_refused(path, layout, monkeypatch):
         fetch_slice(source, "kspace", layout, 1)
 
 
-def test_loader_processes_read_after_threads_were_used(path, layout, array, torch_threads):
-    """A forked process has none of its parent's threads: asking for them would wait for ever."""
+def test_forked_process_reads_after_threads_were_used(path, layout, array, torch_threads):
+    """It has none of its parent's threads: asking for them would wait for ever."""
     torch_threads(2)
     read_slice(path, "kspace", layout, 1)  # the parent's threads begin here
-    loader = torch.utils.data.DataLoader(
-        _Slices(path, layout), batch_size=None, num_workers=1, timeout=60
-    )
-    (found,) = loader
-    assert_kept(found.numpy(), array)
-
-
-class _Slices(torch.utils.data.Dataset):
-    def __init__(self, path, layout):
-        self.path, self.layout = path, layout
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, _):
-        return torch.from_numpy(read_slice(self.path, "kspace", self.layout, 1, keep=KEEP))
+    context = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as process:
+        found = process.submit(read_slice, path, "kspace", layout, 1, keep=KEEP).result(60)
+    assert_kept(found, array)

@@ -29,9 +29,8 @@ def volume():
     return torch.from_numpy(image), torch.from_numpy(target)
 
 
-@pytest.mark.parametrize(("compiled", "threads"), [(True, 1), (True, 7), (False, 2)])
-def test_loss_and_gradient_equal_fastmris(volume, compiled, threads, monkeypatch, torch_threads):
-    torch_threads(threads)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_loss_and_gradient_equal_fastmris(volume, compiled, monkeypatch):
     if not compiled:
         monkeypatch.setattr(kernels, "scores", lambda *_: False)
     image, target = volume
@@ -47,6 +46,21 @@ def test_loss_and_gradient_equal_fastmris(volume, compiled, threads, monkeypatch
         results.append((value.detach(), x.grad))
     torch.testing.assert_close(results[1][0], results[0][0], rtol=0, atol=5e-7)
     assert (results[1][1] - results[0][1]).norm() < 1e-4 * results[0][1].norm()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("shape", [(1, 103, 40), (2, 200, 33), (1, 49, 7)])
+def test_bands_of_an_image_give_the_loss_and_gradient_of_the_map(shape, threads, torch_threads):
+    torch_threads(threads)
+    rng = np.random.default_rng(1)
+    image, target = (torch.from_numpy(rng.normal(size=shape) + 3) for _ in range(2))
+    span = torch.full(shape[:1], 4.0, dtype=torch.float64)
+    found, expected = image.clone().requires_grad_(), image.clone().requires_grad_()
+    loss, truth = ssim_loss(found, target, span), 1 - ssim_map(expected, target, span).mean()
+    loss.backward()
+    truth.backward()
+    torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-10, atol=1e-14)
 
 
 def test_volume_figures_equal_the_leaderboards(volume):
@@ -107,8 +121,12 @@ def test_crop_takes_the_smaller_of_each_axis():
     assert image.shape == target.shape == (2, 8, 7)
 
 
+@pytest.mark.parametrize("threads", [1, 7])
 @pytest.mark.parametrize("shape", [(7, 7), (7, 60), (60, 7), (54, 33), (103, 40)])
-def test_mean_equals_the_mean_of_the_map_with_and_without_the_kernels(shape, monkeypatch):
+def test_mean_equals_the_mean_of_the_map_with_and_without_the_kernels(
+    shape, threads, monkeypatch, torch_threads
+):
+    torch_threads(threads)
     rng = np.random.default_rng(1)
     image, target = (torch.from_numpy(rng.normal(size=(2, *shape)) + 3) for _ in range(2))
     span = torch.tensor([4.0, 4.0], dtype=torch.float64)

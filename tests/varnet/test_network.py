@@ -88,6 +88,20 @@ def test_float32_is_no_further_from_float64_than_twice_fastmri():
     assert our_gradient < 2 * gradient < 1e-4
 
 
+@pytest.mark.parametrize("two_dimensional", [False, True])
+def test_coils_in_parts_equal_fastmris(two_dimensional, monkeypatch):
+    """Slices of real size are worked on a coil or two at a time."""
+    monkeypatch.setattr("workbench.varnet.network._PART", 1)
+    monkeypatch.setattr("workbench.varnet.network._ACTIVATION", 1)
+    reference, ours = pair(mask_center=not two_dimensional)
+    kspace, mask = measurement(2, 3, 32, 48, two_dimensional=two_dimensional)
+    (image, gradient), (our_image, our_gradient) = both(
+        reference.double(), ours.double(), kspace.double(), mask, 6
+    )
+    assert distance(our_image, image) < 1e-10
+    assert distance(our_gradient, gradient) < 1e-10
+
+
 @pytest.mark.parametrize("cascades", [1, 2])
 def test_one_and_two_cascades_equal_fastmri(cascades):
     reference, ours = pair(num_cascades=cascades)

@@ -16,7 +16,7 @@ from workbench.dataset.volume import ArrayLayout
 from workbench.kernels import rows
 
 REQUEST_BYTES = 8 * 2**20
-"""What one request for a slice brings at most: one connection alone has not the storage's speed."""
+"""About what one request for a slice brings: one connection does not reach the storage's speed."""
 
 
 def read_slice(
@@ -58,9 +58,9 @@ def read_slice(
             "its dataset cache was built; fetch it again and refresh the cache"
         ) from None
     except OSError as error:
-        hint = error.strerror
+        hint = error.strerror or str(error)
         if error.errno == EFAULT:
-            hint = "no room in shared memory: enlarge /dev/shm, or give fewer workers"
+            hint += " (no room in shared memory, perhaps: enlarge /dev/shm, or give fewer workers)"
         raise OSError(error.errno, hint, str(path)) from None
     finally:
         os.close(descriptor)
@@ -102,13 +102,13 @@ def fetch_slice(
         FetchedFile(source).parse(parse)
         return _masked(out, keep)
     lines = out.reshape(-1, out.shape[-1])
-    start, columns = layout.offset + index * out.nbytes, lines[:1].nbytes
+    start, line_bytes = layout.offset + index * out.nbytes, lines[:1].nbytes
     pieces = min(len(lines), -(-out.nbytes // REQUEST_BYTES))
     bounds = [number * len(lines) // pieces for number in range(pieces + 1)]
 
     def fetch(first: int, last: int) -> None:
-        content = source.read(start + first * columns, (last - first) * columns)
-        if len(content) < (last - first) * columns:
+        content = source.read(start + first * line_bytes, (last - first) * line_bytes)
+        if len(content) < (last - first) * line_bytes:
             raise OSError(
                 f"slice {index} of {name} ends early: the file was changed or cut after its "
                 "dataset cache was built; fetch it again and refresh the cache"
@@ -124,15 +124,13 @@ def fetch_slice(
 
 
 def in_parallel(calls: list[Callable[[], object]]) -> None:
-    """Make some calls at once, the last one here; raise what the first of them raises."""
+    """Make some calls at once; where several raise, what the first of them raises is raised."""
     if len(calls) == 1:
         calls[0]()
         return
-    with ThreadPoolExecutor(len(calls) - 1) as executor:
-        others = [executor.submit(call) for call in calls[:-1]]
-        calls[-1]()
-        for other in others:
-            other.result()
+    with ThreadPoolExecutor(len(calls)) as executor:
+        for call in [executor.submit(call) for call in calls]:
+            call.result()
 
 
 def _room(layout: ArrayLayout, out: np.ndarray | None) -> np.ndarray:

@@ -127,14 +127,14 @@ class SliceDataset(Dataset):
         def fetch(name: str, *rest: Any) -> None:
             found[name] = read(name, *rest)
 
-        # Far away two requests cost the time of one.
+        # Far away the time of both is the time of one.
         in_parallel([partial(fetch, *array) for array in arrays])
         return found["kspace"], found[volume.target_name]
 
     def transform(
         self, index: int, epoch: int, kspace: np.ndarray, target: np.ndarray | None
     ) -> VarNetSample:
-        """Mask a slice that was read, in place, and say what it is; see ``__getitem__``."""
+        """Mask a slice that was read, in its own array, and say what it is; see ``__getitem__``."""
         mask, low_frequencies = self._mask(index, epoch, self.volumes[self.slices[index][0]])
         if self.sampling is not None:
             rows.keep_columns(kspace, mask, kspace)
@@ -207,7 +207,8 @@ def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _dtype(layout: ArrayLayout) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, layout.dtype)).dtype
+    native = np.dtype(layout.dtype).newbyteorder("=")
+    return torch.from_numpy(np.empty(0, native)).dtype
 
 
 def _room(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

@@ -41,7 +41,7 @@ int FUNCTION(read_rows)(int file, size_t offset, size_t rows, size_t words, cons
         if (found) \
             _Pragma("omp atomic write") failed = found; \
     } while (0)
-    /* A process that was forked, as loaders are, has one thread, and must not ask for a team. */
+    /* A forked process must not even ask for a team. */
     if (threads == 1) {
         for (size_t strip = 0; strip < strips && !failed; strip++)
             ONE(strip);

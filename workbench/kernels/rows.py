@@ -8,12 +8,13 @@ import torch
 from workbench.kernels.compiled import kernels
 
 _WORD = 4  # bytes, which the kernel masks at a time
+_PROCESS = os.getpid()
 
 
 def keep_columns(values: np.ndarray, keep: np.ndarray, out: np.ndarray) -> None:
     """Write ``values`` (..., columns) to ``out``, bit by bit, with zeros in the other columns.
 
-    One pass, after which what is not a number is no more in a column that is left out.
+    A NaN in a column that is left out becomes zero too.
 
     Args:
         values: contiguous.
@@ -35,12 +36,15 @@ def read_rows(file: int, offset: int, out: np.ndarray, keep: np.ndarray | None) 
             all.
 
     Raises:
+        ValueError: ``keep`` has another length.
         EOFError: the file ends before ``out`` is full.
         OSError: it cannot be read.
     """
     columns = out.shape[-1]
+    if keep is not None and keep.shape != (columns,):
+        raise ValueError(f"{keep.shape} columns to keep of {columns}")
     found = kernels(torch.float32)
-    if found is None or columns * out.itemsize % _WORD or not out.size:
+    if found is None or out.itemsize % _WORD or not out.size:
         _read(file, offset, out)
         if keep is not None:
             keep_columns(out, keep, out)
@@ -53,7 +57,8 @@ def read_rows(file: int, offset: int, out: np.ndarray, keep: np.ndarray | None) 
         columns * out.itemsize // _WORD,
         None if bits is None else bits.ctypes.data,
         out.ctypes.data,
-        torch.get_num_threads(),
+        # A forked process has none of its parent's threads, and would wait for them for ever.
+        torch.get_num_threads() if os.getpid() == _PROCESS else 1,
     )
     if failed < 0:
         raise EOFError

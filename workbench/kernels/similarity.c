@@ -126,12 +126,14 @@ static int similarity(const real *image, const real *target, size_t height, size
     return 0;
 }
 
-/* The mean SSIM of each image of a batch, `weight` being 1/49 as it is to be rounded. Threads that
- * would be left without an image share them, band by band. Returns 1 where memory was refused. */
+/* The mean SSIM of each image of a batch, `weight` being 1/49 as it is to be rounded. Where there
+ * are more threads than images, each image is split into bands. Returns 1 where memory was refused. */
 int FUNCTION(similarities)(const real *images, const real *targets, const double *ranges,
                            double *means, real *gradients, size_t batch, size_t height,
                            size_t width, double weight, int threads)
 {
+    if (!batch)
+        return 0;
     const size_t shared = (threads + batch - 1) / batch, most = (height + BAND - 1) / BAND;
     const size_t bands = shared < most ? shared : most;
     double *found = malloc(batch * bands * sizeof(double));

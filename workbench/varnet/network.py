@@ -32,8 +32,8 @@ READOUT_MARGIN = 16
 """Rows on each side of a reconstruction that ``crop_readout`` leaves to the network."""
 
 _COILS = 8  # whose maps are estimated at a time
-# What is worked on together on a CPU, bytes. A larger block comes from the system page by page, and
-# goes back, each time that it is needed.
+# Bytes that are worked on at a time on a CPU. A larger block is taken from the system page by page,
+# and given back, each time that it is needed.
 _ACTIVATION = 16 * 2**20
 _PART = 4 * 2**20
 
@@ -53,13 +53,13 @@ class SensitivityNet(nn.Module):
             parts = [_run_again(self.norm_unet, image) for image in images.split(1)]
         else:
             # Of about one size, so that none has a single coil, which torch compiles anew.
-            pieces = max(1, len(images) // self._coils(images))
+            pieces = min(-(-len(images) // self._coils(images)), max(1, len(images) // 2))
             parts = [self.norm_unet(some) for some in images.tensor_split(pieces)]
         maps = torch.cat(parts).view(coil_images.shape)
         return maps / _root(_power(_parts(maps)), empty=1.0).unsqueeze(1)
 
     def _coils(self, images: Tensor) -> int:
-        """Return how many coils' maps are estimated at a time, at least."""
+        """Return how many coils' maps are to be estimated at a time."""
         if images.device.type != "cpu":
             return _COILS
         activation = self._chans * images[0].numel() * images.real.element_size()
@@ -165,20 +165,14 @@ class VarNet(nn.Module):
         if crops and len(axes) == 2:
             raise ValueError("crop_readout: the mask varies along the readout; turn it off")
         centre = center_columns(sampled, num_low_frequencies) if self.sens_net.mask_center else None
-        images, low_resolution = [], []
-        for part in _parts(kspace):
-            hybrid = _inverse(part, (-2,))
-            if crops:
-                hybrid = _central_rows(hybrid, cast(int, rows) + 2 * READOUT_MARGIN)
-            images.append(_inverse(hybrid, (-1,)))
-            if centre is not None:
-                low_resolution.append(_inverse(hybrid * centre, (-1,)))
-        y0 = _joined(images)
+        wanted = cast(int, rows) + 2 * READOUT_MARGIN if crops else None
+        y0, low_resolution = _zero_filled(kspace, centre, wanted)
         weights = torch.fft.ifftshift(sampled, axes).to(kspace.real.dtype)
         # Its convolutions are all that a VarNet has which autocast would touch.
         half = torch.autocast(kspace.device.type, torch.bfloat16) if self.bf16 else nullcontext()
         with half:
-            maps = self.sens_net(y0 if centre is None else _joined(low_resolution), self._low)
+            maps = self.sens_net(low_resolution, self._low)
+            del low_resolution
             w, z = self._cascade(y0, maps, weights, axes)
         for part, some in zip(_parts(y0), _parts(maps), strict=True):
             yield part - some * w + _project(some * z, weights, axes)
@@ -243,6 +237,26 @@ def _inverse(values: Tensor, axes: tuple[int, ...]) -> Tensor:
     return torch.fft.fftshift(torch.fft.ifftn(shifted, dim=axes, norm="ortho"), axes)
 
 
+def _zero_filled(kspace: Tensor, centre: Tensor | None, rows: int | None) -> tuple[Tensor, Tensor]:
+    """Return the coil images of all columns of k-space, and of those in the centre.
+
+    Args:
+        kspace: (batch, coils, H, W) complex.
+        centre: the columns that the sensitivity net sees; None for all.
+        rows: of the images that are kept; None for all.
+    """
+    images, low_resolution = [], []
+    for part in _parts(kspace):
+        hybrid = _inverse(part, (-2,))
+        if rows is not None:
+            hybrid = _central_rows(hybrid, rows)
+        images.append(_inverse(hybrid, (-1,)))
+        if centre is not None:
+            low_resolution.append(_inverse(hybrid * centre, (-1,)))
+    whole = _joined(images)
+    return whole, _joined(low_resolution) if low_resolution else whole
+
+
 def _central_rows(images: Tensor, rows: int) -> Tensor:
     """Crop the readout. An even margin leaves a later crop to the rows alone where it was."""
     height = images.shape[-2]
@@ -284,7 +298,7 @@ def _power(parts: Iterable[Tensor]) -> Tensor:
 
 
 def _root(power: Tensor, empty: float) -> Tensor:
-    """Return the square root, ``empty`` (with no gradient) where it is of zero."""
+    """Return the square root, ``empty`` (with no gradient) where the power is zero."""
     nothing = power == 0
     # A power: torch's sqrt asks a library that, where two threads call it first at the same time,
     # may give one of them fewer digits.
