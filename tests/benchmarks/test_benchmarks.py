@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import urllib3
 
-from benchmarks.__main__ import main, rows_of
+from benchmarks.__main__ import main
+from benchmarks.groups import rows_of
 from benchmarks.pairs import DiffersError, Pair, measure, require
 from benchmarks.reading import dropped
 from benchmarks.remote import RangedFile, storage
@@ -94,7 +95,7 @@ def test_a_result_that_differs_stops_a_group_before_anything_is_measured(tmp_pat
         require("a/b", 0.1, 1e-10)
 
     group = (lambda *_: [pair(calls), pair(calls, check)]), ("a/b",)
-    monkeypatch.setattr("benchmarks.__main__.GROUPS", [group])
+    monkeypatch.setattr("benchmarks.groups.GROUPS", [group])
     with pytest.raises(DiffersError, match=r"a/b: differs from fastMRI's by 0\.1, allowed 1e-10"):
         rows_of(0, "toy", tmp_path, "*", None)
     assert not calls

@@ -1,8 +1,10 @@
 """Slices, masks and order: equal to fastMRI's transform, and a function of seed and epoch."""
 
 import itertools
+import shutil
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,23 @@ def test_samples_equal_fastmris_transform(root, mask, rate):
     assert len(ours) == len(expected) == 9
     for sample in ours:
         assert_same(sample, expected[sample.fname, sample.slice_num])
+
+
+def test_numbers_of_another_byte_order_are_read(root, tmp_path):
+    path = tmp_path / "multicoil_val/plain.h5"
+    path.parent.mkdir()
+    shutil.copy(root / "multicoil_val/plain.h5", path)
+    with h5py.File(path, "r+") as file:
+        for name in ("kspace", "reconstruction_rss"):
+            values = file[name][()]
+            del file[name]
+            file[name] = values.astype(values.dtype.newbyteorder(">"))
+    [volume] = (volume for volume in build_cache(root) if volume.name == "plain.h5")
+    plain = SliceDataset(root, [volume], Sampling())
+    other = SliceDataset(tmp_path, build_cache(tmp_path).volumes, Sampling())
+    assert len(plain) == len(other) == 3
+    for one, expected in zip(other, plain, strict=True):
+        assert_same(one, expected)
 
 
 def test_several_accelerations_are_drawn_as_fastmri_draws_them(root):

@@ -332,6 +332,14 @@ def test_options_train(study, project, choices):
     assert module.trainer.global_step == steps
 
 
+def test_first_line_says_why_there_are_no_kernels(study, project, monkeypatch, capsys):
+    monkeypatch.setattr(rank, "obstacle", lambda: "there is no C compiler")
+    open_cache(study)
+    rank.fit(small_job(study, epochs=1, sample_rate=0.1), project)
+    [line] = [one for one in capsys.readouterr().out.splitlines() if one.startswith("training on")]
+    assert line.endswith(", without the faster kernels (there is no C compiler)")
+
+
 def test_checkpoint_carries_what_changes_the_numbers_and_released_weights_do_not(study, project):
     open_cache(study)
     job = small_job(study, epochs=1, precision="bf16", crop_readout=True, tf32=True)
