@@ -24,6 +24,8 @@ STEPS = (
     *(Step(coils, ROWS * 160, 4) for coils in (1, 4, 8, 12, 16, 20)),
     *(Step(4, ROWS * width, 4) for width in (96, 224, 288)),
     *(Step(4, ROWS * 160, cascades) for cascades in (1, 2, 8, 12)),
+    # With few coils alone, what a coil costs could not be told from what it costs a cascade.
+    *(Step(16, ROWS * 160, cascades) for cascades in (1, 8, 12)),
 )
 LATENCIES = (0.005, 0.02, 0.08)
 VOLUMES = (16, 64, 256)

@@ -73,14 +73,14 @@ def _step_panel(
 
 
 def _cache_panel(axes: Axes, caches: list[tuple[int, float, float]]) -> None:
-    # What the smallest latency leaves is work. Here a file's size costs a third request.
+    # What the smallest latency leaves is work.
     volumes, latency, seconds = max(caches, key=lambda row: (-row[1], row[0]))
-    work = (seconds - cache_seconds(volumes, latency, 0.0, requests=3)) / volumes
+    work = (seconds - cache_seconds(volumes, latency, 0.0)) / volumes
     counts = np.geomspace(10, 6000, 60).astype(int)
     for colour, latency in zip(COLOURS, sorted({row[1] for row in caches}), strict=False):
         points = [(count, seconds) for count, each, seconds in caches if each == latency]
         axes.loglog(*zip(*points, strict=True), "o", color=colour)
-        model = [cache_seconds(int(count), latency, work, requests=3) for count in counts]
+        model = [cache_seconds(int(count), latency, work) for count in counts]
         axes.loglog(counts, model, color=colour, label=f"{1000 * latency:.0f} ms a request")
     _named(axes, "The dataset cache", "volumes", "seconds")
     axes.legend(fontsize=SMALL, frameon=False)
