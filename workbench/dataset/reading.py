@@ -1,12 +1,13 @@
 """One slice of a volume: read by byte range, here or far away, and masked on its way."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from errno import EFAULT
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from workbench.dataset.source import FetchedFile, Source
 from workbench.dataset.volume import ArrayLayout
 from workbench.kernels import rows
+
+Result = TypeVar("Result")
 
 REQUEST_BYTES = 8 * 2**20
 """About what one request for a slice brings: one connection does not reach the storage's speed."""
@@ -123,14 +126,12 @@ def fetch_slice(
     return out
 
 
-def in_parallel(calls: list[Callable[[], object]]) -> None:
-    """Make some calls at once; where several raise, what the first of them raises is raised."""
+def in_parallel(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Make some calls at once; return their results in order, or raise what the first raises."""
     if len(calls) == 1:
-        calls[0]()
-        return
+        return [calls[0]()]
     with ThreadPoolExecutor(len(calls)) as executor:
-        for call in [executor.submit(call) for call in calls]:
-            call.result()
+        return [call.result() for call in [executor.submit(call) for call in calls]]
 
 
 def _room(layout: ArrayLayout, out: np.ndarray | None) -> np.ndarray:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -119,17 +118,13 @@ class SliceDataset(Dataset):
 
         if volume.target is None or volume.target_name is None:
             return read("kspace", volume.kspace, keep), None
-        arrays = ("kspace", volume.kspace, keep), (volume.target_name, volume.target, None)
-        if source is None:
-            return read(*arrays[0]), read(*arrays[1])
-        found: dict[str, torch.Tensor] = {}
-
-        def fetch(name: str, *rest: Any) -> None:
-            found[name] = read(name, *rest)
-
+        both = (
+            partial(read, "kspace", volume.kspace, keep),
+            partial(read, volume.target_name, volume.target, None),
+        )
         # Far away the time of both is the time of one.
-        in_parallel([partial(fetch, *array) for array in arrays])
-        return found["kspace"], found[volume.target_name]
+        kspace, target = in_parallel(both) if source else [one() for one in both]
+        return kspace, target
 
     def transform(
         self, index: int, epoch: int, kspace: np.ndarray, target: np.ndarray | None
