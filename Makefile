@@ -1,8 +1,8 @@
 # make demo    the main job from end to end on a synthetic phantom, into outputs/demo/
 # make lab     JupyterLab on the notebooks
 # make test    lint, then the tests
-# make bench   every figure against fastMRI's, into outputs/bench.md and .json, about three
-#              minutes; make bench SIZE=full for real sizes
+# make bench   every figure against fastMRI's, into outputs/bench.md and .json, about six
+#              minutes; make bench SIZE=full for real sizes, about 25
 # make pictures  the README's pictures, out of what make demo has left
 # make cloud   JupyterLab against an Azure on this machine, to try ingest and AzureML without a
 #              subscription; tests/cloud/README.md
