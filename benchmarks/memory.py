@@ -26,7 +26,6 @@ _PAGE = 4096 / _MB
 @cache
 def figures(size: str, side: str) -> dict[str, float]:
     """Measure in a process of its own: {"held", "peak"}, MB."""
-    give_back()  # two of the largest steps do not fit most machines
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", size, side],
         check=True,

@@ -71,11 +71,10 @@ def dropped(path: Path) -> bool:
     except BlockingIOError:  # it would have to be waited for
         return True
     except (OSError, AttributeError):  # another system, or a file system without such reads
-        return False
-    else:
-        return False
+        pass
     finally:
         os.close(descriptor)
+    return False
 
 
 def reading_pairs(size: Size, study: Study) -> Iterator[Pair]:

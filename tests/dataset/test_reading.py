@@ -64,14 +64,17 @@ def assert_kept(found, array):
     assert found.tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize("kernels", [True, False])
-def test_slice_is_read_and_masked(
-    path, layout, array, threads, kernels, monkeypatch, torch_threads
-):
-    torch_threads(threads)
-    if not kernels:
+@pytest.fixture(params=["kernels", "NumPy"])
+def either_way(request, monkeypatch):
+    """Lets a test run with the kernels, and without."""
+    if request.param == "NumPy":
         monkeypatch.setattr(rows, "kernels", lambda _: None)
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_slice_is_read_and_masked(path, layout, array, threads, torch_threads):
+    torch_threads(threads)
     assert read_slice(path, "kspace", layout, 1).tobytes() == array[1].tobytes()
     assert_kept(read_slice(path, "kspace", layout, 1, keep=KEEP), array)
     out = np.empty(SHAPE[1:], np.complex64)
@@ -102,14 +105,10 @@ def test_chunked_array_is_read_and_masked(path, layout, array):
     assert_kept(fetch_slice(source, "chunked", chunked, 1, keep=KEEP), array)
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("kernels", [True, False])
-def test_file_that_was_cut_is_named(
-    path, layout, tmp_path, threads, kernels, monkeypatch, torch_threads
-):
+def test_file_that_was_cut_is_named(path, layout, tmp_path, threads, torch_threads):
     torch_threads(threads)
-    if not kernels:
-        monkeypatch.setattr(rows, "kernels", lambda _: None)
     cut = tmp_path / "cut.h5"
     cut.write_bytes(path.read_bytes()[: layout.offset + 2 * 4 * 190 * 75 * 8 - 1])
     with pytest.raises(OSError, match=r"cut\.h5 ends before slice 1 of kspace does"):
