@@ -6,6 +6,7 @@
 # make pictures  the README's pictures, out of what make demo has left
 # make cloud   JupyterLab against an Azure on this machine, to try ingest and AzureML without a
 #              subscription; tests/cloud/README.md
+# make fuzz    every reader of foreign input, ten minutes each; MINUTES=1 for one
 # make lint    style, types, and that notebooks are stored without outputs
 #
 # Each target first sees to .venv/, made by uv from environment.yml: about a minute, once, and again
@@ -19,7 +20,7 @@ ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
 NEW := new
 endif
 
-.PHONY: bench chromium cloud demo lab lint new pictures test
+.PHONY: bench chromium cloud demo fuzz lab lint new pictures test
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -44,6 +45,9 @@ pictures: .venv/ready-to-test chromium
 
 test: lint chromium
 	$(PY) -m pytest --durations=10
+
+fuzz: .venv/ready-to-test
+	@$(PY) -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES))
 
 lint: .venv/ready-to-test
 	$(PY) -m ruff check .
