@@ -17,9 +17,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from demo.phantom.study import write_study
 from tests.cloud.cloud import Cloud
 from workbench.dataset.blob_source import build_blob_cache, stored_dataset
-from workbench.dataset.phantom.study import write_study
 
 VOLUMES = 5847
 """Multi-coil volumes of knee and brain that fastMRI lists, in all splits."""

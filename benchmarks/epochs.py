@@ -20,7 +20,7 @@ from benchmarks.pairs import Pair, require, returned
 from benchmarks.reading import quiet_cache
 from benchmarks.sizes import Size
 from benchmarks.study import FOLDER, SAMPLING, Study, reference_dataset, require_same
-from workbench.dataset.phantom.study import write_study
+from demo.phantom.study import write_study
 from workbench.dataset.slices import SliceDataset, collate
 from workbench.varnet.metrics import crop_to_smaller, score_slice
 from workbench.varnet.network import VarNet

@@ -37,9 +37,9 @@ def effects(folder: Path, epochs: int, seeds: int, recon: int = 64) -> Iterator[
     """Train with each option, from each seed; TF32 where a GPU has it."""
     import torch
 
+    from demo.phantom.study import write_study
     from workbench.compute.jobs import training_job
     from workbench.dataset.cache import open_cache
-    from workbench.dataset.phantom.study import write_study
     from workbench.varnet.run import fit
 
     study = folder / f"study{recon}"

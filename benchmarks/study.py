@@ -11,7 +11,7 @@ from fastmri.data.transforms import VarNetDataTransform, VarNetSample
 
 from benchmarks.pairs import DiffersError
 from benchmarks.sizes import Size
-from workbench.dataset.phantom.study import write_study
+from demo.phantom.study import write_study
 from workbench.dataset.sampling import Sampling
 from workbench.settings import resolve
 

@@ -13,9 +13,9 @@ from typing import Any
 from demo.bucket import Bucket
 from demo.pack import pack, packed_names
 from demo.pages import NOTEBOOKS, run_page
+from demo.phantom.study import write_study
 from demo.sizes import Part, Size
 from workbench.compute.jobs import PHANTOM_DEFAULTS, run_folder, write_text
-from workbench.dataset.phantom.study import write_study
 from workbench.ingest.request import VARIABLE
 from workbench.settings import shown
 
@@ -76,7 +76,7 @@ class Demo:
                 size = sum(path.stat().st_size for path in made)
                 print(f"    | {part.model}: {len(made)} volumes, {size / 1e6:.0f} MB", flush=True)
 
-        code = sorted((_CODE / "workbench/dataset/phantom").glob("*.py"))
+        code = sorted((_CODE / "workbench/demo/phantom").glob("*.py"))
         studies = tuple(self.study(part) for part in self.size.parts)
         return Stage("phantom", work, _digest(repr(self.size), *code), studies)
 

@@ -33,7 +33,7 @@ def names(requirements):
 
 def imports(folder):
     """Return what a folder's modules import directly, each as the distributions that bring it."""
-    ours = {"workbench", "demo"}
+    ours = {"workbench", "workbench_kernels", "demo"}
     distributions = packages_distributions()
     found = {}
     for path in sorted((ROOT / folder).rglob("*.py")):
@@ -103,10 +103,8 @@ def test_make_installs_the_list_that_conda_reads(checkout):
 
 
 def test_every_package_that_the_workbench_imports_is_listed():
-    phantom = names(PROJECT["optional-dependencies"]["demo"])
-    for owners, path in imports("workbench").items():
-        allowed = names(pip_list()) | (phantom if "phantom" in path.parts else set())
-        assert owners & allowed, f"{path} imports {set(owners)}"
+    for owners, path in (imports("workbench") | imports("workbench_kernels")).items():
+        assert owners & names(pip_list()), f"{path} imports {set(owners)}"
 
 
 def test_every_package_that_the_demo_imports_is_listed():

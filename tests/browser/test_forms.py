@@ -4,8 +4,8 @@ import pytest
 
 from demo.bucket import Bucket
 from demo.pack import pack
+from demo.phantom.study import write_study
 from tests.browser.jupyterlab import JupyterLab
-from workbench.dataset.phantom.study import write_study
 
 SMALLEST = {"cascades": 1, "chans": 4, "pools": 2, "sens_chans": 2, "sens_pools": 2}
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from fastmri.models import VarNet
 
+from demo.phantom.study import write_study
 from tests.browser.jupyterlab import JupyterLab
 from tests.browser.viewer_page import ViewerPage
-from workbench.dataset.phantom.study import write_study
 from workbench.views.style import SYNTHETIC_NOTE
 
 MEASURED = """

@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from demo.pack import pack, packed_names
+from demo.phantom.study import write_study
 from demo.sizes import SIZES
 from tests.cloud.cloud import Cloud
 from workbench.compute.processes import die_with_parent
-from workbench.dataset.phantom.study import write_study
 from workbench.ingest.request import VARIABLE
 
 _LAB = (

@@ -14,7 +14,7 @@ import pytest
 from workbench.dataset import reading
 from workbench.dataset.reading import fetch_slice, read_slice
 from workbench.dataset.volume import ArrayLayout
-from workbench.kernels import rows
+from workbench_kernels import rows
 
 SHAPE = (3, 4, 190, 75)  # a slice is more than a strip, and no whole number of them
 KEEP = np.arange(75) % 3 == 1

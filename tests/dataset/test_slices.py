@@ -13,10 +13,10 @@ from fastmri.data.subsample import create_mask_for_mask_type
 from fastmri.data.transforms import VarNetDataTransform
 from torch.utils.data import DataLoader
 
+from demo.phantom.writing import write_volume
 from workbench.dataset.cache import build_cache
 from workbench.dataset.loading import EvaluationSlices, TrainingBatches
 from workbench.dataset.masks import draw_mask
-from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.sampling import MASKS, Sampling, numbers, seed_of_file
 from workbench.dataset.slices import SliceDataset, SliceItem, collate
 

@@ -5,7 +5,7 @@ import pytest
 from fastmri import fft2c, rss_complex
 from fastmri.data.transforms import complex_center_crop, to_tensor
 
-from workbench.dataset.phantom.writing import write_volume
+from demo.phantom.writing import write_volume
 from workbench.varnet.training import VarNetTraining  # noqa: F401  (warns while it is imported)
 
 

@@ -8,7 +8,6 @@ import torch
 from fastmri import evaluate
 from fastmri.losses import SSIMLoss
 
-from workbench.kernels import functions as kernels
 from workbench.varnet.metrics import (
     crop_to_smaller,
     mean_score,
@@ -17,6 +16,7 @@ from workbench.varnet.metrics import (
     score_volumes,
 )
 from workbench.varnet.ssim import mean_ssim, ssim_loss, ssim_map
+from workbench_kernels import functions as kernels
 
 
 @pytest.fixture

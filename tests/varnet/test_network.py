@@ -176,7 +176,7 @@ def test_fully_sampled_kspace_with_no_cascade_is_the_rss():
 
 
 def test_without_kernels_it_equals_fastmri_too(monkeypatch):
-    monkeypatch.setattr("workbench.kernels.functions.kernels", lambda _: None)
+    monkeypatch.setattr("workbench_kernels.functions.kernels", lambda _: None)
     reference, ours = pair()
     kspace, mask = measurement(2, 3, 51, 37)
     (image, gradient), (our_image, our_gradient) = both(

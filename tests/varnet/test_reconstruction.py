@@ -13,10 +13,10 @@ from fastmri.data import SliceDataset as ReferenceDataset
 from fastmri.data.transforms import VarNetDataTransform, center_crop_to_smallest
 from fastmri.models import VarNet as ReferenceVarNet
 
+from demo.phantom.writing import write_volume
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
 from workbench.dataset.masks import _FUNCTIONS
-from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.volume import ArrayLayout, Volume
 from workbench.varnet import reconstruction, weights
 from workbench.varnet.reconstruction_plan import plan_reconstruction, reconstruct, results

@@ -17,6 +17,7 @@ from fastmri.data.transforms import VarNetDataTransform, apply_mask, center_crop
 from fastmri.losses import SSIMLoss
 from fastmri.models import VarNet as ReferenceVarNet
 
+from demo.phantom.writing import write_volume
 from workbench.compute.here import Ranks, TrainingFailedError
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
@@ -24,7 +25,6 @@ from workbench.compute.training import plan_training, train
 from workbench.dataset.cache import open_cache
 from workbench.dataset.loading import SliceData, TrainingBatches
 from workbench.dataset.masks import _FUNCTIONS
-from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.sampling import seed_of_draw
 from workbench.dataset.slices import SliceDataset, collate
 from workbench.varnet import run as rank

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from demo.phantom.writing import write_volume
 from workbench.dataset.images import centered_fft2, zero_filled
-from workbench.dataset.phantom.writing import write_volume
 from workbench.varnet import VarNet
 from workbench.varnet.reconstruction import reconstruct_share
 from workbench.varnet.reconstruction_plan import begin, plan_reconstruction, results

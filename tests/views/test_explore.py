@@ -6,9 +6,9 @@ import numpy as np
 import papermill
 import pytest
 
+from demo.phantom.writing import write_volume
 from workbench.dataset.cache import open_cache
 from workbench.dataset.images import centered_fft2, centered_ifft2, zero_filled
-from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.sampling import Sampling
 from workbench.dataset.slices import keep_columns
 from workbench.settings import project_root

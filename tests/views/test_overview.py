@@ -10,9 +10,9 @@ import numpy as np
 import papermill
 import pytest
 
+from demo.phantom.writing import write_volume
 from workbench.catalog import DATASETS
 from workbench.dataset.cache import build_cache
-from workbench.dataset.phantom.writing import write_volume
 from workbench.dataset.volume import Problem
 from workbench.views import overview
 

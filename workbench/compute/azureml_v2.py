@@ -178,7 +178,7 @@ def _code() -> Iterator[Path]:
     """
     litter = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
     with tempfile.TemporaryDirectory() as temporary:
-        for name in ("workbench", "notebooks"):
+        for name in ("workbench", "workbench_kernels", "notebooks"):
             shutil.copytree(SOURCE / name, Path(temporary, name), ignore=litter)
         for name in ("environment.yml", ".amlignore"):
             shutil.copy(SOURCE / name, temporary)

@@ -14,7 +14,7 @@ import numpy as np
 
 from workbench.dataset.source import FetchedFile, Source
 from workbench.dataset.volume import ArrayLayout
-from workbench.kernels import rows
+from workbench_kernels import rows
 
 Result = TypeVar("Result")
 

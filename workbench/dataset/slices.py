@@ -16,7 +16,7 @@ from workbench.dataset.reading import fetch_slice, in_parallel, read_slice
 from workbench.dataset.sampling import Sampling, seed_of_draw, seed_of_file
 from workbench.dataset.source import Source
 from workbench.dataset.volume import ArrayLayout, Volume
-from workbench.kernels import rows
+from workbench_kernels import rows
 
 
 @dataclass(frozen=True)

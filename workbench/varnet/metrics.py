@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.kernels import functions as kernels
 from workbench.varnet.ssim import WINDOW, mean_ssim
+from workbench_kernels import functions as kernels
 
 
 def center_crop(image: Tensor, height: int, width: int) -> Tensor:

@@ -29,10 +29,10 @@ from workbench.dataset.images import crop_size
 from workbench.dataset.loading import SliceData
 from workbench.dataset.slices import SliceDataset
 from workbench.dataset.stored import source_of
-from workbench.kernels.compiled import obstacle
 from workbench.varnet.evaluation import evaluate
 from workbench.varnet.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining
+from workbench_kernels.compiled import obstacle
 
 # The network itself convolves in bfloat16, so that a reconstruction does exactly the same.
 _PRECISIONS = {"32": "32-true", "bf16": "32-true", "16": "16-mixed"}

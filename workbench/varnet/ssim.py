@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.kernels import functions as kernels
+from workbench_kernels import functions as kernels
 
 WINDOW = 7
 K1, K2 = 0.01, 0.03

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.kernels import functions as kernels
+from workbench_kernels import functions as kernels
 
 _SLOPE = 0.2  # of the leaky ReLU
 _EPSILON = 1e-5  # of the instance normalisation

@@ -6,7 +6,7 @@ the joint at the origin; parts are painted from the skin inwards.
 
 import numpy as np
 
-from workbench.dataset.phantom.fields import Array, Canvas, Grid, SmoothField, noise
+from demo.phantom.fields import Array, Canvas, Grid, SmoothField, noise
 
 Point = tuple[float, float, float]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workbench.kernels.compiled import Kernels, kernels
+from workbench_kernels.compiled import Kernels, kernels
 
 FEW = 64
 """Below so many channels the kernels are faster than the library that torch convolves with."""

@@ -5,11 +5,11 @@ import pytest
 from fastmri import fft2c, ifft2c
 from fastmri.data.transforms import tensor_to_complex_np, to_tensor
 
-from workbench.dataset.phantom.acquisition import Scan, scan, to_images, to_kspace
-from workbench.dataset.phantom.coils import CoilArray
-from workbench.dataset.phantom.fields import Grid
-from workbench.dataset.phantom.knee import Knee
-from workbench.dataset.phantom.tissue import SEQUENCES, signals
+from demo.phantom.acquisition import Scan, scan, to_images, to_kspace
+from demo.phantom.coils import CoilArray
+from demo.phantom.fields import Grid
+from demo.phantom.knee import Knee
+from demo.phantom.tissue import SEQUENCES, signals
 
 HOW = Scan("CORPD_FBK", 1, (48, 48), 54, (3, 50), 4, 160.0, 20.0)
 

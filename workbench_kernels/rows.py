@@ -5,7 +5,7 @@ import os
 import numpy as np
 import torch
 
-from workbench.kernels.compiled import kernels
+from workbench_kernels.compiled import kernels
 
 _WORD = 4  # bytes, which the kernel masks at a time
 _PROCESS = os.getpid()

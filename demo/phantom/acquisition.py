@@ -6,9 +6,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.dataset.phantom.coils import CoilArray
-from workbench.dataset.phantom.fields import Canvas, Grid, SmoothField, averaged
-from workbench.dataset.phantom.tissue import signals
+from demo.phantom.coils import CoilArray
+from demo.phantom.fields import Canvas, Grid, SmoothField, averaged
+from demo.phantom.tissue import signals
 
 _FINEST = 0.9  # mm; coarser pixels are averaged from finer samples, so that edges are no staircase
 
