@@ -5,8 +5,11 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ _HERE = Path(__file__).parent
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 _PATIENCE = 120  # seconds for the compiler
+_SEAL = hashlib.sha256().digest_size
 
 
 class CannotCompileError(Exception):
@@ -79,19 +83,20 @@ def obstacle() -> str:
 @cache
 def _loaded(dtype: torch.dtype) -> tuple[Kernels | None, str]:
     try:
-        return Kernels(ctypes.CDLL(str(build(dtype))), _TYPES[dtype]), ""
-    except (CannotCompileError, OSError) as error:
+        return Kernels(build(dtype), _TYPES[dtype]), ""
+    except CannotCompileError as error:
         return None, str(error)
 
 
-def build(dtype: torch.dtype) -> Path:
-    """Compile the kernels unless they lie compiled in the user's cache; return the library.
+def build(dtype: torch.dtype) -> ctypes.CDLL:
+    """Load the kernels, compiled now unless they lie whole in a folder that only this user writes.
 
     Args:
         dtype: float32 or float64.
 
     Raises:
-        CannotCompileError: they are turned off, or there is no C compiler, or it fails.
+        CannotCompileError: they are turned off, there is no C compiler, it fails, or no folder
+            can keep and run what it makes.
     """
     if os.environ.get("WORKBENCH_KERNELS") == "off":
         raise CannotCompileError("WORKBENCH_KERNELS=off")
@@ -108,19 +113,84 @@ def build(dtype: torch.dtype) -> Path:
     identity = hashlib.sha256("\n".join([*command, torch.__version__, _processor()]).encode())
     for source in sorted(_HERE.glob("*.[ch]")):
         identity.update(source.read_bytes())
-    cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    library = Path(
-        cache_home, "fastmri-workbench", f"kernels-{identity.hexdigest()[:16]}.so"
-    ).expanduser()
-    if not library.exists():
+    name = f"kernels-{identity.hexdigest()[:16]}.so"
+    reasons = []
+    for folder in _folders():
         try:
-            library.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-                _run([*command, "-o", f"{folder}/whole.so"])
-                Path(folder, "whole.so").replace(library)
-        except OSError as error:
-            raise CannotCompileError(f"{library.parent}: {error.strerror or error}") from error
-    return library
+            with _private(folder) as opened:
+                if not _is_whole(opened / name):
+                    _compile(command, opened / name)
+                return ctypes.CDLL(str(opened / name))
+        except CannotCompileError as error:
+            reasons.append(f"{folder}: {error}")
+    raise CannotCompileError("; ".join(dict.fromkeys(reasons)) or "there is no folder for them")
+
+
+def _folders() -> Iterator[Path]:
+    """Yield where the library may lie: the user's cache, then a folder for temporary files."""
+    with suppress(RuntimeError):  # no HOME, and no entry for this user in passwd
+        cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        if not cache_home.is_absolute():  # to be ignored, says its specification
+            cache_home = Path("~/.cache").expanduser()
+        yield cache_home / "fastmri-workbench"
+    with suppress(FileNotFoundError):  # there is none that can be written
+        yield Path(tempfile.gettempdir(), f"fastmri-workbench-{os.geteuid()}")
+
+
+@contextmanager
+def _private(folder: Path) -> Iterator[Path]:
+    """Open a folder, made unless it is there; its path holds even if somebody moves it.
+
+    Raises:
+        CannotCompileError: it cannot be made, somebody else owns it or can write to it, or what
+            is done in it fails.
+    """
+    opened = None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        if not _is_own(os.fstat(opened)):
+            raise CannotCompileError("others own it or can write to it")
+        yield Path(f"/proc/{os.getpid()}/fd/{opened}")
+    except OSError as error:
+        # The loader's own errors have a text alone, with the file's path before it.
+        raise CannotCompileError(error.strerror or str(error).partition(": ")[2]) from error
+    finally:
+        if opened is not None:
+            os.close(opened)
+
+
+def _is_own(found: os.stat_result) -> bool:
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return found.st_uid in (0, os.geteuid()) and not found.st_mode & others
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a library is this user's own and as it was compiled; a damaged one ends Python."""
+    try:
+        found = library.lstat()
+        if not stat.S_ISREG(found.st_mode) or not _is_own(found):
+            return False
+        content = library.read_bytes()
+    except OSError:
+        return False
+    return _seal(library, content[:-_SEAL]) == content[-_SEAL:]
+
+
+def _compile(command: list[str], library: Path) -> None:
+    """Compile a library; it is there whole or not at all, with its hash as its last bytes."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        made = Path(folder, "whole.so")
+        _run([*command, "-o", str(made)], folder)
+        content = made.read_bytes()
+        with made.open("ab") as file:
+            file.write(_seal(library, content))
+        made.chmod(0o700)
+        made.replace(library)
+
+
+def _seal(library: Path, content: bytes) -> bytes:
+    return hashlib.sha256(library.name.encode() + content).digest()
 
 
 def _processor() -> str:
@@ -129,9 +199,16 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], folder: str) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_PATIENCE)
+        subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            env=os.environ | {"TMPDIR": folder},
+        )
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip().splitlines()
         raise CannotCompileError(f"{command[0]} failed: {said[0] if said else error}") from error

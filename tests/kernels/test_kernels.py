@@ -1,9 +1,12 @@
 """The kernels against torch's own operations, and what happens where they cannot be compiled."""
 
+import hashlib
 import os
 import platform
+import pwd
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -205,11 +208,16 @@ def test_without_a_compiler_torch_does_the_work(tmp_path):
     expected, why = tell(tmp_path)
     assert why == ""
     (tmp_path / "file").write_text("")
+    shared = tmp_path / "shared"
+    for name in ("fastmri-workbench", f"fastmri-workbench-{os.geteuid()}"):
+        (shared / name).mkdir(parents=True)
+        (shared / name).chmod(0o777)
     for environment, reason in (
         ({"WORKBENCH_KERNELS": "off"}, "WORKBENCH_KERNELS=off"),
         ({"CC": "no-such-compiler"}, "there is no C compiler: install gcc, or name one in CC"),
         ({"CC": "false"}, "failed"),
-        ({"XDG_CACHE_HOME": str(tmp_path / "file")}, "Not a directory"),
+        ({"XDG_CACHE_HOME": str(tmp_path / "file"), "TMPDIR": str(shared)}, "Not a directory"),
+        ({"XDG_CACHE_HOME": str(shared), "TMPDIR": str(shared)}, "can write to it"),
     ):
         value, why = tell(tmp_path, **environment)
         assert reason in why
@@ -239,13 +247,128 @@ def test_processes_that_start_together_share_one_library(tmp_path):
     assert library.suffix == ".so"
 
 
-def test_a_library_is_compiled_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library = compiled.build(torch.float32)
-    before = library.stat()
-    assert compiled.build(torch.float32) == library
-    assert library.stat() == before
-    assert compiled.build(torch.float64) != library
+@pytest.fixture(scope="module")
+def quick_compiler(tmp_path_factory):
+    """A compiler that compiles once, and after that copies what it made."""
+    folder = tmp_path_factory.mktemp("compiler")
+    (folder / "cc").write_text(
+        f"#!/bin/sh\nfor out; do :; done\n"
+        f'[ -e {folder}/made.so ] || cc "$@" -o {folder}/made.so\ncp {folder}/made.so "$out"\n'
+    )
+    (folder / "cc").chmod(0o755)
+    return folder / "cc"
+
+
+@pytest.fixture
+def cache_home(tmp_path, monkeypatch, quick_compiler):
+    monkeypatch.setenv("CC", str(quick_compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "temporary").mkdir()
+    return tmp_path / "cache"
+
+
+def library_in(folder):
+    (library,) = folder.glob("fastmri-workbench*/kernels-*.so")
+    return library
+
+
+def test_a_library_is_compiled_once(cache_home):
+    compiled.build(torch.float32)
+    before = library_in(cache_home).stat()
+    compiled.build(torch.float32)
+    assert library_in(cache_home).stat() == before
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:5000]),
+    "without its end": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "one bit": lambda path: path.write_bytes(path.read_bytes()[:-99] + b"\0" * 99),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "writable by others": lambda path: path.chmod(0o777),
+    "a link": lambda path: path.symlink_to(path.rename(path.with_name("elsewhere"))),
+    "of another user": lambda path: os.chown(path, 12345, 12345),
+    "with another's name": lambda path: path.write_bytes(
+        path.read_bytes()[:-32] + hashlib.sha256(b"other").digest()
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_and_foreign_libraries_are_compiled_anew(damage, cache_home):
+    compiled.build(torch.float32)
+    library = library_in(cache_home)
+    whole = library.read_bytes()
+    try:
+        damage(library)
+    except PermissionError:
+        pytest.skip("files can be given away by root alone")
+    before = library.lstat()
+    compiled.build(torch.float32)
+    assert library.read_bytes() == whole
+    assert library.lstat().st_ino != before.st_ino
+    assert library.lstat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_others_can_write_to_is_left_for_a_private_one(cache_home, tmp_path):
+    compiled.build(torch.float32)
+    library = library_in(cache_home)
+    library.parent.chmod(0o770)
+    compiled.build(torch.float32)
+    assert library_in(tmp_path / "temporary").parent.stat().st_mode & 0o777 == 0o700
+    library.parent.chmod(0o700)
+    if os.geteuid() == 0:
+        os.chown(library.parent, 12345, 12345)
+        before = library.stat()
+        compiled.build(torch.float32)
+        assert library.stat() == before
+
+
+@pytest.mark.parametrize("home", ["relative", "a file", "a link", "read-only"])
+def test_where_the_usual_folder_is_of_no_use_a_temporary_one_is_taken(
+    home, tmp_path, cache_home, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if home == "relative":
+        monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+        monkeypatch.setenv("HOME", "/proc/nowhere")
+    elif home == "a file":
+        cache_home.write_text("")
+    elif home == "a link":
+        cache_home.mkdir()
+        (tmp_path / "other").mkdir()
+        (cache_home / "fastmri-workbench").symlink_to(tmp_path / "other")
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")
+    compiled.build(torch.float32)
+    assert library_in(tmp_path / "temporary").exists()
+    assert not (tmp_path / "relative").exists()
+
+
+def test_a_user_without_home_and_passwd_entry_has_kernels(cache_home, tmp_path, monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def nobody(_):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    compiled.build(torch.float32)
+    assert library_in(tmp_path / "temporary").exists()
+
+
+@pytest.mark.parametrize("options", ["noexec", "size=8k"])
+def test_where_no_library_can_be_kept_and_run_the_reasons_are_given(options, cache_home, tmp_path):
+    script = "from workbench_kernels import compiled; print(compiled.obstacle())"
+    mounted = f'mount -t tmpfs -o {options} none "$1" && XDG_CACHE_HOME=$1/x TMPDIR=$1 "$2" -c "$3"'
+    command = ["unshare", "-m", "sh", "-c", mounted, "sh", str(tmp_path), sys.executable, script]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if "denied" in done.stderr or "not permitted" in done.stderr:
+        pytest.skip("file systems cannot be mounted here")
+    assert f"{tmp_path}/x/fastmri-workbench" in done.stdout, done
+    assert "map segment" in done.stdout or "No space left" in done.stdout
 
 
 def test_networks_of_narrow_images_use_kernels_where_they_are_wide_and_torch_below(monkeypatch):
