@@ -281,12 +281,19 @@ def test_a_library_is_compiled_once(cache_home):
     assert library_in(cache_home).stat() == before
 
 
+def rewrite(path, content):
+    """Write a library anew; the file that this process has loaded must stay as it is."""
+    path.unlink()
+    path.write_bytes(content)
+    path.chmod(0o700)
+
+
 DAMAGE = {
-    "empty": lambda path: path.write_bytes(b""),
-    "cut short": lambda path: path.write_bytes(path.read_bytes()[:5000]),
-    "without its end": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "one bit": lambda path: path.write_bytes(path.read_bytes()[:-99] + b"\0" * 99),
-    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "empty": lambda path: rewrite(path, b""),
+    "cut short": lambda path: rewrite(path, path.read_bytes()[:5000]),
+    "without its end": lambda path: rewrite(path, path.read_bytes()[:-1]),
+    "some bytes": lambda path: rewrite(path, path.read_bytes()[:-99] + b"\0" * 99),
+    "zeros": lambda path: rewrite(path, bytes(path.stat().st_size)),
     "writable by others": lambda path: path.chmod(0o777),
     "a link": lambda path: path.symlink_to(path.rename(path.with_name("elsewhere"))),
     "of another user": lambda path: os.chown(path, 12345, 12345),
