@@ -32,6 +32,7 @@ from workbench.dataset.stored import source_of
 from workbench.varnet.evaluation import evaluate
 from workbench.varnet.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining
+from workbench.varnet.weights import require_checkpoint
 from workbench_kernels.compiled import obstacle
 
 # The network itself convolves in bfloat16, so that a reconstruction does exactly the same.
@@ -70,6 +71,8 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
     checkpoints.mkdir(parents=True, exist_ok=True)
     last = checkpoints / "last.ckpt"
     resumed = last.exists()
+    if resumed:
+        require_checkpoint(last)
     run_record = RunRecord(folder, job.images)
     trainer = pl.Trainer(
         accelerator="gpu" if gpus else "cpu",
