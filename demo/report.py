@@ -14,7 +14,8 @@ from workbench.compute.runs import open_run
 from workbench.progress import duration
 from workbench.settings import shown
 from workbench.varnet.metrics import VolumeScore, mean_score
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionJob, read_result
+from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionJob
+from workbench.views.comparison import open_results
 
 FIGURES = {"ssim": "{:.3f}", "psnr": "{:.1f}", "nmse": "{:.4f}"}
 LABELS = {"ssim": "SSIM", "psnr": "PSNR", "nmse": "NMSE"}
@@ -56,7 +57,7 @@ def part_report(demo: Demo, part: Part) -> PartReport:
     for file in sorted(run.folder.glob("reconstructions/*/reconstruction.json")):
         job = ReconstructionJob.from_json(file.read_text())
         if job.split == "val" and job.sampling == run.job.sampling:
-            found = [read_result(path) for path in sorted(file.parent.glob("*.h5"))]
+            found = open_results(file.parent).results
             return PartReport(part.model, tuple(each for each in found if each.varnet))
     raise FileNotFoundError(f"{shown(run.folder)} has no reconstructed validation volumes")
 
@@ -74,8 +75,7 @@ def table(reports: Sequence[PartReport]) -> str:
     ]
     for report in reports:
         lines += [
-            _line(result.path.name, (result.zero_filled, result.varnet))
-            for result in report.results
+            _line(result.name, (result.zero_filled, result.varnet)) for result in report.results
         ]
         means = [VolumeScore("", 0, **report.summary[kind]) for kind in ("zero_filled", "varnet")]
         lines.append(_line(f"{report.model}, mean of {len(report.results)} volumes", means))

@@ -6,7 +6,9 @@ Counts and archive names are those that NYU publishes and mails (https://fastmri
 import re
 from dataclasses import dataclass, field
 
-SPLITS = ("train", "val", "test", "challenge")
+SPLITS = ("train", "val", "test", "challenge", "test_full")
+OWN_MASKS = ("test", "challenge")
+"""The splits whose volumes were published undersampled, each with its own mask."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,12 @@ def dataset_of_archive(name: str) -> str | None:
 
 
 def split_of_folder(folder: str) -> str | None:
-    """Name the split of a folder such as ``multicoil_test_v2`` ("test"), or None."""
-    match = re.search(r"(?:^|_)(train|val|test|challenge)(?:_|$)", folder)
+    """Name the split of a folder such as ``multicoil_test_v2`` ("test"), or None.
+
+    ``multicoil_test_full`` is a split of its own, "test_full": fully sampled, and with targets, the
+    same scans as those of ``multicoil_test``, under the same file names.
+    """
+    match = re.search(r"(?:^|_)(train|val|test_full|test|challenge)(?:_|$)", folder)
     return match.group(1) if match else None
 
 

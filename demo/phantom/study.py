@@ -17,7 +17,7 @@ from demo.phantom.brain import Brain
 from demo.phantom.knee import Knee
 from demo.phantom.tissue import SEQUENCES
 from demo.phantom.writing import write_volume
-from workbench.catalog import DATASETS, SPLITS
+from workbench.catalog import DATASETS, OWN_MASKS, SPLITS
 
 ACQUISITIONS = {
     "brain": ("AXT2", "AXFLAIR", "AXT1POST", "AXT1", "AXT1PRE"),
@@ -128,7 +128,7 @@ def plan_study(
                 name = f"file_brain_{acquisition}_{200 + number % 9}_{_FIRST_BRAIN + serial}.h5"
             else:
                 name = f"file{_FIRST_KNEE + serial}.h5"
-            blind = split in ("test", "challenge")
+            blind = split in OWN_MASKS
             planned.append(
                 PlannedVolume(
                     Path(root) / f"{kind}_{split}" / name,

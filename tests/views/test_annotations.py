@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from workbench.dataset.volume import ArrayLayout, Volume
 from workbench.views.annotations import Box, draw_boxes, read_annotations
 from workbench.views.lesions import (
     lesion_figure,
@@ -146,3 +147,38 @@ def test_volumes_without_target_have_no_close_up(reconstructed, in_project, tmp_
     plan, found = reconstructed("test")
     assert list(lesion_figures(plan, found, read_annotations(path))) == []
     assert len(lesion_table(plan, found, read_annotations(path))) == 0
+
+
+def volume_at(path, split):
+    sizes = (8, 8, 1)
+    layout = ArrayLayout((3, 2, 8, 8), "<c8", 0)
+    return Volume(path, split, 0, 0, layout, None, None, None, sizes, sizes, 0, 8, {})
+
+
+def test_findings_of_a_name_that_two_volumes_have_are_nobodys(csv):
+    sites = [volume_at("a_val/file1000001.h5", "val"), volume_at("b_val/file1000001.h5", "val")]
+    other = volume_at("a_val/file1000002.h5", "val")
+    found = read_annotations(csv).within([*sites, other])
+    assert [found.of(site.path) for site in sites] == [[], []]
+    assert len(found.of(other.path)) == 1
+    assert found.study_labels(other.path) == ["Normal for age"]
+    (remark,) = found.remarks
+    assert "2 volumes have that name: a_val/file1000001.h5, b_val/file1000001.h5" in remark
+
+
+def test_findings_name_a_volume_by_its_path(tmp_path):
+    path = tmp_path / "knee.csv"
+    path.write_text(LINES.replace("file1000001", "b_val/file1000001"))
+    sites = [volume_at("a_val/file1000001.h5", "val"), volume_at("b_val/file1000001.h5", "val")]
+    found = read_annotations(path).within(sites)
+    assert [len(found.of(site.path)) for site in sites] == [0, 2]
+    assert found.remarks == []
+
+
+def test_the_brains_two_test_releases_share_their_findings(csv):
+    twins = [
+        volume_at("multicoil_test/file1000001.h5", "test"),
+        volume_at("multicoil_test_full/file1000001.h5", "test_full"),
+    ]
+    found = read_annotations(csv).within(twins)
+    assert [len(found.of(twin.path)) for twin in twins] == [2, 2]

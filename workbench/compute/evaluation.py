@@ -1,7 +1,8 @@
 """What is reconstructed of a run once it is trained: which splits, where, and the figures' table.
 
-``outputs/NAME/reconstructions/SPLIT.../`` holds one HDF5 file a volume and, once all of them are
-there, ``scores.csv`` with a row each.
+``outputs/NAME/reconstructions/SPLIT.../`` holds one HDF5 file a volume (where it lies says
+``workbench.varnet.reconstruction_plan``) and, once all of them are there, ``scores.csv`` with a row
+each; its column ``volume`` is the path within the dataset.
 """
 
 import csv
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from workbench.catalog import SPLITS
+from workbench.catalog import OWN_MASKS, SPLITS
 from workbench.compute.jobs import TrainingJob, write_text
 from workbench.compute.runs import Run
 from workbench.dataset.cache import DatasetCache
@@ -88,7 +89,7 @@ def split_volumes(
 
 def split_sampling(job: TrainingJob, split: str) -> Sampling | None:
     """Return how a run's split is undersampled; None for each file's own mask."""
-    return None if split in ("test", "challenge") else job.sampling
+    return None if split in OWN_MASKS else job.sampling
 
 
 def results_folder(run: Run, split: str, sampling: Sampling | None) -> Path:

@@ -61,4 +61,5 @@ def kept_cache(root: str | Path, folder: Path) -> DatasetCache:
 
 def _content(cache: DatasetCache) -> set[tuple[str, tuple[int, ...]]]:
     """What a run learns from: the volumes, wherever the dataset is mounted."""
-    return {(volume.path, volume.kspace.shape) for volume in cache if volume.split != "test"}
+    learned = ("train", "val")
+    return {(volume.path, volume.kspace.shape) for volume in cache if volume.split in learned}

@@ -7,6 +7,7 @@ under any mount point. Sampling and filtering return another, smaller cache and 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from workbench.catalog import SPLITS
 from workbench.dataset.cache_file import CacheFileError, read_cache_file, write_cache_file
 from workbench.dataset.folders import find_dataset
 from workbench.dataset.indexing import index_files
-from workbench.dataset.volume import Problem, Volume
+from workbench.dataset.volume import Problem, Volume, short_names
 from workbench.settings import shown
 
 __all__ = [
@@ -63,6 +64,19 @@ class DatasetCache:
         """Split -> (volumes, slices), for the splits that are there."""
         parts = {name: self.split(name) for name in SPLITS}
         return {name: (len(part), part.slices) for name, part in parts.items() if len(part)}
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Path -> file name, or the path again where several volumes have that file name."""
+        return short_names(volume.path for volume in self.volumes)
+
+    @cached_property
+    def namesakes(self) -> dict[str, list[str]]:
+        """File name -> the paths of the volumes that have it, of names that several have."""
+        found: dict[str, list[str]] = {}
+        for volume in self.volumes:
+            found.setdefault(volume.name, []).append(volume.path)
+        return {name: paths for name, paths in found.items() if len(paths) > 1}
 
     @property
     def acquisitions(self) -> tuple[str, ...]:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from fastmri.data.transforms import VarNetSample
 from torch.utils.data import Dataset, get_worker_info
 
 from workbench.dataset.masks import draw_mask
@@ -30,8 +30,34 @@ class SliceItem:
     epoch: int
 
 
+class Sample(NamedTuple):
+    """A slice, or a batch of slices: fastMRI's ``VarNetSample`` and which volume it is of.
+
+    Attributes:
+        masked_kspace: (coils, readout, phase encode, 2) float32.
+        mask: (1, 1, phase encode, 1) bool.
+        num_low_frequencies: ACS columns; 0 to read them off the mask.
+        target: (height, width) float32, or a scalar 0 where the volume has none.
+        fname: file name, which two volumes may share.
+        slice_num: slice number.
+        max_value: the volume's largest target value, 0 without a target.
+        crop_size: the header's (height, width) of the image.
+        volume: path within the dataset, which no two volumes share.
+    """
+
+    masked_kspace: torch.Tensor
+    mask: torch.Tensor
+    num_low_frequencies: Any
+    target: torch.Tensor
+    fname: Any
+    slice_num: Any
+    max_value: Any
+    crop_size: Any
+    volume: Any
+
+
 class SliceDataset(Dataset):
-    """The slices of some volumes as fastMRI's ``VarNetSample``, values equal to its transform's.
+    """The slices of some volumes as ``Sample``, values equal to those of fastMRI's transform.
 
     Args:
         root: the dataset's folder.
@@ -78,15 +104,8 @@ class SliceDataset(Dataset):
         """Return how many k-space values an item has, which is what it costs."""
         return math.prod(self.volumes[self.slices[index][0]].kspace.shape[1:])
 
-    def __getitem__(self, item: int | SliceItem) -> VarNetSample:
-        """Read, mask and return one slice.
-
-        Returns:
-            ``masked_kspace`` (coils, readout, phase encode, 2) float32, ``mask``
-            (1, 1, phase encode, 1) bool, ``num_low_frequencies``, ``target`` (height, width)
-            float32 or a scalar 0 where the volume has none, ``fname``, ``slice_num``,
-            ``max_value`` (the volume's largest target value, 0 without) and ``crop_size``.
-        """
+    def __getitem__(self, item: int | SliceItem) -> Sample:
+        """Read, mask and return one slice."""
         index, epoch = (item.index, item.epoch) if isinstance(item, SliceItem) else (item, 0)
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
@@ -128,7 +147,7 @@ class SliceDataset(Dataset):
 
     def transform(
         self, index: int, epoch: int, kspace: np.ndarray, target: np.ndarray | None
-    ) -> VarNetSample:
+    ) -> Sample:
         """Mask a slice that was read, in its own array, and say what it is; see ``__getitem__``."""
         mask, low_frequencies = self._mask(index, epoch, self.volumes[self.slices[index][0]])
         if self.sampling is not None:
@@ -148,10 +167,10 @@ class SliceDataset(Dataset):
         target: torch.Tensor | None,
         mask: torch.Tensor,
         low_frequencies: int,
-    ) -> VarNetSample:
+    ) -> Sample:
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
-        return VarNetSample(
+        return Sample(
             masked_kspace=torch.view_as_real(kspace if kspace.ndim == 3 else kspace[None]),
             mask=mask.view(1, 1, -1, 1),
             num_low_frequencies=low_frequencies,
@@ -160,6 +179,7 @@ class SliceDataset(Dataset):
             slice_num=slice_number,
             max_value=float(volume.attributes.get("max", 0)) if volume.target else 0.0,
             crop_size=volume.recon[:2],
+            volume=volume.path,
         )
 
     def _mask(self, index: int, epoch: int, volume: Volume) -> tuple[np.ndarray, int]:
@@ -223,11 +243,11 @@ def _stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     )
 
 
-def collate(samples: Sequence[VarNetSample]) -> VarNetSample:
+def collate(samples: Sequence[Sample]) -> Sample:
     """Stack samples of one shape into a batch; names, slices and crops become lists.
 
     Returns:
-        A ``VarNetSample`` with ``masked_kspace`` (batch, coils, readout, phase encode, 2), ``mask``
+        A ``Sample`` with ``masked_kspace`` (batch, coils, readout, phase encode, 2), ``mask``
         (batch, 1, 1, phase encode, 1), ``num_low_frequencies`` (batch,) int64, ``target``
         (batch, height, width) and ``max_value`` (batch,) float32.
     """
@@ -241,4 +261,5 @@ def collate(samples: Sequence[VarNetSample]) -> VarNetSample:
         slice_num=[sample.slice_num for sample in samples],
         max_value=torch.tensor([sample.max_value for sample in samples], dtype=torch.float32),
         crop_size=[sample.crop_size for sample in samples],
+        volume=[sample.volume for sample in samples],
     )

@@ -1,5 +1,7 @@
 """One volume: a fastMRI .h5 file, described so that its slices can be read by byte range."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +30,7 @@ class Volume:
 
     Attributes:
         path: relative to the dataset's folder, with ``/``.
-        split: "train", "val", "test" or "challenge", from the folder's name.
+        split: one of ``workbench.catalog.SPLITS``, from the folder's name.
         size: bytes.
         mtime_ns: time of last change, nanoseconds.
         kspace: layout of ``kspace``.
@@ -58,7 +60,7 @@ class Volume:
 
     @property
     def name(self) -> str:
-        """File name, such as ``file1000000.h5``."""
+        """File name, such as ``file1000000.h5``; another folder may hold a file of that name."""
         return self.path.rpartition("/")[2]
 
     @property
@@ -90,6 +92,18 @@ class Volume:
     def synthetic(self) -> bool:
         """Whether this is a volume of the phantom, not of a patient."""
         return bool(self.attributes.get("synthetic", False))
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return what to call each path: its file name; the whole path where another has that name.
+
+    Args:
+        paths: of volumes, relative to their dataset's folder, with ``/``.
+    """
+    every = set(paths)
+    named = {path: path.rpartition("/")[2] for path in every}
+    counts = Counter(named.values())
+    return {path: name if counts[name] == 1 else path for path, name in named.items()}
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def evaluate(folder: Path, splits: Sequence[str]) -> None:
                 f"{len(part) - len(job.volumes)} are there",
                 flush=True,
             )
-        rows = list(reconstruct_share(replace(job, dataset=dataset), cache, place, network))
+        rows = list(reconstruct_share(replace(job, dataset=dataset), part, place, network))
         everyone = [rows]
         if among:
             everyone = [[] for _ in range(distributed.get_world_size())]

@@ -37,7 +37,7 @@ class SliceScore:
     """What one slice adds to its volume's figures.
 
     Attributes:
-        volume: file name.
+        volume: path within the dataset, which no two volumes share.
         slice: slice number.
         ssim: mean SSIM.
         squared_error: sum over pixels of (image - target)².
@@ -91,7 +91,7 @@ def score_slices(
 
 @dataclass(frozen=True)
 class VolumeScore:
-    """The figures of one volume; PSNR in dB."""
+    """The figures of one volume, by its path within the dataset; PSNR in dB."""
 
     volume: str
     slices: int

@@ -24,7 +24,7 @@ from workbench.dataset.slices import SliceDataset, collate
 from workbench.dataset.volume import Volume
 from workbench.varnet.metrics import score_volume
 from workbench.varnet.network import VarNet
-from workbench.varnet.reconstruction_plan import ReconstructionJob
+from workbench.varnet.reconstruction_plan import ReconstructionJob, result_place
 from workbench.varnet.speed import use_tf32
 from workbench.varnet.ssim import mean_ssim
 from workbench.varnet.weights import load_network
@@ -75,12 +75,14 @@ def reconstruct_volume(
     return np.stack(images), np.stack(filled), target, acceleration
 
 
-def scores(images: np.ndarray, filled: np.ndarray, target: np.ndarray, name: str) -> dict[str, Any]:
+def scores(
+    images: np.ndarray, filled: np.ndarray, target: np.ndarray, volume: str
+) -> dict[str, Any]:
     """Return the attributes that say how good a reconstruction is."""
     found: dict[str, Any] = {}
     truth = torch.from_numpy(target)
-    for kind, volume in (("varnet", images), ("zero_filled", filled)):
-        score = score_volume(torch.from_numpy(volume), truth, name)
+    for kind, array in (("varnet", images), ("zero_filled", filled)):
+        score = score_volume(torch.from_numpy(array), truth, volume)
         found |= {f"{kind}_{figure}": getattr(score, figure) for figure in ("ssim", "psnr", "nmse")}
     size = min(images.shape[-2], target.shape[-2]), min(images.shape[-1], target.shape[-1])
     image, truth = (torch.from_numpy(center_crop(v, size)).double() for v in (images, target))
@@ -91,6 +93,7 @@ def scores(images: np.ndarray, filled: np.ndarray, target: np.ndarray, name: str
 
 def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> None:
     """Write a volume's file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with h5py.File(partial, "w") as file:
         file.create_dataset("reconstruction", data=images.astype(np.float32))
@@ -107,7 +110,7 @@ def reconstruct_share(
 
     Args:
         job: what to reconstruct.
-        cache: the dataset, or a part of it that holds the job's volumes.
+        cache: the part of the dataset that has results in the folder, the job's volumes and more.
         folder: where the results go.
         network: the job's.
 
@@ -137,14 +140,15 @@ def reconstruct_share(
             "acceleration": acceleration,
             "synthetic": volume.synthetic,
         }
-        line = f"rank {rank}: {number} of {len(own)}, {volume.name}, {volume.slices} slices"
+        name = cache.names[volume.path]
+        line = f"rank {rank}: {number} of {len(own)}, {name}, {volume.slices} slices"
         if target is not None:
-            attributes |= scores(images, filled, target, volume.name)
+            attributes |= scores(images, filled, target, volume.path)
             line += (
                 f", SSIM {attributes['zero_filled_ssim']:.3f} zero-filled, "
                 f"{attributes['varnet_ssim']:.3f} VarNet"
             )
-        write_result(folder / volume.name, images, attributes)
+        write_result(result_place(folder, volume, name), images, attributes)
         print(line, flush=True)
         yield attributes | {"slices": volume.slices}
 

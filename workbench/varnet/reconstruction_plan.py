@@ -1,9 +1,15 @@
-"""Reconstruction of a split: what is asked for, what is there already, and its results."""
+"""Reconstruction of a split: what is asked for, what is there already, and its results.
+
+A result has its volume's file name and lies in the results' folder itself, as fastMRI's leaderboard
+has it. Where several volumes of the split share a file name, their results lie below it under their
+paths in the dataset: ``multicoil_val/NAME.h5``. Each file says which volume it is of.
+"""
 
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +18,8 @@ import h5py
 import numpy as np
 
 from workbench.azure_login import LoginError
-from workbench.catalog import SPLITS
+from workbench.catalog import OWN_MASKS, SPLITS
 from workbench.compute.evaluation import (
-    FOLDER,
     ORDER,
     SCORES,
     results_folder,
@@ -45,7 +50,7 @@ class ReconstructionJob:
         weights: file of weights.
         weights_sha256: its hash.
         dataset: the dataset's folder, or its address in blob storage.
-        split: "train", "val", "test" or "challenge".
+        split: one of ``workbench.catalog.SPLITS``.
         sampling: how to undersample; None takes each file's own mask.
         volumes: paths of the volumes to make, relative to the dataset.
     """
@@ -97,13 +102,14 @@ class Reconstruction:
 
     Attributes:
         path: the HDF5 file.
-        volume: the volume's path in the dataset.
+        volume: the volume's path in the dataset, which no two volumes share.
         acquisition: its sequence.
         acceleration: true acceleration, phase-encode columns over sampled ones.
         varnet: the reconstruction's figures; None without a target.
         zero_filled: the zero-filled image's.
         slice_ssim: SSIM of each slice; empty without a target.
         slices: number of slices.
+        shared: whether other volumes beside it have its file name.
     """
 
     path: Path
@@ -114,6 +120,12 @@ class Reconstruction:
     zero_filled: VolumeScore | None
     slice_ssim: tuple[float, ...]
     slices: int
+    shared: bool = False
+
+    @property
+    def name(self) -> str:
+        """What people call it: its file name, or its path where others have that file name."""
+        return self.volume if self.shared else self.path.name
 
 
 @dataclass(frozen=True)
@@ -126,33 +138,24 @@ class ReconstructionPlan:
     ranks: Ranks
     run: Run
 
-    def compared_with(self, run: str) -> list[Reconstruction]:
-        """Read another run's results of the same split and sampling.
-
-        Raises:
-            FileNotFoundError: it has none.
-        """
-        folder = run_folder(run) / FOLDER / self.folder.name
-        paths = [folder / volume.name for volume in self.cache]
-        there = [read_result(path) for path in paths if path.exists()]
-        if not there:
-            raise FileNotFoundError(
-                f"compare={run!r}: nothing in {shown(folder)}; run this notebook for {run} first, "
-                f"with the same split, mask and acceleration"
-            )
-        return there
-
     def __str__(self) -> str:
         done = len(self.cache) - len(self.job.volumes)
         sampling = str(self.job.sampling) if self.job.sampling else "each file's own mask"
-        note = "\nnote       the dataset is the synthetic phantom, not patient data"
+        notes = [
+            f"{len(paths)} volumes are called {name}: {', '.join(paths[:3])}; each is reconstructed"
+            for name, paths in self.cache.namesakes.items()
+        ]
+        if len(notes) > 1:
+            notes = [f"{notes[0]}; so it is with {len(notes)} file names"]
+        if self.cache.synthetic:
+            notes.append("the dataset is the synthetic phantom, not patient data")
         return (
             f"weights    {shown(self.job.weights)}\n"
             f"dataset    {shown(self.cache.root)}, {self.job.split}: {len(self.cache)} volumes "
             f"({self.cache.slices:,} slices), {done} of them reconstructed already\n"
             f"sampling   {sampling}\n"
             f"into       {shown(self.folder)}\n"
-            f"where      this machine: {self.ranks}" + (note if self.cache.synthetic else "")
+            f"where      this machine: {self.ranks}" + "".join(f"\nnote       {n}" for n in notes)
         )
 
 
@@ -201,7 +204,7 @@ def plan_reconstruction(
         raise ValueError("local_dataset=None: with weights of your own, name the dataset")
     file = find_weights(weights or source.best)
     load_network(file)  # weights of another network are refused here
-    own_mask = split in ("test", "challenge") and mask is acceleration is center_fraction is None
+    own_mask = split in OWN_MASKS and mask is acceleration is center_fraction is None
     usual = job.sampling if job else Sampling()
     sampling = None if own_mask else _sampling(usual, mask, acceleration, center_fraction)
     try:
@@ -238,8 +241,12 @@ def order_of_run(
 
 def _missing(job: ReconstructionJob, part: DatasetCache, folder: Path) -> ReconstructionJob:
     """Return a job for the volumes that are not there already."""
-    there = (v.path for v in part if _digest(folder / v.name) != job.digest(v))
-    return replace(job, volumes=tuple(there))
+    missing = []
+    for volume in part:
+        path = find_result(folder, volume)
+        if path is None or _digest(path) != job.digest(volume):
+            missing.append(volume.path)
+    return replace(job, volumes=tuple(missing))
 
 
 def begin(job: ReconstructionJob, part: DatasetCache, folder: Path) -> None:
@@ -265,8 +272,54 @@ def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
 
 
 def results(plan: ReconstructionPlan) -> list[Reconstruction]:
-    """Read the results of a plan's volumes, in the dataset's order."""
-    return [read_result(plan.folder / volume.name) for volume in plan.cache]
+    """Read the results of a plan's volumes, in the dataset's order.
+
+    Raises:
+        FileNotFoundError: a volume has none.
+    """
+    return read_results(plan.folder, plan.cache)
+
+
+def read_results(folder: Path, part: DatasetCache) -> list[Reconstruction]:
+    """Read the results of some volumes in a folder, in the dataset's order.
+
+    Raises:
+        FileNotFoundError: a volume has none.
+    """
+    found = []
+    for volume in part:
+        path = find_result(folder, volume)
+        if path is None:
+            raise FileNotFoundError(
+                f"{shown(folder)} has no result of {volume.path}: reconstruct it again"
+            )
+        found.append(read_result(path, shared=volume.name in part.namesakes))
+    return found
+
+
+def find_result(folder: Path, volume: Volume) -> Path | None:
+    """Return the file of a volume's result, which says that it is of that volume, or None."""
+    places = (folder / volume.path, folder / volume.name)
+    return next((path for path in places if _volume_of(path) == volume.path), None)
+
+
+def result_place(folder: Path, volume: Volume, name: str) -> Path:
+    """Return where a volume's result goes, so that it replaces no other volume's.
+
+    Args:
+        folder: of the results.
+        volume: the volume.
+        name: what ``DatasetCache.names`` calls it among those that are reconstructed.
+    """
+    taken = _volume_of(folder / name) not in (None, volume.path)
+    return find_result(folder, volume) or folder / (volume.path if taken else name)
+
+
+def _volume_of(path: Path) -> str | None:
+    """Return the volume that a file of results says it is of; None where there is no such file."""
+    with suppress(OSError), h5py.File(path) as file:
+        return str(file.attrs.get("volume"))
+    return None
 
 
 def keep_scores(part: DatasetCache, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -278,9 +331,8 @@ def keep_scores(part: DatasetCache, folder: Path, rows: Iterable[Mapping[str, An
         rows: of some of the volumes, such as those that another machine has made.
     """
     known = {row["volume"]: row for row in rows}
-    write_scores(
-        folder, [known.get(v.path) or score_row(read_result(folder / v.name)) for v in part]
-    )
+    earlier = replace(part, volumes=tuple(v for v in part if v.path not in known))
+    write_scores(folder, [*known.values(), *map(score_row, read_results(folder, earlier))])
 
 
 def score_row(result: Reconstruction) -> dict[str, Any]:
@@ -297,28 +349,30 @@ def score_row(result: Reconstruction) -> dict[str, Any]:
     return row
 
 
-def read_result(path: Path) -> Reconstruction:
-    """Read what a file of results says of its volume."""
+def read_result(path: Path, *, shared: bool = False) -> Reconstruction:
+    """Read what a file of results says of its volume, and take whether others share its name."""
     with h5py.File(path) as file:
         attributes = dict(file.attrs)
-
         slices = len(file["reconstruction"])
+
+    volume = str(attributes["volume"])
 
     def scores(kind: str) -> VolumeScore | None:
         if f"{kind}_ssim" not in attributes:
             return None
         figures = (float(attributes[f"{kind}_{name}"]) for name in ("ssim", "psnr", "nmse"))
-        return VolumeScore(path.name, slices, *figures)
+        return VolumeScore(volume, slices, *figures)
 
     return Reconstruction(
         path,
-        str(attributes["volume"]),
+        volume,
         str(attributes["acquisition"]),
         float(attributes["acceleration"]),
         scores("varnet"),
         scores("zero_filled"),
         tuple(attributes.get("slice_ssim", np.empty(0)).tolist()),
         slices,
+        shared,
     )
 
 

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 import torch.distributed
-from fastmri.data.transforms import VarNetSample
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from workbench.compute.jobs import TrainingJob, write_text
 from workbench.dataset.images import crop_size
+from workbench.dataset.slices import Sample
 from workbench.progress import duration
 from workbench.varnet.metrics import (
     SliceScore,
@@ -56,13 +56,13 @@ class VarNetTraining(pl.LightningModule):
         self.volume_scores: list[VolumeScore] = []
         self._slice_scores: list[SliceScore] = []
 
-    def forward(self, batch: VarNetSample) -> Tensor:
+    def forward(self, batch: Sample) -> Tensor:
         """Reconstruct a batch: (batch, H, W) magnitude images."""
         matrix = int(batch.masked_kspace.shape[2]), int(batch.masked_kspace.shape[3])
         rows = max(crop_size(matrix, size)[0] for size in batch.crop_size)
         return self.network(batch.masked_kspace, batch.mask, batch.num_low_frequencies, rows)
 
-    def training_step(self, batch: VarNetSample, batch_index: int) -> Tensor:
+    def training_step(self, batch: Sample, batch_index: int) -> Tensor:
         """Return the SSIM loss of a batch.
 
         Raises:
@@ -75,7 +75,7 @@ class VarNetTraining(pl.LightningModule):
         if not torch.isfinite(loss):
             where = ", ".join(
                 f"{name} slice {number}"
-                for name, number in zip(batch.fname, batch.slice_num, strict=True)
+                for name, number in zip(batch.volume, batch.slice_num, strict=True)
             )
             raise NonFiniteLossError(
                 f"the loss is {loss.item()} at epoch {self.current_epoch}, batch {batch_index}: "
@@ -84,7 +84,7 @@ class VarNetTraining(pl.LightningModule):
             )
         return loss
 
-    def validation_step(self, batch: VarNetSample, batch_index: int) -> Tensor:
+    def validation_step(self, batch: Sample, batch_index: int) -> Tensor:
         """Score a batch's slices; return the images.
 
         Raises:
@@ -92,7 +92,7 @@ class VarNetTraining(pl.LightningModule):
         """
         images = self(batch)
         for number, image in enumerate(images):
-            name, slice_number = batch.fname[number], batch.slice_num[number]
+            name, slice_number = batch.volume[number], batch.slice_num[number]
             score = score_slice(
                 image, batch.target[number], name, slice_number, float(batch.max_value[number])
             )
@@ -312,7 +312,7 @@ class RunRecord(pl.Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: VarNetSample,
+        batch: Sample,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -323,7 +323,7 @@ class RunRecord(pl.Callback):
             return
         image, target = crop_to_smaller(outputs[:1], batch.target[:1])
         panels = {"reconstruction": image, "target": target, "error": (image - target).abs()}
-        name = f"{batch.fname[0]} slice {batch.slice_num[0]}"
+        name = f"{batch.volume[0]} slice {batch.slice_num[0]}"
         for logger in trainer.loggers:
             for kind, panel in panels.items():
                 shown = (panel / target.max().clamp(min=1e-20)).clamp(0, 1)

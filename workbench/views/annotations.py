@@ -9,12 +9,13 @@ top of the upright image, (x, y) is the box's upper left corner.
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from matplotlib.axes import Axes
 
+from workbench.dataset.volume import Volume
 from workbench.settings import resolve, shown
 
 COLUMNS = ("file", "slice", "study_level", "x", "y", "width", "height", "label")
@@ -52,7 +53,7 @@ class Annotation:
     """A finding.
 
     Attributes:
-        volume: file name, with ``.h5``.
+        volume: file name, with ``.h5``, or path within the dataset.
         slice: slice number, 0 first.
         label: such as "Meniscus Tear".
         box: where; None for a finding of the whole study.
@@ -70,24 +71,59 @@ class Annotations:
 
     Attributes:
         source: the CSV.
-        by_volume: file name -> its findings, in the file's order.
+        by_volume: file name or path -> its findings, in the file's order.
+        unclear: file name in the CSV -> the paths of the volumes that have it, where there are
+            several; such findings are nobody's.
     """
 
     source: Path
     by_volume: Mapping[str, Sequence[Annotation]]
+    unclear: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def of(self, volume: str, number: int | None = None) -> list[Annotation]:
-        """Return the boxes of a volume, or of one of its slices."""
+        """Return the boxes of a volume, by its path, or of one of its slices."""
         return [
             each
-            for each in self.by_volume.get(volume, ())
+            for each in self._all_of(volume)
             if each.box is not None and number in (None, each.slice)
         ]
 
     def study_labels(self, volume: str) -> list[str]:
         """Return the findings of a whole volume."""
-        found = (each.label for each in self.by_volume.get(volume, ()) if each.box is None)
+        found = (each.label for each in self._all_of(volume) if each.box is None)
         return list(dict.fromkeys(found))
+
+    def within(self, volumes: Iterable[Volume]) -> "Annotations":
+        """Return the findings as they hold in a dataset, where a file name may be of several.
+
+        fastMRI+ names files without their folders. A finding is shown on no volume rather than on
+        the wrong one; a path in the column ``file`` says which is meant. The test volumes that
+        fastMRI published twice, undersampled and in full, are the same scans.
+        """
+        found: dict[str, list[Volume]] = defaultdict(list)
+        for volume in volumes:
+            if volume.name in self.by_volume:
+                found[volume.name].append(volume)
+        unclear = {
+            name: [volume.path for volume in called]
+            for name, called in found.items()
+            if len(called) > 1 and sorted(each.split for each in called) != ["test", "test_full"]
+        }
+        return replace(self, unclear=unclear)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is not shown, and what to do, as sentences."""
+        return [
+            f"{self.source.name} has findings for {name}, but {len(paths)} volumes have that name: "
+            f"{', '.join(paths)}. They are not shown: write a volume's path in the column file."
+            for name, paths in self.unclear.items()
+        ]
+
+    def _all_of(self, volume: str) -> list[Annotation]:
+        name = volume.rpartition("/")[2]
+        bare = () if name in self.unclear or name == volume else self.by_volume.get(name, ())
+        return [*self.by_volume.get(volume, ()), *bare]
 
 
 def read_annotations(path: str | Path) -> Annotations:

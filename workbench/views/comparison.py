@@ -1,5 +1,6 @@
 """Runs, accelerations and masks side by side: any folders of results, by their names."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,13 @@ from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
 from workbench.dataset.cache import DatasetCache, load_cache
 from workbench.settings import shown
-from workbench.varnet.metrics import VolumeScore, mean_score
+from workbench.varnet.metrics import VolumeScore
 from workbench.varnet.reconstruction_plan import (
     Reconstruction,
     ReconstructionJob,
     ReconstructionPlan,
-    read_result,
+    find_result,
+    read_results,
 )
 from workbench.views.ranking import check_order
 from workbench.views.style import COLOURS, GREY, LABEL, SMALL, new_figure, tidy
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 ORDER = "reconstruction.json"
+_KINDS = ("varnet", "zero_filled")
 _FIGURES = (("ssim", "SSIM"), ("psnr", "PSNR, dB"), ("nmse", "NMSE"))
 
 
@@ -49,6 +52,11 @@ class ResultSet:
     def name(self) -> str:
         """Run and folder, which tell it from all others."""
         return f"{self.run}@{self.plan.folder.name}"
+
+    @property
+    def weights(self) -> str:
+        """File of the weights, and the first digits of its SHA256."""
+        return f"{Path(self.plan.job.weights).name} {self.plan.job.weights_sha256[:8]}"
 
     @property
     def sampling(self) -> str:
@@ -85,7 +93,7 @@ def open_results(folder: Path) -> ResultSet:
     there = replace(
         cache,
         root=Path(job.dataset),
-        volumes=tuple(volume for volume in cache if (folder / volume.name).exists()),
+        volumes=tuple(volume for volume in cache if find_result(folder, volume)),
     )
     if not there.volumes:
         raise FileNotFoundError(f"{shown(folder)} holds no results: run reconstruct.ipynb for it")
@@ -93,8 +101,42 @@ def open_results(folder: Path) -> ResultSet:
     return ResultSet(
         Run(folder.parent.parent).name,
         plan,
-        tuple(read_result(folder / volume.name) for volume in there),
+        tuple(read_results(folder, there)),
     )
+
+
+def own_results(plan: ReconstructionPlan, results: Sequence[Reconstruction]) -> ResultSet:
+    """Return a plan's results as a set to compare with others."""
+    return ResultSet(Run(plan.folder.parent.parent).name, plan, tuple(results))
+
+
+def labels_of(sets: Sequence[ResultSet]) -> list[str]:
+    """Return a label for each set: its run, and what else tells it from the others.
+
+    The rest is whichever differs of mask, acceleration and centre fraction, and the weights where
+    sets of one run were made with several. No two labels are alike.
+    """
+    several = _runs_with_several_weights(sets)
+    parts = []
+    for each in sets:
+        sampling = each.plan.job.sampling
+        mask, rates, centres = "own masks", "", ""
+        if sampling:
+            mask, rates = sampling.mask, ", ".join(f"{r:g}x" for r in sampling.accelerations)
+            centres = "centre " + ", ".join(f"{f:g}" for f in sampling.center_fractions)
+        weights = f"weights {each.weights}" if each.run in several else ""
+        parts.append((each.run, each.plan.job.split, mask, rates, centres, weights))
+    differ = [0, *(n for n in range(1, 6) if len({part[n] for part in parts}) > 1)]
+    labels = [", ".join(part[n] for n in differ if part[n]) for part in parts]
+    if len(set(labels)) == len(labels):
+        return labels
+    return [f"{each.name}, {each.weights}" if each.run in several else each.name for each in sets]
+
+
+def _runs_with_several_weights(sets: Sequence[ResultSet]) -> set[str]:
+    made = {(each.run, each.plan.job.weights_sha256) for each in sets}
+    runs = [run for run, _ in made]
+    return {run for run in runs if runs.count(run) > 1}
 
 
 def results_of_run(run: str) -> list[Path]:
@@ -150,18 +192,68 @@ def common_volumes(sets: Sequence[ResultSet]) -> list[ResultSet]:
     Raises:
         ValueError: there is none.
     """
-    scored = [
-        {result.volume for result in each.results if result.varnet and result.zero_filled}
-        for each in sets
-    ]
-    common = sorted(set.intersection(*scored)) if scored else []
+    every = [_scored(each) for each in sets]
+    common = sorted(set.intersection(*every)) if every else []
     if not common:
-        raise ValueError("the results have no volume with a target in common")
+        raise ValueError(
+            f"the results have no volume with a target in common: {', '.join(labels_of(sets))}"
+        )
     return [each.only(common) for each in sets]
+
+
+def _scored(each: ResultSet) -> set[str]:
+    return {result.volume for result in each.results if result.varnet and result.zero_filled}
+
+
+def left_out_of_comparison(sets: Sequence[ResultSet]) -> str:
+    """Say which sets have scored more volumes than those that all have; "" where none has.
+
+    Raises:
+        ValueError: there is no volume that all have scored.
+    """
+    count = len(common_volumes(sets)[0].results)
+    more = [
+        f"{label} has {len(_scored(each))}"
+        for label, each in zip(labels_of(sets), sets, strict=True)
+        if len(_scored(each)) > count
+    ]
+    only = "the 1 volume" if count == 1 else f"the {count} volumes"
+    return f"Compared on {only} that all have scored: {', '.join(more)}." if more else ""
+
+
+def _means(sets: Sequence[ResultSet]) -> list[dict[tuple[str, str], tuple[float, int]]]:
+    """Form means of sets of the same volumes: (kind, figure) -> mean, and of how many volumes.
+
+    A volume whose figure is not finite in one set is left out of that figure's mean in all of them.
+    """
+    means: list[dict[tuple[str, str], tuple[float, int]]] = [{} for _ in sets]
+    for kind in _KINDS:
+        for figure, _ in _FIGURES:
+            values = np.array(
+                [
+                    [
+                        getattr(score, figure)
+                        for score in sorted(each.scores(kind), key=lambda score: score.volume)
+                    ]
+                    for each in sets
+                ]
+            )
+            known = values[:, np.isfinite(values).all(axis=0)]
+            for row, mean in zip(known, means, strict=True):
+                count = len(row)
+                mean[kind, figure] = (math.fsum(row) / count if count else math.nan, count)
+    return means
+
+
+def _written(mean: float, count: int, total: int, form: str) -> str:
+    return f"{mean:{form}}" if count == total else f"{mean:{form}} (of {count})"
 
 
 def comparison_table(sets: Sequence[ResultSet], sort_by: str = "ssim") -> "DataFrame":
     """Tabulate sets of results by run and acceleration: means over the volumes that all have.
+
+    A mean over fewer volumes than the column "volumes" says, because a figure is not finite, has
+    their number beside it.
 
     Raises:
         ValueError: there is no such figure, or no volume that all have.
@@ -169,29 +261,32 @@ def comparison_table(sets: Sequence[ResultSet], sort_by: str = "ssim") -> "DataF
     from pandas import DataFrame, MultiIndex
 
     name, _ = check_order(sort_by)
-    sets = common_volumes(sets)
+    sets = sorted(common_volumes(sets), key=lambda one: (one.acceleration, one.name))
+    means, several = _means(sets), _runs_with_several_weights(sets)
+    if name in ("ssim", "psnr", "nmse"):
+        order = sorted(range(len(sets)), key=lambda n: np.nan_to_num(means[n]["varnet", name][0]))
+        sets, means = [sets[n] for n in order], [means[n] for n in order]
+    alike = len({(each.run, each.sampling, each.weights) for each in sets}) < len(sets)
     rows = []
-    for each in sorted(sets, key=lambda one: (one.acceleration, one.name)):
+    for each, mean in zip(sets, means, strict=True):
         row: dict[tuple[str, str], object] = {
-            ("", "run"): each.run,
+            ("", "run"): each.name if alike else each.run,
+            **({("", "weights"): each.weights} if several else {}),
             ("", "sampling"): each.sampling,
             ("", "true acceleration"): f"{each.acceleration:.2f}",
             ("", "volumes"): len(each.results),
         }
         for kind, label in (("zero_filled", "zero-filled"), ("varnet", "VarNet")):
-            mean = mean_score(each.scores(kind))
+            total = len(each.results)
             row |= {
-                (label, "SSIM"): f"{mean['ssim']:.4f}",
-                (label, "PSNR (dB)"): f"{mean['psnr']:.2f}",
-                (label, "NMSE"): f"{mean['nmse']:.4f}",
+                (label, "SSIM"): _written(*mean[kind, "ssim"], total, ".4f"),
+                (label, "PSNR (dB)"): _written(*mean[kind, "psnr"], total, ".2f"),
+                (label, "NMSE"): _written(*mean[kind, "nmse"], total, ".4f"),
             }
         rows.append(row)
     table = DataFrame(rows)
     table.columns = MultiIndex.from_tuples(table.columns)
-    if name in ("ssim", "psnr", "nmse"):
-        column = ("VarNet", {"ssim": "SSIM", "psnr": "PSNR (dB)", "nmse": "NMSE"}[name])
-        table = table.iloc[table[column].astype(float).argsort(kind="stable")]
-    return table.reset_index(drop=True)
+    return table
 
 
 def acceleration_figure(sets: Sequence[ResultSet]) -> "Figure":
@@ -200,27 +295,44 @@ def acceleration_figure(sets: Sequence[ResultSet]) -> "Figure":
     Raises:
         ValueError: there is no volume that all have.
     """
+    left_out = left_out_of_comparison(sets)
     sets = common_volumes(sets)
+    means, several = _means(sets), _runs_with_several_weights(sets)
     count = len(sets[0].results)
     volumes = "1 volume" if count == 1 else f"{count} volumes"
+    finite = {
+        label: least
+        for figure, label in _FIGURES
+        if (least := min(count for _, count in (means[0][k, figure] for k in _KINDS))) < count
+    }
+    title = f"The faster the scan, the less is left: {len(sets)} results on the same {volumes}"
+    notes = [left_out] if left_out else []
+    notes += [
+        f"{label}: mean of {least}, the rest is not finite" for label, least in finite.items()
+    ]
     figure = new_figure(
         10.5,
         4.1,
-        title=f"The faster the scan, the less is left: {len(sets)} results on the same {volumes}",
+        title="\n".join((title, *notes)),
         synthetic=any(each.plan.cache.synthetic for each in sets),
     )
     panels = figure.subplots(1, 3)
-    runs = list(dict.fromkeys(_line_of(each) for each in sets))
+    lines = [
+        f"{_line_of(each)}, {each.weights}" if each.run in several else _line_of(each)
+        for each in sets
+    ]
+    runs = list(dict.fromkeys(lines))
     for axes, (figure_name, label) in zip(panels, _FIGURES, strict=True):
         for number, line in enumerate(runs):
             part = sorted(
-                (each for each in sets if _line_of(each) == line), key=lambda e: e.acceleration
+                (n for n in range(len(sets)) if lines[n] == line),
+                key=lambda n: sets[n].acceleration,
             )
             colour = COLOURS[(number + 1) % len(COLOURS)] if number else COLOURS[0]
-            for kind, style in (("varnet", "o-"), ("zero_filled", "o--")):
+            for kind, style in zip(_KINDS, ("o-", "o--"), strict=True):
                 axes.plot(
-                    [each.acceleration for each in part],
-                    [mean_score(each.scores(kind))[figure_name] for each in part],
+                    [sets[n].acceleration for n in part],
+                    [means[n][kind, figure_name][0] for n in part],
                     style,
                     color=colour,
                     alpha=1.0 if kind == "varnet" else 0.5,

@@ -213,7 +213,7 @@ def annotated_figure(look: ExploredSlice, annotations: Annotations) -> Figure | 
 
     Of many slices some are shown, the explored one among them where it has a box.
     """
-    marked = sorted({each.slice for each in annotations.of(look.volume.name)})
+    marked = sorted({each.slice for each in annotations.of(look.volume.path)})
     marked = [number for number in marked if number < look.volume.slices]
     if not marked:
         return None
@@ -225,16 +225,16 @@ def annotated_figure(look: ExploredSlice, annotations: Annotations) -> Figure | 
         each.target if each.target is not None else zero_filled(each.kspace, each.crop)
         for each in looks
     ]
-    study = annotations.study_labels(look.volume.name)
+    study = annotations.study_labels(look.volume.path)
     figure = contact_sheet(
         images,
         [f"slice {each.number}" for each in looks],
-        title=f"{look.volume.name}: fastMRI+'s findings on {len(marked)} of "
+        title=f"{look.name}: fastMRI+'s findings on {len(marked)} of "
         f"{look.volume.slices} slices" + (f"\nwhole study: {', '.join(study)}" if study else ""),
         synthetic=look.volume.synthetic,
     )
     for axes, each, image in zip(figure.axes, looks, images, strict=False):
-        draw_boxes(axes, annotations.of(look.volume.name, each.number), image.shape[0])
+        draw_boxes(axes, annotations.of(look.volume.path, each.number), image.shape[0])
     return figure
 
 
@@ -307,6 +307,6 @@ def slices_figure(look: ExploredSlice, most: int = 16) -> Figure:
     return contact_sheet(
         images,
         [f"slice {number}" for number in numbers],
-        title=f"{look.volume.name}: {look.volume.acquisition}, {count} slices",
+        title=f"{look.name}: {look.volume.acquisition}, {count} slices",
         synthetic=look.volume.synthetic,
     )

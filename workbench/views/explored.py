@@ -1,7 +1,7 @@
 """A slice of a volume, found by what a person gives: dataset, volume, slice number."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class ExploredSlice:
         number: slice number, 0 first.
         kspace: (coils, H, W) complex64.
         target: (h, w) float32; None in volumes without one, as in the test split.
+        namesakes: other volumes of the dataset that have its file name.
     """
 
     file: Path
@@ -33,15 +34,21 @@ class ExploredSlice:
     number: int
     kspace: np.ndarray
     target: np.ndarray | None
+    namesakes: tuple[Volume, ...] = ()
 
     def other(self, number: int) -> "ExploredSlice":
         """Read another slice of the volume."""
-        return _read(self.file, self.volume, number)
+        return replace(_read(self.file, self.volume, number), namesakes=self.namesakes)
 
     @property
     def title(self) -> str:
         """Volume and slice, as figures name them."""
-        return f"{self.volume.name}, slice {self.number}"
+        return f"{self.name}, slice {self.number}"
+
+    @property
+    def name(self) -> str:
+        """The volume's file name; its path where other volumes have that name."""
+        return self.volume.path if self.namesakes else self.volume.name
 
     @property
     def crop(self) -> tuple[int, int]:
@@ -105,7 +112,7 @@ def open_slice(dataset: str | int, volume: str | int = "", slice_number: int = -
 
 
 def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
-    """Return the volume of a file name; without one the first of validation, else of all.
+    """Return the volume of a file name or path; without one the first of validation, else of all.
 
     A number finds the one volume whose name ends with it, zeros before it aside: papermill's
     command line makes numbers of digits.
@@ -119,20 +126,30 @@ def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
         raise ValueError(f"{cache.root} holds no volume that can be read")
     if name == "":
         return next(iter(cache.split("val")), cache.volumes[0])
-    names = {volume.name: volume for volume in cache}
     text = str(name)
-    wanted = text.rpartition("/")[2].removesuffix(".h5") + ".h5"
-    if wanted in names:
-        return names[wanted]
+    wanted = text.removesuffix(".h5") + ".h5"
+    found = [
+        volume
+        for volume in cache
+        if f"/{volume.path}".endswith(f"/{wanted}") or f"/{wanted}".endswith(f"/{volume.path}")
+    ]
+    if len(found) == 1 or any(volume.path == wanted for volume in found):
+        return next((volume for volume in found if volume.path == wanted), found[0])
+    if found:
+        paths = ", ".join(volume.path for volume in found[:5])
+        raise ValueError(
+            f"volume={name!r}: {len(found)} volumes are called so, give one of {paths}"
+        )
+    names = [volume.name for volume in cache]
     if text.isdecimal():
         ending = [volume for volume in cache if re.search(rf"(?<!\d)0*{text}\.h5$", volume.name)]
         ending = ending or [v for v in cache if v.name.endswith(f"{text}.h5")]
         if len(ending) == 1:
             return ending[0]
         if ending:
-            some = ", ".join(volume.name for volume in ending[:5])
+            some = ", ".join(volume.path for volume in ending[:5])
             raise ValueError(f"volume={name!r}: {len(ending)} volumes end so, such as {some}")
-    close = get_close_matches(wanted, names, n=5, cutoff=0.5) or list(names)[:5]
+    close = get_close_matches(wanted.rpartition("/")[2], names, n=5, cutoff=0.5) or names[:5]
     raise ValueError(
         f"volume={name!r}: {cache.root.name} has {len(names):,} volumes, such as {', '.join(close)}"
     )
@@ -150,7 +167,8 @@ def read_explored(cache: DatasetCache, volume: Volume, slice_number: int = -1) -
             "-1 takes the middle"
         )
     number = volume.slices // 2 if slice_number == -1 else slice_number
-    return _read(cache.file(volume), volume, number)
+    others = tuple(each for each in cache if each.name == volume.name and each != volume)
+    return replace(_read(cache.file(volume), volume, number), namesakes=others)
 
 
 def _read(file: Path, volume: Volume, number: int) -> ExploredSlice:

@@ -33,7 +33,7 @@ def annotated_results(
     return [
         (result, each)
         for result in results
-        for each in annotations.of(result.path.name)
+        for each in annotations.of(result.volume)
         if not result.slice_ssim or each.slice < len(result.slice_ssim)
     ]
 
@@ -69,7 +69,7 @@ def lesion_table(
         target, filled, image, span = pair
         rows.append(
             {
-                "volume": result.path.name,
+                "volume": result.name,
                 "slice": each.slice,
                 "label": each.label,
                 "box, pixels": f"{each.box.width:g} × {each.box.height:g}",
@@ -93,7 +93,7 @@ def lesion_figure(
     """
     found = _images(plan, result, annotation.slice)
     if found is None or annotation.box is None:
-        raise ValueError(f"{result.path.name}, {annotation.label}: no target, or no box to show")
+        raise ValueError(f"{result.name}, {annotation.label}: no target, or no box to show")
     target, filled, image, span = found
     volume = volume_of(plan, result)
     percent = 100 / span
@@ -101,7 +101,7 @@ def lesion_figure(
     figure = new_figure(
         11.4,
         3.7,
-        title=f"{annotation.label}: {volume.name}, slice {annotation.slice}",
+        title=f"{annotation.label}: {result.name}, slice {annotation.slice}",
         synthetic=volume.synthetic,
     )
     panels = figure.subplots(1, 4)

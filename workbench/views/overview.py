@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 # The Okabe-Ito colours, told apart by colour-blind readers too.
-SPLIT_COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "challenge": "#CC79A7"}
+SPLIT_COLOURS = {
+    "train": "#0072B2",
+    "val": "#E69F00",
+    "test": "#009E73",
+    "challenge": "#CC79A7",
+    "test_full": "#56B4E9",
+}
 _MOST_BARS = 16
 
 

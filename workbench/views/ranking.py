@@ -44,7 +44,7 @@ ORDERS: Mapping[str, tuple[Callable[[Reconstruction], Any], bool]] = {
     "acceleration": (lambda result: result.acceleration, False),
     "slices": (lambda result: len(result.slice_ssim), True),
     "acquisition": (lambda result: result.acquisition, True),
-    "volume": (lambda result: result.path.name, True),
+    "volume": (lambda result: result.name, True),
 }
 _OF_SLICES = ("ssim", "psnr", "nmse")
 
@@ -151,7 +151,7 @@ def slice_table(slices: Sequence[RankedSlice], most: int = 20) -> "DataFrame":
 
     rows = [
         {
-            "volume": each.result.path.name,
+            "volume": each.result.name,
             "slice": each.number,
             "acquisition": each.result.acquisition,
             "SSIM": f"{each.ssim:.4f}",

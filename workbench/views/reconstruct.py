@@ -47,7 +47,7 @@ def score_table(
     rows = []
     for result in rank_volumes(scored(results), sort_by):
         row = {
-            ("", "volume"): result.path.name,
+            ("", "volume"): result.name,
             ("", "acquisition"): result.acquisition,
             ("", "slices"): len(result.slice_ssim),
             ("", "acceleration"): result.acceleration,
@@ -59,10 +59,11 @@ def score_table(
     table = pandas.DataFrame(rows)
     table.columns = pandas.MultiIndex.from_tuples(table.columns)
     if by == "acquisition":
-        group = table.groupby([("", "acquisition")])
+        finite = table.where(~table.isin([math.inf, -math.inf]))  # NaN enters no mean
+        group = finite.groupby([("", "acquisition")])
         means = group.mean(numeric_only=True).drop(columns=[("", "slices")])
         means.insert(0, ("", "volumes"), group.size())
-        means.loc["all"] = table.mean(numeric_only=True)
+        means.loc["all"] = finite.mean(numeric_only=True)
         means.loc["all", ("", "volumes")] = len(table)
         table = means.astype({("", "volumes"): int})
         table.index.name = "acquisition"
@@ -83,7 +84,7 @@ def spread_figure(plan: ReconstructionPlan, results: Sequence[Reconstruction]) -
             "zero-filled": [result.zero_filled for result in known if result.zero_filled],
             "VarNet": [result.varnet for result in known if result.varnet],
         },
-        {result.path.name: result.acquisition for result in known},
+        {result.volume: result.acquisition for result in known},
         synthetic=plan.cache.synthetic,
     )
 
@@ -94,15 +95,24 @@ def against_figure(
     others: Sequence[Reconstruction],
     names: tuple[str, str],
 ) -> "Figure":
-    """Compare with another run's results on the volumes that both have."""
-    ours = {result.path.name: result for result in scored(results)}
-    theirs = {result.path.name: result for result in scored(others)}
-    both = sorted(ours.keys() & theirs.keys())
+    """Compare with another run's results on the volumes that both have scored.
+
+    Args:
+        plan: what was reconstructed.
+        results: its results.
+        others: the other run's.
+        names: of the other and of this one.
+
+    Raises:
+        ValueError: there is no volume that both have scored.
+    """
+    known = scored(results)
     return comparison_figure(
-        [score for name in both if (score := theirs[name].varnet)],
-        [score for name in both if (score := ours[name].varnet)],
+        [result.varnet for result in scored(others) if result.varnet],
+        [result.varnet for result in known if result.varnet],
         names=names,
-        acquisitions={name: ours[name].acquisition for name in both},
+        acquisitions={result.volume: result.acquisition for result in known},
+        common=True,
         synthetic=plan.cache.synthetic,
     )
 
@@ -114,10 +124,13 @@ def extreme_slices(results: Sequence[Reconstruction]) -> list[tuple[str, Reconst
     """
     known = scored(results)
     ranked = sorted(
-        (ssim, result.path.name, number, result)
-        for result in known
-        for number, ssim in enumerate(result.slice_ssim)
-        if math.isfinite(ssim)
+        (
+            (ssim, result.volume, number, result)
+            for result in known
+            for number, ssim in enumerate(result.slice_ssim)
+            if math.isfinite(ssim)
+        ),
+        key=lambda each: each[:3],
     )
     broken = [
         ("not finite: first such slice", result, numbers[0])
@@ -137,7 +150,7 @@ def slice_views(
         Images with errors and SSIM maps, then k-space and mask.
     """
     volume = volume_of(plan, result)
-    title = f"{title}: {volume.name}, slice {number}, {volume.acquisition}"
+    title = f"{title}: {result.name}, slice {number}, {volume.acquisition}"
     kspace, target = read_measured(plan, volume, number)
     mask, low = mask_of(plan.job.sampling, volume)
     filled, image = cropped(zero_filled_slice(volume, kspace, mask), read_image(result, number))
@@ -172,5 +185,5 @@ def sheet_figure(plan: ReconstructionPlan, result: Reconstruction) -> "Figure":
         f"{number}" + (f": SSIM {result.slice_ssim[number]:.3f}" if result.slice_ssim else "")
         for number in range(len(images))
     ]
-    title = f"{result.path.name}, {result.acquisition}: every slice"
+    title = f"{result.name}, {result.acquisition}: every slice"
     return contact_sheet(images, labels, title=title, synthetic=synthetic)

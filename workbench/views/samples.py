@@ -68,6 +68,9 @@ def samples_figure(samples: Samples, *, synthetic: bool = False) -> Figure | Non
     chosen = _spread(epochs)
     names = [name for name, kinds in samples.images.items() if last in kinds["reconstruction"]]
     names = names[:_MOST_SLICES]
+    short = {name: _short(name) for name in names}
+    if len(set(short.values())) < len(short):
+        short = {name: name for name in names}
     columns = [("reconstruction", epoch) for epoch in chosen] + [("target", last), ("error", last)]
     figure = new_figure(
         1.75 * len(columns), 1.9 * len(names) + 0.5, title=_title(chosen), synthetic=synthetic
@@ -82,7 +85,7 @@ def samples_figure(samples: Samples, *, synthetic: bool = False) -> Figure | Non
             label = f"epoch {epoch}" if kind == "reconstruction" else kind
             show_image(axes, _pixels(png), (0, 1), label if place == 0 else "")
         row[0].text(
-            0, -0.02, _short(name), transform=row[0].transAxes, fontsize=7, va="top", clip_on=False
+            0, -0.02, short[name], transform=row[0].transAxes, fontsize=7, va="top", clip_on=False
         )
     return figure
 

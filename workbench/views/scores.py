@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workbench.dataset.volume import short_names
 from workbench.varnet.metrics import VolumeScore, mean_score
 from workbench.views.style import BLUE, COLOURS, GREY, LABEL, ORANGE, SMALL, new_figure, tidy
 
@@ -95,21 +96,32 @@ def comparison_figure(
     names: tuple[str, str],
     acquisitions: Mapping[str, str] | None = None,
     title: str = "",
+    common: bool = False,
     synthetic: bool = False,
 ) -> Figure:
     """Compare two runs on the same volumes: each dot a volume, the diagonal no difference.
 
+    A pair with a figure that is not finite enters no mean.
+
     Args:
         first: the volumes of one run.
-        second: the same volumes of the other.
+        second: the same volumes of the other; with ``common``, others too.
         names: of the two runs.
         acquisitions: volume -> acquisition, told apart by colour.
         title: the figure's message; the mean difference in SSIM by default.
+        common: leave out volumes that only one run holds, and say so in the title.
         synthetic: whether any volume is a phantom.
 
     Raises:
         ValueError: there is no score, or the runs hold different volumes.
     """
+    remarks = []
+    if common:
+        both = {score.volume for score in first} & {score.volume for score in second}
+        for name, run in zip(names, (first, second), strict=True):
+            if len(run) > len(both):
+                remarks.append(f"{len(run) - len(both)} volumes of {name} alone are left out")
+        first, second = ([s for s in run if s.volume in both] for run in (first, second))
     volumes = _same_volumes(dict(zip(("first", "second"), (first, second), strict=True)), names)
     pairs = [{score.volume: score for score in run} for run in (first, second)]
     kinds = [(acquisitions or {}).get(volume) or "unknown" for volume in volumes]
@@ -121,9 +133,17 @@ def comparison_figure(
         text = f"{label}: {_signed(x, y, form)} on average"
         text += f"\n{names[1]} better in {wins} of {len(volumes)}"
         panels.append((x, y, text, better))
+        finite = int((np.isfinite(x) & np.isfinite(y)).sum())
+        if key != "ssim" and finite < len(volumes):
+            remarks.append(f"{label.split(',')[0]}: mean of {_of(finite, len(volumes))} pairs")
     if not title:
-        difference = _signed(panels[0][0], panels[0][1], ".4f")
-        title = f"{names[1]} against {names[0]}: SSIM {difference} on average, n = {len(volumes)}"
+        x, y = panels[0][:2]
+        count = _of(int((np.isfinite(x) & np.isfinite(y)).sum()), len(volumes))
+        title = (
+            f"{names[1]} against {names[0]}: SSIM {_signed(x, y, '.4f')} on average, n = {count}"
+        )
+    if remarks:
+        title += "\n" + "; ".join(remarks)
     figure = new_figure(10.5, 4.3, title=title, synthetic=synthetic)
     for axes, (x, y, text, better) in zip(figure.subplots(1, 3), panels, strict=True):
         _scatter(axes, x, y, kinds, colours)
@@ -211,13 +231,23 @@ def _signed(first: np.ndarray, second: np.ndarray, form: str) -> str:
     return f"{np.mean(second[finite] - first[finite]):+{form}}".replace("-", "−")
 
 
+def _of(finite: int, total: int) -> str:
+    return f"{total}" if finite == total else f"{finite} of {total}"
+
+
 def _left_out(scores: Mapping[str, Sequence[VolumeScore]]) -> str:
-    """Name the volumes that some method has no finite SSIM of, on a line of their own."""
+    """Name the volumes that some method has no finite figure of, on lines of their own."""
+    names = short_names(score.volume for part in scores.values() for score in part)
     lines = []
     for method, part in scores.items():
-        if broken := [score.volume for score in part if not np.isfinite(score.ssim)]:
+        no_ssim = {score.volume for score in part if not np.isfinite(score.ssim)}
+        for key, label, *_ in _FIGURES:
+            broken = [names[s.volume] for s in part if not np.isfinite(getattr(s, key))]
+            if not broken or (key != "ssim" and len(broken) == len(no_ssim)):
+                continue  # a volume without an SSIM is named once
+            which = "not finite" if key == "ssim" else f"{label.split(',')[0]} not finite"
             more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-            lines.append(f"\nnot finite, left out of {method}: {', '.join(broken[:3])}{more}")
+            lines.append(f"\n{which}, left out of {method}: {', '.join(broken[:3])}{more}")
     return "".join(lines)
 
 

@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from IPython.display import display
 
 from workbench.compute.evaluation import read_scores, results_folder, split_sampling
 from workbench.compute.gpus import machine_of
 from workbench.compute.runs import Run
 from workbench.compute.training import TrainingPlan
+from workbench.dataset.volume import short_names
 from workbench.views.curves import best_epoch, learning_curves
 from workbench.views.estimates import estimate_figure
 
@@ -59,6 +61,7 @@ def volume_table(run: Run) -> "Styler":
     table = pandas.DataFrame(run.volumes).astype(
         {"slices": int, "ssim": float, "psnr": float, "nmse": float}
     )
+    table["volume"] = table["volume"].map(short_names(table["volume"]))
     names = {"ssim": "SSIM", "psnr": "PSNR (dB)", "nmse": "NMSE"}
     table = table.sort_values("ssim").rename(columns=names)
     return table.style.hide(axis="index").format(
@@ -87,7 +90,8 @@ def evaluation_table(plan: "TrainingPlan | ClusterPlan") -> "Styler | None":
         }
         for kind, shown in (("zero_filled", "zero-filled"), ("varnet", "VarNet")):
             for name, label in (("ssim", "SSIM"), ("psnr", "PSNR (dB)"), ("nmse", "NMSE")):
-                row[shown, label] = table[f"{kind}_{name}"].astype(float).mean()
+                values = table[f"{kind}_{name}"].astype(float)
+                row[shown, label] = values[np.isfinite(values)].mean()
         rows.append(row)
     if not rows:
         return None

@@ -55,14 +55,14 @@ def uncertainty_figures(
         drawn = masks_for(volume, plan.job.sampling, masks)
         if len(drawn) < 2:
             print(
-                f"{title}: no map, for only one mask is possible of {volume.name} as it is sampled"
+                f"{title}: no map, for only one mask is possible of {result.name} as it is sampled"
             )
             continue
         found = map_uncertainty(network, kspace, drawn, volume.recon[:2])
         yield uncertainty_figure(
             found,
             target,
-            title=f"{title}: {volume.name}, slice {number}",
+            title=f"{title}: {result.name}, slice {number}",
             data_range=float(volume.attributes.get("max", 0)) or None,
             synthetic=volume.synthetic,
         )

@@ -47,8 +47,8 @@ class ReconstructedVolume:
 
     @property
     def name(self) -> str:
-        """File name without its extension."""
-        return self.volume.name.removesuffix(".h5")
+        """What people call it, without the extension."""
+        return self.result.name.removesuffix(".h5")
 
     @property
     def assumptions(self) -> str:

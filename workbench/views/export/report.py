@@ -19,6 +19,7 @@ from workbench.views.comparison import (
     ResultSet,
     acceleration_figure,
     comparison_table,
+    left_out_of_comparison,
     open_results,
     results_of_run,
 )
@@ -120,6 +121,8 @@ def _compared(sets: list[ResultSet]) -> Iterator[str]:
     yield "<h2>Accelerations and masks</h2>"
     known = [each for each in sets if scored(each.results)]
     try:
+        if left_out := left_out_of_comparison(known):
+            yield f'<p class="note">{escape(left_out)}</p>'
         html = comparison_table(known).style.hide(axis="index").to_html()
         yield f'<div class="wide">{html}</div>'
         yield _picture(acceleration_figure(known), "Figures by true acceleration")
@@ -147,7 +150,7 @@ def _results(each: ResultSet) -> Iterator[str]:
         return
     for title, result, number in extreme_slices(results):
         images = next(slice_views(plan, result, number, title))
-        yield _picture(images, f"{title}: {result.path.name}, slice {number}")
+        yield _picture(images, f"{title}: {result.name}, slice {number}")
     yield _picture(sheet_figure(plan, results[0]), f"Every slice of {results[0].path.name}")
 
 

@@ -5,10 +5,11 @@ same results before is kept.
 """
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -86,7 +87,7 @@ def export_gif(plan: ReconstructionPlan, result: Reconstruction, exports: Export
         write_animation(
             file,
             dict(zip(("VarNet",) if targets is None else ("target", "VarNet"), panes, strict=True)),
-            caption=source.volume.name,
+            caption=result.name,
             synthetic=source.volume.synthetic,
         )
 
@@ -113,7 +114,7 @@ def export_leaderboard(results: Sequence[Reconstruction], exports: Exports) -> P
     def write(file: Path) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for result in results:
-                archive.write(result.path, f"reconstructions/{result.path.name}")
+                archive.write(result.path, f"reconstructions/{result.name}")
 
     return exports.make("leaderboard.zip", _made_from("leaderboard", results), write)
 
@@ -132,10 +133,10 @@ def export_figures(
     if scored(results):
         yield one("scores", lambda: spread_figure(plan, results))
     for title, result, number in extreme_slices(results):
-        name = f"{title.split()[0]}-{result.path.stem}-{number}"
+        name = _named(result, f"{title.split()[0]}-{{}}-{number}")
         yield one(name, lambda r=result, n=number, t=title: next(slice_views(plan, r, n, t)))  # type: ignore[misc]
     for result in results:
-        name = f"slices-{result.path.stem}"
+        name = _named(result, "slices-{}")
         yield one(name, lambda r=result: sheet_figure(plan, r), _made_from(kind, [result]))  # type: ignore[misc]
 
 
@@ -157,19 +158,26 @@ def _one_volume(
 ) -> Path:
     made_from = _made_from(name, [result])
     return exports.make(
-        name.format(result.path.stem),
+        _named(result, name),
         made_from,
         lambda path: write(path, read_reconstructed(plan, result)),
     )
 
 
+def _named(result: Reconstruction, form: str) -> str:
+    """Form a file's name around a result's, in a folder of its volume's where the name has one."""
+    folder, _, name = result.name.rpartition("/")
+    before, _, last = form.rpartition("/")
+    return str(PurePosixPath(before, folder, last.format(name.removesuffix(".h5"))))
+
+
 def _made_from(kind: str, results: Sequence[Reconstruction]) -> str:
     """Sum up what decides an export: its kind, and the results' files as they are."""
-    files = [(r.path.name, r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in results]
+    files = [(r.volume, r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in results]
     return hashlib.sha256(repr((_EDITION, kind, files)).encode()).hexdigest()
 
 
 def _line(kind: str, paths: Sequence[Path]) -> str:
-    where = paths[0] if len(paths) == 1 else paths[0].parent
+    where = paths[0] if len(paths) == 1 else Path(os.path.commonpath(p.parent for p in paths))
     count = "" if len(paths) == 1 else f"{len(paths)} of them in "
     return f"{kind:<12}{count}{shown(where)}"

@@ -1,11 +1,13 @@
 """The page of ``reconstruct.ipynb``: from a run's weights to reconstructed volumes."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from workbench.catalog import SPLITS
 from workbench.compute.runs import open_run
+from workbench.dataset.cache import CacheFileError, load_cache
 from workbench.dataset.sampling import MASKS, Sampling, numbers
 from workbench.varnet.reconstruction_plan import (
     Reconstruction,
@@ -23,6 +25,9 @@ from workbench.views.comparison import (
     common_volumes,
     comparison_table,
     find_compared,
+    labels_of,
+    left_out_of_comparison,
+    own_results,
 )
 from workbench.views.export.results import KINDS, export_kinds, export_results
 from workbench.views.forms.layout import datasets_here, runs_here
@@ -126,6 +131,9 @@ def plan(
     kinds, masks = export_kinds(export), check_masks_wanted(uncertainty)
     findings = read_annotations(annotations) if annotations else None
     found = plan_reconstruction(**values)
+    if findings:
+        with suppress(CacheFileError):  # then its part alone says which names are unclear
+            findings = findings.within(load_cache(found.cache.root) or found.cache)
     looks = Looks(tuple(find_compared(compare, found)), sort_by, masks, findings, kinds)
     print(found, flush=True)
     return found, looks
@@ -176,14 +184,20 @@ def show_compared(done: Reconstructed) -> None:
     if not done.looks.compared or not views.scored(done.found):
         print("nothing to compare with: give compare, such as other_run or knee@8x")
         return
-    own = ResultSet(done.plan.folder.parent.parent.name, done.plan, tuple(done.found))
+    own = own_results(done.plan, done.found)
     sets = [own, *done.looks.compared]
+    try:
+        common_volumes(sets)
+    except ValueError as error:
+        print(f"not compared: {error}")
+        return
+    if left_out := left_out_of_comparison(sets):
+        print(left_out)
     display(comparison_table(sets, done.looks.sort_by).style.hide(axis="index"))
     display(acceleration_figure(sets))
     for other in done.looks.compared:
-        pair = common_volumes([own, other])
-        names = (other.name, own.name) if other.run == own.run else (other.run, own.run)
-        display(views.against_figure(done.plan, pair[0].results, pair[1].results, names))
+        names = labels_of([other, own])
+        display(views.against_figure(done.plan, own.results, other.results, (names[0], names[1])))
 
 
 def show_extremes(done: Reconstructed) -> None:
@@ -208,9 +222,11 @@ def show_findings(done: Reconstructed) -> None:
     if findings is None:
         print("no annotations: give the path of fastMRI+'s knee.csv or brain.csv")
         return
+    for remark in findings.remarks:
+        print(remark)
     for result in done.found:
-        if labels := findings.study_labels(result.path.name):
-            print(f"{result.path.name}, the whole study: {', '.join(labels)}")
+        if labels := findings.study_labels(result.volume):
+            print(f"{result.name}, the whole study: {', '.join(labels)}")
     table = lesion_table(done.plan, done.found, findings)
     if not len(table):
         print(f"{findings.source.name} has no box on a volume here that has a target")

@@ -24,7 +24,7 @@ def viewer_boxes(volume: Volume, annotations: Annotations | None) -> list[Box]:
     height = volume.target.shape[-2]
     return [
         Box(each.slice, box.left, height - box.top - box.height, box.width, box.height, each.label)
-        for each in annotations.of(volume.name)
+        for each in annotations.of(volume.path)
         if (box := each.box) is not None
     ]
 
@@ -92,4 +92,4 @@ def _row(each: RankedSlice) -> str:
     figures = [f"SSIM {each.ssim:.4f}"]
     if each.psnr == each.psnr:
         figures += [f"PSNR {each.psnr:.2f} dB", f"NMSE {each.nmse:.4f}"]
-    return f"{each.result.path.name}, slice {each.number}: {', '.join(figures)}"
+    return f"{each.result.name}, slice {each.number}: {', '.join(figures)}"

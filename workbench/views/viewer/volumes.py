@@ -33,7 +33,7 @@ def explored_viewer(look: ExploredSlice, boxes: Sequence[Box] = ()) -> "Viewer |
     """Show the volume of an explored slice: images and k-space, by coil or combined."""
     return viewer(
         [volume_pane(look.file, look.volume)],
-        title=f"{look.volume.name}, {look.volume.acquisition}",
+        title=f"{look.name}, {look.volume.acquisition}",
         slice_number=look.number,
         boxes=boxes,
         synthetic=look.volume.synthetic,
@@ -172,4 +172,4 @@ def _shown(
 
 def _label(result: Reconstruction) -> str:
     score = f", SSIM {result.varnet.ssim:.3f}" if result.varnet else ""
-    return f"{result.path.name}, {result.acquisition}{score}"
+    return f"{result.name}, {result.acquisition}{score}"
