@@ -147,7 +147,7 @@ def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
         if len(ending) == 1:
             return ending[0]
         if ending:
-            some = ", ".join(volume.path for volume in ending[:5])
+            some = ", ".join(cache.names[volume.path] for volume in ending[:5])
             raise ValueError(f"volume={name!r}: {len(ending)} volumes end so, such as {some}")
     close = get_close_matches(wanted.rpartition("/")[2], names, n=5, cutoff=0.5) or names[:5]
     raise ValueError(
