@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from html import escape
 from typing import TYPE_CHECKING
 
 import h5py
@@ -44,7 +45,7 @@ def score_table(
     import pandas
 
     names = {"ssim": "SSIM", "psnr": "PSNR (dB)", "nmse": "NMSE"}
-    rows = []
+    rows, remarks = [], []
     for result in rank_volumes(scored(results), sort_by):
         row = {
             ("", "volume"): result.name,
@@ -65,9 +66,21 @@ def score_table(
         means.insert(0, ("", "volumes"), group.size())
         means.loc["all"] = finite.mean(numeric_only=True)
         means.loc["all", ("", "volumes")] = len(table)
+        counts = group.count()
+        counts.loc["all"] = finite.count()
+        remarks = [
+            f"{' '.join(column)}, {kind}: mean of {counts.loc[kind, column]} of "
+            f"{means.loc[kind, ('', 'volumes')]:.0f} volumes, the rest is not finite"
+            for column in means
+            if column[1] in names.values()
+            for kind in means.index
+            if counts.loc[kind, column] < means.loc[kind, ("", "volumes")]
+        ]
         table = means.astype({("", "volumes"): int})
         table.index.name = "acquisition"
     style = table.style if by == "acquisition" else table.style.hide(axis="index")
+    if remarks:
+        style = style.set_caption(escape("; ".join(remarks)))
     return style.format({column: _FORMATS[column[1]] for column in table if column[1] in _FORMATS})
 
 

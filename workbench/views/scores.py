@@ -119,8 +119,10 @@ def comparison_figure(
     if common:
         both = {score.volume for score in first} & {score.volume for score in second}
         for name, run in zip(names, (first, second), strict=True):
-            if len(run) > len(both):
-                remarks.append(f"{len(run) - len(both)} volumes of {name} alone are left out")
+            if more := len(run) - len(both):
+                which = "1 volume" if more == 1 else f"{more} volumes"
+                are = "is" if more == 1 else "are"
+                remarks.append(f"{which} of {name} alone {are} left out")
         first, second = ([s for s in run if s.volume in both] for run in (first, second))
     volumes = _same_volumes(dict(zip(("first", "second"), (first, second), strict=True)), names)
     pairs = [{score.volume: score for score in run} for run in (first, second)]
