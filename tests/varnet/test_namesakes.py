@@ -13,7 +13,9 @@ from tests.varnet.conftest import make_volume
 from tests.varnet.test_evaluation import TINY
 from workbench.catalog import split_of_folder
 from workbench.compute.training import plan_training, train
-from workbench.dataset.cache import build_cache
+from workbench.dataset.cache import build_cache, load_cache
+from workbench.dataset.cache_file import write_cache_file
+from workbench.dataset.legacy_cache import compare, read_pickle, write_pickle
 from workbench.dataset.sampling import Sampling, seed_of_file
 from workbench.dataset.slices import SliceDataset
 from workbench.varnet import VarNet, reconstruction
@@ -217,6 +219,9 @@ def test_the_brains_full_test_release_is_a_split_of_its_own(project, tmp_path):
     assert split_of_folder("multicoil_test_v2") == "test"
     cache = build_cache(root)
     assert cache.counts == {"test": (1, 3), "test_full": (1, 3)}
+    older = [replace(volume, split="test") for volume in cache]
+    write_cache_file(root / "dataset_cache.json", older)
+    assert load_cache(root).counts == cache.counts
     own = planned(root, split="test")
     with_targets = planned(root, split="test_full")
     assert (own.job.sampling, with_targets.job.sampling) == (None, Sampling())
@@ -227,11 +232,9 @@ def test_the_brains_full_test_release_is_a_split_of_its_own(project, tmp_path):
     assert own.folder != with_targets.folder
 
 
-def test_numbers_of_slices_tell_which_volume_a_score_is_of(project, sites):
-    found = made(planned(sites))
-    assert {each.varnet.volume: each.varnet.slices for each in found} == {
-        SITES[0]: 3,
-        SITES[1]: 4,
-        "site_b_val/file2.h5": 2,
-    }
-    assert replace(found[0].varnet, volume="") != replace(found[1].varnet, volume="")
+def test_fastmris_own_cache_is_compared_file_by_file(tmp_path):
+    for number, site in enumerate(("a", "b"), start=2):
+        make_volume(tmp_path / f"{site}_val/multicoil_val/file1.h5", 1, slices=number)
+    cache = build_cache(tmp_path)
+    write_pickle(cache, tmp_path / "dataset_cache.pkl")
+    assert compare(read_pickle(tmp_path / "dataset_cache.pkl"), cache) == ()

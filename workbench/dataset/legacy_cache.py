@@ -82,17 +82,21 @@ def read_pickle(path: str | Path) -> tuple[ListedVolume, ...]:
 def compare(listed: Iterable[ListedVolume], cache: DatasetCache) -> tuple[Problem, ...]:
     """Say where fastMRI's cache and a dataset differ; nothing where they agree.
 
-    Files are matched by folder and file name. A folder that the pickle does not know is left out:
-    it often holds the training part alone.
+    Files are matched by file name and as many folders as tell the files here apart, at least one. A
+    folder that the pickle does not know is left out: it often holds the training part alone.
     """
-    theirs = {volume.place: volume for volume in listed}
-    ours = {_place(cache, volume): volume for volume in cache}
-    folders = {folder for folder, _ in theirs}
+    paths = {cache.file(volume).absolute().parts: volume for volume in cache}
+    depth = 1
+    while len({parts[-1 - depth :] for parts in paths}) < len(paths):
+        depth += 1
+    theirs = {volume.path.parts[-1 - depth :]: volume for volume in listed}
+    ours = {parts[-1 - depth :]: volume for parts, volume in paths.items()}
+    folders = {place[:-1] for place in theirs}
     found = [
         Problem("/".join(place), "listed by the pickle, not here") for place in theirs.keys() - ours
     ]
     for place, volume in ours.items():
-        if place[0] not in folders:
+        if place[:-1] not in folders:
             continue
         reason = _difference(theirs.get(place), volume)
         if reason:
@@ -148,11 +152,6 @@ def metadata_of(volume: Volume) -> dict[str, Any]:
         "recon_size": volume.recon,
         **volume.attributes,
     }
-
-
-def _place(cache: DatasetCache, volume: Volume) -> tuple[str, str]:
-    file = cache.file(volume).absolute()
-    return file.parent.name, file.name
 
 
 def _difference(listed: ListedVolume | None, volume: Volume) -> str:

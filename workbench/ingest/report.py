@@ -97,7 +97,7 @@ class IngestReport:
 def count_volumes(root: Path, dataset: str) -> dict[str, tuple[int, int]]:
     """Count a dataset's ``.h5`` files per split, beside the number that fastMRI publishes.
 
-    A name counts once in a split: the brain's test volumes come with and without target.
+    A name counts once in a split: batches and releases may hold it again.
     """
     found: dict[str, set[str]] = {}
     for path in (root / dataset).glob("*/*.h5"):

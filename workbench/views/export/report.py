@@ -151,7 +151,7 @@ def _results(each: ResultSet) -> Iterator[str]:
     for title, result, number in extreme_slices(results):
         images = next(slice_views(plan, result, number, title))
         yield _picture(images, f"{title}: {result.name}, slice {number}")
-    yield _picture(sheet_figure(plan, results[0]), f"Every slice of {results[0].path.name}")
+    yield _picture(sheet_figure(plan, results[0]), f"Every slice of {results[0].name}")
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
