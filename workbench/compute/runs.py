@@ -50,12 +50,24 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """A row for each epoch that is done."""
+        """A row for each epoch that is done.
+
+        Raises:
+            ValueError: the table is damaged.
+        """
         file = self.folder / "metrics.csv"
         try:
-            return [{name: float(value) for name, value in row.items()} for row in _rows(file)]
-        except (ValueError, TypeError) as error:
+            rows = [{name: float(value) for name, value in row.items()} for row in _rows(file)]
+            if [row["epoch"] for row in rows] != list(range(1, 1 + len(rows))):
+                raise ValueError("the epochs are not 1, 2, 3 and so on")
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            if self.last.exists():
+                raise ValueError(
+                    f"{shown(file)} is damaged ({type(error).__name__}): remove it, and the run "
+                    f"writes it anew from {self.last.name} when it goes on"
+                ) from None
             raise ValueError(_damaged(file, error)) from None
+        return rows
 
     @property
     def volumes(self) -> list[dict[str, str]]:

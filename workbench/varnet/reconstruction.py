@@ -95,9 +95,18 @@ def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> 
     """Write a volume's file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with h5py.File(partial, "w") as file:
-        file.create_dataset("reconstruction", data=images.astype(np.float32))
-        file.attrs.update(attributes)
+    # HDF5 checks all that is read of this version, but for text of no fixed length: that can even
+    # stop its reader for ever where it is damaged.
+    with h5py.File(partial, "w", libver="v110") as file:
+        file.create_dataset(
+            "reconstruction",
+            data=images.astype(np.float32),
+            chunks=(1, *images.shape[1:]),
+            fletcher32=True,
+        )
+        for name, value in attributes.items():
+            text = isinstance(value, str)
+            file.attrs[name] = np.bytes_(value.encode() or b" ") if text else value
     with partial.open("rb") as written:
         os.fsync(written.fileno())
     partial.replace(path)

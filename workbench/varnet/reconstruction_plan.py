@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -317,8 +317,8 @@ def result_place(folder: Path, volume: Volume, name: str) -> Path:
 
 def _volume_of(path: Path) -> str | None:
     """Return the volume that a file of results says it is of; None where there is no such file."""
-    with suppress(OSError), h5py.File(path) as file:
-        return str(file.attrs.get("volume"))
+    with suppress(OSError, ValueError), open_result(path) as file:
+        return str(attributes_of(file).get("volume"))
     return None
 
 
@@ -349,10 +349,42 @@ def score_row(result: Reconstruction) -> dict[str, Any]:
     return row
 
 
+def attributes_of(file: h5py.File) -> dict[str, Any]:
+    """Return a result's attributes, text as str."""
+    return {
+        name: value.decode() if isinstance(value, bytes) else value
+        for name, value in file.attrs.items()
+    }
+
+
+@contextmanager
+def open_result(path: Path) -> Iterator[h5py.File]:
+    """Open a file of results; HDF5 checks what is read of it.
+
+    Raises:
+        ValueError: it is damaged, which may come out as its images are read.
+        FileNotFoundError: there is none.
+    """
+    try:
+        with h5py.File(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{shown(path)} is damaged, or no result of a reconstruction ({error}): remove it and "
+            "reconstruct again"
+        ) from None
+
+
 def read_result(path: Path, *, shared: bool = False) -> Reconstruction:
-    """Read what a file of results says of its volume, and take whether others share its name."""
-    with h5py.File(path) as file:
-        attributes = dict(file.attrs)
+    """Read what a file of results says of its volume, and take whether others share its name.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    with open_result(path) as file:
+        attributes = attributes_of(file)
         slices = len(file["reconstruction"])
 
     volume = str(attributes["volume"])
@@ -393,8 +425,9 @@ def _own_name(weights: str) -> str:
 def _digest(path: Path) -> str | None:
     """Return a result's digest; None where the file is not whole."""
     try:
-        with h5py.File(path) as file:
-            known = {"volume", "acquisition", "acceleration", "synthetic"} <= set(file.attrs)
-            return str(file.attrs.get("digest")) if known and "reconstruction" in file else None
-    except OSError:
+        with open_result(path) as file:
+            found = attributes_of(file)
+            known = {"volume", "acquisition", "acceleration", "synthetic"} <= found.keys()
+            return str(found.get("digest")) if known and "reconstruction" in file else None
+    except (OSError, ValueError):
         return None

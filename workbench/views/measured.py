@@ -1,6 +1,5 @@
 """What was measured of a reconstructed volume: its k-space, target and mask, slice by slice."""
 
-import h5py
 import numpy as np
 
 from workbench.dataset.images import center_crop, zero_filled
@@ -8,7 +7,7 @@ from workbench.dataset.masks import draw_mask
 from workbench.dataset.sampling import Sampling, seed_of_file
 from workbench.dataset.slices import SliceDataset, keep_columns
 from workbench.dataset.volume import Volume
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
 from workbench.views.kspace import acs_columns
 
 
@@ -43,7 +42,7 @@ def read_targets(plan: ReconstructionPlan, volume: Volume) -> np.ndarray | None:
 
 def read_image(result: Reconstruction, number: int) -> np.ndarray:
     """Read a reconstructed slice (h, w) float32."""
-    with h5py.File(result.path) as file:
+    with open_result(result.path) as file:
         return file["reconstruction"][number]
 
 

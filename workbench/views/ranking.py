@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from workbench.varnet.metrics import VolumeScore
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
 from workbench.views.measured import cropped, read_targets, volume_of
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def slice_scores(plan: ReconstructionPlan, result: Reconstruction) -> list[Ranke
     targets = read_targets(plan, volume_of(plan, result))
     if targets is None:
         return []
-    with h5py.File(result.path) as file:
+    with open_result(result.path) as file:
         images = file["reconstruction"][()]
     peak = float(targets.max()) or 1.0
     images, targets = (part.astype(np.float64) for part in cropped(images, targets))

@@ -6,9 +6,7 @@ from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING
 
-import h5py
-
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
 from workbench.views.kspace import kspace_and_mask_figure
 from workbench.views.measured import (
     cropped,
@@ -191,7 +189,7 @@ def slice_views(
 
 def sheet_figure(plan: ReconstructionPlan, result: Reconstruction) -> "Figure":
     """Show every slice of a reconstructed volume."""
-    with h5py.File(result.path) as file:
+    with open_result(result.path) as file:
         images = file["reconstruction"][()]
         synthetic = bool(file.attrs["synthetic"])
     labels = [

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from workbench.compute.runs import Run
 from workbench.dataset.volume import Volume
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.varnet.reconstruction_plan import (
+    Reconstruction,
+    ReconstructionPlan,
+    attributes_of,
+    open_result,
+)
 from workbench.views.header import ScanGeometry, scan_geometry
 from workbench.views.measured import slices_of, volume_of
 from workbench.views.orientation import Plane, plane_of
@@ -61,9 +65,10 @@ def read_reconstructed(plan: ReconstructionPlan, result: Reconstruction) -> Reco
     """Read a result's images and the header of its volume."""
     volume = volume_of(plan, result)
     opened = slices_of(plan, volume).open_source
-    with h5py.File(result.path) as file:
+    with open_result(result.path) as file:
         images = file["reconstruction"][()]
-        digest, sampling = str(file.attrs["digest"]), str(file.attrs["sampling"])
+        attributes = attributes_of(file)
+        digest, sampling = str(attributes["digest"]), str(attributes["sampling"])
     return ReconstructedVolume(
         result,
         volume,
