@@ -58,7 +58,8 @@ class Run:
         file = self.folder / "metrics.csv"
         try:
             rows = [{name: float(value) for name, value in row.items()} for row in _rows(file)]
-            if [row["epoch"] for row in rows] != list(range(1, 1 + len(rows))):
+            begins = file.read_text().startswith("epoch,") if file.exists() else True
+            if not begins or [row["epoch"] for row in rows] != list(range(1, 1 + len(rows))):
                 raise ValueError("the epochs are not 1, 2, 3 and so on")
         except (ValueError, TypeError, KeyError, csv.Error) as error:
             if self.last.exists():
