@@ -238,3 +238,18 @@ def test_fastmris_own_cache_is_compared_file_by_file(tmp_path):
     cache = build_cache(tmp_path)
     write_pickle(cache, tmp_path / "dataset_cache.pkl")
     assert compare(read_pickle(tmp_path / "dataset_cache.pkl"), cache) == ()
+
+
+def test_two_files_of_weights_of_one_name_keep_their_results_apart(project, sites):
+    files = [project / name / "best.pt" for name in ("one", "two")]
+    for file in files:
+        file.parent.mkdir()
+        network = VarNet(num_cascades=1, chans=3, pools=1, sens_chans=2, sens_pools=1)
+        torch.save(network.state_dict(), file)
+    first, second = (
+        made(plan_reconstruction(weights=str(file), local_dataset=str(sites))) for file in files
+    )
+    assert all(each.path.exists() for each in (*first, *second))
+    assert {each.path for each in first}.isdisjoint(each.path for each in second)
+    for file in files:
+        assert not plan_reconstruction(weights=str(file), local_dataset=str(sites)).job.volumes

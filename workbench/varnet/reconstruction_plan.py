@@ -219,6 +219,8 @@ def plan_reconstruction(
     if weights and job:
         folder = folder.with_name(f"{folder.name}-{_own_name(weights)}")
     asked = ReconstructionJob(str(file), sha256_of(file), where, split, sampling)
+    if weights and _is_of_another_file(folder, asked):  # whose name is the same
+        folder = folder.with_name(f"{folder.name}-{asked.weights_sha256[:8]}")
     return ReconstructionPlan(_missing(asked, part, folder), part, folder, ranks, Run(folder))
 
 
@@ -416,6 +418,15 @@ def _sampling(default: Sampling, mask: Any, acceleration: Any, center_fraction: 
         if center_fraction is None
         else numbers("center_fraction", center_fraction),
     )
+
+
+def _is_of_another_file(folder: Path, job: ReconstructionJob) -> bool:
+    """Say whether a folder's results were made with other weights, from another file."""
+    try:
+        made = json.loads((folder / ORDER).read_text())
+        return made["weights"] != job.weights and made["weights_sha256"] != job.weights_sha256
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _own_name(weights: str) -> str:
