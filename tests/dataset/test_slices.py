@@ -118,7 +118,7 @@ def test_own_mask_of_test_volumes_equals_fastmris(root):
 
 
 def test_volume_without_mask_needs_a_sampling(root):
-    with pytest.raises(ValueError, match="has no mask of its own: give an acceleration"):
+    with pytest.raises(ValueError, match="has no mask of its own: give mask and acceleration"):
         SliceDataset(root, build_cache(root).split("val").volumes, None)
 
 

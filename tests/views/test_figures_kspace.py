@@ -63,7 +63,7 @@ def test_zero_padding_is_hatched_on_both_sides(kspace, mask):
 def test_undersampled_volume_is_not_shown_as_fully_sampled(kspace, mask):
     figure = kspace_and_mask_figure(kspace * mask, mask, acquired=(2, 18))
     titles = [axes.get_title() for axes in figure.axes if axes.images]
-    assert titles == ["mask: sampled lines white, padding hatched", "k-space as stored"]
+    assert titles == ["mask: sampled lines white, padding hatched", "k-space, sampled lines"]
 
 
 def test_decibels_are_below_the_largest_magnitude():

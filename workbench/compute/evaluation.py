@@ -18,7 +18,7 @@ from workbench.catalog import OWN_MASKS, SPLITS
 from workbench.compute.jobs import TrainingJob, write_text
 from workbench.compute.runs import Run
 from workbench.dataset.cache import DatasetCache
-from workbench.dataset.masks import check_masks
+from workbench.dataset.masks import check_masks, mask_of
 from workbench.dataset.sampling import Sampling
 from workbench.settings import shown
 
@@ -79,9 +79,8 @@ def split_volumes(
         raise ValueError(f"{shown(cache.root)} has no {split} volumes; it has {there}")
     part = replace(part, volumes=part.volumes[:first])
     if sampling is None:
-        unmasked = [volume.path for volume in part if volume.mask is None]
-        if unmasked:
-            raise ValueError(f"{unmasked[0]} has no mask of its own: give mask and acceleration")
+        for volume in part:
+            mask_of(volume, None)
     else:
         check_masks(sampling, (volume.matrix[1] for volume in part))
     return part

@@ -11,14 +11,14 @@ import h5py
 import numpy as np
 
 from workbench.dataset.source import END_BYTES, FetchedFile, Source
-from workbench.dataset.volume import TARGETS, ArrayLayout, Volume
+from workbench.dataset.volume import KSPACE_TYPES, TARGET_TYPES, TARGETS, ArrayLayout, Volume
 
 _ISMRMRD = "{http://www.ismrm.org/ISMRMRD}"
 # h5py lets one thread in at a time anyway; waiting in one place instead of at each of its calls
 # makes parsing in many threads 1.7 times as fast.
 _PARSING = threading.Lock()
 _SMALLEST = 7  # the window of SSIM
-_PLAIN_TYPES = ("<c8", "<c16", "<f4", "<f8")
+_MASK = "give each phase-encode column 1 where it was sampled and 0 elsewhere"
 
 
 class UnusableVolumeError(ValueError):
@@ -123,8 +123,12 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
     kspace = _dataset(file, "kspace")
     if kspace is None:
         raise UnusableVolumeError("it has no k-space (no dataset named kspace)")
-    if kspace.dtype.kind != "c":
-        raise UnusableVolumeError(f"its k-space is {kspace.dtype}, not complex")
+    if _type_of(kspace) not in KSPACE_TYPES:
+        pairs = ": join the pairs of its last axis" if kspace.shape[-1:] == (2,) else ""
+        raise UnusableVolumeError(
+            f"its k-space is {kspace.dtype} of shape {kspace.shape}, not complex numbers of 64 or "
+            f"128 bits{pairs or ': write it'} as complex64"
+        )
     if len(kspace.shape) not in (3, 4) or 0 in kspace.shape:
         raise UnusableVolumeError(
             f"its k-space has shape {kspace.shape}, not (slices, coils, readout, phase encode) "
@@ -150,7 +154,7 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
         kspace=_layout(kspace),
         target_name=target_name,
         target=_layout(target) if target is not None else None,
-        mask=_sampled_columns(file, kspace.shape[-1]),
+        mask=_sampled_columns(file, kspace.shape, header),
         encoded=header.encoded,
         recon=header.recon,
         padding_left=header.padding_left,
@@ -175,14 +179,26 @@ def _check_scan(
         )
     if target is None:
         return
-    if target.dtype.kind != "f" or min(target.shape[1:]) < _SMALLEST:
+    if min(target.shape[1:]) < _SMALLEST:
+        raise UnusableVolumeError(f"its target of {target.shape[1]}x{target.shape[2]} is no image")
+    if _type_of(target) not in TARGET_TYPES:
         raise UnusableVolumeError(
-            f"its target is {target.dtype} of {target.shape[1]}x{target.shape[2]}, not an image"
+            f"its target is {target.dtype}, not real numbers: write it as float32"
         )
-    largest = attributes.get("max")
-    if not isinstance(largest, int | float) or not math.isfinite(largest) or largest < 0:
+    if "max" not in attributes:
         raise UnusableVolumeError(
-            f"its attribute max is {largest!r}, not the largest value of its target"
+            "it has a target and no attribute max: write the target's largest value there"
+        )
+    largest = attributes["max"]
+    if (
+        isinstance(largest, bool)
+        or not isinstance(largest, int | float)
+        or not math.isfinite(largest)
+        or largest < 0
+    ):
+        raise UnusableVolumeError(
+            f"its attribute max is {largest!r}, not one number of 0 or more: write the target's "
+            "largest value there"
         )
 
 
@@ -191,6 +207,18 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
         return None
     found = file[name]
     return found if isinstance(found, h5py.Dataset) else None
+
+
+def _type_of(dataset: h5py.Dataset) -> str:
+    """Return NumPy's name of an array's type; a pair (real, imag) is a complex number.
+
+    h5py itself takes only a pair (r, i) for one.
+    """
+    for number in KSPACE_TYPES:
+        half = f"{number[0]}f{np.dtype(number).itemsize // 2}"
+        if dataset.dtype == np.dtype([("real", half), ("imag", half)]):
+            return number
+    return dataset.dtype.str
 
 
 def _layout(dataset: h5py.Dataset) -> ArrayLayout:
@@ -203,9 +231,11 @@ def _layout(dataset: h5py.Dataset) -> ArrayLayout:
     if stored == 0 and inside and kind in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
         raise UnusableVolumeError(f"its {name} was never written: bring it in again")
     offset = dataset.id.get_offset() if kind == h5py.h5d.CONTIGUOUS and inside else None
-    if dataset.dtype.str not in _PLAIN_TYPES or stored != dataset.size * dataset.dtype.itemsize:
+    if not dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype)):
+        offset = None  # h5py converts it: padding, floats of another form
+    if stored != dataset.size * dataset.dtype.itemsize:
         offset = None
-    return ArrayLayout(tuple(dataset.shape), dataset.dtype.str, offset)
+    return ArrayLayout(tuple(dataset.shape), _type_of(dataset), offset)
 
 
 def _header_text(file: h5py.File) -> bytes | str:
@@ -220,13 +250,43 @@ def _header_text(file: h5py.File) -> bytes | str:
     return value
 
 
-def _sampled_columns(file: h5py.File, columns: int) -> tuple[int, ...] | None:
-    mask = _dataset(file, "mask")
-    if mask is None:
+def _sampled_columns(
+    file: h5py.File, kspace: tuple[int, ...], header: Header
+) -> tuple[int, ...] | None:
+    """Read which columns the file's own mask samples.
+
+    A mask is one row of 0 and 1, false and true, perhaps with axes of length 1. A mask of k-space's
+    (readout, phase encode) must be the same in all lines of the readout.
+    """
+    if "mask" not in file:
         return None
-    if mask.size != columns:
-        raise UnusableVolumeError(f"its mask has {mask.size} columns, its k-space {columns}")
-    return tuple(np.flatnonzero(mask[()]).tolist())
+    found = _dataset(file, "mask")
+    if found is None:
+        raise UnusableVolumeError(f"its mask is a group of other things: {_MASK}")
+    *_, height, width = kspace
+    row = [length for length in found.shape or () if length != 1]
+    if row not in ([width], [height, width]):
+        raise UnusableVolumeError(
+            f"its mask has shape {found.shape}, its k-space {width} phase-encode columns: {_MASK}"
+        )
+    if found.dtype.kind not in "biuf":
+        raise UnusableVolumeError(f"its mask is {found.dtype}, not numbers: {_MASK}")
+    values = found[()].reshape(-1, width)
+    strange = values[(values != 0) & (values != 1)]
+    if strange.size:
+        raise UnusableVolumeError(f"its mask holds the value {strange[0]!s}: {_MASK}")
+    if (values != values[0]).any():
+        raise UnusableVolumeError(
+            f"its mask of shape {found.shape} differs along the readout: only masks of whole "
+            f"phase-encode columns can be used; {_MASK}"
+        )
+    mask = values[0] == 1
+    if not mask[max(header.padding_left, 0) : header.padding_right].any():
+        raise UnusableVolumeError(
+            f"its mask samples no column of those that its ismrmrd_header calls acquired, "
+            f"{header.padding_left} to {header.padding_right - 1}: {_MASK}"
+        )
+    return tuple(np.flatnonzero(mask).tolist())
 
 
 def _plain(value: Any) -> Any:

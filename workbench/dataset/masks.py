@@ -12,7 +12,8 @@ from fastmri.data.subsample import (
     RandomMaskFunc,
 )
 
-from workbench.dataset.sampling import Sampling, Seed
+from workbench.dataset.sampling import Sampling, Seed, seed_of_file
+from workbench.dataset.volume import Volume
 
 
 class _EquispacedAtAnyRate(EquiSpacedMaskFunc):
@@ -73,6 +74,32 @@ def check_masks(sampling: Sampling, widths: Iterable[int]) -> None:
                     f"{one} cannot be drawn on {width} columns: the centre takes all lines that "
                     "the acceleration allows; give a smaller center_fraction or acceleration"
                 ) from None
+
+
+def mask_of(
+    volume: Volume, sampling: Sampling | None, seed: Seed | None = None
+) -> tuple[np.ndarray, int]:
+    """Return how a volume is undersampled.
+
+    Args:
+        volume: the volume.
+        sampling: draws a mask; None takes the file's own.
+        seed: of the draw; None takes the one that fastMRI makes of the file's name.
+
+    Returns:
+        The mask, (phase encode,) bool, and the number of ACS columns around DC; of a file's own
+        mask 0, as in fastMRI: to be read off the mask.
+
+    Raises:
+        ValueError: the file has no mask of its own.
+    """
+    if sampling is None:
+        own = volume.own_mask
+        if own is None:
+            raise ValueError(f"{volume.path} has no mask of its own: give mask and acceleration")
+        return own, 0
+    seed = seed_of_file(volume.name) if seed is None else seed
+    return draw_mask(sampling, volume.matrix[1], seed, volume.acquired)
 
 
 def draw_mask(

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from workbench.dataset.masks import draw_mask
+from workbench.dataset.masks import mask_of
 from workbench.dataset.reading import fetch_slice, in_parallel, read_slice
-from workbench.dataset.sampling import Sampling, seed_of_draw, seed_of_file
+from workbench.dataset.sampling import Sampling, seed_of_draw
 from workbench.dataset.source import Source
 from workbench.dataset.volume import ArrayLayout, Volume
 from workbench_kernels import rows
@@ -88,9 +88,9 @@ class SliceDataset(Dataset):
         if slices is None:
             slices = [(v, s) for v, volume in enumerate(volumes) for s in range(volume.slices)]
         self.slices = tuple(slices)
-        unmasked = [volume.path for volume in volumes if volume.mask is None]
-        if sampling is None and unmasked:
-            raise ValueError(f"{unmasked[0]} has no mask of its own: give an acceleration")
+        if sampling is None:
+            for volume in volumes:
+                mask_of(volume, None)
 
     def __len__(self) -> int:
         return len(self.slices)
@@ -110,9 +110,8 @@ class SliceDataset(Dataset):
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
         mask, low_frequencies = self._mask(index, epoch, volume)
-        keep = None if self.sampling is None else mask
         return self._sample(
-            index, *self._read(volume, slice_number, keep), torch.from_numpy(mask), low_frequencies
+            index, *self._read(volume, slice_number, mask), torch.from_numpy(mask), low_frequencies
         )
 
     def read(self, volume: Volume, number: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -127,7 +126,8 @@ class SliceDataset(Dataset):
         source = self.open_source(volume) if self.open_source else None
 
         def read(name: str, layout: ArrayLayout, keep: np.ndarray | None) -> torch.Tensor:
-            values = _room(layout.shape[1:], _dtype(layout))
+            dtype = torch.complex64 if layout is volume.kspace else torch.float32
+            values = _room(layout.shape[1:], dtype)
             out = values.numpy()
             if source is None:
                 read_slice(self.root / volume.path, name, layout, number, keep=keep, out=out)
@@ -150,8 +150,7 @@ class SliceDataset(Dataset):
     ) -> Sample:
         """Mask a slice that was read, in its own array, and say what it is; see ``__getitem__``."""
         mask, low_frequencies = self._mask(index, epoch, self.volumes[self.slices[index][0]])
-        if self.sampling is not None:
-            rows.keep_columns(kspace, mask, kspace)
+        rows.keep_columns(kspace, mask, kspace)
         return self._sample(
             index,
             torch.from_numpy(kspace),
@@ -177,24 +176,14 @@ class SliceDataset(Dataset):
             target=torch.tensor(0) if target is None else target,
             fname=volume.name,
             slice_num=slice_number,
-            max_value=float(volume.attributes.get("max", 0)) if volume.target else 0.0,
+            max_value=volume.largest,
             crop_size=volume.recon[:2],
             volume=volume.path,
         )
 
     def _mask(self, index: int, epoch: int, volume: Volume) -> tuple[np.ndarray, int]:
-        acquired = volume.acquired
-        if self.sampling is None:
-            mask = np.zeros(volume.matrix[1], bool)
-            mask[list(volume.mask or ())] = True
-            mask[: acquired[0]] = mask[acquired[1] :] = False
-            return mask, 0
-        seed = (
-            seed_of_file(volume.name)
-            if self.seed is None
-            else seed_of_draw(self.seed, epoch, index)
-        )
-        return draw_mask(self.sampling, volume.matrix[1], seed, acquired)
+        seed = None if self.seed is None else seed_of_draw(self.seed, epoch, index)
+        return mask_of(volume, self.sampling, seed)
 
     def sampled(self, fraction: float, seed: int) -> "SliceDataset":
         """Return a dataset of a seeded share of the slices, in their order; at least one."""
@@ -219,11 +208,6 @@ def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
     out = np.empty(kspace.shape, kspace.dtype)
     rows.keep_columns(np.ascontiguousarray(kspace), mask, out)
     return out
-
-
-def _dtype(layout: ArrayLayout) -> torch.dtype:
-    native = np.dtype(layout.dtype).newbyteorder("=")
-    return torch.from_numpy(np.empty(0, native)).dtype
 
 
 def _room(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

@@ -5,7 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 TARGETS = ("reconstruction_rss", "reconstruction_esc")
+KSPACE_TYPES = ("<c8", ">c8", "<c16", ">c16")
+TARGET_TYPES = ("<f4", ">f4", "<f8", ">f8", "<f2", ">f2")
 
 
 @dataclass(frozen=True)
@@ -15,13 +19,18 @@ class ArrayLayout:
     Attributes:
         shape: (slices, coils, readout, phase encode) for multi-coil k-space, (slices, readout,
             phase encode) for single-coil k-space, (slices, height, width) for a target.
-        dtype: NumPy's name with byte order, such as "<c8".
+        dtype: NumPy's name with byte order, one of ``KSPACE_TYPES`` or ``TARGET_TYPES``.
         offset: first byte in the file where the data is contiguous and plain, else None.
     """
 
     shape: tuple[int, ...]
     dtype: str
     offset: int | None
+
+    @property
+    def read_as(self) -> np.dtype:
+        """The type that its values are read as: complex64 or float32, in this machine's order."""
+        return np.dtype(np.complex64 if np.dtype(self.dtype).kind == "c" else np.float32)
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Volume:
         kspace: layout of ``kspace``.
         target_name: "reconstruction_rss", "reconstruction_esc" or None where the file has neither.
         target: layout of the target, or None.
-        mask: sampled phase-encode columns of a test file's own ``mask``, or None.
+        mask: sampled phase-encode columns of the file's own ``mask``, or None; see ``own_mask``.
         encoded: encoded matrix size (x readout, y phase encode, z).
         recon: reconstructed matrix size (x, y, z).
         padding_left: first phase-encode column that was acquired (left of it is zero padding).
@@ -82,6 +91,25 @@ class Volume:
     def acquired(self) -> tuple[int, int]:
         """First acquired phase-encode column and the one after the last, inside k-space."""
         return max(self.padding_left, 0), min(self.padding_right, self.matrix[1])
+
+    @property
+    def own_mask(self) -> np.ndarray | None:
+        """What the file's own mask samples, (phase encode,) bool; None where it has no mask.
+
+        As in fastMRI, columns that the header calls zero padding do not count as sampled.
+        """
+        if self.mask is None:
+            return None
+        columns = np.zeros(self.matrix[1], bool)
+        columns[list(self.mask)] = True
+        left, right = self.acquired
+        columns[:left] = columns[right:] = False
+        return columns
+
+    @property
+    def largest(self) -> float:
+        """The largest value of the target, which is the data range of SSIM and PSNR; 0 without."""
+        return float(self.attributes.get("max", 0)) if self.target else 0.0
 
     @property
     def acquisition(self) -> str:

@@ -20,7 +20,7 @@ from workbench.dataset.images import (
     crop_size,
     root_sum_of_squares,
 )
-from workbench.dataset.masks import draw_mask
+from workbench.dataset.masks import mask_of
 from workbench.dataset.sampling import Sampling, seed_of_file
 from workbench.dataset.slices import keep_columns
 from workbench.dataset.volume import Volume
@@ -89,9 +89,7 @@ def masks_for(volume: Volume, sampling: Sampling | None, count: int) -> list[Dra
     masks: dict[bytes, DrawnMask] = {}
     seed = seed_of_file(volume.name)
     for number in range(_TRIES_A_MASK * count):
-        drawn = draw_mask(
-            sampling, volume.matrix[1], (*seed, number) if number else seed, volume.acquired
-        )
+        drawn = mask_of(volume, sampling, (*seed, number) if number else seed)
         mask = DrawnMask(*drawn)
         first = next(iter(masks.values()), mask)
         # Of several accelerations each draw takes one: only those of the first one's compare.
@@ -109,10 +107,7 @@ def _lines(mask: DrawnMask) -> int:
 
 def _left_out(volume: Volume, count: int) -> list[DrawnMask]:
     """Leave out of a volume's own lines every (count - 1)-th beside the ACS, each in turn."""
-    left, right = volume.acquired
-    own = np.zeros(volume.matrix[1], bool)
-    own[list(volume.mask or ())] = True
-    own[:left] = own[right:] = False
+    own, _ = mask_of(volume, None)
     middle = len(own) // 2
     start = stop = middle
     while start > 0 and own[start - 1]:

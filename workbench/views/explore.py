@@ -11,7 +11,7 @@ from workbench.dataset.images import (
     sensitivity_maps,
     zero_filled,
 )
-from workbench.dataset.reading import read_slice
+from workbench.dataset.reading import read_kspace
 from workbench.dataset.sampling import Sampling
 from workbench.dataset.slices import keep_columns
 from workbench.dataset.volume import Volume
@@ -30,6 +30,7 @@ from workbench.views.explored import (
     sampling_of,
 )
 from workbench.views.kspace import (
+    acs_columns,
     coils_figure,
     kspace_and_mask_figure,
     point_spread_figure,
@@ -70,6 +71,7 @@ def volume_table(volume: Volume) -> "DataFrame":
     from pandas import DataFrame
 
     height, width = volume.matrix
+    own = volume.own_mask
     recon = " × ".join(map(str, volume.recon))
     target = volume.target.shape if volume.target else None
     rows = [
@@ -91,7 +93,7 @@ def volume_table(volume: Volume) -> "DataFrame":
         ),
         (
             "own mask",
-            "none" if volume.mask is None else f"{len(volume.mask)} of {width} lines",
+            "none" if own is None else f"{own.sum()} of {width} lines",
             "test volumes are stored undersampled",
         ),
     ]
@@ -198,7 +200,8 @@ def combination_figure(look: ExploredSlice) -> Figure:
 
 def sensitivity_maps_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
     """Show sensitivity maps estimated from the ACS lines of a mask."""
-    low_frequencies = look.mask(sampling)[1]
+    start, stop = acs_columns(*look.mask(sampling))
+    low_frequencies = max(1, stop - start)
     maps = sensitivity_maps(look.kspace, low_frequencies)
     return sensitivities_figure(
         center_crop(maps, look.crop),
@@ -300,10 +303,9 @@ def slices_figure(look: ExploredSlice, most: int = 16) -> Figure:
     """Show the slices of the volume, root sum of squares; of many, some evenly apart."""
     count = look.volume.slices
     numbers = sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
-    images = []
-    for number in numbers:
-        kspace = read_slice(look.file, "kspace", look.volume.kspace, number)
-        images.append(zero_filled(kspace, look.crop))
+    images = [
+        zero_filled(read_kspace(look.file, look.volume, number), look.crop) for number in numbers
+    ]
     return contact_sheet(
         images,
         [f"slice {number}" for number in numbers],

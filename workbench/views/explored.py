@@ -9,11 +9,10 @@ import numpy as np
 
 from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
 from workbench.dataset.images import crop_size
-from workbench.dataset.masks import draw_mask
-from workbench.dataset.reading import read_slice
-from workbench.dataset.sampling import Sampling, numbers, seed_of_file
+from workbench.dataset.masks import mask_of
+from workbench.dataset.reading import read_kspace, read_slice
+from workbench.dataset.sampling import Sampling, numbers
 from workbench.dataset.volume import Volume
-from workbench.views.kspace import acs_columns
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class ExploredSlice:
         file: the volume's path.
         volume: what the dataset cache knows of it.
         number: slice number, 0 first.
-        kspace: (coils, H, W) complex64.
+        kspace: (coils, H, W) complex64, as the volume's own mask leaves it.
         target: (h, w) float32; None in volumes without one, as in the test split.
         namesakes: other volumes of the dataset that have its file name.
     """
@@ -60,14 +59,14 @@ class ExploredSlice:
     @property
     def data_range(self) -> float:
         """The volume's largest target value; the slice's own where the volume does not say."""
-        largest = float(self.volume.attributes.get("max", 0))
-        return largest or (0.0 if self.target is None else float(self.target.max())) or 1.0
+        return (
+            self.volume.largest or (0.0 if self.target is None else float(self.target.max())) or 1.0
+        )
 
     @property
     def acquired(self) -> tuple[int, int]:
         """First acquired column and the one after the last."""
-        width = self.volume.matrix[1]
-        return max(self.volume.padding_left, 0), min(self.volume.padding_right, width)
+        return self.volume.acquired
 
     @property
     def undersampled(self) -> bool:
@@ -75,17 +74,11 @@ class ExploredSlice:
         return self.volume.mask is not None
 
     def mask(self, sampling: Sampling) -> tuple[np.ndarray, int]:
-        """Return the columns (W,) that are kept and the number of ACS columns.
+        """Return the columns (W,) that are kept and the number of ACS columns, see ``mask_of``.
 
         An undersampled volume has its own mask, whatever the sampling.
         """
-        width = self.volume.matrix[1]
-        if self.volume.mask is None:
-            return draw_mask(sampling, width, seed_of_file(self.volume.name), self.acquired)
-        mask = np.zeros(width, bool)
-        mask[list(self.volume.mask)] = True
-        start, stop = acs_columns(mask)
-        return mask, stop - start
+        return mask_of(self.volume, None if self.undersampled else sampling)
 
 
 def open_slice(dataset: str | int, volume: str | int = "", slice_number: int = -1) -> ExploredSlice:
@@ -172,11 +165,11 @@ def read_explored(cache: DatasetCache, volume: Volume, slice_number: int = -1) -
 
 
 def _read(file: Path, volume: Volume, number: int) -> ExploredSlice:
-    kspace = read_slice(file, "kspace", volume.kspace, number)
+    kspace = read_kspace(file, volume, number)
     target = None
     if volume.target is not None and volume.target_name is not None:
         target = read_slice(file, volume.target_name, volume.target, number)
-    return ExploredSlice(file, volume, number, kspace if kspace.ndim == 3 else kspace[None], target)
+    return ExploredSlice(file, volume, number, kspace, target)
 
 
 def sampling_of(mask: str, acceleration: float, center_fraction: float) -> Sampling:

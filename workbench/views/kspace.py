@@ -120,7 +120,7 @@ def kspace_and_mask_figure(
         panels[-2].set_title("mask: sampled lines white, padding hatched", fontsize=LABEL)
     kept = np.where(sampled, level, np.nan)
     drawn = show_kspace(
-        panels[-1], kept, window, "k-space, masked" if full else "k-space as stored"
+        panels[-1], kept, window, "k-space, masked" if full else "k-space, sampled lines"
     )
     panels[0].set_ylabel("readout, sample", fontsize=LABEL)
     for axes in panels:

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workbench.dataset.masks import mask_of
 from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.views.annotations import Annotation, Annotations, Box, draw_boxes
 from workbench.views.measured import (
     cropped,
-    mask_of,
     read_image,
     read_measured,
     volume_of,
@@ -152,9 +152,9 @@ def _images(
     kspace, target = read_measured(plan, volume, number)
     if target is None:
         return None
-    mask, _ = mask_of(plan.job.sampling, volume)
+    mask, _ = mask_of(volume, plan.job.sampling)
     filled, image = zero_filled_slice(volume, kspace, mask), read_image(result, number)
-    span = float(volume.attributes.get("max", 0)) or float(target.max()) or 1.0
+    span = volume.largest or float(target.max()) or 1.0
     return target, _padded(filled, target), _padded(image, target), span
 
 

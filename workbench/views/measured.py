@@ -3,12 +3,9 @@
 import numpy as np
 
 from workbench.dataset.images import center_crop, zero_filled
-from workbench.dataset.masks import draw_mask
-from workbench.dataset.sampling import Sampling, seed_of_file
 from workbench.dataset.slices import SliceDataset, keep_columns
 from workbench.dataset.volume import Volume
 from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
-from workbench.views.kspace import acs_columns
 
 
 def volume_of(plan: ReconstructionPlan, result: Reconstruction) -> Volume:
@@ -44,22 +41,6 @@ def read_image(result: Reconstruction, number: int) -> np.ndarray:
     """Read a reconstructed slice (h, w) float32."""
     with open_result(result.path) as file:
         return file["reconstruction"][number]
-
-
-def mask_of(sampling: Sampling | None, volume: Volume) -> tuple[np.ndarray, int]:
-    """Return the columns (W,) that a volume's reconstruction saw, and how many were ACS.
-
-    Args:
-        sampling: how it was undersampled; None for its own mask.
-        volume: the volume.
-    """
-    if sampling is not None:
-        return draw_mask(sampling, volume.matrix[1], seed_of_file(volume.name), volume.acquired)
-    mask = np.zeros(volume.matrix[1], bool)
-    mask[list(volume.mask or ())] = True
-    mask[: volume.acquired[0]] = mask[volume.acquired[1] :] = False
-    start, stop = acs_columns(mask)
-    return mask, stop - start
 
 
 def zero_filled_slice(volume: Volume, kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:

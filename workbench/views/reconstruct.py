@@ -6,11 +6,11 @@ from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING
 
+from workbench.dataset.masks import mask_of
 from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
 from workbench.views.kspace import kspace_and_mask_figure
 from workbench.views.measured import (
     cropped,
-    mask_of,
     read_image,
     read_measured,
     volume_of,
@@ -163,7 +163,7 @@ def slice_views(
     volume = volume_of(plan, result)
     title = f"{title}: {result.name}, slice {number}, {volume.acquisition}"
     kspace, target = read_measured(plan, volume, number)
-    mask, low = mask_of(plan.job.sampling, volume)
+    mask, low = mask_of(volume, plan.job.sampling)
     filled, image = cropped(zero_filled_slice(volume, kspace, mask), read_image(result, number))
     if target is not None:
         target, filled, image = cropped(target, filled, image)
@@ -172,7 +172,7 @@ def slice_views(
             filled,
             {"VarNet": image},
             title=title,
-            data_range=float(volume.attributes.get("max", 0)) or None,
+            data_range=volume.largest or None,
             synthetic=volume.synthetic,
         )
     else:

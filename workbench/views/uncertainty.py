@@ -63,7 +63,7 @@ def uncertainty_figures(
             found,
             target,
             title=f"{title}: {result.name}, slice {number}",
-            data_range=float(volume.attributes.get("max", 0)) or None,
+            data_range=volume.largest or None,
             synthetic=volume.synthetic,
         )
 

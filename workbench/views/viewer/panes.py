@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from workbench.dataset.images import (
@@ -14,7 +13,7 @@ from workbench.dataset.images import (
     crop_size,
     root_sum_of_squares,
 )
-from workbench.dataset.reading import read_slice
+from workbench.dataset.reading import read_kspace
 from workbench.dataset.volume import Volume
 
 # Slice number and coil number, None for all coils combined, to an array (H, W).
@@ -120,7 +119,9 @@ def error_pane(first: Pane, second: Pane, name: str = "error") -> Pane:
 
 
 def volume_pane(file: Path, volume: Volume) -> Pane:
-    """Make a pane of a multi-coil volume as measured: each coil's image and k-space, and their RSS.
+    """Make a pane of a volume as measured: each coil's image and k-space, and their RSS.
+
+    Of a volume with a mask of its own, what that mask leaves.
 
     Each look reads what it needs of the file: one coil of a slice, or all of them for the RSS.
 
@@ -130,18 +131,12 @@ def volume_pane(file: Path, volume: Volume) -> Pane:
     """
 
     def kspace(number: int, coil: int | None) -> np.ndarray:
-        if volume.coils > 1 and coil is not None:
-            with h5py.File(file, "r") as opened:
-                return opened["kspace"][number, coil]
-        values = read_slice(file, "kspace", volume.kspace, number)
-        if coil is not None:
-            return values.reshape(volume.matrix)
-        return root_sum_of_squares(values.reshape(-1, *volume.matrix))
+        values = read_kspace(file, volume, number, coil)
+        return values if coil is not None else root_sum_of_squares(values)
 
     @lru_cache(maxsize=64)
     def combined(number: int) -> np.ndarray:
-        values = read_slice(file, "kspace", volume.kspace, number)
-        return root_sum_of_squares(centered_ifft2(values.reshape(-1, *volume.matrix)))
+        return root_sum_of_squares(centered_ifft2(read_kspace(file, volume, number)))
 
     def image(number: int, coil: int | None) -> np.ndarray:
         return combined(number) if coil is None else centered_ifft2(kspace(number, coil))

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.dataset.masks import mask_of
 from workbench.progress import interactive
 from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.views.explore import ExploredSlice
 from workbench.views.measured import (
     cropped,
-    mask_of,
     read_image,
     read_measured,
     volume_of,
@@ -46,7 +46,7 @@ def reconstruction_panes(plan: ReconstructionPlan, result: Reconstruction) -> li
     Without a target: zero-filled and VarNet.
     """
     volume = volume_of(plan, result)
-    mask, _ = mask_of(plan.job.sampling, volume)
+    mask, _ = mask_of(volume, plan.job.sampling)
 
     @lru_cache(maxsize=_SLICES_KEPT)
     def images(number: int) -> list[np.ndarray]:
@@ -64,7 +64,7 @@ def reconstruction_panes(plan: ReconstructionPlan, result: Reconstruction) -> li
 
     def likeness(number: int) -> np.ndarray:
         _, shown, wanted = images(number)
-        largest = float(volume.attributes.get("max", 0)) or float(wanted.max()) or 1.0
+        largest = volume.largest or float(wanted.max()) or 1.0
         return ssim_image(shown, wanted, largest)
 
     ssim = image_pane(
