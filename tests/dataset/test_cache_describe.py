@@ -9,6 +9,7 @@ from fastmri.data import SliceDataset
 
 from workbench.dataset.describe import UnusableVolumeError, describe, parse_header
 from workbench.dataset.legacy_cache import metadata_of
+from workbench.dataset.reading import read_kspace
 from workbench.dataset.source import LocalFile
 
 HEADER = """<?xml version="1.0"?>
@@ -139,11 +140,118 @@ def test_chunked_and_compressed_arrays_have_no_offset(tmp_path, make_volume, sto
     assert volume.kspace.shape == (2, 3, 20, 14)
 
 
-def test_big_endian_arrays_have_no_offset(tmp_path):
-    path = tmp_path / "file1.h5"
+def pair(kind, *names, **more):
+    """An array of pairs of floats, of k-space's shape."""
+    values = np.empty((2, 3, 20, 14), np.dtype({"names": names, "formats": [kind] * 2, **more}))
+    values[names[0]], values[names[1]] = np.random.default_rng(0).normal(size=(2, 2, 3, 20, 14))
+    return values
+
+
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8", ">f8"])
+@pytest.mark.parametrize("names", [("r", "i"), ("real", "imag")])
+def test_kspace_of_pairs_of_floats_is_complex_wherever_it_lies(tmp_path, kind, names):
+    path, values = tmp_path / "file1.h5", pair(kind, *names)
     with h5py.File(path, "w") as file:
-        fill(file, kspace=np.ones((2, 3, 20, 14), ">c8"))
-    assert described(path).kspace.offset is None
+        fill(file, kspace=values)
+    layout = described(path).kspace
+    assert layout.dtype == f"{kind[0]}c{values.itemsize}"
+    expected = values[names[0]] + 1j * values[names[1]]
+    np.testing.assert_array_equal(read_by_offset(path, layout), expected)
+
+
+@pytest.mark.parametrize("more", [{"offsets": [4, 0]}, {"offsets": [0, 8], "itemsize": 12}])
+def test_pairs_that_are_stored_in_another_way_are_read_by_hdf5(tmp_path, more):
+    path, values = tmp_path / "file1.h5", pair("<f4", "r", "i", **more)
+    with h5py.File(path, "w") as file:
+        fill(file, kspace=values)
+    volume = described(path)
+    assert volume.kspace.offset is None
+    expected = values["r"] + 1j * values["i"]
+    np.testing.assert_array_equal(read_kspace(path, volume, 1), expected[1])
+
+
+ROW = np.arange(14) % 4 == 1
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        ROW,
+        ROW.astype(np.uint8),
+        ROW.astype(np.int64),
+        ROW.astype(">i2"),
+        ROW.astype(np.float16),
+        ROW.astype(">f8"),
+        np.where(ROW, 1.0, -0.0),
+        ROW[None],
+        ROW[None, :, None],
+        ROW[None, None, :, None],
+        np.tile(ROW, (20, 1)),
+        np.tile(ROW, (20, 1)).astype(np.float32)[None],
+    ],
+    ids=lambda mask: f"{mask.dtype.str}{mask.shape}",
+)
+def test_mask_of_any_number_and_shape_that_can_mean_columns_is_read(tmp_path, make_volume, mask):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        file["mask"] = mask
+    assert described(path).mask == (1, 5, 9, 13)
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        (np.where(ROW, 1, -1), "holds the value -1: give each phase-encode column 1"),
+        (np.where(ROW, 2, 0), "holds the value 2"),
+        (np.where(ROW, 255, 0).astype(np.uint8), "holds the value 255"),
+        (np.where(ROW, 1, np.nan), "holds the value nan"),
+        (np.where(ROW, np.inf, 0), "holds the value inf"),
+        (np.where(ROW, 0.5, 0), "holds the value 0.5"),
+        (np.zeros(14, bool), "samples no column"),
+        (ROW[:9], r"shape \(9,\), its k-space 14 phase-encode columns"),
+        (np.tile(ROW, 2), r"shape \(28,\)"),
+        (ROW.reshape(2, 7), r"shape \(2, 7\)"),
+        (np.True_, r"shape \(\)"),
+        (h5py.Empty("f4"), "shape None"),
+        (np.zeros((0, 14), bool), r"shape \(0, 14\)"),
+        (np.tile(ROW, (3, 1)), r"shape \(3, 14\)"),
+        (np.tile(ROW[:, None], (1, 20)), r"shape \(14, 20\)"),
+        (np.tile(ROW, (20, 1)) ^ (np.arange(20) == 3)[:, None], "differs along the readout"),
+        (np.array([b"1"] * 14), r"mask is \|S1, not numbers"),
+        (["1"] * 14, "mask is object, not numbers"),
+        (ROW.astype(complex), "mask is complex128, not numbers"),
+        (pair("<f4", "a", "b")[0, 0, 0], "not numbers"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_mask_that_cannot_be_read_as_columns_is_refused(tmp_path, make_volume, mask, reason):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        file["mask"] = mask
+    with pytest.raises(UnusableVolumeError, match=f"its mask .*{reason}|its {reason}"):
+        described(path)
+
+
+def test_mask_that_is_a_group_or_samples_only_padding_is_refused(tmp_path, make_volume):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        file.create_group("mask")
+    with pytest.raises(UnusableVolumeError, match="its mask is a group"):
+        described(path)
+    path = make_volume(tmp_path / "file2.h5", mask=np.arange(14) < 2, acquired=(2, 13))
+    with pytest.raises(UnusableVolumeError, match=r"samples no column of those .* 2 to 12"):
+        described(path)
+
+
+@pytest.mark.parametrize("value", ["0.5", [0.5], np.nan, np.inf, -1.0, True, None])
+def test_target_without_one_number_for_its_largest_value_is_refused(tmp_path, make_volume, value):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        del file.attrs["max"]
+        if value is not None:
+            file.attrs["max"] = value
+    with pytest.raises(UnusableVolumeError, match=r"attribute max.*write the target's largest"):
+        described(path)
 
 
 def test_a_file_is_described_with_two_requests(tmp_path, make_volume):
@@ -212,10 +320,18 @@ def never_written(file):
         (put("kspace", np.ones((2, 3, 4, 20, 14), "c8")), r"shape \(2, 3, 4, 20, 14\)"),
         (put("kspace", np.ones((20, 14), "c8")), r"shape \(20, 14\)"),
         (put("kspace", np.ones((0, 3, 20, 14), "c8")), r"shape \(0, 3, 20, 14\)"),
-        (put("kspace", np.ones((2, 3, 20, 14), "f4")), "is float32, not complex"),
+        (put("kspace", np.ones((2, 3, 20, 14), "f4")), "is float32 .*not complex.*: write it as"),
+        (put("kspace", np.ones((2, 3, 20, 14, 2), "f4")), "is float32 .*: join the pairs of its"),
+        (put("kspace", np.ones((2, 3, 20, 14), "i2")), "is int16 of shape"),
+        (put("kspace", np.ones((2, 3, 20, 14), np.clongdouble)), "is complex256 of shape"),
+        (put("kspace", pair("<f2", "r", "i")), "is .*f2.* of shape"),
+        (put("kspace", pair("<f4", "x", "y")), "is .*'x'.* of shape"),
+        (put("kspace", pair("<f4", "imag", "real")), "is .*'imag'.* of shape"),
+        (put("reconstruction_rss", np.ones((2, 10, 10), "i2")), "target is int16, not real"),
+        (put("reconstruction_rss", np.ones((2, 10, 10), "c8")), "target is complex64, not real"),
+        (put("reconstruction_rss", np.ones((2, 10, 10), "g")), "target is float128, not real"),
         (never_written, "kspace was never written"),
         (put("reconstruction_rss", np.ones((5, 10, 10), "f4")), r"shape \(5, 10, 10\) beside"),
-        (put("mask", np.ones(9, bool)), "mask has 9 columns, its k-space 14"),
         (remove("ismrmrd_header"), "no ismrmrd_header"),
         (put("ismrmrd_header", 5), "ismrmrd_header is int64, not text"),
         (put("ismrmrd_header", "<open>"), "ismrmrd_header is no XML"),

@@ -13,7 +13,7 @@ import pytest
 
 from workbench.dataset import reading
 from workbench.dataset.reading import fetch_slice, read_slice
-from workbench.dataset.volume import ArrayLayout
+from workbench.dataset.volume import KSPACE_TYPES, TARGET_TYPES, ArrayLayout
 from workbench_kernels import rows
 
 SHAPE = (3, 4, 190, 75)  # a slice is more than a strip, and no whole number of them
@@ -82,15 +82,52 @@ def test_slice_is_read_and_masked(path, layout, array, threads, torch_threads):
     assert_kept(out, array)
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64, np.complex128])
-def test_any_number_is_read_and_masked(tmp_path, dtype):
-    values = np.arange(2 * 5 * 8).reshape(2, 5, 8).astype(dtype)
-    (tmp_path / "values").write_bytes(values.tobytes())
-    layout = ArrayLayout(values.shape, np.dtype(dtype).str, 0)
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("dtype", [*KSPACE_TYPES, *TARGET_TYPES])
+@pytest.mark.parametrize("storage", ["offset", "no offset"])
+def test_any_float_is_read_as_one_of_32_bits_and_masked(tmp_path, dtype, storage):
+    random = np.random.default_rng(0)
+    values = (random.normal(size=(2, 5, 8)) + 1j * random.normal(size=(2, 5, 8))).astype(
+        np.complex64
+    )
+    values = (values if "c" in dtype else values.real).astype(dtype)
+    path = tmp_path / "volume.h5"
+    with h5py.File(path, "w") as file:
+        file["values"] = values
+        offset = file["values"].id.get_offset() if storage == "offset" else None
+    layout = ArrayLayout(values.shape, dtype, offset)
     keep = np.arange(8) != 2
-    found = read_slice(tmp_path / "values", "values", layout, 1, keep=keep)
-    assert np.array_equal(found, values[1] * keep)
-    assert found.dtype == dtype
+    wanted = values[1].astype(layout.read_as)
+    for found in (
+        read_slice(path, "values", layout, 1),
+        fetch_slice(Bytes(path.read_bytes()), "values", layout, 1),
+    ):
+        assert found.dtype == layout.read_as
+        assert found.tobytes() == wanted.tobytes()
+    wanted[:, 2] = 0
+    for found in (
+        read_slice(path, "values", layout, 1, keep=keep),
+        fetch_slice(Bytes(path.read_bytes()), "values", layout, 1, keep=keep),
+    ):
+        assert found.tobytes() == wanted.tobytes()
+    one_row = read_slice(path, "values", layout, (1, 3), keep=keep)
+    assert one_row.tobytes() == wanted[3].tobytes()
+
+
+@pytest.mark.parametrize("offset", [True, False])
+def test_value_beyond_32_bits_is_named(tmp_path, offset):
+    path = tmp_path / "volume.h5"
+    values = np.full((2, 5, 8), 1e300 + 0j)
+    with h5py.File(path, "w") as file:
+        file["kspace"] = values
+        layout = ArrayLayout(
+            values.shape, "<c16", file["kspace"].id.get_offset() if offset else None
+        )
+    said = r"slice 1 of kspace in .*volume\.h5 holds a value that is too large for complex64"
+    with pytest.raises(ValueError, match=said):
+        read_slice(path, "kspace", layout, 1)
+    with pytest.raises(ValueError, match=r"slice 1 of kspace .*too large for complex64"):
+        fetch_slice(Bytes(path.read_bytes()), "kspace", layout, 1)
 
 
 def test_columns_of_another_number_are_refused(path, layout):

@@ -17,6 +17,7 @@ from demo.phantom.writing import write_volume
 from workbench.dataset.cache import build_cache
 from workbench.dataset.loading import EvaluationSlices, TrainingBatches
 from workbench.dataset.masks import draw_mask
+from workbench.dataset.reading import read_kspace
 from workbench.dataset.sampling import MASKS, Sampling, numbers, seed_of_file
 from workbench.dataset.slices import SliceDataset, SliceItem, collate
 
@@ -29,7 +30,7 @@ def complex_noise(rng, *shape):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Four volumes: contiguous, chunked and compressed, padded, and one with its own mask."""
+    """Volumes that are contiguous, chunked and compressed, padded, and with masks of their own."""
     root = tmp_path_factory.mktemp("slices")
     rng = np.random.default_rng(0)
     kinds = {
@@ -37,6 +38,7 @@ def root(tmp_path_factory):
         "multicoil_val/chunked.h5": {"chunks": True, "compression": "gzip"},
         "multicoil_val/padded.h5": {"acquired": (5, 31)},
         "multicoil_test/own.h5": {"mask": np.arange(37) % 3 == 0},
+        "multicoil_test/own_padded.h5": {"mask": np.arange(37) % 2 == 0, "acquired": (5, 31)},
     }
     for path, extra in kinds.items():
         kspace = complex_noise(rng, 3, 2, 24, 37)
@@ -79,21 +81,38 @@ def test_samples_equal_fastmris_transform(root, mask, rate):
         assert_same(sample, expected[sample.fname, sample.slice_num])
 
 
-def test_numbers_of_another_byte_order_are_read(root, tmp_path):
+PAIR = np.dtype([("real", "<f8"), ("imag", "<f8")])
+
+
+@pytest.mark.parametrize(
+    ("number", "real"),
+    [(">c8", ">f4"), ("<c16", "<f8"), (">c16", ">f8"), (PAIR, "<f4"), ("<c8", "<f2")],
+    ids=str,
+)
+@pytest.mark.parametrize("storage", [{}, {"chunks": True, "compression": "gzip"}])
+def test_numbers_of_other_types_are_read_as_those_of_fastmri(root, tmp_path, number, real, storage):
     path = tmp_path / "multicoil_val/plain.h5"
     path.parent.mkdir()
     shutil.copy(root / "multicoil_val/plain.h5", path)
     with h5py.File(path, "r+") as file:
-        for name in ("kspace", "reconstruction_rss"):
-            values = file[name][()]
-            del file[name]
-            file[name] = values.astype(values.dtype.newbyteorder(">"))
+        kspace, target = file["kspace"][()], file["reconstruction_rss"][()].astype(real)
+        del file["kspace"], file["reconstruction_rss"]
+        as_written = kspace.astype(np.complex128).view(PAIR) if number is PAIR else kspace
+        file.create_dataset("kspace", data=as_written.astype(number), **storage)
+        file.create_dataset("reconstruction_rss", data=target, **storage)
     [volume] = (volume for volume in build_cache(root) if volume.name == "plain.h5")
     plain = SliceDataset(root, [volume], Sampling())
-    other = SliceDataset(tmp_path, build_cache(tmp_path).volumes, Sampling())
-    assert len(plain) == len(other) == 3
-    for one, expected in zip(other, plain, strict=True):
-        assert_same(one, expected)
+    volumes = build_cache(tmp_path).volumes
+    assert (volumes[0].kspace.offset is None) is bool(storage)
+    source = Bytes(path.read_bytes())
+    for open_source in (None, lambda _: source):
+        other = SliceDataset(tmp_path, volumes, Sampling(), open_source=open_source)
+        assert len(plain) == len(other) == 3
+        for number_of_slice, (one, expected) in enumerate(zip(other, plain, strict=True)):
+            rounded = torch.from_numpy(target[number_of_slice].astype(np.float32))
+            assert_same(one, expected._replace(target=rounded))
+    assert np.array_equal(read_kspace(path, volumes[0], 0), kspace[0])
+    assert np.array_equal(read_kspace(path, volumes[0], 2, 1), kspace[2, 1])
 
 
 def test_several_accelerations_are_drawn_as_fastmri_draws_them(root):
@@ -115,6 +134,36 @@ def test_own_mask_of_test_volumes_equals_fastmris(root):
     ours = SliceDataset(root, build_cache(root).split("test").volumes, None)
     for sample, expected in zip(ours, reference, strict=True):
         assert_same(sample, expected)
+
+
+@pytest.mark.parametrize("far_away", [False, True])
+@pytest.mark.parametrize("storage", [{}, {"chunks": True, "compression": "gzip"}])
+@pytest.mark.parametrize("acquired", [(0, 37), (5, 31)])
+def test_own_mask_is_applied_to_full_kspace(tmp_path, far_away, storage, acquired):
+    """What full k-space beside a mask gives is what fastMRI makes of the undersampled file."""
+    full = complex_noise(np.random.default_rng(1), 2, 3, 24, 37)
+    full[..., : acquired[0]] = full[..., acquired[1] :] = 0
+    mask = np.arange(37) % 3 == 0
+    target = np.ones((2, 12, 12), np.float32)
+    known = {"target": target, "acquisition": "AXT2", "patient_id": "1", "acquired": acquired}
+    for folder, kspace in (("full", full), ("undersampled", full * mask)):
+        path = tmp_path / folder / "multicoil_val/file1.h5"
+        write_volume(path, kspace=kspace.astype(np.complex64), mask=mask, **known, **storage)
+    expected = ReferenceDataset(
+        tmp_path / "undersampled/multicoil_val", "multicoil", VarNetDataTransform()
+    )
+    for folder in ("full", "undersampled"):
+        root = tmp_path / folder
+        sources = (
+            (lambda volume, root=root: Bytes((root / volume.path).read_bytes()))
+            if far_away
+            else None
+        )
+        ours = SliceDataset(root, build_cache(root).volumes, None, open_source=sources)
+        for number, (sample, reference) in enumerate(zip(ours, expected, strict=True)):
+            assert_same(sample, reference)
+            again = ours.transform(number, 0, *ours.read(ours.volumes[0], number))
+            assert torch.equal(again.masked_kspace, reference.masked_kspace)
 
 
 def test_volume_without_mask_needs_a_sampling(root):

@@ -60,10 +60,14 @@ def test_pane_of_a_volume_gives_coils_and_their_root_sum_of_squares(volume):
 
 
 @pytest.mark.parametrize("volume", ["multicoil"], indirect=True)
-def test_only_the_coil_that_is_looked_at_is_read(volume, monkeypatch):
-    described, file, _ = volume
-    monkeypatch.setattr("workbench.views.viewer.panes.read_slice", None)
-    assert volume_pane(file, described).read("image", 1, 2).shape == (24, 16)
+def test_only_the_coil_that_is_looked_at_is_read(volume, tmp_path):
+    described, file, kspace = volume
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(file.read_bytes()[: described.kspace.offset + kspace[0, 0].nbytes])
+    pane = volume_pane(cut, described)
+    np.testing.assert_array_equal(pane.read("kspace", 0, 0), kspace[0, 0])
+    with pytest.raises(OSError, match=r"cut\.h5 ends before slice \(0, 1\) of kspace does"):
+        pane.read("kspace", 0, 1)
 
 
 def test_kspace_of_images_is_their_fourier_transform():

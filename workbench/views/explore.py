@@ -30,7 +30,6 @@ from workbench.views.explored import (
     sampling_of,
 )
 from workbench.views.kspace import (
-    acs_columns,
     coils_figure,
     kspace_and_mask_figure,
     point_spread_figure,
@@ -200,8 +199,7 @@ def combination_figure(look: ExploredSlice) -> Figure:
 
 def sensitivity_maps_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
     """Show sensitivity maps estimated from the ACS lines of a mask."""
-    start, stop = acs_columns(*look.mask(sampling))
-    low_frequencies = max(1, stop - start)
+    low_frequencies = max(1, look.mask(sampling)[1])
     maps = sensitivity_maps(look.kspace, low_frequencies)
     return sensitivities_figure(
         center_crop(maps, look.crop),

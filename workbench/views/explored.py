@@ -13,6 +13,7 @@ from workbench.dataset.masks import mask_of
 from workbench.dataset.reading import read_kspace, read_slice
 from workbench.dataset.sampling import Sampling, numbers
 from workbench.dataset.volume import Volume
+from workbench.views.kspace import acs_columns
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,13 @@ class ExploredSlice:
         return self.volume.mask is not None
 
     def mask(self, sampling: Sampling) -> tuple[np.ndarray, int]:
-        """Return the columns (W,) that are kept and the number of ACS columns, see ``mask_of``.
+        """Return the columns (W,) that are kept and the number of ACS columns.
 
         An undersampled volume has its own mask, whatever the sampling.
         """
-        return mask_of(self.volume, None if self.undersampled else sampling)
+        mask, low_frequencies = mask_of(self.volume, None if self.undersampled else sampling)
+        start, stop = acs_columns(mask, low_frequencies)
+        return mask, stop - start
 
 
 def open_slice(dataset: str | int, volume: str | int = "", slice_number: int = -1) -> ExploredSlice:
