@@ -1,22 +1,28 @@
 import base64
 from dataclasses import replace
 
+import h5py
 import nbformat
 import numpy as np
 import papermill
 import pytest
+import torch
+from fastmri.data.transforms import VarNetDataTransform
 
 from demo.phantom.writing import write_volume
 from workbench.dataset.cache import open_cache
-from workbench.dataset.images import centered_fft2, centered_ifft2, zero_filled
+from workbench.dataset.images import center_crop, centered_fft2, centered_ifft2, zero_filled
+from workbench.dataset.masks import mask_of
 from workbench.dataset.sampling import Sampling
-from workbench.dataset.slices import keep_columns
+from workbench.dataset.slices import SliceDataset, keep_columns
 from workbench.settings import project_root
+from workbench.varnet.uncertainty import masks_for
 from workbench.views import explore
 from workbench.views.annotations import read_annotations
 from workbench.views.explorer import SlicePicture, explorer
 from workbench.views.header import attribute_table, header_table
 from workbench.views.style import SYNTHETIC_NOTE
+from workbench.views.viewer.panes import volume_pane
 
 NOTEBOOK = project_root() / "notebooks/explore.ipynb"
 SAMPLING = Sampling("equispaced", (4,), (0.08,))
@@ -55,6 +61,36 @@ def dataset(tmp_path_factory):
     make(root / "multicoil_val/file_brain_AXT2_2.h5")
     make(root / "multicoil_test/file_brain_AXT2_3.h5", own_mask=True)
     return root
+
+
+def test_own_mask_is_one_and_the_same_to_all_who_read_it(tmp_path):
+    """Full k-space beside a mask that also names columns of the zero padding."""
+    root = tmp_path / "brain_multicoil"
+    path = make(root / "multicoil_test/file1.h5", own_mask=True)
+    with h5py.File(path, "a") as file, h5py.File(make(tmp_path / "full.h5")) as other:
+        full, mask = other["kspace"][1], file["mask"][()]
+        file["kspace"][...] = other["kspace"][()]
+    attributes = {"padding_left": 3, "padding_right": 39, "recon_size": (24, 32, 1)}
+    reference = VarNetDataTransform()(full * mask, mask, None, attributes, path.name, 1)
+    look = explore.open_slice(str(root))
+    expected = reference.mask.numpy().ravel()
+    assert expected.sum() < mask.sum() == len(look.volume.mask)
+    [sample] = SliceDataset(root, [look.volume], None, slices=[(0, 1)])
+    for found in (
+        sample.mask.numpy().ravel(),
+        look.mask(SAMPLING)[0],
+        mask_of(look.volume, None)[0],
+        masks_for(look.volume, None, 2)[0].columns,
+    ):
+        assert np.array_equal(found, expected)
+    assert explore.volume_table(look.volume).value["own mask"] == f"{expected.sum()} of 40 lines"
+    kspace = reference.masked_kspace.numpy().view(np.complex64)[..., 0]
+    pane = volume_pane(path, look.volume)
+    image = zero_filled(kspace, look.crop)
+    assert torch.equal(sample.masked_kspace, reference.masked_kspace)
+    assert np.array_equal(look.kspace, kspace)
+    assert np.array_equal(pane.read("kspace", 1, 0), kspace[0])
+    assert np.array_equal(center_crop(pane.read("image", 1), look.crop), image)
 
 
 def test_first_validation_volume_and_middle_slice_are_the_default(dataset):
