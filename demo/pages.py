@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.compute.processes import die_with_parent
-from workbench.ingest.request import VARIABLE
+from workbench.settings import LINKS_VARIABLE
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 _LINES_OF_ERROR = 12
@@ -122,7 +122,7 @@ def _environment() -> dict[str, str]:
     # A person's own links are not for the demo. OpenMP's threads spin while they wait for each
     # other: where anything else runs on the processors, that takes ten times as long.
     policy = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-    return {**proxies, VARIABLE: "", "OMP_WAIT_POLICY": policy}
+    return {**proxies, LINKS_VARIABLE: "", "OMP_WAIT_POLICY": policy}
 
 
 def _error(executed: Path) -> str | None:

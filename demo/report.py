@@ -9,8 +9,8 @@ from typing import Any
 from demo.pages import Picture, pictures, render
 from demo.sizes import Part
 from demo.stages import Demo, Stage
-from workbench.compute.jobs import write_text
 from workbench.compute.runs import open_run
+from workbench.disk import write_text
 from workbench.progress import duration
 from workbench.settings import shown
 from workbench.varnet.metrics import VolumeScore, mean_score

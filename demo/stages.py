@@ -15,9 +15,9 @@ from demo.pack import pack, packed_names
 from demo.pages import NOTEBOOKS, run_page
 from demo.phantom.study import write_study
 from demo.sizes import Part, Size
-from workbench.compute.jobs import PHANTOM_DEFAULTS, run_folder, write_text
-from workbench.ingest.request import VARIABLE
-from workbench.settings import shown
+from workbench.compute.jobs import PHANTOM_DEFAULTS, run_folder
+from workbench.disk import write_text
+from workbench.settings import LINKS_VARIABLE, shown
 
 _CODE = Path(__file__).resolve().parent.parent
 
@@ -112,7 +112,7 @@ class Demo:
             names = [*packed_names(part.dataset, part.study["volumes"]), "SHA256"]
             with Bucket(bucket) as served:
                 email = served.email(part.generation, names=names)
-                run_page(source, output, parameters, {VARIABLE: email})
+                run_page(source, output, parameters, {LINKS_VARIABLE: email})
 
         made_from = _digest(code, repr(self.size), repr(parameters), source)
         return Stage(f"{part.model} {page}", work, made_from, (*leaves, output), output)

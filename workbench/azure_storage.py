@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from workbench.progress import interactive
-from workbench.settings import Secret, resolve, shown
+from workbench.settings import CONNECTION_VARIABLE, Secret, resolve, shown
 
-CONNECTION_VARIABLE = "AZURE_STORAGE_CONNECTION_STRING"
 CONNECTION_FILE = "storage.secret"
 _WHERE_TO_COPY = (
     "copy it from the portal: the storage account, Security + networking, Access keys, "

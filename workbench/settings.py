@@ -6,6 +6,32 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
+LINKS_VARIABLE = "FASTMRI_LINKS"
+CONNECTION_VARIABLE = "AZURE_STORAGE_CONNECTION_STRING"
+AZURE_LOGIN = "Azure login"
+
+# Who we are in Azure: for azure-identity, on a machine of Azure's, for the tools of 2021.
+_LOGIN_PREFIXES = ("AZURE_", "AZUREML_", "ARM_", "HIML_", "IDENTITY_", "MSI_")
+_LOGIN_NAMES = ("TENANT_ID", "APPLICATION_ID", "APPLICATION_KEY")
+
+
+def child_environment(*needs: str, **changes: str) -> dict[str, str]:
+    """Return the variables of a process that is started here: our own without the secrets.
+
+    Args:
+        *needs: what it is handed all the same: ``LINKS_VARIABLE``, ``CONNECTION_VARIABLE``, or
+            ``AZURE_LOGIN``, all by which azure-identity lets us in.
+        **changes: variables set on top.
+    """
+
+    def kept(name: str) -> bool:
+        if name == LINKS_VARIABLE or name.startswith("AZURE_STORAGE_"):
+            return name in needs
+        of_login = name.startswith(_LOGIN_PREFIXES) or name in _LOGIN_NAMES
+        return AZURE_LOGIN in needs or not of_login
+
+    return {name: value for name, value in os.environ.items() if kept(name)} | changes
+
 
 def project_root() -> Path:
     """Return the project's folder: ``WORKBENCH_ROOT`` if set, else the checkout that is installed.

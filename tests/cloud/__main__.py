@@ -18,7 +18,7 @@ from demo.phantom.study import write_study
 from demo.sizes import SIZES
 from tests.cloud.cloud import Cloud
 from workbench.compute.processes import die_with_parent
-from workbench.ingest.request import VARIABLE
+from workbench.settings import LINKS_VARIABLE
 
 _LAB = (
     *(sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.root_dir=."),
@@ -45,7 +45,7 @@ def main() -> int:
             **os.environ,
             **cloud.environment,
             "AZURE_STORAGE_CONNECTION_STRING": cloud.storage.connection_string,
-            VARIABLE: _email(cloud, given.size),
+            LINKS_VARIABLE: _email(cloud, given.size),
         }
         print(
             f"An Azure on this machine: workspace {cloud.workspace.name} in the resource group "

@@ -1,7 +1,7 @@
 """A training job for a cluster: everything is checked before it is sent."""
 
-import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from workbench.compute.estimate import (
 from workbench.compute.evaluation import check_splits
 from workbench.compute.gpus import Machine, cluster_warnings, has_gpus, machine_of
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
-from workbench.compute.runs import Run, prepare_run
+from workbench.compute.runs import SENT, Run, prepare_run, read_record
 from workbench.compute.training import described, phantom_remarks
 from workbench.compute.volumes import training_volumes
 from workbench.dataset.blob_source import BlobFolder
@@ -38,7 +38,6 @@ from workbench.dataset.cache import DatasetCache
 from workbench.dataset.stored import open_stored
 from workbench.progress import duration
 
-RECORD = "azureml.json"
 ACCESS = ("mount", "download", "stream")
 _ACCESS_SHOWN = {
     "mount": "mounts",
@@ -114,6 +113,7 @@ class ClusterPlan:
         sdk: the SDK that sends it.
         splits: what the job reconstructs and measures once it has trained.
         price_per_hour: US dollars for a node and hour; None takes an assumption.
+        resume: whether to go on with a run that the folder holds.
     """
 
     job: TrainingJob
@@ -128,6 +128,7 @@ class ClusterPlan:
     sdk: str
     splits: tuple[str, ...] = ()
     price_per_hour: float | None = None
+    resume: bool = True
 
     @property
     def price(self) -> Price | None:
@@ -264,23 +265,21 @@ def plan_on_cluster(
         choices.sdk,
         splits,
         choices.price_per_hour,
+        resume,
     )
 
 
 def _earlier_runs() -> Iterator[tuple[Run, str, int, tuple[int, int]]]:
     """Yield the runs here that a cluster trained, each with VM size, ranks and slices."""
     outputs = run_folder("x").parent
-    records = sorted(outputs.rglob(RECORD), key=lambda path: -path.stat().st_mtime)
+    records = sorted(outputs.rglob(SENT), key=lambda path: -path.stat().st_mtime)
     for path in records:
-        record = json.loads(path.read_text())
-        machine = machine_of(record["vm_size"])
-        slices = record["slices"]
-        yield (
-            Run(path.parent),
-            record["vm_size"],
-            record["nodes"] * _cards(machine),
-            (slices[0], slices[1]),
-        )
+        with suppress(ValueError, KeyError, TypeError):  # a damaged one tells nothing
+            record = read_record(path)
+            machine = machine_of(record["vm_size"])
+            train, val = record["slices"]
+            ranks = record["nodes"] * _cards(machine)
+            yield Run(path.parent), record["vm_size"], ranks, (train, val)
 
 
 def _cards(machine: Machine | None) -> int:

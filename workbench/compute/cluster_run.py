@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from workbench.compute.cluster import ClusterError, LostContactError, RunState
-from workbench.compute.cluster_plan import RECORD, ClusterPlan
+from workbench.compute.cluster_plan import ClusterPlan
 from workbench.compute.evaluation import FOLDER, SCORES, unevaluated
 from workbench.compute.here import TrainingFailedError
-from workbench.compute.jobs import write_text
 from workbench.compute.node import ERROR_FILE, LOG_FILE, error_line, tells_of_lost_peer
+from workbench.compute.runs import SENT, damaged, only_writer, read_record, take_up
+from workbench.disk import CannotWriteError, write_text
 from workbench.progress import duration
 from workbench.settings import shown
 
@@ -68,19 +69,22 @@ def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
         TrainingFailedError: the run failed, with the failing rank's own error, or was cancelled.
         ClusterError: AzureML refuses what it was asked.
     """
-    record = _record(plan)
-    state = _state(plan, record)
-    ended = state is None or state.ended
-    if record and ended and not record.fetched:
-        yield from _fetch_all(plan, record)  # what it kept while nobody watched, or not to the end
-    if ended and plan.run.finished and not unevaluated(plan.run, plan.splits):
-        yield f"{shown(plan.run.folder)} is finished: {plan.job.epochs} epochs are done"
-        return
-    if record is None or state is None or ended:
-        record = _send(plan, 1)
-        yield f"sent as run {record.run} to {plan.cluster.name}"
-    else:
-        yield f"found run {record.run} again on {record.cluster}: {state.status}"
+    with only_writer(plan.run):
+        take_up(plan.run, plan.job, resume=plan.resume)
+        record = _record(plan)
+        state = _state(plan, record)
+        ended = state is None or state.ended
+        if record and ended and not record.fetched:
+            yield from _fetch_all(plan, record)  # what it kept while nobody watched to the end
+        if ended and plan.run.finished and not unevaluated(plan.run, plan.splits):
+            yield f"{shown(plan.run.folder)} is finished: {plan.job.epochs} epochs are done"
+            return
+        if record is None or state is None or ended:
+            record = _send(plan, 1)
+            sent = f"sent as run {record.run} to {plan.cluster.name}"
+        else:
+            sent = f"found run {record.run} again on {record.cluster}: {state.status}"
+    yield sent
     while True:
         state = yield from _watch(plan, record)
         cause = _cause(plan)
@@ -95,7 +99,11 @@ def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
                 f"{cause or state.error or 'AzureML gives no reason'} (run {record.run}, its logs: "
                 f"{state.url})"
             )
-        record = _send(plan, record.attempts + 1)
+        with only_writer(plan.run, wait=True):
+            latest = _record(plan)
+            if latest is None or latest.run == record.run:
+                latest = _send(plan, record.attempts + 1)
+            record = latest  # which another notebook may have sent, that watches it too
         yield (
             "a node was lost, not the code at fault: sent again, to go on from the last "
             f"checkpoint, as run {record.run} (attempt {record.attempts} of {ATTEMPTS})"
@@ -118,11 +126,14 @@ def cancel(plan: ClusterPlan) -> str:
 
 
 def _record(plan: ClusterPlan) -> Record | None:
-    path = plan.run.folder / RECORD
+    path = plan.run.folder / SENT
     if not path.exists():
         return None
-    found = json.loads(path.read_text())
-    return Record(**found | {"slices": tuple(found["slices"])})
+    found = read_record(path)
+    try:
+        return Record(**found | {"slices": tuple(found["slices"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(damaged(path, error)) from None
 
 
 def _state(plan: ClusterPlan, record: Record | None) -> RunState | None:
@@ -144,7 +155,7 @@ def _send(plan: ClusterPlan, attempt: int) -> Record:
         # A run that was begun on this machine goes on there.
         paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
         names = [str(path.relative_to(folder)) for path in paths]
-        store.put(folder, [name for name in names if name != RECORD and not _hidden(name)])
+        store.put(folder, [name for name in names if name != SENT and not _hidden(name)])
     store.put(folder, ["job.json"])
     store.forget(ERROR_FILE)
     record = Record(
@@ -177,7 +188,7 @@ def _fetch_all(plan: ClusterPlan, record: Record) -> Iterator[str]:
 
 
 def _keep(plan: ClusterPlan, record: Record) -> None:
-    write_text(plan.run.folder / RECORD, json.dumps(asdict(record), indent=2))
+    write_text(plan.run.folder / SENT, json.dumps(asdict(record), indent=2))
 
 
 def _hidden(name: str) -> bool:
@@ -243,6 +254,8 @@ def _patiently(ask: Callable[[], Result]) -> Result:
     for _ in range(TRIES - 1):
         try:
             return ask()
+        except CannotWriteError:
+            raise
         except OSError:
             time.sleep(SECONDS_BETWEEN_LOOKS)
     return ask()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.compute.cluster import Datastore
-from workbench.compute.jobs import write_text
+from workbench.compute.runs import read_record
 from workbench.dataset.blob_source import storage_errors
-from workbench.dataset.cache_file import replacing
+from workbench.disk import replacing, write_text
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
@@ -75,7 +75,7 @@ class RunStore:
         note = folder / FETCHED
         fetched: dict[str, list] = {}
         with suppress(OSError, ValueError):
-            fetched = json.loads(note.read_text())
+            fetched = read_record(note)
         missing = {
             path: [tag, size]
             for path, (tag, size) in self.files().items()

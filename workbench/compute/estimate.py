@@ -153,8 +153,11 @@ def measured_pace(
         vm_size: the machines that it is to be trained on.
     """
     for run, size, ranks, (train, val) in runs:
-        seconds = [row["seconds"] for row in run.metrics]
-        same = run.job.network == job.network and run.job.precision == job.precision
+        try:
+            seconds = [row["seconds"] for row in run.metrics]
+            same = run.job.network == job.network and run.job.precision == job.precision
+        except (ValueError, KeyError, OSError):  # a damaged run tells nothing
+            continue
         if size == vm_size and same and seconds:
             pace = min(seconds) * ranks / (train + val * VALIDATION)
             return Pace(pace, f"{pace:.3f} s a slice, measured in {run.folder.name} on {vm_size}")

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from workbench.catalog import OWN_MASKS, SPLITS
-from workbench.compute.jobs import TrainingJob, write_text
+from workbench.compute.jobs import TrainingJob
 from workbench.compute.runs import Run
 from workbench.dataset.cache import DatasetCache
 from workbench.dataset.masks import check_masks, mask_of
 from workbench.dataset.sampling import Sampling
+from workbench.disk import write_text
 from workbench.settings import shown
 
 FOLDER = "reconstructions"
@@ -109,7 +110,7 @@ def unevaluated(run: Run, splits: Iterable[str]) -> tuple[str, ...]:
         folder = results_folder(run, split, split_sampling(run.job, split))
         try:
             made_by = json.loads((folder / ORDER).read_text()).get("weights_sha256")
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             made_by = None
         if not (folder / SCORES).exists() or made_by != weights:
             missing.append(split)

@@ -8,6 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workbench.settings import child_environment
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -184,6 +186,7 @@ def _driver() -> str:
             text=True,
             timeout=30,
             check=True,
+            env=child_environment(),
         )
     except (OSError, subprocess.SubprocessError):
         return _NO_DRIVER

@@ -5,12 +5,22 @@ As one node of a cluster's job it does the same, and the nodes' ranks join in on
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
-from workbench.compute.node import ERROR_FILE, Node, note_error, noted_error, this_node
+from workbench.compute.node import (
+    ERROR_FILE,
+    NOTE,
+    Node,
+    error_line,
+    note_error,
+    noted_error,
+    this_node,
+)
 from workbench.compute.processes import ProcessFailedError, lines_of
 from workbench.compute.runs import Run, only_writer
+from workbench.disk import naming
 
 __all__ = ["Ranks", "TrainingFailedError", "note_error", "ranks_here", "run_here"]
 
@@ -69,8 +79,26 @@ def ranks_here(nodes: int) -> Ranks:
     return Ranks(count, "GPU" if gpus else "CPU", threads, node)
 
 
-def run_here(run: Run, module: str, ranks: Ranks, *arguments: str) -> Iterator[str]:
+def run_here(
+    run: Run,
+    module: str,
+    ranks: Ranks,
+    *arguments: str,
+    needs: Sequence[str] = (),
+    lock: int | None = None,
+) -> Iterator[str]:
     """Run a module on all ranks with the run's folder as its first argument; yield its lines.
+
+    The ranks hold the run's lock as this process does: as long as one of them lives, even where
+    this process was killed, nobody else gets the folder.
+
+    Args:
+        run: the folder.
+        module: what each rank runs.
+        ranks: how many, on what.
+        *arguments: of the module, behind the folder.
+        needs: secrets that the ranks are handed, see ``child_environment``.
+        lock: the run's, where the caller holds it already.
 
     Raises:
         TrainingFailedError: a rank failed; with that rank's own error.
@@ -85,7 +113,8 @@ def run_here(run: Run, module: str, ranks: Ranks, *arguments: str) -> Iterator[s
             f"--master-port={node.port}",
         )
         if node
-        else ("--standalone",)
+        # By its own name a machine may not know itself, and torchrun looks for it for minutes.
+        else ("--standalone", "--local-addr=127.0.0.1")
     )
     torchrun = [
         *(sys.executable, "-m", "torch.distributed.run", *meeting),
@@ -93,18 +122,22 @@ def run_here(run: Run, module: str, ranks: Ranks, *arguments: str) -> Iterator[s
     ]
     environment = {"OMP_NUM_THREADS": str(ranks.threads), "PYTHONUNBUFFERED": "1"}
     on_one_machine = node is None or node.address in ("127.0.0.1", "localhost")
-    if sys.platform == "linux" and ranks.device == "CPU" and on_one_machine:
+    if sys.platform == "linux" and on_one_machine:
         environment["GLOO_SOCKET_IFNAME"] = "lo"  # ranks of one machine need no network
-    error = run.folder / ERROR_FILE
-    with only_writer(run):
-        error.unlink(missing_ok=True)
-        command = [*torchrun, "-m", module, str(run.folder), *arguments]
-        reporting = False
+    command = [*torchrun, "-m", module, str(run.folder), *arguments]
+    with only_writer(run) if lock is None else nullcontext(lock) as held:
+        with naming(run.folder):
+            (run.folder / ERROR_FILE).unlink(missing_ok=True)
+        reporting, note = False, None
         try:
-            for line in lines_of(command, environment):
+            for line in lines_of(command, environment, needs, held):
+                if line.startswith(NOTE):  # what no disk had room for
+                    note = note or error_line(line.removeprefix(NOTE))
+                    continue
                 # torchrun ends a failure with pages of its own: the rank's error says it better.
                 reporting = reporting or "torch/distributed/elastic/multiprocessing/api.py" in line
                 if not reporting:
                     yield line
         except ProcessFailedError as failure:
-            raise TrainingFailedError(noted_error(run.folder) or str(failure)) from None
+            message = note or noted_error(run.folder) or str(failure)
+            raise TrainingFailedError(message) from None

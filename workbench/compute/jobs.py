@@ -3,9 +3,7 @@
 import dataclasses
 import json
 import math
-import os
 import re
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,28 +191,15 @@ def run_folder(name: str) -> Path:
     return project_root() / "outputs" / name
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from None
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
 
 
 def _check(job: TrainingJob) -> None:
     run_folder(job.name)
+    for name in ("model", "dataset"):
+        if not isinstance(getattr(job, name), str):
+            raise ValueError(f"{name}={getattr(job, name)!r}: give a text")
     whole = {
         "epochs": 1, "batch_size": 1, "accumulate": 1, "lr_step": 1, "cascades": 1, "chans": 1,
         "pools": 1, "sens_chans": 1, "sens_pools": 1, "seed": 0, "images": 0,

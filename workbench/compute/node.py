@@ -19,6 +19,9 @@ NODES = "WORKBENCH_NODES"
 STORE = "WORKBENCH_STORE"
 DEVICE = "WORKBENCH_DEVICE"
 ERROR_FILE = "error.json"
+NOTE = "error.json: "
+"""What a rank's error follows on its output where the disk has no room for the file."""
+
 LOG_FILE = "log.txt"
 SECONDS_BETWEEN_COPIES = 2.0
 _PASSES_BETWEEN_LOGS = 30  # TensorBoard's files grow with every step, and are copied whole
@@ -81,7 +84,11 @@ def note_error(folder: Path, error: BaseException) -> None:
     """
     rank = os.environ.get("RANK", "0")
     note = {"rank": rank, "kind": type(error).__name__, "message": str(error)}
-    _note(folder, json.dumps(note | {"lost_peer": _lost_peer(error)}))
+    text = json.dumps(note | {"lost_peer": _lost_peer(error)})
+    try:
+        _note(folder, text)
+    except OSError:
+        print(f"{NOTE}{text}", flush=True)
 
 
 def keep_error(folder: Path, store: Path) -> None:
@@ -109,7 +116,7 @@ def noted_error(folder: Path) -> str | None:
 
 def error_line(note: str) -> str | None:
     """Write a rank's note as one line; None where it is no note."""
-    with suppress(ValueError, KeyError, TypeError):
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         found = json.loads(note)
         return f"rank {found['rank']}: {found['kind']}: {found['message']}"
     return None
@@ -117,7 +124,7 @@ def error_line(note: str) -> str | None:
 
 def tells_of_lost_peer(note: str) -> bool:
     """Say whether a rank failed only because another one was gone."""
-    with suppress(ValueError, AttributeError):
+    with suppress(ValueError, AttributeError, RecursionError):
         return bool(json.loads(note).get("lost_peer"))
     return False
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from workbench.settings import child_environment
+
 _SECONDS_TO_STOP = 15
 _PR_SET_PDEATHSIG = 1
 
@@ -21,7 +23,12 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def lines_of(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+def lines_of(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    needs: Sequence[str] = (),
+    holding: int = subprocess.DEVNULL,
+) -> Iterator[str]:
     """Run a command and yield the lines of its output as they come.
 
     The command runs in a session of its own. When the caller is interrupted, fails or stops
@@ -30,20 +37,23 @@ def lines_of(command: Sequence[str], environment: Mapping[str, str]) -> Iterator
 
     Args:
         command: program and arguments.
-        environment: variables set on top of this process's own.
+        environment: variables set on top of ours.
+        needs: secrets that it is handed, see ``child_environment``.
+        holding: descriptor of an empty file, such as a lock's, that the command holds as its
+            standard input. All that it starts inherits that, and so holds the lock to its end.
 
     Raises:
         ProcessFailedError: the command's exit code is not 0; with its last lines.
     """
     process = subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=holding,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         bufsize=1,
         errors="replace",
-        env={**os.environ, **environment},
+        env=child_environment(*needs, **environment),
         start_new_session=True,
         preexec_fn=die_with_parent,
     )

@@ -5,14 +5,19 @@
 """
 
 import csv
-import fcntl
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from workbench.compute.jobs import TrainingJob, run_folder, write_text
+from workbench.compute.jobs import TrainingJob, run_folder
+from workbench.disk import only_one, write_text
 from workbench.settings import shown
+
+SENT = "azureml.json"
+"""Names the run on a cluster that was sent from here, see ``cluster_run``."""
 
 # A run goes on with another value of these: they do not change what has been learned so far.
 # What changes no number, but how, where and how long.
@@ -38,8 +43,8 @@ class Run:
         file = self.folder / "job.json"
         try:
             return TrainingJob.from_json(file.read_text())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(_damaged(file, error)) from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(damaged(file, error)) from None
 
     @property
     def name(self) -> str:
@@ -67,13 +72,21 @@ class Run:
                     f"{shown(file)} is damaged ({type(error).__name__}): remove it, and the run "
                     f"writes it anew from {self.last.name} when it goes on"
                 ) from None
-            raise ValueError(_damaged(file, error)) from None
+            raise ValueError(damaged(file, error)) from None
         return rows
 
     @property
     def volumes(self) -> list[dict[str, str]]:
-        """The last validation's figures of each volume."""
-        return _rows(self.folder / "volumes.csv")
+        """The last validation's figures of each volume.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        file = self.folder / "volumes.csv"
+        try:
+            return _rows(file)
+        except (ValueError, csv.Error) as error:
+            raise ValueError(damaged(file, error)) from None
 
     @property
     def best(self) -> Path:
@@ -120,12 +133,25 @@ def prepare_run(job: TrainingJob, *, resume: bool) -> Run:
         ValueError: the folder holds a run of another job, or one that may not go on.
         RuntimeError: a process is at work in it.
     """
+    run = Run(run_folder(job.name))
+    with only_writer(run):
+        take_up(run, job, resume=resume)
+    return run
+
+
+def take_up(run: Run, job: TrainingJob, *, resume: bool) -> None:
+    """Check that a job may run in a folder, which the caller holds, and leave it there.
+
+    Between a plan and its start other plans may have been made in the same folder, and run.
+
+    Raises:
+        ValueError: the folder holds a run of another job, or one that may not go on.
+    """
     if not isinstance(resume, bool):
         raise ValueError(f"resume={resume!r}: give True or False, written so")
-    run = Run(run_folder(job.name))
     before = asdict(run.job) if (run.folder / "job.json").exists() else {}
     # A run that was planned and never begun holds nothing that another job could harm.
-    if before and (run.last.exists() or run.metrics or (run.folder / "azureml.json").exists()):
+    if before and (run.last.exists() or run.metrics or (run.folder / SENT).exists()):
         if not resume:
             raise ValueError(
                 f"{shown(run.folder)} holds a run already: give another name, or resume=True"
@@ -145,12 +171,40 @@ def prepare_run(job: TrainingJob, *, resume: bool) -> Run:
             raise ValueError(
                 f"epochs={job.epochs}: {shown(run.folder)} has done {len(run.metrics)} already"
             )
-    with only_writer(run):
-        write_text(run.folder / "job.json", job.to_json())
-    return run
+    write_text(run.folder / "job.json", job.to_json())
 
 
-def _damaged(file: Path, error: Exception) -> str:
+def check_not_sent(run: Run) -> None:
+    """Check that no job on a cluster may still leave what it learns in a run's folder.
+
+    Raises:
+        ValueError: a job was sent whose end was not seen here.
+    """
+    record = run.folder / SENT
+    if record.exists() and not read_record(record).get("fetched"):
+        raise ValueError(
+            f"{shown(run.folder)} was sent to AzureML, and its end was not seen here: go on with "
+            f"target=azureml, give another name, or remove {shown(record)} once that job has ended"
+        )
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Read a file of a run's folder that holds one JSON object.
+
+    Raises:
+        ValueError: it is damaged, or holds something else; the message names it.
+    """
+    try:
+        found = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(damaged(file, error)) from None
+    if not isinstance(found, dict):
+        raise ValueError(damaged(file, TypeError()))
+    return found
+
+
+def damaged(file: Path, error: Exception) -> str:
+    """Say that a file of a run's folder cannot be used, and what to do."""
     return (
         f"{shown(file)} is damaged, or of another version of the workbench "
         f"({type(error).__name__}): give another name, or remove {shown(file.parent)}"
@@ -158,22 +212,16 @@ def _damaged(file: Path, error: Exception) -> str:
 
 
 @contextmanager
-def only_writer(run: Run) -> Iterator[None]:
-    """Hold a run's folder, so that no second process works in it.
+def only_writer(run: Run, *, wait: bool = False) -> Iterator[int]:
+    """Hold a run's folder, so that no second process works in it; see ``only_one``.
 
     Raises:
         RuntimeError: somebody else holds it.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(
-                f"another process is at work in {shown(run.folder)}: wait for it, stop it, or "
-                "give another name"
-            ) from None
-        yield
+    at_work = f"another process is at work in {shown(run.folder)}"
+    way_out = "waiting for it" if wait else "wait for it, stop it, or give another name"
+    with only_one(run.folder / ".lock", f"{at_work}: {way_out}", wait=wait) as lock:
+        yield lock
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -18,11 +18,20 @@ from workbench.compute.evaluation import (
 from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
-from workbench.compute.node import LOG_FILE, keep_error, kept, note_error, restore, this_node
-from workbench.compute.runs import Run, prepare_run
+from workbench.compute.node import (
+    LOG_FILE,
+    Node,
+    keep_error,
+    kept,
+    note_error,
+    restore,
+    this_node,
+)
+from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
 from workbench.compute.volumes import keep_cache, training_volumes
 from workbench.dataset.cache import DatasetCache
-from workbench.dataset.stored import open_dataset
+from workbench.dataset.stored import credentials_for, open_dataset
+from workbench.disk import naming
 from workbench.settings import shown
 
 if TYPE_CHECKING:
@@ -60,6 +69,7 @@ class TrainingPlan:
         run: the run's folder.
         splits: what to reconstruct and measure once it is trained.
         remarks: what a person should know before it starts.
+        resume: whether to go on with a run that the folder holds.
     """
 
     job: TrainingJob
@@ -68,6 +78,7 @@ class TrainingPlan:
     run: Run
     splits: tuple[str, ...]
     remarks: tuple[str, ...]
+    resume: bool = True
 
     def __str__(self) -> str:
         return "\n".join(
@@ -216,10 +227,12 @@ def _plan_here(
         )
     if node and node.store:
         restore(run_folder(job.name), node.store, without="" if node.rank == 0 else FOLDER)
+    if node is None:
+        check_not_sent(Run(run_folder(job.name)))
     run = prepare_run(job, resume=resume)
     keep_cache(cache, run.folder, goes_on=run.last.exists())
     remarks = tuple(_remarks(job, cache, ranks, nodes, choices))
-    return TrainingPlan(job, cache, ranks, run, splits, remarks)
+    return TrainingPlan(job, cache, ranks, run, splits, remarks, resume)
 
 
 def train(plan: "TrainingPlan | ClusterPlan") -> Iterator[str]:
@@ -236,8 +249,6 @@ def train(plan: "TrainingPlan | ClusterPlan") -> Iterator[str]:
         from workbench.compute.cluster_run import train_on_cluster
 
         yield from train_on_cluster(plan)
-    elif plan.run.finished and not _unevaluated(plan):
-        yield f"{shown(plan.run.folder)} is finished: {plan.job.epochs} epochs are done"
     else:
         yield from _train_here(plan)
 
@@ -253,21 +264,37 @@ def _unevaluated(plan: TrainingPlan) -> tuple[str, ...]:
 
 
 def _train_here(plan: TrainingPlan) -> Iterator[str]:
-    node, folder = plan.ranks.node, plan.run.folder
-    lines = run_here(plan.run, "workbench.varnet.run", plan.ranks, *plan.splits)
-    if node is None or node.store is None:
-        yield from lines
-        return
+    """Train what was planned, whatever was planned and run in the same folder since then."""
+    node, run = plan.ranks.node, plan.run
+    with only_writer(run) as lock:
+        if node is None:
+            check_not_sent(run)
+        take_up(run, plan.job, resume=plan.resume)
+        keep_cache(plan.cache, run.folder, goes_on=run.last.exists())
+        if run.finished and not _unevaluated(plan):
+            yield f"{shown(run.folder)} is finished: {plan.job.epochs} epochs are done"
+            return
+        needs = credentials_for(plan.job.dataset)
+        lines = run_here(
+            run, "workbench.varnet.run", plan.ranks, *plan.splits, needs=needs, lock=lock
+        )
+        yield from lines if node is None or node.store is None else _stored(plan, node, lines)
+
+
+def _stored(plan: TrainingPlan, node: Node, lines: Iterator[str]) -> Iterator[str]:
+    """Keep what a node's ranks leave in the store that outlives it."""
+    folder, store = plan.run.folder, node.store
+    assert store is not None
     try:
         # Every node keeps what it reconstructs; the run itself is the first one's to keep.
         own = FOLDER if node.rank else ""
-        with kept(folder / own, node.store / own) if plan.splits or not own else nullcontext():
+        with kept(folder / own, store / own) if plan.splits or not own else nullcontext():
             for line in lines:
-                with (folder / LOG_FILE).open("a") as log:
+                with naming(folder / LOG_FILE), (folder / LOG_FILE).open("a") as log:
                     log.write(f"{line}\n")
                 yield line
     except TrainingFailedError:
-        keep_error(folder, node.store)
+        keep_error(folder, store)
         raise
 
 
@@ -286,6 +313,8 @@ def _remarks(
         yield f"nodes={nodes} has no effect here: one process a GPU, {ranks.count} in all"
     elif ranks.node is None and nodes > 1:
         yield f"nodes={nodes}: this machine has no GPU, so {nodes} CPU processes stand for them"
+    if needs := credentials_for(job.dataset):
+        yield f"the processes read blob storage: they are handed {needs[0]}, and no other secret"
     yield from phantom_remarks(job, cache, choices)
 
 

@@ -4,6 +4,7 @@
 under any mount point. Sampling and filtering return another, smaller cache and leave the file.
 """
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -248,7 +249,8 @@ def build_cache(
         partial.unlink(missing_ok=True)
         where = f"saved as {shown(place)}"
     except OSError as error:
-        where = f"not saved ({error.strerror}: {shown(place)}); give another `path` to keep it"
+        reason = os.strerror(error.errno or 0)
+        where = f"not saved ({reason}: {shown(place)}); give another `path` to keep it"
     verb = "Built" if before is None else "Refreshed"
     print(f"{remark}{verb} the dataset cache of {_held(cache)}: {done}, {where}.")
     return cache

@@ -1,20 +1,16 @@
 """The file that holds a dataset cache: JSON, one volume a line, written whole or not at all."""
 
 import json
-import os
-import secrets
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from workbench.catalog import SPLITS, split_of_folder
 from workbench.dataset.volume import ArrayLayout, Problem, Volume
+from workbench.disk import replacing
 
 FORMAT = "fastmri-workbench dataset cache"
 VERSION = 1
-_SECONDS_UNTIL_SWEPT = 3600
 
 
 class CacheFileError(ValueError):
@@ -37,28 +33,6 @@ def write_cache_file(
     )
     with replacing(path) as file:
         file.write(text.encode())
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file under a temporary name beside ``path``; rename it once it is whole on the disk.
-
-    An error leaves ``path`` as it was. What a killed process left is swept up an hour later.
-    """
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _SECONDS_UNTIL_SWEPT:
-                left.unlink()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):  # on a read-only file system even this is refused
-            temporary.unlink(missing_ok=True)
 
 
 def read_cache_file(path: Path) -> tuple[tuple[Volume, ...], tuple[Problem, ...]]:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from workbench.dataset.cache import DatasetCache
-from workbench.dataset.cache_file import replacing
 from workbench.dataset.volume import Problem, Volume
+from workbench.disk import replacing
 
 
 class PickleRefusedError(ValueError):

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from workbench.azure_login import STORAGE, LoginError, check_login, credential, new_login
-from workbench.azure_storage import find_storage
+from workbench.azure_storage import Storage, find_storage
 from workbench.dataset.blob_source import (
     BlobFolder,
     build_blob_cache,
@@ -26,6 +26,7 @@ from workbench.dataset.cache import CacheFileError, DatasetCache, find_dataset, 
 from workbench.dataset.source import Source
 from workbench.dataset.volume import Volume
 from workbench.ingest.blobs import ROLE
+from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE
 
 _ADDRESS = re.compile(r"(https://([a-z0-9]{3,24})\.blob\.[a-z0-9.-]+)/([a-z0-9-]{3,63})/([^?#]+)")
 
@@ -71,12 +72,10 @@ def stored_folder(address: str) -> BlobFolder:
         "transport": wide_transport(),
         "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=8),
     }
-    with suppress(FileNotFoundError):
-        storage = find_storage()
-        if storage and storage.account == name:
-            connection = storage.connection.reveal()
-            client = ContainerClient.from_connection_string(connection, container, **more)
-            return BlobFolder(client, path)
+    if storage := _storage(name):
+        connection = storage.connection.reveal()
+        client = ContainerClient.from_connection_string(connection, container, **more)
+        return BlobFolder(client, path)
     # A login's connections are not shared with the process that this one was forked from.
     login = new_login() if multiprocessing.parent_process() else credential()
     try:  # The storage's client would ask again and again.
@@ -84,6 +83,26 @@ def stored_folder(address: str) -> BlobFolder:
     except LoginError as error:
         raise LoginError(f"storage account {name}: {error}; {ROLE}") from None
     return BlobFolder(ContainerClient(account, container, credential=login, **more), path)
+
+
+def _storage(account: str) -> Storage | None:
+    """Return the storage account whose connection string is configured, if it is this one."""
+    with suppress(FileNotFoundError):
+        storage = find_storage()
+        if storage and storage.account == account:
+            return storage
+    return None
+
+
+def credentials_for(where: str | Path) -> tuple[str, ...]:
+    """Return which secrets a process needs to read a dataset, as ``child_environment`` takes them.
+
+    None for a folder; for an address the account's connection string, else our login.
+    """
+    found = _ADDRESS.fullmatch(str(where).rstrip("/")) if is_address(where) else None
+    if found is None:
+        return ()
+    return (CONNECTION_VARIABLE,) if _storage(found[2]) else (AZURE_LOGIN,)
 
 
 def source_of(where: str | Path) -> Callable[[Volume], Source] | None:

@@ -1,6 +1,5 @@
 """Stream an object from behind a signed link, by ranges, whatever the connection does."""
 
-import errno
 import hashlib
 import threading
 from collections import deque
@@ -162,11 +161,6 @@ def download(
             if on_bytes:
                 on_bytes(len(data))
     return digest.hexdigest()
-
-
-def disk_is_full(error: OSError) -> bool:
-    """Say whether an error means that no more fits on the disk (or into the user's quota)."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Either(threading.Event):

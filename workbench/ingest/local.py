@@ -11,8 +11,9 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.disk import disk_is_full
 from workbench.ingest.archives import ArchiveError, Unpacked, clean_leftovers, unpack
-from workbench.ingest.download import disk_is_full, download, stream_side_by_side
+from workbench.ingest.download import download, stream_side_by_side
 from workbench.ingest.manifest import ArchiveRecord, Manifest, only_ingest
 from workbench.ingest.plan import (
     IngestPlan,

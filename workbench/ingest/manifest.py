@@ -6,13 +6,13 @@ removed to free the disk. It never holds a link.
 
 import contextlib
 import json
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from workbench.disk import only_one, write_text
 from workbench.settings import shown
 
 FILE = "ingest.json"
@@ -100,13 +100,7 @@ class Manifest:
 
     def _write(self) -> None:
         archives = {stem: asdict(record) for stem, record in sorted(self._records.items())}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{FILE}.ingest-part")
-        with part.open("w") as file:
-            json.dump({"version": _VERSION, "archives": archives}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path)
+        write_text(self.path, json.dumps({"version": _VERSION, "archives": archives}, indent=1))
 
 
 @contextlib.contextmanager
@@ -116,19 +110,6 @@ def only_ingest(folder: Path) -> Iterator[None]:
     Raises:
         RuntimeError: another ingest works on it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock: there it is up to the user.
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(
-                f"another ingest works on {shown(folder)}: wait for it, or end it first"
-            ) from None
-        except OSError:
-            pass  # Some network disks know no locks.
+    busy = f"another ingest works on {shown(folder)}: wait for it, or end it first"
+    with only_one(folder / LOCK, busy):
         yield

@@ -16,9 +16,8 @@ from workbench.ingest.local import run_ingest
 from workbench.ingest.plan import IngestPlan, plan_ingest
 from workbench.ingest.report import IngestReport
 from workbench.progress import interactive
-from workbench.settings import Secret, resolve, shown
+from workbench.settings import LINKS_VARIABLE, Secret, resolve, shown
 
-VARIABLE = "FASTMRI_LINKS"
 DESTINATIONS = ("local", "azure")
 
 # What a notebook may choose, by the names that ``ingest_request`` takes.
@@ -143,8 +142,8 @@ def email_text(links_file: str) -> Secret | None:
     Raises:
         FileNotFoundError: there is none, and nobody to ask.
     """
-    if os.environ.get(VARIABLE, "").strip():
-        return Secret(os.environ[VARIABLE])
+    if os.environ.get(LINKS_VARIABLE, "").strip():
+        return Secret(os.environ[LINKS_VARIABLE])
     path = resolve(_text("links_file", links_file) or "curl.txt")
     if path.is_file():
         return Secret(decoded(path.read_bytes()))
@@ -152,7 +151,7 @@ def email_text(links_file: str) -> Secret | None:
         return None
     raise FileNotFoundError(
         f"links_file={shown(path)}: no such file: save the text of fastMRI's email there, or put "
-        f"it into the environment variable {VARIABLE}; ask for the email at {WHERE_TO_ASK}"
+        f"it into the environment variable {LINKS_VARIABLE}; ask for the email at {WHERE_TO_ASK}"
     )
 
 

@@ -1,6 +1,7 @@
 """The end of a training: all ranks of all nodes reconstruct the run's splits, and measure them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 from torch import distributed
 
 from workbench.compute.evaluation import FOLDER
-from workbench.compute.runs import Run
+from workbench.compute.runs import Run, only_writer
 from workbench.compute.volumes import kept_cache
 from workbench.varnet.reconstruction import reconstruct_share
 from workbench.varnet.reconstruction_plan import begin, keep_scores, order_of_run
@@ -49,18 +50,20 @@ def evaluate(folder: Path, splits: Sequence[str]) -> None:
         job, part, place = from_first(lambda split=split: order_of_run(run, split, cache))  # type: ignore[misc]
         place = folder / FOLDER / place.name
         place.mkdir(parents=True, exist_ok=True)
-        if first:
-            begin(job, part, place)
-            print(
-                f"reconstructing {split}: {len(job.volumes)} volumes, "
-                f"{len(part) - len(job.volumes)} are there",
-                flush=True,
-            )
-        rows = list(reconstruct_share(replace(job, dataset=dataset), part, place, network))
-        everyone = [rows]
-        if among:
-            everyone = [[] for _ in range(distributed.get_world_size())]
-            distributed.all_gather_object(everyone, rows, group=group)
-        if first:
-            keep_scores(part, place, (row for of_rank in everyone for row in of_rank))
-            print(f"{split} is reconstructed: {len(part)} volumes", flush=True)
+        # reconstruct.ipynb may be at work on the same split.
+        with only_writer(Run(place), wait=True) if first else nullcontext():
+            if first:
+                begin(job, part, place)
+                print(
+                    f"reconstructing {split}: {len(job.volumes)} volumes, "
+                    f"{len(part) - len(job.volumes)} are there",
+                    flush=True,
+                )
+            rows = list(reconstruct_share(replace(job, dataset=dataset), part, place, network))
+            everyone = [rows]
+            if among:
+                everyone = [[] for _ in range(distributed.get_world_size())]
+                distributed.all_gather_object(everyone, rows, group=group)
+            if first:
+                keep_scores(part, place, (row for of_rank in everyone for row in of_rank))
+                print(f"{split} is reconstructed: {len(part)} volumes", flush=True)

@@ -4,6 +4,7 @@ Each volume is one HDF5 file in the form of fastMRI's leaderboard: ``reconstruct
 (slices, h, w). Its attributes say what made it and, where there is a target, how good it is.
 """
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from workbench.compute.evaluation import sha256_of
 from workbench.compute.here import note_error
 from workbench.compute.processes import die_with_parent
 from workbench.compute.volumes import kept_cache
@@ -22,6 +24,8 @@ from workbench.dataset.cache import DatasetCache
 from workbench.dataset.images import center_crop, crop_size, zero_filled
 from workbench.dataset.slices import SliceDataset, collate
 from workbench.dataset.volume import Volume
+from workbench.disk import naming, replacing
+from workbench.settings import shown
 from workbench.varnet.metrics import score_volume
 from workbench.varnet.network import VarNet
 from workbench.varnet.reconstruction_plan import ReconstructionJob, result_place
@@ -92,12 +96,16 @@ def scores(
 
 
 def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> None:
-    """Write a volume's file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a volume's file so that it is there whole or not at all.
+
+    Raises:
+        CannotWriteError: the disk refuses it.
+    """
+    # Into memory first: the HDF5 library has no plain words for a full disk.
+    content = io.BytesIO()
     # HDF5 checks all that is read of this version, but for text of no fixed length: that can even
     # stop its reader for ever where it is damaged.
-    with h5py.File(partial, "w", libver="v110") as file:
+    with h5py.File(content, "w", libver="v110") as file:
         file.create_dataset(
             "reconstruction",
             data=images.astype(np.float32),
@@ -107,9 +115,10 @@ def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> 
         for name, value in attributes.items():
             text = isinstance(value, str)
             file.attrs[name] = np.bytes_(value.encode() or b" ") if text else value
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    partial.replace(path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as whole:
+        whole.write(content.getbuffer())
 
 
 def reconstruct_share(
@@ -165,6 +174,11 @@ def reconstruct_share(
 def reconstruct(job: ReconstructionJob, folder: Path) -> None:
     """Reconstruct this rank's share of what a folder's job asks for."""
     network = load_network(Path(job.weights))
+    if sha256_of(Path(job.weights)) != job.weights_sha256:
+        raise ValueError(
+            f"{shown(job.weights)} was written anew since this was planned, as by a training that "
+            "goes on: run again to reconstruct with what it holds now"
+        )
     for _ in reconstruct_share(job, kept_cache(job.dataset, folder), folder, network):
         pass
 
@@ -175,8 +189,9 @@ def main() -> None:
     die_with_parent()
     folder = Path(sys.argv[1])
     try:
-        job = ReconstructionJob.from_json((folder / "reconstruction.json").read_text())
-        reconstruct(job, folder)
+        with naming(folder):
+            job = ReconstructionJob.from_json((folder / "reconstruction.json").read_text())
+            reconstruct(job, folder)
     except Exception as error:
         note_error(folder, error)
         raise

@@ -29,14 +29,15 @@ from workbench.compute.evaluation import (
     write_scores,
 )
 from workbench.compute.here import Ranks, ranks_here, run_here
-from workbench.compute.jobs import run_folder, write_text
+from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run, only_writer, open_run
 from workbench.dataset.cache import CACHE_NAME, DatasetCache
 from workbench.dataset.cache_file import write_cache_file
 from workbench.dataset.sampling import Sampling, numbers
 from workbench.dataset.slices import SliceDataset
-from workbench.dataset.stored import is_address, open_dataset, source_of
+from workbench.dataset.stored import credentials_for, is_address, open_dataset, source_of
 from workbench.dataset.volume import Volume
+from workbench.disk import write_text
 from workbench.settings import shown
 from workbench.varnet.metrics import VolumeScore
 from workbench.varnet.weights import find_weights, load_network
@@ -268,9 +269,11 @@ def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
     if not plan.job.volumes:
         yield f"{shown(plan.folder)} holds every volume already"
         return
-    with only_writer(plan.run):
+    with only_writer(plan.run) as lock:
         begin(plan.job, plan.cache, plan.folder)
-    yield from run_here(plan.run, "workbench.varnet.reconstruction", plan.ranks)
+        needs = credentials_for(plan.job.dataset)
+        module = "workbench.varnet.reconstruction"
+        yield from run_here(plan.run, module, plan.ranks, needs=needs, lock=lock)
 
 
 def results(plan: ReconstructionPlan) -> list[Reconstruction]:

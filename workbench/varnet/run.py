@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.warnings import PossibleUserWarning
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from workbench.compute.here import note_error
-from workbench.compute.jobs import TrainingJob, write_text
+from workbench.compute.jobs import TrainingJob
 from workbench.compute.processes import die_with_parent
 from workbench.compute.volumes import kept_cache, training_volumes
 from workbench.dataset.cache import DatasetCache
@@ -29,9 +29,10 @@ from workbench.dataset.images import crop_size
 from workbench.dataset.loading import SliceData
 from workbench.dataset.slices import SliceDataset
 from workbench.dataset.stored import source_of
+from workbench.disk import naming, write_text
 from workbench.varnet.evaluation import evaluate
 from workbench.varnet.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
-from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining
+from workbench.varnet.training import RunCheckpoints, RunRecord, VarNetTraining, WholeCheckpoints
 from workbench.varnet.weights import require_checkpoint
 from workbench_kernels.compiled import obstacle
 
@@ -84,6 +85,7 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
         accumulate_grad_batches=job.accumulate,
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
         callbacks=[run_record, RunCheckpoints(checkpoints, job.checkpoint_minutes, run_record)],
+        plugins=[WholeCheckpoints()],
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_progress_bar=False,
@@ -177,9 +179,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     folder = Path(sys.argv[1])
     try:
-        fit(TrainingJob.from_json((folder / "job.json").read_text()), folder)
-        if splits := sys.argv[2:]:
-            evaluate(folder, splits)
+        with naming(folder):
+            fit(TrainingJob.from_json((folder / "job.json").read_text()), folder)
+            if splits := sys.argv[2:]:
+                evaluate(folder, splits)
     except Exception as error:
         note_error(folder, error)
         raise

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,11 +14,13 @@ import torch
 import torch.distributed
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from workbench.compute.jobs import TrainingJob, write_text
+from workbench.compute.jobs import TrainingJob
 from workbench.dataset.images import crop_size
 from workbench.dataset.slices import Sample
+from workbench.disk import replacing, write_text
 from workbench.progress import duration
 from workbench.varnet.metrics import (
     SliceScore,
@@ -224,13 +225,26 @@ class RunCheckpoints(Checkpoint):
             self.record.publish()
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
-        partial = self.folder / f".{name}.partial"
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(self.folder / name)
+        trainer.save_checkpoint(self.folder / name)
         self._saved = time.monotonic()
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: no other folder has to have room."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; the one that is there stays until the new one is on the disk.
+
+        Raises:
+            CannotWriteError: the disk refuses it.
+        """
+        # Into memory first: torch hides an error of the file that it writes to.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as file:
+            file.write(content.getbuffer())
 
 
 class RunRecord(pl.Callback):

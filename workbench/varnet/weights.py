@@ -10,7 +10,7 @@ import requests
 import torch
 from torch import Tensor
 
-from workbench.dataset.cache_file import replacing
+from workbench.disk import replacing
 from workbench.settings import resolve, shown
 from workbench.varnet.network import VarNet
 from workbench.varnet.torch_file import StandIn, read_torch_file

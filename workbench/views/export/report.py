@@ -11,8 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.compute.jobs import run_folder, write_text
+from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
+from workbench.disk import write_text
 from workbench.settings import shown
 from workbench.varnet.reconstruction_plan import ReconstructionPlan
 from workbench.views.comparison import (

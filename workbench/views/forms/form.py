@@ -210,7 +210,7 @@ class FormPage:
             "values": self._values,
             "secrets": self._secrets.variables(self._values),
         }
-        self._process = PageProcess(request, self._receive)
+        self._process = PageProcess(request, self._receive, self._secrets.needs(self._values))
 
     def _receive(self, message: Message) -> None:
         """Take a message of the process, on one of its threads."""

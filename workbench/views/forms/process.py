@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from workbench.compute.processes import die_with_parent
+from workbench.settings import child_environment
 
 Message = dict[str, Any]
 
@@ -26,9 +27,17 @@ class PageProcess:
     Args:
         request: what ``forms.child`` reads: page, action, values, and secrets as variables.
         receive: is given each message, from threads of this object; the last has the key "end".
+        needs: secrets that the process is handed where our variables hold them, see
+            ``child_environment``.
     """
 
-    def __init__(self, request: Mapping[str, Any], receive: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        request: Mapping[str, Any],
+        receive: Callable[[Message], None],
+        needs: Sequence[str] = (),
+    ) -> None:
+        self._environment = child_environment(*needs)
         self._request = json.dumps(request)
         self._receive = receive
         self._process: subprocess.Popen[str] | None = None
@@ -74,6 +83,7 @@ class PageProcess:
                     pass_fds=[writing],
                     text=True,
                     errors="replace",
+                    env=self._environment,
                     start_new_session=True,
                     preexec_fn=die_with_parent,
                 )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from workbench.settings import Secret
+from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE, LINKS_VARIABLE, Secret
 from workbench.views.forms.page import SecretEntry, Values
 
 
@@ -79,3 +79,13 @@ class SecretFields:
             for entry in self._entries
             if entry.name in self._held and entry.only(values)
         }
+
+    def needs(self, values: Values) -> tuple[str, ...]:
+        """Return what the work needs of this process's own secrets, see ``child_environment``.
+
+        A page that does not ask for the storage's key may yet be given an address in it.
+        """
+        wanted = {entry.name: entry.only(values) for entry in self._entries}
+        links = (LINKS_VARIABLE,) if wanted.get(LINKS_VARIABLE) else ()
+        azure = (CONNECTION_VARIABLE, AZURE_LOGIN) if wanted.get(CONNECTION_VARIABLE, True) else ()
+        return links + azure

@@ -13,6 +13,7 @@ from typing import Any
 
 from workbench.compute.processes import die_with_parent
 from workbench.compute.runs import run_folder
+from workbench.settings import child_environment
 
 State = dict[str, Any]
 _SECONDS_TO_START = 60.0
@@ -52,6 +53,7 @@ class TensorBoard:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=child_environment(),
             start_new_session=True,
             preexec_fn=die_with_parent,
         )

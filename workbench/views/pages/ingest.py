@@ -12,11 +12,11 @@ from workbench.ingest.plan import IngestPlan
 from workbench.ingest.report import IngestReport
 from workbench.ingest.request import (
     DESTINATIONS,
-    VARIABLE,
     IngestRequest,
     email_text,
     ingest_request,
 )
+from workbench.settings import LINKS_VARIABLE
 from workbench.views.forms.page import Look, OpenPage, Page, SecretEntry, Values, open_page
 from workbench.views.forms.storage_secret import connection_entry
 from workbench.views.ingest import do_plan, show_plan
@@ -126,7 +126,7 @@ PAGE = Page(
     },
     secrets=(
         SecretEntry(
-            VARIABLE,
+            LINKS_VARIABLE,
             "fastMRI's email",
             f"Paste the whole email, or choose a file with its text; ask for it at {WHERE_TO_ASK}. "
             "It is taken from the field at once and held in memory alone.",

@@ -19,6 +19,7 @@ from workbench.compute.runs import Run
 from workbench.compute.training import TARGETS, TrainingPlan, plan_training, train
 from workbench.dataset.sampling import MASKS
 from workbench.progress import amount, duration, tell
+from workbench.settings import child_environment
 from workbench.views.forms.layout import datasets_here, runs_here
 from workbench.views.forms.page import Look, OpenPage, Page, Values, open_page
 
@@ -166,7 +167,12 @@ def tell_gpu_memory() -> None:
         return
     asked = ("--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits")
     answer = subprocess.run(
-        ["nvidia-smi", *asked], capture_output=True, text=True, timeout=20, check=False
+        ["nvidia-smi", *asked],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env=child_environment(),
     )
     cards = gpu_memory(answer.stdout)
     if cards:

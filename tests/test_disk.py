@@ -1,0 +1,183 @@
+"""Writing on disks as they are: full, read-only, without locks."""
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from workbench.disk import CannotWriteError, naming, only_one, replacing, write_text
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of so many bytes at a new folder."""
+    mounted = []
+
+    def mount(size, folder=tmp_path / "small"):
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"a small disk is mounted by root alone: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def files_up_to(size):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def one_line(info, path, words):
+    text = str(info.value)
+    assert str(path) in text
+    assert words in text
+    assert "\n" not in text
+    return True
+
+
+def test_full_disk_is_named_and_the_file_that_was_there_stays(small_disk):
+    file = small_disk(65536) / "x.json"
+    write_text(file, "before")
+    with pytest.raises(CannotWriteError) as info:
+        write_text(file, "x" * 100_000)
+    assert one_line(info, file, "No space left on device: free some space and run again")
+    assert file.read_text() == "before"
+    assert os.listdir(file.parent) == ["x.json"]  # noqa: PTH208 - hidden ones too
+
+
+def test_a_limit_of_the_user_is_named(tmp_path):
+    with files_up_to(1000), pytest.raises(CannotWriteError) as info:
+        write_text(tmp_path / "x.json", "x" * 2000)
+    assert one_line(info, tmp_path / "x.json", "File too large")
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES])
+def test_refusals_of_a_disk_are_named(tmp_path, number):
+    with pytest.raises(CannotWriteError) as info, naming(tmp_path / "x"):
+        raise OSError(number, os.strerror(number))
+    assert one_line(info, tmp_path / "x", os.strerror(number))
+    assert info.value.errno == number
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(errno.ECONNRESET, "reset"),
+        PermissionError(errno.EACCES, "refused", "/data/volume.h5"),
+        OSError("a library's own words"),
+    ],
+    ids=repr,
+)
+def test_errors_of_something_else_stay_as_they_are(tmp_path, error):
+    with pytest.raises(OSError, match=r".") as info, replacing(tmp_path / "x"):
+        raise error
+    assert info.value is error
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path):
+    (tmp_path / "knee").write_text("")
+    with (
+        pytest.raises(CannotWriteError) as info,
+        only_one(tmp_path / "knee" / ".lock", "busy"),
+    ):
+        pass
+    assert one_line(info, tmp_path / "knee", "File exists")
+
+
+def test_a_read_only_folder_is_named(small_disk):
+    folder = small_disk(65536)
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    with pytest.raises(CannotWriteError) as info, only_one(folder / "knee" / ".lock", "busy"):
+        pass
+    assert one_line(info, folder / "knee", "Read-only file system")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told_of_and_gone_on_with(
+    tmp_path, monkeypatch, capsys, number
+):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with only_one(tmp_path / ".lock", "busy"):
+        pass
+    assert "knows no locks: see to it yourself that no second" in capsys.readouterr().out
+
+
+def test_a_lock_that_fails_otherwise_is_no_lock(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", broken)
+    with pytest.raises(CannotWriteError, match="Input/output error"), only_one(tmp_path / "l", ""):
+        pass
+
+
+def test_a_process_that_inherits_the_lock_holds_it_when_its_maker_is_killed(tmp_path):
+    """A launcher that is killed leaves a child's child, started as torchrun starts its ranks."""
+    lock = tmp_path / ".lock"
+    rank = "print('up', flush=True); import time; time.sleep(600)"
+    middle = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
+    launcher = (
+        "import pathlib, subprocess, sys, time\n"
+        "from workbench.disk import only_one\n"
+        "with only_one(pathlib.Path(sys.argv[1]), 'busy') as held:\n"
+        f"    subprocess.run([sys.executable, '-c', {middle!r}], stdin=held)\n"
+    )
+    command = [sys.executable, "-c", launcher, str(lock)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "up\n"
+            process.kill()
+            process.wait()
+            with pytest.raises(RuntimeError, match="busy"), only_one(lock, "busy"):
+                pass
+        finally:
+            os.killpg(process.pid, 9)
+    with only_one(lock, "waiting", wait=True):
+        pass
+
+
+def test_who_waits_gets_the_lock_when_it_is_free(tmp_path, capsys):
+    got = threading.Event()
+
+    def wait():
+        with only_one(tmp_path / ".lock", "waiting for it", wait=True):
+            got.set()
+
+    with only_one(tmp_path / ".lock", "busy"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while "waiting for it" not in capsys.readouterr().out:
+            pass
+        assert not got.is_set()
+    thread.join(60)
+    assert got.is_set()
+
+
+def test_what_a_killed_writer_left_is_swept_up_later(tmp_path):
+    left = tmp_path / ".x.json.0123.part"
+    left.write_text("half")
+    os.utime(left, (0, 0))
+    write_text(tmp_path / "x.json", "{}")
+    assert not left.exists()
+    shutil.rmtree(tmp_path)
