@@ -4,6 +4,7 @@ import argparse
 import os
 import pathlib
 import pickle
+import subprocess
 import sys
 import types
 import zipfile
@@ -264,3 +265,32 @@ def test_torchscript_program_is_refused(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
     with pytest.raises(ValueError, match="TorchScript"):
         load_network(tmp_path / "script.pt")
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        b"\x80\x02Kar\xff\xff\xff\x7f.",  # the object of number 2^31
+        b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x0f.",  # a text of 2^60 bytes
+    ],
+)
+def test_claims_of_a_damaged_file_take_no_memory(claim, tmp_path):
+    path = tmp_path / "claims.pt"
+    path.write_bytes(claim)
+    script = (
+        "import resource, sys; from pathlib import Path\n"
+        "from workbench.varnet.torch_file import read_torch_file\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: read_torch_file(Path(sys.argv[1]))\n"
+        "except ValueError: pass\n"
+        "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100_000\n"
+    )
+    subprocess.run([sys.executable, "-c", script, path], check=True)
+
+
+def test_tensor_of_more_values_than_were_stored_is_refused(state, tmp_path):
+    state["extra"] = torch.zeros(1).expand(1 << 40)
+    path = tmp_path / "repeats.pt"
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"repeats\.pt is damaged"):
+        load_network(path)

@@ -5,6 +5,7 @@ and plain values are read alone; each other object becomes a ``StandIn`` that kn
 """
 
 import io
+import math
 import pickle
 import sys
 import zipfile
@@ -205,6 +206,12 @@ def _read_stream(file: BinaryIO, path: Path) -> Any:
     return content
 
 
+def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    if math.prod(size) > len(storage):
+        raise ValueError("a tensor of more values than were stored")
+    return storage.as_strided(size, stride, storage.storage_offset() + offset)
+
+
 def _numbers(content: bytes, dtype: torch.dtype, count: int) -> Tensor:
     if len(content) != count * dtype.itemsize:
         raise ValueError("another number of values than was announced")
@@ -213,8 +220,12 @@ def _numbers(content: bytes, dtype: torch.dtype, count: int) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=dtype)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads a pickle; ``storage(key, dtype, count)`` gives the numbers that it refers to."""
+class _Unpickler(pickle._Unpickler):
+    """Reads a pickle; ``storage(key, dtype, count)`` gives the numbers that it refers to.
+
+    The reader in C makes room for as many remembered objects as a damaged file claims, gigabytes
+    of it; this one in Python does not, and a file of weights has few objects.
+    """
 
     def __init__(
         self, file: BinaryIO, storage: Callable[[str, torch.dtype, int], Tensor] | None
@@ -225,9 +236,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a class or function; a new one each time, so none is changed."""
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-            return lambda storage, offset, size, stride, *_: storage.as_strided(
-                size, stride, storage.storage_offset() + offset
-            )
+            return _tensor
         if module == "torch._utils" and name.startswith("_rebuild_parameter"):
             return lambda tensor, *_: tensor
         if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):
