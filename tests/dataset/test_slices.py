@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from demo.phantom.writing import write_volume
 from workbench.dataset.cache import build_cache
 from workbench.dataset.loading import EvaluationSlices, TrainingBatches
-from workbench.dataset.masks import draw_mask
+from workbench.dataset.masks import draw_mask, mask_of
 from workbench.dataset.reading import read_kspace
 from workbench.dataset.sampling import MASKS, Sampling, numbers, seed_of_file
 from workbench.dataset.slices import SliceDataset, SliceItem, collate
@@ -164,6 +164,30 @@ def test_own_mask_is_applied_to_full_kspace(tmp_path, far_away, storage, acquire
             assert_same(sample, reference)
             again = ours.transform(number, 0, *ours.read(ours.volumes[0], number))
             assert torch.equal(again.masked_kspace, reference.masked_kspace)
+
+
+@pytest.mark.parametrize("undersampled", [False, True])
+def test_drawn_mask_samples_nothing_that_the_file_never_measured(tmp_path, undersampled):
+    kspace = complex_noise(np.random.default_rng(1), 2, 3, 24, 36)
+    own = np.arange(36) % 3 == 0
+    write_volume(
+        tmp_path / "multicoil_val/file1.h5",
+        kspace=(kspace * own if undersampled else kspace).astype(np.complex64),
+        target=np.ones((2, 12, 12), np.float32),
+        acquisition="AXT2",
+        patient_id="1",
+        mask=own,
+    )
+    sampling = Sampling("equispaced", (2,), (0.2,))
+    volumes = build_cache(tmp_path).volumes
+    drawn, low = mask_of(volumes[0], sampling)
+    sample = SliceDataset(tmp_path, volumes, sampling)[0]
+    assert np.array_equal(sample.mask.flatten(), drawn & own if undersampled else drawn)
+    assert sample.num_low_frequencies == (0 if undersampled else low)
+    assert np.array_equal(
+        torch.view_as_complex(sample.masked_kspace)[..., drawn].any((0, 1)),
+        own[drawn] if undersampled else np.ones(drawn.sum(), bool),
+    )
 
 
 def test_volume_without_mask_needs_a_sampling(root):

@@ -62,7 +62,8 @@ class SliceDataset(Dataset):
     Args:
         root: the dataset's folder.
         volumes: what to read, in order.
-        sampling: how to undersample; None takes each file's own mask (test and challenge).
+        sampling: how to undersample; None takes each file's own mask (test and challenge). On a
+            file that is undersampled already, only what it holds of the drawn columns is sampled.
         seed: None draws fastMRI's validation masks, one per file name; a number draws training
             masks, one per slice and epoch.
         slices: (volume number, slice number) of each item; None takes every slice.
@@ -169,6 +170,11 @@ class SliceDataset(Dataset):
     ) -> Sample:
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
+        if self.sampling is not None and volume.own_mask is not None:
+            # A drawn mask on a file that is undersampled already: zeros there were not measured.
+            beyond = mask & ~torch.from_numpy(volume.own_mask)
+            if beyond.any() and not kspace[..., beyond].any():
+                mask, low_frequencies = mask & ~beyond, 0
         return Sample(
             masked_kspace=torch.view_as_real(kspace if kspace.ndim == 3 else kspace[None]),
             mask=mask.view(1, 1, -1, 1),
