@@ -14,25 +14,6 @@ import pytest
 from workbench.disk import CannotWriteError, naming, only_one, replacing, write_text
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a disk of so many bytes at a new folder."""
-    mounted = []
-
-    def mount(size, folder=tmp_path / "small"):
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"a small disk is mounted by root alone: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 @contextmanager
 def files_up_to(size):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,24 +1,29 @@
 """What runs is what was planned, by ranks that hold its folder, on machines as they are."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from workbench.compute.here import Ranks, run_here
+from workbench.compute.here import Ranks, TrainingFailedError, run_here
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run, only_writer
 from workbench.compute.training import plan_training, train
+from workbench.dataset.loading import naming_shared_memory
+from workbench.disk import CannotWriteError
 from workbench.settings import (
     AZURE_LOGIN,
     CONNECTION_VARIABLE,
     LINKS_VARIABLE,
     child_environment,
 )
+from workbench.varnet.reconstruction_plan import plan_reconstruction, reconstruct
 
 TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1, "epochs": 1}
 
@@ -165,7 +170,7 @@ def test_ranks_get_no_secret_but_what_they_need(module, secrets):
 
 LAUNCHER = """
 import sys
-from workbench.compute.here import Ranks, run_here
+from workbench.compute.here import Ranks, TrainingFailedError, run_here
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
 for line in run_here(Run(run_folder("r")), "ranked", Ranks(2, "CPU", 1)):
@@ -218,3 +223,118 @@ def test_ranks_meet_on_a_machine_whose_name_does_not_resolve(module):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.count("met 2") == 2, done.stderr
     assert run.folder.exists()
+
+
+def test_checkpoints_need_no_temporary_folder(tiny_study, project, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(project / "nowhere"))
+    planned = plan(tiny_study, workers=0)
+    list(train(planned))
+    assert planned.run.finished
+    assert [path.name for path in sorted(planned.run.last.parent.iterdir())] == [
+        "best.ckpt",
+        "last.ckpt",
+    ]
+
+
+def test_a_disk_that_fills_up_while_training_is_named_in_one_line(tiny_study, project, small_disk):
+    small_disk("1m", project / "outputs")
+    planned = plan(tiny_study, chans=16, cascades=2, pools=3)
+    with pytest.raises(TrainingFailedError) as info:
+        list(train(planned))
+    assert "\n" not in str(info.value)
+    assert "outputs/brain" in str(info.value)
+    assert "No space left on device: free some space and run again" in str(info.value)
+
+
+def test_a_disk_that_has_no_room_at_all_is_named_in_one_line(tiny_study, project, small_disk):
+    small = small_disk("1m", project / "outputs")
+    planned = plan(tiny_study)
+    with (small / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    with pytest.raises((TrainingFailedError, OSError)) as info:
+        list(train(planned))
+    assert "\n" not in str(info.value)
+    assert "outputs/brain" in str(info.value)
+    assert "No space left on device" in str(info.value)
+
+
+SMALL_SHARED_MEMORY = """
+import sys
+from workbench.compute.training import plan_training, train
+tiny = dict(cascades=1, chans=2, pools=1, sens_chans=2, sens_pools=1, epochs=1)
+plan = plan_training(model="brain", target="local", local_dataset=sys.argv[1], workers=4, **tiny)
+for line in train(plan):
+    print(line, flush=True)
+"""
+
+
+def test_loader_processes_that_would_find_no_room_are_refused_before_the_start(tiny_study, project):
+    if os.geteuid() or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        pytest.skip("a small /dev/shm is mounted by root alone")
+    script = 'mount -t tmpfs -o size=32k none /dev/shm && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c"]
+    done = subprocess.run(
+        [*command, SMALL_SHARED_MEMORY, str(tiny_study)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    last = done.stderr.strip().splitlines()[-1]
+    assert "rank 0: ValueError: workers=4: the loader processes hold up to 49.2 kB" in last
+    assert "in /dev/shm, which has 32.8 kB free" in last
+    assert "workers=0 needs none" in last
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that",
+        "Caught RuntimeError in DataLoader worker process 0.\nunable to write to file </torch_1>",
+        "Caught OSError in DataLoader worker\n(no room in shared memory, perhaps",
+    ],
+)
+def test_a_loader_process_that_found_no_room_says_so_in_one_line(said):
+    match = r"^no room in /dev/shm: enlarge it .* fewer workers"
+    with pytest.raises(RuntimeError, match=match), naming_shared_memory():
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="another"), naming_shared_memory():
+        raise RuntimeError("another")
+
+
+def test_a_disk_that_fills_up_while_reconstructing_is_named_in_one_line(
+    tiny_study, project, small_disk
+):
+    list(train(plan(tiny_study)))
+    asked = plan_reconstruction(run="brain", split="val")
+    small_disk("12k", asked.folder)
+    with pytest.raises((TrainingFailedError, OSError)) as info:
+        list(reconstruct(asked))
+    assert "\n" not in str(info.value)
+    assert "outputs/brain/reconstructions" in str(info.value)
+    assert "No space left on device: free some space" in str(info.value)
+
+
+def test_weights_that_were_written_anew_since_the_plan_are_not_reconstructed_with(
+    tiny_study, project
+):
+    list(train(plan(tiny_study)))
+    asked = plan_reconstruction(run="brain", split="val")
+    shutil.copyfile(asked.job.weights, project / "kept")
+    list(train(plan(tiny_study, epochs=3)))
+    assert Path(asked.job.weights).read_bytes() != (project / "kept").read_bytes()
+    with pytest.raises(TrainingFailedError, match=r"best\.ckpt was written anew since this was pl"):
+        list(reconstruct(asked))
+
+
+@pytest.mark.parametrize("name", ["outputs", "outputs/brain"])
+def test_a_file_where_the_run_s_folder_should_be_is_named(tiny_study, project, name):
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / name).write_text("")
+    with pytest.raises(CannotWriteError, match=r"^\[Errno \d+\] outputs/brain cannot be written"):
+        plan(tiny_study)
+
+
+def test_a_run_needs_no_home(tiny_study, project, monkeypatch):
+    monkeypatch.delenv("HOME")
+    planned = plan(tiny_study)
+    list(train(planned))
+    assert planned.run.finished

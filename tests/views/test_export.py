@@ -12,7 +12,7 @@ from workbench.views.export.animation import write_animation
 from workbench.views.export.dicom import first_pixel, read_dicom_series, write_dicom_series
 from workbench.views.export.exported import NOTICE, Exports, read_reconstructed
 from workbench.views.export.nifti import affine, read_nifti
-from workbench.views.export.results import export_kinds, export_results
+from workbench.views.export.results import KINDS, export_kinds, export_results
 from workbench.views.orientation import upright
 
 
@@ -298,3 +298,13 @@ def test_names_in_any_script_are_written_and_no_text_is_two_values(results, tmp_
     assert dataset.SpecificCharacterSet == "ISO_IR 192"
     assert dataset.ProtocolName == "Kopf für λ/TSE"
     assert dataset.SeriesDescription == "RESEARCH, not clinical: knée/λ"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "report"])
+def test_a_full_disk_is_named_in_one_line(results, kind, small_disk):
+    plan, _ = results
+    small_disk("4k", plan.folder / "export")
+    with pytest.raises(OSError, match="No space left on device") as info:
+        exported(results, kind)
+    assert str(plan.folder.name) in str(info.value)
+    assert "\n" not in str(info.value)

@@ -101,7 +101,12 @@ def _note(folder: Path, note: str) -> None:
     path = folder / ERROR_FILE
     try:
         with path.open("x") as file:
-            file.write(note)
+            try:
+                file.write(note)
+                file.flush()
+            except OSError:
+                path.unlink()  # half a note would stand in the way of a whole one
+                raise
     except FileExistsError:
         if tells_of_lost_peer(path.read_text()) and not tells_of_lost_peer(note):
             path.write_text(note)

@@ -1,13 +1,62 @@
 """What a training run loads: order, batches and ranks, all of it a function of seed and epoch."""
 
+import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Sampler
 
 from workbench.dataset.slices import SliceDataset, SliceItem, collate
+from workbench.progress import amount
+
+SHARED_MEMORY = "/dev/shm"
+_PREFETCHED = 2  # batches that each loader process holds ready: torch's default
+_MORE_ROOM = "enlarge it (docker run --shm-size=8g), or give fewer workers; workers=0 needs none"
+
+
+def check_shared_memory(data: "SliceData", ranks: int) -> None:
+    """Check that what the loader processes of a machine's ranks hold ready fits in shared memory.
+
+    Where it does not, the system ends them with a bus error in the middle of a training.
+
+    Args:
+        data: what is loaded.
+        ranks: processes on this machine.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    if not data.workers or not os.path.isdir(SHARED_MEMORY):  # noqa: PTH112
+        return
+    found = os.statvfs(SHARED_MEMORY)
+    room = found.f_bavail * found.f_frsize
+    slices = (data.train.values(index) for index in range(len(data.train)))
+    ready = min(_PREFETCHED * data.workers * data.batch_size, len(data.train))
+    needed = ranks * ready * 8 * max(slices)
+    if needed > room:
+        raise ValueError(
+            f"workers={data.workers}: the loader processes hold up to {amount(needed, 'B')} in "
+            f"{SHARED_MEMORY}, which has {amount(room, 'B')} free: {_MORE_ROOM}"
+        )
+
+
+@contextmanager
+def naming_shared_memory() -> Iterator[None]:
+    """Have a loader process that found no room in shared memory say so, in one line.
+
+    Raises:
+        RuntimeError: that is what happened.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if re.search(r"Bus error|</torch_|shared memory", str(error)):
+            raise RuntimeError(f"no room in {SHARED_MEMORY}: {_MORE_ROOM}") from error
+        raise
 
 
 class TrainingBatches(Sampler[list[SliceItem]]):

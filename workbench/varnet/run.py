@@ -26,7 +26,7 @@ from workbench.compute.processes import die_with_parent
 from workbench.compute.volumes import kept_cache, training_volumes
 from workbench.dataset.cache import DatasetCache
 from workbench.dataset.images import crop_size
-from workbench.dataset.loading import SliceData
+from workbench.dataset.loading import SliceData, check_shared_memory, naming_shared_memory
 from workbench.dataset.slices import SliceDataset
 from workbench.dataset.stored import source_of
 from workbench.disk import naming, write_text
@@ -99,6 +99,7 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
         workers=job.workers if job.workers is not None else (4 if gpus else 0),
         batches_done=_batches_done,
     )
+    check_shared_memory(data, local)
     module = VarNetTraining(job)
     how = _prepare(module, job, data, local)
     if trainer.is_global_zero:
@@ -179,7 +180,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     folder = Path(sys.argv[1])
     try:
-        with naming(folder):
+        with naming(folder), naming_shared_memory():
             fit(TrainingJob.from_json((folder / "job.json").read_text()), folder)
             if splits := sys.argv[2:]:
                 evaluate(folder, splits)

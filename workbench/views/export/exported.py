@@ -11,6 +11,7 @@ import numpy as np
 
 from workbench.compute.runs import Run
 from workbench.dataset.volume import Volume
+from workbench.disk import naming, write_text
 from workbench.varnet.reconstruction_plan import (
     Reconstruction,
     ReconstructionPlan,
@@ -106,30 +107,32 @@ class Exports:
 
         Returns:
             Its path.
+
+        Raises:
+            CannotWriteError: the disk refuses it.
         """
         path = self.folder / name
         if path.exists() and self._made_from.get(name) == made_from:
             return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The extension stays last: some writers go by it.
-        partial = path.with_name(f".partial.{os.getpid()}.{path.name}")
-        _remove(partial)
-        try:
-            write(partial)
-            if path.is_dir():  # a folder with files in it cannot be replaced at one stroke
-                before = path.with_name(f".before.{path.name}")
-                _remove(before)
-                path.rename(before)
-                partial.rename(path)
-                _remove(before)
-            else:
-                partial.replace(path)
-        finally:
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # The extension stays last: some writers go by it.
+            partial = path.with_name(f".partial.{os.getpid()}.{path.name}")
             _remove(partial)
+            try:
+                write(partial)
+                if path.is_dir():  # a folder with files in it cannot be replaced at one stroke
+                    before = path.with_name(f".before.{path.name}")
+                    _remove(before)
+                    path.rename(before)
+                    partial.rename(path)
+                    _remove(before)
+                else:
+                    partial.replace(path)
+            finally:
+                _remove(partial)
         self._made_from[name] = made_from
-        listed = self._list.with_name(f".partial.{_LIST}")
-        listed.write_text(json.dumps(self._made_from, indent=2))
-        listed.replace(self._list)
+        write_text(self._list, json.dumps(self._made_from, indent=2))
         return path
 
 
