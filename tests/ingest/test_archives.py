@@ -11,6 +11,7 @@ from workbench.ingest.archives import (
     ArchiveError,
     Unpacked,
     clean_leftovers,
+    digest_of,
     sniff,
     unpack,
 )
@@ -132,6 +133,41 @@ def test_whole_members_are_passed_over_and_others_replaced(tmp_path, tar_of, vol
     assert (folder / "a.h5").stat().st_mtime_ns == stamp
     assert (result.written, result.replaced) == (2, ["multicoil_val/b.h5"])
     assert len(result.members) == 3
+
+
+@pytest.mark.parametrize("place", [0, 1_048_576, 2_499_999])
+def test_member_of_the_same_size_with_other_content_is_replaced(
+    tmp_path, tar_of, volumes, members_in, place
+):
+    members = volumes("multicoil_val/a.h5", "multicoil_val/b.h5", size=2_500_000)
+    damaged = bytearray(members["multicoil_val/a.h5"])
+    damaged[place] ^= 1
+    unpack(io.BytesIO(tar_of(members | {"multicoil_val/a.h5": bytes(damaged)})), tmp_path, "a.tar")
+    result = unpack(io.BytesIO(tar_of(members)), tmp_path, "a.tar")
+    assert members_in(tmp_path) == members
+    assert (result.written, result.replaced) == (1, ["multicoil_val/a.h5"])
+    assert result.digests == {path: digest_of(tmp_path / path) for path in members}
+
+
+def test_good_member_stays_until_its_replacement_is_whole(tmp_path, tar_of, volumes, members_in):
+    good = {"multicoil_val/a.h5": bytes(2_500_000)}
+    unpack(io.BytesIO(tar_of(good)), tmp_path, "a.tar")
+    other = tar_of(volumes("multicoil_val/a.h5", size=2_500_000))
+    with pytest.raises(ArchiveError, match="truncated or damaged"):
+        unpack(io.BytesIO(other[:2_000_000]), tmp_path, "a.tar")
+    assert members_in(tmp_path) == good
+
+
+def test_member_that_is_there_twice_is_refused_where_its_content_differs(tmp_path, tar_of):
+    def twice(first: bytes, second: bytes) -> bytes:
+        cut = tar_of({"a.h5": first})[:1024]
+        return cut + tar_of({"a.h5": second})
+
+    for second in (b"twos", b"another size"):
+        with pytest.raises(ArchiveError, match=r"^a.tar: member 'a.h5' is there twice with diff"):
+            unpack(io.BytesIO(twice(b"ones", second)), tmp_path, "a.tar")
+        assert (tmp_path / "a.h5").read_bytes() == b"ones"
+    assert unpack(io.BytesIO(twice(b"ones", b"ones")), tmp_path, "a.tar").members == {"a.h5": 4}
 
 
 @pytest.mark.parametrize("kind", ["tar", "gz", "xz"])

@@ -1,6 +1,7 @@
 """Unpack archives as they stream in: the kind by first bytes, each member whole or not at all."""
 
 import gzip
+import hashlib
 import io
 import lzma
 import re
@@ -12,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from workbench.ingest.links import WHERE_TO_ASK
 from workbench.ingest.streams import CHUNK, Readable, as_file, chunks_of
@@ -39,14 +40,16 @@ class Unpacked:
     Attributes:
         members: path (relative, with ``/``) -> bytes of every member that is there, whole.
         written: how many of them were written now; the others were there.
-        replaced: members that took the place of a file of another size.
+        replaced: members that took the place of a file of other content.
         bytes_written: their bytes.
+        digests: path -> ``digest_of`` its content.
     """
 
     members: dict[str, int] = field(default_factory=dict)
     written: int = 0
     replaced: list[str] = field(default_factory=list)
     bytes_written: int = 0
+    digests: dict[str, str] = field(default_factory=dict)
 
 
 class Destination(Protocol):
@@ -55,8 +58,11 @@ class Destination(Protocol):
     def size_of(self, path: str) -> int | None:
         """Return the bytes of what is there at a member's path, or None."""
 
+    def read(self, path: str) -> BinaryIO | io.BufferedIOBase:
+        """Open what is there at a member's path."""
+
     def write(self, path: str, content: Readable, size: int) -> None:
-        """Put a member there, whole or not at all.
+        """Put a member there, whole or not at all; until then what was there stays.
 
         Raises:
             tarfile.ReadError: its content ends before ``size``.
@@ -73,6 +79,10 @@ class Folder:
         """Return the size of the file at a member's path."""
         final = self.root / path
         return final.stat().st_size if final.is_file() else None
+
+    def read(self, path: str) -> BinaryIO:
+        """Open the file at a member's path."""
+        return (self.root / path).open("rb")
 
     def write(self, path: str, content: Readable, size: int) -> None:
         """Write under a temporary name, then rename."""
@@ -125,7 +135,7 @@ def unpack(
     """Unpack an archive into a folder, reading it once from start to end.
 
     At its own name a member is whole: on disk it is written under a temporary name and renamed. A
-    member that is there with its size is passed over, as are macOS's and Windows's litter.
+    member that is there with the same content is passed over, as are macOS's and Windows's litter.
 
     Args:
         source: the archive's bytes: tar, plain or in gzip or xz.
@@ -154,7 +164,7 @@ def unpack(
                 path = _path_of(entry, archive)
                 if path is None:
                     continue
-                _write(tar, entry, destination, path, result)
+                _write(tar, entry, destination, path, archive, result)
                 if on_member:
                     on_member(path, entry.size)
             _finish(tar, archive)
@@ -277,17 +287,63 @@ def _write(
     entry: tarfile.TarInfo,
     destination: Destination,
     path: str,
+    archive: str,
     result: Unpacked,
 ) -> None:
-    there = destination.size_of(path)
-    if there != entry.size:
-        content = tar.extractfile(entry)
-        if content is None:
-            raise tarfile.ReadError(f"{path} has no content")
-        with content:
-            destination.write(path, content, entry.size)
-        result.written += 1
-        result.bytes_written += entry.size
-        if there is not None:
-            result.replaced.append(path)
+    member = tar.extractfile(entry)
+    if member is None:
+        raise tarfile.ReadError(f"{path} has no content")
+    digest = _digest()
+
+    def hashed() -> Iterator[bytes]:
+        for data in chunks_of(member):
+            digest.update(data)
+            yield data
+
+    with member, as_file(hashed()) as content:
+        there = destination.size_of(path)
+        new: Readable | None = content
+        if there == entry.size:
+            new = _unless_same(destination, path, content)
+        if new is not None:
+            if path in result.members:
+                raise ArchiveError(
+                    f"{archive}: member {path!r} is there twice with different content: tell "
+                    f"{WHERE_TO_ASK}; the first one stays"
+                )
+            destination.write(path, new, entry.size)
+            result.written += 1
+            result.bytes_written += entry.size
+            if there is not None:
+                result.replaced.append(path)
     result.members[path] = entry.size
+    result.digests[path] = digest.hexdigest()
+
+
+def _unless_same(destination: Destination, path: str, content: Readable) -> Readable | None:
+    """Compare a member with what is there; return all of its content, or None where it is equal."""
+    equal = 0
+    with destination.read(path) as old:
+        while (data := content.read(CHUNK)) == old.read(CHUNK):
+            if not data:
+                return None
+            equal += len(data)
+
+    def whole() -> Iterator[bytes]:
+        with destination.read(path) as old:
+            for _ in range(equal // CHUNK):
+                yield old.read(CHUNK)
+        yield data
+        yield from chunks_of(content)
+
+    return as_file(whole())
+
+
+def _digest() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest of a file as ``Unpacked`` holds it: BLAKE2b of 16 bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _digest).hexdigest()

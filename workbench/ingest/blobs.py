@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import login_problem
 from workbench.azure_storage import Storage
-from workbench.ingest.streams import Readable
+from workbench.ingest.streams import Readable, as_file
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, ContainerClient
@@ -200,6 +200,11 @@ class BlobFolder:
     def size_of(self, path: str) -> int | None:
         """Return the size of the blob at a member's path."""
         return self.sizes.get(path)
+
+    def read(self, path: str) -> io.BufferedReader:
+        """Open the blob at a member's path."""
+        blob = self.container.get_blob_client(f"{self.folder}/{path}")
+        return as_file(read_blob(blob, connections=self.connections))
 
     def write(self, path: str, content: Readable, size: int) -> None:
         """Upload a member; its blob appears when all of it has come, or not at all."""
