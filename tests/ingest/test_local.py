@@ -330,6 +330,110 @@ def test_kill_in_the_middle_of_unpacking_leaves_whole_members_only(
     assert report.outcomes[0].written == len(members) - len(whole)
 
 
+# ---- changed -----------------------------------------------------------------------------
+
+
+def changed(members, path="multicoil_val/a.h5"):
+    """Return members with one bit of one of them flipped."""
+    damaged = bytearray(members[path])
+    damaged[len(damaged) // 2] ^= 1
+    return members | {path: bytes(damaged)}
+
+
+def val_of(members):
+    return {path: data for path, data in members.items() if "val" in path}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_members_of_a_bad_archive_are_replaced_by_the_good_one(
+    knee, root, hasty, packed, members_in, keep
+):
+    folder, members = knee
+    val = folder / "knee_multicoil_val.tar.xz"
+    good = val.read_bytes()
+    bad = changed(val_of(members)) | {"multicoil_val/never.h5": b"only in the bad one"}
+    val.write_bytes(packed("xz", bad))
+    with Bucket(folder) as bucket:
+        text = bucket.email()
+        first = ingest(text, root, patience=hasty, keep=False)
+        assert members_in(root / "knee_multicoil") == members | bad
+        val.write_bytes(good)
+        second = ingest(text, root, patience=hasty, keep=keep)
+    assert [problem[:26] for problem in first.problems] == ["knee_multicoil_val.tar.xz:"]
+    assert second.problems == []
+    assert members_in(root / "knee_multicoil") == members
+    assert states(root)["knee_multicoil_val"] == ("unpacked", "verified")
+    assert any("multicoil_val/never.h5 was removed" in note for note in second.notes)
+
+
+def test_list_that_names_another_hash_since_brings_the_archive_anew(
+    knee, root, hasty, packed, sums_of, members_in
+):
+    folder, members = knee
+    val = folder / "knee_multicoil_val.tar.xz"
+    with Bucket(folder) as bucket:
+        text = bucket.email()
+        ingest(text, root, patience=hasty, keep=False)
+        new = members | changed(val_of(members))
+        val.write_bytes(packed("xz", val_of(new)))
+        (folder / "SHA256").write_text(sums_of(val))
+        report = ingest(text, root, patience=hasty, keep=False)
+    assert report.problems == []
+    assert members_in(root / "knee_multicoil") == new
+
+
+def test_archive_not_listed_is_verified_once_a_list_names_it(knee, root, hasty, sums_of):
+    folder, _ = knee
+    listed = (folder / "SHA256").read_text()
+    (folder / "SHA256").write_text("")
+    with Bucket(folder) as bucket:
+        text = bucket.email()
+        ingest(text, root, patience=hasty)
+        assert states(root)["knee_multicoil_val"] == ("unpacked", "not listed")
+        (folder / "SHA256").write_text(listed)
+        ingest(text, root, patience=hasty)
+    assert states(root)["knee_multicoil_val"] == ("unpacked", "verified")
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_member_edited_since_comes_back(knee, root, hasty, members_in, keep):
+    folder, members = knee
+    edited = root / "knee_multicoil" / "multicoil_val" / "a.h5"
+    with Bucket(folder) as bucket:
+        text = bucket.email()
+        ingest(text, root, patience=hasty, keep=keep)
+        edited.write_bytes(changed(members)["multicoil_val/a.h5"])
+        report = ingest(text, root, patience=hasty, keep=keep)
+        bucket.requests.clear()
+        os.utime(edited, (1, 1))  # another time alone is no change
+        again = ingest(text, root, patience=hasty, keep=keep)
+        assert fetched(bucket) == []
+    assert (report.problems, again.problems) == ([], [])
+    assert members_in(root / "knee_multicoil") == members
+    assert sum(outcome.replaced for outcome in report.outcomes) == 1
+    assert {outcome.result for outcome in again.outcomes} == {"was there"}
+
+
+def test_kept_archive_edited_since_is_named_and_not_unpacked(knee, root, hasty, members_in):
+    folder, members = knee
+    kept = root / "knee_multicoil_compressed" / "knee_multicoil_train_batch_0.tar"
+    member = root / "knee_multicoil" / "multicoil_train" / "d.h5"
+    with Bucket(folder) as bucket:
+        text = bucket.email()
+        ingest(text, root, patience=hasty)
+        content = bytearray(kept.read_bytes())
+        content[5000] ^= 1
+        kept.write_bytes(content)
+        member.unlink()
+        (problem,) = ingest(text, root, patience=hasty).problems
+        assert "knee_multicoil_train_batch_0.tar changed since it was downloaded" in problem
+        assert "remove that file and run again" in problem
+        assert not member.exists()
+        kept.unlink()
+        assert ingest(text, root, patience=hasty).problems == []
+    assert members_in(root / "knee_multicoil") == members
+
+
 # ---- trouble -----------------------------------------------------------------------------
 
 

@@ -5,11 +5,12 @@ import os
 import re
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from workbench.disk import disk_is_full
 from workbench.ingest.archives import ArchiveError, Unpacked, clean_leftovers, unpack
@@ -96,7 +97,8 @@ def run_ingest(
             workers.shutdown(cancel_futures=True)
             raise
     volumes = {d.name: count_volumes(plan.root, d.name) for d in plan.datasets}
-    return IngestReport(tuple(outcomes), volumes, plan.notes, time.monotonic() - began)
+    notes = (*plan.notes, *(note for job in jobs for note in job.notes))
+    return IngestReport(tuple(outcomes), volumes, notes, time.monotonic() - began)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class _Job:
     decoders: ThreadPoolExecutor
     come: Progress
     out: Progress
+    notes: list[str] = field(default_factory=list)
 
     def run(self) -> Outcome:
         """Do it; whatever goes wrong is in the outcome."""
@@ -119,7 +122,7 @@ class _Job:
         problem, result = self.archive.problem, "failed"
         if self.archive.action == "none":
             result = "was there"
-            self.manifest.update(link.stem, state="unpacked")
+            self._confirm()
         elif not problem:
             try:
                 self._work(out)
@@ -161,7 +164,7 @@ class _Job:
             kept = archive_folder(self.plan.root, str(self.archive.link.dataset)) / str(
                 record.archive
             )
-            self._verify(record.sha256, kept)
+            self._verify(self._hash_of(kept, record.sha256), kept)
         elif self.plan.keep_archives or self.archive.action == "resume":
             kept = self._fetch()
         else:
@@ -181,13 +184,35 @@ class _Job:
         assert remote is not None
         partial = partial_file(self.plan.root, link)
         record = self.manifest.get(link.stem)
-        if record is None or not record.same_object(remote.size, remote.version):
+        same = record is not None and record.same_object(remote.size, remote.version)
+        if not same:
             partial.unlink(missing_ok=True)
         whole = whole_file(self.plan.root, link, self.archive.kind, remote.size)
-        if whole and self.archive.action == "resume" and not partial.exists():
+        resume = self.archive.action == "resume" and (same or not record)
+        if whole and resume and not partial.exists():
             whole.replace(partial)
         fresh = ArchiveRecord(link.name, link.object_path, remote.size, remote.version)
+        if record:  # What an earlier object left here is compared, and what is stale removed.
+            fresh = replace(
+                fresh, members=record.members, digests=record.digests, times=record.times
+            )
         self.manifest.update(link.stem, fresh)
+
+    def _hash_of(self, kept: Path, known: str) -> str:
+        """Return the SHA256 of a kept archive, which may have changed since its download."""
+        with kept.open("rb") as file:
+            digest = hashlib.sha256()
+            for data in self._stoppable(chunks_of(file)):
+                digest.update(data)
+        found = digest.hexdigest()
+        if found not in (known, self.archive.sha256):
+            self.manifest.update(self.archive.link.stem, check="")
+            raise ArchiveError(
+                f"{self.archive.link.name}: {shown(kept)} changed since it was downloaded (SHA256 "
+                f"{found[:12]}..., was {known[:12]}...). Nothing was unpacked from it. To download "
+                "it anew, remove that file and run again"
+            )
+        return found
 
     def _fetch(self) -> Path:
         """Download the archive to ``NAME_compressed`` and verify it."""
@@ -246,30 +271,79 @@ class _Job:
             self._unpack(chunks, out)
             for _ in chunks:  # What follows the tar's end belongs to the hash.
                 pass
-        self.manifest.update(link.stem, members=out.members)
+        self._note_members(out)
         self._verify(digest.hexdigest(), None)
         self._finish(out)
 
-    def _unpack(self, chunks: Iterator[bytes], out: Unpacked) -> None:
-        def stoppable() -> Iterator[bytes]:
-            for data in chunks:
-                if self.stopped.is_set():
-                    raise DownloadError(f"{self.archive.link.name}: stopped")
-                yield data
+    def _stoppable(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for data in chunks:
+            if self.stopped.is_set():
+                raise DownloadError(f"{self.archive.link.name}: stopped")
+            yield data
 
-        unpack(
-            as_file(stoppable()),
-            self._folder,
-            self.archive.link.name,
-            result=out,
-            pool=self.decoders,
-            on_member=lambda path, size: self.out.advance(size, path),
+    def _unpack(self, chunks: Iterator[bytes], out: Unpacked) -> None:
+        try:
+            unpack(
+                as_file(self._stoppable(chunks)),
+                self._folder,
+                self.archive.link.name,
+                result=out,
+                pool=self.decoders,
+                on_member=lambda path, size: self.out.advance(size, path),
+            )
+        except BaseException:
+            # The next run compares them with what the archive holds by then.
+            with suppress(OSError):
+                self._note_members(out)
+            raise
+
+    def _note_members(self, out: Unpacked) -> None:
+        """Record what came out so far, beside what earlier passes left."""
+        stem = self.archive.link.stem
+        record = self.manifest.get(stem)
+        assert record is not None
+        self.manifest.update(
+            stem, members=record.members | out.members, digests=record.digests | out.digests
         )
 
     def _finish(self, out: Unpacked) -> None:
+        self._remove_stale(out)
         # The members reach the disk before the manifest says that they are there.
         os.sync()
-        self.manifest.update(self.archive.link.stem, state="unpacked", members=out.members)
+        self.manifest.update(
+            self.archive.link.stem,
+            state="unpacked",
+            members=out.members,
+            digests=out.digests,
+            times=self._times(out.members),
+        )
+
+    def _remove_stale(self, out: Unpacked) -> None:
+        """Remove what an earlier pass unpacked and the archive, now whole, does not hold."""
+        stem = self.archive.link.stem
+        record = self.manifest.get(stem)
+        assert record is not None
+        stale = record.members.keys() - out.members.keys() - self.manifest.members(without={stem})
+        for path in sorted(stale):
+            if path in record.digests and record.is_as_unpacked(self._folder, path):
+                (self._folder / path).unlink()
+                self.notes.append(
+                    f"{self.archive.link.name}: {path} was removed: it came from an earlier, "
+                    "different archive of that name, and this one does not hold it"
+                )
+
+    def _confirm(self) -> None:
+        """Take note that an archive's members were found as they were unpacked."""
+        stem, listed = self.archive.link.stem, self.archive.sha256
+        record = self.manifest.get(stem)
+        assert record is not None
+        found: dict[str, Any] = {"state": "unpacked", "times": self._times(record.members)}
+        if listed and listed == record.sha256:
+            found |= {"listed": listed, "check": "verified"}
+        self.manifest.update(stem, **found)
+
+    def _times(self, members: Iterable[str]) -> dict[str, int]:
+        return {path: (self._folder / path).stat().st_mtime_ns for path in members}
 
     def _disk_problem(self, error: OSError) -> str:
         name = self.archive.link.name

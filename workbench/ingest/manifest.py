@@ -7,12 +7,13 @@ removed to free the disk. It never holds a link.
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from workbench.disk import only_one, write_text
+from workbench.ingest.archives import digest_of
 from workbench.settings import shown
 
 FILE = "ingest.json"
@@ -35,6 +36,8 @@ class ArchiveRecord:
         check: "verified", "mismatch" or "not listed"; "" until it is whole.
         archive: name of the file kept in ``NAME_compressed``, or None.
         members: path -> bytes of what was unpacked.
+        digests: path -> ``digest_of`` the member as it was unpacked.
+        times: path -> when the member was changed last, as it was unpacked: ns since 1970.
         problem: what went wrong last, or "".
     """
 
@@ -48,19 +51,31 @@ class ArchiveRecord:
     check: str = ""
     archive: str | None = None
     members: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
     problem: str = ""
 
     def same_object(self, size: int, version: str | None) -> bool:
-        """Say whether this record speaks of the content that the server offers now."""
-        return self.size == size and self.version == version
+        """Say whether this record surely speaks of the content that the server offers now."""
+        return version is not None and (self.size, self.version) == (size, version)
 
-    def missing_members(self, folder: Path) -> list[str]:
-        """List the members that are no longer in the folder with their size."""
-        return [
-            path
-            for path, size in self.members.items()
-            if not (folder / path).is_file() or (folder / path).stat().st_size != size
-        ]
+    def is_unpacked_for(self, listed: str | None) -> bool:
+        """Say whether the archive was unpacked, and no newer list has another hash for it."""
+        return self.state == "unpacked" and listed in (None, self.listed, self.sha256)
+
+    def is_as_unpacked(self, folder: Path, path: str) -> bool:
+        """Say whether a member is in the folder with the content that was unpacked.
+
+        Only a file whose time changed is read; records from before digests tell its size alone.
+        """
+        file = folder / path
+        if not file.is_file():
+            return False
+        found = file.stat()
+        if found.st_size != self.members[path]:
+            return False
+        same_time = found.st_mtime_ns == self.times.get(path)
+        return path not in self.digests or same_time or digest_of(file) == self.digests[path]
 
 
 class Manifest:
@@ -87,9 +102,10 @@ class Manifest:
         """Return the record of an archive, or None."""
         return self._records.get(stem)
 
-    def members(self) -> set[str]:
-        """Return the paths of all members of all archives that are unpacked."""
-        return {path for record in self._records.values() for path in record.members}
+    def members(self, without: Collection[str] = ()) -> set[str]:
+        """Return the paths of all members of all archives, without those of some stems."""
+        records = [record for stem, record in self._records.items() if stem not in without]
+        return {path for record in records for path in record.members}
 
     def update(self, stem: str, record: ArchiveRecord | None = None, **changes: Any) -> None:
         """Set an archive's record, or change fields of the one that is there."""

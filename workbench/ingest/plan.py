@@ -1,7 +1,7 @@
 """Plan an ingest: what the email offers, what is there already, what it takes, before any work."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -242,7 +242,11 @@ class _Context:
         record = self.manifests[dataset].get(link.stem)
         # A later email may come without the list.
         listed = self.sums.of(link) or (record.listed if record else "") or None
-        if record and self._through(link, record) and not record.missing_members(folder):
+        if (
+            record
+            and self._through(link, record, listed)
+            and all(record.is_as_unpacked(folder, path) for path in record.members)
+        ):
             return PlannedArchive(link, "none", size=record.size, sha256=listed)
         if record and record.archive:
             kept = archive_folder(self.root, dataset) / record.archive
@@ -255,10 +259,10 @@ class _Context:
         except DownloadError as error:
             return PlannedArchive(link, "refuse", problem=str(error))
 
-    def _through(self, link: SignedLink, record: ArchiveRecord) -> bool:
+    def _through(self, link: SignedLink, record: ArchiveRecord, listed: str | None) -> bool:
         """Say whether an archive came through whole and, where its hash differs, accepted."""
         streamed = record.check == "mismatch" and bool(record.members) and record.archive is None
-        return record.state == "unpacked" or (streamed and link.stem in self.accept_mismatch)
+        return record.is_unpacked_for(listed) or (streamed and link.stem in self.accept_mismatch)
 
     def _kept(
         self, link: SignedLink, record: ArchiveRecord, kept: Path, listed: str | None
@@ -300,9 +304,10 @@ class _Context:
             return PlannedArchive(link, "refuse", size=remote.size, problem=problem)
         there = 0
         partial = partial_file(self.root, link)
-        if record and record.same_object(remote.size, remote.version) and partial.is_file():
+        same = record is not None and record.same_object(remote.size, remote.version)
+        if same and partial.is_file():
             there = min(partial.stat().st_size, remote.size)
-        elif whole_file(self.root, link, kind, remote.size):
+        elif (same or not record) and whole_file(self.root, link, kind, remote.size):
             there = remote.size
         if remote.ranges:
             unpacked, exact = _unpacked(kind, remote.size, read_at(link, remote, self.patience))
@@ -356,15 +361,16 @@ def _space(root: Path, plans: tuple[DatasetPlan, ...], keep_archives: bool) -> t
         kept = sum(a.download for a in plan.archives if keep_archives or a.action == "resume")
         unpacked = sum(a.unpacked for a in plan.archives)
         certain = sum(a.unpacked for a in plan.archives if a.exact)
-        there = _unrecorded(dataset_folder(root, plan.name)) if unpacked else 0
+        stems = {a.link.stem for a in plan.archives if a.unpacked}
+        there = _unrecorded(dataset_folder(root, plan.name), stems) if unpacked else 0
         need += kept + max(0, unpacked - there)
         least += kept + max(0, certain - there)
     return need, least
 
 
-def _unrecorded(folder: Path) -> int:
-    """Return the bytes of members that lie there from an archive that is not through yet."""
-    recorded = Manifest(folder).members()
+def _unrecorded(folder: Path, stems: Collection[str]) -> int:
+    """Return the bytes of members that lie there from archives that are to be unpacked."""
+    recorded = Manifest(folder).members(without=stems)
     return sum(
         path.stat().st_size
         for path in folder.rglob("*")

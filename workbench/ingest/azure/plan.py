@@ -233,7 +233,7 @@ class _Context:
         record = self.manifests[dataset].get(link.stem)
         # A later email may come without the list.
         listed = self.sums.of(link) or (record.listed if record else "") or None
-        if record and self._through(link, record):
+        if record and self._through(link, record, listed):
             return PlannedArchive(link, "none", size=record.size, sha256=listed)
         kind = self._kind_landed(link, record.size) if record else None
         if record and kind:
@@ -245,9 +245,9 @@ class _Context:
         except DownloadError as error:
             return PlannedArchive(link, "refuse", problem=str(error))
 
-    def _through(self, link: SignedLink, record: ArchiveRecord) -> bool:
+    def _through(self, link: SignedLink, record: ArchiveRecord, listed: str | None) -> bool:
         accepted = record.check == "mismatch" and link.stem in self.accept_mismatch
-        if record.state != "unpacked" and not accepted:
+        if not record.is_unpacked_for(listed) and not accepted:
             return False
         there = self.members[str(link.dataset)]
         return all(there.get(path) == size for path, size in record.members.items())
