@@ -124,7 +124,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         + "</tr>"
         for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    # MathJax leaves these classes alone: "$" in a name begins no formula.
+    text = 'class="tex2jax_ignore mathjax_ignore"'
+    return f"<table {text}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def plan_html(plan: "IngestPlan | CloudPlan") -> str:

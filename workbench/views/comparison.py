@@ -346,8 +346,14 @@ def acceleration_figure(sets: Sequence[ResultSet]) -> "Figure":
         axes.set_xlabel("true acceleration", fontsize=LABEL)
         axes.margins(x=0.15, y=0.12)
         tidy(axes)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=3, frameon=False, fontsize=SMALL)
+    # The lines themselves: matplotlib's own search passes over names that begin with "_".
+    figure.legend(
+        handles=panels[0].get_lines(),
+        loc="outside lower left",
+        ncols=3,
+        frameon=False,
+        fontsize=SMALL,
+    )
     return figure
 
 

@@ -1,5 +1,6 @@
 """An ingest as a person sees it: the plan, and the report."""
 
+from html import escape
 from typing import TYPE_CHECKING
 
 from IPython.display import HTML, display
@@ -29,7 +30,7 @@ def show_plan(request: IngestRequest | CloudRequest, text: Secret | None) -> Ing
     plan = request.plan(text)
     display(HTML(plan_html(plan)))
     if isinstance(plan, CloudPlan) and plan.leftovers:
-        display(HTML(f"<p>Note: {_leftover(request, plan)}</p>"))
+        display(HTML(f"<p>Note: {escape(_leftover(request, plan))}</p>"))
     return plan
 
 

@@ -9,6 +9,7 @@ from workbench.catalog import DATASETS, SPLITS
 from workbench.dataset.cache import DatasetCache
 from workbench.dataset.volume import Problem, Volume
 from workbench.progress import amount
+from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,7 +131,7 @@ def problem_table(problems: Iterable[Problem]) -> "Styler":
 
     rows = [{"file": problem.path, "reason": problem.reason} for problem in problems]
     table = pandas.DataFrame(rows, columns=["file", "reason"])
-    return table.style.hide(axis="index").set_properties(**{"text-align": "left"})
+    return styled_table(table, index=False).set_properties(**{"text-align": "left"})
 
 
 def completeness_figure(cache: DatasetCache, official: Mapping[str, tuple[int, int]]) -> "Figure":

@@ -19,6 +19,7 @@ from workbench.views.measured import (
 from workbench.views.ranking import rank_volumes
 from workbench.views.reconstructions import contact_sheet, reconstruction_figure
 from workbench.views.scores import comparison_figure, scores_figure
+from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,10 +77,9 @@ def score_table(
         ]
         table = means.astype({("", "volumes"): int})
         table.index.name = "acquisition"
-    style = table.style if by == "acquisition" else table.style.hide(axis="index")
-    if remarks:
-        style = style.set_caption(escape("; ".join(remarks)))
-    return style.format({column: _FORMATS[column[1]] for column in table if column[1] in _FORMATS})
+    formats = {column: _FORMATS[column[1]] for column in table if column[1] in _FORMATS}
+    style = styled_table(table, formats, index=by == "acquisition")
+    return style.set_caption(escape("; ".join(remarks))) if remarks else style
 
 
 def scored(results: Sequence[Reconstruction]) -> list[Reconstruction]:

@@ -162,9 +162,13 @@ def comparison_figure(
             color=GREY,
         )
     if len(colours) > 1:
-        handles, labels = figure.axes[0].get_legend_handles_labels()
+        _, *kinds_drawn = figure.axes[0].get_lines()  # behind the diagonal
         figure.legend(
-            handles, labels, loc="outside lower left", ncols=6, frameon=False, fontsize=SMALL + 0.5
+            handles=kinds_drawn,
+            loc="outside lower left",
+            ncols=6,
+            frameon=False,
+            fontsize=SMALL + 0.5,
         )
     return figure
 

@@ -7,12 +7,14 @@ from io import BytesIO
 from textwrap import wrap
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.text import Text
 
 DPI = 110
 TITLE, LABEL, SMALL = 12, 10, 8.5
@@ -27,7 +29,19 @@ SYNTHETIC_NOTE = "synthetic phantom, not patient data"
 
 
 class NotebookFigure(Figure):
-    """A figure that a notebook shows as it is, whether or not pyplot was ever imported."""
+    """A figure that a notebook shows as it is, whether or not pyplot was ever imported.
+
+    Texts are drawn as they are: names of files and runs come from outside, and a "$" in them must
+    neither become a formula nor fail as one.
+    """
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw all of it; called whenever the figure is shown or saved."""
+        with rc_context({"text.parse_math": False, "text.usetex": False}):  # ticks are made here
+            for text in self.findobj(Text):
+                text.set_parse_math(False)
+                text.set_usetex(False)
+            super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         return png(self)

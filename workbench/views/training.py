@@ -12,6 +12,7 @@ from workbench.compute.training import TrainingPlan
 from workbench.dataset.volume import short_names
 from workbench.views.curves import best_epoch, learning_curves
 from workbench.views.estimates import estimate_figure
+from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -64,9 +65,8 @@ def volume_table(run: Run) -> "Styler":
     table["volume"] = table["volume"].map(short_names(table["volume"]))
     names = {"ssim": "SSIM", "psnr": "PSNR (dB)", "nmse": "NMSE"}
     table = table.sort_values("ssim").rename(columns=names)
-    return table.style.hide(axis="index").format(
-        {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}"}
-    )
+    formats = {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}"}
+    return styled_table(table, formats, index=False)
 
 
 def evaluation_table(plan: "TrainingPlan | ClusterPlan") -> "Styler | None":
@@ -98,12 +98,7 @@ def evaluation_table(plan: "TrainingPlan | ClusterPlan") -> "Styler | None":
     means = pandas.DataFrame(rows)
     means.columns = pandas.MultiIndex.from_tuples(means.columns)
     formats = {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}", "acceleration": "{:.2f}"}
+    by_column = {column: formats[column[1]] for column in means if column[1] in formats}
     centred = {"selector": "th.col_heading.level0", "props": "text-align: center"}
-    return (
-        means.style.hide(axis="index")
-        .set_table_styles([centred])
-        .format(
-            {column: formats[column[1]] for column in means if column[1] in formats},
-            na_rep="no target",
-        )
-    )
+    table = styled_table(means, by_column, index=False, na_rep="no target")
+    return table.set_table_styles([centred])

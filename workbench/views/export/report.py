@@ -34,6 +34,7 @@ from workbench.views.reconstruct import (
     spread_figure,
 )
 from workbench.views.style import png
+from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,7 +125,7 @@ def _compared(sets: list[ResultSet]) -> Iterator[str]:
     try:
         if left_out := left_out_of_comparison(known):
             yield f'<p class="note">{escape(left_out)}</p>'
-        html = comparison_table(known).style.hide(axis="index").to_html()
+        html = styled_table(comparison_table(known), index=False).to_html()
         yield f'<div class="wide">{html}</div>'
         yield _picture(acceleration_figure(known), "Figures by true acceleration")
     except ValueError as error:  # splits without a volume in common

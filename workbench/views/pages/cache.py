@@ -13,6 +13,7 @@ from workbench.settings import resolve, shown
 from workbench.views.forms.layout import datasets_here
 from workbench.views.forms.page import Look, OpenPage, Page, Values, open_page
 from workbench.views.forms.storage_secret import connection_entry
+from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
     from workbench.dataset.blob_source import BlobFolder
@@ -174,7 +175,7 @@ def show_splits(found: Indexed) -> None:
 
     from workbench.views import overview
 
-    display(overview.split_table(found.cache, found.official))
+    display(styled_table(overview.split_table(found.cache, found.official)))
     if found.official:
         display(overview.completeness_figure(found.cache, found.official))
 
@@ -185,7 +186,7 @@ def show_acquisitions(found: Indexed) -> None:
 
     from workbench.views import overview
 
-    display(overview.acquisition_table(found.cache))
+    display(styled_table(overview.acquisition_table(found.cache)))
     display(overview.distribution_figure(found.cache, "acquisition"))
 
 

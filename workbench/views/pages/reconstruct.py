@@ -33,6 +33,7 @@ from workbench.views.export.results import KINDS, export_kinds, export_results
 from workbench.views.forms.layout import datasets_here, runs_here
 from workbench.views.forms.page import Look, OpenPage, Page, Values, open_page
 from workbench.views.ranking import ORDERS, check_order, rank_slices, rank_volumes, slice_table
+from workbench.views.tables import styled_table
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ def show_scores(done: Reconstructed) -> None:
         print("no volume here has a target")
         return
     display(views.score_table(scored, sort_by=done.looks.sort_by))
-    display(slice_table(rank_slices(done.plan, scored, done.looks.sort_by), most=10))
+    ranked = rank_slices(done.plan, scored, done.looks.sort_by)
+    display(styled_table(slice_table(ranked, most=10)))
 
 
 def show_acquisitions(done: Reconstructed) -> Any:
@@ -193,7 +195,7 @@ def show_compared(done: Reconstructed) -> None:
         return
     if left_out := left_out_of_comparison(sets):
         print(left_out)
-    display(comparison_table(sets, done.looks.sort_by).style.hide(axis="index"))
+    display(styled_table(comparison_table(sets, done.looks.sort_by), index=False))
     display(acceleration_figure(sets))
     for other in done.looks.compared:
         names = labels_of([other, own])
@@ -231,7 +233,7 @@ def show_findings(done: Reconstructed) -> None:
     if not len(table):
         print(f"{findings.source.name} has no box on a volume here that has a target")
         return
-    display(table.round(4))
+    display(styled_table(table.round(4)))
     for figure in lesion_figures(done.plan, done.found, findings):
         display(figure)
 

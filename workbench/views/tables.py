@@ -1,0 +1,43 @@
+"""Tables as notebooks and reports show them: one function, in which no name can become markup."""
+
+from collections.abc import Mapping
+from numbers import Number
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from pandas.io.formats.style import Styler
+
+# MathJax, which typesets "$" in HTML, leaves elements of these classes alone.
+AS_TEXT = 'class="tex2jax_ignore mathjax_ignore"'
+
+
+def styled_table(
+    frame: "DataFrame",
+    formats: Mapping[Any, str] | None = None,
+    *,
+    index: bool = True,
+    na_rep: str | None = None,
+) -> "Styler":
+    """Return a table to display, or to write with ``to_html``; every text in it is escaped.
+
+    File names, acquisitions, run names and attributes come from outside: cells, headers and index
+    show them as they are, never as HTML or as a formula.
+
+    Args:
+        frame: the table.
+        formats: column -> format of its numbers, such as ``{:.4f}``.
+        index: whether the index is shown.
+        na_rep: what stands for missing values.
+    """
+    style = frame.map(_plain).style.format(formats, escape="html", na_rep=na_rep)
+    for axis in ("index", "columns"):
+        style = style.format_index(escape="html", axis=axis).format_index_names(
+            escape="html", axis=axis
+        )
+    return (style if index else style.hide(axis="index")).set_table_attributes(AS_TEXT)
+
+
+def _plain(value: Any) -> Any:
+    """Return what pandas escapes: a text in place of lists, bytes, paths and the like."""
+    return value if value is None or isinstance(value, str | Number) else str(value)
