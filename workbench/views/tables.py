@@ -1,6 +1,7 @@
 """Tables as notebooks and reports show them: one function, in which no name can become markup."""
 
 from collections.abc import Mapping
+from html import escape
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,12 @@ def styled_table(
     """
     style = frame.map(_plain).style.format(formats, escape="html", na_rep=na_rep)
     for axis in ("index", "columns"):
-        style = style.format_index(escape="html", axis=axis).format_index_names(
-            escape="html", axis=axis
-        )
+        style = style.format_index(_escaped, axis=axis).format_index_names(_escaped, axis=axis)
     return (style if index else style.hide(axis="index")).set_table_attributes(AS_TEXT)
+
+
+def _escaped(value: Any) -> str:
+    return escape(str(value))
 
 
 def _plain(value: Any) -> Any:

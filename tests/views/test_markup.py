@@ -1,0 +1,284 @@
+"""Names come from outside: nowhere may one of them become markup, a formula, or an error."""
+
+import ast
+import json
+import re
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.figure import Figure
+
+import workbench
+from demo.pages import pictures, render
+from tests.views.conftest import write
+from workbench.dataset.cache import open_cache
+from workbench.dataset.volume import Problem
+from workbench.ingest.report import table
+from workbench.varnet import VarNet
+from workbench.varnet.metrics import VolumeScore
+from workbench.varnet.reconstruction import reconstruct_share
+from workbench.varnet.reconstruction_plan import begin, plan_reconstruction, results
+from workbench.varnet.weights import load_network
+from workbench.views import explore, overview
+from workbench.views.annotations import read_annotations
+from workbench.views.comparison import find_compared
+from workbench.views.export.report import run_report
+from workbench.views.forms.page import display_of
+from workbench.views.header import attribute_table, header_table
+from workbench.views.pages import cache as cache_views
+from workbench.views.pages import reconstruct as result_views
+from workbench.views.scores import comparison_figure, scores_figure
+from workbench.views.style import new_figure
+from workbench.views.tables import styled_table
+
+EVIL = "<img src=x onerror=alert(1)>&\"'$x^$_"
+
+
+class Tags(HTMLParser):
+    """The pictures and scripts of a page that are not the package's own."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.foreign = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if "onerror" in given or (tag == "img" and not given["src"].startswith("data:")):
+            self.foreign.append((tag, given))
+
+
+def assert_text_alone(html):
+    assert "<img src=x" not in html
+    assert Tags(html).foreign == []
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory):
+    """A project whose every name is markup: folders, files, acquisition, attributes, arrays."""
+    root = tmp_path_factory.mktemp("project")
+    folder = root / "datasets" / EVIL
+    for name in ("a", "b"):
+        path = write(
+            folder / f"multicoil_val/{EVIL}{name}.h5",
+            f"_{EVIL}{name}",
+            attributes={"patient_id": EVIL, EVIL: EVIL, "listed": [EVIL], "raw": EVIL.encode()},
+        )
+        with h5py.File(path, "a") as file:
+            file[EVIL] = np.zeros(3)
+            header = file["ismrmrd_header"][()].decode()
+            del file["ismrmrd_header"]
+            named = "<userParameters><name>&lt;img src=x onerror=alert(1)&gt;</name>"
+            file["ismrmrd_header"] = header.replace(
+                "</ismrmrdHeader>", f"{named}</userParameters></ismrmrdHeader>"
+            )
+    (folder / f"multicoil_val/{EVIL}broken.h5").write_bytes(b"no volume")
+    torch.manual_seed(0)
+    network = VarNet(num_cascades=1, chans=4, pools=2, sens_chans=2, sens_pools=2)
+    torch.save(network.state_dict(), root / f"{EVIL}.pt")
+    (root / "plus.csv").write_text(
+        "file,slice,study_level,x,y,width,height,label\n"
+        + "".join(
+            '"{0}{1}",1,No,4,6,10,5,"{0}"\n"{0}{1}",0,Yes,,,,,"{0}"\n'.format(
+                EVIL.replace('"', '""'), name
+            )
+            for name in ("a", "b")
+        )
+    )
+    return root
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed, as the notebook gets it: HTML in full, figures drawn."""
+    html = []
+
+    def display(value, **_):
+        kinds = value if isinstance(value, dict) else DisplayFormatter().format(value)[0]
+        html.append(kinds.get("text/html", ""))
+        if isinstance(value, Figure):
+            assert value._repr_png_()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    return html
+
+
+@pytest.fixture
+def done(evil, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(evil))
+    sets = []
+    for rate, share in ((8, 0.04), (4, 0.08)):
+        plan = plan_reconstruction(
+            weights=f"{EVIL}.pt", local_dataset=EVIL, acceleration=rate, center_fraction=share
+        )
+        if plan.job.volumes:
+            begin(plan.job, plan.cache, plan.folder)
+            network = load_network(evil / f"{EVIL}.pt")
+            list(reconstruct_share(plan.job, plan.cache, plan.folder, network))
+        sets.append((plan, results(plan)))
+    plan, found = sets[-1]
+    compared = tuple(find_compared(f"{plan.run.folder.parent.parent.name}@8x", plan))
+    looks = result_views.Looks(compared, "ssim", 3, read_annotations("plus.csv"))
+    return result_views.Reconstructed(plan, found, looks)
+
+
+def test_every_cell_of_a_reconstruction_shows_names_as_text(done, shown, capsys):
+    for view in (
+        result_views.show_scores,
+        result_views.show_acquisitions,
+        result_views.show_compared,
+        result_views.show_extremes,
+        result_views.show_uncertainty,
+        result_views.show_findings,
+        result_views.show_volumes,
+    ):
+        display_of(view, done)
+    assert any("&lt;img" in html for html in shown)
+    assert_text_alone("".join(shown))
+
+
+def test_report_shows_names_as_text(done):
+    html = run_report(done.plan).read_text()
+    assert html.count("&lt;img") > 10
+    assert_text_alone(html)
+
+
+def test_every_cell_of_the_cache_shows_names_as_text(evil, shown, monkeypatch, capsys):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(evil))
+    cache = open_cache(evil / "datasets" / EVIL)
+    found = cache_views.Indexed(cache, {"val": (2, 6)}, (Path(EVIL), 1, cache.problems), None)
+    for view in (
+        cache_views.show_splits,
+        cache_views.show_acquisitions,
+        cache_views.show_sizes,
+        cache_views.show_problems,
+        cache_views.show_comparison,
+    ):
+        display_of(view, found)
+    assert any("&lt;img" in html for html in shown)
+    assert_text_alone("".join(shown))
+
+
+def test_everything_of_an_explored_volume_shows_names_as_text(evil, shown):
+    look = explore.open_slice(str(evil / "datasets" / EVIL))
+    tables = [
+        explore.volume_table(look.volume),
+        header_table(look.file),
+        attribute_table(look.file),
+    ]
+    for each in tables:
+        assert_text_alone(each._repr_html_())
+        html = styled_table(each).to_html()
+        assert "&lt;img" in html
+        assert_text_alone(html)
+    figures = [
+        explore.slices_figure(look),
+        explore.kspace_and_image_figure(look),
+        explore.annotated_figure(look, read_annotations(evil / "plus.csv")),
+    ]
+    assert all(figure._repr_png_() for figure in figures)
+
+
+def test_viewer_and_its_picture_show_names_as_text(done, shown, monkeypatch):
+    from workbench.views.viewer.slice_browser import SliceBrowser
+    from workbench.views.viewer.volumes import VolumeBrowser
+
+    browser = SliceBrowser(done.plan, done.found, "ssim", done.looks.annotations)
+    browser.list.index = 0
+    assert EVIL in browser.list.options[0]  # a list's entries are text in the browser, too
+    browser.volumes.viewer._ipython_display_()
+    VolumeBrowser(done.plan, done.found)
+    assert_text_alone("".join(shown))
+
+
+def test_scripts_of_the_widgets_make_no_markup_of_text():
+    folder = Path(workbench.__file__).parent / "views"
+    makes = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write")
+    lines = [
+        line.strip()
+        for path in folder.rglob("*.js")
+        for line in path.read_text().splitlines()
+        if makes.search(line)
+    ]
+    # The one place: what the package itself displayed as HTML.
+    assert [line for line in lines if "output.data" not in line] == []
+    assert len(lines) == 1
+
+
+def test_all_tables_go_through_the_one_that_escapes():
+    package = Path(workbench.__file__).parent
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr in ("style", "to_html"):
+                where = f"{path.relative_to(package)}, line {node.lineno}"
+                if node.attr == "style":
+                    assert path.name == "tables.py", f"{where}: use styled_table"
+                else:
+                    assert "styled_table" in path.read_text(), f"{where}: use styled_table"
+
+
+def test_texts_that_are_no_str_are_escaped_as_well():
+    import pandas
+
+    frame = pandas.DataFrame(
+        {EVIL: [EVIL, EVIL.encode(), Path(EVIL)], "more": [[EVIL], {EVIL: 1}, None]},
+        index=[EVIL, EVIL, "twice"],
+    )
+    frame.index.name = frame.columns.name = EVIL
+    assert_text_alone(styled_table(frame).to_html())
+    frame.columns = pandas.MultiIndex.from_tuples([(EVIL, EVIL), ("", "b")])
+    assert_text_alone(styled_table(frame.set_index((EVIL, EVIL)), na_rep="none").to_html())
+    assert_text_alone(overview.problem_table([Problem(EVIL, EVIL)]).to_html())
+    assert_text_alone(table([EVIL], [[EVIL], [Path(EVIL)]]))
+
+
+@pytest.mark.parametrize("name", [EVIL, "$x^$", "a$b", "_hidden", "x_1 ^2 \\frac{", "new\nline"])
+def test_names_in_figures_are_drawn_as_they_are(name):
+    first = [VolumeScore(f"{name}{n}", 3, 0.8 + n / 100, 30.0 + n, 0.02) for n in range(3)]
+    kinds = {score.volume: f"{name}{score.volume[-1]}" for score in first}
+    figures = [
+        scores_figure({name: first, "VarNet": first}, kinds),
+        comparison_figure(first, first, names=(name, f"{name}2"), acquisitions=kinds),
+        new_figure(4, 3, title=name),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(figure._repr_png_() for figure in figures)
+    said = [text.get_text() for legend in figures[1].legends for text in legend.get_texts()]
+    assert said == sorted(set(kinds.values()))
+
+
+def test_dollars_are_as_wide_as_they_are_written():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = new_figure(4, 3)
+    text = figure.text(0, 0, "$x$")
+    plain = figure.text(0, 0, "x")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    widths = [each.get_window_extent().width for each in (text, plain)]
+    assert widths[0] > 2 * widths[1]
+
+
+def test_pages_of_the_demo_show_names_as_text(tmp_path):
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+    outputs = [
+        new_output("stream", name="stdout", text=EVIL),
+        new_output("error", ename=EVIL, evalue=EVIL, traceback=[EVIL]),
+        new_output("display_data", {"text/plain": EVIL}),
+    ]
+    code = new_code_cell(json.dumps(EVIL), outputs=outputs)
+    source = tmp_path / "<img src=x onerror=alert(1)>.ipynb"
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# story"), code]), source)
+    assert_text_alone(
+        re.sub(r"<(script|style)\b.*?</\1>", "", render(source).read_text(), flags=re.S)
+    )
+    assert list(pictures(source)) == []
