@@ -13,7 +13,7 @@ from workbench.compute import processes
 from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
 from workbench.compute.runs import Run, only_writer, open_run, prepare_run
-from workbench.dataset.sampling import Sampling
+from workbench.dataset.sampling import Sampling, numbers
 from workbench.disk import write_text
 
 
@@ -202,8 +202,15 @@ def test_job_of_a_running_process_is_not_written_over(project):
     assert run.job.epochs == 3
 
 
-def test_name_of_digits_is_a_name(tmp_path):
-    assert job(tmp_path, name=2026).name == "2026"
+def test_name_that_became_a_number_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="name=20241105: give letters"):
+        job(tmp_path, name=20241105)
+
+
+@pytest.mark.parametrize("value", [True, [4, True], {4: 8}, None, [[4]]])
+def test_acceleration_that_is_no_number_is_refused(value):
+    with pytest.raises(ValueError, match=r"acceleration=.*: give a number"):
+        numbers("acceleration", value)
 
 
 def test_full_disk_is_named_and_leaves_nothing(tmp_path):

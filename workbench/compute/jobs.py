@@ -151,8 +151,6 @@ def training_job(
         ValueError: a parameter is unknown or outside what is allowed.
     """
     model = model_by_name(model).name
-    if type(name) is int:  # papermill takes a name of digits for a number
-        name = str(name)
     given = {key: value for key, value in choices.items() if value is not None}
     sampling: dict[str, Any] = {
         key: given.pop(choice) if choice == "mask" else numbers(choice, given.pop(choice))

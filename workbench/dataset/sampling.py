@@ -67,12 +67,14 @@ def numbers(field: str, value: Any) -> tuple[float, ...]:
     """Read a parameter that is one number or several (4, "4", "4,8", [4, 8]) as a tuple.
 
     Raises:
-        ValueError: a part is not a number.
+        ValueError: a part is not a number; True and False are none.
     """
     parts = value.split(",") if isinstance(value, str) else value
-    if isinstance(parts, int | float):
+    if not isinstance(parts, list | tuple):
         parts = [parts]
     try:
-        return tuple(float(part) for part in parts)
+        if not any(isinstance(part, bool) for part in parts):
+            return tuple(float(part) for part in parts)
     except (TypeError, ValueError):
-        raise ValueError(f"{field}={value!r}: give a number, or several such as 4,8") from None
+        pass
+    raise ValueError(f"{field}={value!r}: give a number, or several such as 4,8")

@@ -6,6 +6,7 @@ A parameter that is added to the cell is a field at once: name, type, default an
 import ast
 import io
 import json
+import math
 import re
 import shlex
 import sys
@@ -16,6 +17,30 @@ from pathlib import Path
 from typing import Any
 
 from workbench.settings import shown
+
+# What some parameters take besides the type that the notebook says: "4, 8" as a list of YAML, and
+# what papermill's -p makes of a text that means a number, True or False.
+_NUMBERS = (int, float, list, tuple)
+_ALSO: Mapping[str, tuple[type, ...]] = {
+    "acceleration": _NUMBERS,
+    "center_fraction": _NUMBERS,
+    "precision": (int,),
+    "volume": (int,),
+    "low_memory": (bool,),
+    "compile": (bool,),
+}
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+}
+_EXPECTED = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "True or False",
+}
 
 
 @dataclass(frozen=True)
@@ -72,8 +97,32 @@ class Field:
         try:
             return int(text) if self.type == "int" else float(text)
         except ValueError:
-            what = "a whole number" if self.type == "int" else "a number"
-            raise ValueError(f"{self.name}={text!r}: give {what}") from None
+            raise ValueError(f"{self.name}={text!r}: give {_EXPECTED[self.type]}") from None
+
+    def check(self, value: Any) -> Any:
+        """Return a value that came without the form, if it is of this type.
+
+        An empty text stands for None where that is the default, as an empty field does.
+
+        Raises:
+            ValueError: it is of another type; names the field, what came, and what is expected.
+        """
+        if self.default is None and (value is None or (value == "" and isinstance(value, str))):
+            return None
+        allowed = (*_TYPES[self.type], *_ALSO.get(self.name, ()))
+        fits = bool in allowed if isinstance(value, bool) else isinstance(value, allowed)
+        if fits and not (isinstance(value, float) and not math.isfinite(value)):
+            return value
+        came, advice = repr(value), ""
+        if isinstance(value, int | float) and self.type == "str":
+            example = "2024_11_05" if type(value) is int else value
+            advice = (
+                "; papermill's -p makes numbers, True and False of such texts, -r does not: "
+                f"write -r {self.name} {example}"
+            )
+        elif not isinstance(value, str | int | float | None):
+            came = f"<{type(value).__name__}>"  # what is in it may be long, or a secret
+        raise ValueError(f"{self.name}={came}: give {_EXPECTED[self.type]}{advice}")
 
     def entry(self, value: Any) -> str | bool:
         """Return how a value stands in the form."""
@@ -123,6 +172,19 @@ def fields_in(source: str) -> tuple[Field, ...]:
         default = ast.literal_eval(node.value)
         fields.append(Field(node.target.id, node.annotation.id, default, text))
     return tuple(fields)
+
+
+def checked(fields: Sequence[Field], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of fields among a notebook's variables, each of its field's type.
+
+    Raises:
+        NameError: the parameters cell was not run.
+        ValueError: a value is of another type, see ``Field.check``.
+    """
+    missing = [each.name for each in fields if each.name not in variables]
+    if missing:
+        raise NameError(f"{', '.join(missing)}: run the parameters cell at the top first")
+    return {each.name: each.check(variables[each.name]) for each in fields}
 
 
 def command(notebook: str, fields: Sequence[Field], values: Mapping[str, Any]) -> str:

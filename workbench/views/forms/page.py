@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.progress import interactive
-from workbench.views.forms.fields import Field, fields_of, notebook_path
+from workbench.views.forms.fields import Field, checked, fields_of, notebook_path
 
 if TYPE_CHECKING:
     from threading import Event
@@ -147,12 +147,10 @@ def open_page(page: Page, variables: Mapping[str, Any]) -> OpenPage:
 
     Raises:
         NameError: the parameters cell was not run.
+        ValueError: a parameter is of the wrong type.
     """
     fields = page.fields
-    missing = [each.name for each in fields if each.name not in variables]
-    if missing:
-        raise NameError(f"{', '.join(missing)}: run the parameters cell at the top first")
-    values = {each.name: variables[each.name] for each in fields}
+    values = checked(fields, variables)
     if not interactive():
         return HeadlessPage(page, values)
     from workbench.views.forms.form import open_form
