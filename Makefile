@@ -20,7 +20,7 @@ ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
 NEW := new
 endif
 
-.PHONY: bench chromium cloud demo fuzz lab lint new pictures test
+.PHONY: bench cloud demo fuzz lab lint new pictures test tools
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -39,11 +39,11 @@ bench: .venv/ready-to-run
 cloud: .venv/ready-to-test
 	@$(PY) -m tests.cloud
 
-pictures: .venv/ready-to-test chromium
+pictures: .venv/ready-to-test tools
 	@$(PY) -m demo.gallery
 	@$(PY) -m tests.browser.pictures
 
-test: lint chromium
+test: lint tools
 	$(PY) -m pytest --durations=10
 
 fuzz: .venv/ready-to-test
@@ -57,16 +57,19 @@ lint: .venv/ready-to-test
 		--extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution" \
 		notebooks/*.ipynb
 
-# The notebooks are tried in a browser. Where this cannot install it, the tests say how to.
-chromium:
+# The notebooks are tried in a browser, exports by other people's programs. Where this cannot install
+# them, the tests say how to.
+tools:
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
-		command -v $$name >/dev/null && exit; \
-	done; \
-	command -v apt-get >/dev/null || exit 0; \
-	echo "Installing Chromium, which the notebooks are tried in ..."; \
+		command -v $$name >/dev/null && break; \
+	done || missing=chromium; \
+	command -v dciodvfy >/dev/null || missing="$$missing dicom3tools"; \
+	command -v dcm2niix >/dev/null || missing="$$missing dcm2niix"; \
+	[ -n "$$missing" ] && command -v apt-get >/dev/null || exit 0; \
+	echo "Installing what the tests try things in: $$missing ..."; \
 	[ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
 	$$sudo apt-get update -qq && \
-	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null || true
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $$missing >/dev/null || true
 
 .venv/ready-to-run: .venv/requirements.txt
 	@$(call install,demo)

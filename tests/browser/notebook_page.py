@@ -1,13 +1,14 @@
 """A notebook in a browser's tab, as a person has it."""
 
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import nbformat
+
+from tests.programs import find_program
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
@@ -31,13 +32,7 @@ def find_chromium() -> str:
     Raises:
         FileNotFoundError: there is none; the message is the command that installs it.
     """
-    for name in CHROMIUM:
-        if path := shutil.which(name):
-            return path
-    raise FileNotFoundError(
-        f"none of {', '.join(CHROMIUM)} is installed, and JupyterLab is tried in a browser: "
-        "sudo apt-get install -y chromium"
-    )
+    return find_program("chromium", *CHROMIUM)
 
 
 class NotebookPage:

@@ -108,6 +108,91 @@ def test_dicom_objects_are_whole_valid_and_marked_as_research(results, monkeypat
         assert "synthetic" in dataset.StudyDescription
 
 
+def test_dicom_names_nobody_and_claims_no_deidentification(results, tmp_path):
+    plan, found = results
+    source = read_reconstructed(plan, found[0])
+    attributes = source.volume.attributes | {"patient_id": "MRN-7654321"}
+    volume = replace(source.volume, path="multicoil_val/Meier_Hans.h5", attributes=attributes)
+    write_dicom_series(replace(source, volume=volume), tmp_path / "series")
+    for file in (tmp_path / "series").iterdir():
+        dataset = pydicom.dcmread(file)
+        assert dataset.PatientName == ""
+        assert dataset.PatientID.startswith("VOLUME-")
+        assert "PatientIdentityRemoved" not in dataset
+        assert "DeidentificationMethod" not in dataset
+        for secret in ("Meier", "Hans", "7654321", "fastMRI,"):
+            assert secret.encode() not in file.read_bytes()
+
+
+def test_volumes_of_one_name_in_two_folders_share_no_uid(results, tmp_path):
+    plan, found = results
+    source = read_reconstructed(plan, found[0])
+    known = {}
+    for folder in ("multicoil_val", "site_b/multicoil_val"):
+        volume = replace(source.volume, path=f"{folder}/{source.volume.name}")
+        write_dicom_series(replace(source, volume=volume), tmp_path / folder)
+        dataset = pydicom.dcmread(tmp_path / folder / "0001.dcm")
+        for name in ("Study", "Series", "SOP"):
+            known.setdefault(f"{name}InstanceUID", set()).add(dataset[f"{name}InstanceUID"].value)
+        known.setdefault("patient", set()).add(dataset.PatientID)
+    assert {len(found) for found in known.values()} == {2}
+
+
+def test_the_side_of_a_knee_is_left_open_and_a_brain_has_none(results, tmp_path):
+    plan, found = results
+    knee = read_reconstructed(plan, found[0])
+    path = "multicoil_val/file_brain_AXT2_200_2000019.h5"
+    attributes = knee.volume.attributes | {"acquisition": "AXT2"}
+    brain = replace(knee, volume=replace(knee.volume, path=path, attributes=attributes))
+    write_dicom_series(knee, tmp_path / "knee")
+    write_dicom_series(brain, tmp_path / "brain")
+    knee, brain = (pydicom.dcmread(tmp_path / name / "0001.dcm") for name in ("knee", "brain"))
+    assert (knee.BodyPartExamined, knee.Laterality) == ("KNEE", "")
+    assert brain.BodyPartExamined == "BRAIN"
+    assert "Laterality" not in brain
+
+
+@pytest.mark.parametrize(
+    ("acquisition", "protocol", "inverts"),
+    [
+        ("AXFLAIR", "", True),
+        ("AXT2", "t2_tirm_tra_dark-fluid", True),
+        ("COR_STIR", "", True),
+        ("AXT2", "ir_tse", True),
+        ("CORPD_FBK", "", False),
+        ("AXT2", "first try", False),
+    ],
+)
+def test_inversion_time_is_there_for_inversion_recovery_alone(
+    results, tmp_path, acquisition, protocol, inverts
+):
+    plan, found = results
+    source = read_reconstructed(plan, found[0])
+    attributes = source.volume.attributes | {"acquisition": acquisition}
+    write_dicom_series(
+        replace(
+            source,
+            volume=replace(source.volume, attributes=attributes),
+            geometry=replace(source.geometry, inversion_time=100.0, protocol=protocol),
+        ),
+        tmp_path / "series",
+    )
+    dataset = pydicom.dcmread(tmp_path / "series/0001.dcm")
+    assert ("IR" in dataset.ScanningSequence) == inverts
+    assert ("InversionTime" in dataset) == inverts
+
+
+def test_values_that_dicom_cannot_hold_are_zero_and_counted(results, tmp_path):
+    plan, found = results
+    source = read_reconstructed(plan, found[0])
+    images = source.images.copy()
+    images[0, 3, 4:7] = [np.nan, np.inf, -np.inf]
+    write_dicom_series(replace(source, images=images), tmp_path / "series")
+    dataset = pydicom.dcmread(tmp_path / "series/0001.dcm")
+    assert "3 values were no finite numbers" in dataset.ImageComments
+    assert (read_dicom_series(tmp_path / "series")[0, 3, 4:7] == 0).all()
+
+
 def test_dicom_geometry_is_the_header_s(results):
     folder = exported(results, "dicom") / "dicom"
     knee, brain = (
@@ -126,6 +211,8 @@ def test_dicom_geometry_is_the_header_s(results):
     places = np.array([each.ImagePositionPatient for each in brain])
     np.testing.assert_allclose(np.diff(places, axis=0), [[0, 0, 4.5]] * 3)
     assert brain[0].SliceThickness == 4.5
+    assert "SpacingBetweenSlices" not in brain[0]  # no header tells the gap
+    assert "no gap between slices" in brain[0].ImageComments
     np.testing.assert_allclose(places.mean(axis=0)[2], 0, atol=1e-6)
 
 

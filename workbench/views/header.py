@@ -1,5 +1,6 @@
 """What a volume's ISMRMRD header says: all of it as a table, and the geometry that exports need."""
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -11,9 +12,14 @@ import h5py
 import numpy as np
 
 from workbench.dataset.source import FetchedFile, Source
+from workbench.dataset.volume import Volume
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+# Fields of view in mm that can be: an oversampled body at most. 0.44 is one in metres.
+_NARROWEST, _WIDEST = 1.0, 5000.0
+_THINNEST = 0.01
 
 # The names are those of the schema, https://github.com/ismrmrd/ismrmrd (schema/ismrmrd.xsd).
 _MEANINGS = {
@@ -133,12 +139,14 @@ class ScanGeometry:
 
     Attributes:
         pixel: distance between rows and between columns of the image, mm.
-        thickness: of a slice, mm; also the distance between slices, of which the header says
-            nothing.
+        thickness: of a slice, mm; also the distance between slices, which the header of a 2-D scan
+            does not give.
+        partitions: encoded along the slice direction; 1 in 2-D scans.
+        body_part: that was examined, such as "KNEE"; "" where the header does not say.
         position: of the patient in the scanner, such as "HFS".
         repetition_time: TR, ms.
         echo_time: TE, ms.
-        inversion_time: TI, ms.
+        inversion_time: TI, ms; some scanners write one for sequences without an inversion.
         flip_angle: degrees.
         field_strength: T.
         frequency: of protons, Hz.
@@ -148,6 +156,8 @@ class ScanGeometry:
 
     pixel: tuple[float, float]
     thickness: float
+    partitions: int
+    body_part: str
     position: str | None
     repetition_time: float | None
     echo_time: float | None
@@ -159,42 +169,92 @@ class ScanGeometry:
     assumed: tuple[str, ...]
 
 
-def scan_geometry(file: Path | Source) -> ScanGeometry:
-    """Read the geometry and timing of a volume off its header."""
-    fields = dict(header_fields(file))
+def scan_geometry(volume: Volume, file: Path | Source) -> ScanGeometry:
+    """Read the geometry and timing of a volume off its header.
 
-    def number(*ends: str) -> float | None:
-        for path, value in fields.items():
-            if any(f"/{_plain(path)}".endswith(f"/{end}") for end in ends):
-                try:
-                    return float(value)
-                except ValueError:
-                    return None
-        return None
+    Args:
+        volume: what the dataset cache knows of it.
+        file: its file, here or far away.
+    """
+    fields = [(f"/{_plain(path)}", value) for path, value in header_fields(file)]
 
-    def size(axis: str) -> float | None:
-        extent = number(f"reconSpace/fieldOfView_mm/{axis}")
-        count = number(f"reconSpace/matrixSize/{axis}")
-        return extent / count if extent and count and extent > 0 and count > 0 else None
+    def text(end: str) -> str:
+        return next((value for path, value in fields if path.endswith(f"/{end}")), "")
 
-    rows, columns, thickness = size("x"), size("y"), size("z")
-    assumed = ["slices lie side by side, the scan's centre at the scanner's"]
-    if rows is None or columns is None:
-        assumed.append("pixels of 1 mm")
+    def number(end: str, least: float = 0.0, most: float = math.inf) -> float | None:
+        try:
+            value = float(text(end))
+        except ValueError:
+            return None
+        return value if math.isfinite(value) and least <= value <= most else None
+
+    def extent(space: str, axis: str, least: float) -> float | None:
+        return number(f"{space}/fieldOfView_mm/{axis}", least, _WIDEST)
+
+    pixel, assumed = pixel_size(
+        volume,
+        encoded=(extent("encodedSpace", "x", _NARROWEST), extent("encodedSpace", "y", _NARROWEST)),
+        readout=extent("reconSpace", "x", _NARROWEST),
+    )
+    thickness = None
+    for space, count in (("reconSpace", volume.recon[2]), ("encodedSpace", volume.encoded[2])):
+        if thickness is None and (slab := extent(space, "z", _THINNEST)) and count > 0:
+            thickness = slab / count
     if thickness is None:
-        assumed.append("slices of 1 mm")
-    position = [value for path, value in fields.items() if path.endswith("patientPosition")]
-    protocol = [value for path, value in fields.items() if path.endswith("protocolName")]
+        assumed.append("slices of 1 mm, for the header gives no usable thickness")
+    if volume.encoded[2] <= 1:
+        assumed.append("no gap between slices, for the header does not give it")
     return ScanGeometry(
-        pixel=(rows or 1.0, columns or 1.0),
+        pixel=pixel,
         thickness=thickness or 1.0,
-        position=position[0] if position else None,
+        partitions=max(volume.encoded[2], 1),
+        body_part=text("studyInformation/bodyPartExamined"),
+        position=text("patientPosition") or None,
         repetition_time=number("sequenceParameters/TR"),
         echo_time=number("sequenceParameters/TE"),
         inversion_time=number("sequenceParameters/TI"),
         flip_angle=number("sequenceParameters/flipAngle_deg"),
         field_strength=number("systemFieldStrength_T"),
         frequency=number("H1resonanceFrequency_Hz"),
-        protocol=protocol[0] if protocol else "",
-        assumed=tuple(assumed),
+        protocol=text("protocolName"),
+        assumed=(*assumed, "the middle of the volume lies at the scanner's centre"),
     )
+
+
+def pixel_size(
+    volume: Volume, *, encoded: tuple[float | None, float | None], readout: float | None
+) -> tuple[tuple[float, float], list[str]]:
+    """Return the distance between rows and between columns of a volume's images.
+
+    The samples of k-space lie 1 / FOV apart, where FOV is the encoded field of view. So the image
+    of all H x W samples is as large as that field, and cropping it does not change its pixels: FOV
+    / H by FOV / W, whatever the matrix of the scanner's own reconstruction, and whether k-space was
+    filled with zeros or cut. One exception: a readout whose oversampling was taken off in image
+    space covers the field of view of as many samples as are left.
+
+    Args:
+        volume: the volume, for the sizes of its k-space and matrices.
+        encoded: field of view of the encoded space (x, y), mm; None where the header gives none.
+        readout: field of view of the reconstructed space along x, mm, or None.
+
+    Returns:
+        (between rows, between columns) in mm, and what was assumed, for people.
+    """
+    assumed = []
+    if not (encoded[0] and encoded[1]):
+        return (1.0, 1.0), ["pixels of 1 mm, for the header gives no usable encoded field of view"]
+    rows, columns = encoded[0], encoded[1]
+    height, width = volume.matrix
+    full_x, full_y = volume.encoded[:2]
+    kept = rows * height / full_x if full_x > height == volume.recon[0] else None
+    if kept and readout and math.isclose(kept, readout, rel_tol=0.01):
+        rows = kept
+        assumed.append(
+            f"the readout of {height} samples, encoded as {full_x}, lost its oversampling in image "
+            "space"
+        )
+    elif height != full_x:
+        assumed.append(f"the {height} rows cover the field of view of the encoded {full_x}")
+    if width != full_y:
+        assumed.append(f"the {width} columns cover the field of view of the encoded {full_y}")
+    return (rows / height, columns / width), assumed

@@ -4,12 +4,18 @@ The objects are of the class MR Image Storage, which every viewer opens, derived
 UIDs of their own (PS3.5 B.2: 2.25 and a UUID) that are functions of volume, weights and sampling:
 exporting again gives the same objects. They are marked as research reconstructions.
 
+Nobody here knows whose data it is. The patient's name is empty, the patient's ID a pseudonym that
+is made of the volume (its path in the dataset included, its ``patient_id`` not), and nothing claims
+that a person's identity was removed: names of sequences, of runs and the images themselves are
+passed on as they are.
+
 fastMRI's values are of the order of 1e-4, and viewers expect windows of 1 or more (PS3.3
 C.11.2.1.2). So the rescale slope gives the images' values times a power of ten, named in
 RescaleType; the Real World Value Mapping gives the values themselves.
 """
 
 import math
+import re
 import uuid
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +31,20 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileMetaDataset
 
 _OURS = uuid.uuid5(uuid.NAMESPACE_URL, "fastmri-workbench")
+_EDITION = 2  # raised when the same volume comes to be written otherwise: other objects, other UIDs
 _LARGEST = 65535
+# PS3.3 C.7.3.1.1.2, patients on their back, belly or side.
+_POSITIONS = tuple(f"{first}{how}" for first in ("HF", "FF") for how in ("S", "P", "DR", "DL"))
+# Scanners write an inversion time for sequences that have none, so that the name has to say it.
+_INVERSION = re.compile(r"FLAIR|STIR|TIRM|MP2?RAGE|(?<![A-Z])IR(?![A-Z])", re.IGNORECASE)
+# PS3.16, defined terms of BodyPartExamined, by how fastMRI names sequences and files.
+_FASTMRI_PARTS = (
+    (re.compile(r"CORPD(FS)?_FBK$"), "KNEE"),
+    (re.compile(r"file_brain_"), "BRAIN"),
+    (re.compile(r"file_prostate_"), "PROSTATE"),
+)
+# Parts of which a body has one, as far as they are met here: no side is to be told.
+_SINGLE = ("BRAIN", "HEAD", "PROSTATE", "HEART", "ABDOMEN", "PELVIS", "LIVER", "NECK", "CHEST")
 
 
 def uid(*parts: object) -> str:
@@ -34,19 +53,24 @@ def uid(*parts: object) -> str:
 
 
 def write_dicom_series(source: ReconstructedVolume, folder: Path) -> None:
-    """Write a volume as a new folder of DICOM files, one a slice, ``0001.dcm`` first."""
+    """Write a volume as a new folder of DICOM files, one a slice, ``0001.dcm`` first.
+
+    Values that are no finite numbers, which DICOM cannot hold, become 0, and the comments say how
+    many.
+    """
     from pydicom import config, dcmwrite
 
     folder.mkdir(parents=True)
-    shown = upright(source.images)
-    finite = np.where(np.isfinite(shown), shown, 0).clip(0)
-    slope = float(finite.max()) / _LARGEST or 1.0
-    common = _common(source, slope, window_of(finite)[1])
+    shown = upright(source.images).astype(np.float64)
+    finite = np.where(np.isfinite(shown), shown, 0)
+    lowest = min(float(finite.min()), 0.0)
+    slope = (float(finite.max()) - lowest) / _LARGEST or 1.0
+    common = _common(source, slope, lowest, window_of(finite)[1], int((~np.isfinite(shown)).sum()))
     before = config.settings.writing_validation_mode
     config.settings.writing_validation_mode = config.RAISE
     try:
         for number, image in enumerate(finite):
-            dataset = _slice(source, common, number, image, slope)
+            dataset = _slice(source, common, number, image, slope, lowest)
             dcmwrite(folder / f"{number + 1:04d}.dcm", dataset, enforce_file_format=True)
     finally:
         config.settings.writing_validation_mode = before
@@ -60,8 +84,9 @@ def read_dicom_series(folder: Path) -> np.ndarray:
         (dcmread(file) for file in folder.glob("*.dcm")), key=lambda each: each.InstanceNumber
     )
     images = [
-        each.pixel_array * each.RealWorldValueMappingSequence[0].RealWorldValueSlope
+        each.pixel_array * mapping.RealWorldValueSlope + mapping.RealWorldValueIntercept
         for each in datasets
+        for mapping in each.RealWorldValueMappingSequence
     ]
     return upright(np.stack(images))
 
@@ -81,38 +106,43 @@ def first_pixel(source: ReconstructedVolume, number: int) -> np.ndarray:
     )
 
 
-def _common(source: ReconstructedVolume, slope: float, brightest: float) -> dict[str, Any]:
+def _common(
+    source: ReconstructedVolume, slope: float, lowest: float, brightest: float, broken: int
+) -> dict[str, Any]:
     """Return the attributes that all slices share, by DICOM keyword."""
     from pydicom.uid import MRImageStorage
     from pydicom.valuerep import format_number_as_ds
 
     volume, geometry = source.volume, source.geometry
-    patient = str(volume.attributes.get("patient_id", "")) or source.name
-    series = ("series", volume.path, patient, source.run, source.digest)
+    attributes = volume.attributes
+    # What tells one volume from another; never whose it is.
+    known = (_EDITION, volume.path, volume.size, attributes.get("max"), attributes.get("norm"))
     # Values of 1000 and more, for viewers' windows.
     power = 3 - math.floor(math.log10(slope * _LARGEST)) if slope * _LARGEST < 1000 else 0
     wide = brightest * 10.0**power
+    zeroed = f" {broken} values were no finite numbers and are 0." if broken else ""
+    inverts = _INVERSION.search(f"{volume.acquisition} {geometry.protocol}") is not None
+    part = _body_part(source)
     text = {
         "SpecificCharacterSet": "ISO_IR 192",
         "SOPClassUID": MRImageStorage,
         "ImageType": ["DERIVED", "SECONDARY", "OTHER"],
         "Modality": "MR",
-        "StudyInstanceUID": uid("study", volume.path, patient),
-        "SeriesInstanceUID": uid(*series),
-        "FrameOfReferenceUID": uid("frame", volume.path, patient),
+        "StudyInstanceUID": uid("study", *known),
+        "SeriesInstanceUID": uid("series", *known, source.run, source.digest),
+        "FrameOfReferenceUID": uid("frame", *known),
         "PositionReferenceIndicator": "",
-        "PatientName": source.name[:64],
-        "PatientID": patient[:64],
+        "PatientName": "",
+        "PatientID": f"VOLUME-{uuid.uuid5(_OURS, repr(known)).hex[:16]}",
         "PatientBirthDate": "",
         "PatientSex": "",
-        "PatientIdentityRemoved": "YES",
-        "DeidentificationMethod": "by fastMRI, before it was published",
         "StudyDate": "",
         "StudyTime": "",
         "StudyID": "",
         "AccessionNumber": "",
         "ReferringPhysicianName": "",
-        "StudyDescription": "fastMRI" + (", synthetic phantom" if volume.synthetic else ""),
+        "StudyDescription": "Research reconstruction"
+        + (", synthetic phantom" if volume.synthetic else ""),
         "SeriesNumber": 1,
         "SeriesDescription": f"RESEARCH, not clinical: {source.run}"[:64],
         "ProtocolName": (geometry.protocol or volume.acquisition)[:64],
@@ -122,39 +152,64 @@ def _common(source: ReconstructedVolume, slope: float, brightest: float) -> dict
         "ContentQualification": "RESEARCH",
         "BurnedInAnnotation": "NO",
         "LossyImageCompression": "00",
-        "ImageComments": f"{NOTICE} {source.assumptions}",
-        "DerivationDescription": f"{NOTICE} VarNet {source.run}, k-space sampled {source.sampling}",
-        "ScanningSequence": "RM",
+        "ImageComments": f"{NOTICE} {source.assumptions}{zeroed}",
+        "DerivationDescription": (
+            f"{NOTICE} VarNet {source.run}, k-space sampled {source.sampling}"[:1024]
+        ),
+        "ScanningSequence": ["RM", "IR"] if inverts else "RM",
         "SequenceVariant": "NONE",
         "ScanOptions": "",
-        "MRAcquisitionType": "2D",
+        "MRAcquisitionType": "3D" if geometry.partitions > 1 else "2D",
         "ImageOrientationPatient": [*source.plane.right, *source.plane.down],
+        "PatientPosition": geometry.position if geometry.position in _POSITIONS else "",
         "PixelSpacing": [_decimal(size) for size in geometry.pixel],
         "SliceThickness": _decimal(geometry.thickness),
-        "SpacingBetweenSlices": _decimal(geometry.thickness),
-        "RescaleIntercept": "0",
+        "RescaleIntercept": format_number_as_ds(lowest * 10.0**power + 0.0),
         "RescaleSlope": format_number_as_ds(slope * 10.0**power),
         "RescaleType": f"value * 1E{power}" if power else "US",
         "WindowCenter": _decimal(wide / 2),
         "WindowWidth": _decimal(max(wide, 1.0)),
     }
-    # A backslash would part a text into several values.
+    if part:
+        text["BodyPartExamined"] = part
+    if part not in _SINGLE:
+        text["Laterality"] = ""  # of a pair, or unknown: which one, no file says
+    # A backslash would part a text into several values; others end lines.
     text = {
-        name: value.replace("\\", "/") if isinstance(value, str) else value
+        name: re.sub(r"[\x00-\x1f\x7f]", " ", value.replace("\\", "/"))
+        if isinstance(value, str)
+        else value
         for name, value in text.items()
     }
+    # Where a scan's times are not known they are there, and empty.
     timing = {
         "RepetitionTime": geometry.repetition_time,
         "EchoTime": geometry.echo_time,
-        "InversionTime": geometry.inversion_time,
+        "EchoTrainLength": None,
+        **({"InversionTime": geometry.inversion_time} if inverts else {}),
+    }
+    optional = {
         "FlipAngle": geometry.flip_angle,
         "MagneticFieldStrength": geometry.field_strength,
         "ImagingFrequency": geometry.frequency and geometry.frequency / 1e6,
     }
-    known = {name: _decimal(value) for name, value in timing.items() if value is not None}
-    # Where a scan's times are not known they are there, and empty.
-    return {**text, "RepetitionTime": None, "EchoTime": None, "EchoTrainLength": None, **known} | (
-        {"PatientPosition": geometry.position or ""}
+    timing |= {name: value for name, value in optional.items() if value is not None}
+    return text | {n: None if value is None else _decimal(value) for n, value in timing.items()}
+
+
+def _body_part(source: ReconstructedVolume) -> str:
+    """Return the part of the body, as the header or fastMRI's names say it; "" where none does."""
+    volume = source.volume
+    said = source.geometry.body_part.upper()
+    if re.fullmatch(r"[A-Z0-9_ ]{1,16}", said):
+        return said.strip()
+    return next(
+        (
+            part
+            for pattern, part in _FASTMRI_PARTS
+            if pattern.match(volume.acquisition) or pattern.match(volume.name)
+        ),
+        "",
     )
 
 
@@ -164,10 +219,11 @@ def _slice(
     number: int,
     image: np.ndarray,
     slope: float,
+    lowest: float,
 ) -> "Dataset":
     from pydicom.dataset import Dataset
 
-    stored = np.rint(image.astype(np.float64) / slope).clip(0, _LARGEST).astype("<u2")
+    stored = np.rint((image - lowest) / slope).clip(0, _LARGEST).astype("<u2")
     place = first_pixel(source, number)
     dataset = Dataset()
     for name, value in common.items():
@@ -181,20 +237,20 @@ def _slice(
     dataset.Rows, dataset.Columns = stored.shape
     dataset.BitsAllocated = dataset.BitsStored = 16
     dataset.HighBit, dataset.PixelRepresentation = 15, 0
-    dataset.RealWorldValueMappingSequence = [_real_world(slope)]
+    dataset.RealWorldValueMappingSequence = [_real_world(slope, lowest)]
     dataset.PixelData = stored.tobytes()
     dataset.file_meta = _meta(dataset)
     return dataset
 
 
-def _real_world(slope: float) -> "Dataset":
+def _real_world(slope: float, lowest: float) -> "Dataset":
     """Map stored values to the reconstruction's, exactly (PS3.3 C.7.6.16.2.11)."""
     from pydicom.dataset import Dataset
 
     unit, mapping = Dataset(), Dataset()
     unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "1", "UCUM", "no units"
     mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = 0, _LARGEST
-    mapping.RealWorldValueIntercept, mapping.RealWorldValueSlope = 0.0, slope
+    mapping.RealWorldValueIntercept, mapping.RealWorldValueSlope = lowest, slope
     mapping.LUTExplanation, mapping.LUTLabel = "values of the reconstruction", "VARNET"
     mapping.MeasurementUnitsCodeSequence = [unit]
     return mapping

@@ -51,11 +51,6 @@ class ReconstructedVolume:
     plane: Plane
 
     @property
-    def name(self) -> str:
-        """What people call it, without the extension."""
-        return self.result.name.removesuffix(".h5")
-
-    @property
     def assumptions(self) -> str:
         """What no header says, as one sentence."""
         said = [f"{self.plane.name} slices, left and right as radiologists see them"]
@@ -77,7 +72,7 @@ def read_reconstructed(plan: ReconstructionPlan, result: Reconstruction) -> Reco
         f"{Run(plan.folder.parent.parent).name}/{plan.folder.name}",
         digest,
         sampling,
-        scan_geometry(opened(volume) if opened else plan.cache.file(volume)),
+        scan_geometry(volume, opened(volume) if opened else plan.cache.file(volume)),
         plane_of(volume.acquisition),
     )
 

@@ -35,7 +35,7 @@ from workbench.views.reconstruct import (
 )
 
 KINDS = ("png", "svg", "gif", "dicom", "nifti", "leaderboard", "report")
-_EDITION = 1  # raised when the same results come to be written otherwise
+_EDITION = 2  # raised when the same results come to be written otherwise
 
 
 def export_kinds(export: str | None) -> tuple[str, ...]:

@@ -1,0 +1,131 @@
+"""What other people's programs make of the exports: dciodvfy of dicom3tools, and dcm2niix."""
+
+import subprocess
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+
+from tests.programs import find_program
+from workbench.views.export.dicom import read_dicom_series, write_dicom_series
+from workbench.views.export.exported import read_reconstructed
+from workbench.views.export.nifti import write_nifti
+from workbench.views.orientation import SAGITTAL
+
+BROKEN = np.random.default_rng(0).normal(size=(3, 32, 32)).astype(np.float32)
+BROKEN[0, 3, 5:9] = [np.nan, np.inf, -np.inf, np.nan]
+
+
+def geometry(**more):
+    return lambda source: {"geometry": replace(source.geometry, **more)}
+
+
+def images(change):
+    return lambda source: {"images": change(source.images)}
+
+
+def volume(**more):
+    return lambda source: {"volume": replace(source.volume, **more)}
+
+
+def acquisition(name):
+    return lambda source: {
+        "volume": replace(
+            source.volume, attributes=source.volume.attributes | {"acquisition": name}
+        ),
+        "geometry": replace(source.geometry, protocol="", inversion_time=2500.0),
+    }
+
+
+# kind of series -> what of a knee's is otherwise
+KINDS = {
+    "knee": lambda _: {},
+    "brain of fastMRI": volume(path="multicoil_val/file_brain_AXT2_200_2000019.h5"),
+    "T1": acquisition("AXT1"),
+    "T1 after contrast agent": acquisition("AXT1POST"),
+    "FLAIR": acquisition("AXFLAIR"),
+    "sagittal": lambda _: {"plane": SAGITTAL},
+    "sequence unknown": acquisition(""),
+    "one slice": images(lambda found: found[:1]),
+    "odd": images(lambda found: found[:, :31, :27]),
+    "oblong pixels": geometry(pixel=(440 / 64, 220 / 26)),
+    "odd, oblong": lambda source: {
+        **images(lambda found: found[:, :27, :31])(source),
+        **geometry(pixel=(0.4375, 2 / 3), thickness=1 / 3)(source),
+    },
+    "zeros": images(np.zeros_like),
+    "negative": images(lambda found: found - found.max() / 3),
+    "all negative": images(lambda found: found - 2 * found.max()),
+    "not finite": images(lambda _: BROKEN),
+    "large": images(lambda found: found / found.max() * np.float32(1e38)),
+    "small": images(lambda found: found * 1e-30),
+    "thousands": images(lambda found: found * (4321 / found.max())),
+    "long texts": lambda source: {
+        "run": "run\n\\" + 100 * "long ",
+        "sampling": 2000 * "s",
+        **geometry(protocol=100 * "λ", position="on the head")(source),
+    },
+    "breast": geometry(body_part="Breast"),
+    "head": geometry(body_part="HEAD"),
+    "spine": geometry(body_part="CSPINE"),
+    "body part in words": geometry(body_part="der linke Arm, zweimal"),
+    "partitions": geometry(partitions=24, thickness=0.7),
+    "nothing known": geometry(
+        position=None,
+        repetition_time=None,
+        echo_time=None,
+        inversion_time=None,
+        flip_angle=None,
+        field_strength=None,
+        frequency=None,
+        protocol="",
+    ),
+}
+
+
+@pytest.fixture(params=KINDS)
+def source(request, reconstructed, in_project):
+    plan, found = reconstructed()
+    source = read_reconstructed(plan, found[0])
+    return replace(source, **KINDS[request.param](source))
+
+
+def test_dciodvfy_finds_no_error_in_any_kind_of_series(source, tmp_path):
+    dciodvfy = find_program("dicom3tools", "dciodvfy")
+    write_dicom_series(source, tmp_path / "series")
+    for file in (tmp_path / "series").iterdir():
+        said = subprocess.run([dciodvfy, file], capture_output=True, text=True, check=False).stderr
+        assert "MRImage" in said
+        assert "Error" not in said, said
+
+
+def test_dcm2niix_makes_of_the_dicom_what_is_exported_as_nifti(source, tmp_path):
+    dcm2niix = find_program("dcm2niix", "dcm2niix")
+    write_dicom_series(source, tmp_path / "series")
+    write_nifti(source, tmp_path / "ours.nii.gz")
+    options = ("-b", "n", "-z", "n", "-f", "theirs", "-o", tmp_path)
+    subprocess.run([dcm2niix, *options, tmp_path / "series"], capture_output=True, check=True)
+    ours, theirs = (
+        nibabel.as_closest_canonical(nibabel.load(tmp_path / name))
+        for name in ("ours.nii.gz", "theirs.nii")
+    )
+    assert theirs.shape == ours.shape
+    np.testing.assert_allclose(theirs.header.get_zooms(), ours.header.get_zooms(), rtol=1e-6)
+    np.testing.assert_allclose(theirs.affine, ours.affine, rtol=1e-6, atol=1e-4)
+    stored = pydicom.dcmread(tmp_path / "series/0001.dcm")
+    power = stored.RescaleType.removeprefix("value * ")
+    values = theirs.get_fdata() / float(power if power != "US" else 1)
+    expected = ours.get_fdata()
+    expected[~np.isfinite(expected)] = 0
+    span = max(expected.max(), 0) - min(expected.min(), 0)
+    np.testing.assert_allclose(values, expected, rtol=2e-6, atol=span / 65535)
+
+
+def test_values_read_back_whatever_their_sign_and_size(source, tmp_path):
+    write_dicom_series(source, tmp_path / "series")
+    back = read_dicom_series(tmp_path / "series")
+    finite = np.where(np.isfinite(source.images), source.images, 0).astype(np.float64)
+    span = max(finite.max(), 0) - min(finite.min(), 0)
+    assert np.abs(back - finite).max() <= span / 65535 / 2 * 1.0001
