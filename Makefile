@@ -60,7 +60,7 @@ lint: .venv/ready-to-test
 # The notebooks are tried in a browser, exports by other people's programs. Where this cannot install
 # them, the tests say how to.
 tools:
-	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	@missing=; for name in chromium chromium-browser google-chrome google-chrome-stable; do \
 		command -v $$name >/dev/null && break; \
 	done || missing=chromium; \
 	command -v dciodvfy >/dev/null || missing="$$missing dicom3tools"; \

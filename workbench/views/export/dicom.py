@@ -43,8 +43,37 @@ _FASTMRI_PARTS = (
     (re.compile(r"file_brain_"), "BRAIN"),
     (re.compile(r"file_prostate_"), "PROSTATE"),
 )
-# Parts of which a body has one, as far as they are met here: no side is to be told.
-_SINGLE = ("BRAIN", "HEAD", "PROSTATE", "HEART", "ABDOMEN", "PELVIS", "LIVER", "NECK", "CHEST")
+# Bytes of the texts that are limited (PS3.5 6.2, LO and ST), the others being short.
+_LONGEST = {"SeriesDescription": 64, "ProtocolName": 64, "DerivationDescription": 1024}
+# Parts of which a body has two (PS3.16 annex L): a series has to have a place for the side.
+_PAIRED = frozenset(
+    [
+        "ANKLE",
+        "ARM",
+        "BREAST",
+        "CLAVICLE",
+        "EAR",
+        "ELBOW",
+        "EXTREMITY",
+        "EYE",
+        "FINGER",
+        "FOOT",
+        "FOREARM",
+        "HAND",
+        "HIP",
+        "KIDNEY",
+        "KNEE",
+        "LEG",
+        "LUNG",
+        "OVARY",
+        "SHOULDER",
+        "TESTIS",
+        "THIGH",
+        "THUMB",
+        "TOE",
+        "WRIST",
+    ]
+)
 
 
 def uid(*parts: object) -> str:
@@ -117,8 +146,9 @@ def _common(
     attributes = volume.attributes
     # What tells one volume from another; never whose it is.
     known = (_EDITION, volume.path, volume.size, attributes.get("max"), attributes.get("norm"))
-    # Values of 1000 and more, for viewers' windows.
-    power = 3 - math.floor(math.log10(slope * _LARGEST)) if slope * _LARGEST < 1000 else 0
+    # Values from a thousand to a million, for viewers' windows.
+    span = slope * _LARGEST
+    power = 0 if 1e3 <= span < 1e6 else 3 - math.floor(math.log10(span))
     wide = brightest * 10.0**power
     zeroed = f" {broken} values were no finite numbers and are 0." if broken else ""
     inverts = _INVERSION.search(f"{volume.acquisition} {geometry.protocol}") is not None
@@ -144,8 +174,8 @@ def _common(
         "StudyDescription": "Research reconstruction"
         + (", synthetic phantom" if volume.synthetic else ""),
         "SeriesNumber": 1,
-        "SeriesDescription": f"RESEARCH, not clinical: {source.run}"[:64],
-        "ProtocolName": (geometry.protocol or volume.acquisition)[:64],
+        "SeriesDescription": f"RESEARCH, not clinical: {source.run}",
+        "ProtocolName": geometry.protocol or volume.acquisition,
         "Manufacturer": "fastmri-workbench",
         "ManufacturerModelName": "end-to-end VarNet",
         "SoftwareVersions": version("fastmri-workbench"),
@@ -154,7 +184,7 @@ def _common(
         "LossyImageCompression": "00",
         "ImageComments": f"{NOTICE} {source.assumptions}{zeroed}",
         "DerivationDescription": (
-            f"{NOTICE} VarNet {source.run}, k-space sampled {source.sampling}"[:1024]
+            f"{NOTICE} VarNet {source.run}, k-space sampled {source.sampling}"
         ),
         "ScanningSequence": ["RM", "IR"] if inverts else "RM",
         "SequenceVariant": "NONE",
@@ -172,13 +202,10 @@ def _common(
     }
     if part:
         text["BodyPartExamined"] = part
-    if part not in _SINGLE:
-        text["Laterality"] = ""  # of a pair, or unknown: which one, no file says
-    # A backslash would part a text into several values; others end lines.
+    if not part or part in _PAIRED:
+        text["Laterality"] = ""  # no file says which side
     text = {
-        name: re.sub(r"[\x00-\x1f\x7f]", " ", value.replace("\\", "/"))
-        if isinstance(value, str)
-        else value
+        name: _plain(value, _LONGEST.get(name, 10240)) if isinstance(value, str) else value
         for name, value in text.items()
     }
     # Where a scan's times are not known they are there, and empty.
@@ -195,6 +222,12 @@ def _common(
     }
     timing |= {name: value for name, value in optional.items() if value is not None}
     return text | {n: None if value is None else _decimal(value) for n, value in timing.items()}
+
+
+def _plain(text: str, longest: int) -> str:
+    """Return a text that DICOM takes: of one value, on one line, cut to a number of bytes."""
+    line = re.sub(r"[\x00-\x1f\x7f]", " ", text.replace("\\", "/"))
+    return line.encode()[:longest].decode(errors="ignore")
 
 
 def _body_part(source: ReconstructedVolume) -> str:
