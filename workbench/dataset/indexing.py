@@ -1,24 +1,19 @@
 """Read the descriptions of many files at once."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from workbench.dataset.describe import UnusableVolumeError, describe
+from workbench.dataset.describe import PARSERS, UnusableVolumeError, describe
 from workbench.dataset.folders import FoundFile, volume_files
 from workbench.dataset.source import LocalFile
 from workbench.dataset.volume import Problem, Volume
 from workbench.progress import Progress
 
 SECONDS_BETWEEN_SAVES = 20.0
-
-# A file that takes longer was waited for; the others are then read many at a time. Files at hand
-# are read one by one: Python's threads would only wait for each other.
-_WAITED_SECONDS = 0.004
-_WAITS = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ def index_files(
     Args:
         root: the dataset's folder.
         known: path -> volume as an earlier index has it.
-        workers: threads; each waits for one file, and one at a time parses.
+        workers: threads; each waits for one file.
         save: is given what is known so far, every 20 seconds and when the work is interrupted.
 
     Raises:
@@ -97,6 +92,8 @@ def describe_files(
         executor.shutdown(wait=False, cancel_futures=True)
         save(_sorted(volumes))
         raise
+    finally:
+        PARSERS.close()
     return Index(_sorted(volumes), tuple(sorted(problems, key=lambda p: p.path)), len(unread))
 
 
@@ -124,7 +121,8 @@ def _read(
 ) -> None:
     saved = time.monotonic()
     with Progress(f"indexing {name}", len(files), "volumes") as progress:
-        for result in _described(files, describe_file, executor):
+        for future in as_completed([executor.submit(describe_file, file) for file in files]):
+            result = future.result()
             if isinstance(result, Problem):
                 problems.append(result)
             else:
@@ -133,23 +131,6 @@ def _read(
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 save(_sorted(volumes))
                 saved = time.monotonic()
-
-
-def _described(
-    files: list[FoundFile],
-    describe_file: Callable[[FoundFile], Volume | Problem],
-    executor: Executor,
-) -> Iterator[Volume | Problem]:
-    """Yield what files are: one by one as long as they are at hand, else as they come."""
-    waits = 0
-    for number, file in enumerate(files):
-        if waits == _WAITS:
-            futures = [executor.submit(describe_file, later) for later in files[number:]]
-            yield from (future.result() for future in as_completed(futures))
-            return
-        began = time.perf_counter()
-        yield describe_file(file)
-        waits += time.perf_counter() - began > _WAITED_SECONDS
 
 
 def _describe(root: Path, file: FoundFile) -> Volume | Problem:

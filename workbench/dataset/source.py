@@ -63,17 +63,34 @@ class FetchedFile(io.RawIOBase):
 
     It never waits for the source itself: a read outside the parts is noted and raises, so that
     the bytes can be fetched while no lock is held (h5py holds one for the whole process).
+    Pickled, it takes along what was fetched and not its source.
+
+    Attributes:
+        size: bytes in the whole file.
+        wanted: (offset, count) of a read outside the parts since parsing began, or None.
     """
 
     def __init__(self, source: Source, end_bytes: int = END_BYTES) -> None:
         self._source = source
-        self._position = 0
-        self._wanted: tuple[int, int] | None = None
-        self._parts: list[tuple[int, bytes]] = []
+        self._restore(source.size, [])
         self.fetch(0, end_bytes)
         if source.size > end_bytes:
             start = max(end_bytes, source.size - end_bytes)
             self.fetch(start, source.size - start)
+
+    def _restore(self, size: int, parts: list[tuple[int, bytes]]) -> None:
+        self.size, self._parts = size, parts
+        self._position = 0
+        self.wanted: tuple[int, int] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the parts."""
+        return _of_parts, (self.size, self._parts)
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that were fetched."""
+        return sum(len(part) for _, part in self._parts)
 
     def fetch(self, offset: int, count: int) -> None:
         """Bring more bytes of the source into memory.
@@ -82,8 +99,8 @@ class FetchedFile(io.RawIOBase):
             OSError: the source gave fewer bytes than its size promises.
         """
         part = self._source.read(offset, count)
-        if len(part) < min(count, self._source.size - offset):
-            raise OSError(f"the file ended at byte {offset + len(part)} of {self._source.size}")
+        if len(part) < min(count, self.size - offset):
+            raise OSError(f"the file ended at byte {offset + len(part)} of {self.size}")
         self._parts.append((offset, part))
 
     def parse(self, parser: Callable[[Any], Result]) -> Result:
@@ -93,16 +110,16 @@ class FetchedFile(io.RawIOBase):
         where it had every byte that it asked for.
         """
         while True:
-            self._position, self._wanted = 0, None
+            self._position, self.wanted = 0, None
             try:
                 result = parser(self)
             except Exception:
-                if self._wanted is None:
+                if self.wanted is None:
                     raise
-            if self._wanted is None:
+            if self.wanted is None:
                 return result
-            offset, count = self._wanted
-            self.fetch(offset, min(max(count, END_BYTES), self._source.size - offset))
+            offset, count = self.wanted
+            self.fetch(offset, min(max(count, END_BYTES), self.size - offset))
 
     def readable(self) -> bool:
         """Say that it can be read."""
@@ -118,14 +135,14 @@ class FetchedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the position, counted from the start, from here or from the end."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
         self._position = start[whence] + offset
         return self._position
 
     def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` from the fetched parts, across the seams between them."""
         view = memoryview(buffer).cast("B")
-        count = max(min(len(view), self._source.size - self._position), 0)
+        count = max(min(len(view), self.size - self._position), 0)
         filled = 0
         while filled < count:
             here = self._position + filled
@@ -136,7 +153,13 @@ class FetchedFile(io.RawIOBase):
                     filled += len(piece)
                     break
             else:
-                self._wanted = here, count - filled
+                self.wanted = here, count - filled
                 raise _NotFetchedError
         self._position += count
         return count
+
+
+def _of_parts(size: int, parts: list[tuple[int, bytes]]) -> FetchedFile:
+    file = FetchedFile.__new__(FetchedFile)
+    file._restore(size, parts)
+    return file

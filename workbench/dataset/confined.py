@@ -1,0 +1,152 @@
+"""Calls in processes of their own: what parses foreign bytes can hang, or crash the process."""
+
+import faulthandler
+import gc
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, Generic, ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+SECONDS = 5
+"""Processor time that one call may take."""
+_MEMORY = 2**30  # bytes that a process may take on top of those that it begins with
+_MOST_PROCESSES = 16
+
+
+class ConfinedError(Exception):
+    """A call took too long or crashed its process; the message completes "it ..."."""
+
+
+class Confined(Generic[Arguments, Answer]):
+    """Calls a function in processes forked from this one, one for each processor.
+
+    A process that takes too long or crashes costs its own call alone, and is replaced.
+
+    Args:
+        function: what they call; its arguments and results travel by pickle.
+    """
+
+    def __init__(self, function: Callable[Arguments, Answer]) -> None:
+        self._function = function
+        self._turns = threading.BoundedSemaphore(
+            min(len(os.sched_getaffinity(0)), _MOST_PROCESSES)
+        )
+        self._idle: list[_Process] = []
+        self._forking = threading.Lock()
+
+    def __call__(self, *arguments: Arguments.args, **more: Arguments.kwargs) -> Answer:
+        """Return the function's result.
+
+        Raises:
+            ConfinedError: the call took too long, or crashed its process.
+            Exception: what the function raised.
+        """
+        with self._turns:
+            process = self._take()
+            try:
+                raised, answer = process.ask((arguments, more))
+            except BaseException:
+                process.end()
+                raise
+            self._idle.append(process)
+        if raised:
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the processes that wait for a call; the next call starts new ones."""
+        while self._idle:
+            with suppress(IndexError):  # another thread was faster
+                self._idle.pop().end()
+
+    def _take(self) -> "_Process":
+        with suppress(IndexError):
+            return self._idle.pop()
+        with self._forking:  # no process may hold the end of another's pipe
+            return _Process(self._function)
+
+
+class _Process:
+    """One forked process, and this one's end of the pipe to it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._pipe, theirs = Pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                _serve(function, theirs)
+            finally:
+                os._exit(1)
+        theirs.close()
+
+    def ask(self, call: Any) -> tuple[bool, Any]:
+        try:
+            self._pipe.send(call)
+            return self._pipe.recv()
+        except (EOFError, ConnectionError):
+            raise ConfinedError(_cause(self._wait())) from None
+
+    def end(self) -> None:
+        self._pipe.close()
+        if self._pid:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._wait()
+
+    def _wait(self) -> int:
+        pid, self._pid = self._pid, 0
+        with suppress(ChildProcessError):  # whoever embeds us waits for all children
+            return os.waitpid(pid, 0)[1]
+        return 0
+
+
+def _cause(status: int) -> str:
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if number == signal.SIGXCPU:
+        return f"takes more than {SECONDS} s of a processor"
+    return f"crashes ({signal.Signals(number).name})" if number else "ends its process"
+
+
+def _serve(function: Callable[..., Any], pipe: Connection) -> None:
+    """Answer calls until the pipe is closed: when the parent ends, at the latest."""
+    # The parent's open files, locks and pipes are none of this process's.
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) != pipe.fileno():
+            with suppress(OSError):
+                os.close(int(name))
+    for _ in range(3):  # standard input, output and errors: the lowest free numbers
+        os.open(os.devnull, os.O_RDWR)
+    faulthandler.disable()
+    gc.freeze()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    _limit(resource.RLIMIT_CORE, 0)
+    with open("/proc/self/statm") as file:
+        held = int(file.read().split()[0]) * resource.getpagesize()
+    _limit(resource.RLIMIT_AS, held + _MEMORY)
+    while True:
+        try:
+            arguments, more = pipe.recv()
+        except EOFError:
+            return
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + SECONDS)
+        try:
+            answer = False, function(*arguments, **more)
+        except Exception as error:
+            answer = True, error
+        pipe.send(answer)
+
+
+def _limit(kind: int, value: int) -> None:
+    hardest = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if hardest < 0 else min(value, hardest), hardest))
