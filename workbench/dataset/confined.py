@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
@@ -36,9 +37,7 @@ class Confined(Generic[Arguments, Answer]):
 
     def __init__(self, function: Callable[Arguments, Answer]) -> None:
         self._function = function
-        self._turns = threading.BoundedSemaphore(
-            min(len(os.sched_getaffinity(0)), _MOST_PROCESSES)
-        )
+        self._turns = threading.BoundedSemaphore(min(len(os.sched_getaffinity(0)), _MOST_PROCESSES))
         self._idle: list[_Process] = []
         self._forking = threading.Lock()
 
@@ -118,10 +117,10 @@ def _cause(status: int) -> str:
 def _serve(function: Callable[..., Any], pipe: Connection) -> None:
     """Answer calls until the pipe is closed: when the parent ends, at the latest."""
     # The parent's open files, locks and pipes are none of this process's.
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) != pipe.fileno():
-            with suppress(OSError):
-                os.close(int(name))
+    for path in list(Path("/proc/self/fd").iterdir()):
+        if int(path.name) != pipe.fileno():
+            with suppress(OSError):  # the listing's own
+                os.close(int(path.name))
     for _ in range(3):  # standard input, output and errors: the lowest free numbers
         os.open(os.devnull, os.O_RDWR)
     faulthandler.disable()
@@ -130,8 +129,7 @@ def _serve(function: Callable[..., Any], pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     _limit(resource.RLIMIT_CORE, 0)
-    with open("/proc/self/statm") as file:
-        held = int(file.read().split()[0]) * resource.getpagesize()
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _limit(resource.RLIMIT_AS, held + _MEMORY)
     while True:
         try:

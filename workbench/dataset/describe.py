@@ -1,6 +1,7 @@
 """Read what a volume is from a few kilobytes of its file: layout, header, attributes."""
 
 import math
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
@@ -11,12 +12,24 @@ import numpy as np
 
 from workbench.dataset.confined import Confined, ConfinedError
 from workbench.dataset.source import END_BYTES, FetchedFile, Source
-from workbench.dataset.volume import KSPACE_TYPES, TARGET_TYPES, TARGETS, ArrayLayout, Volume
+from workbench.dataset.volume import (
+    KSPACE_TYPES,
+    MOST_AXIS,
+    TARGET_TYPES,
+    TARGETS,
+    ArrayLayout,
+    Volume,
+    check_volume,
+)
 
 _ISMRMRD = "{http://www.ismrm.org/ISMRMRD}"
 _MOST_STRUCTURE = 64 * 2**20  # bytes; a few kilobytes are usual
 _TOO_LARGE = "its HDF5 structure claims more than 64 MiB, as in damaged files: bring it in again"
-_SMALLEST = 7  # the window of SSIM
+_MOST_XML = 4 * 2**20  # characters; fastMRI's headers have some thousands
+_MOST_LEVELS = 100
+_MOST_LINKS = 16
+_MOST_VALUES = 10_000  # of an attribute
+_WRITE_INTO = "write its values into this file, such as with h5repack -l CONTI"
 _MASK = "give each phase-encode column 1 where it was sampled and 0 elsewhere"
 
 
@@ -47,13 +60,12 @@ def parse_header(xml: bytes | str) -> Header:
     The acquired phase-encode columns lie around the encoded centre: they begin at
     ``encoded y // 2 - center`` and are ``maximum + 1`` many, as fastMRI counts them.
 
+    A header without ISMRMRD's namespace is read all the same.
+
     Raises:
-        UnusableVolumeError: it is no XML, or a field is missing or no whole number.
+        UnusableVolumeError: it is no XML, or a field is missing or not a possible number.
     """
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise UnusableVolumeError(f"its ismrmrd_header is no XML: {error}") from None
+    root = parse_xml(xml)
     encoded, recon = _matrix(root, "encodedSpace"), _matrix(root, "reconSpace")
     limits = ("encoding", "encodingLimits", "kspace_encoding_step_1")
     padding_left = encoded[1] // 2 - _number(root, *limits, "center")
@@ -61,19 +73,54 @@ def parse_header(xml: bytes | str) -> Header:
     return Header(encoded, recon, padding_left, padding_right)
 
 
+def parse_xml(xml: bytes | str) -> ElementTree.Element:
+    """Parse the XML of a header.
+
+    Raises:
+        UnusableVolumeError: it is no XML, or too long or too deep for a header.
+    """
+    if len(xml) > _MOST_XML:
+        raise UnusableVolumeError(
+            f"its ismrmrd_header is {len(xml):,} characters long, more than {_MOST_XML:,}"
+        )
+    try:
+        root = ElementTree.fromstring(xml)
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # encodings that none knows
+        raise UnusableVolumeError(f"its ismrmrd_header is no XML: {error}") from None
+    level, depth = [root], 1
+    while level := [child for element in level for child in element]:
+        depth += 1
+        if depth > _MOST_LEVELS:
+            raise UnusableVolumeError(f"its ismrmrd_header has more than {_MOST_LEVELS} levels")
+    return root
+
+
 def _matrix(root: ElementTree.Element, space: str) -> tuple[int, int, int]:
-    x, y, z = (_number(root, "encoding", space, "matrixSize", axis) for axis in "xyz")
+    x, y, z = (_number(root, "encoding", space, "matrixSize", axis, least=1) for axis in "xyz")
     return x, y, z
 
 
-def _number(root: ElementTree.Element, *names: str) -> int:
-    text = root.findtext("." + "".join(f"//{_ISMRMRD}{name}" for name in names))
+def _number(root: ElementTree.Element, *names: str, least: int = 0) -> int:
+    text = None
+    for namespace in (_ISMRMRD, ""):
+        if text is None:
+            text = root.findtext("." + "".join(f"//{namespace}{name}" for name in names))
     try:
-        return int(text or "")
+        number = int(text or "")
     except ValueError:
         raise UnusableVolumeError(
-            f"its ismrmrd_header has {text!r} for {'/'.join(names)}, not a number"
+            f"its ismrmrd_header has {_short(text)} for {'/'.join(names)}, not a number"
         ) from None
+    if not least <= number <= MOST_AXIS:
+        raise UnusableVolumeError(
+            f"its ismrmrd_header has {number} for {'/'.join(names)}, not {least} to {MOST_AXIS}"
+        )
+    return number
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def describe(
@@ -153,24 +200,17 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
             f"its k-space is {kspace.dtype} of shape {kspace.shape}, not complex numbers of 64 or "
             f"128 bits{pairs or ': write it'} as complex64"
         )
-    if len(kspace.shape) not in (3, 4) or 0 in kspace.shape:
-        raise UnusableVolumeError(
-            f"its k-space has shape {kspace.shape}, not (slices, coils, readout, phase encode) "
-            "or, single-coil, (slices, readout, phase encode)"
-        )
     # Single-coil files hold both targets; the reference takes the one of the data's kind.
     target_name: str | None = TARGETS[0] if len(kspace.shape) == 4 else TARGETS[1]
     target = _dataset(file, str(target_name))
     if target is None:
         target_name = None
-    elif len(target.shape) != 3 or target.shape[0] != kspace.shape[0] or 0 in target.shape:
+    if target is not None and _type_of(target) not in TARGET_TYPES:
         raise UnusableVolumeError(
-            f"its {target_name} has shape {target.shape} beside a k-space of {kspace.shape}"
+            f"its target is {target.dtype}, not real numbers: write it as float32"
         )
     header = parse_header(_header_text(file))
-    attributes = {name: _plain(value) for name, value in file.attrs.items()}
-    _check_scan(kspace.shape, target, header, attributes)
-    return Volume(
+    volume = Volume(
         path=path,
         split=split,
         size=size,
@@ -183,54 +223,112 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
         recon=header.recon,
         padding_left=header.padding_left,
         padding_right=header.padding_right,
-        attributes=attributes,
+        attributes={name: _plain(name, value) for name, value in file.attrs.items()},
     )
-
-
-def _check_scan(
-    shape: tuple[int, ...],
-    target: h5py.Dataset | None,
-    header: Header,
-    attributes: dict[str, Any],
-) -> None:
-    """Refuse what no network can train on and no figure can be formed of."""
-    if min(shape[-2:]) < _SMALLEST:
-        raise UnusableVolumeError(f"its k-space of {shape[-2]}x{shape[-1]} is no image's")
-    if header.padding_left >= shape[-1] or header.padding_right <= 0:
-        raise UnusableVolumeError(
-            f"its ismrmrd_header has columns {header.padding_left} to {header.padding_right} "
-            f"acquired, and its k-space {shape[-1]} columns"
-        )
-    if target is None:
-        return
-    if min(target.shape[1:]) < _SMALLEST:
-        raise UnusableVolumeError(f"its target of {target.shape[1]}x{target.shape[2]} is no image")
-    if _type_of(target) not in TARGET_TYPES:
-        raise UnusableVolumeError(
-            f"its target is {target.dtype}, not real numbers: write it as float32"
-        )
-    if "max" not in attributes:
-        raise UnusableVolumeError(
-            "it has a target and no attribute max: write the target's largest value there"
-        )
-    largest = attributes["max"]
-    if (
-        isinstance(largest, bool)
-        or not isinstance(largest, int | float)
-        or not math.isfinite(largest)
-        or largest < 0
-    ):
-        raise UnusableVolumeError(
-            f"its attribute max is {largest!r}, not one number of 0 or more: write the target's "
-            "largest value there"
-        )
+    try:
+        check_volume(volume)
+    except ValueError as error:
+        raise UnusableVolumeError(str(error)) from None
+    return volume
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
-    if name not in file:
+    """Return a dataset all of whose values lie in this file; None where there is none.
+
+    Links, virtual datasets and external storage can lead to any file of the machine, and HDF5
+    reads as zeros what was never written.
+    """
+    found: Any = file
+    names = [name]
+    for _ in range(_MOST_LINKS):
+        if not names:
+            break
+        link = found.get(names[0], getlink=True) if isinstance(found, h5py.Group) else None
+        if link is None:
+            if names == [name] and found is file:
+                return None
+            raise UnusableVolumeError(f"its {name} is a link that leads nowhere")
+        if isinstance(link, h5py.ExternalLink):
+            raise UnusableVolumeError(
+                f"its {name} is a link to another file, {_short(link.filename)}: "
+                "write the values into this file"
+            )
+        if isinstance(link, h5py.SoftLink):
+            found = file if link.path.startswith("/") else found
+            names[:1] = [part for part in link.path.split("/") if part not in ("", ".")]
+        else:
+            found = found[names.pop(0)]
+    else:
+        raise UnusableVolumeError(f"its {name} is a link that leads to itself")
+    if not isinstance(found, h5py.Dataset):
         return None
-    found = file[name]
-    return found if isinstance(found, h5py.Dataset) else None
+    _check_stored(found, name, file.id.get_filesize())
+    return found
+
+
+def _check_stored(dataset: h5py.Dataset, name: str, file_size: int) -> None:
+    if dataset.shape is None:
+        raise UnusableVolumeError(f"its {name} has shape None: it holds no values")
+    properties = dataset.id.get_create_plist()
+    kind = properties.get_layout()
+    if properties.get_external_count():
+        where = os.fsdecode(properties.get_external(0)[0])
+        raise UnusableVolumeError(
+            f"its {name} lies in another file, {_short(where)}: {_WRITE_INTO}"
+        )
+    if kind == h5py.h5d.VIRTUAL:
+        sources = [
+            properties.get_virtual_filename(i) for i in range(properties.get_virtual_count())
+        ]
+        where = f" such as {_short(sources[0])}" if sources else ""
+        raise UnusableVolumeError(
+            f"its {name} is a virtual dataset, with values in other files{where}: {_WRITE_INTO}"
+        )
+    filters = [properties.get_filter(number) for number in range(properties.get_nfilters())]
+    for code, _, _, title in filters:
+        if not h5py.h5z.filter_avail(code):
+            raise UnusableVolumeError(
+                f"its {name} is compressed with filter {code} ({_short(title)}), which is not "
+                "installed here: write it without compression, or with gzip"
+            )
+    # Of values of any length, the array holds only where they lie.
+    value_bytes = dataset.id.get_type().get_size() if dataset.dtype.kind != "O" else None
+    if kind == h5py.h5d.CHUNKED:
+        plain_bytes = math.prod(dataset.chunks) * value_bytes if value_bytes and not filters else 0
+        _check_chunks(dataset, name, file_size, plain_bytes)
+    elif kind == h5py.h5d.CONTIGUOUS and dataset.size:
+        stored = dataset.id.get_storage_size()
+        if stored == 0:
+            raise UnusableVolumeError(f"its {name} was never written: bring it in again")
+        offset = dataset.id.get_offset()
+        short = value_bytes is not None and stored != dataset.size * value_bytes
+        if short or offset is None or offset + stored > file_size:
+            raise UnusableVolumeError(
+                f"its {name} is damaged ({stored:,} bytes for {dataset.size:,} values): "
+                "bring it in again"
+            )
+
+
+def _check_chunks(dataset: h5py.Dataset, name: str, file_size: int, plain_bytes: int) -> None:
+    """Refuse chunks that were never written, or are not of ``plain_bytes`` (0: of any number)."""
+    grid = [-(-length // side) for length, side in zip(dataset.shape, dataset.chunks, strict=True)]
+    found = set()
+
+    def check(chunk: Any) -> None:
+        place = tuple(map(int.__floordiv__, chunk.chunk_offset, dataset.chunks))
+        if chunk.byte_offset + chunk.size > file_size or chunk.size == 0:
+            raise UnusableVolumeError(f"its {name} is damaged: a chunk ends after the file does")
+        if plain_bytes and chunk.size != plain_bytes:
+            raise UnusableVolumeError(f"its {name} is damaged: a chunk has another size")
+        if all(number < count for number, count in zip(place, grid, strict=True)):
+            found.add(place)
+
+    dataset.id.chunk_iter(check)
+    if missing := math.prod(grid) - len(found):
+        raise UnusableVolumeError(
+            f"{missing:,} of the {math.prod(grid):,} chunks of its {name} were never written: "
+            "bring it in again"
+        )
 
 
 def _type_of(dataset: h5py.Dataset) -> str:
@@ -247,18 +345,8 @@ def _type_of(dataset: h5py.Dataset) -> str:
 
 def _layout(dataset: h5py.Dataset) -> ArrayLayout:
     """Say where an array lies; its offset only where ``np.fromfile`` there gives its values."""
-    name = dataset.name.lstrip("/")
-    properties = dataset.id.get_create_plist()
-    kind = properties.get_layout()
-    stored = dataset.id.get_storage_size()
-    inside = properties.get_external_count() == 0
-    if stored == 0 and inside and kind in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
-        raise UnusableVolumeError(f"its {name} was never written: bring it in again")
-    offset = dataset.id.get_offset() if kind == h5py.h5d.CONTIGUOUS and inside else None
-    if not dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype)):
-        offset = None  # h5py converts it: padding, floats of another form
-    if stored != dataset.size * dataset.dtype.itemsize:
-        offset = None
+    plain = dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype))
+    offset = dataset.id.get_offset() if plain else None  # else h5py converts: padding, other floats
     return ArrayLayout(tuple(dataset.shape), _type_of(dataset), offset)
 
 
@@ -266,6 +354,8 @@ def _header_text(file: h5py.File) -> bytes | str:
     header = _dataset(file, "ismrmrd_header")
     if header is None:
         raise UnusableVolumeError("it has no ismrmrd_header")
+    if header.size != 1:
+        raise UnusableVolumeError(f"its ismrmrd_header is {header.size:,} values, not one text")
     value = header[()]
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
@@ -282,9 +372,9 @@ def _sampled_columns(
     A mask is one row of 0 and 1, false and true, perhaps with axes of length 1. A mask of k-space's
     (readout, phase encode) must be the same in all lines of the readout.
     """
-    if "mask" not in file:
-        return None
     found = _dataset(file, "mask")
+    if found is None and "mask" not in file:
+        return None
     if found is None:
         raise UnusableVolumeError(f"its mask is a group of other things: {_MASK}")
     *_, height, width = kspace
@@ -313,12 +403,16 @@ def _sampled_columns(
     return tuple(np.flatnonzero(mask).tolist())
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     """Return an attribute as JSON can hold it, numbers with their exact value."""
     if isinstance(value, np.generic | np.ndarray):
+        if value.size > _MOST_VALUES:
+            raise UnusableVolumeError(f"its attribute {_short(name)} holds {value.size:,} values")
         value = value.tolist()
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+        return [_plain(name, item) for item in value]
+    if isinstance(value, str):  # h5py keeps bytes that are no UTF-8 as lone surrogates
+        return value.encode("utf-8", "replace").decode()
+    return value if isinstance(value, int | float | bool | None) else str(value)

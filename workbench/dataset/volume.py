@@ -1,5 +1,6 @@
 """One volume: a fastMRI .h5 file, described so that its slices can be read by byte range."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +10,10 @@ import numpy as np
 
 TARGETS = ("reconstruction_rss", "reconstruction_esc")
 KSPACE_TYPES = ("<c8", ">c8", "<c16", ">c16")
+MOST_AXIS = 2**16
+"""The longest axis of an array that is believed."""
+_MOST_SLICE_BYTES = 2**32
+_SMALLEST = 7  # the window of SSIM
 TARGET_TYPES = ("<f4", ">f4", "<f8", ">f8", "<f2", ">f2")
 
 
@@ -120,6 +125,62 @@ class Volume:
     def synthetic(self) -> bool:
         """Whether this is a volume of the phantom, not of a patient."""
         return bool(self.attributes.get("synthetic", False))
+
+
+def check_volume(volume: Volume) -> None:
+    """Refuse what no slice can be read of, no network trained on and no figure formed of.
+
+    Raises:
+        ValueError: the message completes a file's name, such as "its k-space has shape ...".
+    """
+    shape, target = volume.kspace.shape, volume.target
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise ValueError(
+            f"its k-space has shape {shape}, not (slices, coils, readout, phase encode) "
+            "or, single-coil, (slices, readout, phase encode)"
+        )
+    if min(shape[-2:]) < _SMALLEST:
+        raise ValueError(f"its k-space of {shape[-2]}x{shape[-1]} is no image's")
+    _check_layout("k-space", volume.kspace, KSPACE_TYPES, volume.size)
+    if volume.mask is not None and not all(0 <= column < shape[-1] for column in volume.mask):
+        raise ValueError(f"its mask samples columns outside its k-space's {shape[-1]}")
+    if not all(1 <= length <= MOST_AXIS for length in (*volume.encoded, *volume.recon)):
+        raise ValueError(f"its matrix is {volume.encoded}, reconstructed {volume.recon}")
+    if volume.padding_left >= shape[-1] or volume.padding_right <= max(volume.padding_left, 0):
+        raise ValueError(
+            f"its ismrmrd_header has columns {volume.padding_left} to {volume.padding_right} "
+            f"acquired, and its k-space {shape[-1]} columns"
+        )
+    if target is None:
+        return
+    if len(target.shape) != 3 or target.shape[0] != shape[0] or 0 in target.shape:
+        raise ValueError(
+            f"its {volume.target_name} has shape {target.shape} beside a k-space of {shape}"
+        )
+    if min(target.shape[1:]) < _SMALLEST:
+        raise ValueError(f"its target of {target.shape[1]}x{target.shape[2]} is no image")
+    _check_layout("target", target, TARGET_TYPES, volume.size)
+    if "max" not in volume.attributes:
+        raise ValueError(
+            "it has a target and no attribute max: write the target's largest value there"
+        )
+    largest = volume.attributes["max"]
+    if type(largest) not in (int, float) or not 0 <= largest < math.inf:
+        raise ValueError(
+            f"its attribute max is {largest!r}, not one number of 0 or more: write the target's "
+            "largest value there"
+        )
+
+
+def _check_layout(name: str, layout: ArrayLayout, types: tuple[str, ...], size: int) -> None:
+    if layout.dtype not in types:
+        raise ValueError(f"its {name} is of type {layout.dtype!r}, not one of {', '.join(types)}")
+    slice_bytes = math.prod(layout.shape[1:]) * np.dtype(layout.dtype).itemsize
+    if max(layout.shape) > MOST_AXIS or slice_bytes > _MOST_SLICE_BYTES:
+        raise ValueError(f"its {name} has shape {layout.shape}, too large to be one")
+    end = layout.shape[0] * slice_bytes
+    if layout.offset is not None and not 0 <= layout.offset <= size - end:
+        raise ValueError(f"its {name} ends after the file does, at {size} bytes")
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from workbench.dataset.describe import UnusableVolumeError, parse_xml
 from workbench.dataset.source import FetchedFile, Source
 from workbench.dataset.volume import Volume
 
@@ -76,9 +77,9 @@ def header_fields(file: Path | Source) -> list[tuple[str, str]]:
     if isinstance(text, np.ndarray):
         text = text.item()
     try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{file}: its ismrmrd_header is no XML: {error}") from None
+        root = parse_xml(text)
+    except UnusableVolumeError as error:
+        raise ValueError(f"{file}: {error}") from None
     return list(_leaves(root, ""))
 
 
