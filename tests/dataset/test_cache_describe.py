@@ -212,7 +212,7 @@ def test_mask_of_any_number_and_shape_that_can_mean_columns_is_read(tmp_path, ma
         (np.tile(ROW, 2), r"shape \(28,\)"),
         (ROW.reshape(2, 7), r"shape \(2, 7\)"),
         (np.True_, r"shape \(\)"),
-        (h5py.Empty("f4"), "shape None"),
+        (h5py.Empty("f4"), "mask holds no values"),
         (np.zeros((0, 14), bool), r"shape \(0, 14\)"),
         (np.tile(ROW, (3, 1)), r"shape \(3, 14\)"),
         (np.tile(ROW[:, None], (1, 20)), r"shape \(14, 20\)"),
@@ -344,6 +344,169 @@ def test_a_foreign_file_is_refused_with_its_reason(tmp_path, make_volume, change
     with h5py.File(path, "a") as file:
         change(file)
     with pytest.raises(UnusableVolumeError, match=reason):
+        described(path)
+
+
+def without(name, **more):
+    """Put a dataset of the same shape in the place of another, its values never written."""
+
+    def change(file):
+        old = file[name]
+        shape, dtype = old.shape, old.dtype
+        del file[name]
+        file.create_dataset(name, shape, dtype, **more)
+
+    return change
+
+
+def hole(file):
+    values = file["kspace"][()]
+    del file["kspace"]
+    made = file.create_dataset("kspace", values.shape, values.dtype, chunks=(1, 3, 20, 14))
+    made[0] = values[0]
+
+
+def virtual(where):
+    def change(file):
+        layout = h5py.VirtualLayout((2, 3, 20, 14), "c8")
+        layout[:] = h5py.VirtualSource(where, "kspace", shape=(2, 3, 20, 14))
+        del file["kspace"]
+        file.create_virtual_dataset("kspace", layout)
+
+    return change
+
+
+def linked(link, name="kspace"):
+    def change(file):
+        file.move(name, f"old_{name}")
+        file[name] = link
+
+    return change
+
+
+def to_itself(file):
+    linked(h5py.SoftLink("/other"))(file)
+    file["other"] = h5py.SoftLink("/kspace")
+
+
+OUTSIDE = [("/etc/hostname", 0, 13440)]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (hole, "1 of the 2 chunks of its kspace were never written: bring it in again"),
+        (without("kspace", chunks=(1, 3, 20, 14)), "2 of the 2 chunks of its kspace"),
+        (without("kspace", chunks=(1, 1, 20, 14), compression="gzip"), "6 of the 6 chunks"),
+        (without("reconstruction_rss"), "its reconstruction_rss was never written"),
+        (without("kspace", external=OUTSIDE), "its kspace lies in another file, '/etc/hostname'"),
+        (without("reconstruction_rss", external=[("x.bin", 0, 800)]), "another file, 'x.bin'"),
+        (virtual("/etc/hostname"), "virtual dataset.*such as '/etc/hostname': .* h5repack"),
+        (virtual("gone.h5"), "virtual dataset.*such as 'gone.h5'"),
+        (virtual("../secret.h5"), "virtual dataset.*secret"),
+        (virtual("."), "virtual dataset"),
+        (linked(h5py.ExternalLink("/etc/hostname", "/kspace")), "link to another file, '/etc"),
+        (linked(h5py.ExternalLink("x.h5", "/a"), "reconstruction_rss"), "link to another file"),
+        (linked(h5py.ExternalLink("x.h5", "/a"), "ismrmrd_header"), "link to another file"),
+        (linked(h5py.SoftLink("/nowhere")), "its kspace is a link that leads nowhere"),
+        (to_itself, "its kspace is a link that leads to itself"),
+    ],
+)
+def test_arrays_whose_values_are_not_all_in_the_file_are_refused(
+    tmp_path, make_volume, change, reason
+):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        change(file)
+    with pytest.raises(UnusableVolumeError, match=reason):
+        described(path)
+
+
+def test_a_link_within_the_file_and_whole_chunks_are_taken(tmp_path, make_volume):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        values = file["kspace"][()]
+        del file["kspace"]
+        file.create_dataset("raw/data", data=values, chunks=(1, 2, 9, 5), compression="gzip")
+        file["raw/alias"] = h5py.SoftLink("data")
+        file["kspace"] = h5py.SoftLink("/raw/alias")
+    volume = described(path)
+    assert (volume.kspace.shape, volume.kspace.offset) == ((2, 3, 20, 14), None)
+
+
+def test_a_filter_that_is_not_here_is_named(tmp_path, make_volume):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        del file["kspace"]
+        shape = (2, 3, 20, 14)
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk(shape)
+        properties.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (0,) * 4)
+        h5py.h5d.create(
+            file.id,
+            b"kspace",
+            h5py.h5t.py_create(np.dtype("c8")),
+            h5py.h5s.create_simple(shape),
+            properties,
+        ).write_direct_chunk((0,) * 4, bytes(100))
+    with pytest.raises(UnusableVolumeError, match=r"filter 32001.*not installed here"):
+        described(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("<a>" * 100_000 + "</a>" * 100_000, "more than 100 levels"),
+        ('<?xml version="1.0" encoding="klingon"?><a/>', "no XML"),
+        ('<?xml version="1.0" encoding="utf-7"?><a/>', "no XML"),
+        ("<a>" + "x" * 5_000_000 + "</a>", "characters long"),
+        (
+            "<!DOCTYPE a [<!ENTITY e0 'eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee'>"
+            + "".join(f"<!ENTITY e{n + 1} '{f'&e{n};' * 20}'>" for n in range(9))
+            + "]><a>&e9;</a>",
+            "no XML",
+        ),
+        (HEADER.format(x=10**12, y=14, rx=10, ry=10, center=7, maximum=13), "not 1 to 65536"),
+        (HEADER.format(x=0, y=14, rx=10, ry=10, center=7, maximum=13), "not 1 to 65536"),
+        (HEADER.format(x="9" * 5000, y=14, rx=10, ry=10, center=7, maximum=13), "not a number"),
+        (HEADER.format(x=20, y=14, rx=10, ry=10, center=-7, maximum=13), "not 0 to 65536"),
+    ],
+    ids=["deep", "encoding", "utf-7", "long", "entities", "10^12", "0", "digits", "negative"],
+)
+def test_header_that_would_cost_too_much_or_makes_no_sense_is_refused(
+    tmp_path, make_volume, header, reason
+):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        put("ismrmrd_header", header)(file)
+    with pytest.raises(UnusableVolumeError, match=reason) as info:
+        described(path)
+    assert len(str(info.value)) < 300
+
+
+@pytest.mark.parametrize("namespace", ["", ' xmlns="http://www.ismrm.org/other"'])
+def test_header_without_the_usual_namespace_is_read(namespace):
+    text = HEADER.format(x=20, y=14, rx=10, ry=10, center=7, maximum=13)
+    other = text.replace(' xmlns="http://www.ismrm.org/ISMRMRD"', namespace)
+    assert other != text
+    assert parse_header(other) == parse_header(text)
+
+
+def test_attributes_that_json_does_not_know_are_kept_as_text(tmp_path, make_volume):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["norm"] = np.nan
+        file.attrs["more"] = [np.inf, 1.0]
+    attributes = described(path).attributes
+    assert (attributes["norm"], attributes["more"]) == ("nan", ["inf", 1.0])
+
+
+def test_shape_of_10_to_the_12_is_refused_before_anything_is_read(tmp_path, make_volume):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        del file["kspace"]
+        file.create_dataset("kspace", (10**12, 3, 20, 14), "c8", chunks=(1, 3, 20, 14))
+    with pytest.raises(UnusableVolumeError, match="kspace"):
         described(path)
 
 

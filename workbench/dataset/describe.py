@@ -22,7 +22,6 @@ from workbench.dataset.volume import (
     check_volume,
 )
 
-_ISMRMRD = "{http://www.ismrm.org/ISMRMRD}"
 _MOST_STRUCTURE = 64 * 2**20  # bytes; a few kilobytes are usual
 _TOO_LARGE = "its HDF5 structure claims more than 64 MiB, as in damaged files: bring it in again"
 _MOST_XML = 4 * 2**20  # characters; fastMRI's headers have some thousands
@@ -101,10 +100,7 @@ def _matrix(root: ElementTree.Element, space: str) -> tuple[int, int, int]:
 
 
 def _number(root: ElementTree.Element, *names: str, least: int = 0) -> int:
-    text = None
-    for namespace in (_ISMRMRD, ""):
-        if text is None:
-            text = root.findtext("." + "".join(f"//{namespace}{name}" for name in names))
+    text = root.findtext("." + "".join(f"//{{*}}{name}" for name in names))
     try:
         number = int(text or "")
     except ValueError:
@@ -268,7 +264,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
 
 def _check_stored(dataset: h5py.Dataset, name: str, file_size: int) -> None:
     if dataset.shape is None:
-        raise UnusableVolumeError(f"its {name} has shape None: it holds no values")
+        raise UnusableVolumeError(f"its {name} holds no values")
     properties = dataset.id.get_create_plist()
     kind = properties.get_layout()
     if properties.get_external_count():
@@ -415,4 +411,6 @@ def _plain(name: str, value: Any) -> Any:
         return [_plain(name, item) for item in value]
     if isinstance(value, str):  # h5py keeps bytes that are no UTF-8 as lone surrogates
         return value.encode("utf-8", "replace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number
     return value if isinstance(value, int | float | bool | None) else str(value)
