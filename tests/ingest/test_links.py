@@ -1,5 +1,6 @@
 import base64
 import html
+import json
 import quopri
 import random
 import re
@@ -95,9 +96,9 @@ def urldefense_3(text: str) -> str:
     return re.sub(r'https://fastmri-dataset[^"\s]+', wrap, text)
 
 
-def safelinks(text: str) -> str:
+def safelinks(text: str, anything: bool = False) -> str:
     return re.sub(
-        r'https://(?:fastmri-dataset|urldefense)[^"\s]+',
+        r'(?<=")https://[^"\s]+' if anything else r'https://(?:fastmri-dataset|urldefense)[^"\s]+',
         lambda m: (
             "https://nam02.safelinks.protection.outlook.com/?url="
             f"{quote(m[0], safe='')}&data=05%7C01&reserved=0"
@@ -110,6 +111,51 @@ def hard_wrapped(text: str, width: int = 76) -> str:
     return "\n".join(
         row[i : i + width] for row in text.split("\n") for i in range(0, max(len(row), 1), width)
     )
+
+
+def base64_of(url: str) -> str:
+    return base64.b64encode(url.encode()).decode()
+
+
+def quoted(url: str) -> str:
+    return quote(url, safe="")
+
+
+# What gateways make of a URL; hosts and tokens are invented.
+WRAPPERS = {
+    "Google": lambda u: f"https://www.google.com/url?q={quoted(u)}&sa=D&source=gmail&usg=A-_x",
+    "Google, unquoted": lambda u: f"https://www.google.com/url?q={u}&sa=D&source=gmail&usg=A-_x",
+    "Safe Links": lambda u: (
+        f"https://nam02.safelinks.protection.outlook.com/ap/w-59/?url={quoted(u)}&data=05%7C01"
+    ),
+    "urldefense v1": lambda u: (
+        f"https://urldefense.proofpoint.com/v1/url?u={quoted(u)}&k=x%3D%3D%0A&r=y&s=z"
+    ),
+    "Barracuda": lambda u: (
+        f"https://linkprotect.cudasvc.com/url?a={quoted(u).replace('%3A', '%3a')}&c=E,1,x&typo=1"
+    ),
+    "Trend Micro": lambda u: (
+        f"https://ca-12.ctp.trendmicro.com:443/wis/clicktime/v1/query?url={quoted(u)}&umid=1&auth=2"
+    ),
+    "Symantec": lambda u: f"https://clicktime.symantec.com/3AbC/7Vc?u={quoted(u)}",
+    "FireEye": lambda u: f"https://protect2.fireeye.com/v1/url?k=1-2&q=1&e=3-4&u={quoted(u)}",
+    "Cisco": lambda u: f"https://secure-web.cisco.com/1Ab-_c/{quoted(u)}",
+    "Sophos": lambda u: (
+        f"https://eu.protection.sophos.com?d=amazonaws.com&u={quoted(base64_of(u))}&i=NWY&t=x&h=1"
+    ),
+    "Sophos, URL-safe": lambda u: (
+        "https://eu.protection.sophos.com?d=x&u="
+        f"{base64_of(u).replace('+', '-').replace('/', '_')}&i=NWY"
+    ),
+    "base64 in the path": lambda u: f"https://linkscan.example/scan/ux/{base64_of(u).rstrip('=')}",
+    "underscores in the path": lambda u: f"https://url.avanan.example/v2/___{u}___.YXA",
+    "quoted twice": lambda u: f"https://gate.example/?x=1&target={quoted(quoted(u))}&y=https",
+    "a fragment": lambda u: f"https://gate.example/page#go={quoted(u)}",
+}
+
+
+def wrapped(text: str, wrapper) -> str:
+    return re.sub(r'https://fastmri-dataset[^"\s]+', lambda match: wrapper(match[0]), text)
 
 
 MANGLED = {
@@ -155,6 +201,46 @@ MANGLED = {
         lambda m: f'<p>curl <a href="{html.escape(m[1])}">{html.escape(m[1])}</a></p>',
         t,
     ),
+    **{f"through {name}": (lambda t, w=w: wrapped(t, w)) for name, w in WRAPPERS.items()},
+    **{
+        f"through {name}, then Safe Links": (lambda t, w=w: safelinks(wrapped(t, w), anything=True))
+        for name, w in WRAPPERS.items()
+    },
+    "&sa= appended": lambda t: t.replace('" --', '&sa=D&source=gmail&ust=17&usg=AOv_-x" --'),
+    "a tracker's parameters appended": lambda t: t.replace('" --', '&utm_source=x#top" --'),
+    "escaped for Windows' cmd": lambda t: t.replace("&", "^&").replace("%", "^%"),
+    "in a batch file": lambda t: t.replace("%", "%%"),
+    "in a batch file, run by cmd": lambda t: t.replace("%", "%%").replace("&", "^&"),
+    "escaped for a Unix shell": lambda t: re.sub(
+        r'"(.*?)"', lambda m: re.sub(r"([&?=%])", r"\\\1", m[1]), t
+    ),
+    "JSON": lambda t: json.dumps({"body": t}),
+    "JSON in JSON": lambda t: json.dumps(json.dumps({"body": t})),
+    "JSON, all escaped": lambda t: json.dumps(t).replace("&", r"\u0026").replace("/", r"\/"),
+    "Markdown": lambda t: re.sub(r'curl -C - "(.*)" --output (\S+)', r"- [\2](\1)", t),
+    "Markdown, bold": lambda t: re.sub(r'curl -C - "(.*)" --output (\S+)', r"**\1**", t),
+    "Markdown, italic": lambda t: re.sub(r'curl -C - "(.*)" --output (\S+)', r"_\1_", t),
+    "Slack": lambda t: re.sub(r'"(.*)"', r"<\1|\1>", t),
+    "in brackets": lambda t: re.sub(r'curl -C - "(.*)" --output \S+', r"(see [\1]).", t),
+    "full stops": lambda t: re.sub(r'curl -C - "(.*)" --output \S+', r"\1.", t),
+    "commas": lambda t: re.sub(r'curl -C - "(.*)" --output \S+', r"\1, and", t),
+    "numeric entities": lambda t: t.replace("&", "&#38;").replace("=", "&#x3D;"),
+    "entities four times over": lambda t: t.replace("&", "&amp;amp;amp;amp;"),
+    "HTML in JSON": lambda t: json.dumps(html.escape(t)),
+    "HTML breaks": lambda t: html.escape(t).replace("/", "/<wbr>").replace("\n", "<br>\n"),
+    "soft line breaks": lambda t: "\n".join(
+        "=\n".join(textwrap.wrap(r, 71)) for r in t.split("\n")
+    ),
+    "quoted-printable, quoted": lambda t: "".join(
+        f"> {row}\n" for row in quopri.encodestring(t.encode()).decode().split("\n")
+    ),
+    "invisible marks": lambda t: "\u200e\u2060".join(re.split(r"(?<=[_&=])", t)) + "\ufeff",
+    "full-width": lambda t: t.translate({ord(c): ord(c) + 0xFEE0 for c in "&?=:/%"}),
+    "quoted once too often": lambda t: t.replace("%", "%25"),
+    "quoted as a whole": lambda t: re.sub(r'"(.*)"', lambda m: f'"{quote(m[1], safe="")}"', t),
+    "base64 of a saved email": lambda t: "Subject: x\n\n" + base64.encodebytes(t.encode()).decode(),
+    "defanged": lambda t: t.replace("https://f", "hxxps://f").replace(".", "[.]", 90),
+    "one line's angle brackets": lambda t: re.sub(r'"(.*)"', r"\1<\1>", t),
     "lost .xz in the name": lambda t: re.sub(r"(--output \S+)\.xz", r"\1", t),
 }
 
@@ -194,7 +280,7 @@ def test_no_signature_breaks_by_what_it_happens_to_hold(how):
             "knee_multicoil_val.tar.xz": url("/v2.0/knee_multicoil_val.tar.xz", second),
             "brain_multicoil_val_batch_0.tar.xz": url("/v2.0/b_val_batch_0.tar.xz", fourth),
         }
-        if how in ("bare URLs", "HTML links", "lost .xz in the name"):
+        if "--output" not in MANGLED[how](LINES_2025[0]) or how == "lost .xz in the name":
             links = {link.partition("?")[0].rpartition("/")[2]: link for link in links.values()}
         lines = [f'curl -C - "{link}" --output {name}' for name, link in links.items()]
         email = "Hello,\n\nKnee MRI:\n" + "\n\nBrain MRI:\n".join(lines) + "\n\nBest\n"
@@ -311,10 +397,74 @@ def test_text_without_links_says_what_to_paste_and_where_to_ask(text):
         V4.partition("&X-Amz-Signature")[0],
     ],
 )
-def test_link_that_is_cut_short_is_named(token):
-    text = line("/v2.0/knee_multicoil_val.tar.xz", token=token) + "\n" + LINES_2025[0]
+def test_link_that_is_cut_short_is_named_and_the_others_are_read(token):
+    cut = line("/v2.0/knee_multicoil_val.tar.xz", token=token)
+    links = parse_links(cut + "\n" + LINES_2025[0])
+    assert [link.name for link in links] == ["knee_multicoil_train_batch_0.tar.xz"]
+    (left_out,) = links.left_out
+    assert left_out.startswith("knee_multicoil_val.tar.xz: its link is cut short")
+    with pytest.raises(ValueError, match=r"^knee_multicoil_val.tar.xz: its link is cut short"):
+        parse_links(cut)
+
+
+def test_broken_link_beside_a_whole_one_for_the_same_archive_does_not_count():
+    whole = line("/v2.0/knee_multicoil_val.tar.xz")
+    shortened = url("/v2.0/knee_multicoil_val.tar.xz")[:65] + "..."
+    assert parse_links(f"{shortened}\n{whole}").left_out == ()
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        "https://[fastmri",
+        "https://[::1/x y",
+        "https://a]b.example/?q=[",
+        "http://",
+        "https://\u2100.example/",
+        "https://x.example:99999999/a.tar.gz",
+        "https://list.example/unsubscribe?Signature=abc&u=1",
+        "https://fastmri.med.nyu.edu/#knee_multicoil",
+        "https://x.example/a.tar.gz",
+        "\ud800https://\ud800",
+        "&#99999999;&#xD800; https://&amp;&bogus;?%%%ZZ",
+    ],
+)
+def test_stray_url_is_passed_over(stray):
+    links = parse_links(f"{stray}\n{EMAIL}\n{stray} {stray}")
+    assert [(link.name, link.url.reveal()) for link in links] == EXPECTED
+    assert links.left_out == ()
+
+
+@pytest.mark.parametrize("odd", "[](){}|<>\"'`é¶\u2100")
+def test_odd_character_costs_one_link_at_most_and_shows_no_signature(odd):
+    for place in range(18, len(LINES_2025[0]), 7):
+        broken = LINES_2025[0][:place] + odd + LINES_2025[0][place:]
+        links = parse_links("\n".join([LINES_2025[1], broken, *LINES_2025[2:]]))
+        others = [item for item in EXPECTED if item[0] != EXPECTED[0][0]]
+        found = [(link.name, link.url.reveal()) for link in links]
+        assert [item for item in found if item in others] == others
+        assert all(item in others or item == EXPECTED[0] for item in found)
+        assert len(found) == len(EXPECTED) or links.left_out
+        assert not any(part in str(links.left_out) for part in ("AKIA", "q%2F", "Signature"))
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"), [("99999999T999999Z", "1"), ("20250301T101112Z", "9" * 5000)]
+)
+def test_date_that_does_not_exist_is_a_damaged_link(date, seconds):
+    token = V4.replace("20250301T101112Z", date).replace("=604800", f"={seconds}")
+    text = line("/v2.0/knee_multicoil_val.tar.xz", token=token)
     with pytest.raises(ValueError, match=r"^knee_multicoil_val.tar.xz: its link is cut short"):
         parse_links(text)
+
+
+def test_gateway_that_hides_its_links_is_named_with_what_to_do():
+    opaque = 'curl -C - "https://protect-eu.mimecast.com/s/AbCdEf?domain=x" --output '
+    links = parse_links(opaque + "knee_multicoil_val.tar.xz\n" + LINES_2025[0])
+    assert len(links) == 1
+    (left_out,) = links.left_out
+    assert left_out.startswith("knee_multicoil_val.tar.xz: mimecast.com hides where its link leads")
+    assert "ask for it at another address" in left_out
 
 
 def test_no_link_is_shown_by_repr_or_str():

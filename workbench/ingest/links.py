@@ -1,9 +1,11 @@
 """Signed links out of fastMRI's email: what each leads to and how long it holds."""
 
 import re
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 from workbench import catalog
 from workbench.ingest import mail
@@ -11,18 +13,45 @@ from workbench.settings import Secret
 
 WHERE_TO_ASK = "https://fastmri.med.nyu.edu"
 
-# Query parameters of a signed link: Amazon's signature versions 2 and 4.
+# Query parameters of a signed link: Amazon's signature versions 2 and 4. Values that are quoted
+# once too often do not match.
+_SLASH = r"(?:/|%2[Ff])"
 _VERSION_2 = {
-    "AWSAccessKeyId": re.compile(r"[\w%/+=.-]{4,}"),
-    "Signature": re.compile(r"(?:[\w/+=-]|%[0-9A-Fa-f]{2}){8,}"),
-    "Expires": re.compile(r"\d{10}"),
+    "AWSAccessKeyId": re.compile(r"[A-Za-z0-9]{4,}"),
+    # 20 bytes of HMAC-SHA1 in base64, of which the last character is "=".
+    "Signature": re.compile(r"(?:[A-Za-z0-9+/=]|%2[BFbf]|%3[Dd]){27}(?:=|%3[Dd])"),
+    "Expires": re.compile(r"[0-9]{10}"),
 }
 _VERSION_4 = {
-    "X-Amz-Credential": re.compile(r"[\w%/+=.-]{8,}"),
-    "X-Amz-Date": re.compile(r"\d{8}T\d{6}Z"),
-    "X-Amz-Expires": re.compile(r"\d+"),
+    "X-Amz-Algorithm": re.compile(r"AWS4-HMAC-SHA256"),
+    "X-Amz-Credential": re.compile(
+        rf"\w+{_SLASH}\d{{8}}{_SLASH}[\w-]+{_SLASH}s3{_SLASH}aws4_request", re.ASCII
+    ),
+    "X-Amz-Date": re.compile(r"[0-9]{8}T[0-9]{6}Z"),
+    "X-Amz-Expires": re.compile(r"[0-9]{1,7}"),
+    "X-Amz-SignedHeaders": re.compile(r"[a-z0-9-]+(?:(?:;|%3[Bb])[a-z0-9-]+)*"),
     "X-Amz-Signature": re.compile(r"[0-9a-fA-F]{64}"),
 }
+_TOKENS = _VERSION_2 | _VERSION_4
+_OTHER = re.compile(r"[\w%/+=.~-]*", re.ASCII)
+_OF_AMAZON = re.compile(r"X-Amz-[\w-]+|response-[\w-]+|versionId|x-id", re.IGNORECASE)
+_PARTS = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[\w.-]+(?::\d+)?)(?P<path>/[\w.~%/!$*,:;@+=-]*)"
+    r"(?:\?(?P<query>[^#]*))?",
+    re.ASCII,
+)
+# Words of archives' names: a message shows no others, whatever stands where a name should.
+_WORDS = re.compile(
+    r"knee|brain|prostate|breast|fastmri|multicoil|singlecoil|train|val|test|full|challenge"
+    r"|transfer|batch\d{0,2}|mri|dicoms?|v?\d{1,3}|ids|t[12]|diff|dwi|tar|[gx]z|t[gx]z"
+    r"|sha256(?:sums)?|txt",
+    re.IGNORECASE,
+)
+# Gateways that keep the address on their own servers.
+_OPAQUE = re.compile(
+    r"mimecast(?:protect)?\.com|hornetsecurity\.com|sendgrid\.net|avanan\.click"
+    r"|checkpoint\.com|egress\.com|list-manage\.com|bit\.ly|tinyurl\.com"
+)
 
 
 @dataclass(frozen=True)
@@ -73,89 +102,142 @@ def archive_stem(name: str) -> str:
     return re.sub(r"(\.tar)?(\.gz|\.xz)?$|\.t[gx]z$", "", name, flags=re.IGNORECASE)
 
 
-def parse_links(text: str) -> list[SignedLink]:
+class Links(list[SignedLink]):
+    """The links that an email offers.
+
+    Attributes:
+        left_out: links that cannot be used: the archive's name, why, and what to do.
+    """
+
+    def __init__(self, links: Iterable[SignedLink] = (), left_out: Iterable[str] = ()) -> None:
+        super().__init__(links)
+        self.left_out = tuple(left_out)
+
+
+def parse_links(text: str) -> Links:
     """Read every signed link out of an email's text (plain, HTML, quoted, wrapped or mangled).
 
-    The same object signed twice counts once, with the signature that ends last.
+    The same object signed twice counts once, with the signature that ends last. Links that are
+    broken, or that contradict each other, are left out and named.
 
     Raises:
-        ValueError: there is no signed link, a link is cut short, or two links for one file lead
-            to different objects. The message names files, never a link.
+        ValueError: there is no link that can be used. The message names files, never a link.
     """
-    found: dict[str, SignedLink] = {}
-    cut: dict[str, str] = {}
-    for url, name in mail.urls(text, lambda url: _whole(urlsplit(url).query)):
-        try:
-            link = _signed_link(url, name)
-        except _CutShortError as error:
-            cut[error.object_path] = str(error)
-            continue
-        if link is None:
-            continue
-        known = found.get(link.object_path)
-        if known is None or _ends(link) > _ends(known):
-            found[link.object_path] = link
-    for path in cut.keys() - found.keys():
-        raise ValueError(f"{cut[path]}: copy its line from the email again, whole")
-    if not found:
+    found: dict[str, tuple[tuple[datetime, bool], SignedLink]] = {}
+    broken: dict[str, str] = {}
+    for url, output in mail.urls(text, _whole):
+        link = _signed_link(url, output)
+        if isinstance(link, _Broken):
+            broken.setdefault(link.name, link.reason)
+        elif link is not None:
+            rank = (_ends(link), output is not None)
+            if link.object_path not in found or rank > found[link.object_path][0]:
+                found[link.object_path] = rank, link
+    links, contradictions = _agreeing([link for _, link in found.values()])
+    names = sorted(
+        name for link in links for name in (shown_name(link.name), shown_name(link.object_name))
+    )
+    left_out = contradictions + [
+        f"{name}: {reason}" for name, reason in broken.items() if not _listed(name, names)
+    ]
+    if not links:
         raise ValueError(
-            "no signed link in the text: paste the whole email from fastMRI, with its lines "
+            "; ".join(left_out)
+            or "no signed link in the text: paste the whole email from fastMRI, with its lines "
             f'`curl -C - "https://...Signature=..." --output NAME`; ask for one at {WHERE_TO_ASK}'
         )
-    links = list(found.values())
-    _refuse_disagreement(links)
-    return links
+    return Links(links, left_out)
 
 
 def _ends(link: SignedLink) -> datetime:
     return link.expires or datetime.min.replace(tzinfo=UTC)
 
 
-def _refuse_disagreement(links: list[SignedLink]) -> None:
-    by_name: dict[str, SignedLink] = {}
+def _listed(name: str, names: list[str]) -> bool:
+    """Say whether a name, or one that begins so, is in a sorted list."""
+    start = name.rstrip(".…")
+    place = bisect_left(names, start)
+    return bool(start) and place < len(names) and names[place].startswith(start)
+
+
+def _agreeing(links: list[SignedLink]) -> tuple[list[SignedLink], list[str]]:
+    """Leave out links for one file that lead to different objects; say which."""
+    by_file: dict[tuple[str, ...], list[SignedLink]] = {}
     for link in links:
         # Brain and prostate each come with a list of sums of the same name.
-        if link.is_checksums:
-            continue
-        other = by_name.setdefault(link.name, link)
-        if other is not link:
-            raise ValueError(
-                f"{link.name}: two links lead to different objects ({other.object_path} and "
-                f"{link.object_path}): keep the line of one of them and remove the other"
+        if not link.is_checksums:
+            by_file.setdefault((link.name,), []).append(link)
+            by_file.setdefault((link.generation, link.stem), []).append(link)
+    refused: dict[str, str] = {}
+    for one, *others in by_file.values():
+        for other in others:
+            why = (
+                f"{shown_name(one.name)}: two links lead to different objects "
+                f"({shown_name(one.object_path)} and {shown_name(other.object_path)}): keep the "
+                "line of one of them and remove the other"
             )
+            refused |= {one.object_path: why, other.object_path: why}
+    kept = [link for link in links if link.object_path not in refused]
+    return kept, list(dict.fromkeys(refused.values()))
 
 
-class _CutShortError(Exception):
-    def __init__(self, name: str, object_path: str) -> None:
-        super().__init__(f"{name}: its link is cut short, parts of the signature are missing")
-        self.object_path = object_path
+@dataclass(frozen=True)
+class _Broken:
+    name: str
+    reason: str
 
 
-def _signed_link(url: str, output: str | None) -> SignedLink | None:
+_CUT = "its link is cut short or damaged: copy its line from the email again, whole"
+
+
+def _signed_link(url: str, output: str | None) -> SignedLink | _Broken | None:
     """Make a link of a URL; None where it has nothing to do with the data."""
-    parts = urlsplit(url)
-    path = re.sub(r"(?:%20|\s)+$", "", parts.path)
+    parts = _PARTS.match(url)
+    path = re.sub(r"(?:%20)+$", "", parts["path"]) if parts else ""
     object_name = _file_name(unquote(path))
-    name = _file_name(output) if output else object_name
+    name = _file_name(output) if output and output.isascii() else object_name
     # A name that lost its ".xz" on the way gets it back from the object.
     if not name or object_name.startswith(name):
         name = object_name
-    dataset = catalog.dataset_of_archive(name) or catalog.dataset_of_archive(object_name)
-    signed = re.search(r"(?:^|&)(?:AWSAccessKeyId|Signature|X-Amz-\w+)=", parts.query)
-    if not signed and not mail.ARCHIVE_NAME.fullmatch(object_name):
-        return None
-    if not name or not parts.hostname:
-        return None
-    if not _whole(parts.query):
-        raise _CutShortError(name, unquote(path))
-    query = _cleaned(parts.query)
+    if not parts or not name or not _whole(url):
+        return _broken(url, output)
+    query = _cleaned(parts["query"])
     return SignedLink(
         name=name,
-        url=Secret(f"{parts.scheme}://{parts.netloc}{path}?{query}"),
+        url=Secret(f"{parts['scheme']}://{parts['host']}{path}?{query}"),
         object_path=unquote(path),
-        dataset=dataset,
-        expires=_expiry(parse_qs(query)),
+        dataset=catalog.dataset_of_archive(name) or catalog.dataset_of_archive(object_name),
+        expires=_expiry(_values(query)),
     )
+
+
+def _broken(url: str, output: str | None) -> _Broken | None:
+    """Name the archive that a damaged URL was for; None where it was for none of fastMRI's."""
+    address, _, query = url[:2000].partition("?")
+    host = re.sub(r"^https?://", "", address).partition("/")[0]
+    for text in (output or "", address.rpartition("/")[2]):
+        match = mail.ARCHIVE_NAME.match(text)
+        if not match or not (catalog.dataset_of_archive(match[0]) or "SHA256" in match[0]):
+            continue
+        hider = _OPAQUE.search(host)
+        reason = (
+            f"{hider[0]} hides where its link leads: open the email where that gateway does not "
+            f"rewrite it, or ask for it at another address ({WHERE_TO_ASK})"
+            if hider
+            else _CUT
+        )
+        return _Broken(shown_name(match[0]), reason)
+    if "fastmri-dataset" in host and ("Signature" in query or "AWSAccessKeyId" in query):
+        return _Broken(shown_name(address.rpartition("/")[2]) or "an archive", _CUT)
+    return None
+
+
+def shown_name(name: str) -> str:
+    """Return a file's name or path for a message: words that archives' names have, no others."""
+    kept = re.sub(
+        r"[^\W_]+", lambda word: word[0] if _WORDS.fullmatch(word[0]) else "…", name[:200]
+    )
+    return re.sub(r"[^\w./…-]+", "…", kept, flags=re.ASCII)
 
 
 def _file_name(text: str) -> str:
@@ -164,40 +246,51 @@ def _file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).lstrip(".")
 
 
-def _whole(query: str) -> bool:
-    """Say whether a query holds every part of a signature of either version."""
-    values = _values(query)
-    return any(
-        all(pattern.match(values.get(key, "")) for key, pattern in version.items())
-        and _signature_ends(values, version is _VERSION_2)
-        for version in (_VERSION_2, _VERSION_4)
-    )
-
-
-def _signature_ends(values: dict[str, str], version_2: bool) -> bool:
-    # 20 bytes of HMAC-SHA1 in base64 are 28 characters: a wrap may have cut them.
-    return not version_2 or len(unquote(values["Signature"])) >= 28
+def _whole(url: str) -> bool:
+    """Say whether a URL holds every part of a signature of either version."""
+    parts = _PARTS.match(url)
+    return parts is not None and _expiry(_values(_cleaned(parts["query"] or ""))) is not None
 
 
 def _values(query: str) -> dict[str, str]:
-    pairs = (part.partition("=") for part in query.split("&"))
-    return {key: value.replace("%20", "") for key, _, value in pairs}
+    """Return the parameters' values as they stand; of several of one name, the first."""
+    pairs = [part.partition("=") for part in query.split("&")]
+    return {key: value for key, _, value in reversed(pairs)}
 
 
 def _cleaned(query: str) -> str:
-    """Drop what mail programs add to a signature's values; other parameters stay as they are."""
-    tokens = _VERSION_2 | _VERSION_4
-    values = _values(query)
-    cleaned = []
-    for part in re.sub(r"(?:%20)+$", "", query).split("&"):
-        key = part.partition("=")[0]
-        match = tokens[key].match(values[key]) if key in tokens else None
+    """Return a query as it was signed, without what stands behind; "" where parts are missing.
+
+    Behind the signature's last value there may be anything; the others are exact.
+    """
+    seen: set[str] = set()
+    cleaned: list[str] = []
+    signed = 0
+    for part in query.split("&"):
+        key, _, value = part.partition("=")
+        value = value.replace("%20", "")
+        pattern = _TOKENS.get(key) or (_OTHER if _OF_AMAZON.fullmatch(key) else None)
+        match = pattern.match(value) if pattern else None
         cleaned.append(f"{key}={match[0]}" if match else part)
-    return "&".join(cleaned)
+        if match:
+            seen.add(key)
+            if _VERSION_2.keys() <= seen or _VERSION_4.keys() <= seen:
+                signed = len(cleaned)
+        if pattern and (match is None or match[0] != value):
+            break
+    return "&".join(cleaned[:signed])
 
 
-def _expiry(values: dict[str, list[str]]) -> datetime | None:
-    if "X-Amz-Date" in values:
-        signed = datetime.strptime(values["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        return signed + timedelta(seconds=int(values["X-Amz-Expires"][0]))
-    return datetime.fromtimestamp(int(values["Expires"][0]), UTC)
+def _expiry(values: dict[str, str]) -> datetime | None:
+    """Return when a signature ends, or None where the values do not say."""
+    date, seconds, ends = (
+        _TOKENS[key].match(values.get(key, ""))
+        for key in ("X-Amz-Date", "X-Amz-Expires", "Expires")
+    )
+    try:
+        if date and seconds:
+            signed = datetime.strptime(date[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            return signed + timedelta(seconds=int(seconds[0]))
+        return datetime.fromtimestamp(int(ends[0]), UTC) if ends else None
+    except (ValueError, OverflowError):
+        return None

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from workbench import catalog
 from workbench.ingest.download import stream
-from workbench.ingest.links import SignedLink
+from workbench.ingest.links import Links, SignedLink
 from workbench.ingest.server import DownloadError, Patience, expired_message, inspect
 
 
@@ -20,7 +20,11 @@ def by_dataset(links: Sequence[SignedLink]) -> dict[str, list[SignedLink]]:
     return offered
 
 
-def chosen(datasets: Sequence[str], offered: dict[str, list[SignedLink]]) -> list[str]:
+def chosen(
+    datasets: Sequence[str],
+    offered: dict[str, list[SignedLink]],
+    left_out: Sequence[str] = (),
+) -> list[str]:
     """Return the datasets to bring in, in the catalogue's order; all that are offered by default.
 
     Raises:
@@ -31,7 +35,10 @@ def chosen(datasets: Sequence[str], offered: dict[str, list[SignedLink]]) -> lis
             raise ValueError(f"datasets={name!r}: give one of {', '.join(catalog.DATASETS)}")
         if name not in offered:
             has = ", ".join(offered) or "none"
-            raise ValueError(f"datasets={name!r}: the text has no link for it; it has {has}")
+            broken = "".join(f"; left out: {link}" for link in left_out)
+            raise ValueError(
+                f"datasets={name!r}: the text has no link for it; it has {has}{broken}"
+            )
     if not offered:
         raise ValueError("the text has signed links, but none for an archive of fastMRI")
     return [name for name in catalog.DATASETS if name in (datasets or offered)]
@@ -60,16 +67,18 @@ def wanted(links: Sequence[SignedLink], datasets: Sequence[str]) -> tuple[list[W
         datasets: names of those to bring in; empty for all that the links offer.
 
     Raises:
-        ValueError: a dataset is unknown or not offered, or two links contradict each other.
+        ValueError: a dataset is unknown or not offered.
     """
     offered = by_dataset(links)
+    left_out = links.left_out if isinstance(links, Links) else ()
     found = []
-    notes = [
+    notes = [f"left out: {link}" for link in left_out]
+    notes += [
         f"{link.name}: belongs to no known dataset, left out"
         for link in links
         if link.dataset is None and not link.is_checksums
     ]
-    for name in chosen(datasets, offered):
+    for name in chosen(datasets, offered, left_out):
         generation, kept, left = one_generation(name, offered[name])
         found.append(Wanted(name, generation, tuple(kept)))
         if left:
@@ -86,14 +95,6 @@ def one_generation(
         generations, key=lambda g: len(missing(name, [x for x in links if x.generation == g]))
     )
     kept = [link for link in links if link.generation == best]
-    by_stem: dict[str, SignedLink] = {}
-    for link in kept:
-        other = by_stem.setdefault(link.stem, link)
-        if other is not link:
-            raise ValueError(
-                f"{link.stem}: two links lead to different objects ({other.object_path} and "
-                f"{link.object_path}): keep the line of one of them and remove the other"
-            )
     return best, kept, [link for link in links if link.generation != best]
 
 

@@ -60,7 +60,8 @@ def work(order: Order) -> IngestReport:
 def _links(text: str) -> str:
     links = parse_links(text)
     datasets = sorted({link.dataset for link in links if link.dataset})
-    return f"{len(links)} links, for {', '.join(datasets) or 'no dataset that is known'}"
+    left_out = "".join(f"; left out: {link}" for link in links.left_out)
+    return f"{len(links)} links, for {', '.join(datasets) or 'no dataset that is known'}{left_out}"
 
 
 def _email(values: Values) -> str:
