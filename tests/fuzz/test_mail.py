@@ -110,7 +110,8 @@ def test_links_of_the_real_forms_survive_mail_programs_and_gateways(
     text = (
         "Dear colleague,\nsee https://fastmri.med.nyu.edu/ .\n\n" + "\n".join(lines) + "\n\nBest\n"
     )
-    for mangler in manglers:
+    # A wrap may cut anywhere but in an escape that was made before.
+    for mangler in sorted(manglers, key=lambda name: name != "wrapped"):
         text = MANGLERS[mangler](text)
     found = parse_links(text)
     assert [link.url.reveal() for link in found] == links

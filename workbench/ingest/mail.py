@@ -201,7 +201,7 @@ def _unwrapped(url: str, whole: Callable[[str], bool]) -> str:
         url = f"https://-?{url}"  # a quoted one stands as if in a gateway's
     for _ in range(_ROUNDS):
         # Once more, for those that a wrap had cut.
-        url = _unescaped(_ENTITY.sub(_character, url))
+        url = _ENTITY.sub(_character, _unescaped(url))
         inner = _inner(url)
         if inner is None:
             break
@@ -230,7 +230,7 @@ def _inner(url: str) -> str | None:
                 return inner
             continue
         if "%" not in match[0]:
-            return rest.partition("___")[0] if url[: match.start()].endswith("___") else rest
+            return rest.rpartition("___")[0] if url[: match.start()].endswith("___") else rest
         rest = rest.partition("&")[0]
         for _ in range(min(1 + len(max(re.findall(r"%((?:25)*)", match[0]))) // 2, _ROUNDS)):
             rest = unquote(rest)
