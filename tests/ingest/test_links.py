@@ -486,3 +486,17 @@ def test_no_link_is_shown_by_repr_or_str():
 )
 def test_stem(name, stem):
     assert archive_stem(name) == stem
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("https://", "https://a ", "&amp;", "&amp;amp;lt;", "aHR0cHM6", "https%253A%252F", "h\n"),
+        *("=\n", "> ", "\\", "curl ", "--output ", " ", "<b", "[", "^", "%%", "/v3/__x__;", "**"),
+        *("https://x.example/?u=https%3A%2F%2F", "-", "\n ", "Signature=", "&Signature", "a.tar"),
+    ],
+)
+def test_long_line_of_anything_takes_no_time_that_grows_with_its_square(piece):
+    # Of 200 kB: steps that each look at the rest of the text would take hours.
+    text = piece * (200_000 // len(piece)) + "\n" + LINES_2025[0]
+    assert [(link.name, link.url.reveal()) for link in parse_links(text)][-1:] == EXPECTED[:1]
