@@ -115,7 +115,9 @@ def _unescaped(text: str) -> str:
     """Undo the escapes of JSON, Markdown, Windows' and Unix' shells, and of defanged URLs."""
     if re.search(r"\\\"", text):
         text = re.sub(r"(?<!\\)(?:\\+r)?\\+n", "\n", text)
-    text = re.sub(r"(?<!\\)\\+(?:u00|x)([2-7][0-9a-fA-F])", lambda match: chr(int(match[1], 16)), text)
+    text = re.sub(
+        r"(?<!\\)\\+(?:u00|x)([2-7][0-9a-fA-F])", lambda match: chr(int(match[1], 16)), text
+    )
     text = re.sub(r"(?<!\\)\\+(?=[^\w\s]|[ \t]*\n)", "", text)
     text = re.sub(r"\^+|`(?=[&\n])", "", text)
     text = re.sub(r"(?<!%)%%+(?=[0-9a-fA-F]{2})", "%", text)
