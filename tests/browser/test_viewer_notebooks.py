@@ -87,6 +87,11 @@ def test_notebook_reopened_while_its_kernel_lives_has_its_viewer_again(open_note
     assert viewer.number == 1
     viewer.press("ArrowDown")
     assert viewer.number == 2
+    # A slow machine draws saved outputs before JupyterLab has fetched the kernel's widgets, says
+    # so, and draws them again.
+    early = [each for each in notebook.complaints if "widget model not found" in each]
+    for each in early:
+        notebook.complaints.remove(each)
 
 
 def test_saved_widget_state_holds_no_images_and_without_kernel_leaves_the_picture(
