@@ -1,18 +1,32 @@
+import gzip
 import hashlib
 import logging
 import os
 import random
+import socket
 import threading
+import time
 import traceback
-from datetime import timedelta
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
 
 from demo.bucket import Bucket, Faults
-from workbench.ingest.download import disk_is_full, download, stream, stream_side_by_side
+from workbench.disk import disk_is_full
+from workbench.ingest.download import download, stream, stream_side_by_side
 from workbench.ingest.links import parse_links
-from workbench.ingest.server import ChangedError, DownloadError, RemoteObject, StoppedError, inspect
+from workbench.ingest.server import (
+    ChangedError,
+    DownloadError,
+    Patience,
+    RemoteObject,
+    StoppedError,
+    inspect,
+    seconds_asked,
+)
 
 NAME = "knee_multicoil_val.tar.xz"
 PATH = f"/v2.0/{NAME}"
@@ -220,3 +234,186 @@ def test_no_link_in_any_exception_or_log(folder, hasty, caplog):
     for text in [*texts, caplog.text]:
         assert "Signature=" not in text
         assert "AKIA" not in text
+
+
+# ---- answers that make no sense ----------------------------------------------------------
+
+BODY = bytes(range(256)) * 400
+
+
+@contextmanager
+def answering(*answers, link="/v2.0/knee_multicoil_test.tar.xz"):
+    """Serve raw answers, one a connection, the last one again and again; yield a signed link."""
+    left = list(answers)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection, suppress(OSError):
+                    while not connection.recv(65536).endswith(b"\r\n\r\n"):
+                        pass
+                    answer = left.pop(0) if len(left) > 1 else left[0]
+                    for piece in answer if isinstance(answer, list) else [answer]:
+                        connection.sendall(piece)
+                        if isinstance(answer, list):
+                            time.sleep(0.02)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        host = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        query = f"AWSAccessKeyId=AKIA{16 * 'A'}&Signature={27 * 'A'}%3D&Expires=4102444800"
+        try:
+            yield parse_links(f"{host}{link}?{query}")[0]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+def answer(status="200 OK", body=BODY, **headers):
+    given = {"Content-Length": str(len(body)), "Connection": "close"}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{name}: {value}\r\n" for name, value in given.items() if value is not None]
+    return f"HTTP/1.1 {status}\r\n{''.join(lines)}\r\n".encode() + body
+
+
+WHOLE = RemoteObject(len(BODY), '"v1"', b"", ranges=True)
+GOOD = answer(ETag='"v1"')
+
+
+def streamed(link, patience, remote=WHOLE, start=0):
+    return b"".join(stream(link, remote, start, patience=patience))
+
+
+@pytest.mark.parametrize("length", [None, "", "many", "-5", "1e9", "0x10", "9" * 50, "²"])
+def test_answer_without_a_size_is_tried_again_then_named(hasty, length):
+    bad = answer(ETag='"v1"', Content_Length=length)
+    with answering(bad, GOOD) as link:
+        assert streamed(link, hasty) == BODY
+    with (
+        answering(bad) as link,
+        pytest.raises(DownloadError, match=r"does not say how large .*, 4 times in a row"),
+    ):
+        inspect(link, hasty)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "bytes 0-9",
+        "bytes */102400",
+        "bytes 5-9/102400",
+        "bytes 9-0/102400",
+        "bytes 0-1/1",
+    ],
+)
+def test_answer_of_a_wrong_range_is_never_spliced(hasty, header):
+    bad = answer("206 Partial Content", ETag='"v1"', Content_Range=header)
+    with answering(bad, GOOD) as link:
+        assert streamed(link, hasty) == BODY
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "more"),
+    [
+        ("200 OK", {"ETag": '"v2"'}, b""),
+        ("206 Partial Content", {"ETag": '"v2"', "Content_Range": "bytes 0-102399/102400"}, b""),
+        ("206 Partial Content", {"ETag": '"v1"', "Content_Range": "bytes 0-102399/102401"}, b""),
+        ("200 OK", {"ETag": '"v1"'}, b"more"),
+        ("412 Precondition Failed", {}, b""),
+        ("416 Range Not Satisfiable", {}, b""),
+    ],
+)
+def test_answer_of_another_object_is_a_change(hasty, status, headers, more):
+    bad = answer(status, BODY + more, **headers)
+    with answering(bad) as link, pytest.raises(ChangedError, match="no longer the one"):
+        streamed(link, hasty)
+
+
+def test_answer_without_the_version_that_the_plan_saw_is_not_taken(hasty):
+    with answering(answer(), GOOD) as link:
+        assert streamed(link, hasty) == BODY
+    with answering(answer()) as link, pytest.raises(DownloadError, match="no longer says which"):
+        streamed(link, hasty)
+
+
+def test_weak_version_is_compared_but_not_asked_for(hasty):
+    weak = RemoteObject(len(BODY), 'W/"v1"', b"", ranges=True)
+    with answering(answer(ETag='W/"v1"')) as link:
+        assert streamed(link, hasty, weak) == BODY
+    with answering(answer(ETag='W/"v2"')) as link, pytest.raises(ChangedError):
+        streamed(link, hasty, weak)
+
+
+def test_web_page_with_200_is_never_taken_for_the_file(hasty):
+    page = answer(body=b"<html>log in</html>", Content_Type="text/html; charset=utf-8")
+    with answering(page, GOOD) as link:
+        assert streamed(link, hasty) == BODY
+    with answering(page) as link, pytest.raises(DownloadError, match="a web page came instead"):
+        inspect(link, hasty)
+
+
+def test_bytes_are_those_of_the_object_whatever_coding_its_metadata_names(hasty):
+    packed = gzip.compress(BODY, mtime=0)
+    remote = RemoteObject(len(packed), '"v1"', b"", ranges=True)
+    with answering(answer(body=packed, ETag='"v1"', Content_Encoding="gzip")) as link:
+        assert streamed(link, hasty, remote) == packed
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("120", 120),
+        (" 7 ", 7),
+        ("Wed, 05 Nov 2025 10:01:00 GMT", 60),
+        ("Wed, 05 Nov 2025 09:00:00 GMT", 0),
+        *((bad, 0) for bad in ("", "-5", "soon", "1.5e9", "9" * 50, "Wed, 99 Nov 2025")),
+    ],
+)
+def test_time_to_wait_is_read_as_seconds_or_date(header, seconds):
+    assert seconds_asked(header, datetime(2025, 11, 5, 10, tzinfo=UTC)) == seconds
+
+
+def test_time_to_wait_is_kept_and_capped():
+    patience = Patience(first_delay=0.1, longest_delay=5)
+    assert patience.delay(1, asked=3) == 3
+    assert patience.delay(1, asked=1e9) == 5
+    assert 0.05 <= patience.delay(1) <= 0.1
+
+
+def test_server_that_drips_is_given_up(hasty):
+    dripping = [GOOD[:-102_400], *(b"x" for _ in range(200))]
+    patience = replace(hasty, timeout=0.1)
+    with (
+        answering(dripping) as link,
+        pytest.raises(DownloadError, match="sends too slowly, 4 times in a row"),
+    ):
+        streamed(link, patience)
+    with answering(dripping, GOOD) as link:
+        assert len(streamed(link, patience)) == len(BODY)
+
+
+def test_server_that_sends_a_few_bytes_at_each_try_is_given_up(hasty):
+    with (
+        answering(GOOD[:-102_300]) as link,
+        pytest.raises(DownloadError, match="4 times in a row"),
+    ):
+        streamed(link, hasty)
+
+
+def test_redirects_are_followed_but_not_for_ever(hasty):
+    def to(address):
+        return answer("307 Temporary Redirect", b"", Location=address)
+
+    with answering(to("/elsewhere"), to("/v2.0/again"), GOOD) as link:
+        assert streamed(link, hasty) == BODY
+    with answering(to("/round")) as link, pytest.raises(DownloadError, match="without an end"):
+        inspect(link, hasty)
+    for address in ("file:///etc/passwd", "ftp://127.0.0.1/x"):
+        with answering(to(address)) as link, pytest.raises(DownloadError, match="not https"):
+            inspect(link, hasty)

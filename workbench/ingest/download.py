@@ -49,7 +49,7 @@ def stream(
     """
     stop = remote.size if stop is None else stop
     stopped = stopped or threading.Event()
-    failures = 0
+    failures = came = 0
     while start < stop:
         if stopped.is_set():
             raise StoppedError(f"{link.name}: stopped")
@@ -58,20 +58,21 @@ def stream(
             with server.get_range(
                 session or requests, link, start, stop, remote.version, patience
             ) as response:
-                server.refuse(link, response)
-                server.skip_to(link, response, start, remote.size)
-                while start < stop and not stopped.is_set():
-                    data = response.raw.read(min(server.READ, stop - start), decode_content=False)
-                    if not data:
-                        raise server.BrokenError("the connection ended early")
+                server.skip_to(link, response, start, remote.size, patience)
+                for data in server.pieces(response, stop - start, patience):
+                    if stopped.is_set():
+                        break
                     start += len(data)
-                    failures = 0
+                    came += len(data)
+                    if came >= patience.slowest:  # A few bytes at each try are no progress.
+                        failures = came = 0
                     yield data
         except server.BROKEN as error:
             problem = server.cause(error)
         # Outside of the except block: the exception's own text holds the link.
         if problem is not None:
             failures += 1
+            came = 0
             server.wait_or_raise(link, problem, failures, patience, stopped)
 
 

@@ -9,10 +9,12 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -22,6 +24,7 @@ from workbench.ingest.links import WHERE_TO_ASK, SignedLink
 from workbench.settings import hide_queries_in_logs
 
 READ = 256 << 10
+_REDIRECTS = 6
 # Statuses that pass by themselves.
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
@@ -47,17 +50,24 @@ class Patience:
         first_delay: seconds to wait after the first failure; it doubles with each.
         longest_delay: seconds to wait at most.
         timeout: seconds without a byte after which a connection counts as broken.
+        slowest: bytes that must come in every ``timeout`` seconds of waiting for them.
     """
 
     attempts: int = 10
     first_delay: float = 0.5
     longest_delay: float = 60.0
     timeout: float = 60.0
+    slowest: int = 64 << 10
 
-    def delay(self, failures: int) -> float:
-        """Return the seconds to wait after that many failures in a row, with some jitter."""
+    def delay(self, failures: int, asked: float = 0.0) -> float:
+        """Return the seconds to wait after that many failures in a row, with some jitter.
+
+        Args:
+            failures: how many there were.
+            asked: seconds that the server asks to wait; more than ``longest_delay`` count as that.
+        """
         longest = min(self.first_delay * 2 ** (failures - 1), self.longest_delay)
-        return longest * random.uniform(0.5, 1.0)
+        return max(longest * random.uniform(0.5, 1.0), min(asked, self.longest_delay))
 
 
 PATIENT = Patience()
@@ -84,7 +94,16 @@ hide_queries_in_logs()
 
 
 class BrokenError(Exception):
-    """A response that ended early or made no sense; worth another try."""
+    """A response that ended early or made no sense; worth another try.
+
+    Args:
+        problem: what is wrong.
+        wait: seconds that the server asks to wait before another try.
+    """
+
+    def __init__(self, problem: str, wait: float = 0.0) -> None:
+        super().__init__(problem)
+        self.wait = wait
 
 
 # What a broken connection raises, before or while the body is read.
@@ -97,41 +116,100 @@ def inspect(link: SignedLink, patience: Patience = PATIENT) -> RemoteObject:
     Raises:
         DownloadError: it is not to be had; the message says why and what to do.
     """
-
-    def ask() -> RemoteObject:
-        with get_range(requests, link, 0, HEAD, None, patience) as response:
-            refuse(link, response)
-            size = _size(response)
-            if not size:
-                raise DownloadError(f"{link.name}: the server has an empty object")
-            head = response.raw.read(min(HEAD, size), decode_content=False)
-            return RemoteObject(
-                size, response.headers.get("ETag"), head, response.status_code == 206
-            )
-
-    return _patiently(link, ask, patience)
+    failures = 0
+    while True:
+        try:
+            with get_range(requests, link, 0, HEAD, None, patience) as response:
+                size = total_size(response)
+                if not size:
+                    raise DownloadError(f"{link.name}: the server has an empty object")
+                head = b"".join(pieces(response, min(HEAD, size), patience))
+                version = response.headers.get("ETag") or None
+                return RemoteObject(size, version, head, response.status_code == 206)
+        except BROKEN as error:
+            problem = cause(error)
+        failures += 1
+        wait_or_raise(link, problem, failures, patience, threading.Event())
 
 
 def get_range(
     session: Any, link: SignedLink, start: int, stop: int, version: str | None, patience: Patience
 ) -> requests.Response:
-    """Ask for bytes ``start:stop`` of an object, of that very version where one is given."""
+    """Ask for bytes ``start:stop`` of an object, of that very version where one is given.
+
+    Raises:
+        DownloadError: the server refuses; the message says why and what to do.
+        ChangedError: the object is another one.
+        BrokenError: the answer is no data, but may be at another try.
+    """
     headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    if version:
+    if version and not version.startswith("W/"):  # A weak one never matches.
         headers["If-Match"] = version
-    response: requests.Response = session.get(
-        link.url.reveal(), headers=headers, stream=True, timeout=(30, patience.timeout)
-    )
+    url = link.url.reveal()
+    for _ in range(_REDIRECTS):
+        response: requests.Response = session.get(
+            url,
+            headers=headers,
+            stream=True,
+            timeout=(30, patience.timeout),
+            allow_redirects=False,
+        )
+        if not response.is_redirect:
+            break
+        response.close()
+        secure = urlsplit(url).scheme == "https"
+        url = urljoin(url, response.headers["Location"])
+        if urlsplit(url).scheme not in (("https",) if secure else ("https", "http")):
+            raise DownloadError(f"{link.name}: the server sends on to an address that is not https")
+    else:
+        raise DownloadError(
+            f"{link.name}: the server sends on from address to address without an end: check the "
+            "proxy, and run again later"
+        )
+    try:
+        _refuse(link, response)
+        found = response.headers.get("ETag")
+        if version and found != version:
+            if found:
+                raise _changed(link)
+            raise BrokenError("the server no longer says which version of the object it sends")
+    except BaseException:
+        response.close()
+        raise
     return response
 
 
-def refuse(link: SignedLink, response: requests.Response) -> None:
-    """Raise where the server's answer is no data."""
+def pieces(response: requests.Response, count: int, patience: Patience) -> Iterator[bytes]:
+    """Yield the next ``count`` bytes of a response as they come.
+
+    Raises:
+        BrokenError: it ended early, or brought less than ``patience.slowest``.
+    """
+    waited, came = 0.0, 0
+    while count:
+        began = time.monotonic()
+        data = response.raw.read1(min(READ, count), decode_content=False)
+        waited += time.monotonic() - began
+        if not data:
+            raise BrokenError("the connection ended early")
+        came += len(data)
+        count -= len(data)
+        if waited > patience.timeout:
+            if came < patience.slowest and count:
+                raise BrokenError("the server sends too slowly")
+            waited, came = 0.0, 0
+        yield data
+
+
+def _refuse(link: SignedLink, response: requests.Response) -> None:
     status = response.status_code
     if status in (200, 206):
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise BrokenError("a web page came instead of the file, from a proxy or a login page")
         return
     if status in _PASSING:
-        raise BrokenError(f"the server answered {status}")
+        asked = seconds_asked(response.headers.get("Retry-After", ""), datetime.now(UTC))
+        raise BrokenError(f"the server answered {status}", asked)
     if status in (412, 416):
         raise _changed(link)
     body = response.raw.read(4096, decode_content=False)
@@ -156,33 +234,56 @@ def expired_message(link: SignedLink) -> str:
     return f"the link expired on {link.expires:%Y-%m-%d %H:%M} UTC: ask anew at {WHERE_TO_ASK}"
 
 
-def _size(response: requests.Response) -> int:
+def seconds_asked(retry_after: str, now: datetime) -> float:
+    """Read a ``Retry-After`` header: seconds or a date; 0.0 where it is neither, or over."""
+    if re.fullmatch(r"[0-9]{1,9}", retry_after.strip()):
+        return float(retry_after)
+    try:
+        until = parsedate_to_datetime(retry_after)
+        return max((until - now).total_seconds(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def total_size(response: requests.Response) -> int:
+    """Return the bytes of the whole object that a response is of.
+
+    Raises:
+        BrokenError: it does not say.
+    """
     if response.status_code == 206:
-        match = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
-        if not match:
-            raise BrokenError("the server names no size")
-        return int(match[1])
-    return int(response.headers.get("Content-Length", 0))
+        return _range(response)[1]
+    length = response.headers.get("Content-Length", "").strip()
+    if not re.fullmatch(r"[0-9]{1,18}", length):
+        raise BrokenError("the server does not say how large the object is")
+    return int(length)
 
 
-def skip_to(link: SignedLink, response: requests.Response, start: int, size: int) -> None:
+def _range(response: requests.Response) -> tuple[int, int]:
+    """Return the first byte that a partial response brings, and the object's size."""
+    header = response.headers.get("Content-Range", "").strip()
+    match = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", header)
+    if not match or not int(match[1]) <= int(match[2]) < int(match[3]):
+        raise BrokenError("the server does not say which range it sends, and of how many bytes")
+    return int(match[1]), int(match[3])
+
+
+def skip_to(
+    link: SignedLink, response: requests.Response, start: int, size: int, patience: Patience
+) -> None:
     """Bring a response to the byte that was asked for: servers may ignore ranges.
 
     Raises:
         ChangedError: the object is not of the size that it was.
     """
-    if _size(response) != size:
+    if total_size(response) != size:
         raise _changed(link)
     if response.status_code == 206:
-        match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        if not match or int(match[1]) != start:
+        if _range(response)[0] != start:
             raise BrokenError("the server sent another range than asked for")
         return
-    while start:
-        data = response.raw.read(min(READ, start), decode_content=False)
-        if not data:
-            raise BrokenError("the connection ended early")
-        start -= len(data)
+    for _ in pieces(response, start, patience):
+        pass
 
 
 def _changed(link: SignedLink) -> ChangedError:
@@ -192,19 +293,23 @@ def _changed(link: SignedLink) -> ChangedError:
     )
 
 
-def cause(error: BaseException) -> str:
+def cause(error: BaseException) -> BrokenError:
     """Describe a failure without its text, which can hold the link."""
     if isinstance(error, BrokenError):
-        return str(error)
+        return BrokenError(str(error), error.wait)
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
-        return "the server did not answer in time"
+        return BrokenError("the server did not answer in time")
     if isinstance(error, requests.exceptions.SSLError | urllib3.exceptions.SSLError):
-        return "no secure connection could be made"
-    return "the connection broke"
+        return BrokenError("no secure connection could be made")
+    return BrokenError("the connection broke")
 
 
 def wait_or_raise(
-    link: SignedLink, problem: str, failures: int, patience: Patience, stopped: threading.Event
+    link: SignedLink,
+    problem: BrokenError,
+    failures: int,
+    patience: Patience,
+    stopped: threading.Event,
 ) -> None:
     """Wait before another try.
 
@@ -216,19 +321,6 @@ def wait_or_raise(
             f"{link.name}: {problem}, {failures} times in a row: check the network and run again; "
             "it goes on where it stopped"
         )
-    until = time.monotonic() + patience.delay(failures)
+    until = time.monotonic() + patience.delay(failures, problem.wait)
     while not stopped.is_set() and (left := until - time.monotonic()) > 0:
         stopped.wait(min(left, 0.2))
-
-
-def _patiently(
-    link: SignedLink, ask: Callable[[], RemoteObject], patience: Patience
-) -> RemoteObject:
-    failures = 0
-    while True:
-        try:
-            return ask()
-        except BROKEN as error:
-            problem = cause(error)
-        failures += 1
-        wait_or_raise(link, problem, failures, patience, threading.Event())
