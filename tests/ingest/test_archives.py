@@ -235,3 +235,51 @@ def test_disk_full_is_an_os_error_and_leaves_no_half_member(small_disk, tar_of, 
     with pytest.raises(OSError, match="No space left"):
         unpack(io.BytesIO(tar_of(members)), small_disk / "knee", "knee.tar")
     assert [path.name for path in (small_disk / "knee").iterdir()] == ["a.h5"]
+
+
+# ---- headers that claim too much ---------------------------------------------------------
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """Write a header of tar that claims a size, negative and above 8 GiB in base 256."""
+    info = member(name, kind)
+    content = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    content[124:136] = (size % (1 << 96)).to_bytes(12, "big") if size < 0 else content[124:136]
+    if size >= 0:
+        info.size = size
+        content = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    content[148:156] = b"        "
+    content[148:156] = b"%06o\0 " % sum(content)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("size", [-1, -(1 << 40), 50 << 30, 1 << 62, (1 << 88) - 1])
+def test_size_that_cannot_be_is_refused_and_what_was_there_stays(tmp_path, size, kind, tar_of):
+    (tmp_path / "bad.h5").write_bytes(b"good")
+    archive = tar_of({"a.h5": b"1"})[:1024] + header("bad.h5", size, kind) + bytes(10_240)
+    with pytest.raises((ArchiveError, OSError), match=r"truncated or damaged|No space left"):
+        unpack(io.BytesIO(archive), tmp_path, "a.tar")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "bad.h5"]
+    assert (tmp_path / "bad.h5").read_bytes() == b"good"
+
+
+def test_member_larger_than_the_disk_is_refused_before_it_is_written(small_disk, tar_of):
+    archive = gzip.compress(tar_of({"a.h5": bytes(900_000)}))
+    with pytest.raises(OSError, match=r"No space left for 900,000 bytes of a.h5"):
+        unpack(io.BytesIO(archive), small_disk / "knee", "a.tar.gz")
+
+
+def test_attributes_in_a_long_chain_are_an_error(tmp_path):
+    chain = (header("x", 512, tarfile.XGLTYPE) + b"9 a=bcde\n".ljust(512, b"\0")) * 2000
+    with pytest.raises(ArchiveError, match="truncated or damaged"):
+        unpack(io.BytesIO(chain + bytes(1024)), tmp_path, "a.tar")
+
+
+def test_sparse_member_is_refused_by_name(tmp_path):
+    archive = bytearray(header("a.h5", 0, tarfile.GNUTYPE_SPARSE))
+    archive[483:495] = b"%011o\0" % (1 << 30)
+    archive[148:156] = b"        "
+    archive[148:156] = b"%06o\0 " % sum(archive)
+    with pytest.raises(ArchiveError, match=r"member 'a.h5' is refused: it is sparse"):
+        unpack(io.BytesIO(bytes(archive) + bytes(10_240)), tmp_path, "a.tar")

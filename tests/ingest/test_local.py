@@ -15,7 +15,7 @@ import pytest
 from demo.bucket import Bucket, Faults
 from workbench.ingest.links import parse_links
 from workbench.ingest.local import plan_ingest, run_ingest
-from workbench.ingest.manifest import only_ingest
+from workbench.ingest.manifest import only_ingest, read_records
 from workbench.ingest.offer import Sums, read_sums
 from workbench.ingest.report import IngestError, plan_html, report_html
 
@@ -629,16 +629,63 @@ def test_one_ingest_at_a_time(knee, root, hasty):
             run_ingest(plan, patience=hasty)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"archives": {"a": {"b": 1}}}'])
-def test_manifest_that_cannot_be_read_is_said(knee, root, hasty, content):
-    folder, _ = knee
-    (root / "knee_multicoil").mkdir(parents=True)
-    (root / "knee_multicoil" / "ingest.json").write_text(content)
-    with (
-        Bucket(folder) as bucket,
-        pytest.raises(ValueError, match=r"ingest.json cannot be read .*: move it away"),
-    ):
-        plan_ingest(parse_links(bucket.email()), root, patience=hasty)
+RECORD = {"source": "x.tar", "object_path": "/x.tar", "size": 5, "version": None}
+UNPACKED = RECORD | {"state": "unpacked", "sha256": "a" * 64, "members": {"a.h5": 3}}
+
+
+def with_val(record):
+    return json.dumps({"version": 1, "archives": {"knee_multicoil_val": record}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", "null", "7", "[" * 100_000, '{"a":' * 100_000, "9" * 5000, "\0", "NaN"),
+        *('{"archives": {}}', '{"version": 2, "archives": {}}', '{"version": 1, "archives": []}'),
+        *(with_val(record) for record in (None, [], 5, {}, {"b": 1}, RECORD | {"b": 1})),
+        *(with_val(RECORD | {"size": size}) for size in (-1, True, 1.5, "5", None, 1 << 70)),
+        *(with_val(RECORD | {name: 5}) for name in ("version", "state", "archive", "problem")),
+        *(with_val(UNPACKED | {"members": members}) for members in ([], {"a": "b"}, {"a": -1})),
+        *(
+            with_val(UNPACKED | {"members": {path: 1}})
+            for path in ("/etc/passwd", "../x", "a/../b")
+        ),
+        *(
+            with_val(UNPACKED | {"archive": name})
+            for name in ("../x", "/x", "", "..", "a/b", "a\0b")
+        ),
+        *(with_val(UNPACKED | change) for change in ({"sha256": ""}, {"check": "verified"})),
+        *(with_val(UNPACKED | change) for change in ({"state": "done"}, {"sha256": "A" * 64})),
+        *(with_val(UNPACKED | {name: {"b": "c"}}) for name in ("digests", "times")),
+        b"\xff\xfe",
+    ],
+    ids=range(48),
+)
+def test_what_no_ingest_writes_is_no_manifest(content):
+    with pytest.raises(ValueError, match=r"^it is|^archive|line 1|can't decode|limit|null"):
+        read_records(content if isinstance(content, bytes) else content.encode())
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[" * 100_000, with_val(UNPACKED | {"members": {"../x": 1}})], ids=range(3)
+)
+def test_damaged_manifest_is_said_kept_aside_and_everything_checked_anew(
+    knee, root, hasty, members_in, content
+):
+    folder, members = knee
+    path = root / "knee_multicoil" / "ingest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with Bucket(folder) as bucket:
+        report = ingest(bucket.email(), root, patience=hasty)
+    assert report.problems == []
+    (note,) = [note for note in report.notes if "ingest.json is damaged" in note]
+    assert len(note) < 500
+    assert {check for _, check in states(root).values()} == {"verified", "not listed"}
+    aside = path.with_name("ingest.json.damaged")
+    assert aside.read_text() == content
+    aside.unlink()
+    assert members_in(root / "knee_multicoil") == members
 
 
 def test_list_of_sums_that_cannot_be_read_is_a_note(knee, root, hasty):

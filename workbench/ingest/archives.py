@@ -1,5 +1,6 @@
 """Unpack archives as they stream in: the kind by first bytes, each member whole or not at all."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -26,6 +27,12 @@ HEAD = tarfile.BLOCKSIZE
 # What this package writes into a dataset's folder, so that no archive may.
 RESERVED = ("ingest.json", ".ingest.lock", "dataset_cache.json")
 _PART = ".ingest-part"
+# Headers that hold names and attributes of the member after them, and how long they may be.
+_ABOUT_THE_NEXT = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+_LONGEST_ATTRIBUTES = 1 << 20
 _LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db")
 
 
@@ -61,6 +68,9 @@ class Destination(Protocol):
     def read(self, path: str) -> BinaryIO | io.BufferedIOBase:
         """Open what is there at a member's path."""
 
+    def free(self) -> int | None:
+        """Return how many bytes fit; None where there is no limit."""
+
     def write(self, path: str, content: Readable, size: int) -> None:
         """Put a member there, whole or not at all; until then what was there stays.
 
@@ -84,6 +94,10 @@ class Folder:
         """Open the file at a member's path."""
         return (self.root / path).open("rb")
 
+    def free(self) -> int:
+        """Return the free bytes of the disk."""
+        return shutil.disk_usage(existing(self.root)).free
+
     def write(self, path: str, content: Readable, size: int) -> None:
         """Write under a temporary name, then rename."""
         final = self.root / path
@@ -97,6 +111,13 @@ class Folder:
             part.replace(final)
         finally:
             part.unlink(missing_ok=True)
+
+
+def existing(path: Path) -> Path:
+    """Return the nearest folder above a path that exists, or the path itself."""
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def sniff(head: bytes) -> str | None:
@@ -168,7 +189,7 @@ def unpack(
                 if on_member:
                     on_member(path, entry.size)
             _finish(tar, archive)
-    except (EOFError, tarfile.ReadError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         where = f"after {member}" if member else "at its start"
         raise ArchiveError(
             f"{archive}: truncated or damaged {where} ({error}); the {len(result.members)} members "
@@ -226,17 +247,29 @@ class _StrictEntry(tarfile.TarInfo):
     """A header of tar that is right, or an error.
 
     tarfile takes a damaged header in the middle, or none at all where the end mark should be, for
-    the end of the archive, and says nothing.
+    the end of the archive, and says nothing. It believes negative sizes, and reads names and
+    attributes of any length into memory.
     """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_StrictEntry":
+        entry = super().frombuf(buf, encoding, errors)
+        named = entry.type in _ABOUT_THE_NEXT and entry.size > _LONGEST_ATTRIBUTES
+        if entry.size < 0 or named:
+            raise tarfile.InvalidHeaderError(f"a size of {entry.size} bytes")  # type: ignore[attr-defined]
+        return entry
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> "_StrictEntry":
         try:
-            return super().fromtarfile(tar)
+            entry = super().fromtarfile(tar)
+            if entry.size < 0:
+                raise tarfile.HeaderError(f"a size of {entry.size} bytes")
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
-        except tarfile.HeaderError as error:
+        except (tarfile.HeaderError, ValueError, OverflowError, RecursionError) as error:
             raise tarfile.ReadError(f"{error}, where a member or the end should be") from None
+        return entry
 
 
 def _finish(tar: tarfile.TarFile, archive: str) -> None:
@@ -267,6 +300,8 @@ def _path_of(entry: tarfile.TarInfo, archive: str) -> str | None:
         fault = "its name leads upwards"
     elif entry.issym() or entry.islnk():
         fault = "it is a link"
+    elif entry.issparse():
+        fault = "it is sparse: its holes are not in the archive"
     elif not entry.isreg() and not entry.isdir():
         fault = "it is neither file nor folder"
     path = PurePosixPath(name)
@@ -310,6 +345,11 @@ def _write(
                 raise ArchiveError(
                     f"{archive}: member {path!r} is there twice with different content: tell "
                     f"{WHERE_TO_ASK}; the first one stays"
+                )
+            free = destination.free()
+            if free is not None and entry.size > free:
+                raise OSError(
+                    errno.ENOSPC, f"No space left for {entry.size:,} bytes of {path}, {free:,} free"
                 )
             destination.write(path, new, entry.size)
             result.written += 1

@@ -206,6 +206,9 @@ class BlobFolder:
         blob = self.container.get_blob_client(f"{self.folder}/{path}")
         return as_file(read_blob(blob, connections=self.connections))
 
+    def free(self) -> None:
+        """Return None: an account has no limit that an archive would meet."""
+
     def write(self, path: str, content: Readable, size: int) -> None:
         """Upload a member; its blob appears when all of it has come, or not at all."""
         self.container.upload_blob(

@@ -6,9 +6,11 @@ removed to free the disk. It never holds a link.
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -78,25 +80,111 @@ class ArchiveRecord:
         return path not in self.digests or same_time or digest_of(file) == self.digests[path]
 
 
+def read_records(text: bytes) -> dict[str, ArchiveRecord]:
+    """Read the records of a manifest: stem -> record.
+
+    Raises:
+        ValueError: it is no manifest, or holds what no ingest writes; the message says where.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    archives = content.get("archives") if isinstance(content, dict) else None
+    if not isinstance(archives, dict) or content.get("version") != _VERSION:
+        raise ValueError(f"it is no manifest of version {_VERSION}")
+    return {stem: _record(stem, fields) for stem, fields in archives.items()}
+
+
+def unreadable(name: str, error: Exception) -> str:
+    """Say that a manifest is not believed, and what follows."""
+    return (
+        f"{name} is damaged ({error}): it is put aside, and each archive of the dataset is checked "
+        "anew; members that are there whole are not written again"
+    )
+
+
+def _record(stem: str, fields: Any) -> ArchiveRecord:
+    def wrong(name: str) -> ValueError:
+        return ValueError(f"archive {stem[:80]!r}: {name} is missing or wrong")
+
+    if not isinstance(fields, dict):
+        raise wrong("its record")
+    names = {each.name for each in dataclass_fields(ArchiveRecord)}
+    if unknown := sorted(fields.keys() - names):
+        raise wrong(repr(unknown[0][:80]))
+    for name in ("source", "object_path", "size", "version"):
+        if name not in fields:
+            raise wrong(name)
+    record = ArchiveRecord(**fields)
+    for name in ("source", "object_path", "state", "sha256", "listed", "check", "problem"):
+        if not isinstance(getattr(record, name), str):
+            raise wrong(name)
+    for name in ("members", "digests", "times"):
+        if not isinstance(getattr(record, name), dict):
+            raise wrong(name)
+    hexadecimal = re.compile("[0-9a-f]{64}|").fullmatch
+    right = {
+        "size": _is_count(record.size),
+        "version": record.version is None or isinstance(record.version, str),
+        "state": record.state in ("downloading", "downloaded", "unpacked"),
+        "check": record.check in ("", "verified", "mismatch", "not listed"),
+        "sha256": hexadecimal(record.sha256),
+        "listed": hexadecimal(record.listed),
+        "archive": record.archive is None or _is_file_name(record.archive),
+        "members": all(_is_inside(p) and _is_count(n) for p, n in record.members.items()),
+        "digests": record.digests.keys() <= record.members.keys()
+        and all(isinstance(digest, str) for digest in record.digests.values()),
+        "times": record.times.keys() <= record.members.keys()
+        and all(type(time) is int for time in record.times.values()),
+    }
+    for name, is_right in right.items():
+        if not is_right:
+            raise wrong(name)
+    if record.state == "unpacked":  # What is through has a hash, and its check speaks of that.
+        if not record.sha256:
+            raise wrong("sha256")
+        if record.check == "verified" and record.sha256 != record.listed:
+            raise wrong("check")
+    return record
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")
+
+
+def _is_inside(path: str) -> bool:
+    return bool(path) and not path.startswith("/") and ".." not in path.split("/")
+
+
 class Manifest:
-    """The archives of one dataset by stem; every change is on disk before ``update`` returns."""
+    """The archives of one dataset by stem; every change is on disk before ``update`` returns.
+
+    Attributes:
+        path: the file.
+        problem: why what lay there is not believed, or "".
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
+        self.problem = ""
         self._lock = threading.Lock()
         self._records = self._read()
 
     def _read(self) -> dict[str, ArchiveRecord]:
-        try:
-            content = json.loads(self.path.read_text())
-            return {stem: ArchiveRecord(**record) for stem, record in content["archives"].items()}
-        except FileNotFoundError:
+        if not self.path.exists():
             return {}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{shown(self.path)} cannot be read ({type(error).__name__}): move it away and run "
-                "again; members that are there whole will not be written anew"
-            ) from None
+        try:
+            if not self.path.is_file():
+                raise ValueError("it is no file")
+            return read_records(self.path.read_bytes())
+        except (ValueError, OSError) as error:
+            self.problem = unreadable(shown(self.path), error)
+            return {}
 
     def get(self, stem: str) -> ArchiveRecord | None:
         """Return the record of an archive, or None."""
@@ -115,6 +203,9 @@ class Manifest:
             self._write()
 
     def _write(self) -> None:
+        if self.problem:
+            self.path.replace(self.path.with_name(f"{FILE}.damaged"))
+            self.problem = ""
         archives = {stem: asdict(record) for stem, record in sorted(self._records.items())}
         write_text(self.path, json.dumps({"version": _VERSION, "archives": archives}, indent=1))
 

@@ -185,6 +185,7 @@ def plan_ingest(
     parts, notes = wanted(links, datasets)
     sums = read_sums([link for link in links if link.is_checksums], patience, now)
     manifests = {part.dataset: Manifest(dataset_folder(root, part.dataset)) for part in parts}
+    notes += [manifest.problem for manifest in manifests.values() if manifest.problem]
     context = _Context(root, manifests, tuple(accept_mismatch), sums, patience, now)
     plans = plan_archives(parts, context.plan)
     if any(a.action in ("download", "resume") for plan in plans for a in plan.archives):
@@ -379,6 +380,4 @@ def _unrecorded(folder: Path, stems: Collection[str]) -> int:
 
 
 def _free(root: Path) -> int:
-    while not root.exists():
-        root = root.parent
-    return shutil.disk_usage(root).free
+    return shutil.disk_usage(archives.existing(root)).free

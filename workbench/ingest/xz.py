@@ -23,6 +23,10 @@ _HEADER, _FOOTER = 12, 12
 # A block above this is decoded as it streams, on one core; below it, blocks ahead share the budget.
 _LARGEST_BLOCK = 512 << 20
 _AHEAD_BYTES = 1 << 30
+# What a decoder may take for its dictionary; xz -9 needs 65 MiB.
+_MEMORY = 512 << 20
+# More bytes than these do not come out of one byte of xz, whatever an index claims.
+_LARGEST_RATIO = 10_000
 # Bytes of the integrity check by its number in the stream header (section 2.1.1.2).
 _CHECK_SIZE = (0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64)
 
@@ -69,7 +73,8 @@ def unpacked_size(size: int, read_at: Callable[[int, int], bytes]) -> int | None
         return None
     blocks = sum(unpadded + -unpadded % 4 for unpadded, _ in records)
     # A file of several streams has more before this one than this index speaks of.
-    return sum(count for _, count in records) if start - blocks == _HEADER else None
+    total = sum(count for _, count in records)
+    return total if start - blocks == _HEADER and total <= size * _LARGEST_RATIO else None
 
 
 # ---- streams, blocks ---------------------------------------------------------------------
@@ -153,7 +158,7 @@ def _stream(header: bytes, source: _Source, threads: Executor) -> Generator[byte
 
 
 def _decode(stream: bytes, count: int) -> bytes:
-    data = lzma.decompress(stream, format=lzma.FORMAT_XZ)
+    data = lzma.decompress(stream, format=lzma.FORMAT_XZ, memlimit=_MEMORY)
     if len(data) != count:
         raise lzma.LZMAError("a block's size differs from its header")
     return data
@@ -161,7 +166,7 @@ def _decode(stream: bytes, count: int) -> bytes:
 
 def _sequential(head: bytes, source: _Source) -> Iterator[bytes]:
     """Decode one whole stream on one core: nothing tells where its blocks end."""
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY)
     data = head
     while not decoder.eof:
         if not data and decoder.needs_input:

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from workbench.ingest.manifest import FILE, ArchiveRecord
+from workbench.ingest.manifest import FILE, ArchiveRecord, read_records
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
@@ -28,16 +28,13 @@ class BlobManifest:
 
         try:
             stream = self._blob.download_blob()
-            content = json.loads(stream.readall())
-            records = {
-                stem: ArchiveRecord(**record) for stem, record in content["archives"].items()
-            }
+            records = read_records(stream.readall())
         except ResourceNotFoundError:
             return {}, None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise ValueError(
-                f"the blob {self.name} cannot be read ({type(error).__name__}): delete or rename "
-                "it and run again; members that are there whole will not be written anew"
+                f"the blob {self.name} is damaged ({error}): delete or rename it and run again; "
+                "members that are there whole will not be written anew"
             ) from None
         return records, stream.properties.etag
 
