@@ -193,3 +193,36 @@ def test_unpacked_size_by_the_index(packed):
 )
 def test_unpacked_size_is_none_where_the_index_does_not_cover_the_file(packed):
     assert xz.unpacked_size(len(packed), lambda o, n: packed[o : o + n]) is None
+
+
+def with_header(packed: bytes, before: bytes, after: bytes) -> bytes:
+    """Change the header of an xz file's first block, its sum made right again."""
+    stop = 12 + (packed[12] + 1) * 4
+    header = packed[12 : stop - 4].replace(before, after, 1).ljust(stop - 16, b"\0")
+    return packed[:12] + header + struct.pack("<I", zlib.crc32(header)) + packed[stop:]
+
+
+@pytest.mark.parametrize("packed", [BLOCKS, PLAIN], ids=["blocks", "plain"])
+def test_dictionary_that_takes_all_memory_is_refused(packed):
+    size = packed.index(b"\x21\x01") + 2
+    huge = with_header(packed, packed[size - 2 : size + 1], b"\x21\x01\x28")
+    with pytest.raises(lzma.LZMAError, match=r"[Mm]emory"):
+        xz.open_xz(io.BytesIO(huge)).read()
+
+
+@pytest.mark.parametrize("claimed", [1, 4999, 5001, (1 << 21) - 1])
+def test_block_that_claims_another_size_is_damaged(claimed):
+    changed = with_header(blocks_with_sizes(b"x" * 5000, 5000), number(5000), number(claimed))
+    with pytest.raises((lzma.LZMAError, EOFError)):
+        xz.open_xz(io.BytesIO(changed)).read()
+
+
+def test_index_that_claims_more_than_xz_can_hold_is_not_believed():
+    packed = blocks_with_sizes(b"x" * 5000, 5000)
+    start = packed.rindex(b"\0\x01", 0, len(packed) - 12)
+    index = b"\0\x01" + number(start - 12) + number(1 << 60)
+    index += bytes(-len(index) % 4)
+    index += struct.pack("<I", zlib.crc32(index))
+    footer = struct.pack("<I", len(index) // 4 - 1) + b"\0\x01"
+    claims = packed[:start] + index + struct.pack("<I", zlib.crc32(footer)) + footer + b"YZ"
+    assert xz.unpacked_size(len(claims), lambda at, count: claims[at : at + count]) is None
