@@ -201,7 +201,7 @@ def unpack(
 
 def clean_leftovers(folder: Path) -> int:
     """Remove the temporary files of a run that was killed; return how many there were."""
-    leftovers = list(folder.rglob(f".*{_PART}")) if folder.is_dir() else []
+    leftovers = [*folder.rglob(f".*{_PART}"), *folder.glob(".ingest.json.*.part")]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return len(leftovers)
