@@ -70,6 +70,8 @@ KINDS = {
     "breast": geometry(body_part="Breast"),
     "head": geometry(body_part="HEAD"),
     "spine": geometry(body_part="CSPINE"),
+    "another language's knee": geometry(body_part="Knie"),
+    "no part of a body": geometry(body_part="PHANTOM"),
     "body part in words": geometry(body_part="der linke Arm, zweimal"),
     "partitions": geometry(partitions=24, thickness=0.7),
     "nothing known": geometry(

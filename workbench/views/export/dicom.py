@@ -45,35 +45,16 @@ _FASTMRI_PARTS = (
 )
 # Bytes of the texts that are limited (PS3.5 6.2, LO and ST), the others being short.
 _LONGEST = {"SeriesDescription": 64, "ProtocolName": 64, "DerivationDescription": 1024}
-# Parts of which a body has two (PS3.16 annex L): a series has to have a place for the side.
-_PAIRED = frozenset(
-    [
-        "ANKLE",
-        "ARM",
-        "BREAST",
-        "CLAVICLE",
-        "EAR",
-        "ELBOW",
-        "EXTREMITY",
-        "EYE",
-        "FINGER",
-        "FOOT",
-        "FOREARM",
-        "HAND",
-        "HIP",
-        "KIDNEY",
-        "KNEE",
-        "LEG",
-        "LUNG",
-        "OVARY",
-        "SHOULDER",
-        "TESTIS",
-        "THIGH",
-        "THUMB",
-        "TOE",
-        "WRIST",
-    ]
-)
+# Parts that PS3.16 annex L calls unpaired: a series of these has no place for a side, one of any
+# other part has to have one.
+_UNPAIRED = """
+ABDOMEN ABDOMENPELVIS AORTA BLADDER BRAIN CEREBELLUM CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS
+CIRCLEOFWILLIS COCCYX COLON CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS GALLBLADDER HEAD
+HEADNECK HEART ILEUM ILIUM JAW JEJUNUM LARYNX LIVER LSPINE LSSPINE MAXILLA MEDIASTINUM MOUTH
+NECK NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV NOSE PANCREAS PELVIS PENIS PHARYNX PROSTATE
+RECTUM SCALP SKULL SPINE SPLEEN SSPINE STERNUM STOMACH THYMUS THYROID TLSPINE TONGUE TRACHEA
+TSPINE URETER URETHRA UTERUS VAGINA VULVA WHOLEBODY
+"""
 
 
 def uid(*parts: object) -> str:
@@ -202,7 +183,7 @@ def _common(
     }
     if part:
         text["BodyPartExamined"] = part
-    if not part or part in _PAIRED:
+    if part not in _UNPAIRED.split():
         text["Laterality"] = ""  # no file says which side
     text = {
         name: _plain(value, _LONGEST.get(name, 10240)) if isinstance(value, str) else value
