@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
+from workbench.compute.volumes import keep_cache, kept_cache
 from workbench.dataset import indexing
 from workbench.dataset.cache import (
     CacheFileError,
@@ -65,7 +67,7 @@ def test_what_is_loaded_is_what_was_built(dataset):
     built = build_cache(dataset)
     assert load_cache(dataset) == built
     document = json.loads((dataset / "dataset_cache.json").read_text())
-    assert document["version"] == 1
+    assert document["version"] == 2
     assert str(dataset) not in json.dumps(document)
 
 
@@ -214,10 +216,14 @@ def test_a_file_that_may_not_be_read_is_a_problem(dataset, monkeypatch):
         ('{"format": "fastmri-workbench dataset cache", "version": 9}', "has version 9"),
         ('{"format": "something"}', "is no dataset cache"),
         ('{"format": "fastmri-work', "is damaged"),
+        ("[" * 100_000, "is damaged .it has too many levels"),
+        ("[" * 100_000 + "]" * 100_000, "is damaged .it has too many levels"),
+        ("9" * 10_000, "is damaged"),
+        ('{"format": "fastmri-workbench dataset cache", "version": true}', "has version True"),
         ("[]", "is damaged"),
         (b"\xff\xfe", "is damaged"),
         (
-            '{"format": "fastmri-workbench dataset cache", "version": 1, "problems": [],'
+            '{"format": "fastmri-workbench dataset cache", "version": 2, "problems": [],'
             '"volumes": [{"path": "../x.h5"}]}',
             "leads out of the dataset",
         ),
@@ -232,7 +238,7 @@ def test_a_cache_file_that_cannot_be_used_is_refused_and_rebuilt(dataset, capsys
     capsys.readouterr()
     assert open_cache(dataset) == cache
     said = capsys.readouterr().out
-    assert remark in said
+    assert re.search(remark, said)
     assert "so it is built anew. Built the dataset cache" in said
     assert load_cache(dataset) == cache
 
@@ -248,7 +254,38 @@ def test_a_cache_file_that_cannot_be_used_is_refused_and_rebuilt(dataset, capsys
         (lambda entry: entry.update(attributes=None), "no attributes"),
         (lambda entry: entry.update(mask=[0.5]), "mask is"),
         (lambda entry: entry.update(size="large"), "size is"),
+        (lambda entry: entry["kspace"].update(dtype="|O"), r"type '\|O', not one of <c8"),
+        (lambda entry: entry["kspace"].update(dtype="<f4"), "type '<f4', not one of <c8"),
+        (lambda entry: entry["kspace"].update(dtype=["<c8"]), "dtype of kspace is"),
+        (lambda entry: entry["kspace"].update(shape=[1, 3, -20, -14]), "its k-space"),
+        (lambda entry: entry["kspace"].update(shape=[2**40, 3, 20, 14]), "too large"),
+        (lambda entry: entry["kspace"].update(shape=[True, 3, 20, 14]), "shape of kspace is"),
+        (lambda entry: entry["kspace"].update(shape=[100, 3, 20, 14]), "ends after the file"),
+        (lambda entry: entry["kspace"].update(shape="2345"), "shape of kspace is"),
+        (lambda entry: entry["kspace"].update(offset=-8), "ends after the file does"),
+        (lambda entry: entry["kspace"].update(offset=10**30), "offset of kspace is"),
+        (lambda entry: entry["kspace"].update(offset=entry["size"]), "ends after the file does"),
+        (lambda entry: entry.update(size=1000), "ends after the file does"),
+        (lambda entry: entry.update(mask=[0, 14]), "mask samples columns outside"),
+        (lambda entry: entry.update(mask=[-1]), "mask samples columns outside"),
+        (lambda entry: entry.update(mask=[3, 3]), "mask does not rise"),
+        (lambda entry: entry.update(encoded=[20, 14]), "encoded is .*not 3 numbers"),
+        (lambda entry: entry.update(recon=[10, 10, 0]), "its matrix is"),
+        (lambda entry: entry.update(recon=[10, 10, 10**9]), "its matrix is"),
+        (lambda entry: entry.update(padding_left=10**12), "padding_left is"),
+        (lambda entry: entry.update(padding_left=14), "columns 14 to"),
+        (lambda entry: entry.update(mtime_ns=float("nan")), "mtime_ns is"),
+        (lambda entry: entry.update(target_name="mask"), "target's name"),
+        (lambda entry: entry["attributes"].update(x={"y": 1}), "no text, number or list"),
+        (lambda entry: entry["attributes"].update(x=10**300), "that a file can hold"),
+        (lambda entry: entry.update(more=1), "more"),
         (lambda entry: entry.update(path="multicoil_train/file1.h5"), "stands there twice"),
+        (lambda entry: entry.update(path="multicoil_train//file1.h5"), "is no volume's"),
+        (lambda entry: entry.update(path="/etc/passwd.h5"), "leads out of the dataset"),
+        (lambda entry: entry.update(path="a/../../b.h5"), "leads out of the dataset"),
+        (lambda entry: entry.update(path="a\0.h5"), "is no volume's"),
+        (lambda entry: entry.update(path="\ud800.h5"), "surrogates"),
+        (lambda entry: entry.update(path=["a.h5"]), "path is"),
     ],
 )
 def test_a_volume_entry_that_makes_no_sense_is_damage(dataset, damage, remark):
@@ -258,6 +295,48 @@ def test_a_volume_entry_that_makes_no_sense_is_damage(dataset, damage, remark):
     damage(document["volumes"][0])
     place.write_text(json.dumps(document))
     with pytest.raises(CacheFileError, match=f"is damaged.*{remark}"):
+        load_cache(dataset)
+
+
+def test_cache_of_version_1_is_rebuilt_with_its_splits_and_kept_in_runs(
+    dataset, tmp_path, capsys, read_files
+):
+    built = build_cache(dataset / "multicoil_val")
+    renamed = (dataset / "multicoil_val").rename(tmp_path / "mine")
+    place = renamed / "dataset_cache.json"
+    document = json.loads(place.read_text()) | {"version": 1}
+    place.write_text(json.dumps(document))
+    with pytest.raises(CacheFileError, match="has version 1, this workbench reads 2"):
+        load_cache(renamed)
+    assert load_cache(renamed, earlier=True).volumes == built.volumes
+    read_files.clear()
+    capsys.readouterr()
+    assert open_cache(renamed, check=False).volumes == built.volumes
+    assert len(read_files) == 2
+    assert "has version 1, this workbench reads 2, so it is built anew. Built" in (
+        capsys.readouterr().out
+    )
+    assert load_cache(renamed).volumes == built.volumes
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "dataset_cache.json").write_text(json.dumps(document))
+    assert kept_cache(renamed, folder).volumes == built.volumes
+    keep_cache(built, folder, goes_on=True)
+    assert load_cache(folder).volumes == built.volumes
+
+
+def test_damaged_cache_in_a_runs_folder_is_said_and_does_not_stop_a_new_run(dataset, tmp_path):
+    cache = build_cache(dataset)
+    (tmp_path / "dataset_cache.json").write_text("[")
+    with pytest.raises(ValueError, match=r"is damaged .*remove that file"):
+        keep_cache(cache, tmp_path, goes_on=True)
+    keep_cache(cache, tmp_path, goes_on=False)
+    assert load_cache(tmp_path).volumes == cache.volumes
+
+
+def test_cache_that_is_a_pipe_is_refused(dataset):
+    os.mkfifo(dataset / "dataset_cache.json")
+    with pytest.raises(CacheFileError, match="is no dataset cache"):
         load_cache(dataset)
 
 

@@ -290,3 +290,13 @@ def test_calls_that_hang_or_take_all_memory_end(monkeypatch):
     with pytest.raises(KeyError, match="raise"):
         call("raise")
     call.close()
+
+
+def test_attributes_that_json_does_not_know_are_kept_as_text(tmp_path, make_volume):
+    path = make_volume(tmp_path / "multicoil_train/file1.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["norm"] = np.nan
+        file.attrs["more"] = [np.inf, 1.0]
+    (volume,) = build_cache(tmp_path)
+    assert (volume.attributes["norm"], volume.attributes["more"]) == ("nan", ["inf", 1.0])
+    assert load_cache(tmp_path).volumes == (volume,)

@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from workbench.compute.jobs import TrainingJob
-from workbench.dataset.cache import CACHE_NAME, DatasetCache, load_cache, open_cache
+from workbench.dataset.cache import (
+    CACHE_NAME,
+    CacheFileError,
+    DatasetCache,
+    load_cache,
+    open_cache,
+)
 from workbench.dataset.cache_file import write_cache_file
 from workbench.settings import shown
 
@@ -43,10 +49,16 @@ def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:
         goes_on: whether the run has learned from that dataset already.
 
     Raises:
-        ValueError: it has learned from other volumes.
+        ValueError: it has learned from other volumes, or nobody can tell.
     """
-    before = load_cache(folder)
-    if goes_on and before is not None and _content(before) != _content(cache):
+    try:
+        before = load_cache(folder, earlier=True) if goes_on else None
+    except CacheFileError as error:
+        raise ValueError(
+            f"{error}, so nobody can tell whether the run has trained on the volumes that "
+            f"{shown(cache.root)} holds now: remove that file if it has"
+        ) from None
+    if before is not None and _content(before) != _content(cache):
         raise ValueError(
             f"{shown(folder)} has trained on other volumes than {shown(cache.root)} holds now: "
             "give another name, or bring the dataset back as it was"
@@ -56,7 +68,7 @@ def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:
 
 def kept_cache(root: str | Path, folder: Path) -> DatasetCache:
     """Return the dataset cache that was left for a run's ranks, or else the dataset's own."""
-    return load_cache(root, folder / CACHE_NAME) or open_cache(root)
+    return load_cache(root, folder / CACHE_NAME, earlier=True) or open_cache(root)
 
 
 def _content(cache: DatasetCache) -> set[tuple[str, tuple[int, ...]]]:

@@ -149,12 +149,15 @@ class DatasetCache:
         return replace(self, volumes=tuple(volumes))
 
 
-def load_cache(root: str | Path, path: str | Path | None = None) -> DatasetCache | None:
+def load_cache(
+    root: str | Path, path: str | Path | None = None, *, earlier: bool = False
+) -> DatasetCache | None:
     """Load a dataset's cache as it was written, without a look at the files.
 
     Args:
         root: the dataset's folder.
         path: the cache file where it lies elsewhere; the folder's own is read if it is missing.
+        earlier: take a cache of version 1 as well, whose masks may be misread.
 
     Returns:
         The cache, or None where there is none.
@@ -165,7 +168,7 @@ def load_cache(root: str | Path, path: str | Path | None = None) -> DatasetCache
     root = Path(root)
     for place in dict.fromkeys((Path(path or root / CACHE_NAME), root / CACHE_NAME)):
         try:
-            return DatasetCache(root, *read_cache_file(place))
+            return DatasetCache(root, *read_cache_file(place, earlier=earlier))
         except FileNotFoundError:
             continue
     return None
@@ -230,6 +233,10 @@ def build_cache(
     before, remark = _load_or_remark(root, place) if refresh else (None, "")
     known = {volume.path: volume for volume in before or ()}
     if refresh:
+        if before is None:
+            with suppress(CacheFileError):  # of version 1, the splits hold, and nothing else
+                old = load_cache(root, place, earlier=True)
+                known = {volume.path: replace(volume, mtime_ns=-1) for volume in old or ()}
         with suppress(FileNotFoundError, CacheFileError):
             known = {volume.path: volume for volume in read_cache_file(partial)[0]} | known
 

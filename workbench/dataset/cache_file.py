@@ -1,16 +1,31 @@
 """The file that holds a dataset cache: JSON, one volume a line, written whole or not at all."""
 
 import json
+import math
+import stat
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from workbench.catalog import SPLITS, split_of_folder
-from workbench.dataset.volume import ArrayLayout, Problem, Volume
+from workbench.dataset.volume import (
+    MOST_AXIS,
+    TARGETS,
+    ArrayLayout,
+    Problem,
+    Volume,
+    check_volume,
+)
 from workbench.disk import replacing
 
 FORMAT = "fastmri-workbench dataset cache"
-VERSION = 1
+VERSION = 2
+"""Version 1 held other readings of masks, and files that are refused today."""
+_EARLIER = 1
+_MOST_BYTES = 2**29
+_MOST_NUMBER = 2**63
+_MOST_LEVELS = 32  # of an attribute: NumPy's most axes
 
 
 class CacheFileError(ValueError):
@@ -35,31 +50,47 @@ def write_cache_file(
         file.write(text.encode())
 
 
-def read_cache_file(path: Path) -> tuple[tuple[Volume, ...], tuple[Problem, ...]]:
-    """Read a cache file's volumes and problems.
+def read_cache_file(
+    path: Path, *, earlier: bool = False
+) -> tuple[tuple[Volume, ...], tuple[Problem, ...]]:
+    """Read a cache file's volumes and problems; every value is checked before it is used.
+
+    Args:
+        path: the file.
+        earlier: take version 1 as well, whose masks may be misread.
 
     Raises:
         FileNotFoundError: there is none.
         CacheFileError: it is damaged, no cache file, or of a version that is not known here.
     """
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise CacheFileError(f"{path} is a folder, where a file should be")
+    if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+        raise CacheFileError(f"{path} is no dataset cache")
     try:
-        text = path.read_bytes()
-    except IsADirectoryError:
-        raise CacheFileError(f"{path} is a folder, where a file should be") from None
-    try:
-        document = json.loads(text)
+        # NaN and Infinity become text: no field takes them for numbers.
+        document = json.loads(path.read_bytes(), parse_constant=str)
         if document["format"] != FORMAT:
             raise CacheFileError(f"{path} is no dataset cache")
-        if document["version"] != VERSION:
+        version = document["version"]
+        if type(version) is not int or version not in (
+            (_EARLIER, VERSION) if earlier else (VERSION,)
+        ):
             raise CacheFileError(
-                f"{path} has version {document['version']!r}, this workbench reads {VERSION}"
+                f"{path} has version {_short(version)}, this workbench reads {VERSION}"
             )
         volumes = tuple(_from_json(entry) for entry in document["volumes"])
-        problems = tuple(Problem(entry["path"], entry["reason"]) for entry in document["problems"])
+        problems = tuple(
+            Problem(_text("path", entry["path"]), _text("reason", entry["reason"]))
+            for entry in document["problems"]
+        )
         if len({volume.path for volume in volumes}) < len(volumes):
             raise ValueError("a volume stands there twice")
     except CacheFileError:
         raise
+    except RecursionError:
+        raise CacheFileError(f"{path} is damaged (it has too many levels)") from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise CacheFileError(f"{path} is damaged ({type(error).__name__}: {error})") from None
     return volumes, problems
@@ -73,30 +104,80 @@ def _to_json(volume: Volume) -> dict[str, Any]:
 
 
 def _from_json(entry: dict[str, Any]) -> Volume:
-    path = PurePosixPath(entry["path"])
+    path = PurePosixPath(_text("path", entry["path"]))
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"path {entry['path']!r} leads out of the dataset")
+        raise ValueError(f"path {_short(entry['path'])} leads out of the dataset")
+    if str(path) != entry["path"] or path.suffix != ".h5" or "\0" in entry["path"]:
+        raise ValueError(f"path {_short(entry['path'])} is no volume's")
     values = dict(entry)
     for name in ("kspace", "target"):
         if (layout := values[name]) is not None:
-            values[name] = ArrayLayout(tuple(layout["shape"]), layout["dtype"], layout["offset"])
-            _require_whole(f"shape of {name}", values[name].shape)
-            _require_whole(f"offset of {name}", (values[name].offset or 0,))
-    if values["kspace"] is None or len(values["kspace"].shape) not in (3, 4):
-        raise ValueError(f"{entry['path']!r} has no k-space of slices")
+            shape = _whole(f"shape of {name}", layout["shape"])
+            (offset,) = _whole(f"offset of {name}", [layout["offset"] or 0])
+            dtype = _text(f"dtype of {name}", layout["dtype"])
+            values[name] = ArrayLayout(shape, dtype, None if layout["offset"] is None else offset)
+    if values["kspace"] is None:
+        raise ValueError(f"{str(path)!r} has no k-space")
+    expected = TARGETS[0] if len(values["kspace"].shape) == 4 else TARGETS[1]
+    if values["target_name"] != (None if values["target"] is None else expected):
+        raise ValueError(f"{str(path)!r} has {_short(values['target_name'])} for its target's name")
     if values["split"] not in SPLITS or not isinstance(values["attributes"], dict):
-        raise ValueError(f"{entry['path']!r} has no split or no attributes")
+        raise ValueError(f"{str(path)!r} has no split or no attributes")
     if split_of_folder(path.parent.name) == "test_full":
-        values["split"] = "test_full"  # older caches have it as "test"
-    for name in ("mask", "encoded", "recon"):
-        if values[name] is not None:
-            values[name] = tuple(values[name])
-            _require_whole(name, values[name])
-    for name in ("size", "mtime_ns", "padding_left", "padding_right"):
-        _require_whole(name, (values[name],))
-    return Volume(**values)
+        values["split"] = "test_full"  # version 1 has it as "test"
+    for name, value in values["attributes"].items():
+        _check_attribute(_text("name of an attribute", name), value)
+    for name, count in (("encoded", 3), ("recon", 3), ("mask", None)):
+        if values[name] is not None or count:
+            values[name] = _whole(name, values[name], count)
+    mask = values["mask"] or ()
+    if any(left >= right for left, right in pairwise(mask)):
+        raise ValueError("mask does not rise from column to column")
+    _whole("size", [values["size"]])
+    _whole("mtime_ns", [values["mtime_ns"]])
+    for name in ("padding_left", "padding_right"):
+        if abs(_whole(name, [values[name]])[0]) > MOST_AXIS:
+            raise ValueError(f"{name} is {values[name]}")
+    volume = Volume(**values)
+    try:
+        check_volume(volume)
+    except ValueError as error:
+        raise ValueError(f"{volume.path!r}: {error}") from None
+    return volume
 
 
-def _require_whole(name: str, numbers: Iterable[Any]) -> None:
-    if not all(type(number) is int for number in numbers):
-        raise ValueError(f"{name} is {numbers!r}, not whole numbers")
+def _whole(name: str, numbers: Any, count: int | None = None) -> tuple[int, ...]:
+    if (
+        not isinstance(numbers, list)
+        or len(numbers) > MOST_AXIS
+        or not all(type(number) is int and abs(number) < _MOST_NUMBER for number in numbers)
+    ):
+        raise ValueError(f"{name} is {_short(numbers)}, not whole numbers")
+    if count is not None and len(numbers) != count:
+        raise ValueError(f"{name} is {_short(numbers)}, not {count} numbers")
+    return tuple(numbers)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {_short(value)}, not text")
+    value.encode()  # lone surrogates, which nobody can print
+    return value
+
+
+def _check_attribute(name: str, value: Any, level: int = 0) -> None:
+    if isinstance(value, list) and level < _MOST_LEVELS:
+        for item in value:
+            _check_attribute(name, item, level + 1)
+    elif isinstance(value, str):
+        _text(f"attribute {name}", value)
+    elif isinstance(value, int | float):
+        if not math.isfinite(value) or (isinstance(value, int) and abs(value) > 2**64):
+            raise ValueError(f"attribute {_short(name)} is no number that a file can hold")
+    elif value is not None:
+        raise ValueError(f"attribute {_short(name)} is no text, number or list")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -59,7 +59,7 @@ def parse_header(xml: bytes | str) -> Header:
     The acquired phase-encode columns lie around the encoded centre: they begin at
     ``encoded y // 2 - center`` and are ``maximum + 1`` many, as fastMRI counts them.
 
-    A header without ISMRMRD's namespace is read all the same.
+    Its namespace does not matter.
 
     Raises:
         UnusableVolumeError: it is no XML, or a field is missing or not a possible number.

@@ -89,7 +89,7 @@ def open_results(folder: Path) -> ResultSet:
         job = ReconstructionJob.from_json((folder / ORDER).read_text())
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{shown(folder / ORDER)} is damaged: {error}") from None
-    cache = load_cache(folder) or DatasetCache(folder, ())
+    cache = load_cache(folder, earlier=True) or DatasetCache(folder, ())
     there = replace(
         cache,
         root=Path(job.dataset),
