@@ -50,11 +50,14 @@ def test_findings_of_a_study_have_no_box(csv):
     ("text", "message"),
     [
         ("file,slice,x,y,width,height\n", "no column study_level, label"),
-        (HEADER + "a,0,No,1,1,2,2,ok\na,zero,No,1,1,2,2,b\n", "line 3: slice='zero' is no number"),
-        (HEADER + "a,0,No,,1,2,2,b\n", "line 2: x='' is no number"),
-        (HEADER + "a,0,No,1,1,0,2,b\n", "line 2: a box of 0x2 pixels"),
-        (HEADER + "a,-1,No,1,1,2,2,b\n", "line 2: slice='-1' is no slice"),
-        (HEADER + ",0,No,1,1,2,2,b\n", "line 2: file is empty"),
+        (
+            HEADER + "a,zero,No,1,1,2,2,b\n",
+            r"line 2 \(a, slice zero, b\): slice='zero' is no number",
+        ),
+        (HEADER + "a,0,No,,1,2,2,b\n", "line 2 .*: x='' is no number"),
+        (HEADER + "a,0,No,1,1,-1,2,b\n", "line 2 .*: a box of -1x2 pixels"),
+        (HEADER + "a,-1,No,1,1,2,2,b\n", "line 2 .*: slice='-1' is no slice"),
+        (HEADER + ",0,No,1,1,2,2,b\n", "line 2 .*: file is empty"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, text, message):
@@ -62,6 +65,61 @@ def test_a_wrong_line_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_annotations(path)
+
+
+def test_lines_that_make_no_sense_are_passed_over_and_named(tmp_path):
+    path = tmp_path / "knee.csv"
+    path.write_text(
+        HEADER + "a,3,No,1,1,2,2,ok\na,4,No,1,1,-2,2,Cyst\na,x,No,1,1,2,2,Tear\na,5,No,1\n,,,,,,,\n"
+    )
+    annotations = read_annotations(path)
+    assert [each.label for each in annotations.of("a.h5")] == ["ok"]
+    assert annotations.remarks == [
+        "knee.csv: passed over line 3 (a, slice 4, Cyst): a box of -2x2 pixels",
+        "knee.csv: passed over line 4 (a, slice x, Tear): slice='x' is no number",
+        "knee.csv: passed over line 5 (a, slice 5, ): label is empty",
+    ]
+
+
+def test_box_without_extent_is_drawn_as_a_point(tmp_path):
+    path = tmp_path / "knee.csv"
+    path.write_text(HEADER + "a,3,No,12,7,0,0,Cyst\na,3,No,2,3,4,0,Tear\n")
+    found = read_annotations(path).of("a.h5", 3)
+    assert [each.box for each in found] == [Box(12, 7, 0, 0), Box(2, 3, 4, 0)]
+    figure = contact_sheet([np.zeros((20, 30))], [""], title="", synthetic=False)
+    draw_boxes(figure.axes[0], found, 20)
+    points = [tuple(float(x[0]) for x in line.get_data()) for line in figure.axes[0].lines]
+    assert points == [(11.5, 12.5), (3.5, 16.5)]
+    image = np.zeros((20, 30))
+    assert image[found[0].box.rows(20), found[0].box.columns(30)].shape == (1, 1)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("apart", [",", ";"])
+def test_form_of_the_file_does_not_matter(tmp_path, apart, start, end):
+    path = tmp_path / "knee.csv"
+    lines = ["Label,more,x,y,width,height,slice,study_level,File ", "Cyst,?,1.5,2,3,4,5.0,No,a"]
+    path.write_text(start + "".join(line.replace(",", apart) + end for line in lines), newline="")
+    (only,) = read_annotations(path).of("a.h5")
+    assert (only.slice, only.label, only.box, only.line) == (5, "Cyst", Box(1.5, 2, 3, 4), 2)
+
+
+def test_findings_off_their_volume_are_passed_over(csv):
+    csv.write_text(
+        HEADER
+        + "file1,1,No,4,6,10,5,Cyst\nfile1,9,No,4,6,10,5,Cyst\nfile1,1,No,400,6,10,5,Tear\n"
+        + "file1,1,No,-2,-2,4,4,Edge\nother,99,No,1,1,1,1,Elsewhere\n"
+    )
+    volume = volume_at("multicoil_val/file1.h5", "val")
+    found = read_annotations(csv).within([volume])
+    assert [each.label for each in found.of(volume.path)] == ["Cyst", "Edge"]
+    assert found.remarks == [
+        "knee.csv: passed over line 3 (file1.h5, slice 9, Cyst): "
+        "multicoil_val/file1.h5 has slices 0 to 2",
+        "knee.csv: passed over line 4 (file1.h5, slice 1, Tear): "
+        "the box lies outside the image of 32 x 32 pixels",
+    ]
 
 
 def test_a_picture_is_no_csv(tmp_path):
@@ -150,7 +208,7 @@ def test_volumes_without_target_have_no_close_up(reconstructed, in_project, tmp_
 
 
 def volume_at(path, split):
-    sizes = (8, 8, 1)
+    sizes = (32, 32, 1)
     layout = ArrayLayout((3, 2, 8, 8), "<c8", 0)
     return Volume(path, split, 0, 0, layout, None, None, None, sizes, sizes, 0, 8, {})
 

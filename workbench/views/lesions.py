@@ -23,6 +23,7 @@ from workbench.views.style import add_colour_bar, new_figure, show_image, window
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+_LEAST = 8.0  # pixels: of a point, what is around it is seen
 _MARGIN = 1.0  # of the box's longer side, seen around it close up
 
 
@@ -166,7 +167,7 @@ def _padded(image: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _close_up(axes: Axes, box: Box, shape: tuple[int, ...]) -> None:
     """Zoom in on a box and what is around it; the axes count rows as they are stored."""
-    side = max(box.width, box.height) * (1 + 2 * _MARGIN)
+    side = max(box.width, box.height, _LEAST) * (1 + 2 * _MARGIN)
     middle = (box.left + box.width / 2, shape[0] - box.top - box.height / 2)
     axes.set_xlim(middle[0] - side / 2, middle[0] + side / 2)
     axes.set_ylim(middle[1] - side / 2, middle[1] + side / 2)

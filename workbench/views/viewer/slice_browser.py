@@ -23,7 +23,14 @@ def viewer_boxes(volume: Volume, annotations: Annotations | None) -> list[Box]:
         return []
     height = volume.target.shape[-2]
     return [
-        Box(each.slice, box.left, height - box.top - box.height, box.width, box.height, each.label)
+        Box(
+            each.slice,
+            box.left,
+            height - box.top - box.height,
+            box.width or 1.0,  # a point is seen as a pixel
+            box.height or 1.0,
+            each.label,
+        )
         for each in annotations.of(volume.path)
         if (box := each.box) is not None
     ]
