@@ -11,7 +11,6 @@ from workbench.dataset.images import (
     sensitivity_maps,
     zero_filled,
 )
-from workbench.dataset.reading import read_kspace
 from workbench.dataset.sampling import Sampling
 from workbench.dataset.slices import keep_columns
 from workbench.dataset.volume import Volume
@@ -301,9 +300,7 @@ def slices_figure(look: ExploredSlice, most: int = 16) -> Figure:
     """Show the slices of the volume, root sum of squares; of many, some evenly apart."""
     count = look.volume.slices
     numbers = sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
-    images = [
-        zero_filled(read_kspace(look.file, look.volume, number), look.crop) for number in numbers
-    ]
+    images = [zero_filled(look.other(number).kspace, look.crop) for number in numbers]
     return contact_sheet(
         images,
         [f"slice {number}" for number in numbers],

@@ -27,6 +27,7 @@ class ExploredSlice:
         kspace: (coils, H, W) complex64, as the volume's own mask leaves it.
         target: (h, w) float32; None in volumes without one, as in the test split.
         namesakes: other volumes of the dataset that have its file name.
+        bad: where numbers were not finite, as sentences; they are 0 here, so that the rest is seen.
     """
 
     file: Path
@@ -35,6 +36,7 @@ class ExploredSlice:
     kspace: np.ndarray
     target: np.ndarray | None
     namesakes: tuple[Volume, ...] = ()
+    bad: tuple[str, ...] = ()
 
     def other(self, number: int) -> "ExploredSlice":
         """Read another slice of the volume."""
@@ -43,7 +45,8 @@ class ExploredSlice:
     @property
     def title(self) -> str:
         """Volume and slice, as figures name them."""
-        return f"{self.name}, slice {self.number}"
+        said = ", without numbers that are not finite" if self.bad else ""
+        return f"{self.name}, slice {self.number}{said}"
 
     @property
     def name(self) -> str:
@@ -172,7 +175,31 @@ def _read(file: Path, volume: Volume, number: int) -> ExploredSlice:
     target = None
     if volume.target is not None and volume.target_name is not None:
         target = read_slice(file, volume.target_name, volume.target, number)
-    return ExploredSlice(file, volume, number, kspace, target)
+    bad = _not_finite(kspace, f"k-space, slice {number}")
+    if target is not None:
+        bad += _not_finite(target, f"{volume.target_name}, slice {number}")
+        target = np.nan_to_num(target, nan=0, posinf=0, neginf=0)
+    if bad:
+        # Both parts: a NaN in one of them alone says nothing of the other.
+        kspace = np.where(np.isfinite(kspace), kspace, 0)
+    return ExploredSlice(file, volume, number, kspace, target, bad=bad)
+
+
+def _not_finite(values: np.ndarray, name: str, most: int = 20) -> tuple[str, ...]:
+    """Say where numbers are NaN or infinite: how many by coil, of (coils, H, W), and column."""
+    places = np.argwhere(~np.isfinite(values))
+    if not len(places):
+        return ()
+    columns, counts = np.unique(np.delete(places, -2, axis=1), axis=0, return_counts=True)
+    lines = [
+        f"{name}: {len(places)} of {values.size} numbers are NaN or infinite; they are drawn as 0"
+    ]
+    for place, count in list(zip(columns, counts, strict=True))[:most]:
+        coil = f"coil {place[0]}, " if len(place) > 1 else ""
+        lines.append(f"  {coil}column {place[-1]}: {count}")
+    if len(columns) > most:
+        lines.append(f"  and {len(columns) - most} more columns")
+    return tuple(lines)
 
 
 def sampling_of(mask: str, acceleration: float, center_fraction: float) -> Sampling:
