@@ -134,14 +134,29 @@ def dataset_of_archive(name: str) -> str | None:
     return None
 
 
+_SPLIT_WORDS = {
+    "train": "train(?:ing)?",
+    "val": "val(?:id(?:ation)?)?",
+    "test_full": "test_full",
+    "test": "test(?:ing)?(?!_full)",
+    "challenge": "challenge",
+}
+
+
 def split_of_folder(folder: str) -> str | None:
     """Name the split of a folder such as ``multicoil_test_v2`` ("test"), or None.
 
-    ``multicoil_test_full`` is a split of its own, "test_full": fully sampled, and with targets, the
-    same scans as those of ``multicoil_test``, under the same file names.
+    ``Train``, ``validation`` and ``multicoil-train`` name one as well; a folder that names two
+    names none. ``multicoil_test_full`` is a split of its own, "test_full": fully sampled, and with
+    targets, the same scans as those of ``multicoil_test``, under the same file names.
     """
-    match = re.search(r"(?:^|_)(train|val|test_full|test|challenge)(?:_|$)", folder)
-    return match.group(1) if match else None
+    words = re.sub("[^a-z0-9]+", "_", folder.lower())
+    found = [
+        split
+        for split, pattern in _SPLIT_WORDS.items()
+        if re.search(f"(?:^|_)(?:{pattern})(?:_|$)", words)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 @dataclass(frozen=True)

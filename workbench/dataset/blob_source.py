@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from workbench.azure_storage import CONNECTION_FILE, CONNECTION_VARIABLE, find_storage
 from workbench.catalog import split_of_folder
 from workbench.dataset.blob_ranges import RangeReader
-from workbench.dataset.cache import CACHE_NAME, DatasetCache
+from workbench.dataset.cache import CACHE_NAME, DatasetCache, left_out
 from workbench.dataset.cache_file import CacheFileError, read_cache_file, write_cache_file
 from workbench.dataset.describe import UnusableVolumeError, describe
-from workbench.dataset.folders import FoundFile
+from workbench.dataset.folders import FoundFile, place_files
 from workbench.dataset.indexing import describe_files
 from workbench.dataset.volume import Problem, Volume
 from workbench.ingest.blobs import CONTAINER, storage_problem
@@ -106,26 +106,20 @@ class BlobFolder:
             FileNotFoundError: there is no such container, or nothing in the folder.
             OSError: the storage refuses or cannot be reached.
         """
-        found, problems, seen = [], [], False
-        for item in self._listed():
-            seen = True
-            path = PurePosixPath(item.name[len(self.path) + 1 :])
-            if path.suffix != ".h5" or any(part.startswith(".") for part in path.parts):
-                continue
-            splits = [split_of_folder(folder) for folder in path.parts[:-1]]
-            split = splits[-1] if splits else split_of_folder(PurePosixPath(self.path).name)
-            if split is None and not splits:
-                reason = "its folder names no split: move it to one such as multicoil_train"
-                problems.append(Problem(str(path), reason))
-            elif split is not None and all(splits):
-                changed = int(item.last_modified.timestamp() * 1e9)
-                found.append(FoundFile(str(path), split, item.size, changed))
-        if not seen:
+        items = {item.name[len(self.path) + 1 :]: item for item in self._listed()}
+        splits, problems = place_files(items, split_of_folder(PurePosixPath(self.path).name))
+        found = [
+            FoundFile(
+                path, split, items[path].size, int(items[path].last_modified.timestamp() * 1e9)
+            )
+            for path, split in splits.items()
+        ]
+        if not items:
             raise FileNotFoundError(
                 f"nothing in {self.root} of the storage account {self.container.account_name}: "
                 "ingest the dataset with notebooks/ingest.ipynb, destination azure"
             )
-        return sorted(found, key=lambda file: file.path), problems
+        return found, problems
 
     def _listed(self) -> Iterator[Any]:
         from azure.core.exceptions import ResourceNotFoundError
@@ -242,6 +236,7 @@ def build_blob_cache(
     publish_cache(folder, cache)
     verb = "Built" if before is None else "Refreshed"
     print(f"{verb} the dataset cache of {held}: read {index.read:,} files by range, published.")
+    print(left_out(cache), end="")
     return cache
 
 

@@ -32,6 +32,7 @@ __all__ = [
 CACHE_NAME = "dataset_cache.json"
 _PARTIAL_NAME = "dataset_cache.partial.json"
 WORKERS = 32
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,7 @@ def build_cache(
         where = f"not saved ({reason}: {shown(place)}); give another `path` to keep it"
     verb = "Built" if before is None else "Refreshed"
     print(f"{remark}{verb} the dataset cache of {_held(cache)}: {done}, {where}.")
+    print(left_out(cache), end="")
     return cache
 
 
@@ -273,6 +275,14 @@ def _load_or_remark(root: Path, place: Path) -> tuple[DatasetCache | None, str]:
 def _held(cache: DatasetCache) -> str:
     problems = f", {_files(len(cache.problems))} left out" if cache.problems else ""
     return f"{shown(cache.root)} ({len(cache):,} volumes, {cache.slices:,} slices{problems})"
+
+
+def left_out(cache: DatasetCache) -> str:
+    """Return lines that name the first files that were left out, with their reasons."""
+    lines = [f"  left out: {problem.path}: {problem.reason}" for problem in cache.problems]
+    if len(lines) > _NAMED:
+        lines[_NAMED:] = [f"  and {len(lines) - _NAMED:,} more, in the cache's `problems`"]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _files(count: int) -> str:

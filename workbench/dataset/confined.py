@@ -117,10 +117,13 @@ def _cause(status: int) -> str:
 def _serve(function: Callable[..., Any], pipe: Connection) -> None:
     """Answer calls until the pipe is closed: when the parent ends, at the latest."""
     # The parent's open files, locks and pipes are none of this process's.
-    for path in list(Path("/proc/self/fd").iterdir()):
-        if int(path.name) != pipe.fileno():
+    opened: list[str] = []
+    with suppress(OSError):  # closed to a process that changed its user
+        opened = [path.name for path in Path("/proc/self/fd").iterdir()]
+    for name in opened:
+        if int(name) != pipe.fileno():
             with suppress(OSError):  # the listing's own
-                os.close(int(path.name))
+                os.close(int(name))
     for _ in range(3):  # standard input, output and errors: the lowest free numbers
         os.open(os.devnull, os.O_RDWR)
     faulthandler.disable()

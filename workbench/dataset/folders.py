@@ -1,17 +1,29 @@
 """Where a dataset is, and which of its files may be volumes."""
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from workbench import settings
 from workbench.catalog import DATASETS, split_of_folder
 from workbench.dataset.volume import Problem
 
 _STATS_A_TASK = 64
+_SUFFIXES = (".h5", ".hdf5")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
 
 
 def find_dataset(name_or_path: str | Path) -> Path:
@@ -79,11 +91,9 @@ class FoundFile:
 def volume_files(
     root: Path, executor: Executor, known_splits: Mapping[str, str]
 ) -> tuple[list[FoundFile], list[Problem]]:
-    """List the ``*.h5`` files of a dataset, sorted by path, and those that cannot be placed.
+    """List the ``*.h5`` files of a dataset, sorted by path, and those that are left out.
 
-    Files count where their folder names a split (``multicoil_train``, ``multicoil_test_v2``); in
-    ``root`` itself where its own name does. Hidden files, such as macOS's ``._NAME.h5``, and
-    folders that name no split are passed over.
+    ``place_files`` says which count. Each folder is read once, whatever links lead to it.
 
     Args:
         root: the dataset's folder.
@@ -91,47 +101,133 @@ def volume_files(
         known_splits: path -> split that an earlier cache knew for files in ``root`` itself, so
             that a ``multicoil_val`` that was renamed keeps its split.
     """
-    paths, problems = [], []
-    for path, folder_split in _walk(root, "", split_of_folder(root.absolute().name)):
-        split = folder_split or known_splits.get(path)
-        if split:
-            paths.append((path, split))
-        else:
-            problems.append(
-                Problem(path, "its folder names no split: move it to one such as multicoil_train")
-            )
-    paths.sort()
-    tasks = [paths[i : i + _STATS_A_TASK] for i in range(0, len(paths), _STATS_A_TASK)]
+    problems: list[Problem] = []
+    paths = list(_walk(root, problems))
+    splits, unplaced = place_files(paths, split_of_folder(root.absolute().name), known_splits)
+    items = list(splits.items())
+    tasks = [items[i : i + _STATS_A_TASK] for i in range(0, len(items), _STATS_A_TASK)]
     found = executor.map(lambda task: [_stat(root, *item) for item in task], tasks)
-    files = []
+    files: dict[object, FoundFile] = {}
     for item in chain.from_iterable(found):
         if isinstance(item, Problem):
             problems.append(item)
+            continue
+        file, identity = item
+        same = files.setdefault(identity, file)
+        if same is not file:
+            if (root / same.path).is_symlink():
+                files[identity], same, file = file, file, same
+            reason = f"it is the file {same.path}, which is read already"
+            problems.append(Problem(file.path, reason))
+    return sorted(files.values(), key=lambda file: file.path), [*problems, *unplaced]
+
+
+def place_files(
+    paths: Iterable[str], own_split: str | None, known_splits: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], list[Problem]]:
+    """Tell by its path which split a file belongs to.
+
+    Files count where each folder on their way names a split (``multicoil_train``,
+    ``multicoil_test_v2``); in the dataset's folder itself where its own name does. Hidden files,
+    such as macOS's ``._NAME.h5``, and files of other kinds are passed over.
+
+    Args:
+        paths: of all files, relative to the dataset's folder, with ``/``.
+        own_split: what the dataset's folder names.
+        known_splits: path -> split, for files in the dataset's folder itself.
+
+    Returns:
+        Path -> split, sorted by path, and the HDF5 files that are left out; of a folder that names
+        no split, the folder.
+    """
+    splits, problems, foreign = {}, [], Counter[str]()
+    for text in sorted(paths):
+        path = PurePosixPath(text)
+        if path.suffix.lower() not in _SUFFIXES or any(part[0] == "." for part in path.parts):
+            continue
+        folders = [split_of_folder(folder) for folder in path.parts[:-1]]
+        split = folders[-1] if folders else own_split or (known_splits or {}).get(text)
+        if _UNPRINTABLE.search(text):
+            reason = "its name holds characters that cannot be shown: rename it"
+            problems.append(Problem(printable(text), reason))
+        elif None in folders:
+            foreign["/".join(path.parts[: folders.index(None) + 1])] += 1
+        elif path.suffix != ".h5":
+            reason = f"its name ends in {path.suffix}: rename it to {path.stem}.h5"
+            problems.append(Problem(text, reason))
+        elif split:
+            splits[text] = split
         else:
-            files.append(item)
-    return files, problems
+            reason = "its folder names no split: move it to one such as multicoil_train"
+            problems.append(Problem(text, reason))
+    for folder, count in foreign.items():
+        files = "an HDF5 file" if count == 1 else f"{count:,} HDF5 files"
+        reason = f"{files} passed over: the folder does not name one split, as multicoil_train does"
+        problems.append(Problem(f"{folder}/", reason))
+    return splits, problems
 
 
-def _walk(root: Path, folder: str, split: str | None) -> Iterator[tuple[str, str | None]]:
-    with os.scandir(root / folder) as entries:
+def printable(text: str) -> str:
+    """Return a file's name with the characters that cannot be shown written as escapes."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _walk(root: Path, problems: list[Problem]) -> Iterator[str]:
+    """Yield the paths of all files that may be HDF5.
+
+    Folders come before links to folders, and a link's folder is not searched for more folders
+    than those of a split: it can lead to the whole machine.
+    """
+    folders: list[tuple[str, bool]] = [("", True)]
+    links: list[tuple[str, bool]] = []
+    seen = set[str]()
+    while folders or links:
+        folder, here = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(root / folder)
+        if real in seen:
+            problems.append(
+                Problem(f"{printable(folder)}/", "it leads to a folder that is read already")
+            )
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(root / folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            if not folder:
+                raise
+            reason = f"it cannot be read: {error.strerror}"
+            problems.append(Problem(f"{printable(folder)}/", reason))
+            continue
         for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.name.startswith("."):
                 continue
-            path = f"{folder}/{entry.name}" if folder else entry.name
             try:
                 is_folder = entry.is_dir()
             except OSError:  # a link that leads to itself: whoever reads it says so
                 is_folder = False
-            if is_folder:
-                if inner := split_of_folder(entry.name):
-                    yield from _walk(root, path, inner)
-            elif entry.name.endswith(".h5"):
-                yield path, split
+            may_be_volume = PurePosixPath(path).suffix.lower() in _SUFFIXES
+            if is_folder and may_be_volume:
+                problems.append(Problem(printable(path), "it is a folder, not a file"))
+            elif not is_folder and may_be_volume:
+                yield path
+            elif is_folder and (here or split_of_folder(entry.name)):
+                if entry.is_symlink():
+                    links.append((path, False))
+                else:
+                    folders.append((path, here))
 
 
-def _stat(root: Path, path: str, split: str) -> FoundFile | Problem:
+def _stat(root: Path, path: str, split: str) -> tuple[FoundFile, object] | Problem:
+    """Return a file, and what only the same file of the same split has."""
     try:
         found = (root / path).stat()
     except OSError as error:
         return Problem(path, f"it cannot be read: {error.strerror}")
-    return FoundFile(path, split, found.st_size, found.st_mtime_ns)
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        return Problem(path, f"it is {kind}, not a file")
+    file = FoundFile(path, split, found.st_size, found.st_mtime_ns)
+    identity = (found.st_dev, found.st_ino, found.st_size, split) if found.st_ino else path
+    return file, identity

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from workbench.dataset.describe import PARSERS, UnusableVolumeError, describe
-from workbench.dataset.folders import FoundFile, volume_files
+from workbench.dataset.folders import FoundFile, printable, volume_files
 from workbench.dataset.source import LocalFile
 from workbench.dataset.volume import Problem, Volume
 from workbench.progress import Progress
 
 SECONDS_BETWEEN_SAVES = 20.0
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,17 @@ def index_files(
         if not files and not problems:
             raise FileNotFoundError(
                 f"no volumes in {root}: expected .h5 files in folders such as multicoil_train, "
-                "multicoil_val or singlecoil_test"
+                f"multicoil_val or singlecoil_test; found {_listed(root)}"
             )
         return describe_files(
             files, problems, known, partial(_describe, root), executor, root.name, save=save
         )
+
+
+def _listed(root: Path) -> str:
+    names = sorted(printable(path.name) for path in root.iterdir() if path.name[0] != ".")
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more if names else "nothing"
 
 
 def describe_files(
