@@ -18,6 +18,7 @@ Answer = TypeVar("Answer")
 
 SECONDS = 5
 """Processor time that one call may take."""
+_PATIENCE = 300  # seconds; a call that waits for something takes no processor time
 _MEMORY = 2**30  # bytes that a process may take on top of those that it begins with
 _MOST_PROCESSES = 16
 
@@ -89,6 +90,8 @@ class _Process:
     def ask(self, call: Any) -> tuple[bool, Any]:
         try:
             self._pipe.send(call)
+            if not self._pipe.poll(_PATIENCE):
+                raise ConfinedError(f"gave no answer in {_PATIENCE} seconds")
             return self._pipe.recv()
         except (EOFError, ConnectionError):
             raise ConfinedError(_cause(self._wait())) from None
