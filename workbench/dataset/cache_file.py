@@ -1,14 +1,15 @@
 """The file that holds a dataset cache: JSON, one volume a line, written whole or not at all."""
 
 import json
-import math
 import stat
+import sys
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from workbench.catalog import SPLITS, split_of_folder
+from workbench.dataset.folders import printable
 from workbench.dataset.volume import (
     MOST_AXIS,
     TARGETS,
@@ -107,7 +108,7 @@ def _from_json(entry: dict[str, Any]) -> Volume:
     path = PurePosixPath(_text("path", entry["path"]))
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"path {_short(entry['path'])} leads out of the dataset")
-    if str(path) != entry["path"] or path.suffix != ".h5" or "\0" in entry["path"]:
+    if str(path) != entry["path"] or path.suffix != ".h5" or printable(str(path)) != str(path):
         raise ValueError(f"path {_short(entry['path'])} is no volume's")
     values = dict(entry)
     for name in ("kspace", "target"):
@@ -172,7 +173,7 @@ def _check_attribute(name: str, value: Any, level: int = 0) -> None:
     elif isinstance(value, str):
         _text(f"attribute {name}", value)
     elif isinstance(value, int | float):
-        if not math.isfinite(value) or (isinstance(value, int) and abs(value) > 2**64):
+        if not abs(value) <= (2**64 if isinstance(value, int) else sys.float_info.max):
             raise ValueError(f"attribute {_short(name)} is no number that a file can hold")
     elif value is not None:
         raise ValueError(f"attribute {_short(name)} is no text, number or list")
