@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.views.conftest import write
+from workbench.views import explore
 from workbench.views.forms.fields import notebook_path
+from workbench.views.viewer.panes import volume_pane
 
 
 def run_explore(folder, **values):
@@ -62,6 +64,49 @@ def test_slice_without_any_signal_is_explored(folder, value):
         file["reconstruction_rss"][1] = value
     _, shown = run_explore(folder, slice_number=1)
     assert len(shown) > 12
+
+
+def test_volume_stored_undersampled_without_any_signal_is_explored(tmp_path):
+    write(tmp_path / "multicoil_test/file1.h5", "AXT2", own_mask=True)
+    with h5py.File(tmp_path / "multicoil_test/file1.h5", "a") as file:
+        file["kspace"][...] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        _, shown = run_explore(tmp_path)
+    assert len(shown) > 12
+
+
+def test_k_space_too_large_for_its_square_is_explored(folder):
+    with h5py.File(folder / "multicoil_val/file1.h5", "a") as file:
+        file["kspace"][1, 0, 3, 20] = 3e38
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of the overflow
+        _, shown = run_explore(folder, slice_number=1)
+    assert len(shown) > 12
+
+
+def test_other_slices_that_are_not_finite_are_marked_on_the_sheet(folder):
+    with h5py.File(folder / "multicoil_val/file1.h5", "a") as file:
+        file["kspace"][2, 0, 3, 20] = np.nan
+    sheet = explore.slices_figure(explore.open_slice(str(folder), slice_number=0))
+    assert [axes.get_title() for axes in sheet.axes[:3]] == [
+        "slice 0",
+        "slice 1",
+        "slice 2\nnot all finite",
+    ]
+
+
+def test_viewer_shows_what_is_left_beside_a_number_that_is_not_finite(folder):
+    look = explore.open_slice(str(folder), slice_number=1)
+    whole = volume_pane(look.file, look.volume)
+    with h5py.File(folder / "multicoil_val/file1.h5", "a") as file:
+        file["kspace"][1, 0, 3, 20] = np.nan
+    pane = volume_pane(look.file, look.volume)
+    for coil in (None, 0, 1):
+        np.testing.assert_allclose(
+            pane.read("image", 1, coil), whole.read("image", 1, coil), atol=1e-4
+        )
+    assert np.isnan(pane.read("kspace", 1, 0)[3, 20])
 
 
 def test_one_slice_of_one_coil_is_explored(tmp_path):

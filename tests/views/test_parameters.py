@@ -102,6 +102,43 @@ def test_text_that_means_a_number_may_come_as_one(name, value):
     assert Field(name, "str", None, "").check(value) == value
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=c2VjcmV0",
+        'curl -C - "https://host/a?AWSAccessKeyId=A&Signature=c2VjcmV0&Expires=1" --output b',
+        "https://host/a?X-Amz-Signature=c2VjcmV0",
+        "https://host.blob.core.windows.net/datasets?sig=c2VjcmV0",
+    ],
+)
+def test_secret_given_as_a_parameter_is_refused_and_not_repeated(text):
+    with pytest.raises(ValueError, match=r"^x=\*\*\*: .* environment variable$") as refused:
+        Field("x", "str", "", "").check(text)
+    assert "c2VjcmV0" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "two\nlines", "x" * 256, "a/" + "é" * 128, "a\x1b[31m"])
+def test_text_that_no_file_system_takes_is_refused(text):
+    with pytest.raises(ValueError, match=r"^x=.*: give one line of text"):
+        Field("x", "str", "", "").check(text)
+
+
+def test_long_path_and_any_script_are_taken():
+    for text in ("~/" + "folder/" * 50, "médecine/日本"):
+        assert Field("x", "str", "", "").check(text) == text
+
+
+@pytest.mark.parametrize(("kind", "name"), [("float", "lr"), ("str", "acceleration")])
+def test_number_beyond_any_float_is_refused(kind, name):
+    with pytest.raises(ValueError, match=f"^{name}="):
+        Field(name, kind, None, "").check(10**400)
+
+
+def test_space_around_a_text_is_left_out_as_in_the_form():
+    assert Field("x", "str", "a", "").check(" b ") == "b"
+    assert Field("x", "str", None, "").check("  ") is None
+
+
 def test_empty_text_is_an_empty_field():
     assert Field("x", "str", None, "").check("") is None
     assert Field("x", "int", None, "").check("") is None

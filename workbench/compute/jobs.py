@@ -177,20 +177,31 @@ def training_job(
     )
 
 
-def run_folder(name: str) -> Path:
+def run_folder(name: str, parameter: str = "name") -> Path:
     """Return a run's folder, ``outputs/NAME``.
+
+    Args:
+        name: of the run.
+        parameter: of the notebook that gives it, for the error.
 
     Raises:
         ValueError: the name leaves ``outputs/`` or is no folder's name.
     """
     parts = name.split("/") if isinstance(name, str) else []
     if not parts or not all(re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", part) for part in parts):
-        raise ValueError(f"name={name!r}: give letters, digits, '.', '_', '-' and '/' between them")
+        raise ValueError(
+            f"{parameter}={name!r}: give letters, digits, '.', '_', '-' and '/' between them"
+        )
     return project_root() / "outputs" / name
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _check(job: TrainingJob) -> None:
@@ -234,6 +245,8 @@ def _check(job: TrainingJob) -> None:
         raise ValueError(f'low_memory={job.low_memory!r}: give True, False or "auto"')
     if job.compile not in COMPILE:
         raise ValueError(f"compile={job.compile!r}: give one of {', '.join(COMPILE)}")
-    for pools in (job.pools, job.sens_pools):
-        if pools > 4:
-            raise ValueError(f"pools={pools}: images are padded to multiples of 16, so at most 4")
+    for name in ("pools", "sens_pools"):
+        if getattr(job, name) > 4:
+            raise ValueError(
+                f"{name}={getattr(job, name)}: images are padded to multiples of 16, so at most 4"
+            )

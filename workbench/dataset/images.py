@@ -30,6 +30,11 @@ def root_sum_of_squares(images: np.ndarray) -> np.ndarray:
     return np.sqrt(np.sum(images.real**2 + images.imag**2, axis=0))
 
 
+def finite(values: np.ndarray) -> np.ndarray:
+    """Return values with 0 in place of all that are NaN or infinite, so that the rest is seen."""
+    return np.where(np.isfinite(values), values, 0)
+
+
 def crop_size(matrix: tuple[int, int], recon: tuple[int, int]) -> tuple[int, int]:
     """Return the size that images of a k-space matrix are cropped to.
 

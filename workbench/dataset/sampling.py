@@ -75,6 +75,6 @@ def numbers(field: str, value: Any) -> tuple[float, ...]:
     try:
         if not any(isinstance(part, bool) for part in parts):
             return tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f"{field}={value!r}: give a number, or several such as 4,8")

@@ -433,7 +433,8 @@ def _is_of_another_file(folder: Path, job: ReconstructionJob) -> bool:
 
 
 def _own_name(weights: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", Path(weights).stem).strip("._-") or "weights"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(weights).stem)[:80]
+    return name.strip("._-") or "weights"
 
 
 def _digest(path: Path) -> str | None:

@@ -30,7 +30,7 @@ _FLOOR = -80.0  # dB, the darkest level of k-space that is shown
 def kspace_and_image_figure(look: ExploredSlice) -> Figure:
     """Show a slice as it was measured, and as the Fourier transform turns it."""
     image = zero_filled(look.kspace, look.crop)
-    percent = 100 / _largest(look, image)
+    percent = 100 / largest_signal(look, image)
     figure = new_figure(
         8.6,
         4.3,
@@ -101,7 +101,7 @@ def oversampling_figure(look: ExploredSlice) -> Figure:
     folded = center_crop(
         folded, (min(look.crop[0], folded.shape[0]), min(look.crop[1], folded.shape[1]))
     )
-    percent = 100 / _largest(look, cut)
+    percent = 100 / largest_signal(look, cut)
     window = window_of(cut * percent)
     figure = new_figure(
         9.4,
@@ -147,7 +147,7 @@ def padding_figure(look: ExploredSlice) -> Figure:
         image = root_sum_of_squares(centered_ifft2(kspace))
         size = rows, min(columns, image.shape[1])
         images.append(center_crop(image, size) * np.sqrt(kspace.shape[-1] / width))
-    percent = 100 / _largest(look, images[1])
+    percent = 100 / largest_signal(look, images[1])
     window = window_of(images[1] * percent)
     padded = width - (right - left)
     figure = new_figure(
@@ -181,7 +181,7 @@ def _central(width: int, left: int, right: int, share: float = 0.08) -> slice:
     return slice(start, start + count)
 
 
-def _largest(look: ExploredSlice, image: np.ndarray) -> float:
+def largest_signal(look: ExploredSlice, image: np.ndarray) -> float:
     """Return what is 100 %: the volume's maximum, without a target the image's."""
     return look.data_range if look.target is not None else float(image.max()) or 1.0
 

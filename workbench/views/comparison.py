@@ -141,7 +141,7 @@ def _runs_with_several_weights(sets: Sequence[ResultSet]) -> set[str]:
 
 def results_of_run(run: str) -> list[Path]:
     """Return the folders of a run's results, sorted by name."""
-    found = (run_folder(run) / "reconstructions").glob(f"*/{ORDER}")
+    found = (run_folder(run, "compare") / "reconstructions").glob(f"*/{ORDER}")
     return sorted(path.parent for path in found)
 
 

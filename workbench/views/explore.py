@@ -16,6 +16,7 @@ from workbench.dataset.slices import keep_columns
 from workbench.dataset.volume import Volume
 from workbench.views.anatomy import (
     kspace_and_image_figure,
+    largest_signal,
     oversampling_figure,
     padding_figure,
     profiles_figure,
@@ -145,7 +146,7 @@ def frequencies_figure(look: ExploredSlice, share: float = 0.08) -> Figure:
         synthetic=look.volume.synthetic,
     )
     panels = figure.subplots(1, 3)
-    percent = 100 / look.data_range if look.target is not None else 100 / images[0].max()
+    percent = 100 / largest_signal(look, images[0])
     window = (0.0, window_of(images[0])[1] * percent)
     for axes, image, name in zip(panels, images, names, strict=True):
         drawn = show_image(axes, image * percent, window, name)
@@ -300,10 +301,10 @@ def slices_figure(look: ExploredSlice, most: int = 16) -> Figure:
     """Show the slices of the volume, root sum of squares; of many, some evenly apart."""
     count = look.volume.slices
     numbers = sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
-    images = [zero_filled(look.other(number).kspace, look.crop) for number in numbers]
+    looks = [look.other(number) for number in numbers]
     return contact_sheet(
-        images,
-        [f"slice {number}" for number in numbers],
+        [zero_filled(each.kspace, look.crop) for each in looks],
+        [f"slice {each.number}" + ("\nnot all finite" if each.bad else "") for each in looks],
         title=f"{look.name}: {look.volume.acquisition}, {count} slices",
         synthetic=look.volume.synthetic,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
-from workbench.dataset.images import crop_size
+from workbench.dataset.images import crop_size, finite
 from workbench.dataset.masks import mask_of
 from workbench.dataset.reading import read_kspace, read_slice
 from workbench.dataset.sampling import Sampling, numbers
@@ -178,10 +178,10 @@ def _read(file: Path, volume: Volume, number: int) -> ExploredSlice:
     bad = _not_finite(kspace, f"k-space, slice {number}")
     if target is not None:
         bad += _not_finite(target, f"{volume.target_name}, slice {number}")
-        target = np.nan_to_num(target, nan=0, posinf=0, neginf=0)
+        target = finite(target)
     if bad:
         # Both parts: a NaN in one of them alone says nothing of the other.
-        kspace = np.where(np.isfinite(kspace), kspace, 0)
+        kspace = finite(kspace)
     return ExploredSlice(file, volume, number, kspace, target, bad=bad)
 
 

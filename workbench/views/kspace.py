@@ -171,7 +171,7 @@ def coils_figure(images: np.ndarray, *, title: str = "", synthetic: bool = False
     percent = 100 * magnitude / (magnitude.max() or 1.0)
     window = window_of(percent)
     # Phase in air is noise: it fades with the signal.
-    seen = np.clip(magnitude / (0.05 * window_of(magnitude)[1]), 0, 1) ** 2
+    seen = np.nan_to_num(np.clip(magnitude / (0.05 * window_of(magnitude)[1]), 0, 1) ** 2)
     return _coil_grid(percent, images, seen, window, "signal, % of max.", "gray", title, synthetic)
 
 

@@ -41,6 +41,8 @@ _EXPECTED = {
     "float": "a number",
     "bool": "True or False",
 }
+_LONGEST = 255  # bytes; no file system takes a longer name
+_SECRET = re.compile(r"(?i)accountkey=|sharedaccesssignature=|[?&](?:sig|[\w-]*signature)=")
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,21 @@ class Field:
             raise ValueError(f"{self.name}={text!r}: give {_EXPECTED[self.type]}") from None
 
     def check(self, value: Any) -> Any:
-        """Return a value that came without the form, if it is of this type.
+        """Return a value that came without the form, if it is of this type, as the form reads it.
 
-        An empty text stands for None where that is the default, as an empty field does.
+        Texts lose the space around them. An empty one stands for None where that is the default.
 
         Raises:
             ValueError: it is of another type; names the field, what came, and what is expected.
         """
-        if self.default is None and (value is None or (value == "" and isinstance(value, str))):
+        if isinstance(value, str):
+            value = value.strip()
+            self._check_text(value)
+        if self.default is None and (value is None or (isinstance(value, str) and not value)):
             return None
         allowed = (*_TYPES[self.type], *_ALSO.get(self.name, ()))
         fits = bool in allowed if isinstance(value, bool) else isinstance(value, allowed)
-        if fits and not (isinstance(value, float) and not math.isfinite(value)):
+        if fits and not (isinstance(value, int | float) and not _is_finite(value)):
             return value
         came, advice = repr(value), ""
         if isinstance(value, int | float) and self.type == "str":
@@ -123,6 +128,19 @@ class Field:
         elif not isinstance(value, str | int | float | None):
             came = f"<{type(value).__name__}>"  # what is in it may be long, or a secret
         raise ValueError(f"{self.name}={came}: give {_EXPECTED[self.type]}{advice}")
+
+    def _check_text(self, text: str) -> None:
+        """Refuse what no parameter is; such a text is not repeated."""
+        if _SECRET.search(text):
+            raise ValueError(
+                f"{self.name}=***: this holds a signature or a key, and parameters are stored in "
+                "the notebook: give secrets by a file or an environment variable"
+            )
+        if not text.isprintable() or max(map(len, text.encode().split(b"/"))) > _LONGEST:
+            raise ValueError(
+                f"{self.name}={text[:40]!r}: give one line of text, with at most {_LONGEST} bytes "
+                'between two "/"'
+            )
 
     def entry(self, value: Any) -> str | bool:
         """Return how a value stands in the form."""
@@ -185,6 +203,13 @@ def checked(fields: Sequence[Field], variables: Mapping[str, Any]) -> dict[str, 
     if missing:
         raise NameError(f"{', '.join(missing)}: run the parameters cell at the top first")
     return {each.name: each.check(variables[each.name]) for each in fields}
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def command(notebook: str, fields: Sequence[Field], values: Mapping[str, Any]) -> str:

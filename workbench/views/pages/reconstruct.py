@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.catalog import SPLITS
+from workbench.compute.jobs import run_folder
 from workbench.compute.runs import open_run
 from workbench.dataset.cache import CacheFileError, load_cache
 from workbench.dataset.sampling import MASKS, Sampling, numbers
@@ -98,6 +99,8 @@ def check(values: Values) -> None:
         if value is not None and value < 1:
             raise ValueError(f"{name}={value!r}: give a whole number, 1 or more")
     run = values["run"]
+    if run:
+        run_folder(run, "run")
     job = None
     if not values["weights"]:
         try:
@@ -128,7 +131,8 @@ def plan(
     **values: Any,
 ) -> tuple[ReconstructionPlan, Looks]:
     """Check everything, see what is there already, and show it."""
-    check_order(sort_by)
+    looking = {"sort_by": sort_by, "uncertainty": uncertainty, "export": export}
+    check({**values, **looking, "annotations": annotations})
     kinds, masks = export_kinds(export), check_masks_wanted(uncertainty)
     findings = read_annotations(annotations) if annotations else None
     found = plan_reconstruction(**values)

@@ -11,6 +11,7 @@ from workbench.dataset.images import (
     centered_fft2,
     centered_ifft2,
     crop_size,
+    finite,
     root_sum_of_squares,
 )
 from workbench.dataset.reading import read_kspace
@@ -121,7 +122,8 @@ def error_pane(first: Pane, second: Pane, name: str = "error") -> Pane:
 def volume_pane(file: Path, volume: Volume) -> Pane:
     """Make a pane of a volume as measured: each coil's image and k-space, and their RSS.
 
-    Of a volume with a mask of its own, what that mask leaves.
+    Of a volume with a mask of its own, what that mask leaves. Images are those of k-space without
+    its NaN and infinities, which would make all of an image unknown; k-space is shown as it is.
 
     Each look reads what it needs of the file: one coil of a slice, or all of them for the RSS.
 
@@ -136,10 +138,13 @@ def volume_pane(file: Path, volume: Volume) -> Pane:
 
     @lru_cache(maxsize=64)
     def combined(number: int) -> np.ndarray:
-        return root_sum_of_squares(centered_ifft2(read_kspace(file, volume, number)))
+        values = read_kspace(file, volume, number)
+        seen = root_sum_of_squares(centered_ifft2(values))
+        known = np.isfinite(seen).all()
+        return seen if known else root_sum_of_squares(centered_ifft2(finite(values)))
 
     def image(number: int, coil: int | None) -> np.ndarray:
-        return combined(number) if coil is None else centered_ifft2(kspace(number, coil))
+        return combined(number) if coil is None else centered_ifft2(finite(kspace(number, coil)))
 
     return Pane(
         volume.name,

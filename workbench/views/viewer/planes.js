@@ -114,7 +114,7 @@ function derive({ data, complex, shape }, view) {
   }
   if (view !== "kspace") return values;
   let largest = 0;
-  for (const value of values) if (value > largest) largest = value;
+  for (const value of values) if (value > largest && value < Infinity) largest = value;
   const offset = 20 * Math.log10(largest || 1);
   for (let i = 0; i < values.length; i++) values[i] = 20 * Math.log10(values[i]) - offset;
   return values;
