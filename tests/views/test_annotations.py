@@ -96,13 +96,34 @@ def test_box_without_extent_is_drawn_as_a_point(tmp_path):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("start", ["", "\ufeff"])
-@pytest.mark.parametrize("apart", [",", ";"])
+@pytest.mark.parametrize("apart", [",", ";", "\t"])
 def test_form_of_the_file_does_not_matter(tmp_path, apart, start, end):
     path = tmp_path / "knee.csv"
     lines = ["Label,more,x,y,width,height,slice,study_level,File ", "Cyst,?,1.5,2,3,4,5.0,No,a"]
     path.write_text(start + "".join(line.replace(",", apart) + end for line in lines), newline="")
     (only,) = read_annotations(path).of("a.h5")
     assert (only.slice, only.label, only.box, only.line) == (5, "Cyst", Box(1.5, 2, 3, 4), 2)
+
+
+def test_comma_within_a_number_is_a_point_only_where_no_comma_stands_between_columns(tmp_path):
+    path = tmp_path / "knee.csv"
+    line = 'a,3,No,"1,234",2,3,4,Cyst\n'
+    path.write_text(HEADER + "a,3,No,1,2,3,4,ok\n" + line)
+    annotations = read_annotations(path)
+    assert [each.label for each in annotations.of("a.h5")] == ["ok"]
+    assert "line 3 (a, slice 3, Cyst): x='1,234' is no number" in annotations.remarks[0]
+    path.write_text(HEADER.replace(",", ";") + "a;3;No;1,5;2;3;4;Cyst\n")
+    assert read_annotations(path).of("a.h5")[0].box == Box(1.5, 2, 3, 4)
+
+
+def test_file_that_cannot_be_told_is_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "knee.csv"
+    path.write_text("file," + HEADER + "a,b,3,No,1,2,3,4,Cyst\n")
+    with pytest.raises(ValueError, match="has a column file twice: keep one"):
+        read_annotations(path)
+    path.write_bytes((HEADER + "a,3,No,1,2,3,4,Lésion\n").encode("latin-1"))
+    with pytest.raises(ValueError, match="is no CSV in UTF-8: save it as such"):
+        read_annotations(path)
 
 
 def test_findings_off_their_volume_are_passed_over(csv):

@@ -149,8 +149,8 @@ def read_annotations(path: str | Path) -> Annotations:
     """Read and check a CSV of fastMRI+.
 
     A line that makes no sense is passed over and named in ``remarks``; a box without extent, of
-    which fastMRI+ has some, is a point. Commas or semicolons stand between the columns, in any
-    order, further ones among them.
+    which fastMRI+ has some, is a point. Commas, semicolons or tabs stand between the columns, in
+    any order, further ones among them.
 
     Args:
         path: the file; a relative one counts from the project's root.
@@ -172,7 +172,7 @@ def read_annotations(path: str | Path) -> Annotations:
     with file.open(newline="", encoding="utf-8-sig") as lines:
         try:
             head = lines.readline()
-            apart = ";" if head.count(";") > head.count(",") else ","
+            apart = max(",", ";", "\t", key=head.count)
             names = [name.strip().lower() for name in next(csv.reader([head], delimiter=apart), ())]
             reader = csv.DictReader(lines, names, delimiter=apart)
             missing = [name for name in COLUMNS if name not in names]
@@ -181,11 +181,15 @@ def read_annotations(path: str | Path) -> Annotations:
                     f"{shown(file)} has no column {', '.join(missing)}: fastMRI+'s files have "
                     f"{', '.join(COLUMNS)}"
                 )
+            if twice := [name for name in COLUMNS if names.count(name) > 1]:
+                raise ValueError(f"{shown(file)} has a column {twice[0]} twice: keep one of them")
             for row in reader:
                 line = reader.line_num + 1
                 text = {name: (row[name] or "").strip() for name in COLUMNS}
                 if not any(text.values()):
                     continue
+                if apart != ",":  # where numbers may have a comma as their point
+                    text |= {name: text[name].replace(",", ".") for name in ("slice", *_BOX)}
                 try:
                     annotation = _annotation(text, line)
                 except ValueError as error:
@@ -193,7 +197,11 @@ def read_annotations(path: str | Path) -> Annotations:
                     wrong.append(f"line {line} ({place}): {error}")
                 else:
                     found[annotation.volume].append(annotation)
-        except (UnicodeDecodeError, csv.Error) as error:
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{shown(file)} is no CSV in UTF-8: save it as such ({error})"
+            ) from None
+        except csv.Error as error:
             raise ValueError(f"{shown(file)} is no CSV: {error}") from None
     if wrong and not found:
         raise ValueError(f"{shown(file)}, {wrong[0]}")
@@ -230,7 +238,7 @@ def _annotation(text: Mapping[str, str], line: int) -> Annotation:
 
 def _number(text: str, name: str) -> float:
     try:
-        value = float(text.replace(",", "."))
+        value = float(text)
     except ValueError:
         raise ValueError(f"{name}={text!r} is no number") from None
     if not math.isfinite(value) or (name == "slice" and (value < 0 or value != int(value))):
