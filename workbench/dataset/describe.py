@@ -29,6 +29,12 @@ _MOST_LEVELS = 100
 _MOST_LINKS = 16
 _MOST_VALUES = 10_000  # of an attribute
 _WRITE_INTO = "write its values into this file, such as with h5repack -l CONTI"
+_PAIRS = {
+    np.dtype(
+        [(part, f"{name[0]}f{np.dtype(name).itemsize // 2}") for part in ("real", "imag")]
+    ): name
+    for name in KSPACE_TYPES
+}
 _MASK = "give each phase-encode column 1 where it was sampled and 0 elsewhere"
 
 
@@ -190,18 +196,18 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
     kspace = _dataset(file, "kspace")
     if kspace is None:
         raise UnusableVolumeError("it has no k-space (no dataset named kspace)")
-    if _type_of(kspace) not in KSPACE_TYPES:
-        pairs = ": join the pairs of its last axis" if kspace.shape[-1:] == (2,) else ""
+    layout = _layout(kspace)
+    if layout.dtype not in KSPACE_TYPES:
+        pairs = ": join the pairs of its last axis" if layout.shape[-1:] == (2,) else ""
         raise UnusableVolumeError(
-            f"its k-space is {kspace.dtype} of shape {kspace.shape}, not complex numbers of 64 or "
+            f"its k-space is {kspace.dtype} of shape {layout.shape}, not complex numbers of 64 or "
             f"128 bits{pairs or ': write it'} as complex64"
         )
     # Single-coil files hold both targets; the reference takes the one of the data's kind.
-    target_name: str | None = TARGETS[0] if len(kspace.shape) == 4 else TARGETS[1]
-    target = _dataset(file, str(target_name))
-    if target is None:
-        target_name = None
-    if target is not None and _type_of(target) not in TARGET_TYPES:
+    target_name = TARGETS[0] if len(layout.shape) == 4 else TARGETS[1]
+    target = _dataset(file, target_name)
+    target_layout = None if target is None else _layout(target)
+    if target and target_layout and target_layout.dtype not in TARGET_TYPES:
         raise UnusableVolumeError(
             f"its target is {target.dtype}, not real numbers: write it as float32"
         )
@@ -211,10 +217,10 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
         split=split,
         size=size,
         mtime_ns=mtime_ns,
-        kspace=_layout(kspace),
-        target_name=target_name,
-        target=_layout(target) if target is not None else None,
-        mask=_sampled_columns(file, kspace.shape, header),
+        kspace=layout,
+        target_name=None if target is None else target_name,
+        target=target_layout,
+        mask=_sampled_columns(file, layout.shape, header),
         encoded=header.encoded,
         recon=header.recon,
         padding_left=header.padding_left,
@@ -237,23 +243,27 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
     found: Any = file
     names = [name]
     for _ in range(_MOST_LINKS):
-        if not names:
-            break
-        link = found.get(names[0], getlink=True) if isinstance(found, h5py.Group) else None
-        if link is None:
+        links = found.id.links if isinstance(found, h5py.Group) else None
+        first = names[0].encode("utf-8", "surrogateescape")
+        if links is None or not links.exists(first):
             if names == [name] and found is file:
                 return None
             raise UnusableVolumeError(f"its {name} is a link that leads nowhere")
-        if isinstance(link, h5py.ExternalLink):
+        kind = links.get_info(first).type
+        if kind == h5py.h5l.TYPE_HARD:
+            found = found[names.pop(0)]
+            if not names:
+                break
+        elif kind == h5py.h5l.TYPE_SOFT:
+            where = os.fsdecode(links.get_val(first))
+            found = file if where.startswith("/") else found
+            names[:1] = [part for part in where.split("/") if part not in ("", ".")] or [""]
+        else:
+            where = found.get(names[0], getlink=True).filename
             raise UnusableVolumeError(
-                f"its {name} is a link to another file, {_short(link.filename)}: "
+                f"its {name} is a link to another file, {_short(where)}: "
                 "write the values into this file"
             )
-        if isinstance(link, h5py.SoftLink):
-            found = file if link.path.startswith("/") else found
-            names[:1] = [part for part in link.path.split("/") if part not in ("", ".")]
-        else:
-            found = found[names.pop(0)]
     else:
         raise UnusableVolumeError(f"its {name} is a link that leads to itself")
     if not isinstance(found, h5py.Dataset):
@@ -263,7 +273,8 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
 
 
 def _check_stored(dataset: h5py.Dataset, name: str, file_size: int) -> None:
-    if dataset.shape is None:
+    shape, held = dataset.shape, dataset.id.get_type()
+    if shape is None:
         raise UnusableVolumeError(f"its {name} holds no values")
     properties = dataset.id.get_create_plist()
     kind = properties.get_layout()
@@ -288,62 +299,72 @@ def _check_stored(dataset: h5py.Dataset, name: str, file_size: int) -> None:
                 "installed here: write it without compression, or with gzip"
             )
     # Of values of any length, the array holds only where they lie.
-    value_bytes = dataset.id.get_type().get_size() if dataset.dtype.kind != "O" else None
+    fixed = held.get_class() != h5py.h5t.VLEN and not (
+        isinstance(held, h5py.h5t.TypeStringID) and held.is_variable_str()
+    )
     if kind == h5py.h5d.CHUNKED:
-        plain_bytes = math.prod(dataset.chunks) * value_bytes if value_bytes and not filters else 0
-        _check_chunks(dataset, name, file_size, plain_bytes)
-    elif kind == h5py.h5d.CONTIGUOUS and dataset.size:
-        stored = dataset.id.get_storage_size()
+        chunk = properties.get_chunk()
+        plain_bytes = math.prod(chunk) * held.get_size() if fixed and not filters else 0
+        _check_chunks(dataset, name, shape, chunk, file_size, plain_bytes)
+    elif kind == h5py.h5d.CONTIGUOUS and 0 not in shape:
+        stored, offset = dataset.id.get_storage_size(), dataset.id.get_offset()
         if stored == 0:
             raise UnusableVolumeError(f"its {name} was never written: bring it in again")
-        offset = dataset.id.get_offset()
-        short = value_bytes is not None and stored != dataset.size * value_bytes
+        short = fixed and stored != math.prod(shape) * held.get_size()
         if short or offset is None or offset + stored > file_size:
             raise UnusableVolumeError(
-                f"its {name} is damaged ({stored:,} bytes for {dataset.size:,} values): "
+                f"its {name} is damaged ({stored:,} bytes for {math.prod(shape):,} values): "
                 "bring it in again"
             )
 
 
-def _check_chunks(dataset: h5py.Dataset, name: str, file_size: int, plain_bytes: int) -> None:
+def _check_chunks(
+    dataset: h5py.Dataset,
+    name: str,
+    shape: tuple[int, ...],
+    sides: tuple[int, ...],
+    file_size: int,
+    plain_bytes: int,
+) -> None:
     """Refuse chunks that were never written, or are not of ``plain_bytes`` (0: of any number)."""
-    grid = [-(-length // side) for length, side in zip(dataset.shape, dataset.chunks, strict=True)]
-    found = set()
+    expected = math.prod(-(-length // side) for length, side in zip(shape, sides, strict=True))
+    places = set()
 
     def check(chunk: Any) -> None:
-        place = tuple(map(int.__floordiv__, chunk.chunk_offset, dataset.chunks))
-        if chunk.byte_offset + chunk.size > file_size or chunk.size == 0:
+        if not 0 < chunk.size <= file_size - chunk.byte_offset:
             raise UnusableVolumeError(f"its {name} is damaged: a chunk ends after the file does")
         if plain_bytes and chunk.size != plain_bytes:
             raise UnusableVolumeError(f"its {name} is damaged: a chunk has another size")
-        if all(number < count for number, count in zip(place, grid, strict=True)):
-            found.add(place)
+        places.add(chunk.chunk_offset)
 
-    dataset.id.chunk_iter(check)
-    if missing := math.prod(grid) - len(found):
-        raise UnusableVolumeError(
-            f"{missing:,} of the {math.prod(grid):,} chunks of its {name} were never written: "
-            "bring it in again"
-        )
+    # Counting them brings the bytes that say where they are, before each is looked at.
+    if dataset.id.get_num_chunks() >= expected:
+        dataset.id.chunk_iter(check)
+        inside = sum(all(map(int.__lt__, place, shape)) for place in places)
+        aligned = all(not any(map(int.__mod__, place, sides)) for place in places)
+        if inside == expected and aligned:
+            return
+    missing = expected - min(dataset.id.get_num_chunks(), expected)
+    raise UnusableVolumeError(
+        f"{f'{missing:,}' if missing else 'some'} of the {expected:,} chunks of its {name} "
+        "were never written: bring it in again"
+    )
 
 
-def _type_of(dataset: h5py.Dataset) -> str:
+def _type_of(kind: np.dtype) -> str:
     """Return NumPy's name of an array's type; a pair (real, imag) is a complex number.
 
     h5py itself takes only a pair (r, i) for one.
     """
-    for number in KSPACE_TYPES:
-        half = f"{number[0]}f{np.dtype(number).itemsize // 2}"
-        if dataset.dtype == np.dtype([("real", half), ("imag", half)]):
-            return number
-    return dataset.dtype.str
+    return _PAIRS.get(kind, kind.str)
 
 
 def _layout(dataset: h5py.Dataset) -> ArrayLayout:
     """Say where an array lies; its offset only where ``np.fromfile`` there gives its values."""
-    plain = dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype))
+    kind = dataset.dtype
+    plain = dataset.id.get_type().equal(h5py.h5t.py_create(kind))
     offset = dataset.id.get_offset() if plain else None  # else h5py converts: padding, other floats
-    return ArrayLayout(tuple(dataset.shape), _type_of(dataset), offset)
+    return ArrayLayout(dataset.shape, _type_of(kind), offset)
 
 
 def _header_text(file: h5py.File) -> bytes | str:
