@@ -13,6 +13,7 @@ import nbformat
 import pytest
 
 from demo.pages import PageFailedError, pictures, run_page
+from demo.report import SPREAD
 from demo.sizes import SIZES
 from workbench.settings import project_root
 
@@ -129,6 +130,8 @@ def test_page_shows_table_pictures_and_every_notebook(demo):
         assert f"{summary[model]['varnet']['ssim']:.3f}" in page
         assert f"{summary[model]['zero_filled']['psnr']:.1f}" in page
         assert f"{summary[model]['varnet']['ssim']:.3f}" in demo.done.out
+    assert demo.done.out.count("standard deviation over volumes") == 2
+    assert SPREAD in demo.done.out
     for name in PAGES:
         assert f'href="{name}"' in page
         rendered = demo.folder / name.replace(".ipynb", ".html")
