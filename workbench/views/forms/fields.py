@@ -88,6 +88,7 @@ class Field:
         if isinstance(text, bool):
             return text
         text = text.strip()
+        self._check_text(text)
         if not text and self.default is None:
             return None
         if self.type == "bool":
