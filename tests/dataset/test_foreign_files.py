@@ -50,6 +50,29 @@ def partly(name="kspace", shape=SHAPE, dtype="c8", **how):
     return change
 
 
+def early(layout, written=0):
+    """Room for all values, taken as parallel writers do, before they are written."""
+
+    def change(file):
+        values = file["kspace"][()]
+        del file["kspace"]
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_layout(layout)
+        if layout != h5py.h5d.COMPACT:
+            properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            properties.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
+        if layout == h5py.h5d.CHUNKED:
+            properties.set_chunk((1, 1, 20, 14))
+        space = h5py.h5s.create_simple(SHAPE)
+        h5py.h5d.create(file.id, b"kspace", h5py.h5t.py_create(values.dtype), space, properties)
+        file["kspace"][:written] = values[:written]
+
+    return change
+
+
+LAYOUTS = [h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED]
+
+
 def external(file):
     path = Path(file.filename).with_name("secret.bin")
     path.write_bytes(bytes(2 * 3 * 20 * 14 * 8))
@@ -148,18 +171,11 @@ def test_chunks_that_are_all_written_are_read(changed, chunks):
     assert described(changed(change)).kspace.offset is None
 
 
-def test_compact_arrays_are_read(changed):
-    def change(file):
-        values = file["kspace"][()]
-        del file["kspace"]
-        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        properties.set_layout(h5py.h5d.COMPACT)
-        space = h5py.h5s.create_simple(SHAPE)
-        kind = h5py.h5t.py_create(np.dtype("c8"))
-        dataset = h5py.h5d.create(file.id, b"kspace", kind, space, properties)
-        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
-
-    assert described(changed(change)).kspace.offset is None
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_room_taken_early_is_read_where_all_is_written(changed, layout):
+    assert described(changed(early(layout, 2))).kspace.shape == SHAPE
+    with pytest.raises(UnusableVolumeError, match="slice 1 of its kspace holds zeros"):
+        described(changed(early(layout, 1)))
 
 
 def test_filter_that_is_not_here_is_named(changed):

@@ -257,7 +257,9 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
         elif kind == h5py.h5l.TYPE_SOFT:
             where = os.fsdecode(links.get_val(first))
             found = file if where.startswith("/") else found
-            names[:1] = [part for part in where.split("/") if part not in ("", ".")] or [""]
+            names[:1] = [part for part in where.split("/") if part not in ("", ".")]
+            if not names:
+                return None
         else:
             where = found.get(names[0], getlink=True).filename
             raise UnusableVolumeError(
@@ -316,6 +318,15 @@ def _check_stored(dataset: h5py.Dataset, name: str, file_size: int) -> None:
                 f"its {name} is damaged ({stored:,} bytes for {math.prod(shape):,} values): "
                 "bring it in again"
             )
+
+    if properties.get_alloc_time() == h5py.h5d.ALLOC_TIME_EARLY and len(shape) > 2:
+        # Room that was taken before anything was written holds zeros.
+        for number in range(shape[0]):
+            if not dataset[number, ..., shape[-2] // 2, :].tobytes().strip(b"\0"):
+                raise UnusableVolumeError(
+                    f"slice {number} of its {name} holds zeros and was never written: "
+                    "bring it in again"
+                )
 
 
 def _check_chunks(
