@@ -77,13 +77,15 @@ def test_hdf5_files_that_are_passed_over_are_named(dataset):
     }
 
 
-def test_what_is_no_file_is_named_and_not_waited_for(dataset):
+def test_what_is_no_file_is_named_and_not_waited_for(dataset, monkeypatch):
     os.mkfifo(dataset / "multicoil_train/fifo.h5")
     (dataset / "multicoil_train/folder.h5").mkdir()
     (dataset / "multicoil_train/device.h5").symlink_to("/dev/zero")
     (dataset / "multicoil_train/self.h5").symlink_to("self.h5")
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(os.path.relpath(dataset / "multicoil_train/socket.h5"))
+        with monkeypatch.context() as here:  # a socket's path must be short
+            here.chdir(dataset / "multicoil_train")
+            server.bind("socket.h5")
         cache = build_cache(dataset)
     assert len(cache) == 6
     assert problems(cache) == {
@@ -95,7 +97,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(dataset):
     }
 
 
-def test_each_folder_and_each_file_is_read_once(dataset, tmp_path):
+def test_each_folder_is_read_once_and_each_file_by_each_name(dataset, tmp_path):
     train = dataset / "multicoil_train"
     (train / "multicoil_train").symlink_to(dataset)
     (train / "up").symlink_to("..")
@@ -108,16 +110,13 @@ def test_each_folder_and_each_file_is_read_once(dataset, tmp_path):
     shutil.copy(train / "file0.h5", elsewhere / "file30.h5")
     (dataset / "multicoil_train_b").symlink_to(elsewhere)
     cache = build_cache(dataset)
-    assert len(cache) == 7
+    assert len(cache) == 9
     assert cache.volumes[-1].path == "multicoil_val/file11.h5"
-    is_file = "it is the file multicoil_train/{}, which is read already"
     once = "it leads to a folder that is read already"
     assert problems(cache) == {
         "multicoil_train/multicoil_train/": once,
         "multicoil_train/up/": once,
         "multicoil_val_again/": once,
-        "multicoil_train/again.h5": is_file.format("file0.h5"),
-        "multicoil_train/twin.h5": is_file.format("file1.h5"),
     }
 
 

@@ -93,7 +93,8 @@ def volume_files(
 ) -> tuple[list[FoundFile], list[Problem]]:
     """List the ``*.h5`` files of a dataset, sorted by path, and those that are left out.
 
-    ``place_files`` says which count. Each folder is read once, whatever links lead to it.
+    ``place_files`` says which count. Each folder is read once, whatever links lead to it. A file
+    counts under each of its names: copies, hard links and links alike, as for fastMRI.
 
     Args:
         root: the dataset's folder.
@@ -107,19 +108,13 @@ def volume_files(
     items = list(splits.items())
     tasks = [items[i : i + _STATS_A_TASK] for i in range(0, len(items), _STATS_A_TASK)]
     found = executor.map(lambda task: [_stat(root, *item) for item in task], tasks)
-    files: dict[object, FoundFile] = {}
+    files: list[FoundFile] = []
     for item in chain.from_iterable(found):
         if isinstance(item, Problem):
             problems.append(item)
-            continue
-        file, identity = item
-        same = files.setdefault(identity, file)
-        if same is not file:
-            if (root / same.path).is_symlink():
-                files[identity], same, file = file, file, same
-            reason = f"it is the file {same.path}, which is read already"
-            problems.append(Problem(file.path, reason))
-    return sorted(files.values(), key=lambda file: file.path), [*problems, *unplaced]
+        else:
+            files.append(item)
+    return files, [*problems, *unplaced]
 
 
 def place_files(
@@ -219,8 +214,7 @@ def _walk(root: Path, problems: list[Problem]) -> Iterator[str]:
                     folders.append((path, here))
 
 
-def _stat(root: Path, path: str, split: str) -> tuple[FoundFile, object] | Problem:
-    """Return a file, and what only the same file of the same split has."""
+def _stat(root: Path, path: str, split: str) -> FoundFile | Problem:
     try:
         found = (root / path).stat()
     except OSError as error:
@@ -228,6 +222,4 @@ def _stat(root: Path, path: str, split: str) -> tuple[FoundFile, object] | Probl
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
         return Problem(path, f"it is {kind}, not a file")
-    file = FoundFile(path, split, found.st_size, found.st_mtime_ns)
-    identity = (found.st_dev, found.st_ino, found.st_size, split) if found.st_ino else path
-    return file, identity
+    return FoundFile(path, split, found.st_size, found.st_mtime_ns)
