@@ -19,7 +19,7 @@ from pathlib import Path
 
 from demo.phantom.study import write_study
 from tests.cloud.cloud import Cloud
-from workbench.dataset.blob_source import build_blob_cache, stored_dataset
+from workbench.data.blob_source import build_blob_cache, stored_dataset
 
 VOLUMES = 5847
 """Multi-coil volumes of knee and brain that fastMRI lists, in all splits."""

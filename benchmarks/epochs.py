@@ -21,10 +21,10 @@ from benchmarks.reading import quiet_cache
 from benchmarks.sizes import Size
 from benchmarks.study import FOLDER, SAMPLING, Study, reference_dataset, require_same
 from demo.phantom.study import write_study
-from workbench.dataset.slices import SliceDataset, collate
-from workbench.varnet.metrics import crop_to_smaller, score_slice
-from workbench.varnet.network import VarNet
-from workbench.varnet.ssim import ssim_loss
+from workbench.data.slices import SliceDataset, collate
+from workbench.models.varnet import VarNet
+from workbench.recon.metrics import crop_to_smaller, score_slice
+from workbench.recon.ssim import ssim_loss
 
 _PROCESSES = 2
 _SLICES = 24

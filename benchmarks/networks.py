@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from benchmarks.pairs import Pair, Work, milliseconds, require
 from benchmarks.sizes import SIZES, Shape, Size
-from workbench.varnet.metrics import center_crop
-from workbench.varnet.network import VarNet
-from workbench.varnet.speed import use_tf32
-from workbench.varnet.ssim import ssim_loss
+from workbench.models.varnet import VarNet
+from workbench.recon.metrics import center_crop
+from workbench.recon.speed import use_tf32
+from workbench.recon.ssim import ssim_loss
 
 Inputs = tuple[Tensor, Tensor, int]  # masked k-space, mask, number of ACS columns
 
@@ -132,7 +132,7 @@ def straight(reference: nn.Module) -> Iterator[None]:
     """
     kinks = [module for module in reference.modules() if isinstance(module, nn.LeakyReLU)]
     slopes = [kink.negative_slope for kink in kinks]
-    with patch("workbench.varnet.unet._SLOPE", 1.0):
+    with patch("workbench.models.unet._SLOPE", 1.0):
         for kink in kinks:
             kink.negative_slope = 1.0
         try:

@@ -39,8 +39,8 @@ def effects(folder: Path, epochs: int, seeds: int, recon: int = 64) -> Iterator[
 
     from demo.phantom.study import write_study
     from workbench.compute.jobs import training_job
-    from workbench.dataset.cache import open_cache
-    from workbench.varnet.run import fit
+    from workbench.data.cache import open_cache
+    from workbench.recon.run import fit
 
     study = folder / f"study{recon}"
     write_study(

@@ -20,8 +20,8 @@ from benchmarks.study import (
     reference_transform,
     require_same,
 )
-from workbench.dataset.cache import DatasetCache, build_cache
-from workbench.dataset.slices import SliceDataset
+from workbench.data.cache import DatasetCache, build_cache
+from workbench.data.slices import SliceDataset
 
 
 def quiet_cache(root: Path) -> DatasetCache:

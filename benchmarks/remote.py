@@ -19,11 +19,11 @@ from benchmarks.pairs import Pair
 from benchmarks.reading import quiet_cache, require_same_volumes
 from benchmarks.sizes import Size
 from benchmarks.study import FOLDER, SAMPLING, Study, reference_transform, require_same
-from workbench.dataset.cache import WORKERS, DatasetCache
-from workbench.dataset.describe import describe
-from workbench.dataset.slices import SliceDataset
-from workbench.dataset.source import END_BYTES
-from workbench.dataset.volume import Volume
+from workbench.data.cache import WORKERS, DatasetCache
+from workbench.data.describe import describe
+from workbench.data.slices import SliceDataset
+from workbench.data.source import END_BYTES
+from workbench.data.volume import Volume
 
 SECONDS_A_REQUEST = 0.02
 

@@ -36,7 +36,7 @@ def measure_steps(steps: tuple[Step, ...] = STEPS, repeats: int = 3) -> list[tup
     import torch
 
     from benchmarks.networks import TrainingStep
-    from workbench.varnet.network import VarNet
+    from workbench.models.varnet import VarNet
 
     torch.set_num_threads(1)
     work = {}
@@ -103,7 +103,7 @@ def measure_caches(folder: Path) -> list[tuple[int, float, float]]:
 
     from benchmarks.remote import remote_cache, storage
     from demo.phantom.study import write_study
-    from workbench.dataset.cache import WORKERS
+    from workbench.data.cache import WORKERS
 
     [volume, *_] = write_study(
         folder / "volume",

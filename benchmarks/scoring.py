@@ -9,9 +9,9 @@ from torch import Tensor
 
 from benchmarks.pairs import Pair, require
 from benchmarks.sizes import Size
-from workbench.varnet.metrics import VolumeScore, score_volume
-from workbench.varnet.network import VarNet
-from workbench.varnet.ssim import ssim_loss
+from workbench.models.varnet import VarNet
+from workbench.recon.metrics import VolumeScore, score_volume
+from workbench.recon.ssim import ssim_loss
 
 
 def _volume(size: Size) -> tuple[Tensor, Tensor]:

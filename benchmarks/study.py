@@ -12,7 +12,7 @@ from fastmri.data.transforms import VarNetDataTransform, VarNetSample
 from benchmarks.pairs import DiffersError
 from benchmarks.sizes import Size
 from demo.phantom.study import write_study
-from workbench.dataset.sampling import Sampling
+from workbench.data.sampling import Sampling
 from workbench.settings import resolve
 
 FOLDER = "multicoil_train"

@@ -20,13 +20,13 @@ from demo.phantom.writing import write_volume
 from tests.browser.jupyterlab import JupyterLab
 from tests.browser.notebook_page import FLAGS, NotebookPage, find_chromium
 from tests.browser.sources import write_notebook
-from workbench.dataset.images import centered_fft2, zero_filled
+from workbench.data.images import centered_fft2, zero_filled
 from workbench.settings import resolve, shown
 
 _OPEN = """
 import h5py
 import numpy as np
-from workbench.dataset.cache import find_dataset, open_cache
+from workbench.data.cache import find_dataset, open_cache
 from workbench.views.viewer.panes import error_pane, image_pane, volume_pane
 from workbench.views.viewer.viewer import viewer
 import workbench.views.viewer.widget

@@ -4,10 +4,10 @@ import torch
 from playwright.sync_api import expect
 
 from tests.browser.viewer_page import ViewerPage
-from workbench.varnet import VarNet
+from workbench.models import VarNet
 
 RECONSTRUCTED = """
-from workbench.varnet.reconstruction_plan import plan_reconstruction, reconstruct, results
+from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct, results
 plan = plan_reconstruction(weights="slices.pt", local_dataset="brain_multicoil")
 for line in reconstruct(plan):
     print(line)"""

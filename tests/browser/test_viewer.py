@@ -5,10 +5,10 @@ import pytest
 from tests.browser.notebook_page import NotebookPage
 from tests.browser.sources import write_notebook
 from tests.browser.viewer_page import ViewerPage
-from workbench.dataset.images import centered_fft2, centered_ifft2, root_sum_of_squares
+from workbench.data.images import centered_fft2, centered_ifft2, root_sum_of_squares
 
 MEASURED = """
-from workbench.dataset.cache import find_dataset, open_cache
+from workbench.data.cache import find_dataset, open_cache
 from workbench.views.viewer.panes import error_pane, image_pane, volume_pane
 from workbench.views.viewer.viewer import Box, viewer
 cache = open_cache(find_dataset("brain_multicoil"))

@@ -8,14 +8,14 @@ from tests.browser.viewer_page import ViewerPage
 from workbench.views.style import SYNTHETIC_NOTE
 
 MEASURED = """
-from workbench.dataset.cache import find_dataset, open_cache
+from workbench.data.cache import find_dataset, open_cache
 from workbench.views.viewer.panes import volume_pane
 from workbench.views.viewer.viewer import viewer
 cache = open_cache(find_dataset("brain_multicoil"))
 volume = cache.split("val").volumes[0]
 viewer([volume_pane(cache.file(volume), volume)], title="measured")"""
 RECONSTRUCTED = """
-from workbench.varnet.reconstruction_plan import plan_reconstruction, reconstruct, results
+from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct, results
 from workbench.views.ranking import rank_volumes
 from workbench.views.viewer.volumes import browse_volumes
 plan = plan_reconstruction(weights="weights.pt", local_dataset="brain_multicoil")

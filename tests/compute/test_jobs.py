@@ -13,7 +13,7 @@ from workbench.compute import processes
 from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
 from workbench.compute.runs import Run, only_writer, open_run, prepare_run
-from workbench.dataset.sampling import Sampling, numbers
+from workbench.data.sampling import Sampling, numbers
 from workbench.disk import write_text
 
 

@@ -15,15 +15,15 @@ from workbench.compute.here import Ranks, TrainingFailedError, run_here
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run, only_writer
 from workbench.compute.training import plan_training, train
-from workbench.dataset.loading import naming_shared_memory
+from workbench.data.loading import naming_shared_memory
 from workbench.disk import CannotWriteError
+from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.settings import (
     AZURE_LOGIN,
     CONNECTION_VARIABLE,
     LINKS_VARIABLE,
     child_environment,
 )
-from workbench.varnet.reconstruction_plan import plan_reconstruction, reconstruct
 
 TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1, "epochs": 1}
 

@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from demo.phantom.writing import write_volume
-from workbench.dataset.cache import build_cache
-from workbench.dataset.cache_file import CacheFileError, read_cache_file
-from workbench.dataset.volume import check_volume
+from workbench.data.cache import build_cache
+from workbench.data.cache_file import CacheFileError, read_cache_file
+from workbench.data.volume import check_volume
 
 ODD = st.sampled_from(
     [

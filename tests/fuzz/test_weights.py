@@ -9,8 +9,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from workbench.varnet import VarNet
-from workbench.varnet.weights import load_network
+from workbench.models import VarNet
+from workbench.recon.weights import load_network
 
 STATE = VarNet(1, 1, 1, 1, 1).state_dict()
 FORMS = {}

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from workbench.varnet import VarNet
+from workbench.models import VarNet
 from workbench_kernels import compiled
 from workbench_kernels import functions as kernels
 
@@ -181,7 +181,7 @@ def test_kernels_take_few_channels_of_real_images_on_a_cpu_alone():
 
 _TELL = """
 import torch
-from workbench.varnet import VarNet
+from workbench.models import VarNet
 from workbench_kernels import compiled
 torch.manual_seed(0)
 network = VarNet(num_cascades=2, sens_chans=2, sens_pools=1, chans=7, pools=2).double()

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from demo.phantom.writing import write_volume
-from workbench.dataset.images import centered_fft2, zero_filled
-from workbench.varnet import VarNet
-from workbench.varnet.reconstruction import reconstruct_share
-from workbench.varnet.reconstruction_plan import begin, plan_reconstruction, results
-from workbench.varnet.training import VarNetTraining  # noqa: F401  (warns while it is imported)
-from workbench.varnet.weights import load_network
+from workbench.data.images import centered_fft2, zero_filled
+from workbench.models import VarNet
+from workbench.recon.reconstruction import reconstruct_share
+from workbench.recon.reconstruction_plan import begin, plan_reconstruction, results
+from workbench.recon.training import VarNetTraining  # noqa: F401  (warns while it is imported)
+from workbench.recon.weights import load_network
 
 MATRIX, RECON, ACQUIRED = (64, 40), (32, 32), (2, 39)
 

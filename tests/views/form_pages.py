@@ -5,8 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from workbench.forms.page import Look, Page, SecretEntry
 from workbench.progress import Progress
-from workbench.views.forms.page import Look, Page, SecretEntry
 
 
 def check(values):

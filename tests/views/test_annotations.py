@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from workbench.dataset.volume import ArrayLayout, Volume
+from workbench.data.volume import ArrayLayout, Volume
 from workbench.views.annotations import Box, draw_boxes, read_annotations
 from workbench.views.lesions import (
     lesion_figure,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.views.conftest import write
+from workbench.forms.fields import notebook_path
 from workbench.views import explore
-from workbench.views.forms.fields import notebook_path
 from workbench.views.viewer.panes import volume_pane
 
 

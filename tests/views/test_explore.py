@@ -10,13 +10,13 @@ import torch
 from fastmri.data.transforms import VarNetDataTransform
 
 from demo.phantom.writing import write_volume
-from workbench.dataset.cache import open_cache
-from workbench.dataset.images import center_crop, centered_fft2, centered_ifft2, zero_filled
-from workbench.dataset.masks import mask_of
-from workbench.dataset.sampling import Sampling
-from workbench.dataset.slices import SliceDataset, keep_columns
+from workbench.data.cache import open_cache
+from workbench.data.images import center_crop, centered_fft2, centered_ifft2, zero_filled
+from workbench.data.masks import mask_of
+from workbench.data.sampling import Sampling
+from workbench.data.slices import SliceDataset, keep_columns
+from workbench.recon.uncertainty import masks_for
 from workbench.settings import project_root
-from workbench.varnet.uncertainty import masks_for
 from workbench.views import explore
 from workbench.views.annotations import read_annotations
 from workbench.views.explorer import SlicePicture, explorer

@@ -7,7 +7,7 @@ import torch
 from matplotlib import _pylab_helpers
 from matplotlib.figure import Figure
 
-from workbench.varnet.metrics import score_slice
+from workbench.recon.metrics import score_slice
 from workbench.views.figures import contact_sheet, learning_curves, reconstruction_figure
 from workbench.views.reconstructions import error_factor, ssim_image
 from workbench.views.style import SYNTHETIC_NOTE

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from workbench.varnet.metrics import VolumeScore
+from workbench.recon.metrics import VolumeScore
 from workbench.views.figures import comparison_figure, scores_figure
 
 

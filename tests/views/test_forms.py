@@ -12,10 +12,10 @@ import ipywidgets
 import pytest
 
 from tests.views.form_pages import PAGE, PARAMETERS
-from workbench.views.forms.fields import fields_in
-from workbench.views.forms.form import FormPage
-from workbench.views.forms.page import Look
-from workbench.views.forms.sections import NotStartedError
+from workbench.forms.fields import fields_in
+from workbench.forms.form import FormPage
+from workbench.forms.page import Look
+from workbench.forms.sections import NotStartedError
 
 SECRET = "a long secret"
 
@@ -101,7 +101,7 @@ def test_cells_below_fill_with_each_new_result(form, capsys):
 def test_cell_that_is_run_again_shows_once(form, monkeypatch):
     seen = []
     cells = iter(["a", "b", "a"])
-    monkeypatch.setattr("workbench.views.forms.form.this_cell", lambda: (next(cells), {}))
+    monkeypatch.setattr("workbench.forms.form.this_cell", lambda: (next(cells), {}))
     for name in ("first", "other", "again"):
         form.show(lambda done, name=name: seen.append(name))
     run(form)
@@ -193,7 +193,7 @@ def test_one_run_at_a_time(form, tmp_path):
 
 
 def test_form_that_is_opened_again_while_its_work_runs_is_the_same(form, tmp_path, monkeypatch):
-    from workbench.views.forms import form as form_page
+    from workbench.forms import form as form_page
 
     monkeypatch.setattr(form_page, "_open", {PAGE.notebook: form})
     enter(form, rounds="1000")
@@ -209,8 +209,8 @@ def test_form_that_is_opened_again_while_its_work_runs_is_the_same(form, tmp_pat
 def test_work_ends_with_the_kernel(tmp_path):
     program = f"""
         from tests.views.form_pages import PAGE, PARAMETERS
-        from workbench.views.forms.fields import fields_in
-        from workbench.views.forms.form import FormPage
+        from workbench.forms.fields import fields_in
+        from workbench.forms.form import FormPage
 
         fields = fields_in(PARAMETERS)
         values = {{field.name: field.default for field in fields}}

@@ -6,17 +6,17 @@ import nbformat
 import papermill
 import pytest
 
+from workbench.forms.check import entries_of, values_of
+from workbench.forms.fields import command, fields_in, fields_of, notebook_path
+from workbench.forms.layout import choices_of, layout_of
+from workbench.forms.page import Page, open_page
+from workbench.pages.cache import PAGE as CACHE
+from workbench.pages.ingest import PAGE as INGEST
+from workbench.pages.reconstruct import PAGE as RECONSTRUCT
+from workbench.pages.storage import PAGE as STORAGE
+from workbench.pages.train import PAGE as TRAIN
+from workbench.pages.train import gpu_memory, share_of
 from workbench.settings import project_root
-from workbench.views.forms.check import entries_of, values_of
-from workbench.views.forms.fields import command, fields_in, fields_of, notebook_path
-from workbench.views.forms.layout import choices_of, layout_of
-from workbench.views.forms.page import Page, open_page
-from workbench.views.pages.cache import PAGE as CACHE
-from workbench.views.pages.ingest import PAGE as INGEST
-from workbench.views.pages.reconstruct import PAGE as RECONSTRUCT
-from workbench.views.pages.storage import PAGE as STORAGE
-from workbench.views.pages.train import PAGE as TRAIN
-from workbench.views.pages.train import gpu_memory, share_of
 
 PAGES = [INGEST, CACHE, TRAIN, RECONSTRUCT, STORAGE]
 

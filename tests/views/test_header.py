@@ -2,8 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from workbench.dataset.describe import describe
-from workbench.dataset.source import LocalFile
+from workbench.data.describe import describe
+from workbench.data.source import LocalFile
 from workbench.views.header import scan_geometry
 
 

@@ -16,22 +16,22 @@ from matplotlib.figure import Figure
 import workbench
 from demo.pages import pictures, render
 from tests.views.conftest import write
-from workbench.dataset.cache import open_cache
-from workbench.dataset.volume import Problem
+from workbench.data.cache import open_cache
+from workbench.data.volume import Problem
+from workbench.forms.page import display_of
 from workbench.ingest.report import table
-from workbench.varnet import VarNet
-from workbench.varnet.metrics import VolumeScore
-from workbench.varnet.reconstruction import reconstruct_share
-from workbench.varnet.reconstruction_plan import begin, plan_reconstruction, results
-from workbench.varnet.weights import load_network
+from workbench.models import VarNet
+from workbench.pages import cache as cache_views
+from workbench.pages import reconstruct as result_views
+from workbench.recon.metrics import VolumeScore
+from workbench.recon.reconstruction import reconstruct_share
+from workbench.recon.reconstruction_plan import begin, plan_reconstruction, results
+from workbench.recon.weights import load_network
 from workbench.views import explore, overview
 from workbench.views.annotations import read_annotations
 from workbench.views.comparison import find_compared
 from workbench.views.export.report import run_report
-from workbench.views.forms.page import display_of
 from workbench.views.header import attribute_table, header_table
-from workbench.views.pages import cache as cache_views
-from workbench.views.pages import reconstruct as result_views
 from workbench.views.scores import comparison_figure, scores_figure
 from workbench.views.style import new_figure
 from workbench.views.tables import styled_table

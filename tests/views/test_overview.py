@@ -12,8 +12,8 @@ import pytest
 
 from demo.phantom.writing import write_volume
 from workbench.catalog import DATASETS
-from workbench.dataset.cache import build_cache
-from workbench.dataset.volume import Problem
+from workbench.data.cache import build_cache
+from workbench.data.volume import Problem
 from workbench.views import overview
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/cache.ipynb"

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from workbench.forms.page import display_of
+from workbench.pages import reconstruct as views
+from workbench.pages.reconstruct import PAGE, Looks, Reconstructed
 from workbench.views.comparison import find_compared
-from workbench.views.forms.page import display_of
-from workbench.views.pages import reconstruct as views
-from workbench.views.pages.reconstruct import PAGE, Looks, Reconstructed
 from workbench.views.uncertainty import uncertainty_figures
 
 CSV = (
@@ -98,7 +98,7 @@ def test_cells_of_what_was_not_asked_for_say_so(done, shown, capsys):
 def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, capsys):
     import h5py
 
-    from workbench.varnet.reconstruction_plan import read_result
+    from workbench.recon.reconstruction_plan import read_result
 
     broken = tmp_path / done.found[0].path.name
     broken.write_bytes(done.found[0].path.read_bytes())

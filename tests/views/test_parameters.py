@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from workbench.forms.fields import Field, checked, fields_in, fields_of, notebook_path
 from workbench.settings import project_root
-from workbench.views.forms.fields import Field, checked, fields_in, fields_of, notebook_path
 
 NOTEBOOKS = sorted(path.stem for path in notebook_path("train").parent.glob("*.ipynb"))
 PARAMETERS = [(name, each) for name in NOTEBOOKS for each in fields_of(notebook_path(name))]

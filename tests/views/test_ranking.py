@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-from workbench.varnet.metrics import VolumeScore
+from workbench.recon.metrics import VolumeScore
 from workbench.views.ranking import check_order, rank_slices, rank_volumes, slice_table
 from workbench.views.reconstruct import extreme_slices, score_table
 from workbench.views.viewer.slice_browser import SliceBrowser, viewer_boxes

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from workbench.views.forms.tensorboard import TensorBoard
+from workbench.forms.tensorboard import TensorBoard
 from workbench.views.samples import Samples, samples_figure
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from demo.phantom.writing import write_volume
-from workbench.dataset.cache import open_cache
-from workbench.dataset.images import centered_fft2, centered_ifft2, root_sum_of_squares
+from workbench.data.cache import open_cache
+from workbench.data.images import centered_fft2, centered_ifft2, root_sum_of_squares
 from workbench.progress import interactive
 from workbench.views import explore
 from workbench.views.style import SYNTHETIC_NOTE

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from workbench.azure_login import Workspace, credential
 from workbench.compute.cluster_job import ClusterJob
-from workbench.dataset.blob_source import wide_transport
+from workbench.data.blob_source import wide_transport
 from workbench.ingest.blobs import CONTAINER
 from workbench.settings import Secret
 

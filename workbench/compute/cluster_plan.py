@@ -33,9 +33,9 @@ from workbench.compute.jobs import TrainingJob, run_folder, training_job
 from workbench.compute.runs import SENT, Run, prepare_run, read_record
 from workbench.compute.training import described, phantom_remarks
 from workbench.compute.volumes import training_volumes
-from workbench.dataset.blob_source import BlobFolder
-from workbench.dataset.cache import DatasetCache
-from workbench.dataset.stored import open_stored
+from workbench.data.blob_source import BlobFolder
+from workbench.data.cache import DatasetCache
+from workbench.data.stored import open_stored
 from workbench.progress import duration
 
 ACCESS = ("mount", "download", "stream")

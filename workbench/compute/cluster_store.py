@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from workbench.compute.cluster import Datastore
 from workbench.compute.runs import read_record
-from workbench.dataset.blob_source import storage_errors
+from workbench.data.blob_source import storage_errors
 from workbench.disk import replacing, write_text
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """What is reconstructed of a run once it is trained: which splits, where, and the figures' table.
 
 ``outputs/NAME/reconstructions/SPLIT.../`` holds one HDF5 file a volume (where it lies says
-``workbench.varnet.reconstruction_plan``) and, once all of them are there, ``scores.csv`` with a row
+``workbench.recon.reconstruction_plan``) and, once all of them are there, ``scores.csv`` with a row
 each; its column ``volume`` is the path within the dataset.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 from workbench.catalog import OWN_MASKS, SPLITS
 from workbench.compute.jobs import TrainingJob
 from workbench.compute.runs import Run
-from workbench.dataset.cache import DatasetCache
-from workbench.dataset.masks import check_masks, mask_of
-from workbench.dataset.sampling import Sampling
+from workbench.data.cache import DatasetCache
+from workbench.data.masks import check_masks, mask_of
+from workbench.data.sampling import Sampling
 from workbench.disk import write_text
 from workbench.settings import shown
 

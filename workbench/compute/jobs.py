@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.catalog import model_by_name
-from workbench.dataset.sampling import Sampling, numbers
+from workbench.data.sampling import Sampling, numbers
 from workbench.settings import project_root
 
 PRECISIONS = ("32", "bf16", "16")

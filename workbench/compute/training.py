@@ -29,8 +29,8 @@ from workbench.compute.node import (
 )
 from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
 from workbench.compute.volumes import keep_cache, training_volumes
-from workbench.dataset.cache import DatasetCache
-from workbench.dataset.stored import credentials_for, open_dataset
+from workbench.data.cache import DatasetCache
+from workbench.data.stored import credentials_for, open_dataset
 from workbench.disk import naming
 from workbench.settings import shown
 
@@ -205,7 +205,7 @@ def _plan_here(
     splits: tuple[str, ...],
     choices: dict[str, Any],
 ) -> TrainingPlan:
-    from workbench.dataset.masks import check_masks
+    from workbench.data.masks import check_masks
 
     ranks = ranks_here(nodes)
     node = ranks.node
@@ -276,7 +276,7 @@ def _train_here(plan: TrainingPlan) -> Iterator[str]:
             return
         needs = credentials_for(plan.job.dataset)
         lines = run_here(
-            run, "workbench.varnet.run", plan.ranks, *plan.splits, needs=needs, lock=lock
+            run, "workbench.recon.run", plan.ranks, *plan.splits, needs=needs, lock=lock
         )
         yield from lines if node is None or node.store is None else _stored(plan, node, lines)
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from workbench.compute.jobs import TrainingJob
-from workbench.dataset.cache import (
+from workbench.data.cache import (
     CACHE_NAME,
     CacheFileError,
     DatasetCache,
     load_cache,
     open_cache,
 )
-from workbench.dataset.cache_file import write_cache_file
+from workbench.data.cache_file import write_cache_file
 from workbench.settings import shown
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from workbench.dataset.images import (
+from workbench.data.images import (
     center_crop,
     centered_ifft2,
     root_sum_of_squares,

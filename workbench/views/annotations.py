@@ -15,7 +15,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from workbench.dataset.volume import Volume
+from workbench.data.volume import Volume
 from workbench.settings import resolve, shown
 
 COLUMNS = ("file", "slice", "study_level", "x", "y", "width", "height", "label")

@@ -12,16 +12,16 @@ import numpy as np
 from workbench.compute.here import ranks_here
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
-from workbench.dataset.cache import DatasetCache, load_cache
-from workbench.settings import shown
-from workbench.varnet.metrics import VolumeScore
-from workbench.varnet.reconstruction_plan import (
+from workbench.data.cache import DatasetCache, load_cache
+from workbench.recon.metrics import VolumeScore
+from workbench.recon.reconstruction_plan import (
     Reconstruction,
     ReconstructionJob,
     ReconstructionPlan,
     find_result,
     read_results,
 )
+from workbench.settings import shown
 from workbench.views.ranking import check_order
 from workbench.views.style import COLOURS, GREY, LABEL, SMALL, new_figure, tidy
 

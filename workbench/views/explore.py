@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from workbench.dataset.images import (
+from workbench.data.images import (
     center_crop,
     centered_ifft2,
     sensitivity_maps,
     zero_filled,
 )
-from workbench.dataset.sampling import Sampling
-from workbench.dataset.slices import keep_columns
-from workbench.dataset.volume import Volume
+from workbench.data.sampling import Sampling
+from workbench.data.slices import keep_columns
+from workbench.data.volume import Volume
 from workbench.views.anatomy import (
     kspace_and_image_figure,
     largest_signal,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.dataset.cache import DatasetCache, find_dataset, open_cache
-from workbench.dataset.images import crop_size, finite
-from workbench.dataset.masks import mask_of
-from workbench.dataset.reading import read_kspace, read_slice
-from workbench.dataset.sampling import Sampling, numbers
-from workbench.dataset.volume import Volume
+from workbench.data.cache import DatasetCache, find_dataset, open_cache
+from workbench.data.images import crop_size, finite
+from workbench.data.masks import mask_of
+from workbench.data.reading import read_kspace, read_slice
+from workbench.data.sampling import Sampling, numbers
+from workbench.data.volume import Volume
 from workbench.views.kspace import acs_columns
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from workbench.dataset.images import center_crop, centered_ifft2, root_sum_of_squares
-from workbench.dataset.sampling import MASKS, Sampling
-from workbench.dataset.slices import keep_columns
+from workbench.data.images import center_crop, centered_ifft2, root_sum_of_squares
+from workbench.data.sampling import MASKS, Sampling
+from workbench.data.slices import keep_columns
 from workbench.views.explore import ExploredSlice
 from workbench.views.kspace import decibels, point_spread
 from workbench.views.reconstructions import slice_figures

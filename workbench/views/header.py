@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from workbench.dataset.describe import UnusableVolumeError, parse_xml
-from workbench.dataset.source import FetchedFile, Source
-from workbench.dataset.volume import Volume
+from workbench.data.describe import UnusableVolumeError, parse_xml
+from workbench.data.source import FetchedFile, Source
+from workbench.data.volume import Volume
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from workbench.dataset.images import root_sum_of_squares
+from workbench.data.images import root_sum_of_squares
 from workbench.views.style import (
     BLUE,
     LABEL,

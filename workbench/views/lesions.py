@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workbench.dataset.masks import mask_of
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.data.masks import mask_of
+from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.views.annotations import Annotation, Annotations, Box, draw_boxes
 from workbench.views.measured import (
     cropped,

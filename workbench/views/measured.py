@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from workbench.dataset.images import center_crop, zero_filled
-from workbench.dataset.slices import SliceDataset, keep_columns
-from workbench.dataset.volume import Volume
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
+from workbench.data.images import center_crop, zero_filled
+from workbench.data.slices import SliceDataset, keep_columns
+from workbench.data.volume import Volume
+from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
 
 
 def volume_of(plan: ReconstructionPlan, result: Reconstruction) -> Volume:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.catalog import DATASETS, SPLITS
-from workbench.dataset.cache import DatasetCache
-from workbench.dataset.volume import Problem, Volume
+from workbench.data.cache import DatasetCache
+from workbench.data.volume import Problem, Volume
 from workbench.progress import amount
 from workbench.views.tables import styled_table
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.varnet.metrics import VolumeScore
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
+from workbench.recon.metrics import VolumeScore
+from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
 from workbench.views.measured import cropped, read_targets, volume_of
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING
 
-from workbench.dataset.masks import mask_of
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
+from workbench.data.masks import mask_of
+from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
 from workbench.views.kspace import kspace_and_mask_figure
 from workbench.views.measured import (
     cropped,

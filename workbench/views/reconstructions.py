@@ -47,7 +47,7 @@ def slice_figures(
     """Return SSIM, PSNR (dB) and NMSE of one slice (H, W)."""
     import torch
 
-    from workbench.varnet.metrics import score_slice, score_volumes
+    from workbench.recon.metrics import score_slice, score_volumes
 
     score = score_slice(torch.from_numpy(image), torch.from_numpy(target), "slice", 0, data_range)
     figures = score_volumes([score])[0]
@@ -58,7 +58,7 @@ def ssim_image(image: np.ndarray, target: np.ndarray, data_range: float) -> np.n
     """Return the SSIM around each pixel, (H, W); NaN where the 7x7 window leaves the image."""
     import torch
 
-    from workbench.varnet.ssim import WINDOW, ssim_map
+    from workbench.recon.ssim import WINDOW, ssim_map
 
     first, second = (torch.from_numpy(array).double()[None] for array in (image, target))
     values = ssim_map(first, second, torch.tensor([data_range], dtype=torch.float64))[0].numpy()

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workbench.dataset.volume import short_names
-from workbench.varnet.metrics import VolumeScore, mean_score
+from workbench.data.volume import short_names
+from workbench.recon.metrics import VolumeScore, mean_score
 from workbench.views.style import BLUE, COLOURS, GREY, LABEL, ORANGE, SMALL, new_figure, tidy
 
 _FIGURES = (("ssim", "SSIM", 1, ".4f"), ("psnr", "PSNR, dB", 1, ".2f"), ("nmse", "NMSE", -1, ".4f"))

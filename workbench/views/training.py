@@ -9,7 +9,7 @@ from workbench.compute.evaluation import read_scores, results_folder, split_samp
 from workbench.compute.gpus import machine_of
 from workbench.compute.runs import Run
 from workbench.compute.training import TrainingPlan
-from workbench.dataset.volume import short_names
+from workbench.data.volume import short_names
 from workbench.views.curves import best_epoch, learning_curves
 from workbench.views.estimates import estimate_figure
 from workbench.views.tables import styled_table

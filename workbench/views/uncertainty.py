@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
-from workbench.varnet.uncertainty import (
+from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.recon.uncertainty import (
     Uncertainty,
     map_uncertainty,
     masks_for,
@@ -39,8 +39,8 @@ def uncertainty_figures(
     """
     import torch
 
-    from workbench.varnet.speed import use_tf32
-    from workbench.varnet.weights import load_network
+    from workbench.recon.speed import use_tf32
+    from workbench.recon.weights import load_network
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_network(Path(plan.job.weights)).to(device)

@@ -93,7 +93,7 @@ def test_only_the_code_goes_along(workspace, sdk, tmp_path):
         for path in (tmp_path / "snapshot").rglob("*")
         if path.is_file()
     }
-    assert {"notebooks/train.ipynb", "environment.yml", "workbench/varnet/run.py"} <= files
+    assert {"notebooks/train.ipynb", "environment.yml", "workbench/recon/run.py"} <= files
     top = {name.split("/")[0] for name in files}
     assert top <= {"workbench", "workbench_kernels", "notebooks", "environment.yml", ".amlignore"}
     assert not any(name.endswith((".h5", ".pyc", ".secret")) for name in files)

@@ -15,7 +15,7 @@ from workbench.compute.evaluation import read_scores
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.runs import open_run
 from workbench.compute.training import train
-from workbench.varnet.reconstruction_plan import plan_reconstruction
+from workbench.recon.reconstruction_plan import plan_reconstruction
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
 

@@ -6,13 +6,13 @@ import warnings
 import pytest
 
 from workbench.azure_storage import CONNECTION_VARIABLE, find_storage
+from workbench.forms.form import FormPage
 from workbench.ingest import request as ingest
 from workbench.ingest.azure import transfer_request as transfers
+from workbench.pages.ingest import PAGE as INGEST
+from workbench.pages.storage import PAGE as STORAGE
 from workbench.settings import Secret
-from workbench.views.forms.form import FormPage
 from workbench.views.ingest import do_plan
-from workbench.views.pages.ingest import PAGE as INGEST
-from workbench.views.pages.storage import PAGE as STORAGE
 
 CHOICES = {
     "datasets": "",

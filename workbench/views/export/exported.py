@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from workbench.compute.runs import Run
-from workbench.dataset.volume import Volume
+from workbench.data.volume import Volume
 from workbench.disk import naming, write_text
-from workbench.varnet.reconstruction_plan import (
+from workbench.recon.reconstruction_plan import (
     Reconstruction,
     ReconstructionPlan,
     attributes_of,

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.settings import shown
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.views.export.animation import write_animation
 from workbench.views.export.dicom import write_dicom_series
 from workbench.views.export.exported import (

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.dataset.images import (
+from workbench.data.images import (
     centered_fft2,
     centered_ifft2,
     crop_size,
     finite,
     root_sum_of_squares,
 )
-from workbench.dataset.reading import read_kspace
-from workbench.dataset.volume import Volume
+from workbench.data.reading import read_kspace
+from workbench.data.volume import Volume
 
 # Slice number and coil number, None for all coils combined, to an array (H, W).
 Reader = Callable[[int, int | None], np.ndarray]

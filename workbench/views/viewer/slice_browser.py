@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from workbench.dataset.volume import Volume
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.data.volume import Volume
+from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.views.annotations import Annotations
 from workbench.views.measured import volume_of
 from workbench.views.ranking import ORDERS, RankedSlice, check_order, rank_slices, rank_volumes

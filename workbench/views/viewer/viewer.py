@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from workbench.dataset.images import center_crop
+from workbench.data.images import center_crop
 from workbench.progress import interactive
 from workbench.views.style import (
     LABEL,

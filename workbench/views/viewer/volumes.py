@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.dataset.masks import mask_of
+from workbench.data.masks import mask_of
 from workbench.progress import interactive
-from workbench.varnet.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan
 from workbench.views.explore import ExploredSlice
 from workbench.views.measured import (
     cropped,

@@ -1,0 +1,51 @@
+"""A few small volumes in fastMRI's format, made in a moment."""
+
+import numpy as np
+import pytest
+from fastmri import fft2c, rss_complex
+from fastmri.data.transforms import complex_center_crop, to_tensor
+
+from demo.phantom.writing import write_volume
+from workbench.recon.training import VarNetTraining  # noqa: F401  (warns while it is imported)
+
+
+def make_volume(path, seed, *, slices=3, coils=3, matrix=(48, 32), recon=(24, 24), target=True):
+    """Write smooth random coil images with noise as one volume; return its path."""
+    rng = np.random.default_rng(seed)
+    height, width = matrix
+    rows, columns = np.meshgrid(
+        np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij"
+    )
+    images = np.zeros((slices, coils, height, width), complex)
+    for number in range(slices):
+        shape = (np.hypot(2 * rows, columns) < 0.8) * (
+            1 + 0.5 * np.sin(9 * columns + seed + number)
+        )
+        for coil in range(coils):
+            angle = 2 * np.pi * coil / coils
+            falloff = np.exp(-(np.hypot(rows - np.cos(angle), columns - np.sin(angle)) ** 2))
+            images[number, coil] = shape * falloff * np.exp(1j * (coil + columns))
+    images += 0.02 * (rng.normal(size=images.shape) + 1j * rng.normal(size=images.shape))
+    kspace = fft2c(to_tensor(images * 1e-4))
+    truth = rss_complex(complex_center_crop(to_tensor(images * 1e-4), recon), dim=1).numpy()
+    return write_volume(
+        path,
+        kspace=kspace.numpy()[..., 0].astype(np.float32)
+        + 1j * kspace.numpy()[..., 1].astype(np.float32),
+        target=truth.astype(np.float32) if target else None,
+        recon=recon,
+        acquisition="AXT2",
+        patient_id=str(seed),
+    )
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """A dataset of 3 training and 2 validation volumes, of two shapes."""
+    root = tmp_path_factory.mktemp("study")
+    for number in range(3):
+        coils = 3 if number < 2 else 2
+        make_volume(root / f"multicoil_train/file{number}.h5", number, coils=coils)
+    for number in (10, 11):
+        make_volume(root / f"multicoil_val/file{number}.h5", number, slices=number - 7)
+    return root

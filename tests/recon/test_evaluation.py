@@ -1,0 +1,93 @@
+"""A trained run's splits are reconstructed by the ranks that trained it, each volume once."""
+
+import csv
+import shutil
+
+import pytest
+
+from tests.recon.conftest import make_volume
+from workbench.compute.evaluation import parse_splits, unevaluated
+from workbench.compute.training import plan_training, train
+from workbench.recon.evaluation import evaluate
+from workbench.recon.reconstruction_plan import plan_reconstruction, results
+from workbench.views.training import evaluation_table
+
+TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1, "epochs": 1}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def dataset(study, tmp_path):
+    """The study, with a test volume that has neither target nor mask."""
+    root = tmp_path / "dataset"
+    shutil.copytree(study, root)
+    return root
+
+
+def planned(dataset, **more):
+    return plan_training(
+        model="brain", local_dataset=str(dataset), **{**TINY, "reconstruct": "val", **more}
+    )
+
+
+def made(run):
+    """Return when each result was written."""
+    return {path.name: path.stat().st_mtime_ns for path in run.folder.rglob("file*.h5")}
+
+
+def test_all_ranks_reconstruct_and_what_is_there_is_kept(dataset, project):
+    plan = planned(dataset, nodes=2)
+    assert "reconstructs val on all ranks: 2 volumes (7 slices), equispaced" in str(plan)
+    lines = list(train(plan))
+    assert "reconstructing val: 2 volumes, 0 are there" in lines
+    assert {line[:7] for line in lines if ", SSIM " in line and "rank" in line} == {
+        "rank 0:",
+        "rank 1:",
+    }
+    assert unevaluated(plan.run, plan.splits) == ()
+    (folder,) = (plan.run.folder / "reconstructions").iterdir()
+    with (folder / "scores.csv").open() as file:
+        rows = {row["volume"]: row for row in csv.DictReader(file)}
+    # reconstruct.ipynb finds them, has nothing to do, and shows the same figures.
+    shown = plan_reconstruction(run="brain")
+    assert shown.job.volumes == ()
+    assert len(rows) == 2
+    for result in results(shown):
+        row = rows[result.volume]
+        assert float(row["varnet_ssim"]) == result.varnet.ssim
+        assert float(row["zero_filled_nmse"]) == result.zero_filled.nmse
+        assert int(row["slices"]) == result.slices
+    mean = sum(result.varnet.ssim for result in results(shown)) / 2
+    assert f"{mean:.4f}" in evaluation_table(plan).to_html()
+    assert "is finished" in next(iter(train(planned(dataset, nodes=2))))
+    # Killed in the middle: the table was yet to come, and one volume is not whole.
+    before = made(plan.run)
+    (folder / "scores.csv").unlink()
+    (folder / "file11.h5").write_bytes(b"half")
+    assert unevaluated(plan.run, ("val",)) == ("val",)
+    evaluate(plan.run.folder, ["val"])
+    after = made(plan.run)
+    assert after["file10.h5"] == before["file10.h5"]
+    assert after["file11.h5"] > before["file11.h5"]
+    with (folder / "scores.csv").open() as file:
+        again = {row["volume"]: row for row in csv.DictReader(file)}
+    assert again.keys() == rows.keys()
+    for name, row in again.items():
+        assert float(row["varnet_ssim"]) == pytest.approx(float(rows[name]["varnet_ssim"]))
+
+
+def test_splits_are_checked_before_the_training(dataset, project):
+    with pytest.raises(ValueError, match="reconstruct='val, tset': give one or several of train"):
+        planned(dataset, reconstruct="val, tset")
+    with pytest.raises(ValueError, match="has no test volumes"):
+        planned(dataset, reconstruct="test")
+    make_volume(dataset / "multicoil_test/file20.h5", 20, target=False)
+    with pytest.raises(ValueError, match=r"multicoil_test/file20\.h5 has no mask of its own"):
+        planned(dataset, reconstruct="val,test")
+    assert not (project / "outputs").exists()
+    assert parse_splits(None) == parse_splits(" ") == ()

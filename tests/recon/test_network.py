@@ -1,0 +1,259 @@
+"""The VarNet against fastMRI's own, on the same weights and inputs."""
+
+import fastmri
+import pytest
+import torch
+from fastmri.data.transforms import batched_mask_center
+from fastmri.models import VarNet as Reference
+from torch._dynamo.utils import counters
+
+from benchmarks.networks import rounding
+from workbench.compute.jobs import training_job
+from workbench.models import VarNet
+from workbench.models.varnet import READOUT_MARGIN, center_columns
+from workbench.recon.speed import compile_unets, kept_bytes, saves_memory
+
+SMALL = {"num_cascades": 3, "sens_chans": 3, "sens_pools": 2, "chans": 4, "pools": 2}
+
+
+def pair(seed=0, **sizes):
+    torch.manual_seed(seed)
+    reference = Reference(**{**SMALL, **sizes})
+    for cascade in reference.cascades:  # λ = 1 everywhere would hide a wrong recursion
+        torch.nn.init.uniform_(cascade.dc_weight, 0.3, 1.7)
+    ours = VarNet(**{**SMALL, **sizes})
+    ours.load_state_dict(reference.state_dict(), strict=True)
+    return reference, ours
+
+
+def measurement(batch, coils, height, width, seed=0, acs=6, two_dimensional=False):
+    generator = torch.Generator().manual_seed(seed)
+    kspace = torch.randn(batch, coils, height, width, 2, generator=generator)
+    rows = height if two_dimensional else 1
+    mask = torch.rand(batch, 1, rows, width, 1, generator=generator) < 0.4
+    middle = width // 2
+    mask[:, :, :, middle - acs // 2 : middle + acs // 2] = True
+    return kspace * mask, mask
+
+
+def both(reference, ours, kspace, mask, low):
+    results = []
+    for network in (reference, ours):
+        network.zero_grad()
+        image = network(kspace.clone(), mask, low)
+        (image * torch.linspace(0.5, 2, image.shape[-1], dtype=image.dtype)).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in network.parameters()])
+        results.append((image.detach(), gradient))
+    return results
+
+
+def distance(first, second):
+    return float((first - second).norm() / second.norm())
+
+
+@pytest.mark.parametrize(
+    ("batch", "coils", "height", "width"),
+    [(1, 4, 64, 48), (2, 3, 48, 64), (1, 5, 51, 37), (2, 2, 40, 53)],
+    ids=["even", "batch of two masks", "odd sizes", "odd width"],
+)
+def test_equals_fastmri_in_output_and_gradient(batch, coils, height, width):
+    reference, ours = pair()
+    kspace, mask = measurement(batch, coils, height, width)
+    (image, gradient), (our_image, our_gradient) = both(
+        reference.double(), ours.double(), kspace.double(), mask, 6
+    )
+    assert distance(our_image, image) < 1e-10
+    assert distance(our_gradient, gradient) < 1e-10
+
+
+def test_low_memory_keeps_less_and_gives_the_same_image_and_gradient():
+    ours = pair()[1].double()
+    kspace, mask = measurement(2, 3, 51, 37)
+    kspace = kspace.double()
+    results, kept = [], []
+    for low_memory in (False, True):
+        ours.low_memory = low_memory
+        kept.append([])
+        with torch.autograd.graph.saved_tensors_hooks(kept[-1].append, lambda _: None):
+            ours(kspace, mask, 6)
+        results.append(both(ours, ours, kspace, mask, 6)[0])
+    assert distance(results[1][0], results[0][0]) < 1e-10
+    assert distance(results[1][1], results[0][1]) < 1e-10
+    assert len(kept[1]) < len(kept[0]) / 2
+
+
+def test_float32_is_no_further_from_float64_than_twice_fastmri():
+    (image, gradient), (our_image, our_gradient) = rounding(pair(), (4, 64, 48))
+    assert our_image < 2 * image < 1e-5
+    assert our_gradient < 2 * gradient < 1e-4
+
+
+@pytest.mark.parametrize("two_dimensional", [False, True])
+def test_coils_in_parts_equal_fastmris(two_dimensional, monkeypatch):
+    """Slices of real size are worked on a coil or two at a time."""
+    monkeypatch.setattr("workbench.models.varnet._PART", 1)
+    monkeypatch.setattr("workbench.models.varnet._ACTIVATION", 1)
+    reference, ours = pair(mask_center=not two_dimensional)
+    kspace, mask = measurement(2, 3, 32, 48, two_dimensional=two_dimensional)
+    (image, gradient), (our_image, our_gradient) = both(
+        reference.double(), ours.double(), kspace.double(), mask, 6
+    )
+    assert distance(our_image, image) < 1e-10
+    assert distance(our_gradient, gradient) < 1e-10
+
+
+@pytest.mark.parametrize("cascades", [1, 2])
+def test_one_and_two_cascades_equal_fastmri(cascades):
+    reference, ours = pair(num_cascades=cascades)
+    kspace, mask = measurement(1, 3, 32, 32)
+    (image, _), (our_image, _) = both(
+        reference.double(), ours.double(), kspace.double(), mask, None
+    )
+    assert distance(our_image, image) < 1e-10
+
+
+def test_mask_along_both_axes_equals_fastmri():
+    reference, ours = pair(mask_center=False)
+    kspace, mask = measurement(2, 3, 32, 48, two_dimensional=True)
+    (image, gradient), (our_image, our_gradient) = both(
+        reference.double(), ours.double(), kspace.double(), mask, 6
+    )
+    assert distance(our_image, image) < 1e-10
+    assert distance(our_gradient, gradient) < 1e-10
+
+
+def test_one_seed_gives_both_networks_the_same_weights():
+    torch.manual_seed(3)
+    reference = Reference(**SMALL).state_dict()
+    torch.manual_seed(3)
+    ours = VarNet(**SMALL).state_dict()
+    assert list(ours) == list(reference)
+    assert all(torch.equal(ours[name], reference[name]) for name in reference)
+
+
+def test_default_network_has_the_published_number_of_parameters():
+    assert sum(p.numel() for p in VarNet().parameters()) == sum(
+        p.numel() for p in Reference().parameters()
+    )
+
+
+@pytest.mark.parametrize("low", [None, 0, 5, 6], ids=str)
+@pytest.mark.parametrize("width", [32, 33])
+def test_center_columns_are_fastmris(low, width):
+    _, mask = measurement(3, 1, 1, width)
+    reference = Reference(**SMALL).sens_net
+    pad, count = reference.get_pad_and_num_low_freqs(mask, low)
+    ones = torch.ones(3, 1, 1, width, 2)
+    expected = batched_mask_center(ones, pad, pad + count)[..., 0].bool()
+    assert torch.equal(center_columns(mask[..., 0], low), expected)
+
+
+@pytest.mark.parametrize("empty", ["one coil", "every coil"])
+def test_zero_coils_give_finite_output_and_gradient(empty):
+    _, ours = pair()
+    kspace, mask = measurement(1, 3, 32, 32)
+    kspace[:, 1 if empty == "one coil" else slice(None)] = 0
+    image = ours(kspace, mask, 6)
+    image.sum().backward()
+    assert torch.isfinite(image).all()
+    assert all(torch.isfinite(p.grad).all() for p in ours.parameters() if p.grad is not None)
+    if empty == "every coil":
+        assert not image.any()
+
+
+def test_every_parameter_takes_part_so_that_ddp_finds_it():
+    _, ours = pair()
+    kspace, mask = measurement(1, 3, 32, 32)
+    ours(kspace, mask, 6).sum().backward()
+    assert all(p.grad is not None for p in ours.parameters())
+
+
+def test_fully_sampled_kspace_with_no_cascade_is_the_rss():
+    ours = VarNet(num_cascades=0, sens_chans=2, sens_pools=1)
+    kspace, mask = measurement(1, 3, 32, 32)
+    expected = fastmri.rss_complex(fastmri.ifft2c(kspace), dim=1)
+    torch.testing.assert_close(ours(kspace, mask, 6), expected)
+
+
+def test_without_kernels_it_equals_fastmri_too(monkeypatch):
+    monkeypatch.setattr("workbench_kernels.functions.kernels", lambda _: None)
+    reference, ours = pair()
+    kspace, mask = measurement(2, 3, 51, 37)
+    (image, gradient), (our_image, our_gradient) = both(
+        reference.double(), ours.double(), kspace.double(), mask, 6
+    )
+    assert distance(our_image, image) < 1e-10
+    assert distance(our_gradient, gradient) < 1e-10
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, as it looks at a tensor
+def test_compiled_unets_give_the_same_and_few_graphs_serve_every_width_and_coil_count():
+    _, ours = pair(num_cascades=2, chans=2, sens_chans=2)
+    widths, coils = range(32, 62, 3), (2, 4, 5, 8, 10, 12, 16, 20)
+    kspace, mask = measurement(1, 2, 48, 36)
+    torch._dynamo.reset()
+    counters.clear()
+    expected = both(ours, ours, kspace, mask, 6)[0]
+    compile_unets(ours, backend="eager")
+    found = both(ours, ours, kspace, mask, 6)[0]
+    assert distance(found[0], expected[0]) < 1e-4
+    assert distance(found[1], expected[1]) < 1e-3
+    for number, width in enumerate(widths):
+        for count in (coils[number % 8], coils[number * 3 % 8]):
+            kspace, mask = measurement(1, count, 48, width)
+            ours(kspace, mask, 6)
+            with torch.no_grad():
+                ours(kspace, mask, 6)
+    assert 0 < counters["stats"]["unique_graphs"] < 5
+    assert not counters["graph_break"]
+    torch._dynamo.reset()
+
+
+def test_cropped_readout_leaves_the_rows_that_are_wanted_where_they_were():
+    ours = VarNet(num_cascades=0, sens_chans=2, sens_pools=1)
+    kspace, mask = measurement(1, 3, 101, 32)
+    whole = ours(kspace, mask, 6)
+    ours.crop_readout = True
+    cropped = ours(kspace, mask, 6, rows=40)
+    assert cropped.shape == (1, 40 + 2 * READOUT_MARGIN, 32)
+    first = (101 - 40) // 2
+    expected = whole[:, first : first + 40]
+    found = cropped[:, READOUT_MARGIN : READOUT_MARGIN + 40]
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(ours(kspace, mask, 6), whole)
+    assert torch.equal(ours(kspace, mask, 6, rows=101), whole)
+
+
+def test_readout_is_not_cropped_under_a_mask_that_varies_along_it():
+    _, ours = pair(mask_center=False)
+    ours.crop_readout = True
+    kspace, mask = measurement(1, 3, 32, 48, two_dimensional=True)
+    with pytest.raises(ValueError, match="varies along the readout"):
+        ours(kspace, mask, 6, rows=16)
+
+
+def test_bf16_changes_the_convolutions_alone():
+    _, ours = pair()
+    kspace, mask = measurement(1, 3, 48, 32)
+    exact = ours(kspace, mask, 6)
+    ours.bf16 = True
+    seen = []
+    for module in ours.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    image = ours(kspace, mask, 6)
+    image.sum().backward()
+    assert set(seen) == {torch.bfloat16}
+    assert image.dtype == torch.float32
+    assert all(p.grad.dtype == torch.float32 for p in ours.parameters())
+    assert 1e-6 < distance(image.detach(), exact.detach()) < 0.3
+
+
+def test_low_memory_is_chosen_where_activations_would_not_fit(tmp_path):
+    job = training_job(tmp_path, synthetic=True, model="brain")
+    kept = kept_bytes(job, (4, 64, 48))
+    assert kept_bytes(job, (8, 64, 48)) > kept
+    assert not saves_memory(job, (4, 64, 48), 100 * kept)
+    assert saves_memory(job, (4, 64, 48), kept)
+    never = training_job(tmp_path, synthetic=True, model="brain", low_memory=False)
+    assert not saves_memory(never, (4, 64, 48), kept)

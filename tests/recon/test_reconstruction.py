@@ -1,0 +1,277 @@
+"""Weights from anywhere, and results in the leaderboard's form."""
+
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from fastmri import evaluate
+from fastmri.data import SliceDataset as ReferenceDataset
+from fastmri.data.transforms import VarNetDataTransform, center_crop_to_smallest
+from fastmri.models import VarNet as ReferenceVarNet
+
+from demo.phantom.writing import write_volume
+from workbench.compute.jobs import training_job
+from workbench.compute.runs import prepare_run
+from workbench.data.masks import _FUNCTIONS
+from workbench.data.volume import ArrayLayout, Volume
+from workbench.models import reconstruction, weights
+from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct, results
+
+SMALL = {"num_cascades": 2, "chans": 3, "pools": 2, "sens_chans": 2, "sens_pools": 1}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def released(tmp_path):
+    """Weights as fastMRI releases them: the state dict of its own network."""
+    torch.manual_seed(0)
+    network = ReferenceVarNet(**SMALL).eval()
+    torch.save(network.state_dict(), tmp_path / "released.pt")
+    return network, tmp_path / "released.pt"
+
+
+@pytest.mark.parametrize("prefix", ["", "varnet.", "network."])
+def test_weights_are_found_whatever_their_prefix_and_their_network_is_rebuilt(
+    prefix, released, tmp_path
+):
+    network, _ = released
+    state = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+    extra = {"loss.w": torch.ones(1)} if prefix else {}
+    path = tmp_path / "weights.ckpt"
+    torch.save({"state_dict": state | extra} if prefix else state, path)
+    assert weights.architecture(network.state_dict()) == SMALL
+    loaded = weights.load_network(path)
+    assert all(
+        torch.equal(value, loaded.state_dict()[name])
+        for name, value in network.state_dict().items()
+    )
+
+
+def test_file_that_holds_no_varnet_is_refused(tmp_path):
+    torch.save({"state_dict": {"unet.conv.weight": torch.ones(1)}}, tmp_path / "unet.pt")
+    with pytest.raises(ValueError, match="holds no weights of a VarNet"):
+        weights.load_network(tmp_path / "unet.pt")
+    (tmp_path / "text.pt").write_text("not weights")
+    with pytest.raises(ValueError, match="not a file of weights"):
+        weights.load_network(tmp_path / "text.pt")
+
+
+@pytest.fixture
+def weights_server(monkeypatch):
+    """Serves files by name; "short" ones end before the length that was announced."""
+    files = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            content, missing = files.get(self.path.lstrip("/"), (b"", 0))
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Length", str(len(content) + missing))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(weights, "RELEASED_FROM", f"http://127.0.0.1:{server.server_port}/")
+        yield files
+        server.shutdown()
+        thread.join()
+
+
+def test_released_weights_are_fetched_once(project, released, weights_server):
+    _, file = released
+    weights_server["knee_leaderboard_state_dict.pt"] = file.read_bytes(), 0
+    path = weights.find_weights("fastmri-knee")
+    assert path.parent == project / "outputs" / "weights"
+    assert path.read_bytes() == file.read_bytes()
+    weights_server.clear()
+    assert weights.find_weights("fastmri-knee") == path
+    with pytest.raises(OSError, match=r"download it by other means and put it at outputs/weights"):
+        weights.find_weights("fastmri-brain")
+
+
+def test_released_weights_that_end_early_are_not_kept(project, weights_server):
+    weights_server["knee_leaderboard_state_dict.pt"] = b"half", 1000
+    with pytest.raises(OSError, match="could not be fetched"):
+        weights.find_weights("fastmri-knee")
+    assert not list((project / "outputs/weights").iterdir())
+
+
+def test_results_equal_fastmris_own_reconstruction_and_figures(study, project, released):
+    network, file = released
+    plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study), nodes=2)
+    lines = list(reconstruct(plan))
+    assert any(line.startswith("rank 1:") for line in lines)
+    mask = _FUNCTIONS["equispaced"]((0.08,), (4,))
+    reference = ReferenceDataset(study / "multicoil_val", "multicoil", VarNetDataTransform(mask))
+    images, targets = {}, {}
+    for sample in reference:
+        with torch.no_grad():
+            image = network(
+                sample.masked_kspace[None], sample.mask[None], sample.num_low_frequencies
+            )
+        target, image = center_crop_to_smallest(sample.target, image[0])
+        images.setdefault(sample.fname, []).append(image.numpy())
+        targets.setdefault(sample.fname, []).append(target.numpy())
+    found = results(plan)
+    assert [result.path.name for result in found] == sorted(images)
+    for result in found:
+        expected = np.stack(images[result.path.name])
+        truth = np.stack(targets[result.path.name])
+        with h5py.File(result.path) as written:
+            values = written["reconstruction"][()]
+        assert values.dtype == np.float32
+        np.testing.assert_allclose(values, expected, atol=2e-5 * expected.max())
+        assert result.varnet.ssim == pytest.approx(evaluate.ssim(truth, expected).item(), abs=1e-4)
+        assert result.varnet.psnr == pytest.approx(evaluate.psnr(truth, expected), abs=1e-2)
+        assert result.varnet.nmse == pytest.approx(evaluate.nmse(truth, expected).item(), rel=1e-3)
+        assert np.mean(result.slice_ssim) == pytest.approx(result.varnet.ssim)
+        assert result.acceleration > 2
+
+
+def test_second_run_makes_only_what_is_missing_or_of_other_weights(study, project, released):
+    network, file = released
+    plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
+    plan.folder.mkdir(parents=True)
+    reconstruction.reconstruct(plan.job, plan.folder)
+    first, second = (result.path for result in results(plan))
+    made = first.stat().st_mtime_ns
+    second.write_bytes(second.read_bytes()[:100])
+    plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
+    assert plan.job.volumes == ("multicoil_val/file11.h5",)
+    reconstruction.reconstruct(plan.job, plan.folder)
+    assert first.stat().st_mtime_ns == made
+    assert len(results(plan)) == 2
+    torch.save({name: value * 1.01 for name, value in network.state_dict().items()}, file)
+    plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
+    assert len(plan.job.volumes) == 2
+
+
+def test_test_volumes_take_their_own_mask_and_need_no_target(project, released, tmp_path):
+    rng = np.random.default_rng(0)
+    mask = np.zeros(32, bool)
+    mask[::3] = mask[14:18] = True
+    kspace = rng.normal(size=(2, 2, 40, 32, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    dataset = tmp_path / "brain"
+    write_volume(
+        dataset / "multicoil_test/a.h5",
+        kspace=kspace * mask,
+        target=None,
+        recon=(20, 20),
+        acquisition="AXT1",
+        patient_id="p",
+        mask=mask,
+    )
+    plan = plan_reconstruction(
+        run="r", weights=str(released[1]), split="test", local_dataset=str(dataset)
+    )
+    assert plan.job.sampling is None
+    plan.folder.mkdir(parents=True)
+    reconstruction.reconstruct(plan.job, plan.folder)
+    (result,) = results(plan)
+    assert result.varnet is None
+    assert result.slice_ssim == ()
+    assert result.acceleration == pytest.approx(32 / mask.sum())
+
+
+def test_odd_flair_is_cropped_to_its_width_squared(tmp_path, released):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(1, 2, 48, 21, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    path = tmp_path / "brain/multicoil_val/flair.h5"
+    target = np.abs(rng.normal(size=(1, 21, 21))).astype(np.float32)
+    write_volume(
+        path, kspace=images, target=target, recon=(24, 24), acquisition="AXFLAIR", patient_id="p"
+    )
+    plan = plan_reconstruction_of(tmp_path, released)
+    plan.folder.mkdir(parents=True)
+    reconstruction.reconstruct(plan.job, plan.folder)
+    with h5py.File(results(plan)[0].path) as file:
+        assert file["reconstruction"].shape == (1, 21, 21)
+
+
+def plan_reconstruction_of(folder, released):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_ROOT", str(folder))
+        return plan_reconstruction(
+            run="r", weights=str(released[1]), local_dataset=str(folder / "brain")
+        )
+
+
+def test_largest_volumes_are_shared_out_first_and_none_is_lost():
+    def volume(name, slices):
+        layout = ArrayLayout((slices, 2, 4, 4), "<c8", 0)
+        sizes = ((4, 4, 1), (4, 4, 1))
+        return Volume(name, "val", 0, 0, layout, None, None, None, *sizes, 0, 4, {})
+
+    volumes = [volume("a", 2), volume("b", 10), volume("c", 4), volume("d", 5)]
+    shares = [reconstruction.share(volumes, rank, 2) for rank in range(2)]
+    assert [[each.path for each in part] for part in shares] == [["b"], ["d", "c", "a"]]
+
+
+def test_bad_parameters_are_refused_before_anything_runs(study, project, released):
+    _, file = released
+    known = {"run": "r", "weights": str(file), "local_dataset": str(study)}
+    for changed, message in [
+        ({"weights": "no.pt"}, "no such file"),
+        ({"split": "tset"}, "split='tset': give one of"),
+        ({"split": "test"}, "has no test volumes; it has train, val$"),
+        ({"acceleration": 0.5}, "acceleration=0.5: give 1 or more"),
+        ({"mask": "spiral"}, "mask='spiral': give one of"),
+        ({"volumes": 0}, "volumes=0"),
+        ({"nodes": 0}, "nodes=0: give 1 or more"),
+        ({"run": "../x"}, "name='../x'"),
+        ({"mask": "magic_fraction", "center_fraction": 0.9}, "cannot be drawn"),
+        ({"weights": None}, "no run in outputs/r"),
+        ({"local_dataset": None}, "name the dataset"),
+    ]:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            plan_reconstruction(**known | changed)
+    job = training_job(study, synthetic=True, model="brain", name="r")
+    prepare_run(job, resume=True)
+    with pytest.raises(FileNotFoundError, match="has no checkpoint yet"):
+        plan_reconstruction(run="r")
+
+
+def test_changed_volume_is_made_again(project, released, tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "brain/multicoil_val/a.h5"
+    for slices in (1, 2):
+        write_volume(
+            path,
+            kspace=rng.normal(size=(slices, 2, 32, 24, 2))
+            .astype(np.float32)
+            .view(np.complex64)[..., 0],
+            target=np.abs(rng.normal(size=(slices, 16, 16))).astype(np.float32),
+            acquisition="AXT1",
+            patient_id="p",
+        )
+        plan = plan_reconstruction_of(tmp_path, released)
+        assert plan.job.volumes == ("multicoil_val/a.h5",)
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        reconstruction.reconstruct(plan.job, plan.folder)
+    with h5py.File(results(plan)[0].path) as file:
+        assert len(file["reconstruction"]) == 2
+
+
+def test_results_of_other_weights_do_not_replace_a_runs_own(study, project, released):
+    job = training_job(study, synthetic=True, model="brain", name="r")
+    run = prepare_run(job, resume=True)
+    run.best.parent.mkdir(parents=True)
+    shutil.copy(released[1], run.best)
+    own = plan_reconstruction(run="r")
+    other = plan_reconstruction(run="r", weights=str(released[1]))
+    alone = plan_reconstruction(weights=str(released[1]), local_dataset=str(study))
+    assert len({own.folder, other.folder, alone.folder}) == 3
+    assert alone.folder.is_relative_to(project / "outputs" / "released")

@@ -1,0 +1,82 @@
+"""Files of results are read as they were written, or named as damaged."""
+
+import h5py
+import numpy as np
+import pytest
+
+from workbench.recon.reconstruction import write_result
+from workbench.recon.reconstruction_plan import open_result, read_result
+
+ATTRIBUTES = {
+    "digest": "a" * 64,
+    "weights_sha256": "b" * 64,
+    "sampling": "random 4x, 8 % centre",
+    "volume": "multicoil_val/file.h5",
+    "acquisition": "AXT2",
+    "acceleration": 4.2,
+    "synthetic": False,
+    **{
+        f"{kind}_{name}": value
+        for kind in ("varnet", "zero_filled")
+        for name, value in (("ssim", 0.9), ("psnr", 31.0), ("nmse", np.inf))
+    },
+    "slice_ssim": np.array([0.8, 0.9, 0.7]),
+}
+
+
+@pytest.fixture
+def result(tmp_path):
+    images = np.random.default_rng(0).normal(size=(3, 8, 6)).astype(np.float32)
+    write_result(tmp_path / "file.h5", images, ATTRIBUTES)
+    return tmp_path / "file.h5", images
+
+
+def read_all(path):
+    with open_result(path) as file:
+        return read_result(path), file["reconstruction"][()]
+
+
+def test_result_is_read_as_written_by_any_reader_of_hdf5(result):
+    path, images = result
+    assert np.array_equal(read_all(path)[1], images)
+    with h5py.File(path) as file:
+        assert np.array_equal(file["reconstruction"][()], images)
+        assert file.attrs["volume"].decode() == "multicoil_val/file.h5"
+
+
+def test_no_flipped_bit_reads_other_numbers(result):
+    path, images = result
+    expected, _ = read_all(path)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    messages = []
+    for place in random.integers(len(whole), size=600):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << random.integers(8)
+        path.write_bytes(flipped)
+        try:
+            found, read = read_all(path)
+        except ValueError as error:
+            messages.append(str(error))
+        else:
+            assert found == expected
+            assert np.array_equal(read, images)
+    assert len(messages) > 100
+    assert all("file.h5 is damaged" in message for message in messages)
+    assert all("reconstruct again" in message for message in messages)
+
+
+def test_results_of_before_there_were_checksums_open(tmp_path):
+    path = tmp_path / "old.h5"
+    with h5py.File(path, "w") as file:
+        file["reconstruction"] = np.ones((3, 4, 4), np.float32)
+        file.attrs.update(ATTRIBUTES)
+    assert read_all(path)[0].acceleration == 4.2
+
+
+@pytest.mark.parametrize("content", [b"", bytes(4096), b"<html>", b"\x89HDF\r\n\x1a\n"])
+def test_what_is_no_result_is_named_with_a_remedy(content, tmp_path):
+    path = tmp_path / "file.h5"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"file\.h5 is damaged.*reconstruct again"):
+        read_result(path)

@@ -1,0 +1,398 @@
+"""Training: fastMRI's trajectory, exact continuation, the same figures on any number of ranks."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from fastmri.data import SliceDataset as ReferenceDataset
+from fastmri.data.transforms import VarNetDataTransform, apply_mask, center_crop_to_smallest
+from fastmri.losses import SSIMLoss
+from fastmri.models import VarNet as ReferenceVarNet
+
+from demo.phantom.writing import write_volume
+from workbench.compute.here import Ranks, TrainingFailedError
+from workbench.compute.jobs import training_job
+from workbench.compute.runs import prepare_run
+from workbench.compute.training import plan_training, train
+from workbench.data.cache import open_cache
+from workbench.data.loading import SliceData, TrainingBatches
+from workbench.data.masks import _FUNCTIONS
+from workbench.data.sampling import seed_of_draw
+from workbench.data.slices import SliceDataset, collate
+from workbench.models import run as rank
+from workbench.recon.reconstruction import reconstruct_volume
+from workbench.recon.speed import compiles
+from workbench.recon.training import NonFiniteLossError, VarNetTraining
+from workbench.recon.weights import load_network
+
+SMALL = {"cascades": 2, "chans": 2, "pools": 2, "sens_chans": 2, "sens_pools": 2}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def small_job(study, **choices):
+    return training_job(study, synthetic=True, model="brain", **{**SMALL, "epochs": 2, **choices})
+
+
+def trainer(**settings):
+    return pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        **settings,
+    )
+
+
+class Losses(pl.Callback):
+    def __init__(self):
+        self.values = []
+
+    def on_train_batch_end(self, trainer, module, outputs, *rest):
+        self.values.append(float(outputs["loss"]))
+
+
+def apply_mask_seeded(seed):
+    return lambda kspace, function, padding, **_: apply_mask(
+        kspace, function, seed=seed, padding=padding
+    )
+
+
+def fastmri_losses(study, job, steps):
+    """Train with fastMRI's reader, transform, network and loss over the same order and masks."""
+    pl.seed_everything(job.seed, verbose=False)
+    network = ReferenceVarNet(**job.network).double()
+    optimizer = torch.optim.Adam(network.parameters(), lr=job.lr)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, job.lr_step, job.lr_gamma)
+    raw = ReferenceDataset(study / "multicoil_train", "multicoil")
+    place = {(each.fname.name, each.slice_ind): n for n, each in enumerate(raw.raw_samples)}
+    mask = _FUNCTIONS[job.sampling.mask](job.sampling.center_fractions, (4,))
+    ours, _ = rank.datasets(job, open_cache(study))
+    order = TrainingBatches(ours, 1, job.seed)
+    losses = []
+    for epoch in range(job.epochs):
+        order.set_epoch(epoch)
+        for (item,) in order:
+            volume, number = ours.slices[item.index]
+            path, slice_index, metadata = raw.raw_samples[place[ours.volumes[volume].name, number]]
+            with h5py.File(path) as file:
+                arguments = (
+                    file["kspace"][slice_index],
+                    None,
+                    file["reconstruction_rss"][slice_index],
+                )
+                attributes = dict(file.attrs) | metadata
+            sample = VarNetDataTransform(mask, use_seed=False)
+
+            drawn = apply_mask_seeded(seed_of_draw(job.seed, epoch, item.index))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("fastmri.data.transforms.apply_mask", drawn)
+                sample = sample(*arguments, attributes, path.name, slice_index)
+            image = network(
+                sample.masked_kspace[None].double(), sample.mask[None], sample.num_low_frequencies
+            )
+            target, image = center_crop_to_smallest(sample.target[None].double(), image)
+            loss = SSIMLoss().double()(
+                image[:, None], target[:, None], torch.tensor([sample.max_value]).double()
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            if len(losses) == steps:
+                return losses
+        schedule.step()
+    return losses
+
+
+def test_twenty_steps_follow_fastmris_own(study):
+    job = small_job(study, epochs=3, lr_step=1, lr_gamma=0.5)
+    open_cache(study)
+    pl.seed_everything(job.seed, verbose=False)
+    module, losses = VarNetTraining(job), Losses()
+    train_slices, val_slices = rank.datasets(job, open_cache(study))
+    data = SliceData(
+        train_slices, val_slices, batch_size=1, seed=job.seed, workers=0, batches_done=lambda _: 0
+    )
+    trainer(max_steps=20, max_epochs=3, callbacks=[losses], precision="64-true").fit(module, data)
+    expected = fastmri_losses(study, job, 20)
+    assert len(losses.values) == len(expected) == 20
+    assert expected[-1] < expected[0]
+    # In float32 both drift from this by rounding alone; in float64 what is left is the window of
+    # fastMRI's loss, which is 1/49 rounded to float32.
+    np.testing.assert_allclose(losses.values, expected, rtol=0, atol=1e-6)
+
+
+def test_volume_figures_are_the_same_on_one_two_and_three_ranks(study, project):
+    figures = []
+    for count in (1, 2, 3):
+        plan = plan_training(
+            model="brain", local_dataset=str(study), name=f"on-{count}", lr=1e-12, **SMALL, epochs=1
+        )
+        plan = replace(plan, ranks=Ranks(count, "CPU", 1))
+        lines = list(train(plan))
+        assert any(f"{count} rank(s)" in line for line in lines)
+        assert sum(int(row["slices"]) for row in plan.run.volumes) == plan.cache.split("val").slices
+        figures.append(
+            [[float(row[name]) for name in ("ssim", "psnr", "nmse")] for row in plan.run.volumes]
+        )
+    np.testing.assert_allclose(figures[1], figures[0], rtol=1e-5)
+    np.testing.assert_allclose(figures[2], figures[0], rtol=1e-5)
+
+
+KILLED = """
+import os, signal, sys
+from workbench.models import run, training
+
+where, when = sys.argv[2], int(sys.argv[3])
+
+class Killed(training.RunCheckpoints):
+    def die(self, trainer):
+        if trainer.global_step == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_train_batch_end(self, trainer, module, *rest):
+        super().on_train_batch_end(trainer, module, *rest)
+        if where == "batch":
+            self.die(trainer)
+
+    def on_train_epoch_start(self, trainer, module):
+        if where == "epoch":
+            self.die(trainer)
+
+run.RunCheckpoints = Killed
+run.main()
+"""
+
+
+def rank_process(folder, *arguments, script=None, ranks=1):
+    command = ["-c", script] if script else ["-m", "workbench.recon.run"]
+    if ranks > 1:
+        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        command.append(str(script))
+    return subprocess.run(
+        [sys.executable, *command, str(folder), *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def learned(run):
+    checkpoint = torch.load(run.last, weights_only=True)
+    rows = [{name: row[name] for name in row if name != "seconds"} for row in run.metrics]
+    return checkpoint["state_dict"], checkpoint["optimizer_states"], rows
+
+
+@pytest.mark.parametrize(("where", "step"), [("batch", 13), ("epoch", 9)])
+def test_a_killed_run_goes_on_exactly(study, project, where, step):
+    open_cache(study)
+    runs = {}
+    for name in ("whole", "killed"):
+        job = small_job(study, name=name, epochs=3, lr_step=1, checkpoint_minutes=1e-9)
+        runs[name] = prepare_run(job, resume=True)
+    assert rank_process(runs["whole"].folder).returncode == 0
+    killed = rank_process(runs["killed"].folder, where, step, script=KILLED)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not runs["killed"].finished
+    resumed = rank_process(runs["killed"].folder)
+    assert "going on from last.ckpt" in resumed.stdout, resumed.stderr
+    weights, optimizer, rows = learned(runs["whole"])
+    weights_after, optimizer_after, rows_after = learned(runs["killed"])
+    assert rows_after == rows
+    assert all(torch.equal(weights_after[name], weights[name]) for name in weights)
+    torch.testing.assert_close(optimizer_after, optimizer, rtol=0, atol=0)
+
+
+def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study, project):
+    open_cache(study)
+    losses = {}
+    for name in ("whole", "killed"):
+        choices = {**SMALL, "name": name, "epochs": 1, "checkpoint_minutes": 1e-9}
+        plan = plan_training(model="brain", local_dataset=str(study), **choices)
+        run = plan.run
+        if name == "killed":
+            script = project / "killed.py"
+            script.write_text(KILLED)
+            done = rank_process(run.folder, "batch", 3, script=script, ranks=2)
+            assert done.returncode != 0
+            assert not run.finished
+        lines = list(train(replace(plan, ranks=Ranks(2, "CPU", 1))))
+        assert any("going on from" in line for line in lines) == (name == "killed")
+        losses[name] = run.metrics[0]["train_loss"]
+    assert losses["killed"] == pytest.approx(losses["whole"], rel=1e-12)
+
+
+def test_gradients_accumulate_on_two_ranks(study, project):
+    choices = {**SMALL, "epochs": 1, "accumulate": 2, "low_memory": True}
+    plan = plan_training(model="brain", local_dataset=str(study), **choices)
+    lines = list(train(replace(plan, ranks=Ranks(2, "CPU", 1))))
+    assert any("low memory" in line for line in lines)
+    assert plan.run.finished
+
+
+def test_finished_run_returns_at_once(study, project):
+    plan = plan_training(model="brain", local_dataset=str(study), **SMALL, epochs=1)
+    plan.run.last.parent.mkdir(parents=True)
+    plan.run.last.touch()
+    (plan.run.folder / "metrics.csv").write_text("epoch,step\n1,9\n")
+    assert list(train(plan)) == [
+        f"{plan.run.folder.relative_to(project)} is finished: 1 epochs are done"
+    ]
+
+
+def test_nan_in_kspace_stops_the_run_and_names_the_slice(study, project, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(study, broken, ignore=shutil.ignore_patterns("*.json"))
+    with h5py.File(broken / "multicoil_train/file1.h5", "r+") as file:
+        file["kspace"][2] = np.nan
+    plan = plan_training(model="brain", local_dataset=str(broken), **SMALL, epochs=1)
+    with pytest.raises(
+        TrainingFailedError, match=r"rank 0: NonFiniteLossError: .*file1\.h5 slice 2"
+    ):
+        list(train(plan))
+
+
+def test_nan_in_validation_names_the_slice(study):
+    module = VarNetTraining(small_job(study))
+    _, val = rank.datasets(small_job(study), open_cache(study))
+    sample = val[1]
+    broken = sample._replace(target=sample.target * torch.nan)
+    with pytest.raises(NonFiniteLossError, match=r"validation SSIM is nan .*file10\.h5 slice 1"):
+        module.validation_step(collate([broken]), 0)
+
+
+def test_losses_do_not_depend_on_accumulation(study, project):
+    open_cache(study)
+    losses = []
+    for accumulate in (1, 3):
+        job = small_job(study, epochs=1, accumulate=accumulate, lr=1e-12)
+        rank.fit(job, project / str(accumulate))
+        losses.append(float((project / str(accumulate) / "metrics.csv").read_text().split(",")[9]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_an_all_zero_slice_trains_without_nan(study):
+    job = small_job(study)
+    open_cache(study)
+    module = VarNetTraining(job)
+    data, _ = rank.datasets(job, open_cache(study))
+    sample = data[0]
+    zero = sample._replace(
+        masked_kspace=torch.zeros_like(sample.masked_kspace),
+        target=torch.zeros_like(sample.target),
+        max_value=0.0,
+    )
+    loss = module.training_step(collate([zero]), 0)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters())
+    with pytest.raises(NonFiniteLossError):
+        module.training_step(collate([zero._replace(target=zero.target + torch.nan)]), 0)
+
+
+def test_checkpoint_of_another_architecture_is_refused(study):
+    saved = {"job": {**SMALL, "cascades": 3}}
+    with pytest.raises(ValueError, match="another architecture: cascades 3 there, 2 here"):
+        VarNetTraining(small_job(study)).on_load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"precision": "bf16"},
+        {"batch_size": 2, "accumulate": 2},
+        {"sample_rate": 0.5},
+        {"crop_readout": True, "low_memory": True, "tf32": True},
+    ],
+    ids=str,
+)
+def test_options_train(study, project, choices):
+    job = small_job(study, epochs=1, **choices)
+    open_cache(study)
+    module = rank.fit(job, project)
+    assert 0 < module.volume_scores[0].ssim < 1
+    # 9 slices: of two shapes they make 5 batches of up to 2, in pairs 3 steps; half of them are 4.
+    steps = 3 if "accumulate" in choices else 4 if "sample_rate" in choices else 9
+    assert module.trainer.global_step == steps
+
+
+def test_first_line_says_why_there_are_no_kernels(study, project, monkeypatch, capsys):
+    monkeypatch.setattr(rank, "obstacle", lambda: "there is no C compiler")
+    open_cache(study)
+    rank.fit(small_job(study, epochs=1, sample_rate=0.1), project)
+    [line] = [one for one in capsys.readouterr().out.splitlines() if one.startswith("training on")]
+    assert line.endswith(", without the faster kernels (there is no C compiler)")
+
+
+def test_checkpoint_carries_what_changes_the_numbers_and_released_weights_do_not(study, project):
+    open_cache(study)
+    job = small_job(study, epochs=1, precision="bf16", crop_readout=True, tf32=True)
+    rank.fit(job, project)
+    checkpoint = project / "checkpoints/last.ckpt"
+    trained = load_network(checkpoint)
+    assert (trained.bf16, trained.crop_readout, trained.tf32) == (True, True, True)
+    cache = open_cache(study)
+    data = SliceDataset(cache.root, cache.split("val").volumes[:1], job.sampling)
+    image, *_ = reconstruct_volume(trained, data, torch.device("cpu"))
+    assert image.shape[1:] == (24, 24)
+    released = project / "released.pt"
+    torch.save(trained.state_dict(), released)
+    plain = load_network(released)
+    assert (plain.bf16, plain.crop_readout, plain.tf32) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"compile": "yes"}, "compile='yes': give one of auto, on, off"),
+        ({"low_memory": "always"}, "low_memory='always': give True, False or"),
+        ({"crop_readout": 16}, "crop_readout=16: give True or False"),
+    ],
+    ids=str,
+)
+def test_wrong_choices_are_refused_and_said(study, choice, message):
+    with pytest.raises(ValueError, match=message):
+        small_job(study, **choice)
+
+
+def test_compiling_is_for_long_trainings_on_gpus_or_on_request(study, monkeypatch):
+    assert not compiles(small_job(study), 10**6)
+    assert not compiles(small_job(study, compile=False), 10**6)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):
+        compiles(small_job(study, compile=True), 1)
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/g++")
+    assert compiles(small_job(study, compile="on"), 1)
+
+
+def test_single_coil_knee_trains(project):
+    root = project / "knee_singlecoil"
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        kspace = rng.normal(size=(2, 32, 24, 2)).astype(np.float32).view(np.complex64)[..., 0]
+        write_volume(
+            root / f"singlecoil_{split}/a.h5",
+            kspace=kspace,
+            target=np.abs(rng.normal(size=(2, 16, 16))).astype(np.float32),
+            acquisition="CORPD_FBK",
+            patient_id="p",
+        )
+    job = training_job(root, synthetic=True, model="knee_singlecoil", **SMALL, epochs=1)
+    module = rank.fit(job, project / "run")
+    assert module.volume_scores[0].slices == 2

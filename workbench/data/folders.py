@@ -1,0 +1,225 @@
+"""Where a dataset is, and which of its files may be volumes."""
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePosixPath
+
+from workbench import settings
+from workbench.catalog import DATASETS, split_of_folder
+from workbench.data.volume import Problem
+
+_STATS_A_TASK = 64
+_SUFFIXES = (".h5", ".hdf5")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def find_dataset(name_or_path: str | Path) -> Path:
+    """Return the folder of a dataset.
+
+    A path to a folder is taken as it is (a relative one from the project's root). A name is
+    looked for under ``datasets/``, then in the demo's copy; that one is announced, because it
+    holds phantoms.
+
+    Raises:
+        FileNotFoundError: there is no such folder; the message says how to get the dataset.
+        NotADirectoryError: it is a file.
+    """
+    text = str(name_or_path)
+    if not text.strip():
+        raise ValueError("dataset='': give a name such as knee_multicoil, or a folder's path")
+    path = settings.resolve(name_or_path)
+    if path.is_dir():
+        return path
+    is_name = not isinstance(name_or_path, Path) and Path(text).name == text
+    if is_name:
+        real = settings.resolve(Path("datasets", text))
+        demo = settings.resolve(Path("outputs/demo/datasets", text))
+        if real.is_dir():
+            return real
+        if demo.is_dir():
+            print(
+                f"NOTE: {settings.shown(real)} is not here; using {settings.shown(demo)}, "
+                "the demo's synthetic phantom. It is not patient data."
+            )
+            return demo
+    if path.is_file():
+        raise NotADirectoryError(f"{path} is a file: give the dataset's folder")
+    raise FileNotFoundError(_how_to_get(text, path, is_name))
+
+
+def _how_to_get(text: str, path: Path, is_name: bool) -> str:
+    if is_name and text in DATASETS:
+        where = settings.shown(settings.resolve(Path("datasets", text)))
+        return (
+            f"dataset {text} is not here ({where} is missing): bring it in with "
+            "notebooks/ingest.ipynb, give the path of a copy, or run `make demo` for a phantom"
+        )
+    names = ", ".join(DATASETS)
+    return f"no dataset at {path}: give the path of its folder, or one of {names}"
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that may be a volume.
+
+    Attributes:
+        path: relative to the dataset's folder, with ``/``.
+        split: "train", "val", "test" or "challenge".
+        size: bytes.
+        mtime_ns: time of last change, nanoseconds.
+    """
+
+    path: str
+    split: str
+    size: int
+    mtime_ns: int
+
+
+def volume_files(
+    root: Path, executor: Executor, known_splits: Mapping[str, str]
+) -> tuple[list[FoundFile], list[Problem]]:
+    """List the ``*.h5`` files of a dataset, sorted by path, and those that are left out.
+
+    ``place_files`` says which count. Each folder is read once, whatever links lead to it. A file
+    counts under each of its names: copies, hard links and links alike, as for fastMRI.
+
+    Args:
+        root: the dataset's folder.
+        executor: threads to ask for sizes and times with; on a mount each answer takes its time.
+        known_splits: path -> split that an earlier cache knew for files in ``root`` itself, so
+            that a ``multicoil_val`` that was renamed keeps its split.
+    """
+    problems: list[Problem] = []
+    paths = list(_walk(root, problems))
+    splits, unplaced = place_files(paths, split_of_folder(root.absolute().name), known_splits)
+    items = list(splits.items())
+    tasks = [items[i : i + _STATS_A_TASK] for i in range(0, len(items), _STATS_A_TASK)]
+    found = executor.map(lambda task: [_stat(root, *item) for item in task], tasks)
+    files: list[FoundFile] = []
+    for item in chain.from_iterable(found):
+        if isinstance(item, Problem):
+            problems.append(item)
+        else:
+            files.append(item)
+    return files, [*problems, *unplaced]
+
+
+def place_files(
+    paths: Iterable[str], own_split: str | None, known_splits: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], list[Problem]]:
+    """Tell by its path which split a file belongs to.
+
+    Files count where each folder on their way names a split (``multicoil_train``,
+    ``multicoil_test_v2``); in the dataset's folder itself where its own name does. Hidden files,
+    such as macOS's ``._NAME.h5``, and files of other kinds are passed over.
+
+    Args:
+        paths: of all files, relative to the dataset's folder, with ``/``.
+        own_split: what the dataset's folder names.
+        known_splits: path -> split, for files in the dataset's folder itself.
+
+    Returns:
+        Path -> split, sorted by path, and the HDF5 files that are left out; of a folder that names
+        no split, the folder.
+    """
+    splits, problems, foreign = {}, [], Counter[str]()
+    for text in sorted(paths):
+        path = PurePosixPath(text)
+        if path.suffix.lower() not in _SUFFIXES or any(part[0] == "." for part in path.parts):
+            continue
+        folders = [split_of_folder(folder) for folder in path.parts[:-1]]
+        split = folders[-1] if folders else own_split or (known_splits or {}).get(text)
+        if _UNPRINTABLE.search(text):
+            reason = "its name holds characters that cannot be shown: rename it"
+            problems.append(Problem(printable(text), reason))
+        elif None in folders:
+            foreign["/".join(path.parts[: folders.index(None) + 1])] += 1
+        elif path.suffix != ".h5":
+            reason = f"its name ends in {path.suffix}: rename it to {path.stem}.h5"
+            problems.append(Problem(text, reason))
+        elif split:
+            splits[text] = split
+        else:
+            reason = "its folder names no split: move it to one such as multicoil_train"
+            problems.append(Problem(text, reason))
+    for folder, count in foreign.items():
+        files = "an HDF5 file" if count == 1 else f"{count:,} HDF5 files"
+        reason = f"{files} passed over: the folder does not name one split, as multicoil_train does"
+        problems.append(Problem(f"{folder}/", reason))
+    return splits, problems
+
+
+def printable(text: str) -> str:
+    """Return a file's name with the characters that cannot be shown written as escapes."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _walk(root: Path, problems: list[Problem]) -> Iterator[str]:
+    """Yield the paths of all files that may be HDF5.
+
+    Folders come before links to folders, and a link's folder is not searched for more folders
+    than those of a split: it can lead to the whole machine.
+    """
+    folders: list[tuple[str, bool]] = [("", True)]
+    links: list[tuple[str, bool]] = []
+    seen = set[str]()
+    while folders or links:
+        folder, here = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(root / folder)
+        if real in seen:
+            problems.append(
+                Problem(f"{printable(folder)}/", "it leads to a folder that is read already")
+            )
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(root / folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            if not folder:
+                raise
+            reason = f"it cannot be read: {error.strerror}"
+            problems.append(Problem(f"{printable(folder)}/", reason))
+            continue
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name.startswith("."):
+                continue
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link that leads to itself: whoever reads it says so
+                is_folder = False
+            may_be_volume = PurePosixPath(path).suffix.lower() in _SUFFIXES
+            if is_folder and may_be_volume:
+                problems.append(Problem(printable(path), "it is a folder, not a file"))
+            elif not is_folder and may_be_volume:
+                yield path
+            elif is_folder and (here or split_of_folder(entry.name)):
+                if entry.is_symlink():
+                    links.append((path, False))
+                else:
+                    folders.append((path, here))
+
+
+def _stat(root: Path, path: str, split: str) -> FoundFile | Problem:
+    try:
+        found = (root / path).stat()
+    except OSError as error:
+        return Problem(path, f"it cannot be read: {error.strerror}")
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        return Problem(path, f"it is {kind}, not a file")
+    return FoundFile(path, split, found.st_size, found.st_mtime_ns)

@@ -1,0 +1,255 @@
+"""Slices for training and evaluation: read by byte range, masked as fastMRI masks them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from workbench.data.masks import mask_of
+from workbench.data.reading import fetch_slice, in_parallel, read_slice
+from workbench.data.sampling import Sampling, seed_of_draw
+from workbench.data.source import Source
+from workbench.data.volume import ArrayLayout, Volume
+from workbench_kernels import rows
+
+
+@dataclass(frozen=True)
+class SliceItem:
+    """A slice of a dataset, and the epoch that its mask is drawn for.
+
+    The epoch travels with the index, so that loader processes that live on draw new masks.
+    """
+
+    index: int
+    epoch: int
+
+
+class Sample(NamedTuple):
+    """A slice, or a batch of slices: fastMRI's ``VarNetSample`` and which volume it is of.
+
+    Attributes:
+        masked_kspace: (coils, readout, phase encode, 2) float32.
+        mask: (1, 1, phase encode, 1) bool.
+        num_low_frequencies: ACS columns; 0 to read them off the mask.
+        target: (height, width) float32, or a scalar 0 where the volume has none.
+        fname: file name, which two volumes may share.
+        slice_num: slice number.
+        max_value: the volume's largest target value, 0 without a target.
+        crop_size: the header's (height, width) of the image.
+        volume: path within the dataset, which no two volumes share.
+    """
+
+    masked_kspace: torch.Tensor
+    mask: torch.Tensor
+    num_low_frequencies: Any
+    target: torch.Tensor
+    fname: Any
+    slice_num: Any
+    max_value: Any
+    crop_size: Any
+    volume: Any
+
+
+class SliceDataset(Dataset):
+    """The slices of some volumes as ``Sample``, values equal to those of fastMRI's transform.
+
+    Args:
+        root: the dataset's folder.
+        volumes: what to read, in order.
+        sampling: how to undersample; None takes each file's own mask (test and challenge). On a
+            file that is undersampled already, only what it holds of the drawn columns is sampled.
+        seed: None draws fastMRI's validation masks, one per file name; a number draws training
+            masks, one per slice and epoch.
+        slices: (volume number, slice number) of each item; None takes every slice.
+        open_source: gives a volume's bytes where they are not under ``root``, such as in a blob.
+
+    Raises:
+        ValueError: no sampling was given and a volume has no mask of its own.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        volumes: Sequence[Volume],
+        sampling: Sampling | None,
+        *,
+        seed: int | None = None,
+        slices: Sequence[tuple[int, int]] | None = None,
+        open_source: Callable[[Volume], Source] | None = None,
+    ) -> None:
+        self.open_source = open_source
+        self.root, self.volumes = root, tuple(volumes)
+        self.sampling, self.seed = sampling, seed
+        if slices is None:
+            slices = [(v, s) for v, volume in enumerate(volumes) for s in range(volume.slices)]
+        self.slices = tuple(slices)
+        if sampling is None:
+            for volume in volumes:
+                mask_of(volume, None)
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return the k-space and target shape of an item; items of one batch share it."""
+        volume = self.volumes[self.slices[index][0]]
+        return (*volume.kspace.shape[1:], *(volume.target.shape[1:] if volume.target else ()))
+
+    def values(self, index: int) -> int:
+        """Return how many k-space values an item has, which is what it costs."""
+        return math.prod(self.volumes[self.slices[index][0]].kspace.shape[1:])
+
+    def __getitem__(self, item: int | SliceItem) -> Sample:
+        """Read, mask and return one slice."""
+        index, epoch = (item.index, item.epoch) if isinstance(item, SliceItem) else (item, 0)
+        number, slice_number = self.slices[index]
+        volume = self.volumes[number]
+        mask, low_frequencies = self._mask(index, epoch, volume)
+        return self._sample(
+            index, *self._read(volume, slice_number, mask), torch.from_numpy(mask), low_frequencies
+        )
+
+    def read(self, volume: Volume, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return one slice's k-space ([coils,] readout, phase encode) and target, if it has one."""
+        kspace, target = self._read(volume, number, None)
+        return kspace.numpy(), None if target is None else target.numpy()
+
+    def _read(
+        self, volume: Volume, number: int, keep: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Read one slice, and set the columns of k-space that are not kept to zero."""
+        source = self.open_source(volume) if self.open_source else None
+
+        def read(name: str, layout: ArrayLayout, keep: np.ndarray | None) -> torch.Tensor:
+            dtype = torch.complex64 if layout is volume.kspace else torch.float32
+            values = _room(layout.shape[1:], dtype)
+            out = values.numpy()
+            if source is None:
+                read_slice(self.root / volume.path, name, layout, number, keep=keep, out=out)
+            else:
+                fetch_slice(source, name, layout, number, keep=keep, out=out)
+            return values
+
+        if volume.target is None or volume.target_name is None:
+            return read("kspace", volume.kspace, keep), None
+        both = (
+            partial(read, "kspace", volume.kspace, keep),
+            partial(read, volume.target_name, volume.target, None),
+        )
+        # Far away the time of both is the time of one.
+        kspace, target = in_parallel(both) if source else [one() for one in both]
+        return kspace, target
+
+    def transform(
+        self, index: int, epoch: int, kspace: np.ndarray, target: np.ndarray | None
+    ) -> Sample:
+        """Mask a slice that was read, in its own array, and say what it is; see ``__getitem__``."""
+        mask, low_frequencies = self._mask(index, epoch, self.volumes[self.slices[index][0]])
+        rows.keep_columns(kspace, mask, kspace)
+        return self._sample(
+            index,
+            torch.from_numpy(kspace),
+            None if target is None else torch.from_numpy(target),
+            torch.from_numpy(mask),
+            low_frequencies,
+        )
+
+    def _sample(
+        self,
+        index: int,
+        kspace: torch.Tensor,
+        target: torch.Tensor | None,
+        mask: torch.Tensor,
+        low_frequencies: int,
+    ) -> Sample:
+        number, slice_number = self.slices[index]
+        volume = self.volumes[number]
+        if self.sampling is not None and volume.own_mask is not None:
+            # A drawn mask on a file that is undersampled already: zeros there were not measured.
+            beyond = mask & ~torch.from_numpy(volume.own_mask)
+            if beyond.any() and not kspace[..., beyond].any():
+                mask, low_frequencies = mask & ~beyond, 0
+        return Sample(
+            masked_kspace=torch.view_as_real(kspace if kspace.ndim == 3 else kspace[None]),
+            mask=mask.view(1, 1, -1, 1),
+            num_low_frequencies=low_frequencies,
+            target=torch.tensor(0) if target is None else target,
+            fname=volume.name,
+            slice_num=slice_number,
+            max_value=volume.largest,
+            crop_size=volume.recon[:2],
+            volume=volume.path,
+        )
+
+    def _mask(self, index: int, epoch: int, volume: Volume) -> tuple[np.ndarray, int]:
+        seed = None if self.seed is None else seed_of_draw(self.seed, epoch, index)
+        return mask_of(volume, self.sampling, seed)
+
+    def sampled(self, fraction: float, seed: int) -> "SliceDataset":
+        """Return a dataset of a seeded share of the slices, in their order; at least one."""
+        if not 0 < fraction <= 1:
+            raise ValueError(f"sample_rate={fraction:g}: give a share in (0, 1]")
+        if fraction == 1:
+            return self
+        count = max(1, round(fraction * len(self.slices)))
+        chosen = np.random.default_rng(seed).permutation(len(self.slices))[:count]
+        return SliceDataset(
+            self.root,
+            self.volumes,
+            self.sampling,
+            seed=self.seed,
+            slices=[self.slices[i] for i in sorted(chosen)],
+            open_source=self.open_source,
+        )
+
+
+def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return k-space (..., phase encode) with the columns outside ``mask`` set to zero."""
+    out = np.empty(kspace.shape, kspace.dtype)
+    rows.keep_columns(np.ascontiguousarray(kspace), mask, out)
+    return out
+
+
+def _room(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor to be filled: in a loader process in memory that the reader shares."""
+    if get_worker_info() is None:
+        return torch.empty(*shape, dtype=dtype)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize, device="cpu")
+    return torch.empty(0, dtype=dtype).set_(storage).view(*shape)
+
+
+def _stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack tensors; one alone is not copied."""
+    if len(tensors) == 1:
+        return tensors[0][None]
+    return torch.stack(
+        list(tensors), out=_room((len(tensors), *tensors[0].shape), tensors[0].dtype)
+    )
+
+
+def collate(samples: Sequence[Sample]) -> Sample:
+    """Stack samples of one shape into a batch; names, slices and crops become lists.
+
+    Returns:
+        A ``Sample`` with ``masked_kspace`` (batch, coils, readout, phase encode, 2), ``mask``
+        (batch, 1, 1, phase encode, 1), ``num_low_frequencies`` (batch,) int64, ``target``
+        (batch, height, width) and ``max_value`` (batch,) float32.
+    """
+    first = samples[0]
+    return first._replace(
+        masked_kspace=_stack([sample.masked_kspace for sample in samples]),
+        mask=torch.stack([sample.mask for sample in samples]),
+        num_low_frequencies=torch.tensor([sample.num_low_frequencies for sample in samples]),
+        target=_stack([sample.target for sample in samples]),
+        fname=[sample.fname for sample in samples],
+        slice_num=[sample.slice_num for sample in samples],
+        max_value=torch.tensor([sample.max_value for sample in samples], dtype=torch.float32),
+        crop_size=[sample.crop_size for sample in samples],
+        volume=[sample.volume for sample in samples],
+    )

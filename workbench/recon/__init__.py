@@ -1,0 +1,1 @@
+"""Training, metrics, weights, reconstruction, uncertainty."""

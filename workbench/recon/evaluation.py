@@ -1,0 +1,69 @@
+"""The end of a training: all ranks of all nodes reconstruct the run's splits, and measure them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import distributed
+
+from workbench.compute.evaluation import FOLDER
+from workbench.compute.runs import Run, only_writer
+from workbench.compute.volumes import kept_cache
+from workbench.recon.reconstruction import reconstruct_share
+from workbench.recon.reconstruction_plan import begin, keep_scores, order_of_run
+from workbench.recon.weights import load_network
+
+Value = TypeVar("Value")
+
+# A rank that is through waits for the others, however long their largest volumes take.
+_PATIENCE = timedelta(days=1)
+
+
+def evaluate(folder: Path, splits: Sequence[str]) -> None:
+    """Reconstruct splits with a run's best checkpoint; what is there already is kept.
+
+    Called by every rank. The first one alone needs the checkpoint and the earlier results; each
+    leaves its own results on its own node, and the first the table of all.
+
+    Args:
+        folder: the run's folder on this node.
+        splits: what to reconstruct.
+    """
+    run = Run(folder)
+    dataset = run.job.dataset
+    cache = kept_cache(dataset, folder)
+    among = distributed.is_available() and distributed.is_initialized()
+    group = distributed.new_group(timeout=_PATIENCE) if among else None
+    first = not among or distributed.get_rank() == 0
+
+    def from_first(make: Callable[[], Value]) -> Value:
+        found: list[Any] = [make() if first else None]
+        if among:
+            distributed.broadcast_object_list(found, src=0, group=group)
+        return found[0]
+
+    network = from_first(lambda: load_network(run.best))
+    for split in splits:
+        job, part, place = from_first(lambda split=split: order_of_run(run, split, cache))  # type: ignore[misc]
+        place = folder / FOLDER / place.name
+        place.mkdir(parents=True, exist_ok=True)
+        # reconstruct.ipynb may be at work on the same split.
+        with only_writer(Run(place), wait=True) if first else nullcontext():
+            if first:
+                begin(job, part, place)
+                print(
+                    f"reconstructing {split}: {len(job.volumes)} volumes, "
+                    f"{len(part) - len(job.volumes)} are there",
+                    flush=True,
+                )
+            rows = list(reconstruct_share(replace(job, dataset=dataset), part, place, network))
+            everyone = [rows]
+            if among:
+                everyone = [[] for _ in range(distributed.get_world_size())]
+                distributed.all_gather_object(everyone, rows, group=group)
+            if first:
+                keep_scores(part, place, (row for of_rank in everyone for row in of_rank))
+                print(f"{split} is reconstructed: {len(part)} volumes", flush=True)

@@ -1,0 +1,201 @@
+"""One rank of a reconstruction: ``python -m workbench.recon.reconstruction FOLDER``.
+
+Each volume is one HDF5 file in the form of fastMRI's leaderboard: ``reconstruction``, float32
+(slices, h, w). Its attributes say what made it and, where there is a target, how good it is.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from workbench.compute.evaluation import sha256_of
+from workbench.compute.here import note_error
+from workbench.compute.processes import die_with_parent
+from workbench.compute.volumes import kept_cache
+from workbench.data.cache import DatasetCache
+from workbench.data.images import center_crop, crop_size, zero_filled
+from workbench.data.slices import SliceDataset, collate
+from workbench.data.volume import Volume
+from workbench.disk import naming, replacing
+from workbench.models.varnet import VarNet
+from workbench.recon.metrics import score_volume
+from workbench.recon.reconstruction_plan import ReconstructionJob, result_place
+from workbench.recon.speed import use_tf32
+from workbench.recon.ssim import mean_ssim
+from workbench.recon.weights import load_network
+from workbench.settings import shown
+
+
+def share(volumes: Sequence[Volume], rank: int, ranks: int) -> list[Volume]:
+    """Return the volumes of a rank: the largest first, each to the rank with least to do."""
+    loads = [0] * ranks
+    own = []
+    for volume in sorted(volumes, key=lambda each: (-each.slices * each.coils, each.path)):
+        least = loads.index(min(loads))
+        loads[least] += volume.slices * volume.coils
+        if least == rank:
+            own.append(volume)
+    return own
+
+
+@torch.inference_mode()
+def reconstruct_volume(
+    network: VarNet, data: SliceDataset, device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
+    """Reconstruct every slice of a dataset of one volume.
+
+    Returns:
+        VarNet and zero-filled images, the target or None, each (slices, h, w) float32, and the
+        true acceleration.
+    """
+    volume = data.volumes[0]
+    height, width = crop_size(volume.matrix, volume.recon[:2])
+    images, filled, targets = [], [], []
+    acceleration = 1.0
+    for number in range(len(data)):
+        sample = data[number]
+        batch = collate([sample])
+        image = network(
+            batch.masked_kspace.to(device),
+            batch.mask.to(device),
+            batch.num_low_frequencies.to(device),
+            rows=height,
+        )
+        images.append(center_crop(image[0].float().cpu().numpy(), (height, width)))
+        masked = torch.view_as_complex(sample.masked_kspace).numpy()
+        filled.append(zero_filled(masked, volume.recon[:2]))
+        if volume.target is not None:
+            targets.append(sample.target.numpy())
+        acceleration = sample.mask.numel() / max(int(sample.mask.sum()), 1)
+    target = np.stack(targets) if targets else None
+    return np.stack(images), np.stack(filled), target, acceleration
+
+
+def scores(
+    images: np.ndarray, filled: np.ndarray, target: np.ndarray, volume: str
+) -> dict[str, Any]:
+    """Return the attributes that say how good a reconstruction is."""
+    found: dict[str, Any] = {}
+    truth = torch.from_numpy(target)
+    for kind, array in (("varnet", images), ("zero_filled", filled)):
+        score = score_volume(torch.from_numpy(array), truth, volume)
+        found |= {f"{kind}_{figure}": getattr(score, figure) for figure in ("ssim", "psnr", "nmse")}
+    size = min(images.shape[-2], target.shape[-2]), min(images.shape[-1], target.shape[-1])
+    image, truth = (torch.from_numpy(center_crop(v, size)).double() for v in (images, target))
+    span = float(target.max()) or 1.0
+    found["slice_ssim"] = mean_ssim(image, truth, span).numpy()
+    return found
+
+
+def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> None:
+    """Write a volume's file so that it is there whole or not at all.
+
+    Raises:
+        CannotWriteError: the disk refuses it.
+    """
+    # Into memory first: the HDF5 library has no plain words for a full disk.
+    content = io.BytesIO()
+    # HDF5 checks all that is read of this version, but for text of no fixed length: that can even
+    # stop its reader for ever where it is damaged.
+    with h5py.File(content, "w", libver="v110") as file:
+        file.create_dataset(
+            "reconstruction",
+            data=images.astype(np.float32),
+            chunks=(1, *images.shape[1:]),
+            fletcher32=True,
+        )
+        for name, value in attributes.items():
+            text = isinstance(value, str)
+            file.attrs[name] = np.bytes_(value.encode() or b" ") if text else value
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as whole:
+        whole.write(content.getbuffer())
+
+
+def reconstruct_share(
+    job: ReconstructionJob, cache: DatasetCache, folder: Path, network: VarNet
+) -> Iterator[dict[str, Any]]:
+    """Reconstruct this rank's share of a job's volumes.
+
+    Args:
+        job: what to reconstruct.
+        cache: the part of the dataset that has results in the folder, the job's volumes and more.
+        folder: where the results go.
+        network: the job's.
+
+    Yields:
+        The row of each volume for the table of figures.
+    """
+    rank, ranks, local = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    network = network.to(device)
+    use_tf32(network.tf32)
+    wanted = [volume for volume in cache if volume.path in set(job.volumes)]
+    own = share(wanted, rank, ranks)
+    for number, volume in enumerate(own, start=1):
+        images, filled, target, acceleration = reconstruct_volume(
+            network, job.slices(volume), device
+        )
+        attributes = {
+            "digest": job.digest(volume),
+            "weights_sha256": job.weights_sha256,
+            "sampling": str(job.sampling) if job.sampling else "the file's own mask",
+            "volume": volume.path,
+            "acquisition": volume.acquisition,
+            "acceleration": acceleration,
+            "synthetic": volume.synthetic,
+        }
+        name = cache.names[volume.path]
+        line = f"rank {rank}: {number} of {len(own)}, {name}, {volume.slices} slices"
+        if target is not None:
+            attributes |= scores(images, filled, target, volume.path)
+            line += (
+                f", SSIM {attributes['zero_filled_ssim']:.3f} zero-filled, "
+                f"{attributes['varnet_ssim']:.3f} VarNet"
+            )
+        write_result(result_place(folder, volume, name), images, attributes)
+        print(line, flush=True)
+        yield attributes | {"slices": volume.slices}
+
+
+def reconstruct(job: ReconstructionJob, folder: Path) -> None:
+    """Reconstruct this rank's share of what a folder's job asks for."""
+    network = load_network(Path(job.weights))
+    if sha256_of(Path(job.weights)) != job.weights_sha256:
+        raise ValueError(
+            f"{shown(job.weights)} was written anew since this was planned, as by a training that "
+            "goes on: run again to reconstruct with what it holds now"
+        )
+    for _ in reconstruct_share(job, kept_cache(job.dataset, folder), folder, network):
+        pass
+
+
+@record
+def main() -> None:
+    """Run the job of the folder that the command line names."""
+    die_with_parent()
+    folder = Path(sys.argv[1])
+    try:
+        with naming(folder):
+            job = ReconstructionJob.from_json((folder / "reconstruction.json").read_text())
+            reconstruct(job, folder)
+    except Exception as error:
+        note_error(folder, error)
+        raise
+
+
+if __name__ == "__main__":
+    main()

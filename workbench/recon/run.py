@@ -1,0 +1,193 @@
+"""One rank of a training run, under torchrun: ``python -m workbench.recon.run FOLDER [SPLIT...]``.
+
+The splits are reconstructed and measured, by the same ranks, once the run is trained.
+"""
+
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+import sys
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.warnings import PossibleUserWarning
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from workbench.compute.here import note_error
+from workbench.compute.jobs import TrainingJob
+from workbench.compute.processes import die_with_parent
+from workbench.compute.volumes import kept_cache, training_volumes
+from workbench.data.cache import DatasetCache
+from workbench.data.images import crop_size
+from workbench.data.loading import SliceData, check_shared_memory, naming_shared_memory
+from workbench.data.slices import SliceDataset
+from workbench.data.stored import source_of
+from workbench.disk import naming, write_text
+from workbench.recon.evaluation import evaluate
+from workbench.recon.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
+from workbench.recon.training import RunCheckpoints, RunRecord, VarNetTraining, WholeCheckpoints
+from workbench.recon.weights import require_checkpoint
+from workbench_kernels.compiled import obstacle
+
+# The network itself convolves in bfloat16, so that a reconstruction does exactly the same.
+_PRECISIONS = {"32": "32-true", "bf16": "32-true", "16": "16-mixed"}
+_PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-workbench")
+
+
+def datasets(job: TrainingJob, cache: DatasetCache) -> tuple[SliceDataset, SliceDataset]:
+    """Form a job's training and validation slices."""
+    train, val = training_volumes(job, cache)
+    source = source_of(job.dataset)
+    slices = SliceDataset(
+        train.root, train.volumes, job.sampling, seed=job.seed, open_source=source
+    )
+    return (
+        slices.sampled(job.sample_rate, job.seed),
+        SliceDataset(val.root, val.volumes, job.sampling, open_source=source),
+    )
+
+
+def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
+    """Train; goes on from ``checkpoints/last.ckpt`` where there is one.
+
+    Args:
+        job: what to train.
+        folder: the run's folder.
+
+    Returns:
+        The trained module, with the figures of the last validation.
+    """
+    pl.seed_everything(job.seed, verbose=False)
+    train, val = datasets(job, kept_cache(job.dataset, folder))
+    gpus = torch.cuda.device_count()
+    world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    last = checkpoints / "last.ckpt"
+    resumed = last.exists()
+    if resumed:
+        require_checkpoint(last)
+    run_record = RunRecord(folder, job.images)
+    trainer = pl.Trainer(
+        accelerator="gpu" if gpus else "cpu",
+        devices=local,
+        num_nodes=world // local,
+        strategy=_exchange(job) if world > 1 else "auto",
+        precision=_PRECISIONS[job.precision],  # type: ignore[arg-type]
+        max_epochs=job.epochs,
+        accumulate_grad_batches=job.accumulate,
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        callbacks=[run_record, RunCheckpoints(checkpoints, job.checkpoint_minutes, run_record)],
+        plugins=[WholeCheckpoints()],
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = SliceData(
+        train,
+        val,
+        batch_size=job.batch_size,
+        seed=job.seed,
+        workers=job.workers if job.workers is not None else (4 if gpus else 0),
+        batches_done=_batches_done,
+    )
+    check_shared_memory(data, local)
+    module = VarNetTraining(job)
+    how = _prepare(module, job, data, local)
+    if trainer.is_global_zero:
+        write_text(folder / "versions.json", json.dumps(versions(), indent=2))
+        print(
+            f"training on {len(train)} slices, validating on {len(val)}, {world} rank(s) on "
+            f"{'GPU' if gpus else 'CPU'}, {sum(p.numel() for p in module.parameters()):,} "
+            f"parameters{how}{', going on from ' + last.name if resumed else ''}",
+            flush=True,
+        )
+    with warnings.catch_warnings():
+        # Lightning advises on loader processes and logging: the job has chosen those.
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        # Of 1x1 convolutions, whose gradients are a few kilobytes: torch copies those.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        trainer.fit(module, data, ckpt_path=last if resumed else None, weights_only=True)
+    if trainer.local_rank == 0:
+        run_record.publish()  # a run that was killed after its last checkpoint has not done so
+    return module
+
+
+def _exchange(job: TrainingJob) -> DDPStrategy:
+    """Say how ranks exchange gradients: 120 MB of them, in their buckets alone.
+
+    A bucket of 25 MB holds those of two to three cascades: they travel while the backward pass
+    goes on, and little is left to travel after it. Every parameter takes part in every step; yet
+    torch cannot skip an exchange, as accumulating does, before it has seen a static graph once.
+    """
+    return DDPStrategy(
+        static_graph=job.accumulate == 1, gradient_as_bucket_view=True, bucket_cap_mb=25
+    )
+
+
+def _prepare(module: VarNetTraining, job: TrainingJob, data: SliceData, local: int) -> str:
+    """Choose how the network runs on this machine; say what is not as usual."""
+    use_tf32(job.tf32)
+    largest = max(data.train.volumes, key=lambda volume: math.prod((volume.coils, *volume.matrix)))
+    rows, _ = crop_size(largest.matrix, largest.recon[:2])
+    shape = largest.coils, *largest.matrix
+    module.network.low_memory = saves_memory(job, shape, device_memory(local), rows)
+    steps = job.epochs * len(data.train) // (job.batch_size * job.accumulate)
+    compiled = compiles(job, steps)
+    if compiled:
+        compile_unets(module.network)
+    chosen = {
+        "bfloat16 convolutions": module.network.bf16,
+        "TF32": job.tf32,
+        "readout cropped": job.crop_readout,
+        "low memory": module.network.low_memory,
+        "compiled": compiled,
+    }
+    if not torch.cuda.is_available() and (why := obstacle()):
+        chosen[f"without the faster kernels ({why})"] = True
+    return "".join(f", {name}" for name, on in chosen.items() if on)
+
+
+def _batches_done(trainer: pl.Trainer) -> int:
+    """Return how many batches of its epoch a resumed run has done; 0 at an epoch's end."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    return 0 if progress.is_last_batch else progress.current.ready
+
+
+def versions() -> dict[str, str]:
+    """Return what runs: packages, Python, platform, GPU."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    found |= {"python": platform.python_version(), "platform": platform.platform()}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+@record
+def main() -> None:
+    """Run the job of the folder that the command line names."""
+    die_with_parent()
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    folder = Path(sys.argv[1])
+    try:
+        with naming(folder), naming_shared_memory():
+            fit(TrainingJob.from_json((folder / "job.json").read_text()), folder)
+            if splits := sys.argv[2:]:
+                evaluate(folder, splits)
+    except Exception as error:
+        note_error(folder, error)
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""How a network runs on the machine at hand: fused or not, with or without kept activations."""
+
+import importlib.util
+import os
+import shutil
+
+import torch
+from torch import Tensor
+
+from workbench.compute.jobs import TrainingJob
+from workbench.models.unet import UNet
+from workbench.models.varnet import VarNet
+
+LONG = 2000
+"""Steps from which compiling for a minute or two is worth its time."""
+
+_OLDEST_FOR_TRITON = (7, 0)
+_SHARE = 0.8  # of a memory that may be filled
+_BESIDES = 1.25  # what a step needs for a moment, over what it keeps
+_PER_PARAMETER = 16  # bytes: weight, gradient, and Adam's two moments
+
+
+def use_tf32(allowed: bool) -> None:
+    """Let NVIDIA GPUs round float32 factors to TF32, or not; torch's own default is half of each.
+
+    It is a setting of the process, for a backward pass runs in threads of its own.
+    """
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+def kept_bytes(job: TrainingJob, shape: tuple[int, int, int], rows: int | None = None) -> int:
+    """Return what a forward pass keeps for its backward pass, without running it.
+
+    It is counted as on a GPU; a CPU keeps a little over half of it.
+
+    Args:
+        job: its network and batch size.
+        shape: coils, readout and phase encode of a slice.
+        rows: of its image, which a cropped readout is cropped to.
+    """
+    with torch.device("meta"):
+        network = VarNet(**job.network)
+        network.crop_readout = job.crop_readout
+        kspace = torch.empty(job.batch_size, *shape, 2)
+        mask = torch.empty(1, 1, 1, shape[2], 1, dtype=torch.bool)
+    own = {id(parameter) for parameter in network.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if id(tensor) not in own:
+            kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(kspace, mask, rows=rows)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def device_memory(ranks_here: int) -> int:
+    """Return the bytes that a rank of this machine has: its GPU's, or its share of the RAM."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // ranks_here
+
+
+def saves_memory(
+    job: TrainingJob, shape: tuple[int, int, int], memory: int, rows: int | None = None
+) -> bool:
+    """Return whether a job's steps compute activations twice instead of keeping them.
+
+    Args:
+        job: what to train.
+        shape: coils, readout and phase encode of the largest slice.
+        memory: of a rank, in bytes; all of it, so that a resumed run decides as it did before.
+        rows: of its image.
+    """
+    if isinstance(job.low_memory, bool):
+        return job.low_memory
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in VarNet(**job.network).parameters())
+    return _BESIDES * kept_bytes(job, shape, rows) + _PER_PARAMETER * count > _SHARE * memory
+
+
+def compiles(job: TrainingJob, steps: int) -> bool:
+    """Return whether a job's U-Nets are to be compiled.
+
+    Args:
+        job: what to train.
+        steps: how many steps it takes in all.
+
+    Raises:
+        ValueError: it asks for it, and this machine cannot.
+    """
+    if job.compile == "off":
+        return False
+    obstacle = _obstacle()
+    if job.compile == "auto":
+        return torch.cuda.is_available() and not obstacle and steps >= LONG
+    if obstacle:
+        raise ValueError(f"compile=on: {obstacle}; give auto or off")
+    return True
+
+
+def _obstacle() -> str:
+    """Say why torch.compile cannot work here; nothing where it can."""
+    if not torch.cuda.is_available():
+        found = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
+        return "" if found else "on a CPU it needs a C++ compiler, such as g++"
+    if torch.cuda.get_device_capability() < _OLDEST_FOR_TRITON:
+        return f"Triton has no kernels for {torch.cuda.get_device_name()}"
+    return "" if importlib.util.find_spec("triton") else "Triton is not installed"
+
+
+def compile_unets(network: VarNet, backend: str = "inductor") -> None:
+    """Compile the U-Nets in place: one graph for all cascades, whatever the image's size."""
+    for module in network.modules():
+        if isinstance(module, UNet):
+            module.compile(backend=backend, fullgraph=True)

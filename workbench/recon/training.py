@@ -1,0 +1,389 @@
+"""Training of the VarNet: Lightning module, checkpoints, the record of a run."""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from workbench.compute.jobs import TrainingJob
+from workbench.data.images import crop_size
+from workbench.data.slices import Sample
+from workbench.disk import replacing, write_text
+from workbench.models.varnet import VarNet
+from workbench.progress import duration
+from workbench.recon.metrics import (
+    SliceScore,
+    VolumeScore,
+    crop_to_smaller,
+    mean_score,
+    score_slice,
+    score_volumes,
+)
+from workbench.recon.ssim import ssim_loss
+
+SECONDS_BETWEEN_LINES = 10.0
+
+Value = TypeVar("Value")
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the message names epoch, volume and slice."""
+
+
+class VarNetTraining(pl.LightningModule):
+    """Trains a VarNet with fastMRI's SSIM loss, Adam and StepLR; scores every validation volume.
+
+    Args:
+        job: what to train.
+    """
+
+    def __init__(self, job: TrainingJob) -> None:
+        super().__init__()
+        self.job = job
+        self.network = VarNet(**job.network)
+        self.network.bf16, self.network.crop_readout = job.precision == "bf16", job.crop_readout
+        self.volume_scores: list[VolumeScore] = []
+        self._slice_scores: list[SliceScore] = []
+
+    def forward(self, batch: Sample) -> Tensor:
+        """Reconstruct a batch: (batch, H, W) magnitude images."""
+        matrix = int(batch.masked_kspace.shape[2]), int(batch.masked_kspace.shape[3])
+        rows = max(crop_size(matrix, size)[0] for size in batch.crop_size)
+        return self.network(batch.masked_kspace, batch.mask, batch.num_low_frequencies, rows)
+
+    def training_step(self, batch: Sample, batch_index: int) -> Tensor:
+        """Return the SSIM loss of a batch.
+
+        Raises:
+            NonFiniteLossError: it is NaN or infinite.
+        """
+        image, target = crop_to_smaller(self(batch), batch.target)
+        # A volume that is all zero has no range; any will do, since it has no error either.
+        span = batch.max_value.masked_fill(batch.max_value == 0, 1)
+        loss = ssim_loss(image, target, span)
+        if not torch.isfinite(loss):
+            where = ", ".join(
+                f"{name} slice {number}"
+                for name, number in zip(batch.volume, batch.slice_num, strict=True)
+            )
+            raise NonFiniteLossError(
+                f"the loss is {loss.item()} at epoch {self.current_epoch}, batch {batch_index}: "
+                f"{where}. Look at that slice in explore.ipynb; if its data is sound, lower lr "
+                f"({self.job.lr:g}) or set precision to 32 (now {self.job.precision})"
+            )
+        return loss
+
+    def validation_step(self, batch: Sample, batch_index: int) -> Tensor:
+        """Score a batch's slices; return the images.
+
+        Raises:
+            NonFiniteLossError: a score is NaN or infinite.
+        """
+        images = self(batch)
+        for number, image in enumerate(images):
+            name, slice_number = batch.volume[number], batch.slice_num[number]
+            score = score_slice(
+                image, batch.target[number], name, slice_number, float(batch.max_value[number])
+            )
+            if not math.isfinite(score.ssim):
+                raise NonFiniteLossError(
+                    f"the validation SSIM is {score.ssim} at epoch {self.current_epoch}: {name} "
+                    f"slice {slice_number}. Look at that slice in explore.ipynb; if its data is "
+                    "sound, the training has diverged: lower lr"
+                )
+            self._slice_scores.append(score)
+        return images
+
+    def on_validation_epoch_end(self) -> None:
+        """Bring the ranks' slices together and form the volumes' figures, on every rank alike."""
+        self.volume_scores = score_volumes(gather(self._slice_scores))
+        self._slice_scores = []
+
+    def configure_optimizers(self) -> Any:
+        """Adam and StepLR, stepped by epoch."""
+        optimizer = torch.optim.Adam(
+            self.parameters(),
+            lr=self.job.lr,
+            weight_decay=self.job.weight_decay,
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.job.lr_step, self.job.lr_gamma)
+        return [optimizer], [schedule]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the job beside the weights, so that a checkpoint says what it is."""
+        checkpoint["job"] = asdict(self.job)
+        checkpoint["ranks"] = self.trainer.world_size
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another network; begin an epoch anew on another number of ranks.
+
+        Raises:
+            ValueError: the checkpoint's network has another shape.
+        """
+        job = checkpoint.get("job", {})
+        other = {
+            name: (job.get(name), getattr(self.job, name))
+            for name in ("cascades", "chans", "pools", "sens_chans", "sens_pools", "crop_readout")
+            if name in job or name != "crop_readout"  # which older checkpoints do not name
+            if job.get(name) != getattr(self.job, name)
+        }
+        if other:
+            changes = ", ".join(
+                f"{name} {then} there, {now} here" for name, (then, now) in other.items()
+            )
+            raise ValueError(f"the checkpoint is of another architecture: {changes}")
+        if checkpoint.get("ranks") != self.trainer.world_size:
+            # Which slices of the epoch are done is known by batches of each rank.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            if not progress["is_last_batch"] and progress["current"]["ready"]:
+                progress["current"] = dict.fromkeys(progress["current"], 0)
+                print(
+                    f"the checkpoint was made on {checkpoint.get('ranks')} rank(s), this run has "
+                    f"{self.trainer.world_size}: its epoch begins anew",
+                    flush=True,
+                )
+
+
+def gather(values: list[Value]) -> list[Value]:
+    """Return the values of all ranks, on all ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    everyone: list[list[Value]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(everyone, values)
+    return [value for rank in everyone for value in rank]
+
+
+def _summed(loss: float, count: int) -> tuple[float, int]:
+    """Add up the losses and their number over all ranks, on all ranks alike."""
+    losses, counts = zip(*gather([(loss, count)]), strict=True)
+    return math.fsum(losses), sum(counts)
+
+
+def _rank() -> int:
+    among = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if among else 0
+
+
+class RunCheckpoints(Checkpoint):
+    """Keeps ``last.ckpt`` and ``best.ckpt`` (highest validation SSIM), each whole at any time.
+
+    ``last.ckpt`` is written at the end of each epoch and every ``minutes`` within one. The run's
+    tables follow it, so that they never tell of an epoch that a restart would not know.
+    """
+
+    def __init__(self, folder: Path, minutes: float, record: "RunRecord") -> None:
+        self.folder, self.seconds, self.record = folder, 60 * minutes, record
+        self.best = -math.inf
+        self._saved = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best SSIM so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best SSIM so far."""
+        self.best = state_dict["best"]
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save within the epoch when it is time; rank 0's clock decides for all."""
+        # Between two steps alone: gradients that are being added up are in no checkpoint.
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        due = stepped and time.monotonic() - self._saved >= self.seconds
+        if trainer.strategy.broadcast(due) and not trainer.is_last_batch:
+            self._save(trainer, "last.ckpt")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save at the end of the epoch, after its validation."""
+        assert isinstance(pl_module, VarNetTraining)
+        ssim = mean_score(pl_module.volume_scores)["ssim"]
+        if ssim > self.best:
+            self.best = ssim
+            self._save(trainer, "best.ckpt")
+        self._save(trainer, "last.ckpt")
+        # Each node of a cluster has a notebook, and a disk, of its own.
+        if trainer.local_rank == 0:
+            self.record.publish()
+
+    def _save(self, trainer: pl.Trainer, name: str) -> None:
+        trainer.save_checkpoint(self.folder / name)
+        self._saved = time.monotonic()
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: no other folder has to have room."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; the one that is there stays until the new one is on the disk.
+
+        Raises:
+            CannotWriteError: the disk refuses it.
+        """
+        # Into memory first: torch hides an error of the file that it writes to.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as file:
+            file.write(content.getbuffer())
+
+
+class RunRecord(pl.Callback):
+    """Writes what a run does: lines on stdout, ``metrics.csv``, ``volumes.csv``, TensorBoard.
+
+    ``metrics.csv`` has a row an epoch: epoch, step, train_loss, val_ssim, val_psnr, val_nmse, lr,
+    seconds. A resumed run goes on behind the rows of the epochs that it has kept.
+    """
+
+    COLUMNS = ("epoch", "step", "train_loss", "val_ssim", "val_psnr", "val_nmse", "lr", "seconds")
+
+    def __init__(self, folder: Path, images: int) -> None:
+        self.folder, self.images = folder, images
+        self.rows: list[dict[str, float]] = []
+        self.volumes: list[dict[str, Any]] = []
+        self._loss_sum, self._loss_count = 0.0, 0
+        self._began = self._epoch_began = self._last_line = time.monotonic()
+        self._batches = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far and the epoch's running loss over all ranks; each calls it."""
+        return {
+            "rows": self.rows,
+            "volumes": self.volumes,
+            "loss": _summed(self._loss_sum, self._loss_count),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the rows and the running loss."""
+        self.rows, self.volumes = list(state_dict["rows"]), list(state_dict["volumes"])
+        # The sums are those of all ranks together: the first goes on with them.
+        if _rank() == 0:
+            self._loss_sum, self._loss_count = state_dict["loss"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._epoch_began = self._last_line = time.monotonic()
+        self._batches = 0
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
+            self._loss_sum, self._loss_count = 0.0, 0  # of an epoch that begins anew
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Add up the loss; print a line every ten seconds, later less often."""
+        assert isinstance(outputs, Mapping)
+        # Lightning has divided it by the number of batches whose gradients are added up.
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        self._loss_sum, self._loss_count = self._loss_sum + loss, self._loss_count + 1
+        self._batches += 1
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics({"train_loss": loss}, trainer.global_step)
+        now = time.monotonic()
+        # A run of days must not fill its notebook: the lines become rarer as it goes on.
+        if now - self._last_line >= max(SECONDS_BETWEEN_LINES, (now - self._began) / 50):
+            self._last_line = now
+            print(self._line(trainer, batch_idx + 1, loss), flush=True)
+
+    def _line(self, trainer: pl.Trainer, done: int, loss: float) -> str:
+        batches = int(trainer.num_training_batches)
+        pace = (time.monotonic() - self._epoch_began) / self._batches
+        left = pace * (
+            batches - done + batches * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
+        )
+        return (
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, batch {done}/{batches}, "
+            f"loss {loss:.4f}, {pace:.2f} s/batch, about {duration(left)} of training left"
+        )
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Sample,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Send some reconstructions of rank 0, spread over its slices, to TensorBoard."""
+        count = int(trainer.num_val_batches[0])
+        spread = {int((place + 0.5) * count / self.images) for place in range(self.images)}
+        if not trainer.is_global_zero or batch_idx not in spread:
+            return
+        image, target = crop_to_smaller(outputs[:1], batch.target[:1])
+        panels = {"reconstruction": image, "target": target, "error": (image - target).abs()}
+        name = f"{batch.volume[0]} slice {batch.slice_num[0]}"
+        for logger in trainer.loggers:
+            for kind, panel in panels.items():
+                shown = (panel / target.max().clamp(min=1e-20)).clamp(0, 1)
+                assert isinstance(logger, TensorBoardLogger)
+                logger.experiment.add_image(f"{name}/{kind}", shown, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Form the epoch's row and print it."""
+        assert isinstance(pl_module, VarNetTraining)
+        loss, count = _summed(self._loss_sum, self._loss_count)
+        scores = {
+            f"val_{name}": value for name, value in mean_score(pl_module.volume_scores).items()
+        }
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "train_loss": loss / count,
+            **scores,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(time.monotonic() - self._epoch_began, 1),
+        }
+        self.rows.append(row)
+        self.volumes = [asdict(score) for score in pl_module.volume_scores]
+        self._loss_sum, self._loss_count = 0.0, 0
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics(scores, trainer.global_step)
+        print(
+            f"epoch {row['epoch']}/{trainer.max_epochs}: loss {row['train_loss']:.4f}, validation "
+            f"SSIM {row['val_ssim']:.4f}, PSNR {row['val_psnr']:.2f} dB, "
+            f"NMSE {row['val_nmse']:.4f}, {duration(row['seconds'])}",
+            flush=True,
+        )
+
+    def publish(self) -> None:
+        """Write ``metrics.csv`` and ``volumes.csv``."""
+        if self.rows:
+            write_text(self.folder / "metrics.csv", table(self.COLUMNS, self.rows))
+            write_text(self.folder / "volumes.csv", table(self.volumes[0], self.volumes))
+
+
+def table(columns: Any, rows: list[dict[str, Any]]) -> str:
+    """Write rows as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,196 @@
+"""Where a reconstruction is not to be trusted: what changes with the mask, what contradicts data.
+
+Two maps of one slice. The *deviation*: the same slice is reconstructed from several draws of the
+mask, each of which leaves out other lines; what was measured comes out alike every time, what the
+network made up does not. The *residual*: the reconstruction's own k-space, minus what was measured,
+on the measured lines alone; it says how far the data was overruled. Neither is a probability, and
+an error that every mask and every cascade makes alike is seen by neither.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from workbench.data.images import (
+    center_crop,
+    centered_fft2,
+    centered_ifft2,
+    crop_size,
+    root_sum_of_squares,
+)
+from workbench.data.masks import mask_of
+from workbench.data.sampling import Sampling, seed_of_file
+from workbench.data.slices import keep_columns
+from workbench.data.volume import Volume
+from workbench.models.varnet import READOUT_MARGIN, VarNet
+
+_TRIES_A_MASK = 20
+_SAME_RATE = 0.2  # lines of two masks of one acceleration differ by less
+
+
+@dataclass(frozen=True)
+class DrawnMask:
+    """A mask: the columns (W,) that are kept, and how many around DC are ACS (0: read it off)."""
+
+    columns: np.ndarray
+    low_frequencies: int
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Maps of one slice, each (h, w) float32, as stored.
+
+    Attributes:
+        image: the reconstruction from the first mask, the one that all else here uses.
+        mean: over all masks.
+        deviation: standard deviation over the masks, in the image's unit.
+        residual: root sum of squares over coils of the k-space residual's image, same unit.
+        overruled: norm of the residual over that of what was measured.
+        masks: how many different ones.
+    """
+
+    image: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    residual: np.ndarray
+    overruled: float
+    masks: int
+
+
+def check_masks_wanted(uncertainty: object) -> int:
+    """Read the parameter ``uncertainty``: how many masks to draw; 0 for no maps.
+
+    Raises:
+        ValueError: it is no whole number, or just one.
+    """
+    if isinstance(uncertainty, bool) or not isinstance(uncertainty, int) or uncertainty < 0:
+        raise ValueError(f"uncertainty={uncertainty!r}: give a number of masks, or 0 for no maps")
+    if uncertainty == 1:
+        raise ValueError("uncertainty=1: one mask has no deviation; give 2 or more, such as 8")
+    return uncertainty
+
+
+def masks_for(volume: Volume, sampling: Sampling | None, count: int) -> list[DrawnMask]:
+    """Draw different masks for a volume, the one of its reconstruction first.
+
+    Of full k-space they are drawn as that one was, from other seeds; there may be fewer of them
+    than asked for, as equispaced masks differ in their offset alone. Of a volume that was measured
+    undersampled, each leaves out another part of the measured lines beside the ACS.
+
+    Args:
+        volume: the volume.
+        sampling: how it was undersampled; None for its own mask.
+        count: how many, 2 or more.
+    """
+    if sampling is None:
+        return _left_out(volume, count)
+    masks: dict[bytes, DrawnMask] = {}
+    seed = seed_of_file(volume.name)
+    for number in range(_TRIES_A_MASK * count):
+        drawn = mask_of(volume, sampling, (*seed, number) if number else seed)
+        mask = DrawnMask(*drawn)
+        first = next(iter(masks.values()), mask)
+        # Of several accelerations each draw takes one: only those of the first one's compare.
+        if len(sampling.accelerations) > 1 and abs(_lines(mask) / _lines(first) - 1) > _SAME_RATE:
+            continue
+        masks.setdefault(drawn[0].tobytes(), mask)
+        if len(masks) == count:
+            break
+    return list(masks.values())
+
+
+def _lines(mask: DrawnMask) -> int:
+    return int(mask.columns.sum())
+
+
+def _left_out(volume: Volume, count: int) -> list[DrawnMask]:
+    """Leave out of a volume's own lines every (count - 1)-th beside the ACS, each in turn."""
+    own, _ = mask_of(volume, None)
+    middle = len(own) // 2
+    start = stop = middle
+    while start > 0 and own[start - 1]:
+        start -= 1
+    while stop < len(own) and own[stop]:
+        stop += 1
+    outer = np.flatnonzero(own & ~((np.arange(len(own)) >= start) & (np.arange(len(own)) < stop)))
+    masks = [DrawnMask(own, 0)]
+    parts = max(2, count - 1)
+    for part in range(min(count - 1, len(outer))):
+        kept = own.copy()
+        kept[outer[part::parts]] = False
+        masks.append(DrawnMask(kept, 0))
+    return masks
+
+
+@torch.inference_mode()
+def map_uncertainty(
+    network: VarNet,
+    kspace: np.ndarray,
+    masks: Sequence[DrawnMask],
+    recon: tuple[int, int],
+) -> Uncertainty:
+    """Reconstruct a slice from several masks and map what does not agree.
+
+    Args:
+        network: on any device.
+        kspace: (coils, H, W) complex64, as much as was measured.
+        masks: the reconstruction's own first.
+        recon: the header's matrix, which images are cropped to.
+
+    Raises:
+        ValueError: there are fewer than 2 masks.
+    """
+    if len(masks) < 2:
+        raise ValueError(f"{len(masks)} masks: give 2 or more different ones")
+    size = crop_size((kspace.shape[-2], kspace.shape[-1]), recon)
+    if network.crop_readout:
+        kspace = _without_oversampling(kspace, size[0] + 2 * READOUT_MARGIN)
+    images = []
+    residual, overruled = np.zeros(size, np.float32), 0.0
+    for number, mask in enumerate(masks):
+        measured = keep_columns(kspace, mask.columns)
+        coils = _coil_images(network, measured, mask)
+        images.append(center_crop(root_sum_of_squares(coils), size))
+        if number == 0:
+            difference = (centered_fft2(coils) - measured) * mask.columns
+            overruled = float(np.linalg.norm(difference) / (np.linalg.norm(measured) or 1.0))
+            residual = center_crop(root_sum_of_squares(centered_ifft2(difference)), size)
+    stack = np.stack(images)
+    return Uncertainty(
+        stack[0],
+        stack.mean(axis=0),
+        stack.std(axis=0, ddof=1),
+        residual.astype(np.float32),
+        overruled,
+        len(masks),
+    )
+
+
+def _without_oversampling(kspace: np.ndarray, rows: int) -> np.ndarray:
+    """Return k-space of the central rows alone: what a network that crops the readout works on."""
+    height, width = kspace.shape[-2:]
+    rows = min(rows, height)
+    return centered_fft2(center_crop(centered_ifft2(kspace), (rows, width))).astype(kspace.dtype)
+
+
+def _coil_images(network: VarNet, measured: np.ndarray, mask: DrawnMask) -> np.ndarray:
+    device = next(network.parameters()).device
+    kspace = torch.view_as_real(torch.from_numpy(measured))[None].to(device)
+    columns = torch.from_numpy(mask.columns).view(1, 1, 1, -1, 1).to(device)
+    low = torch.tensor([mask.low_frequencies], device=device)
+    return network.coil_images(kspace, columns, low)[0].cpu().numpy()
+
+
+def rank_correlation(deviation: np.ndarray, error: np.ndarray) -> float:
+    """Return Spearman's rank correlation of two maps over their pixels, -1 to 1.
+
+    1 says that where one is larger, so is the other. NaN where one is the same everywhere.
+    """
+    from scipy.stats import rankdata
+
+    first, second = (rankdata(values.ravel()) for values in (deviation, error))
+    first, second = first - first.mean(), second - second.mean()
+    norm = np.sqrt((first @ first) * (second @ second))
+    return float(first @ second / norm) if norm else float("nan")

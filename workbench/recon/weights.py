@@ -1,0 +1,228 @@
+"""Weights of a VarNet, from a run of the workbench, from fastMRI's trainer, or as released."""
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+import torch
+from torch import Tensor
+
+from workbench.disk import replacing
+from workbench.models.varnet import VarNet
+from workbench.recon.torch_file import StandIn, read_torch_file
+from workbench.settings import resolve, shown
+
+# The weights of fastMRI's leaderboard entries, as its repository's inference script names them.
+RELEASED = {
+    "fastmri-knee": "knee_leaderboard_state_dict.pt",
+    "fastmri-brain": "brain_leaderboard_state_dict.pt",
+}
+RELEASED_FROM = "https://dl.fbaipublicfiles.com/fastMRI/trained_models/varnet/"
+
+
+def find_weights(name_or_path: str | Path) -> Path:
+    """Return the file of some weights; released ones are fetched once, into ``outputs/weights/``.
+
+    Args:
+        name_or_path: a file, or a name of ``RELEASED``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: released weights could not be fetched.
+    """
+    if str(name_or_path) not in RELEASED:
+        path = resolve(name_or_path)
+        if not path.is_file():
+            names = ", ".join(RELEASED)
+            raise FileNotFoundError(f"weights={shown(path)}: no such file; give one, or {names}")
+        return path
+    file = RELEASED[str(name_or_path)]
+    path = resolve("outputs/weights") / file
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with requests.get(RELEASED_FROM + file, stream=True, timeout=60) as response:
+                response.raise_for_status()
+                with replacing(path) as whole:
+                    for part in response.iter_content(1 << 20):  # raises where it ends early
+                        whole.write(part)
+        except requests.RequestException as error:
+            raise OSError(
+                f"{RELEASED_FROM}{file} could not be fetched ({type(error).__name__}): "
+                f"download it by other means and put it at {shown(path)}"
+            ) from None
+    return path
+
+
+def load_network(path: Path) -> VarNet:
+    """Build the network that a file of weights is of, and load them.
+
+    The weights become float32; a warning says so where the file holds another type.
+
+    Args:
+        path: a checkpoint of this workbench or of fastMRI's Lightning trainer, or a plain state
+            dict such as the released ones.
+
+    Raises:
+        ValueError: the file is damaged, or holds no VarNet, or weights that are not finite.
+    """
+    content = read_torch_file(path)
+    state = _state_of(content, path)
+    try:
+        network = _network_of(state)
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} is not a whole VarNet's: {error}") from None
+    types = {str(weights.dtype).removeprefix("torch.") for weights in state.values()}
+    if others := sorted(types - {"float32"}):
+        warnings.warn(
+            f"{shown(path)} holds {', '.join(others)}: used as float32", UserWarning, stacklevel=2
+        )
+    for name, weights in network.named_parameters():
+        if not torch.isfinite(weights).all():
+            raise ValueError(
+                f"{shown(path)} holds weights that are not finite, first in {name}: its training "
+                "diverged, or they are too large for float32; take an earlier checkpoint"
+            )
+    _as_trained(network, content)
+    return network.eval()
+
+
+def require_checkpoint(path: Path) -> None:
+    """Check that a file is a whole checkpoint, which a training run can go on from.
+
+    Raises:
+        ValueError: it is damaged, or of another kind; the message says what to do.
+    """
+    content = read_torch_file(path)
+    needed = {"job", "loops", "state_dict", "optimizer_states", "callbacks"}
+    if not isinstance(content, Mapping) or not needed <= content.keys():
+        raise ValueError(
+            f"{shown(path)} is no checkpoint of a run of this workbench: remove it or give another "
+            "name to begin anew, or give it as weights to a reconstruction"
+        )
+
+
+def _network_of(state: Mapping[str, Tensor]) -> VarNet:
+    """Build the network that a state dict is of.
+
+    Raises:
+        ValueError: something is missing, has no place in it, or another shape or type.
+    """
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name} is {kind}, expected a tensor of floating-point numbers")
+    with torch.device("meta"):
+        network = VarNet(**architecture(state))
+    expected = network.state_dict()
+    for name in [name for name in expected if name not in state][:1]:
+        raise ValueError(f"{name} is missing")
+    for name in [name for name in state if name not in expected][:1]:
+        raise ValueError(f"{name} has no place in it")
+    for name, value in expected.items():
+        if state[name].shape != value.shape:
+            found, wanted = (tuple(each.shape) for each in (state[name], value))
+            raise ValueError(f"{name} has the shape {found}, expected {wanted} as in its others")
+    single = {name: value.detach().to(torch.float32, copy=True) for name, value in state.items()}
+    network.load_state_dict(single, assign=True)
+    return network
+
+
+def _as_trained(network: VarNet, content: Mapping[str, Any]) -> None:
+    """Set what changes a network's numbers as the run that trained it did.
+
+    fastMRI's weights, the released ones included, come without: theirs are the whole readout and
+    float32.
+    """
+    job = content.get("job")
+    if isinstance(job, Mapping):
+        network.bf16 = job.get("precision") == "bf16"
+        network.crop_readout = job.get("crop_readout") is True
+        network.tf32 = job.get("tf32") is True
+
+
+def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """Find the VarNet's own entries, however deep they lie and whatever their prefix.
+
+    Raises:
+        ValueError: there are none, or those of several networks.
+    """
+    if isinstance(content, StandIn) and not content:
+        raise ValueError(
+            f"{shown(path)} holds an object of the class {content.name}, and its code is not run: "
+            "load it where it was made, and save the network's state_dict() with torch.save"
+        )
+    found: dict[str, dict[str, Any]] = {}
+    others: list[str] = []
+
+    def search(part: Any, place: str, depth: int) -> None:
+        for key, value in part.items():
+            if isinstance(value, Mapping) and value and depth:
+                search(value, f"{place}{key}.", depth - 1)
+            elif isinstance(key, str) and isinstance(value, Tensor | StandIn):
+                # As wrapped for several GPUs or compiled, as a whole or in its parts.
+                name = re.sub(r"(?:^|(?<=\.))(?:module|_orig_mod)\.", "", key)
+                own = re.search(r"(?:^|\.)((?:sens_net|cascades)\..*)", name)
+                if own is None:
+                    others.append(key)
+                else:
+                    prefix = f"{place}{name[: own.start(1)]}"
+                    found.setdefault(prefix, {})[own.group(1)] = value
+
+    if isinstance(content, Mapping):
+        search(content, "", 3)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise ValueError(
+            f"{shown(path)} holds the weights of several networks ({', '.join(sorted(found))}): "
+            "save the state_dict() of one of them with torch.save"
+        )
+    if any("down_sample_layers." in name for name in others):
+        namesake = path.name == RELEASED["fastmri-brain"]
+        raise ValueError(
+            f"{shown(path)} holds the weights of a U-Net, and the workbench reconstructs with a "
+            "VarNet: give a VarNet's"
+            + (f", such as {RELEASED_FROM}{path.name}, which has the same name" * namesake)
+        )
+    raise ValueError(
+        f"{shown(path)} holds no weights of a VarNet (sens_net, cascades)"
+        + (f", but {', '.join(others[:3])}" if others else "")
+    )
+
+
+def architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the arguments of ``VarNet`` off its weights' names and shapes.
+
+    Raises:
+        ValueError: there is neither a cascade nor a sensitivity net in them.
+    """
+
+    def unet(prefix: str) -> tuple[int, int]:
+        name = f"{prefix}unet.down_sample_layers.0.layers.0.weight"
+        first = state.get(name)
+        if first is None or first.ndim != 4:
+            raise ValueError(f"{name} is missing")
+        return first.shape[0], count(f"{prefix}unet.down_sample_layers.")
+
+    def count(prefix: str) -> int:
+        found = {
+            name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)
+        }
+        missing = {str(number) for number in range(len(found))} - found
+        if missing:
+            raise ValueError(f"{prefix}{min(missing)} is missing, of {len(found) + 1} or more")
+        return len(found)
+
+    chans, pools = unet("cascades.0.model.")
+    sens_chans, sens_pools = unet("sens_net.norm_unet.")
+    return {
+        "num_cascades": count("cascades."),
+        "chans": chans,
+        "pools": pools,
+        "sens_chans": sens_chans,
+        "sens_pools": sens_pools,
+    }
