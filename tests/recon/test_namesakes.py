@@ -18,7 +18,8 @@ from workbench.data.cache_file import write_cache_file
 from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.sampling import Sampling, seed_of_file
 from workbench.data.slices import SliceDataset
-from workbench.models import VarNet, reconstruction
+from workbench.models import VarNet
+from workbench.recon import reconstruction
 from workbench.recon.reconstruction_plan import (
     begin,
     find_result,

@@ -18,7 +18,7 @@ from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
 from workbench.data.masks import _FUNCTIONS
 from workbench.data.volume import ArrayLayout, Volume
-from workbench.models import reconstruction, weights
+from workbench.recon import reconstruction, weights
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct, results
 
 SMALL = {"num_cascades": 2, "chans": 3, "pools": 2, "sens_chans": 2, "sens_pools": 1}

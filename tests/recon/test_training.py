@@ -27,7 +27,7 @@ from workbench.data.loading import SliceData, TrainingBatches
 from workbench.data.masks import _FUNCTIONS
 from workbench.data.sampling import seed_of_draw
 from workbench.data.slices import SliceDataset, collate
-from workbench.models import run as rank
+from workbench.recon import run as rank
 from workbench.recon.reconstruction import reconstruct_volume
 from workbench.recon.speed import compiles
 from workbench.recon.training import NonFiniteLossError, VarNetTraining
