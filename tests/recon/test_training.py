@@ -157,7 +157,7 @@ def test_volume_figures_are_the_same_on_one_two_and_three_ranks(study, project):
 
 KILLED = """
 import os, signal, sys
-from workbench.models import run, training
+from workbench.recon import run, training
 
 where, when = sys.argv[2], int(sys.argv[3])
 
