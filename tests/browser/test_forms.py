@@ -217,7 +217,7 @@ def test_training_is_started_watched_and_cancelled_by_keyboard_alone(open_notebo
     press(form, "Train")
     wait_for_end(form, "done in")
     assert f"going on after epoch {done}" in form.inner_text()
-    notebook.output("page.show(show_training)").get_by_role("img").wait_for()
+    notebook.output("page.show(show_run)").get_by_role("img").wait_for()
     notebook.output("page.show(show_samples)").get_by_role("img").wait_for()
     for key in ("d", "d", "x"):  # JupyterLab's keys that delete cells
         page.keyboard.press(key)

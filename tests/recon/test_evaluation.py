@@ -63,7 +63,7 @@ def test_all_ranks_reconstruct_and_what_is_there_is_kept(dataset, project):
         assert float(row["zero_filled_nmse"]) == result.zero_filled.nmse
         assert int(row["slices"]) == result.slices
     mean = sum(result.varnet.ssim for result in results(shown)) / 2
-    assert f"{mean:.4f}" in evaluation_table(plan).to_html()
+    assert f"{mean:.4f}" in evaluation_table(plan.run).to_html()
     assert "is finished" in next(iter(train(planned(dataset, nodes=2))))
     # Killed in the middle: the table was yet to come, and one volume is not whole.
     before = made(plan.run)

@@ -32,7 +32,7 @@ from workbench.compute.gpus import Machine, cluster_warnings, has_gpus, machine_
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
 from workbench.compute.runs import SENT, Run, prepare_run, read_record
 from workbench.compute.training import described, phantom_remarks
-from workbench.compute.volumes import training_volumes
+from workbench.compute.volumes import keep_cache, training_volumes
 from workbench.data.blob_source import BlobFolder
 from workbench.data.cache import DatasetCache
 from workbench.data.stored import open_stored
@@ -241,6 +241,7 @@ def plan_on_cluster(
     if not (run_folder(job.name) / "job.json").exists():
         store.fetch(run_folder(job.name), lambda path: path in ("job.json", "metrics.csv"))
     run = prepare_run(job, resume=resume)
+    keep_cache(cache, run.folder, goes_on=run.last.exists())
     return ClusterPlan(
         job,
         cache,

@@ -18,7 +18,6 @@ from workbench.catalog import OWN_MASKS, SPLITS
 from workbench.compute.jobs import TrainingJob
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache
-from workbench.data.masks import check_masks, mask_of
 from workbench.data.sampling import Sampling
 from workbench.disk import write_text
 from workbench.settings import shown
@@ -74,6 +73,8 @@ def split_volumes(
     Raises:
         ValueError: there are none, or one of them cannot.
     """
+    from workbench.data.masks import check_masks, mask_of
+
     part = cache.split(split)
     if not part.volumes:
         there = ", ".join(cache.counts) or "none at all"
@@ -100,6 +101,12 @@ def results_folder(run: Run, split: str, sampling: Sampling | None) -> Path:
         centres = "-".join(f"{fraction:g}" for fraction in sampling.center_fractions)
         name = f"{split}-{sampling.mask}-{rates}-{centres}"
     return run.folder / FOLDER / name
+
+
+def evaluated(run: Run) -> tuple[str, ...]:
+    """Return the splits that the run's best checkpoint has reconstructed, as after a training."""
+    missing = unevaluated(run, SPLITS)
+    return tuple(split for split in SPLITS if split not in missing)
 
 
 def unevaluated(run: Run, splits: Iterable[str]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """A training run's folder, ``outputs/NAME/``: what it holds, and who may write to it.
 
-``job.json`` what was asked, ``versions.json`` what ran, ``metrics.csv`` a row an epoch,
-``volumes.csv`` the last validation's figures, ``checkpoints/{best,last}.ckpt``, ``tensorboard/``.
+``job.json`` what was asked, ``dataset_cache.json`` the volumes, ``versions.json`` what ran,
+``metrics.csv`` a row an epoch, ``volumes.csv`` the last validation's metrics,
+``checkpoints/{best,last}.ckpt``, ``tensorboard/``.
 """
 
 import csv
@@ -9,10 +10,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from workbench.compute.jobs import TrainingJob, run_folder
+from workbench.data.cache import load_cache
 from workbench.disk import only_one, write_text
 from workbench.settings import shown
 
@@ -29,7 +32,7 @@ _MAY_CHANGE = (
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder."""
+    """A run's folder, opened for reading: nothing is planned, and torch is not needed."""
 
     folder: Path
 
@@ -52,6 +55,16 @@ class Run:
         outputs = run_folder("x").parent
         inside = self.folder.is_relative_to(outputs)
         return str(self.folder.relative_to(outputs)) if inside else self.folder.name
+
+    @cached_property
+    def synthetic(self) -> bool:
+        """Whether it is trained on phantoms.
+
+        Raises:
+            CacheFileError: the list of its volumes is damaged.
+        """
+        cache = load_cache(self.folder, earlier=True)
+        return cache is not None and cache.synthetic
 
     @property
     def metrics(self) -> list[dict[str, float]]:

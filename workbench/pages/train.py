@@ -39,26 +39,6 @@ _LINE = re.compile(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What a training left.
-
-    Attributes:
-        run: its folder.
-        splits: what was reconstructed after it.
-        synthetic: whether it was trained on phantoms.
-    """
-
-    run: Run
-    splits: tuple[str, ...]
-    synthetic: bool
-
-    @property
-    def job(self) -> TrainingJob:
-        """What was trained."""
-        return self.run.job
-
-
 def training_page(variables: Mapping[str, Any]) -> OpenPage:
     """Open the page: a form in JupyterLab; the training at once elsewhere.
 
@@ -98,7 +78,7 @@ def plan(**values: Any) -> "TrainingPlan | ClusterPlan":
     return found
 
 
-def work(planned: "TrainingPlan | ClusterPlan") -> Trained:
+def work(planned: "TrainingPlan | ClusterPlan") -> Run:
     """Train, print the lines of the run, and tell how far it is."""
     began, share_before = time.monotonic(), None
     for line in train(planned):
@@ -112,7 +92,7 @@ def work(planned: "TrainingPlan | ClusterPlan") -> Trained:
             pace = (time.monotonic() - began) / (share - share_before)
             line += f"; about {duration(pace * (1 - share))} left"
         tell("training", share, line)
-    return Trained(planned.run, planned.splits, planned.cache.synthetic)
+    return planned.run
 
 
 def share_of(line: str) -> float | None:
@@ -131,7 +111,7 @@ def watch(planned: "TrainingPlan | ClusterPlan", ended: Event) -> None:
     from workbench.views.curves import learning_curves
     from workbench.views.samples import Samples, samples_figure
 
-    run, synthetic = planned.run, planned.cache.synthetic
+    run, synthetic = planned.run, planned.run.synthetic
     samples, epochs, last = Samples(run.folder), 0, False
     while not last:
         last = ended.wait(SECONDS_BETWEEN_LOOKS)
@@ -145,20 +125,13 @@ def watch(planned: "TrainingPlan | ClusterPlan", ended: Event) -> None:
             tell_gpu_memory()
 
 
-def show_training(trained: Trained) -> None:
-    """Show the learning curves, and leave the run's last figures for programs to read."""
-    from workbench.views.training import show_run
-
-    show_run(trained.run, synthetic=trained.synthetic)
-
-
-def show_samples(trained: Trained) -> "Figure | None":
+def show_samples(run: Run) -> "Figure | None":
     """Show some validation slices after the first and the latest epochs."""
     from workbench.views.samples import Samples, samples_figure
 
-    samples = Samples(trained.run.folder)
+    samples = Samples(run.folder)
     samples.read()
-    return samples_figure(samples, synthetic=trained.synthetic)
+    return samples_figure(samples, synthetic=run.synthetic)
 
 
 def tell_gpu_memory() -> None:
@@ -203,10 +176,10 @@ def _datastores(values: Values) -> Sequence[str]:
     return [each.name for each in connect(require_workspace(), values["sdk"] or "v1").datastores()]
 
 
-def _best(trained: Trained) -> str:
+def _best(run: Run) -> str:
     from workbench.views.curves import best_epoch
 
-    metrics = trained.run.metrics
+    metrics = run.metrics
     best = metrics[best_epoch(metrics) or 0]
     return f": best epoch {best['epoch']:.0f}, validation SSIM {best['val_ssim']:.4f}"
 

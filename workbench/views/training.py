@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from IPython.display import display
 
-from workbench.compute.evaluation import read_scores, results_folder, split_sampling
+from workbench.compute.evaluation import (
+    evaluated,
+    read_scores,
+    results_folder,
+    split_sampling,
+)
 from workbench.compute.gpus import machine_of
 from workbench.compute.runs import Run
 from workbench.compute.training import TrainingPlan
@@ -45,10 +50,10 @@ def show_estimate(plan: "TrainingPlan | ClusterPlan") -> None:
         )
 
 
-def show_run(run: Run, *, synthetic: bool) -> None:
-    """Show a run's learning curves, and leave its last figures for programs to read."""
+def show_run(run: Run) -> None:
+    """Show a run's learning curves, and leave its last metrics for programs to read."""
     metrics = run.metrics
-    display(learning_curves(metrics, synthetic=synthetic))
+    display(learning_curves(metrics, synthetic=run.synthetic))
     best = metrics[best_epoch(metrics) or 0]
     result = {"run": run.job.name, "last": metrics[-1], "best": best}
     text = f"best epoch {best['epoch']:.0f}: validation SSIM {best['val_ssim']:.4f}"
@@ -69,18 +74,16 @@ def volume_table(run: Run) -> "Styler":
     return styled_table(table, formats, index=False)
 
 
-def evaluation_table(plan: "TrainingPlan | ClusterPlan") -> "Styler | None":
+def evaluation_table(run: Run) -> "Styler | None":
     """Return the means over the volumes of each split that was reconstructed after the training.
 
-    None where none was asked for, and on all but the first node of a job, which keeps the tables.
+    None where there is none, and on all but the first node of a job, which keeps the tables.
     """
     import pandas
 
     rows = []
-    for split in plan.splits:
-        found = read_scores(results_folder(plan.run, split, split_sampling(plan.job, split)))
-        if not found:
-            continue
+    for split in evaluated(run):
+        found = read_scores(results_folder(run, split, split_sampling(run.job, split)))
         table = pandas.DataFrame(found).replace("", None)
         row = {
             ("", "split"): split,

@@ -127,7 +127,8 @@ def test_a_run_of_this_machine_goes_on_in_the_cloud(waiting, plan):
     lines = train(planned)
     until(lines, "sent as run")
     kept = waiting.storage.names(prefix="runs/brain/")
-    assert kept == ["runs/brain/checkpoints/last.ckpt", "runs/brain/job.json"]
+    names = ("checkpoints/last.ckpt", "dataset_cache.json", "job.json")
+    assert kept == [f"runs/brain/{name}" for name in names]
     record = json.loads((planned.run.folder / "azureml.json").read_text())
     assert (record["cluster"], record["nodes"], record["attempts"]) == ("cpu-cluster", 2, 1)
     cancel(planned)

@@ -78,7 +78,7 @@ def run_report(run: str | Run | ReconstructionPlan) -> Path:
     sets = [open_results(folder) for folder in results_of_run(name)]
     if not trained and not sets:
         raise FileNotFoundError(f"{shown(run.folder)} holds no run: train it, or reconstruct first")
-    synthetic = any(each.plan.cache.synthetic for each in sets)
+    synthetic = run.synthetic or any(each.plan.cache.synthetic for each in sets)
     parts = [*_heading(name, synthetic), *(_training(run, synthetic) if trained else ())]
     if len([each for each in sets if scored(each.results)]) > 1:
         parts += _compared(sets)

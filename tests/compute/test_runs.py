@@ -1,0 +1,68 @@
+"""A run is read from its folder, and a damaged table is named with a remedy."""
+
+import subprocess
+import sys
+
+import pytest
+
+from workbench.compute.jobs import training_job
+from workbench.compute.runs import Run, prepare_run
+from workbench.compute.volumes import keep_cache
+from workbench.data.cache import build_cache
+
+WHOLE = "epoch,step,train_loss\n1,10,0.5\n2,20,0.4\n"
+
+
+def test_table_of_epochs_is_read(tmp_path):
+    (tmp_path / "metrics.csv").write_text(WHOLE)
+    assert [row["step"] for row in Run(tmp_path).metrics] == [10, 20]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        WHOLE.replace("2,20", "6,20"),
+        WHOLE.replace("epoch", "epocj"),
+        WHOLE.replace("1,10,0.5\n", ""),
+        WHOLE.replace("20", "2\0"),
+        "\0" * 40,
+    ],
+)
+def test_damaged_table_says_that_it_can_be_removed(damaged, tmp_path):
+    (tmp_path / "metrics.csv").write_text(damaged)
+    with pytest.raises(ValueError, match=r"metrics\.csv is damaged.*another name"):
+        _ = Run(tmp_path).metrics
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").write_text("")
+    with pytest.raises(ValueError, match=r"remove it, and the run writes it anew from last\.ckpt"):
+        _ = Run(tmp_path).metrics
+
+
+READ = """
+import sys
+from pathlib import Path
+from workbench.compute.runs import Run
+from workbench.views.training import evaluation_table, show_run, volume_table
+run = Run(Path(sys.argv[1]))
+show_run(run)
+assert evaluation_table(run) is None
+print(run.name, run.synthetic, run.finished, run.job.epochs, len(volume_table(run).data))
+assert not {"torch", "fastmri", "azure"} & sys.modules.keys()
+"""
+
+
+def test_a_run_is_read_from_its_folder_without_torch_or_a_plan(tiny_study, project):
+    """Nothing of what was trained on, or with, needs to be there."""
+    run = prepare_run(training_job("/gone", synthetic=False, model="knee", epochs=2), resume=True)
+    keep_cache(build_cache(tiny_study), run.folder, goes_on=False)
+    columns = "epoch,step,train_loss,val_ssim,val_psnr,val_nmse,lr,seconds\n"
+    (run.folder / "metrics.csv").write_text(
+        f"{columns}1,2,0.5,0.6,20,0.1,1,9\n2,4,0.4,0.7,21,0.1,1,9\n"
+    )
+    (run.folder / "volumes.csv").write_text("volume,slices,ssim,psnr,nmse\na.h5,2,0.7,21,0.1\n")
+    run.last.parent.mkdir()
+    run.last.touch()
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(run.folder)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ["knee True True 2 1"], done.stderr
