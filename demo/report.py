@@ -11,11 +11,11 @@ from demo.pages import Picture, pictures, render
 from demo.sizes import Part
 from demo.stages import Demo, Stage
 from workbench.compute.runs import open_run
-from workbench.disk import write_text
 from workbench.progress import duration
 from workbench.recon.metrics import VolumeScore, mean_score
 from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionJob
 from workbench.settings import shown
+from workbench.stores.disk import write_text
 from workbench.views.comparison import open_results
 
 FIGURES = {"ssim": "{:.3f}", "psnr": "{:.1f}", "nmse": "{:.4f}"}

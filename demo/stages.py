@@ -16,8 +16,8 @@ from demo.pages import NOTEBOOKS, run_page
 from demo.phantom.study import write_study
 from demo.sizes import Part, Size
 from workbench.compute.jobs import PHANTOM_DEFAULTS, run_folder
-from workbench.disk import write_text
 from workbench.settings import LINKS_VARIABLE, shown
+from workbench.stores.disk import write_text
 
 _CODE = Path(__file__).resolve().parent.parent
 

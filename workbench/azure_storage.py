@@ -31,6 +31,11 @@ class Storage:
     connection: Secret
     endpoint: str
 
+    @property
+    def key(self) -> Secret:
+        """The account's key, from its connection string."""
+        return Secret(_parts(self.connection.reveal())["accountkey"])
+
 
 class AwaitsStorage:
     """An order that needs a storage account, which a person may yet have to name.
@@ -107,12 +112,7 @@ def parse_connection(text: Secret) -> Storage:
         raise _bad("this is an account key alone")
     if "usedevelopmentstorage" in plain.lower():
         raise _bad("it is the storage emulator's, which Azure cannot reach")
-    parts: dict[str, str] = {}
-    for part in plain.split(";"):
-        name, separator, value = part.partition("=")
-        if not separator or not re.fullmatch(r"[A-Za-z]+", name):
-            raise _bad("it is not a list of NAME=VALUE; NAME=VALUE")
-        parts[name.lower()] = value
+    parts = _parts(plain)
     if "sharedaccesssignature" in parts:
         raise _bad("it holds a shared access signature, and Data Factory needs the account's key")
     for name in ("AccountName", "AccountKey"):
@@ -124,6 +124,16 @@ def parse_connection(text: Secret) -> Storage:
     _check_key(parts["accountkey"])
     endpoint = _endpoint(account, parts)
     return Storage(account, Secret(plain), endpoint)
+
+
+def _parts(connection: str) -> dict[str, str]:
+    parts: dict[str, str] = {}
+    for part in connection.split(";"):
+        name, separator, value = part.partition("=")
+        if not separator or not re.fullmatch(r"[A-Za-z]+", name):
+            raise _bad("it is not a list of NAME=VALUE; NAME=VALUE")
+        parts[name.lower()] = value
+    return parts
 
 
 def _check_key(key: str) -> None:

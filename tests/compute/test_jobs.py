@@ -14,7 +14,7 @@ from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_h
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
 from workbench.compute.runs import Run, only_writer, open_run, prepare_run
 from workbench.data.sampling import Sampling, numbers
-from workbench.disk import write_text
+from workbench.stores.disk import write_text
 
 
 @pytest.fixture

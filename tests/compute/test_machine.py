@@ -16,7 +16,6 @@ from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run, only_writer
 from workbench.compute.training import plan_training, train
 from workbench.data.loading import naming_shared_memory
-from workbench.disk import CannotWriteError
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.settings import (
     AZURE_LOGIN,
@@ -24,6 +23,7 @@ from workbench.settings import (
     LINKS_VARIABLE,
     child_environment,
 )
+from workbench.stores.disk import CannotWriteError
 
 TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1, "epochs": 1}
 

@@ -10,7 +10,7 @@ from fastmri.data import SliceDataset
 from workbench.data.describe import UnusableVolumeError, describe, parse_header
 from workbench.data.legacy_cache import metadata_of
 from workbench.data.reading import read_kspace
-from workbench.data.source import LocalFile
+from workbench.stores.disk import LocalFile
 
 HEADER = """<?xml version="1.0"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>

@@ -12,7 +12,7 @@ from workbench.data import confined
 from workbench.data.cache import build_cache, load_cache
 from workbench.data.confined import Confined, ConfinedError
 from workbench.data.describe import UnusableVolumeError, describe
-from workbench.data.source import LocalFile
+from workbench.stores.disk import LocalFile
 
 SHAPE = (2, 3, 20, 14)
 

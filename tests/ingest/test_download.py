@@ -15,7 +15,6 @@ import pytest
 import requests
 
 from demo.bucket import Bucket, Faults
-from workbench.disk import disk_is_full
 from workbench.ingest.download import download, stream, stream_side_by_side
 from workbench.ingest.links import parse_links
 from workbench.ingest.server import (
@@ -27,6 +26,7 @@ from workbench.ingest.server import (
     inspect,
     seconds_asked,
 )
+from workbench.stores.disk import disk_is_full
 
 NAME = "knee_multicoil_val.tar.xz"
 PATH = f"/v2.0/{NAME}"

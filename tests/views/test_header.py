@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from workbench.data.describe import describe
-from workbench.data.source import LocalFile
+from workbench.stores.disk import LocalFile
 from workbench.views.header import scan_geometry
 
 

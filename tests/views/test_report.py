@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from workbench.compute.jobs import training_job
-from workbench.disk import write_text
+from workbench.stores.disk import write_text
 from workbench.views.export.report import run_report
 
 

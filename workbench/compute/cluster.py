@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from workbench.azure_login import Workspace, credential
 from workbench.compute.cluster_job import ClusterJob
-from workbench.data.blob_source import wide_transport
 from workbench.ingest.blobs import CONTAINER
 from workbench.settings import Secret
+from workbench.stores.blob import wide_transport
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient

@@ -17,9 +17,9 @@ from workbench.compute.evaluation import FOLDER, SCORES, unevaluated
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.node import ERROR_FILE, LOG_FILE, error_line, tells_of_lost_peer
 from workbench.compute.runs import SENT, damaged, only_writer, read_record, take_up
-from workbench.disk import CannotWriteError, write_text
 from workbench.progress import duration
 from workbench.settings import shown
+from workbench.stores.disk import CannotWriteError, write_text
 
 SECONDS_BETWEEN_LOOKS = 10.0
 ATTEMPTS = 5

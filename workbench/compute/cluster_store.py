@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from workbench.compute.cluster import Datastore
 from workbench.compute.runs import read_record
 from workbench.data.blob_source import storage_errors
-from workbench.disk import replacing, write_text
+from workbench.stores.disk import replacing, write_text
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient

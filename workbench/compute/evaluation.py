@@ -19,8 +19,8 @@ from workbench.compute.jobs import TrainingJob
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache
 from workbench.data.sampling import Sampling
-from workbench.disk import write_text
 from workbench.settings import shown
+from workbench.stores.disk import write_text
 
 FOLDER = "reconstructions"
 ORDER = "reconstruction.json"

@@ -20,7 +20,7 @@ from workbench.compute.node import (
 )
 from workbench.compute.processes import ProcessFailedError, lines_of
 from workbench.compute.runs import Run, only_writer
-from workbench.disk import naming
+from workbench.stores.disk import naming
 
 __all__ = ["Ranks", "TrainingFailedError", "note_error", "ranks_here", "run_here"]
 

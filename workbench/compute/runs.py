@@ -16,8 +16,8 @@ from typing import Any
 
 from workbench.compute.jobs import TrainingJob, run_folder
 from workbench.data.cache import load_cache
-from workbench.disk import only_one, write_text
 from workbench.settings import shown
+from workbench.stores.disk import only_one, write_text
 
 SENT = "azureml.json"
 """Names the run on a cluster that was sent from here, see ``cluster_run``."""

@@ -31,8 +31,8 @@ from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run
 from workbench.compute.volumes import keep_cache, training_volumes
 from workbench.data.cache import DatasetCache
 from workbench.data.stored import credentials_for, open_dataset
-from workbench.disk import naming
 from workbench.settings import shown
+from workbench.stores.disk import naming
 
 if TYPE_CHECKING:
     from workbench.compute.cluster_plan import ClusterPlan

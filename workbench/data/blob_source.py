@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.azure_storage import CONNECTION_FILE, CONNECTION_VARIABLE, find_storage
 from workbench.catalog import split_of_folder
-from workbench.data.blob_ranges import RangeReader
 from workbench.data.cache import CACHE_NAME, DatasetCache, left_out
 from workbench.data.cache_file import CacheFileError, read_cache_file, write_cache_file
 from workbench.data.describe import UnusableVolumeError, describe
 from workbench.data.folders import FoundFile, place_files
 from workbench.data.indexing import describe_files
 from workbench.data.volume import Problem, Volume
-from workbench.ingest.blobs import CONTAINER, storage_problem
+from workbench.stores.blob import CONTAINER, storage_problem, wide_transport
+from workbench.stores.ranges import RangeReader
 
 if TYPE_CHECKING:
-    from azure.core.pipeline.transport import RequestsTransport
     from azure.storage.blob import ContainerClient
 
 WORKERS = 64
@@ -66,6 +65,9 @@ class Blob:
                 self.name, offset=offset, length=count, max_concurrency=1
             )
             return stream.readall()
+
+    def close(self) -> None:
+        """Do nothing: the connections belong to the container."""
 
 
 @dataclass(frozen=True)
@@ -132,20 +134,6 @@ class BlobFolder:
                 f"the storage account {self.container.account_name} has no container "
                 f"{self.container.container_name}: ingest with destination azure makes it"
             ) from None
-
-
-def wide_transport() -> "RequestsTransport":
-    """Return a transport for storage clients with as many connections as the cache is built with.
-
-    With the usual ten, each further request at a time would shake hands anew.
-    """
-    import requests
-    from azure.core.pipeline.transport import RequestsTransport
-    from requests.adapters import HTTPAdapter
-
-    session = requests.Session()
-    session.mount("https://", HTTPAdapter(pool_maxsize=WORKERS))
-    return RequestsTransport(session=session, session_owner=False)
 
 
 def stored_dataset(path: str, container: str = CONTAINER) -> BlobFolder:

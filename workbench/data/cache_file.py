@@ -18,7 +18,7 @@ from workbench.data.volume import (
     Volume,
     check_volume,
 )
-from workbench.disk import replacing
+from workbench.stores.disk import replacing
 
 FORMAT = "fastmri-workbench dataset cache"
 VERSION = 2

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from workbench.data.confined import Confined, ConfinedError
-from workbench.data.source import END_BYTES, FetchedFile, Source
+from workbench.data.source import END_BYTES, FetchedFile
 from workbench.data.volume import (
     KSPACE_TYPES,
     MOST_AXIS,
@@ -21,6 +21,7 @@ from workbench.data.volume import (
     Volume,
     check_volume,
 )
+from workbench.stores import Source
 
 _MOST_STRUCTURE = 64 * 2**20  # bytes; a few kilobytes are usual
 _TOO_LARGE = "its HDF5 structure claims more than 64 MiB, as in damaged files: bring it in again"

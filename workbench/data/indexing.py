@@ -9,9 +9,9 @@ from pathlib import Path
 
 from workbench.data.describe import PARSERS, UnusableVolumeError, describe
 from workbench.data.folders import FoundFile, printable, volume_files
-from workbench.data.source import LocalFile
 from workbench.data.volume import Problem, Volume
 from workbench.progress import Progress
+from workbench.stores.disk import LocalFile
 
 SECONDS_BETWEEN_SAVES = 20.0
 _NAMED = 8

@@ -19,7 +19,7 @@ import numpy as np
 
 from workbench.data.cache import DatasetCache
 from workbench.data.volume import Problem, Volume
-from workbench.disk import replacing
+from workbench.stores.disk import replacing
 
 
 class PickleRefusedError(ValueError):

@@ -12,8 +12,9 @@ from typing import TypeVar
 import h5py
 import numpy as np
 
-from workbench.data.source import FetchedFile, Source
+from workbench.data.source import FetchedFile
 from workbench.data.volume import ArrayLayout, Volume
+from workbench.stores import Source
 from workbench_kernels import rows
 
 Result = TypeVar("Result")

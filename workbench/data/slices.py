@@ -14,8 +14,8 @@ from torch.utils.data import Dataset, get_worker_info
 from workbench.data.masks import mask_of
 from workbench.data.reading import fetch_slice, in_parallel, read_slice
 from workbench.data.sampling import Sampling, seed_of_draw
-from workbench.data.source import Source
 from workbench.data.volume import ArrayLayout, Volume
+from workbench.stores import Source
 from workbench_kernels import rows
 
 

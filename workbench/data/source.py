@@ -1,57 +1,16 @@
-"""Bytes by range: what a volume's description and slices are read from, here or far away."""
+"""The parts of a file that its parser needs, fetched by byte range from here or far away."""
 
 import io
 import os
 from collections.abc import Callable
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+
+from workbench.stores import Source
 
 Result = TypeVar("Result")
 
 END_BYTES = 32 * 1024
 """How much of a file's head and tail one request brings: HDF5's structure lies there."""
-
-
-class Source(Protocol):
-    """A file that is read by byte range: a local one, or a blob behind ranged requests."""
-
-    @property
-    def size(self) -> int:
-        """Bytes in the whole file."""
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return ``count`` bytes from ``offset``, fewer only where the file ends."""
-
-
-class LocalFile:
-    """A file on this machine or on a mounted one, as a ``Source``; used in a ``with`` block."""
-
-    def __init__(self, path: str | Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.fstat(self._descriptor).st_size
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return ``count`` bytes from ``offset``, fewer only where the file ends."""
-        found = b""
-        # One read may stop short: at 2 GiB, on a signal, or where a mount hands out blocks.
-        while len(found) < count:
-            piece = os.pread(self._descriptor, count - len(found), offset + len(found))
-            if not piece:
-                break
-            found += piece
-        return found
-
-    def __enter__(self) -> "LocalFile":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._descriptor)
 
 
 class _NotFetchedError(Exception):

@@ -23,10 +23,10 @@ from workbench.data.blob_source import (
     wide_transport,
 )
 from workbench.data.cache import CacheFileError, DatasetCache, find_dataset, open_cache
-from workbench.data.source import Source
 from workbench.data.volume import Volume
-from workbench.ingest.blobs import ROLE
 from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE
+from workbench.stores import Source
+from workbench.stores.blob import ROLE
 
 _ADDRESS = re.compile(r"(https://([a-z0-9]{3,24})\.blob\.[a-z0-9.-]+)/([a-z0-9-]{3,63})/([^?#]+)")
 

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from workbench.ingest.links import WHERE_TO_ASK
-from workbench.ingest.streams import CHUNK, Readable, as_file, chunks_of
 from workbench.ingest.xz import MAGIC as XZ_MAGIC
 from workbench.ingest.xz import open_xz
+from workbench.stores.streams import CHUNK, Readable, as_file, chunks_of
 
 GZIP_MAGIC = b"\x1f\x8b"
 # How much of an archive's start tells what it is: one header of tar.

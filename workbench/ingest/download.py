@@ -15,7 +15,7 @@ import requests
 from workbench.ingest import server
 from workbench.ingest.links import SignedLink
 from workbench.ingest.server import PATIENT, Patience, RemoteObject, StoppedError
-from workbench.ingest.streams import CHUNK
+from workbench.stores.streams import CHUNK
 
 _PART = 16 << 20
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from workbench.disk import disk_is_full
 from workbench.ingest.archives import ArchiveError, Unpacked, clean_leftovers, unpack
 from workbench.ingest.download import download, stream_side_by_side
 from workbench.ingest.manifest import ArchiveRecord, Manifest, only_ingest
@@ -28,10 +27,11 @@ from workbench.ingest.plan import (
 )
 from workbench.ingest.report import IngestReport, Outcome, count_volumes
 from workbench.ingest.server import PATIENT, DownloadError, Patience
-from workbench.ingest.streams import as_file, chunks_of
 from workbench.ingest.xz import cores
 from workbench.progress import Progress
 from workbench.settings import shown
+from workbench.stores.disk import disk_is_full
+from workbench.stores.streams import as_file, chunks_of
 
 __all__ = ["IngestPlan", "IngestReport", "plan_ingest", "run_ingest"]
 

@@ -14,9 +14,9 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
-from workbench.disk import only_one, write_text
 from workbench.ingest.archives import digest_of
 from workbench.settings import shown
+from workbench.stores.disk import only_one, write_text
 
 FILE = "ingest.json"
 LOCK = ".ingest.lock"

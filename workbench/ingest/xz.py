@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 
-from workbench.ingest.streams import CHUNK, Readable, as_file
+from workbench.stores.streams import CHUNK, Readable, as_file
 
 MAGIC = b"\xfd7zXZ\x00"
 _HEADER, _FOOTER = 12, 12

@@ -24,7 +24,6 @@ from workbench.data.cache import DatasetCache
 from workbench.data.images import center_crop, crop_size, zero_filled
 from workbench.data.slices import SliceDataset, collate
 from workbench.data.volume import Volume
-from workbench.disk import naming, replacing
 from workbench.models.varnet import VarNet
 from workbench.recon.metrics import score_volume
 from workbench.recon.reconstruction_plan import ReconstructionJob, result_place
@@ -32,6 +31,7 @@ from workbench.recon.speed import use_tf32
 from workbench.recon.ssim import mean_ssim
 from workbench.recon.weights import load_network
 from workbench.settings import shown
+from workbench.stores.disk import naming, replacing
 
 
 def share(volumes: Sequence[Volume], rank: int, ranks: int) -> list[Volume]:

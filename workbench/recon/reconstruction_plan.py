@@ -37,10 +37,10 @@ from workbench.data.sampling import Sampling, numbers
 from workbench.data.slices import SliceDataset
 from workbench.data.stored import credentials_for, is_address, open_dataset, source_of
 from workbench.data.volume import Volume
-from workbench.disk import write_text
 from workbench.recon.metrics import VolumeScore
 from workbench.recon.weights import find_weights, load_network
 from workbench.settings import shown
+from workbench.stores.disk import write_text
 
 
 @dataclass(frozen=True)

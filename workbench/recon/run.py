@@ -29,11 +29,11 @@ from workbench.data.images import crop_size
 from workbench.data.loading import SliceData, check_shared_memory, naming_shared_memory
 from workbench.data.slices import SliceDataset
 from workbench.data.stored import source_of
-from workbench.disk import naming, write_text
 from workbench.recon.evaluation import evaluate
 from workbench.recon.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.recon.training import RunCheckpoints, RunRecord, VarNetTraining, WholeCheckpoints
 from workbench.recon.weights import require_checkpoint
+from workbench.stores.disk import naming, write_text
 from workbench_kernels.compiled import obstacle
 
 # The network itself convolves in bfloat16, so that a reconstruction does exactly the same.

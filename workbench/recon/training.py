@@ -20,7 +20,6 @@ from torch import Tensor
 from workbench.compute.jobs import TrainingJob
 from workbench.data.images import crop_size
 from workbench.data.slices import Sample
-from workbench.disk import replacing, write_text
 from workbench.models.varnet import VarNet
 from workbench.progress import duration
 from workbench.recon.metrics import (
@@ -32,6 +31,7 @@ from workbench.recon.metrics import (
     score_volumes,
 )
 from workbench.recon.ssim import ssim_loss
+from workbench.stores.disk import replacing, write_text
 
 SECONDS_BETWEEN_LINES = 10.0
 

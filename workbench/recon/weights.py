@@ -10,10 +10,10 @@ import requests
 import torch
 from torch import Tensor
 
-from workbench.disk import replacing
 from workbench.models.varnet import VarNet
 from workbench.recon.torch_file import StandIn, read_torch_file
 from workbench.settings import resolve, shown
+from workbench.stores.disk import replacing
 
 # The weights of fastMRI's leaderboard entries, as its repository's inference script names them.
 RELEASED = {

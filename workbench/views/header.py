@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 
 from workbench.data.describe import UnusableVolumeError, parse_xml
-from workbench.data.source import FetchedFile, Source
+from workbench.data.source import FetchedFile
 from workbench.data.volume import Volume
+from workbench.stores import Source
 
 if TYPE_CHECKING:
     from pandas import DataFrame

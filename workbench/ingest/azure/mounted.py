@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.ingest.archives import ArchiveError, Unpacked, unpack
-from workbench.ingest.streams import as_file, chunks_of
 from workbench.progress import Progress
+from workbench.stores.streams import as_file, chunks_of
 
 SECONDS_BETWEEN_NOTES = 5.0
 

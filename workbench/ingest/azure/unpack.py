@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from workbench.ingest.archives import ArchiveError, Unpacked, unpack
 from workbench.ingest.azure.manifest import BlobManifest
 from workbench.ingest.blobs import BlobFolder, blob_sizes, read_blob
-from workbench.ingest.streams import as_file
+from workbench.stores.streams import as_file
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient

@@ -11,13 +11,13 @@ import numpy as np
 
 from workbench.compute.runs import Run
 from workbench.data.volume import Volume
-from workbench.disk import naming, write_text
 from workbench.recon.reconstruction_plan import (
     Reconstruction,
     ReconstructionPlan,
     attributes_of,
     open_result,
 )
+from workbench.stores.disk import naming, write_text
 from workbench.views.header import ScanGeometry, scan_geometry
 from workbench.views.measured import slices_of, volume_of
 from workbench.views.orientation import Plane, plane_of

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
-from workbench.disk import write_text
 from workbench.recon.reconstruction_plan import ReconstructionPlan
 from workbench.settings import shown
+from workbench.stores.disk import write_text
 from workbench.views.comparison import (
     ResultSet,
     acceleration_figure,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from workbench.disk import CannotWriteError, naming, only_one, replacing, write_text
+from workbench.stores.disk import CannotWriteError, naming, only_one, replacing, write_text
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def test_a_process_that_inherits_the_lock_holds_it_when_its_maker_is_killed(tmp_
     middle = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
     launcher = (
         "import pathlib, subprocess, sys, time\n"
-        "from workbench.disk import only_one\n"
+        "from workbench.stores.disk import only_one\n"
         "with only_one(pathlib.Path(sys.argv[1]), 'busy') as held:\n"
         f"    subprocess.run([sys.executable, '-c', {middle!r}], stdin=held)\n"
     )

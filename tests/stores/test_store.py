@@ -1,0 +1,258 @@
+"""Both stores keep the same promises: this machine's disk, and blob storage."""
+
+import io
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from workbench.azure_login import LoginError, new_login
+from workbench.azure_storage import parse_connection
+from workbench.settings import Secret
+from workbench.stores import CannotWriteError, DiskStore, StorageError, open_store
+from workbench.stores.blob import BlobStore, open_container
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@pytest.fixture
+def blobs(cloud, monkeypatch):
+    cloud.apply(monkeypatch)
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
+    return open_container(parse_connection(Secret(cloud.storage.connection_string))).folder("knee")
+
+
+@pytest.fixture(params=["disk", "blob"])
+def store(request, tmp_path):
+    if request.param == "disk":
+        return DiskStore(tmp_path / "knee")
+    return request.getfixturevalue("blobs")
+
+
+def paths(store, under=""):
+    return [entry.path for entry in store.list(under)]
+
+
+def test_files_are_listed_with_sizes_and_read_back(store):
+    assert paths(store) == []
+    store.write("b/two.bin", b"22")
+    store.write("a.bin", b"")
+    store.write("b/c/three.bin", io.BytesIO(b"333"), 3)
+    assert {entry.path: entry.size for entry in store.list()} == {
+        "a.bin": 0,
+        "b/two.bin": 2,
+        "b/c/three.bin": 3,
+    }
+    assert sorted(paths(store, "b")) == ["b/c/three.bin", "b/two.bin"]
+    assert paths(store, "b/c") == ["b/c/three.bin"]
+    assert paths(store, "b/tw") == paths(store, "nowhere") == []
+    assert store.read("b/c/three.bin") == b"333"
+    entry = store.entry("b/two.bin")
+    assert entry == next(each for each in store.list("b") if each.path == "b/two.bin")
+    assert entry.mtime_ns > 1e18
+    assert store.entry("b") is store.entry("nowhere") is None
+
+
+def test_a_file_is_replaced_and_deleted(store):
+    store.write("a", b"before")
+    before = store.entry("a")
+    store.write("a", b"after!")
+    assert store.read("a") == b"after!"
+    assert store.entry("a") != before
+    store.delete("a")
+    store.delete("a")
+    assert store.entry("a") is None
+
+
+def test_a_stream_that_ends_early_leaves_what_was_there(store):
+    store.write("a", b"before")
+    with pytest.raises(EOFError):
+        store.write("a", io.BytesIO(b"half"), 8)
+    assert store.read("a") == b"before"
+    assert paths(store) == ["a"]
+
+
+def test_ranges_and_streams_give_the_same_bytes(store):
+    content = os.urandom(20 << 20)
+    store.write("a", io.BytesIO(content), len(content))
+    for size in (None, len(content)):
+        source = store.source("a", size)
+        assert source.size == len(content)
+        assert source.read(1000, 70_000) == content[1000:71_000]
+        assert source.read(len(content) - 3, 100) == content[-3:]
+        assert source.read(len(content), 5) == b""
+        source.close()
+    with store.open("a") as stream:
+        assert stream.read(10) == content[:10]
+        assert stream.read() == content[10:]
+
+
+def test_what_is_missing_is_named(store):
+    for read in (store.read, store.open, store.source, store.read_json):
+        with pytest.raises(FileNotFoundError, match="b/missing"):
+            read("b/missing").read(1)
+
+
+def test_json_is_of_the_version_that_was_asked_for(store):
+    store.write_json("x.json", {"version": 1, "name": "é"})
+    assert store.read_json("x.json", version=1) == store.read_json("x.json")
+    with pytest.raises(ValueError, match=r"x.json has version 1, this workbench reads 2"):
+        store.read_json("x.json", version=2)
+    for damaged in (b"{", b"\xff\xfe", b"[" * 100_000):
+        store.write("x.json", damaged)
+        with pytest.raises(ValueError, match=r"x.json is damaged"):
+            store.read_json("x.json", version=1)
+
+
+def test_a_folder_of_a_store_is_a_store(store):
+    below = store.folder("b").folder("c")
+    below.write("x", b"1")
+    assert store.read("b/c/x") == b"1"
+    assert paths(below) == ["x"]
+    assert below.address == f"{store.address}/b/c"
+    with store.lock("b/.lock", "busy"):
+        assert below.read("x") == b"1"
+    assert open_store(below.address).read("x") == b"1"
+
+
+@pytest.mark.parametrize("path", ["../x", "/x", "a/../../x"])
+def test_no_path_leads_out(store, path):
+    for use in (store.entry, store.read, lambda path: store.write(path, b""), store.delete):
+        with pytest.raises(ValueError, match="leads out of"):
+            use(path)
+
+
+def test_one_process_holds_a_lock(store, monkeypatch, capsys):
+    monkeypatch.setattr("workbench.stores.blob._LEASE_PATIENCE", 0.5)
+    came = threading.Event()
+
+    def wait():
+        with store.lock(".lock", "waiting for it", wait=True):
+            came.set()
+
+    with store.lock(".lock", "busy"):
+        with pytest.raises(RuntimeError, match="busy"), store.lock(".lock", "busy"):
+            pass
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while "waiting for it" not in capsys.readouterr().out:
+            assert not came.wait(0.05)
+    thread.join(60)
+    assert came.is_set()
+
+
+def test_a_store_says_how_much_fits(store):
+    free = store.free()
+    assert free is None or free > 0
+
+
+def _in_child(store, answers):
+    answers.put(store.source("x").read(1, 2))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_another_process_reads_by_connections_of_its_own(store, method):
+    store.write("x", b"0123")
+    assert pickle.loads(pickle.dumps(store)) == store
+    context = multiprocessing.get_context(method)
+    answers = context.Queue()
+    child = context.Process(target=_in_child, args=(store, answers))
+    child.start()
+    assert answers.get(timeout=120) == b"12"
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def test_half_written_files_are_not_listed(tmp_path):
+    (tmp_path / ".x.json.0123456789ab.part").write_text("half")
+    (tmp_path / ".hidden").write_text("whole")
+    assert paths(DiskStore(tmp_path)) == [".hidden"]
+
+
+def test_importing_stores_brings_no_azure_package_in():
+    program = "import sys, workbench.stores; print([n for n in sys.modules if n[:6] == 'azure.'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"
+
+
+# ---- what only blob storage can refuse ---------------------------------------------------
+
+
+def test_refusals_of_storage_are_in_our_words(blobs, cloud):
+    blobs.write("x", b"1")
+    cloud.storage.fail("GET .*/x", status=403, code="AuthorizationPermissionMismatch")
+    with pytest.raises(StorageError, match=r"knee/x: .*needs the role Storage Blob Data") as caught:
+        blobs.read("x")
+    assert caught.value.__suppress_context__
+    with pytest.raises(StorageError, match="needs the role"):
+        blobs.open("x").read()
+    cloud.storage.fail("PUT .*/x", status=403, code="AuthorizationPermissionMismatch")
+    with pytest.raises(CannotWriteError, match=r"knee/x cannot be written: .*needs the role"):
+        blobs.write("x", b"2")
+    cloud.recover()
+    assert blobs.read("x") == b"1"
+
+
+def test_a_wrong_key_or_container_shows_at_once(blobs, cloud):
+    endpoint = cloud.storage.url
+    blobs.check()
+    wrong = BlobStore(endpoint, "datasets", key=Secret("QUFB" * 21 + "QQ=="))
+    with pytest.raises(StorageError, match="refuses the key") as caught:
+        wrong.check()
+    assert "QUFBQUFB" not in str(caught.value)
+    elsewhere = BlobStore(endpoint, "elsewhere", key=Secret(cloud.storage.key))
+    for ask in (elsewhere.check, lambda: list(elsewhere.list())):
+        with pytest.raises(FileNotFoundError, match="has no container elsewhere"):
+            ask()
+
+
+def test_a_stream_of_a_blob_that_becomes_another_one_ends(blobs, cloud):
+    blobs.write("x", bytes(40 << 20))
+    blobs.connections = 1
+    with blobs.open("x") as stream:
+        stream.read(1)
+        blobs.write("x", bytes(41 << 20))
+        with pytest.raises(StorageError, match="answers 412"):
+            stream.read()
+
+
+def test_a_signature_or_a_login_lets_in_too(blobs, cloud, monkeypatch):
+    blobs.write("x", b"0123")
+    query = cloud.storage.signed("datasets", permissions="rl").partition("?")[2]
+    signed = BlobStore(cloud.storage.url, "datasets", "knee", key=Secret(query))
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
+    new_login()
+    for store in (signed, open_store(blobs.address)):
+        assert paths(store) == ["x"]
+        assert store.source("x").read(1, 2) == b"12"
+        assert "sig=" not in store.address + repr(store)
+
+
+def test_without_any_key_or_login_the_role_is_named(blobs, monkeypatch):
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING")
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "dev")  # a managed identity is sought for 24 s
+    new_login()
+    with pytest.raises(LoginError, match=r"run `az login`.*managed identity of a cluster's nodes"):
+        open_store(blobs.address)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "https://example.org/data",
+        "http://a.blob.core.windows.net/datasets/brain",
+        "https://scans.blob.core.windows.net/datasets",
+        "https://scans.blob.core.windows.net/datasets/brain?sig=secret",
+        "azure://datasets/brain",
+    ],
+)
+def test_what_is_no_address_is_refused_without_its_signature(wrong):
+    with pytest.raises(ValueError, match="is no dataset's address: give https://ACCOUNT") as caught:
+        open_store(wrong)
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,603 @@
+"""A folder of a container in Azure Blob storage: listed, read by ranges, written whole, locked."""
+
+import io
+import json
+import multiprocessing
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from workbench.azure_login import (
+    STORAGE,
+    LoginError,
+    check_login,
+    credential,
+    login_problem,
+    new_login,
+)
+from workbench.azure_storage import Storage, find_storage
+from workbench.settings import Secret
+from workbench.stores.base import CannotWriteError, Entry, StorageError, parse_json
+from workbench.stores.ranges import RangeReader
+from workbench.stores.streams import Readable, as_file
+
+if TYPE_CHECKING:
+    from azure.core.pipeline.transport import RequestsTransport
+    from azure.storage.blob import BlobClient, ContainerClient
+
+CONTAINER = "datasets"
+ROLE = (
+    "a login, and the managed identity of a cluster's nodes, needs the role Storage Blob Data "
+    "Reader on the account, to write there Storage Blob Data Contributor"
+)
+REQUESTS = 64
+"""Connections kept open: at 20 ms a request, 64 at a time bring 3,200 answers a second."""
+_ADDRESS = re.compile(r"(https://([a-z0-9]{3,24})\.blob\.[a-z0-9.-]+)/([a-z0-9-]{3,63})/([^?#]+)")
+# One range of a stream; 16 of them in flight fill 10 Gbit/s at 20 ms.
+_PART = 8 << 20
+# Blocks of a write: at 16 MiB a blob can hold 800 GB.
+_BLOCK = 16 << 20
+# The shortest lease that there is: what a killed process holds is free again this soon.
+_LEASE_SECONDS = 15
+_LEASE_PATIENCE = 25.0
+
+
+class BlobStore:
+    """A folder of a container, as a ``Store``.
+
+    Each process has connections of its own: a store can be used after a fork. Pickled, it takes
+    its address along and no key; the other process finds its own way in, as ``at`` does.
+
+    Args:
+        endpoint: URL of the account's Blob service.
+        container: the container.
+        path: the folder; "" for the container itself.
+        key: the account's key or a shared access signature; None takes our login.
+        account: the storage account; by default the first part of the endpoint's host.
+        connections: connections that read or write one large file.
+
+    Attributes:
+        address: the folder's URL.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        container: str,
+        path: str = "",
+        *,
+        key: Secret | None = None,
+        account: str = "",
+        connections: int = 8,
+    ) -> None:
+        self.account = account or str(urlsplit(endpoint).hostname).partition(".")[0]
+        self.container_name, self.connections = container, connections
+        self.path = path.strip("/")
+        self.address = "/".join(filter(None, (endpoint, container, self.path)))
+        self._endpoint, self._key = endpoint, key
+        self._shared: dict[int, _Connected] = {}
+
+    @classmethod
+    def at(cls, address: str) -> "BlobStore":
+        """Return the folder at an address; see ``workbench.stores.open_store``."""
+        found = _ADDRESS.fullmatch(address.rstrip("/"))
+        if found is None:
+            raise ValueError(
+                f"{address.split('?')[0]!r} is no dataset's address: give "
+                "https://ACCOUNT.blob.core.windows.net/CONTAINER/FOLDER, without a signature"
+            )
+        endpoint, account, container, path = found.groups()
+        storage = configured_storage(account)
+        if storage:
+            return cls.of(storage, container, path)
+        store = cls(endpoint, container, path)
+        _ = store.client  # a login that does not work shows now
+        return store
+
+    @classmethod
+    def of(
+        cls, storage: Storage, container: str, path: str = "", *, connections: int = 8
+    ) -> "BlobStore":
+        """Return a folder in a storage account whose connection string is known."""
+        return cls(
+            storage.endpoint,
+            container,
+            path,
+            key=storage.key,
+            account=storage.account,
+            connections=connections,
+        )
+
+    def __repr__(self) -> str:
+        return f"BlobStore({self.address!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BlobStore) and other.address == self.address
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the address."""
+        return BlobStore.at, (self.address,)
+
+    @property
+    def client(self) -> "ContainerClient":
+        """This process's client of the container."""
+        return self._connected.client
+
+    @property
+    def _connected(self) -> "_Connected":
+        process = os.getpid()
+        if process not in self._shared:
+            self._shared[process] = self._connect()
+        return self._shared[process]
+
+    def _connect(self) -> "_Connected":
+        from azure.storage.blob import ContainerClient, ExponentialRetry
+
+        held: Any = self._key.reveal() if self._key else None
+        if held is None:
+            held = self._log_in()
+        elif "sig=" not in held:
+            held = {"account_name": self.account, "account_key": held}
+        more = {
+            "credential": held,
+            "transport": wide_transport(),
+            "max_block_size": _BLOCK,
+            "max_single_put_size": _BLOCK,
+        }
+        # A transfer of a day or a training of weeks bears with what a mount would bear with; a
+        # wrong name or key shows at once.
+        patient = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=8)
+        quick = ExponentialRetry(initial_backoff=1, retry_total=2)
+        client, hasty = (
+            ContainerClient(self._endpoint, self.container_name, retry_policy=retry, **more)
+            for retry in (patient, quick)
+        )
+        return _Connected(client, hasty, RangeReader(client, REQUESTS))
+
+    def _log_in(self) -> Any:
+        # A login's connections are not shared with the process that this one was forked from.
+        forked = self._shared or multiprocessing.parent_process()
+        login = new_login() if forked else credential()
+        try:  # The storage's client would ask again and again.
+            check_login(login, STORAGE)
+        except LoginError as error:
+            raise LoginError(f"storage account {self.account}: {error}; {ROLE}") from None
+        return login
+
+    def check(self) -> None:
+        """Ask the container for something, to find out now whether it lets us in.
+
+        Raises:
+            FileNotFoundError: there is no such container.
+            StorageError: the account cannot be reached, or refuses.
+        """
+        with self._errors(""):
+            next(iter(self._connected.quick.list_blobs(results_per_page=1)), None)
+
+    # ---- the interface of all stores ---------------------------------------------------------
+
+    def list(self, under: str = "") -> Iterator[Entry]:
+        """Yield the files in a folder and in all folders below, 5,000 a request."""
+        start = self._name(under).rstrip("/")
+        start = f"{start}/" if start else ""
+        blobs = self.client.list_blobs(name_starts_with=start)
+        while True:
+            with self._errors(under):
+                blob = next(blobs, None)
+            if blob is None:
+                return
+            yield _entry(blob.name[len(self._name("")) :], blob)
+
+    def entry(self, path: str) -> Entry | None:
+        """Return one file's entry; None where it is missing."""
+        with suppress(FileNotFoundError), self._errors(path):
+            return _entry(path, self._blob(path).get_blob_properties())
+        return None
+
+    def source(self, path: str, size: int | None = None) -> "BlobFile":
+        """Open a file to be read by byte range."""
+        if size is None:
+            with self._errors(path):
+                size = int(self._blob(path).get_blob_properties().size)
+        return BlobFile(self, path, size)
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes."""
+        with self._errors(path):
+            return self._blob(path).download_blob().readall()
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file as a stream, which fetches ahead over several connections."""
+        parts = read_blob(self._blob(path), connections=self.connections)
+
+        def checked() -> Generator[bytes, None, None]:
+            try:
+                while True:
+                    with self._errors(path):
+                        part = next(parts, None)
+                    if part is None:
+                        return
+                    yield part
+            finally:
+                parts.close()
+
+        return cast(BinaryIO, as_file(checked()))
+
+    def write(self, path: str, content: bytes | Readable, size: int | None = None) -> None:
+        """Write a file whole or not at all; see ``Store``."""
+        whole: Any = content
+        if size is not None and not isinstance(content, bytes):
+            whole = _Whole(content, size)
+        with self._errors(path, writing=True):
+            self._blob(path).upload_blob(
+                whole,
+                length=len(content) if isinstance(content, bytes) else size,
+                overwrite=True,
+                max_concurrency=self.connections,
+            )
+
+    def read_json(self, path: str, *, version: int | None = None) -> Any:
+        """Read a JSON file; see ``Store``."""
+        return parse_json(self.read(path), f"{self.address}/{path}", version)
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write a JSON file."""
+        self.write(path, json.dumps(value, indent=1).encode())
+
+    def delete(self, path: str) -> None:
+        """Delete a file, if it is there."""
+        with suppress(FileNotFoundError), self._errors(path, writing=True):
+            self._blob(path).delete_blob()
+
+    @contextmanager
+    def lock(self, path: str, busy: str, *, wait: bool = False) -> Iterator[None]:
+        """Hold a lock while the context lasts; see ``Store``.
+
+        It is a lease that is renewed, and that a killed process loses within a quarter of a
+        minute.
+        """
+        from azure.core.exceptions import ResourceExistsError
+
+        with self._errors(path, writing=True):
+            with suppress(ResourceExistsError):
+                self._blob(path).upload_blob(b"", overwrite=False)
+            release = hold_lease(self._blob(path), busy, wait=wait)
+        try:
+            yield
+        finally:
+            release()
+
+    def free(self) -> None:
+        """Return None: an account has no limit that one file would meet."""
+
+    def folder(self, path: str) -> "BlobStore":
+        """Return the same store as seen from a folder in it, over the same connections."""
+        below = BlobStore(
+            self._endpoint,
+            self.container_name,
+            self._name(path),
+            key=self._key,
+            account=self.account,
+            connections=self.connections,
+        )
+        below._shared = self._shared
+        return below
+
+    # ---- names and errors --------------------------------------------------------------------
+
+    def _name(self, path: str) -> str:
+        """Return a file's name in the container."""
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"{path!r} leads out of {self.address}")
+        return f"{self.path}/{path}" if self.path else path
+
+    def _blob(self, path: str) -> "BlobClient":
+        return self.client.get_blob_client(self._name(path))
+
+    @contextmanager
+    def _errors(self, path: str, *, writing: bool = False) -> Iterator[None]:
+        """Turn the storage SDK's errors, which can quote what it signed, into ours."""
+        from azure.core.exceptions import AzureError, ResourceNotFoundError
+
+        try:
+            yield
+            return
+        except ResourceNotFoundError as error:
+            code = getattr(error, "error_code", None)
+            problem: OSError = FileNotFoundError(f"{self.address}/{path} is not there".rstrip("/"))
+            if code == "ContainerNotFound":
+                problem = FileNotFoundError(
+                    f"the storage account {self.account} has no container "
+                    f"{self.container_name}: ingest with destination azure makes it"
+                )
+        except AzureError as error:
+            what = f"{self.address}/{path}".rstrip("/")
+            said = storage_problem(error, self.account)
+            status = getattr(error, "status_code", None)
+            if writing and status and status < 500:
+                problem = CannotWriteError(f"{what} cannot be written: {said}")
+            else:
+                problem = StorageError(f"{what}: {said}")
+        raise problem from None
+
+
+@dataclass(frozen=True)
+class _Connected:
+    """One process's clients of a container.
+
+    Attributes:
+        client: bears with a storage that fails for minutes.
+        quick: fails within seconds.
+        ranges: reads ranges faster than the clients.
+    """
+
+    client: "ContainerClient"
+    quick: "ContainerClient"
+    ranges: RangeReader
+
+
+class BlobFile:
+    """A blob that is read by byte range, by any number of threads."""
+
+    def __init__(self, store: BlobStore, path: str, size: int) -> None:
+        self._store, self._path, self.size = store, path, size
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return ``count`` bytes from ``offset``, fewer only where the blob ends.
+
+        Raises:
+            OSError: the storage refuses, or cannot be reached after the client's own retries.
+        """
+        count = min(count, self.size - offset)
+        if count <= 0:
+            return b""
+        store = self._store
+        content = store._connected.ranges.read(store._name(self._path), offset, count)
+        if content is not None:
+            return content
+        with store._errors(self._path):
+            # One stream of its own: ranges are small here, and many go side by side.
+            stream = store._blob(self._path).download_blob(offset, count, max_concurrency=1)
+            return stream.readall()
+
+    def close(self) -> None:
+        """Do nothing: the connections belong to the store."""
+
+
+def _entry(path: str, blob: Any) -> Entry:
+    changed = int(blob.last_modified.timestamp() * 1e9)
+    return Entry(path.lstrip("/"), int(blob.size), changed, str(blob.etag).strip('"'))
+
+
+def configured_storage(account: str) -> Storage | None:
+    """Return the storage account whose connection string is configured, if it is this one."""
+    with suppress(FileNotFoundError):
+        storage = find_storage()
+        if storage and storage.account == account:
+            return storage
+    return None
+
+
+# ---- the container -----------------------------------------------------------------------
+
+
+def check_container_name(name: str) -> None:
+    """Check a container's name against Azure's rules.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9](-?[a-z0-9]){2,62}", name):
+        raise ValueError(
+            f"container={name!r}: give 3 to 63 lower-case letters, digits and single dashes, "
+            f"such as {CONTAINER!r}"
+        )
+
+
+def open_container(storage: Storage, name: str = CONTAINER, *, connections: int = 8) -> BlobStore:
+    """Open a container as a store; make it where it does not exist.
+
+    Raises:
+        ValueError: the name cannot be a container's.
+        StorageError: the account is not there, or refuses the key.
+    """
+    from azure.core.exceptions import AzureError
+
+    check_container_name(name)
+    store = BlobStore.of(storage, name, connections=connections)
+    problem = ""
+    try:
+        quick = store._connected.quick
+        if not quick.exists():
+            quick.create_container()
+    except AzureError as error:
+        if getattr(error, "error_code", None) != "ContainerAlreadyExists":
+            problem = storage_problem(error, storage.account)
+    if problem:  # Outside of the except block: the SDK's own text can quote what it signed.
+        raise StorageError(problem)
+    return store
+
+
+def wide_transport() -> "RequestsTransport":
+    """Return a transport with as many connections as requests are under way at a time.
+
+    With the usual ten, each further request at a time would shake hands anew.
+    """
+    import requests
+    from azure.core.pipeline.transport import RequestsTransport
+    from requests.adapters import HTTPAdapter
+
+    session = requests.Session()
+    session.mount("https://", HTTPAdapter(pool_maxsize=REQUESTS))
+    return RequestsTransport(
+        session=session, session_owner=False, connection_timeout=20, read_timeout=60
+    )
+
+
+def storage_problem(error: Exception, account: str) -> str:
+    """Say what an error of the storage SDK means, and what to do, without its text."""
+    from azure.core.exceptions import ClientAuthenticationError
+
+    code = getattr(error, "error_code", None)
+    code = str(getattr(code, "value", code) or "")  # an enumeration, or text where it is unknown
+    status = getattr(error, "status_code", None)
+    keys = "copy the connection string anew from the portal (Access keys)"
+    known = {
+        "AuthenticationFailed": f"refuses the key: it is wrong or was renewed: {keys}",
+        "InvalidAuthenticationInfo": f"refuses the key: it is wrong or was renewed: {keys}",
+        "AuthorizationFailure": "refuses this key or this machine: "
+        f"{keys}; if it is right, the account's firewall (Networking) must let this machine in",
+        "AuthorizationPermissionMismatch": f"does not let this login in: {ROLE}",
+        "KeyBasedAuthenticationNotPermitted": "allows no access by key: its owner can allow it "
+        "(Configuration, Allow storage account key access)",
+        "AccountIsDisabled": "is disabled: see to the subscription's state in the portal",
+        "ContainerBeingDeleted": "is still deleting a container of that name: try in a minute",
+        "InvalidResourceName": "takes no container of that name: give another container",
+    }
+    if code in known:
+        return f"storage account {account} {known[code]}"
+    if isinstance(error, ClientAuthenticationError) and not code:
+        return f"storage account {account}: {login_problem(str(error))}; {ROLE}"
+    if status is None:
+        return (
+            f"storage account {account} cannot be reached: check AccountName in the connection "
+            "string, the network and the proxy"
+        )
+    if status == 403:
+        return f"storage account {account} {known['AuthorizationFailure']}"
+    return f"storage account {account} answers {status} {code}: try again later".replace(" :", ":")
+
+
+# ---- reading -----------------------------------------------------------------------------
+
+
+def read_blob(
+    blob: "BlobClient", *, connections: int = 8, stopped: threading.Event | None = None
+) -> Generator[bytes, None, None]:
+    """Yield a blob's bytes in order; ranges are fetched ahead over several connections.
+
+    Raises:
+        azure.core.exceptions.ResourceModifiedError: the blob became another one meanwhile.
+        azure.core.exceptions.AzureError: storage failed for longer than the client bears with.
+    """
+    from azure.core import MatchConditions
+
+    properties = blob.get_blob_properties()
+    size, etag = properties.size, properties.etag
+    stopped = stopped or threading.Event()
+
+    def part(start: int) -> bytes:
+        return bytes(
+            blob.download_blob(
+                start,
+                min(_PART, size - start),
+                etag=etag,
+                match_condition=MatchConditions.IfNotModified,
+            ).readall()
+        )
+
+    pending: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(max(connections, 1), "blob") as threads:
+        try:
+            starts = iter(range(0, size, _PART))
+            while True:
+                for start in islice(starts, connections + 1 - len(pending)):
+                    pending.append(threads.submit(part, start))
+                if not pending or stopped.is_set():
+                    return
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+class _Whole(io.RawIOBase):
+    """A stream of exactly ``size`` bytes, or an error: an upload must not end early in silence."""
+
+    def __init__(self, content: Readable, size: int) -> None:
+        self._content, self._size, self._left = content, size, size
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, count: int = -1) -> bytes:
+        count = self._left if count is None or count < 0 else min(count, self._left)
+        data = b""
+        while len(data) < count:
+            piece = self._content.read(count - len(data))
+            if not piece:
+                left = self._left - len(data)
+                raise EOFError(f"the stream lacks {left:,} of its {self._size:,} bytes")
+            data += piece
+        self._left -= count
+        return data
+
+
+# ---- one process at a time ---------------------------------------------------------------
+
+
+def hold_lease(
+    blob: "BlobClient", busy: str, *, wait: bool = False, say: Callable[[str], None] = print
+) -> Callable[[], None]:
+    """Take a blob's lease, renew it from now on, and return what lets go of it.
+
+    Raises:
+        RuntimeError: another process holds it, and did not lose it within half a minute.
+    """
+    from azure.core.exceptions import AzureError, ResourceExistsError
+
+    lease = _lease(blob, busy, wait, say)
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(_LEASE_SECONDS / 3):
+            # What a lapse of the network cost us is taken again, as long as nobody else has.
+            with suppress(AzureError):
+                try:
+                    lease.renew()
+                except ResourceExistsError:
+                    lease.acquire(_LEASE_SECONDS)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+
+    def release() -> None:
+        over.set()
+        thread.join()
+        with suppress(AzureError):
+            lease.release()
+
+    return release
+
+
+def _lease(blob: "BlobClient", busy: str, wait: bool, say: Callable[[str], None]) -> Any:
+    from azure.core.exceptions import ResourceExistsError
+    from azure.storage.blob import BlobLeaseClient
+
+    until = time.monotonic() + _LEASE_PATIENCE
+    said = False
+    while True:
+        lease = BlobLeaseClient(blob)
+        try:
+            lease.acquire(_LEASE_SECONDS)
+            return lease
+        except ResourceExistsError:
+            if not wait and time.monotonic() > until:
+                break
+        if not said:
+            say(busy if wait else f"waiting for a lock that may be a killed process's: {busy}")
+            said = True
+        time.sleep(1)
+    raise RuntimeError(busy)

@@ -1,0 +1,288 @@
+"""This machine's disk: files are written whole, a folder has one writer, errors name the file."""
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from workbench.settings import shown
+from workbench.stores.base import CannotWriteError, Entry, parse_json
+from workbench.stores.streams import CHUNK, Readable
+
+_SECONDS_UNTIL_SWEPT = 3600
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}\.part")
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSALS = (
+    *(*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Say whether a write failed for lack of room, on the disk or in a quota."""
+    return error.errno in _FULL
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have a refusal of the disk name what was being written, in one line.
+
+    Errors of anything else, such as a network or a file that is read meanwhile, stay as they are.
+
+    Raises:
+        CannotWriteError: the disk is full, read-only or broken, or ``path`` is not ours to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, CannotWriteError) or error.errno not in _REFUSALS:
+            raise
+        if error.filename and not _concerns(Path(error.filename), path):
+            raise
+        advice = (
+            "free some space and run again"
+            if disk_is_full(error)
+            else "see to the folder and its permissions, or give another name"
+        )
+        reason = os.strerror(error.errno)
+        message = f"{shown(path)} cannot be written: {reason}: {advice}"
+        raise CannotWriteError(error.errno, message) from None
+
+
+def _concerns(file: Path, path: Path) -> bool:
+    """Say whether a file is the path, a folder above it, or a hidden file beside or in it."""
+    hidden = file.name.startswith(".") and file.parent in (path, path.parent)
+    return hidden or file in (path, *path.parents)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file under a temporary name beside ``path``; rename it once it is whole on the disk.
+
+    An error leaves ``path`` as it was. What a killed process left is swept up an hour later.
+
+    Raises:
+        CannotWriteError: the disk refuses it.
+    """
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _SECONDS_UNTIL_SWEPT:
+                left.unlink()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    try:
+        with naming(path):
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):  # on a read-only file system even this is refused
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, and its folder, so that it is there whole or not at all.
+
+    Raises:
+        CannotWriteError: the disk refuses it.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def only_one(file: Path, busy: str, *, wait: bool = False) -> Iterator[int]:
+    """Hold a lock's file: one process at a time. The system lets go when the last holder ends.
+
+    A file system without locks is told of, and nobody is held off there.
+
+    Args:
+        file: the lock; it is made where it is missing, with its folder.
+        busy: the message where somebody else holds it.
+        wait: print the message and wait for the lock, instead of raising.
+
+    Yields:
+        The file's descriptor. A process that inherits it holds the lock too.
+
+    Raises:
+        RuntimeError: somebody else holds it.
+        CannotWriteError: the folder cannot be written to.
+    """
+    with naming(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with naming(file.parent):
+            _lock(descriptor, file.parent, busy, wait)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path, busy: str, wait: bool) -> None:
+    try:
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise RuntimeError(busy) from None
+            print(busy, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    except ImportError:  # Windows
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    print(
+        f"the file system of {shown(folder)} knows no locks: see to it yourself that no second "
+        "process writes there",
+        flush=True,
+    )
+
+
+class LocalFile:
+    """A file on this machine or on a mounted one, read by byte range."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return ``count`` bytes from ``offset``, fewer only where the file ends."""
+        found = b""
+        # One read may stop short: at 2 GiB, on a signal, or where a mount hands out blocks.
+        while len(found) < count:
+            piece = os.pread(self._descriptor, count - len(found), offset + len(found))
+            if not piece:
+                break
+            found += piece
+        return found
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> "LocalFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class DiskStore:
+    """A folder on a disk, as a ``Store``; it need not exist before something is written.
+
+    Attributes:
+        root: the folder.
+        address: the folder as text.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.address = str(self.root)
+
+    def __repr__(self) -> str:
+        return f"DiskStore({self.address!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DiskStore) and other.root == self.root
+
+    def __hash__(self) -> int:
+        return hash(self.root)
+
+    def path(self, path: str) -> Path:
+        """Return where a file of the store lies.
+
+        Raises:
+            ValueError: the path leads out of the store.
+        """
+        parts = PurePosixPath(path)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise ValueError(f"{path!r} leads out of {self.address}")
+        return self.root / parts
+
+    def list(self, under: str = "") -> Iterator[Entry]:
+        """Yield the files in a folder and in all folders below; files half written are left out."""
+        for folder, folders, names in os.walk(self.path(under)):
+            folders.sort()
+            for name in sorted(names):
+                path = Path(folder, name)
+                if not _UNFINISHED.fullmatch(name):
+                    entry = self.entry(path.relative_to(self.root).as_posix())
+                    if entry is not None:
+                        yield entry
+
+    def entry(self, path: str) -> Entry | None:
+        """Return one file's entry; None where it is missing."""
+        file = self.path(path)
+        if not file.is_file():
+            return None
+        found = file.stat()
+        return Entry(path, found.st_size, found.st_mtime_ns)
+
+    def source(self, path: str, size: int | None = None) -> LocalFile:
+        """Open a file to be read by byte range."""
+        return LocalFile(self.path(path))
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes."""
+        return self.path(path).read_bytes()
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file as a stream."""
+        return self.path(path).open("rb")
+
+    def write(self, path: str, content: bytes | Readable, size: int | None = None) -> None:
+        """Write a file whole or not at all; see ``Store``."""
+        target = self.path(path)
+        with naming(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as file:
+            if isinstance(content, bytes):
+                file.write(content)
+                return
+            shutil.copyfileobj(content, file, CHUNK)
+            if size not in (None, file.tell()):
+                raise EOFError(f"{path} ends after {file.tell():,} of {size:,} bytes")
+
+    def read_json(self, path: str, *, version: int | None = None) -> Any:
+        """Read a JSON file; see ``Store``."""
+        return parse_json(self.read(path), shown(self.path(path)), version)
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write a JSON file."""
+        self.write(path, json.dumps(value, indent=1).encode())
+
+    def delete(self, path: str) -> None:
+        """Delete a file, if it is there."""
+        with naming(self.path(path)):
+            self.path(path).unlink(missing_ok=True)
+
+    def lock(self, path: str, busy: str, *, wait: bool = False) -> AbstractContextManager[int]:
+        """Hold a lock while the context lasts; see ``only_one``."""
+        return only_one(self.path(path), busy, wait=wait)
+
+    def free(self) -> int:
+        """Return how many bytes still fit on the disk."""
+        folder = self.root.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
+    def folder(self, path: str) -> "DiskStore":
+        """Return the same store as seen from a folder in it."""
+        return DiskStore(self.path(path))
