@@ -362,7 +362,7 @@ def test_factory_of_a_killed_run_is_offered_and_deleted_on_demand(release, cloud
 def test_two_ingests_into_one_container_are_not_let(release, cloud, monkeypatch):
     from workbench.ingest import blobs
 
-    monkeypatch.setattr(blobs, "_LEASE_PATIENCE", 0.0)
+    monkeypatch.setattr("workbench.stores.blob._LEASE_PATIENCE", 0.0)
     brought = release()
     plan = brought.plan()
     container = blobs.open_container(plan.storage)
