@@ -1,15 +1,26 @@
-"""One progress report: a bar in JupyterLab, a line every ten seconds everywhere else."""
+"""One progress message: a bar in JupyterLab, a listener's where there is one, else a line.
 
+Lines come every ten seconds at first and become rarer, so that days of work do not fill a notebook.
+A process that was started for another writes its messages as lines that ``relayed`` reads there.
+"""
+
+import json
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 
 SECONDS_BETWEEN_LINES = 10.0
+RELAY = "WORKBENCH_PROGRESS"
+"""Set to "relay" in a process whose messages ``relayed`` reads."""
+
+_MARK = "\x1f"  # ASCII's unit separator, which no text has, and which ends no line
+_LINES_IN_ALL = 50  # in the time that the work has taken so far
 
 Listener = Callable[[str, float | None, str], None]
-"""Is told a title, the share that is done (None where nobody knows) and a line for people."""
+"""Is told a title, the share that is done (None where it is unknown) and a line for people."""
 
 _listeners: list[Listener] = []
 
@@ -24,6 +35,36 @@ def tell(title: str, share: float | None, line: str) -> bool:
     for listener in _listeners:
         listener(title, share, line)
     return bool(_listeners)
+
+
+def say(title: str, share: float | None, line: str) -> None:
+    """Tell the listener how far something is, or else print the line."""
+    if tell(title, share, line):
+        return
+    if os.environ.get(RELAY) == "relay":
+        line = _MARK + json.dumps({"title": title, "share": share, "line": line})
+    # In one piece: the lines of several processes may meet in one pipe.
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def relayed(lines: Iterable[str]) -> Iterator[str]:
+    """Tell the listener of the messages among a process's lines; yield all lines for people."""
+    for line in lines:
+        before, mark, message = line.partition(_MARK)
+        if not mark:
+            yield line
+            continue
+        if before:  # another process's, without its end
+            yield before
+        try:
+            found = json.loads(message)
+            title, share, text = found["title"], found["share"], found["line"]
+        except (ValueError, TypeError, KeyError):
+            yield message
+            continue
+        tell(title, share, text)
+        yield text
 
 
 def interactive() -> bool:
@@ -64,7 +105,7 @@ class Progress:
 
     Args:
         title: what is going on, such as "unpacking knee_multicoil".
-        total: the amount that makes it complete, in ``unit``; None where nobody knows.
+        total: the amount that makes it complete, in ``unit``; None where it is unknown.
         unit: "B" for bytes, else the plural that is counted ("volumes", "slices").
         start: the amount that an earlier run had done; it counts for neither speed nor time left.
     """
@@ -93,11 +134,17 @@ class Progress:
             if self._bar is not None:
                 self._bar.set_postfix_str(note, refresh=False)
                 self._bar.update(step)
-            elif tell(self.title, self.done / self.total if self.total else None, self.line(note)):
-                pass
-            elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-                self._last_line = time.monotonic()
-                print(self.line(note), flush=True)
+            elif not tell(self.title, self.share, self.line(note)):
+                now = time.monotonic()
+                rarer = (now - self._began) / _LINES_IN_ALL
+                if now - self._last_line >= max(SECONDS_BETWEEN_LINES, rarer):
+                    self._last_line = now
+                    say(self.title, self.share, self.line(note))
+
+    @property
+    def share(self) -> float | None:
+        """The share that is done, 0 to 1; None where it is unknown."""
+        return self.done / self.total if self.total else None
 
     def line(self, note: str = "") -> str:
         """Return the state as one line: title, done, total, speed, time left, note."""

@@ -15,7 +15,7 @@ from workbench.pages.ingest import PAGE as INGEST
 from workbench.pages.reconstruct import PAGE as RECONSTRUCT
 from workbench.pages.storage import PAGE as STORAGE
 from workbench.pages.train import PAGE as TRAIN
-from workbench.pages.train import gpu_memory, share_of
+from workbench.pages.train import gpu_memory
 from workbench.settings import project_root
 
 PAGES = [INGEST, CACHE, TRAIN, RECONSTRUCT, STORAGE]
@@ -238,15 +238,7 @@ class TestPages:
             open_page(CACHE, {})
 
 
-class TestProgressOfATraining:
-    def test_share_is_read_from_the_lines_that_a_run_prints(self):
-        line = "epoch 2/4, batch 5/10, loss 0.4, 0.50 s/batch, about 3 min of training left"
-        assert share_of(line) == pytest.approx(1.5 / 4)
-        assert share_of("epoch 2/4: loss 0.4, validation SSIM 0.5, PSNR 20 dB") == pytest.approx(
-            0.5
-        )
-        assert share_of("training on 4 slices") is None
-
+class TestMemoryOfGpus:
     def test_memory_of_each_card_is_read(self):
         answer = "1024, 81559\n12, 81559\n[N/A], [N/A]\n"
         assert gpu_memory(answer) == [(2**30, 81559 * 2**20), (12 * 2**20, 81559 * 2**20)]

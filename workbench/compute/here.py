@@ -20,6 +20,7 @@ from workbench.compute.node import (
 )
 from workbench.compute.processes import ProcessFailedError, lines_of
 from workbench.compute.runs import Run, only_writer
+from workbench.progress import RELAY
 from workbench.stores.disk import naming
 
 __all__ = ["Ranks", "TrainingFailedError", "note_error", "ranks_here", "run_here"]
@@ -89,6 +90,8 @@ def run_here(
 ) -> Iterator[str]:
     """Run a module on all ranks with the run's folder as its first argument; yield its lines.
 
+    Messages of progress are among them, for ``progress.relayed``.
+
     The ranks hold the run's lock as this process does: as long as one of them lives, even where
     this process was killed, nobody else gets the folder.
 
@@ -120,7 +123,11 @@ def run_here(
         *(sys.executable, "-m", "torch.distributed.run", *meeting),
         f"--nproc-per-node={ranks.count}",
     ]
-    environment = {"OMP_NUM_THREADS": str(ranks.threads), "PYTHONUNBUFFERED": "1"}
+    environment = {
+        "OMP_NUM_THREADS": str(ranks.threads),
+        "PYTHONUNBUFFERED": "1",
+        RELAY: "relay",
+    }
     on_one_machine = node is None or node.address in ("127.0.0.1", "localhost")
     if sys.platform == "linux" and on_one_machine:
         environment["GLOO_SOCKET_IFNAME"] = "lo"  # ranks of one machine need no network

@@ -31,6 +31,7 @@ from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run
 from workbench.compute.volumes import keep_cache, training_volumes
 from workbench.data.cache import DatasetCache
 from workbench.data.stored import credentials_for, open_dataset
+from workbench.progress import relayed
 from workbench.settings import shown
 from workbench.stores.disk import naming
 
@@ -248,9 +249,9 @@ def train(plan: "TrainingPlan | ClusterPlan") -> Iterator[str]:
     if not isinstance(plan, TrainingPlan):
         from workbench.compute.cluster_run import train_on_cluster
 
-        yield from train_on_cluster(plan)
+        yield from relayed(train_on_cluster(plan))
     else:
-        yield from _train_here(plan)
+        yield from relayed(_train_here(plan))
 
 
 def _unevaluated(plan: TrainingPlan) -> tuple[str, ...]:

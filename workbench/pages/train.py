@@ -1,10 +1,8 @@
 """The page of ``train.ipynb``: its form, and what the form shows while a network trains."""
 
 import dataclasses
-import re
 import shutil
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event
@@ -20,7 +18,7 @@ from workbench.compute.training import TARGETS, TrainingPlan, plan_training, tra
 from workbench.data.sampling import MASKS
 from workbench.forms.layout import datasets_here, runs_here
 from workbench.forms.page import Look, OpenPage, Page, Values, open_page
-from workbench.progress import amount, duration, tell
+from workbench.progress import amount, tell
 from workbench.settings import child_environment
 
 if TYPE_CHECKING:
@@ -34,9 +32,6 @@ SECONDS_BETWEEN_LOOKS = 2.0
 _OF_JOB = {each.name for each in dataclasses.fields(TrainingJob)} - {"model", "dataset"} | {
     *("mask", "acceleration", "center_fraction")
 }
-_LINE = re.compile(
-    r"epoch (?P<epoch>\d+)/(?P<epochs>\d+)(?:, batch (?P<batch>\d+)/(?P<batches>\d+)|: )"
-)
 
 
 def training_page(variables: Mapping[str, Any]) -> OpenPage:
@@ -79,29 +74,10 @@ def plan(**values: Any) -> "TrainingPlan | ClusterPlan":
 
 
 def work(planned: "TrainingPlan | ClusterPlan") -> Run:
-    """Train, print the lines of the run, and tell how far it is."""
-    began, share_before = time.monotonic(), None
+    """Train, and print the lines of the run."""
     for line in train(planned):
         print(line, flush=True)
-        share = share_of(line)
-        if share is None:
-            continue
-        if share_before is None:
-            began, share_before = time.monotonic(), share
-        elif share > share_before and "left" not in line:
-            pace = (time.monotonic() - began) / (share - share_before)
-            line += f"; about {duration(pace * (1 - share))} left"
-        tell("training", share, line)
     return planned.run
-
-
-def share_of(line: str) -> float | None:
-    """Read from a line of a run what share of its training is done; None where it tells nothing."""
-    found = _LINE.match(line)
-    if found is None:
-        return None
-    epoch, epochs, batch, batches = (int(part or 0) for part in found.groups())
-    return (epoch - 1 + batch / batches if batches else epoch) / epochs
 
 
 def watch(planned: "TrainingPlan | ClusterPlan", ended: Event) -> None:

@@ -37,6 +37,7 @@ from workbench.data.sampling import Sampling, numbers
 from workbench.data.slices import SliceDataset
 from workbench.data.stored import credentials_for, is_address, open_dataset, source_of
 from workbench.data.volume import Volume
+from workbench.progress import relayed
 from workbench.recon.metrics import VolumeScore
 from workbench.recon.weights import find_weights, load_network
 from workbench.settings import shown
@@ -273,7 +274,7 @@ def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
         begin(plan.job, plan.cache, plan.folder)
         needs = credentials_for(plan.job.dataset)
         module = "workbench.recon.reconstruction"
-        yield from run_here(plan.run, module, plan.ranks, needs=needs, lock=lock)
+        yield from relayed(run_here(plan.run, module, plan.ranks, needs=needs, lock=lock))
 
 
 def results(plan: ReconstructionPlan) -> list[Reconstruction]:

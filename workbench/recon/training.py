@@ -21,7 +21,7 @@ from workbench.compute.jobs import TrainingJob
 from workbench.data.images import crop_size
 from workbench.data.slices import Sample
 from workbench.models.varnet import VarNet
-from workbench.progress import duration
+from workbench.progress import Progress, duration, say
 from workbench.recon.metrics import (
     SliceScore,
     VolumeScore,
@@ -32,8 +32,6 @@ from workbench.recon.metrics import (
 )
 from workbench.recon.ssim import ssim_loss
 from workbench.stores.disk import replacing, write_text
-
-SECONDS_BETWEEN_LINES = 10.0
 
 Value = TypeVar("Value")
 
@@ -261,8 +259,8 @@ class RunRecord(pl.Callback):
         self.rows: list[dict[str, float]] = []
         self.volumes: list[dict[str, Any]] = []
         self._loss_sum, self._loss_count = 0.0, 0
-        self._began = self._epoch_began = self._last_line = time.monotonic()
-        self._batches = 0
+        self._epoch_began = time.monotonic()
+        self._progress: Progress | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far and the epoch's running loss over all ranks; each calls it."""
@@ -281,8 +279,7 @@ class RunRecord(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
-        self._epoch_began = self._last_line = time.monotonic()
-        self._batches = 0
+        self._epoch_began = time.monotonic()
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
             self._loss_sum, self._loss_count = 0.0, 0  # of an epoch that begins anew
 
@@ -294,32 +291,22 @@ class RunRecord(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Add up the loss; print a line every ten seconds, later less often."""
+        """Add up the loss, and say how far the training is."""
         assert isinstance(outputs, Mapping)
         # Lightning has divided it by the number of batches whose gradients are added up.
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         self._loss_sum, self._loss_count = self._loss_sum + loss, self._loss_count + 1
-        self._batches += 1
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             logger.log_metrics({"train_loss": loss}, trainer.global_step)
-        now = time.monotonic()
-        # A run of days must not fill its notebook: the lines become rarer as it goes on.
-        if now - self._last_line >= max(SECONDS_BETWEEN_LINES, (now - self._began) / 50):
-            self._last_line = now
-            print(self._line(trainer, batch_idx + 1, loss), flush=True)
-
-    def _line(self, trainer: pl.Trainer, done: int, loss: float) -> str:
-        batches = int(trainer.num_training_batches)
-        pace = (time.monotonic() - self._epoch_began) / self._batches
-        left = pace * (
-            batches - done + batches * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
-        )
-        return (
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, batch {done}/{batches}, "
-            f"loss {loss:.4f}, {pace:.2f} s/batch, about {duration(left)} of training left"
-        )
+        batches, epochs = int(trainer.num_training_batches), trainer.max_epochs or 1
+        done = trainer.current_epoch * batches + batch_idx + 1
+        if self._progress is None:  # a resumed run begins within an epoch
+            self._progress = Progress("training", epochs * batches, "batches", start=done)
+        else:
+            note = f"epoch {trainer.current_epoch + 1}/{epochs}, loss {loss:.4f}"
+            self._progress.advance(done - self._progress.done, note)
 
     def on_validation_batch_end(
         self,
@@ -366,11 +353,15 @@ class RunRecord(pl.Callback):
             return
         for logger in trainer.loggers:
             logger.log_metrics(scores, trainer.global_step)
-        print(
-            f"epoch {row['epoch']}/{trainer.max_epochs}: loss {row['train_loss']:.4f}, validation "
+        epochs = trainer.max_epochs or 1
+        left = (epochs - row["epoch"]) * row["seconds"]
+        say(
+            "training",
+            row["epoch"] / epochs,
+            f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}, validation "
             f"SSIM {row['val_ssim']:.4f}, PSNR {row['val_psnr']:.2f} dB, "
-            f"NMSE {row['val_nmse']:.4f}, {duration(row['seconds'])}",
-            flush=True,
+            f"NMSE {row['val_nmse']:.4f}, {duration(row['seconds'])}"
+            + (f", about {duration(left)} left" if left else ""),
         )
 
     def publish(self) -> None:
