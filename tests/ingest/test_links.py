@@ -215,6 +215,7 @@ MANGLED = {
         r'"(.*?)"', lambda m: re.sub(r"([&?=%])", r"\\\1", m[1]), t
     ),
     "JSON": lambda t: json.dumps({"body": t}),
+    "invisible letters in JSON": lambda t: json.dumps({"body": re.sub("([_&])", "\\1\u200b", t)}),
     "JSON in JSON": lambda t: json.dumps(json.dumps({"body": t})),
     "JSON, all escaped": lambda t: json.dumps(t).replace("&", r"\u0026").replace("/", r"\/"),
     "Markdown": lambda t: re.sub(r'curl -C - "(.*)" --output (\S+)', r"- [\2](\1)", t),

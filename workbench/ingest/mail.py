@@ -116,7 +116,9 @@ def _unescaped(text: str) -> str:
     if re.search(r"\\\"", text):
         text = re.sub(r"(?<!\\)(?:\\+r)?\\+n", "\n", text)
     text = re.sub(
-        r"(?<!\\)\\+(?:u00|x)([2-7][0-9a-fA-F])", lambda match: chr(int(match[1], 16)), text
+        r"(?<!\\)\\+(?:u(?!00[01])([0-9a-fA-F]{4})|x([2-7][0-9a-fA-F]))",
+        lambda match: chr(int(match[1] or match[2], 16)),
+        text,
     )
     text = re.sub(r"(?<!\\)\\+(?=[^\w\s]|[ \t]*\n)", "", text)
     text = re.sub(r"\^+|`(?=[&\n])", "", text)
