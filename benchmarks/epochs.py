@@ -21,9 +21,10 @@ from benchmarks.reading import quiet_cache
 from benchmarks.sizes import Size
 from benchmarks.study import FOLDER, SAMPLING, Study, reference_dataset, require_same
 from demo.phantom.study import write_study
+from workbench.data.images import cropped
 from workbench.data.slices import SliceDataset, collate
 from workbench.models.varnet import VarNet
-from workbench.recon.metrics import crop_to_smaller, score_slice
+from workbench.recon.scoring import score_slice
 from workbench.recon.ssim import ssim_loss
 
 _PROCESSES = 2
@@ -105,13 +106,14 @@ class _Epoch:
 
     def _reconstruct(self, batch: VarNetSample) -> tuple[Tensor, Tensor]:
         image = self.network(batch.masked_kspace, batch.mask, batch.num_low_frequencies)
-        return crop_to_smaller(image, batch.target)
+        image, target = cropped(image, batch.target)
+        return image, target
 
     def _score(self, batch: VarNetSample) -> float:
         [image], [target] = self._reconstruct(batch)
         span = float(batch.max_value)
         if not self._reference:
-            return score_slice(image, target, batch.fname[0], 0, span).ssim
+            return score_slice(image, target, batch.fname[0], 0, span).parts["ssim"]
         truth, guess = target.numpy(), image.numpy()
         evaluate.mse(truth, guess)
         evaluate.mse(truth, np.zeros_like(truth))

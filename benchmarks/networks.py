@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from benchmarks.pairs import Pair, Work, milliseconds, require
 from benchmarks.sizes import SIZES, Shape, Size
+from workbench.data.images import center_crop
 from workbench.models.varnet import VarNet
-from workbench.recon.metrics import center_crop
 from workbench.recon.speed import use_tf32
 from workbench.recon.ssim import ssim_loss
 
@@ -89,7 +89,7 @@ class TrainingStep:
 
     def loss(self) -> Tensor:
         """Run forward."""
-        image = center_crop(self.network(*self.inputs), *self.target.shape[-2:])
+        image = center_crop(self.network(*self.inputs), self.target.shape[-2:])
         return self._loss(image, self.target, self.span)
 
     def __call__(self) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 from benchmarks.pairs import Pair, require
 from benchmarks.sizes import Size
 from workbench.models.varnet import VarNet
-from workbench.recon.metrics import VolumeScore, score_volume
+from workbench.recon.metrics import METRICS, Scores
+from workbench.recon.scoring import score_volume
 from workbench.recon.ssim import ssim_loss
 
 
@@ -68,13 +69,13 @@ def scoring_pairs(size: Size) -> Iterator[Pair]:
             evaluate.nmse(one, other).item(),
         )
 
-    def figures() -> VolumeScore:
+    def figures() -> Scores:
         return score_volume(images, targets, "a.h5")
 
     def check_figures() -> None:
         exact, ours = reference_figures(exact=True), figures()
-        for name, expected in zip(("ssim", "psnr", "nmse"), exact, strict=True):
-            require(f"ssim/eval, {name}", abs(getattr(ours, name) / expected - 1), 1e-7)
+        for metric, expected in zip(METRICS, exact, strict=True):
+            require(f"ssim/eval, {metric.name}", abs(ours[metric.name] / expected - 1), 1e-7)
 
     yield Pair(
         "ssim/eval",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import pstdev
 from typing import Any
@@ -12,14 +12,12 @@ from demo.sizes import Part
 from demo.stages import Demo, Stage
 from workbench.compute.runs import open_run
 from workbench.progress import duration
-from workbench.recon.metrics import VolumeScore, mean_score
-from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionJob
+from workbench.recon.metrics import METRICS, Scores, mean_scores
+from workbench.recon.results import KINDS, Results, read_order
 from workbench.settings import shown
 from workbench.stores.disk import write_text
-from workbench.views.comparison import open_results
 
-FIGURES = {"ssim": "{:.3f}", "psnr": "{:.1f}", "nmse": "{:.4f}"}
-LABELS = {"ssim": "SSIM", "psnr": "PSNR", "nmse": "NMSE"}
+_WIDTH = 9  # of a metric's column
 # Measured by the command in the README, which rounds as another machine does.
 SPREAD = (
     "Other processors and thread counts round differently, and a short training follows its\n"
@@ -37,19 +35,15 @@ class PartReport:
     """
 
     model: str
-    results: tuple[Reconstruction, ...]
-
-    def scores(self, kind: str) -> list[VolumeScore]:
-        """Return the figures of each volume for "zero_filled" or "varnet"."""
-        return [getattr(result, kind) for result in self.results]
+    results: Results
 
     @property
     def summary(self) -> dict[str, Any]:
         """The means over volumes, and how many volumes and slices they are over."""
-        means = {kind: mean_score(self.scores(kind)) for kind in ("zero_filled", "varnet")}
+        means = {kind: mean_scores(self.results.scores(kind).values()) for kind in KINDS}
         return means | {
             "volumes": len(self.results),
-            "slices": sum(len(result.slice_ssim) for result in self.results),
+            "slices": sum(result.slices for result in self.results),
         }
 
 
@@ -61,10 +55,9 @@ def part_report(demo: Demo, part: Part) -> PartReport:
     """
     run = open_run(demo.run_name(part))
     for file in sorted(run.folder.glob("reconstructions/*/reconstruction.json")):
-        job = ReconstructionJob.from_json(file.read_text())
-        if job.split == "val" and job.sampling == run.job.sampling:
-            found = open_results(file.parent).results
-            return PartReport(part.model, tuple(each for each in found if each.varnet))
+        order = read_order(file.parent)
+        if order.split == "val" and order.sampling == run.job.sampling:
+            return PartReport(part.model, Results(file.parent).scored)
     raise FileNotFoundError(f"{shown(run.folder)} has no reconstructed validation volumes")
 
 
@@ -74,25 +67,27 @@ def summary(reports: Sequence[PartReport], seconds: Mapping[str, float]) -> dict
 
 
 def table(reports: Sequence[PartReport]) -> str:
-    """Write the figures of every volume, and their means, as lines of text."""
+    """Write the metrics of every volume, and their means, as lines of text."""
+    labels = reports[0].results.labels
+    headings = "".join(f"{metric.label:>{_WIDTH}}" for metric in METRICS)
     lines = [
-        f"{'':42}{'zero-filled':^25}  {'VarNet':^25}",
-        f"{'':42}" + "  ".join([f"{'SSIM':>7}{'PSNR':>8}{'NMSE':>10}"] * 2),
+        f"{'':40}" + "".join(f"{labels[kind]:^{len(headings)}}" for kind in KINDS),
+        f"{'':40}" + headings * len(KINDS),
     ]
     for report in reports:
         lines += [
-            _line(result.name, (result.zero_filled, result.varnet)) for result in report.results
+            _line(result.name, [result.scores[kind] for kind in KINDS]) for result in report.results
         ]
-        kinds = [report.scores(kind) for kind in ("zero_filled", "varnet")]
-        means = [VolumeScore("", 0, **mean_score(scores)) for scores in kinds]
+        kinds = [list(report.results.scores(kind).values()) for kind in KINDS]
+        means = [mean_scores(scores) for scores in kinds]
         lines.append(_line(f"{report.model}, mean of {len(report.results)} volumes", means))
         lines.append(_line("    standard deviation over volumes", [_spread(s) for s in kinds]))
     return "\n".join([*lines, SPREAD])
 
 
-def _spread(scores: Sequence[VolumeScore]) -> VolumeScore:
+def _spread(scores: Sequence[Scores]) -> Scores:
     """Return the standard deviation over volumes of each metric; 0 of one volume."""
-    return VolumeScore("", 0, **{n: pstdev(getattr(s, n) for s in scores) for n in LABELS})
+    return {each.name: pstdev(score[each.name] for score in scores) for each in METRICS}
 
 
 def write_report(
@@ -129,9 +124,8 @@ def _index(
     environment.filters["duration"] = duration
     return environment.get_template("index.html.j2").render(
         reports=reports,
-        figures=FIGURES,
-        labels=LABELS,
-        asdict=asdict,
+        metrics=METRICS,
+        kinds=reports[0].results.labels,
         pictures=list(_story(pages)),
         pages={stage.name: _path(stage) for stage in pages},
         seconds=seconds,
@@ -158,8 +152,6 @@ def _path(stage: Stage) -> Path:
     return stage.page
 
 
-def _line(name: str, scores: Sequence[VolumeScore | None]) -> str:
-    figures = "  ".join(
-        f"{score.ssim:7.3f}{score.psnr:8.1f}{score.nmse:10.4f}" for score in scores if score
-    )
-    return f"{name:42}{figures}"
+def _line(name: str, scores: Sequence[Scores]) -> str:
+    values = (f"{each[m.name]:{_WIDTH}{m.short}}" for each in scores for m in METRICS)
+    return f"{name:40}{''.join(values)}"

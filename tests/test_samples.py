@@ -61,13 +61,15 @@ def test_run_goes_on_from_its_checkpoint(project):
 @pytest.mark.parametrize(("acceleration", "share"), [(4, 0.08), (8, 0.04)])
 def test_results_are_found_and_not_made_again(project, acceleration, share):
     plan = plan_reconstruction(run="small", acceleration=acceleration, center_fraction=share)
-    assert plan.job.volumes == ()
+    assert plan.order.volumes == ()
     found = results(plan)
-    assert [result.volume for result in found] == [
+    assert [result.volume.path for result in found] == [
         "multicoil_val/file10.h5",
         "multicoil_val/file11.h5",
     ]
     assert all(result.slices == 2 and len(result.slice_ssim) == 2 for result in found)
+    assert all(0 < result.reconstruction["ssim"] < 1 for result in found)
+    assert all(result.measured(1)[0].shape == result.volume.kspace.shape[1:] for result in found)
 
 
 @pytest.mark.parametrize("place", ["local", "azure"])

@@ -14,7 +14,7 @@ for line in reconstruct(plan):
 BROWSER = """
 from workbench.views.annotations import read_annotations
 from workbench.views.viewer.slice_browser import SliceBrowser
-SliceBrowser(plan, results(plan), "psnr", read_annotations("findings.csv"))"""
+SliceBrowser(results(plan), "psnr", read_annotations("findings.csv"))"""
 
 
 def test_slice_chosen_in_the_sorted_list_opens_in_the_viewer(open_notebook, lab):
@@ -27,7 +27,7 @@ def test_slice_chosen_in_the_sorted_list_opens_in_the_viewer(open_notebook, lab)
     )
     notebook = open_notebook([RECONSTRUCTED, BROWSER])
     notebook.run_all()
-    cell = notebook.cell("SliceBrowser(plan")
+    cell = notebook.cell("SliceBrowser(results")
     slices = cell.get_by_label("slice", exact=True).first
     names = [name.replace("\xa0", " ") for name in slices.locator("option").all_text_contents()]
     assert len(names) == 8

@@ -21,7 +21,7 @@ from workbench.views.viewer.volumes import browse_volumes
 plan = plan_reconstruction(weights="weights.pt", local_dataset="brain_multicoil")
 for line in reconstruct(plan):
     print(line)
-volumes = browse_volumes(plan, rank_volumes(results(plan)))
+volumes = browse_volumes(rank_volumes(results(plan)))
 display(volumes)"""
 MISSING = "Error displaying widget: model not found"
 
@@ -133,7 +133,7 @@ def test_reconstructed_volumes_open_one_after_another_in_linked_panes(open_noteb
     torch.save(network.state_dict(), lab.project / "weights.pt")
     notebook = open_notebook([RECONSTRUCTED, "volumes.open_volume(0, 3)"])
     notebook.run_all()
-    cell = notebook.cell("browse_volumes(plan")
+    cell = notebook.cell("browse_volumes(rank")
     viewer = ViewerPage(cell)
     panes = viewer.root.locator("figcaption strong").all_inner_texts()
     assert panes == ["target", "zero-filled", "VarNet", "error of VarNet", "SSIM map of VarNet"]

@@ -318,9 +318,9 @@ def test_weights_that_were_written_anew_since_the_plan_are_not_reconstructed_wit
 ):
     list(train(plan(tiny_study)))
     asked = plan_reconstruction(run="brain", split="val")
-    shutil.copyfile(asked.job.weights, project / "kept")
+    shutil.copyfile(asked.order.weights, project / "kept")
     list(train(plan(tiny_study, epochs=3)))
-    assert Path(asked.job.weights).read_bytes() != (project / "kept").read_bytes()
+    assert Path(asked.order.weights).read_bytes() != (project / "kept").read_bytes()
     with pytest.raises(TrainingFailedError, match=r"best\.ckpt was written anew since this was pl"):
         list(reconstruct(asked))
 

@@ -112,9 +112,9 @@ def test_summary_holds_means_sizes_and_seconds(demo):
     assert set(summary) == {"brain", "knee", "seconds"}
     for model in ("brain", "knee"):
         part = summary[model]
-        assert set(part) == {"zero_filled", "varnet", "volumes", "slices"}
+        assert set(part) == {"zero_filled", "reconstruction", "volumes", "slices"}
         assert (part["volumes"], part["slices"]) == (1, 2)
-        for kind in ("zero_filled", "varnet"):
+        for kind in ("zero_filled", "reconstruction"):
             assert set(part[kind]) == {"ssim", "psnr", "nmse"}
             assert 0 < part[kind]["ssim"] < 1
             assert 0 < part[kind]["nmse"] < 1
@@ -127,9 +127,9 @@ def test_page_shows_table_pictures_and_every_notebook(demo):
     page = (demo.folder / "index.html").read_text()
     summary = json.loads((demo.folder / "summary.json").read_text())
     for model in ("brain", "knee"):
-        assert f"{summary[model]['varnet']['ssim']:.3f}" in page
+        assert f"{summary[model]['reconstruction']['ssim']:.3f}" in page
         assert f"{summary[model]['zero_filled']['psnr']:.1f}" in page
-        assert f"{summary[model]['varnet']['ssim']:.3f}" in demo.done.out
+        assert f"{summary[model]['reconstruction']['ssim']:.3f}" in demo.done.out
     assert demo.done.out.count("standard deviation over volumes") == 2
     assert SPREAD in demo.done.out
     for name in PAGES:

@@ -55,14 +55,14 @@ def test_all_ranks_reconstruct_and_what_is_there_is_kept(dataset, project):
         rows = {row["volume"]: row for row in csv.DictReader(file)}
     # reconstruct.ipynb finds them, has nothing to do, and shows the same figures.
     shown = plan_reconstruction(run="brain")
-    assert shown.job.volumes == ()
+    assert shown.order.volumes == ()
     assert len(rows) == 2
     for result in results(shown):
-        row = rows[result.volume]
-        assert float(row["varnet_ssim"]) == result.varnet.ssim
-        assert float(row["zero_filled_nmse"]) == result.zero_filled.nmse
+        row = rows[result.volume.path]
+        assert float(row["reconstruction_ssim"]) == result.reconstruction["ssim"]
+        assert float(row["zero_filled_nmse"]) == result.zero_filled["nmse"]
         assert int(row["slices"]) == result.slices
-    mean = sum(result.varnet.ssim for result in results(shown)) / 2
+    mean = sum(result.reconstruction["ssim"] for result in results(shown)) / 2
     assert f"{mean:.4f}" in evaluation_table(plan.run).to_html()
     assert "is finished" in next(iter(train(planned(dataset, nodes=2))))
     # Killed in the middle: the table was yet to come, and one volume is not whole.
@@ -78,7 +78,9 @@ def test_all_ranks_reconstruct_and_what_is_there_is_kept(dataset, project):
         again = {row["volume"]: row for row in csv.DictReader(file)}
     assert again.keys() == rows.keys()
     for name, row in again.items():
-        assert float(row["varnet_ssim"]) == pytest.approx(float(rows[name]["varnet_ssim"]))
+        assert float(row["reconstruction_ssim"]) == pytest.approx(
+            float(rows[name]["reconstruction_ssim"])
+        )
 
 
 def test_splits_are_checked_before_the_training(dataset, project):

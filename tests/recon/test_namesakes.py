@@ -22,12 +22,11 @@ from workbench.models import VarNet
 from workbench.recon import reconstruction
 from workbench.recon.reconstruction_plan import (
     begin,
-    find_result,
     plan_reconstruction,
     reconstruct,
     results,
 )
-from workbench.views.comparison import open_results
+from workbench.recon.results import Results, find_result
 from workbench.views.explored import find_volume, open_slice
 from workbench.views.export.results import export_results
 
@@ -60,8 +59,8 @@ def planned(root, **more):
 
 def made(plan):
     """Reconstruct in this process: torchrun would take longer than the work."""
-    begin(plan.job, plan.cache, plan.folder)
-    reconstruction.reconstruct(plan.job, plan.folder)
+    begin(plan.order, plan.cache, plan.folder)
+    reconstruction.reconstruct(plan.order, plan.folder)
     return results(plan)
 
 
@@ -89,24 +88,24 @@ def test_each_of_two_sites_has_its_own_result_and_figures(project, sites):
         assert expected.path.name == expected.name == "file1.h5"
         assert expected.path.parent.parent.name == "reconstructions"
         np.testing.assert_array_equal(images_of(found[number]), images_of(expected))
-        assert found[number].varnet == expected.varnet
+        assert found[number].scores == expected.scores
         assert found[number].slice_ssim == expected.slice_ssim
-    assert planned(sites).job.volumes == ()
-    assert open_results(plan.folder).results == tuple(found)
+    assert planned(sites).order.volumes == ()
+    assert Results(plan.folder) == found
 
 
 def test_several_ranks_leave_a_result_for_each(project, sites):
     plan = planned(sites, nodes=2)
     lines = list(reconstruct(plan))
     assert {line[:7] for line in lines if line.startswith("rank ")} == {"rank 0:", "rank 1:"}
-    assert [each.volume for each in results(plan)] == [*SITES, "site_b_val/file2.h5"]
+    assert [each.volume.path for each in results(plan)] == [*SITES, "site_b_val/file2.h5"]
 
 
 def test_half_done_reconstruction_goes_on_with_what_is_missing(project, sites):
     made(planned(sites))
     (planned(sites).folder / SITES[1]).unlink()
     plan = planned(sites)
-    assert plan.job.volumes == (SITES[1],)
+    assert plan.order.volumes == (SITES[1],)
     assert len(made(plan)) == 3
 
 
@@ -118,10 +117,10 @@ def test_results_from_before_a_namesake_came_still_count(project, sites, tmp_pat
     assert first.path == plan.folder / "file1.h5"
     second.rename(sites / SITES[1])
     plan = planned(sites)
-    assert plan.job.volumes == (SITES[1],)
+    assert plan.order.volumes == (SITES[1],)
     found = made(plan)
     assert [each.path for each in found[:2]] == [first.path, plan.folder / SITES[1]]
-    assert [each.volume for each in found[:2]] == [*SITES]
+    assert [each.volume.path for each in found[:2]] == [*SITES]
 
 
 def test_a_result_never_replaces_that_of_another_volume(project, sites, tmp_path):
@@ -130,8 +129,8 @@ def test_a_result_never_replaces_that_of_another_volume(project, sites, tmp_path
     (tmp_path / "away.h5").rename(sites / SITES[0])
     made(planned(sites, volumes=1))  # the first alone: in this part no other is called so
     plan = planned(sites)
-    assert plan.job.volumes == ()
-    assert [each.volume for each in results(plan)] == [*SITES, "site_b_val/file2.h5"]
+    assert plan.order.volumes == ()
+    assert [each.volume.path for each in results(plan)] == [*SITES, "site_b_val/file2.h5"]
 
 
 def test_a_file_that_held_both_counts_for_the_one_that_it_is_of(project, sites):
@@ -141,8 +140,8 @@ def test_a_file_that_held_both_counts_for_the_one_that_it_is_of(project, sites):
     found[0].path.unlink()
     volumes = {volume.path: volume for volume in plan.cache}
     assert find_result(plan.folder, volumes[SITES[0]]) is None
-    assert planned(sites).job.volumes == (SITES[0],)
-    assert [each.volume for each in open_results(plan.folder).results] == [
+    assert planned(sites).order.volumes == (SITES[0],)
+    assert [each.volume.path for each in Results(plan.folder)] == [
         SITES[1],
         "site_b_val/file2.h5",
     ]
@@ -179,7 +178,7 @@ def test_masks_stay_fastmris_whatever_the_folder(sites):
 def test_exports_hold_each_volume(kind, project, sites):
     plan = planned(sites)
     found = made(plan)
-    list(export_results(plan, found, [kind]))
+    list(export_results(found, [kind]))
     folder = plan.folder / "export"
     if kind == "leaderboard":
         with zipfile.ZipFile(folder / "leaderboard.zip") as archive:
@@ -225,11 +224,11 @@ def test_the_brains_full_test_release_is_a_split_of_its_own(project, tmp_path):
     assert load_cache(root).counts == cache.counts
     own = planned(root, split="test")
     with_targets = planned(root, split="test_full")
-    assert (own.job.sampling, with_targets.job.sampling) == (None, Sampling())
+    assert (own.order.sampling, with_targets.order.sampling) == (None, Sampling())
     (first,), (second,) = made(own), made(with_targets)
-    assert first.varnet is None
-    assert second.varnet is not None
-    assert second.volume == str(full.relative_to(root))
+    assert first.scores == {}
+    assert 0 < second.reconstruction["ssim"] < 1
+    assert second.volume.path == str(full.relative_to(root))
     assert own.folder != with_targets.folder
 
 
@@ -253,4 +252,4 @@ def test_two_files_of_weights_of_one_name_keep_their_results_apart(project, site
     assert all(each.path.exists() for each in (*first, *second))
     assert {each.path for each in first}.isdisjoint(each.path for each in second)
     for file in files:
-        assert not plan_reconstruction(weights=str(file), local_dataset=str(sites)).job.volumes
+        assert not plan_reconstruction(weights=str(file), local_dataset=str(sites)).order.volumes

@@ -19,7 +19,12 @@ from workbench.compute.runs import prepare_run
 from workbench.data.masks import _FUNCTIONS
 from workbench.data.volume import ArrayLayout, Volume
 from workbench.recon import reconstruction, weights
-from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct, results
+from workbench.recon.reconstruction_plan import (
+    begin,
+    plan_reconstruction,
+    reconstruct,
+    results,
+)
 
 SMALL = {"num_cascades": 2, "chans": 3, "pools": 2, "sens_chans": 2, "sens_pools": 1}
 
@@ -134,29 +139,30 @@ def test_results_equal_fastmris_own_reconstruction_and_figures(study, project, r
             values = written["reconstruction"][()]
         assert values.dtype == np.float32
         np.testing.assert_allclose(values, expected, atol=2e-5 * expected.max())
-        assert result.varnet.ssim == pytest.approx(evaluate.ssim(truth, expected).item(), abs=1e-4)
-        assert result.varnet.psnr == pytest.approx(evaluate.psnr(truth, expected), abs=1e-2)
-        assert result.varnet.nmse == pytest.approx(evaluate.nmse(truth, expected).item(), rel=1e-3)
-        assert np.mean(result.slice_ssim) == pytest.approx(result.varnet.ssim)
+        scores = result.reconstruction
+        assert scores["ssim"] == pytest.approx(evaluate.ssim(truth, expected).item(), abs=1e-4)
+        assert scores["psnr"] == pytest.approx(evaluate.psnr(truth, expected), abs=1e-2)
+        assert scores["nmse"] == pytest.approx(evaluate.nmse(truth, expected).item(), rel=1e-3)
+        assert np.mean(result.slice_ssim) == pytest.approx(result.reconstruction["ssim"])
         assert result.acceleration > 2
 
 
 def test_second_run_makes_only_what_is_missing_or_of_other_weights(study, project, released):
     network, file = released
     plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
-    plan.folder.mkdir(parents=True)
-    reconstruction.reconstruct(plan.job, plan.folder)
+    begin(plan.order, plan.cache, plan.folder)
+    reconstruction.reconstruct(plan.order, plan.folder)
     first, second = (result.path for result in results(plan))
     made = first.stat().st_mtime_ns
     second.write_bytes(second.read_bytes()[:100])
     plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
-    assert plan.job.volumes == ("multicoil_val/file11.h5",)
-    reconstruction.reconstruct(plan.job, plan.folder)
+    assert plan.order.volumes == ("multicoil_val/file11.h5",)
+    reconstruction.reconstruct(plan.order, plan.folder)
     assert first.stat().st_mtime_ns == made
     assert len(results(plan)) == 2
     torch.save({name: value * 1.01 for name, value in network.state_dict().items()}, file)
     plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
-    assert len(plan.job.volumes) == 2
+    assert len(plan.order.volumes) == 2
 
 
 def test_test_volumes_take_their_own_mask_and_need_no_target(project, released, tmp_path):
@@ -177,11 +183,11 @@ def test_test_volumes_take_their_own_mask_and_need_no_target(project, released, 
     plan = plan_reconstruction(
         run="r", weights=str(released[1]), split="test", local_dataset=str(dataset)
     )
-    assert plan.job.sampling is None
-    plan.folder.mkdir(parents=True)
-    reconstruction.reconstruct(plan.job, plan.folder)
+    assert plan.order.sampling is None
+    begin(plan.order, plan.cache, plan.folder)
+    reconstruction.reconstruct(plan.order, plan.folder)
     (result,) = results(plan)
-    assert result.varnet is None
+    assert result.scores == {}
     assert result.slice_ssim == ()
     assert result.acceleration == pytest.approx(32 / mask.sum())
 
@@ -195,8 +201,8 @@ def test_odd_flair_is_cropped_to_its_width_squared(tmp_path, released):
         path, kspace=images, target=target, recon=(24, 24), acquisition="AXFLAIR", patient_id="p"
     )
     plan = plan_reconstruction_of(tmp_path, released)
-    plan.folder.mkdir(parents=True)
-    reconstruction.reconstruct(plan.job, plan.folder)
+    begin(plan.order, plan.cache, plan.folder)
+    reconstruction.reconstruct(plan.order, plan.folder)
     with h5py.File(results(plan)[0].path) as file:
         assert file["reconstruction"].shape == (1, 21, 21)
 
@@ -258,9 +264,9 @@ def test_changed_volume_is_made_again(project, released, tmp_path):
             patient_id="p",
         )
         plan = plan_reconstruction_of(tmp_path, released)
-        assert plan.job.volumes == ("multicoil_val/a.h5",)
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        reconstruction.reconstruct(plan.job, plan.folder)
+        assert plan.order.volumes == ("multicoil_val/a.h5",)
+        begin(plan.order, plan.cache, plan.folder)
+        reconstruction.reconstruct(plan.order, plan.folder)
     with h5py.File(results(plan)[0].path) as file:
         assert len(file["reconstruction"]) == 2
 

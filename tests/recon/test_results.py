@@ -4,8 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.views.test_annotations import volume_at
 from workbench.recon.reconstruction import write_result
-from workbench.recon.reconstruction_plan import open_result, read_result
+from workbench.recon.results import Order, open_result, read_result
 
 ATTRIBUTES = {
     "digest": "a" * 64,
@@ -17,11 +18,13 @@ ATTRIBUTES = {
     "synthetic": False,
     **{
         f"{kind}_{name}": value
-        for kind in ("varnet", "zero_filled")
+        for kind in ("reconstruction", "zero_filled")
         for name, value in (("ssim", 0.9), ("psnr", 31.0), ("nmse", np.inf))
     },
     "slice_ssim": np.array([0.8, 0.9, 0.7]),
 }
+VOLUME = volume_at("multicoil_val/file.h5", "val")
+ORDER = Order("weights.pt", "b" * 64, "/data", "val", None)
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def result(tmp_path):
 
 def read_all(path):
     with open_result(path) as file:
-        return read_result(path), file["reconstruction"][()]
+        return read_result(path, VOLUME, ORDER), file["reconstruction"][()]
 
 
 def test_result_is_read_as_written_by_any_reader_of_hdf5(result):
@@ -79,4 +82,4 @@ def test_what_is_no_result_is_named_with_a_remedy(content, tmp_path):
     path = tmp_path / "file.h5"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"file\.h5 is damaged.*reconstruct again"):
-        read_result(path)
+        read_result(path, VOLUME, ORDER)

@@ -326,7 +326,7 @@ def test_options_train(study, project, choices):
     job = small_job(study, epochs=1, **choices)
     open_cache(study)
     module = rank.fit(job, project)
-    assert 0 < module.volume_scores[0].ssim < 1
+    assert 0 < module.volume_scores[0]["ssim"] < 1
     # 9 slices: of two shapes they make 5 batches of up to 2, in pairs 3 steps; half of them are 4.
     steps = 3 if "accumulate" in choices else 4 if "sample_rate" in choices else 9
     assert module.trainer.global_step == steps
@@ -395,4 +395,4 @@ def test_single_coil_knee_trains(project):
         )
     job = training_job(root, synthetic=True, model="knee_singlecoil", **SMALL, epochs=1)
     module = rank.fit(job, project / "run")
-    assert module.volume_scores[0].slices == 2
+    assert module.volume_scores[0]["slices"] == 2

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from workbench.data.cache import build_cache
+from workbench.data.images import center_crop
 from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset, collate
 from workbench.models import VarNet
-from workbench.recon.metrics import center_crop
 from workbench.recon.uncertainty import (
     DrawnMask,
     check_masks_wanted,
@@ -80,7 +80,7 @@ def test_image_is_the_reconstruction_s_own(study, val, crop_readout, monkeypatch
         expected = net(sample.masked_kspace, sample.mask, sample.num_low_frequencies, rows=24)[0]
     assert expected.shape == ((32, 32) if crop_readout else (48, 32))
     found = map_uncertainty(net, kspace, masks_for(val, RANDOM, 3), val.recon[:2])
-    expected = center_crop(expected, 24, 24).numpy()
+    expected = center_crop(expected, (24, 24)).numpy()
     np.testing.assert_allclose(found.image, expected, rtol=1e-4, atol=1e-9)
 
 

@@ -65,7 +65,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reconstructed(project):
-    """Plan and results: ``reconstructed(split="val", **sampling)``; made once each."""
+    """Results: ``reconstructed(split="val", **sampling)``; made once each."""
     known = {}
 
     def of(split="val", **sampling):
@@ -77,10 +77,10 @@ def reconstructed(project):
                     weights="weights.pt", split=split, local_dataset="knee_multicoil", **sampling
                 )
                 # In this process: torchrun would take longer than the work.
-                begin(plan.job, plan.cache, plan.folder)
+                begin(plan.order, plan.cache, plan.folder)
                 network = load_network(project / "weights.pt")
-                list(reconstruct_share(plan.job, plan.cache, plan.folder, network))
-                known[key] = plan, results(plan)
+                list(reconstruct_share(plan.order, plan.cache, plan.folder, network))
+                known[key] = results(plan)
         return known[key]
 
     return of

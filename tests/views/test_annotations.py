@@ -199,12 +199,12 @@ def test_ssim_in_a_box_is_the_mean_of_the_map_there():
 def test_table_and_figures_are_of_the_volumes_that_were_reconstructed(
     reconstructed, in_project, csv
 ):
-    plan, found = reconstructed()
+    found = reconstructed()
     annotations = read_annotations(csv)
-    table = lesion_table(plan, found, annotations)
+    table = lesion_table(found, annotations)
     assert sorted(table["label"]) == ["Cyst, likely", "Joint Effusion", "Meniscus Tear"]
     assert table["SSIM in the box"].is_monotonic_increasing
-    figures = list(lesion_figures(plan, found, annotations))
+    figures = list(lesion_figures(found, annotations))
     assert len(figures) == 3
     titles = [axes.get_title() for axes in figures[0].axes]
     assert any(" in the box, " in title for title in titles)
@@ -212,9 +212,9 @@ def test_table_and_figures_are_of_the_volumes_that_were_reconstructed(
 
 
 def test_close_up_shows_the_box_and_its_surroundings(reconstructed, in_project, csv):
-    plan, found = reconstructed()
+    found = reconstructed()
     annotation = read_annotations(csv).of("file1000001.h5")[0]
-    figure = lesion_figure(plan, found[0], annotation)
+    figure = lesion_figure(found[0], annotation)
     bottom, top = figure.axes[1].get_ylim()
     assert (bottom + top) / 2 == pytest.approx(32 - 6 - 2.5)
     assert top - bottom == pytest.approx(30)
@@ -223,9 +223,9 @@ def test_close_up_shows_the_box_and_its_surroundings(reconstructed, in_project, 
 def test_volumes_without_target_have_no_close_up(reconstructed, in_project, tmp_path):
     path = tmp_path / "test.csv"
     path.write_text(HEADER + "file1000003,1,No,4,6,10,5,Meniscus Tear\n")
-    plan, found = reconstructed("test")
-    assert list(lesion_figures(plan, found, read_annotations(path))) == []
-    assert len(lesion_table(plan, found, read_annotations(path))) == 0
+    found = reconstructed("test")
+    assert list(lesion_figures(found, read_annotations(path))) == []
+    assert len(lesion_table(found, read_annotations(path))) == 0
 
 
 def volume_at(path, split):

@@ -22,9 +22,9 @@ def results(reconstructed, in_project):
 
 
 def exported(results, kind):
-    plan, found = results
-    list(export_results(plan, found, (kind,)))
-    return plan.folder / "export"
+    found = results
+    list(export_results(found, (kind,)))
+    return found.folder / "export"
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,18 @@ def test_wrong_kind_is_named_with_those_there_are(wrong):
 
 
 def test_dicom_reads_back_as_the_reconstruction(results):
-    plan, found = results
+    found = results
     folder = exported(results, "dicom")
     for result in found:
-        images = read_reconstructed(plan, result).images
+        images = read_reconstructed(found, result).images
         back = read_dicom_series(folder / "dicom" / result.path.stem)
         assert back.shape == images.shape
         assert np.abs(back - images).max() <= images.max() / 65535 / 2 * 1.0001
 
 
 def test_rescaled_dicom_is_the_reconstruction_times_the_power_of_ten_it_names(results):
-    plan, found = results
-    source = read_reconstructed(plan, found[0])
+    found = results
+    source = read_reconstructed(found, found[0])
     folder = exported(results, "dicom") / "dicom" / found[0].path.stem
     for number in range(len(source.images)):
         dataset = pydicom.dcmread(folder / f"{number + 1:04d}.dcm")
@@ -65,7 +65,7 @@ def test_rescaled_dicom_is_the_reconstruction_times_the_power_of_ten_it_names(re
 
 
 def test_dicom_shows_the_top_of_the_patient_in_row_0(results):
-    _plan, found = results
+    found = results
     folder = exported(results, "dicom")
     image = pydicom.dcmread(folder / "dicom" / found[0].path.stem / "0001.dcm").pixel_array
     assert image[: len(image) // 2].mean() > 1.2 * image[len(image) // 2 :].mean()
@@ -109,8 +109,8 @@ def test_dicom_objects_are_whole_valid_and_marked_as_research(results, monkeypat
 
 
 def test_dicom_names_nobody_and_claims_no_deidentification(results, tmp_path):
-    plan, found = results
-    source = read_reconstructed(plan, found[0])
+    found = results
+    source = read_reconstructed(found, found[0])
     attributes = source.volume.attributes | {"patient_id": "MRN-7654321"}
     volume = replace(source.volume, path="multicoil_val/Meier_Hans.h5", attributes=attributes)
     write_dicom_series(replace(source, volume=volume), tmp_path / "series")
@@ -125,8 +125,8 @@ def test_dicom_names_nobody_and_claims_no_deidentification(results, tmp_path):
 
 
 def test_volumes_of_one_name_in_two_folders_share_no_uid(results, tmp_path):
-    plan, found = results
-    source = read_reconstructed(plan, found[0])
+    found = results
+    source = read_reconstructed(found, found[0])
     known = {}
     for folder in ("multicoil_val", "site_b/multicoil_val"):
         volume = replace(source.volume, path=f"{folder}/{source.volume.name}")
@@ -139,8 +139,8 @@ def test_volumes_of_one_name_in_two_folders_share_no_uid(results, tmp_path):
 
 
 def test_the_side_of_a_knee_is_left_open_and_a_brain_has_none(results, tmp_path):
-    plan, found = results
-    knee = read_reconstructed(plan, found[0])
+    found = results
+    knee = read_reconstructed(found, found[0])
     path = "multicoil_val/file_brain_AXT2_200_2000019.h5"
     attributes = knee.volume.attributes | {"acquisition": "AXT2"}
     brain = replace(knee, volume=replace(knee.volume, path=path, attributes=attributes))
@@ -166,8 +166,8 @@ def test_the_side_of_a_knee_is_left_open_and_a_brain_has_none(results, tmp_path)
 def test_inversion_time_is_there_for_inversion_recovery_alone(
     results, tmp_path, acquisition, protocol, inverts
 ):
-    plan, found = results
-    source = read_reconstructed(plan, found[0])
+    found = results
+    source = read_reconstructed(found, found[0])
     attributes = source.volume.attributes | {"acquisition": acquisition}
     write_dicom_series(
         replace(
@@ -183,8 +183,8 @@ def test_inversion_time_is_there_for_inversion_recovery_alone(
 
 
 def test_values_that_dicom_cannot_hold_are_zero_and_counted(results, tmp_path):
-    plan, found = results
-    source = read_reconstructed(plan, found[0])
+    found = results
+    source = read_reconstructed(found, found[0])
     images = source.images.copy()
     images[0, 3, 4:7] = [np.nan, np.inf, -np.inf]
     write_dicom_series(replace(source, images=images), tmp_path / "series")
@@ -227,10 +227,10 @@ def test_uids_are_one_study_a_volume_one_series_a_run_and_always_the_same(
         assert len({each.SeriesInstanceUID for each in datasets}) == 1
         return datasets[0].StudyInstanceUID, datasets[0].SeriesInstanceUID, images
 
-    plan, _ = results
+    found = results
     first = uids(results, "file1000001")
     assert all(uid.is_valid for uid in (*first[:2], *first[2]))
-    (plan.folder / "export/exports.json").unlink()
+    (found.folder / "export/exports.json").unlink()
     assert uids(results, "file1000001") == first
     other_volume = uids(results, "file1000002")
     assert other_volume[0] != first[0]
@@ -241,7 +241,7 @@ def test_uids_are_one_study_a_volume_one_series_a_run_and_always_the_same(
 
 
 def test_nifti_holds_the_very_floats(results):
-    _plan, found = results
+    found = results
     folder = exported(results, "nifti")
     for result in found:
         with h5py.File(result.path) as file:
@@ -252,10 +252,10 @@ def test_nifti_holds_the_very_floats(results):
 
 
 def test_nifti_and_dicom_agree_where_each_pixel_lies(results):
-    plan, found = results
+    found = results
     folder = exported(results, "nifti")
     for result in found:
-        source = read_reconstructed(plan, result)
+        source = read_reconstructed(found, result)
         image = nibabel.load(folder / "nifti" / f"{result.path.stem}.nii.gz")
         assert image.header.get_xyzt_units()[0] == "mm"
         np.testing.assert_allclose(image.affine, affine(source), atol=1e-4)
@@ -286,7 +286,7 @@ def test_nifti_of_a_brain_has_its_front_in_front_and_of_a_knee_its_top_on_top(re
 
 
 def test_animation_goes_through_the_slices_and_back_upright(results):
-    _plan, found = results
+    found = results
     folder = exported(results, "gif")
     with Image.open(folder / "gif" / f"{found[1].path.stem}.gif") as animation:
         assert animation.n_frames == 4 + 2
@@ -322,23 +322,23 @@ def test_figures_are_written_as_files_of_their_kind(results, kind):
 
 
 def test_archive_holds_the_results_as_they_are(results):
-    _, found = results
+    found = results
     with zipfile.ZipFile(exported(results, "leaderboard") / "leaderboard.zip") as archive:
         assert sorted(archive.namelist()) == [f"reconstructions/{r.path.name}" for r in found]
         assert archive.read(f"reconstructions/{found[0].path.name}") == found[0].path.read_bytes()
 
 
 def test_volumes_without_target_are_exported_too(reconstructed, in_project):
-    plan, found = reconstructed("test")
-    lines = list(export_results(plan, found, ("png", "gif", "dicom", "nifti")))
+    found = reconstructed("test")
+    lines = list(export_results(found, ("png", "gif", "dicom", "nifti")))
     assert len(lines) == 4
-    assert [path.name for path in (plan.folder / "export/png").iterdir()] == [
+    assert [path.name for path in (found.folder / "export/png").iterdir()] == [
         "slices-file1000003.png"
     ]
 
 
 def test_what_is_there_is_kept_and_what_changed_is_made_anew(results):
-    _plan, found = results
+    found = results
     folder = exported(results, "nifti")
     file = folder / "nifti" / f"{found[0].path.stem}.nii.gz"
     before = file.stat().st_mtime_ns
@@ -377,8 +377,8 @@ def test_export_that_fails_leaves_what_was_there(tmp_path, folder):
 
 
 def test_names_in_any_script_are_written_and_no_text_is_two_values(results, tmp_path):
-    plan, found = results
-    source = read_reconstructed(plan, found[0])
+    found = results
+    source = read_reconstructed(found, found[0])
     geometry = replace(source.geometry, protocol="Kopf für λ\\TSE")
     write_dicom_series(replace(source, run="knée/λ", geometry=geometry), tmp_path / "series")
     dataset = pydicom.dcmread(next((tmp_path / "series").glob("*.dcm")))
@@ -389,9 +389,9 @@ def test_names_in_any_script_are_written_and_no_text_is_two_values(results, tmp_
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "report"])
 def test_a_full_disk_is_named_in_one_line(results, kind, small_disk):
-    plan, _ = results
-    small_disk("4k", plan.folder / "export")
+    found = results
+    small_disk("4k", found.folder / "export")
     with pytest.raises(OSError, match="No space left on device") as info:
         exported(results, kind)
-    assert str(plan.folder.name) in str(info.value)
+    assert str(found.folder.name) in str(info.value)
     assert "\n" not in str(info.value)

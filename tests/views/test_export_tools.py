@@ -89,8 +89,8 @@ KINDS = {
 
 @pytest.fixture(params=KINDS)
 def source(request, reconstructed, in_project):
-    plan, found = reconstructed()
-    source = read_reconstructed(plan, found[0])
+    found = reconstructed()
+    source = read_reconstructed(found, found[0])
     return replace(source, **KINDS[request.param](source))
 
 

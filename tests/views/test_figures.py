@@ -7,7 +7,7 @@ import torch
 from matplotlib import _pylab_helpers
 from matplotlib.figure import Figure
 
-from workbench.recon.metrics import score_slice
+from workbench.recon.scoring import score_slice
 from workbench.views.figures import contact_sheet, learning_curves, reconstruction_figure
 from workbench.views.reconstructions import error_factor, ssim_image
 from workbench.views.style import SYNTHETIC_NOTE
@@ -42,7 +42,7 @@ def test_each_reconstruction_carries_its_own_ssim(images):
         target, zero_filled, {"one": better, "two": best}, data_range=1.2
     )
     for name, image in {"zero-filled": zero_filled, "one": better, "two": best}.items():
-        ssim = score_slice(torch.tensor(image), torch.tensor(target), "", 0, 1.2).ssim
+        ssim = score_slice(torch.tensor(image), torch.tensor(target), "", 0, 1.2).parts["ssim"]
         assert any(t.startswith(f"{name}\nSSIM {ssim:.3f}") for t in titles(figure))
 
 

@@ -23,7 +23,6 @@ from workbench.ingest.report import table
 from workbench.models import VarNet
 from workbench.pages import cache as cache_views
 from workbench.pages import reconstruct as result_views
-from workbench.recon.metrics import VolumeScore
 from workbench.recon.reconstruction import reconstruct_share
 from workbench.recon.reconstruction_plan import begin, plan_reconstruction, results
 from workbench.recon.weights import load_network
@@ -116,15 +115,14 @@ def done(evil, monkeypatch):
         plan = plan_reconstruction(
             weights=f"{EVIL}.pt", local_dataset=EVIL, acceleration=rate, center_fraction=share
         )
-        if plan.job.volumes:
-            begin(plan.job, plan.cache, plan.folder)
+        if plan.order.volumes:
+            begin(plan.order, plan.cache, plan.folder)
             network = load_network(evil / f"{EVIL}.pt")
-            list(reconstruct_share(plan.job, plan.cache, plan.folder, network))
-        sets.append((plan, results(plan)))
-    plan, found = sets[-1]
-    compared = tuple(find_compared(f"{plan.run.folder.parent.parent.name}@8x", plan))
+            list(reconstruct_share(plan.order, plan.cache, plan.folder, network))
+        sets.append(results(plan))
+    compared = tuple(find_compared(f"{sets[-1].run}@8x", sets[-1].folder))
     looks = result_views.Looks(compared, "ssim", 3, read_annotations("plus.csv"))
-    return result_views.Reconstructed(plan, found, looks)
+    return result_views.Reconstructed(sets[-1], looks)
 
 
 def test_every_cell_of_a_reconstruction_shows_names_as_text(done, shown, capsys):
@@ -143,7 +141,7 @@ def test_every_cell_of_a_reconstruction_shows_names_as_text(done, shown, capsys)
 
 
 def test_report_shows_names_as_text(done):
-    html = run_report(done.plan).read_text()
+    html = run_report(done.results.run).read_text()
     assert html.count("&lt;img") > 10
     assert_text_alone(html)
 
@@ -188,11 +186,11 @@ def test_viewer_and_its_picture_show_names_as_text(done, shown, monkeypatch):
     from workbench.views.viewer.slice_browser import SliceBrowser
     from workbench.views.viewer.volumes import VolumeBrowser
 
-    browser = SliceBrowser(done.plan, done.found, "ssim", done.looks.annotations)
+    browser = SliceBrowser(done.results, "ssim", done.looks.annotations)
     browser.list.index = 0
     assert EVIL in browser.list.options[0]  # a list's entries are text in the browser, too
     browser.volumes.viewer._ipython_display_()
-    VolumeBrowser(done.plan, done.found)
+    VolumeBrowser(done.results)
     assert_text_alone("".join(shown))
 
 
@@ -239,8 +237,8 @@ def test_texts_that_are_no_str_are_escaped_as_well():
 
 @pytest.mark.parametrize("name", [EVIL, "$x^$", "a$b", "_hidden", "x_1 ^2 \\frac{", "new\nline"])
 def test_names_in_figures_are_drawn_as_they_are(name):
-    first = [VolumeScore(f"{name}{n}", 3, 0.8 + n / 100, 30.0 + n, 0.02) for n in range(3)]
-    kinds = {score.volume: f"{name}{score.volume[-1]}" for score in first}
+    first = {f"{name}{n}": {"ssim": 0.8 + n / 100, "psnr": 30.0, "nmse": 0.02} for n in range(3)}
+    kinds = {volume: f"{name}{volume[-1]}" for volume in first}
     figures = [
         scores_figure({name: first, "VarNet": first}, kinds),
         comparison_figure(first, first, names=(name, f"{name}2"), acquisitions=kinds),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -5,6 +7,7 @@ from matplotlib.figure import Figure
 from workbench.forms.page import display_of
 from workbench.pages import reconstruct as views
 from workbench.pages.reconstruct import PAGE, Looks, Reconstructed
+from workbench.recon.metrics import METRICS
 from workbench.views.comparison import find_compared
 from workbench.views.uncertainty import uncertainty_figures
 
@@ -27,12 +30,12 @@ def done(reconstructed, in_project, tmp_path):
     from workbench.views.annotations import read_annotations
 
     reconstructed(acceleration=8, center_fraction=0.04)
-    plan, found = reconstructed()
+    results = reconstructed()
     path = tmp_path / "knee.csv"
     path.write_text(CSV)
-    compared = tuple(find_compared("weights@8x", plan))
+    compared = tuple(find_compared("weights@8x", results.folder))
     looks = Looks(compared, "psnr", 3, read_annotations(path), ("nifti",))
-    return Reconstructed(plan, found, looks)
+    return Reconstructed(results, looks)
 
 
 def values(**changed):
@@ -83,7 +86,7 @@ def test_every_cell_shows_something(done, shown, capsys):
 
 
 def test_cells_of_what_was_not_asked_for_say_so(done, shown, capsys):
-    plain = Reconstructed(done.plan, done.found, Looks())
+    plain = Reconstructed(done.results, Looks())
     for view in (
         views.show_compared,
         views.show_uncertainty,
@@ -98,17 +101,19 @@ def test_cells_of_what_was_not_asked_for_say_so(done, shown, capsys):
 def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, capsys):
     import h5py
 
-    from workbench.recon.reconstruction_plan import read_result
+    from workbench.recon.results import read_result
 
-    broken = tmp_path / done.found[0].path.name
-    broken.write_bytes(done.found[0].path.read_bytes())
+    first, second = done.results
+    broken = tmp_path / first.path.name
+    broken.write_bytes(first.path.read_bytes())
     with h5py.File(broken, "a") as file:
         file["reconstruction"][1] = np.nan
         file.attrs["slice_ssim"] = [0.5, np.nan, 0.4]
-        for figure in ("ssim", "psnr", "nmse"):
-            file.attrs[f"varnet_{figure}"] = np.nan
-    found = [read_result(broken), done.found[1]]
-    one = Reconstructed(done.plan, found, Looks(sort_by="ssim", annotations=done.looks.annotations))
+        for metric in METRICS:
+            file.attrs[f"reconstruction_{metric.name}"] = np.nan
+    found = read_result(broken, first.volume, first.order), second
+    looks = Looks(sort_by="ssim", annotations=done.looks.annotations)
+    one = Reconstructed(replace(done.results, items=found), looks)
     for view in (
         views.show_scores,
         views.show_acquisitions,
@@ -127,6 +132,6 @@ def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, caps
 
 
 def test_slice_with_one_possible_mask_has_no_map_and_says_so(reconstructed, in_project, capsys):
-    plan, found = reconstructed(acceleration=1, center_fraction=0.08)
-    assert list(uncertainty_figures(plan, found, 8)) == []
+    results = reconstructed(acceleration=1, center_fraction=0.08)
+    assert list(uncertainty_figures(results, 8)) == []
     assert "only one mask is possible" in capsys.readouterr().out

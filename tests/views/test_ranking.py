@@ -5,31 +5,30 @@ import h5py
 import numpy as np
 import pytest
 
-from workbench.recon.metrics import VolumeScore
 from workbench.views.ranking import check_order, rank_slices, rank_volumes, slice_table
 from workbench.views.reconstruct import extreme_slices, score_table
 from workbench.views.viewer.slice_browser import SliceBrowser, viewer_boxes
 
 
 def scored(result, name, ssim, nmse, slices):
-    score = VolumeScore(name, len(slices), ssim, 30.0, nmse)
+    score = {"ssim": ssim, "psnr": 30.0, "nmse": nmse}
     return replace(
         result,
         path=result.path.with_name(name),
-        varnet=score,
-        zero_filled=replace(score, ssim=0.5),
+        scores={"reconstruction": score, "zero_filled": score | {"ssim": 0.5}},
         slice_ssim=slices,
     )
 
 
 @pytest.fixture
 def found(reconstructed, in_project):
-    _, (first, *_) = reconstructed()
-    return [
+    first = reconstructed()[0]
+    found = (
         scored(first, "a.h5", 0.9, 0.01, (0.95, 0.85)),
         scored(first, "b.h5", 0.7, 0.03, (0.7, 0.7)),
         scored(first, "c.h5", 0.8, 0.05, (0.6, 1.0)),
-    ]
+    )
+    return replace(reconstructed(), items=found)
 
 
 def names(results):
@@ -45,7 +44,7 @@ def test_worst_volume_comes_first(found, sort_by, order):
 
 
 def test_volume_that_is_not_finite_comes_before_all(found):
-    found[0] = replace(found[0], varnet=replace(found[0].varnet, ssim=math.nan))
+    found[0].scores["reconstruction"]["ssim"] = math.nan
     assert names(rank_volumes(found)) == "abc"
     assert names(rank_volumes(found, "-ssim")) == "acb"
 
@@ -56,30 +55,29 @@ def test_wrong_figure_is_named_with_those_there_are(wrong):
         check_order(wrong)
 
 
-def test_slices_are_in_order_across_volumes(found, reconstructed):
-    plan, _ = reconstructed()
-    ranked = rank_slices(plan, found, "ssim")
+def test_slices_are_in_order_across_volumes(found):
+    ranked = rank_slices(found, "ssim")
     assert [(each.result.path.stem, each.number) for each in ranked][:3] == [
         ("c", 0),
         ("b", 0),
         ("b", 1),
     ]
-    by_volume = rank_slices(plan, found, "zero_filled_nmse")
+    by_volume = rank_slices(found, "zero_filled_nmse")
     assert [each.result.path.stem for each in by_volume] == list("ccbbaa")
 
 
 def test_slices_psnr_and_nmse_are_those_of_image_and_target(reconstructed, in_project):
-    plan, results = reconstructed()
-    ranked = rank_slices(plan, results, "psnr")
-    assert [each.psnr for each in ranked] == sorted(each.psnr for each in ranked)
+    ranked = rank_slices(reconstructed(), "psnr")
+    psnr = [each.scores["psnr"] for each in ranked]
+    assert psnr == sorted(psnr)
     one = ranked[0]
     with h5py.File(one.result.path) as file:
         image = file["reconstruction"][one.number].astype(float)
-    with h5py.File(plan.cache.root / one.result.volume) as file:
+    with h5py.File(in_project / "datasets/knee_multicoil" / one.result.volume.path) as file:
         targets = file["reconstruction_rss"][()].astype(float)
     error = ((image - targets[one.number]) ** 2).mean()
-    assert one.psnr == pytest.approx(10 * np.log10(targets.max() ** 2 / error))
-    assert one.nmse == pytest.approx(error / (targets[one.number] ** 2).mean())
+    assert one.scores["psnr"] == pytest.approx(10 * np.log10(targets.max() ** 2 / error))
+    assert one.scores["nmse"] == pytest.approx(error / (targets[one.number] ** 2).mean())
     table = slice_table(ranked, most=2)
     assert list(table.columns) == ["volume", "slice", "acquisition", "SSIM", "PSNR (dB)", "NMSE"]
     assert len(table) == 2
@@ -91,7 +89,8 @@ def test_table_is_in_the_order_asked_for(found):
 
 
 def test_extremes_pass_over_what_is_not_finite_and_name_it(found):
-    found[1] = replace(found[1], slice_ssim=(0.7, math.nan))
+    first, second, third = found
+    found = [first, replace(second, slice_ssim=(0.7, math.nan)), third]
     chosen = [(title, result.path.stem, n) for title, result, n in extreme_slices(found)]
     assert chosen[0] == ("not finite: first such slice", "b", 1)
     assert chosen[1] == ("best slice", "c", 1)
@@ -105,9 +104,9 @@ def test_slice_chosen_in_the_list_opens_in_the_viewer(reconstructed, in_project,
     path.write_text(
         "file,slice,study_level,x,y,width,height,label\nfile1000002,2,No,4,6,10,5,Mass\n"
     )
-    plan, results = reconstructed()
-    browser = SliceBrowser(plan, results, "ssim", read_annotations(path))
-    ranked = rank_slices(plan, browser.volumes.results)
+    results = reconstructed()
+    browser = SliceBrowser(results, "ssim", read_annotations(path))
+    ranked = rank_slices(browser.volumes.results)
     assert len(browser.list.options) == 7
     for index in (6, 0, 3):
         browser.list.index = index
@@ -120,5 +119,5 @@ def test_slice_chosen_in_the_list_opens_in_the_viewer(reconstructed, in_project,
     before = browser.list.options
     browser.best_first.value = True
     assert browser.list.options == before[::-1]
-    (box,) = viewer_boxes(plan.cache.volumes[1], read_annotations(path))
+    (box,) = viewer_boxes(results[1].volume, read_annotations(path))
     assert (box.slice, box.x, box.y, box.width, box.height) == (2, 4, 32 - 6 - 5, 10, 5)

@@ -33,8 +33,7 @@ class Page(HTMLParser):
 def report(reconstructed, in_project):
     reconstructed(acceleration=8, center_fraction=0.04)
     reconstructed("test")
-    plan, _ = reconstructed()
-    return run_report(plan)
+    return run_report(reconstructed().run)
 
 
 def test_report_is_one_file_that_asks_for_nothing(report):
@@ -68,7 +67,7 @@ def test_report_of_a_trained_run_tells_its_job_and_curves(in_project):
     rows = "epoch,train_loss,val_ssim,val_psnr,val_nmse\n1,0.4,0.6,30,0.02\n2,0.3,0.7,31,0.01\n"
     write_text(folder / "metrics.csv", rows)
     text = run_report("trained").read_text()
-    assert "Training loss and validation figures by epoch" in text
+    assert "Training loss and validation metrics by epoch" in text
     assert "<td>epochs</td><td>3</td>" in text
 
 

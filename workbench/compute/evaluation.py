@@ -1,18 +1,13 @@
-"""What is reconstructed of a run once it is trained: which splits, where, and the figures' table.
+"""What is reconstructed of a run once it is trained: which splits, and where.
 
-``outputs/NAME/reconstructions/SPLIT.../`` holds one HDF5 file a volume (where it lies says
-``workbench.recon.reconstruction_plan``) and, once all of them are there, ``scores.csv`` with a row
-each; its column ``volume`` is the path within the dataset.
+What a folder of results holds says ``workbench.recon.results``.
 """
 
-import csv
 import hashlib
-import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from workbench.catalog import OWN_MASKS, SPLITS
 from workbench.compute.jobs import TrainingJob
@@ -20,16 +15,10 @@ from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache
 from workbench.data.sampling import Sampling
 from workbench.settings import shown
-from workbench.stores.disk import write_text
 
 FOLDER = "reconstructions"
 ORDER = "reconstruction.json"
 SCORES = "scores.csv"
-COLUMNS = (
-    *("volume", "acquisition", "slices", "acceleration"),
-    *("zero_filled_ssim", "zero_filled_psnr", "zero_filled_nmse"),
-    *("varnet_ssim", "varnet_psnr", "varnet_nmse"),
-)
 
 
 def parse_splits(text: str | None) -> tuple[str, ...]:
@@ -122,24 +111,6 @@ def unevaluated(run: Run, splits: Iterable[str]) -> tuple[str, ...]:
         if not (folder / SCORES).exists() or made_by != weights:
             missing.append(split)
     return tuple(missing)
-
-
-def write_scores(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write ``scores.csv``; figures are left empty where a volume has no target."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: str(row["volume"])))
-    write_text(folder / SCORES, text.getvalue())
-
-
-def read_scores(folder: Path) -> list[dict[str, str]]:
-    """Read ``scores.csv``, a row a volume; none where it is not there."""
-    try:
-        with (folder / SCORES).open(newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
 
 
 def sha256_of(path: Path) -> str:

@@ -3,7 +3,21 @@
 K-space is centred, DC at (H // 2, W // 2), and the transforms are orthonormal, as in fastMRI.
 """
 
+from typing import Any, Protocol, TypeVar
+
 import numpy as np
+
+
+class _Image(Protocol):
+    """An array or a tensor (..., H, W)."""
+
+    @property
+    def shape(self) -> Any: ...
+
+    def __getitem__(self, place: Any, /) -> Any: ...
+
+
+Image = TypeVar("Image", bound=_Image)
 
 
 def centered_fft2(image: np.ndarray) -> np.ndarray:
@@ -51,7 +65,7 @@ def crop_size(matrix: tuple[int, int], recon: tuple[int, int]) -> tuple[int, int
     return min(height, matrix[0]), min(width, matrix[1])
 
 
-def center_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def center_crop(image: Image, size: tuple[int, int]) -> Image:
     """Return the central (..., h, w) of an image (..., H, W), as a view.
 
     Raises:
@@ -62,6 +76,12 @@ def center_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"an image of {rows}x{columns} has no centre of {height}x{width}")
     top, left = (rows - height) // 2, (columns - width) // 2
     return image[..., top : top + height, left : left + width]
+
+
+def cropped(*images: Image) -> list[Image]:
+    """Crop images (..., H, W) around their centres to the smallest height and width among them."""
+    size = min(image.shape[-2] for image in images), min(image.shape[-1] for image in images)
+    return [center_crop(image, size) for image in images]
 
 
 def zero_filled(kspace: np.ndarray, crop: tuple[int, int]) -> np.ndarray:

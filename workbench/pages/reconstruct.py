@@ -13,27 +13,25 @@ from workbench.data.sampling import MASKS, Sampling, numbers
 from workbench.forms.layout import datasets_here, runs_here
 from workbench.forms.page import Look, OpenPage, Page, Values, open_page
 from workbench.recon.reconstruction_plan import (
-    Reconstruction,
     ReconstructionPlan,
     plan_reconstruction,
     reconstruct,
     results,
 )
+from workbench.recon.results import Results
 from workbench.recon.uncertainty import check_masks_wanted
 from workbench.recon.weights import RELEASED
 from workbench.views.annotations import Annotations, read_annotations
 from workbench.views.comparison import (
-    ResultSet,
     acceleration_figure,
     common_volumes,
     comparison_table,
     find_compared,
     labels_of,
     left_out_of_comparison,
-    own_results,
 )
 from workbench.views.export.results import KINDS, export_kinds, export_results
-from workbench.views.ranking import ORDERS, check_order, rank_slices, rank_volumes, slice_table
+from workbench.views.ranking import check_order, orders, rank_slices, rank_volumes, slice_table
 from workbench.views.tables import styled_table
 
 
@@ -43,13 +41,13 @@ class Looks:
 
     Attributes:
         compared: other results to set beside them.
-        sort_by: the figure that orders volumes and slices.
+        sort_by: the metric that orders volumes and slices.
         uncertainty: masks to draw for the maps of uncertainty; 0 for none.
         annotations: findings to draw, or None.
         export: kinds of ``workbench.views.export.results``.
     """
 
-    compared: tuple[ResultSet, ...] = ()
+    compared: tuple[Results, ...] = ()
     sort_by: str = "ssim"
     uncertainty: int = 0
     annotations: Annotations | None = None
@@ -61,13 +59,11 @@ class Reconstructed:
     """What a reconstruction left.
 
     Attributes:
-        plan: what was asked for, and where it is.
-        found: a result for each volume.
+        results: a result for each volume.
         looks: how to look at it.
     """
 
-    plan: ReconstructionPlan
-    found: list[Reconstruction]
+    results: Results
     looks: Looks
 
 
@@ -139,7 +135,7 @@ def plan(
     if findings:
         with suppress(CacheFileError):  # then its part alone says which names are unclear
             findings = findings.within(load_cache(found.cache.root) or found.cache)
-    looks = Looks(tuple(find_compared(compare, found)), sort_by, masks, findings, kinds)
+    looks = Looks(tuple(find_compared(compare, found.folder)), sort_by, masks, findings, kinds)
     print(found, flush=True)
     return found, looks
 
@@ -149,36 +145,35 @@ def work(asked: tuple[ReconstructionPlan, Looks]) -> Reconstructed:
     planned, looks = asked
     for line in reconstruct(planned):
         print(line, flush=True)
-    return Reconstructed(planned, results(planned), looks)
+    return Reconstructed(results(planned), looks)
 
 
 # ---- what the cells below show ------------------------------------------------------------
 
 
 def show_scores(done: Reconstructed) -> None:
-    """Show each volume's figures, the worst first, and the first slices of the same order."""
+    """Show each volume's metrics, the worst first, and the first slices of the same order."""
     from IPython.display import display
 
     from workbench.views import reconstruct as views
 
-    scored = views.scored(done.found)
-    if not scored:
+    if not done.results.scored:
         print("no volume here has a target")
         return
-    display(views.score_table(scored, sort_by=done.looks.sort_by))
-    ranked = rank_slices(done.plan, scored, done.looks.sort_by)
+    display(views.score_table(done.results, sort_by=done.looks.sort_by))
+    ranked = rank_slices(done.results.scored, done.looks.sort_by)
     display(styled_table(slice_table(ranked, most=10)))
 
 
 def show_acquisitions(done: Reconstructed) -> Any:
-    """Show the figures by acquisition, and how they are spread."""
+    """Show the metrics by acquisition, and how they are spread."""
     from IPython.display import display
 
     from workbench.views import reconstruct as views
 
-    if views.scored(done.found):
-        display(views.score_table(done.found, by="acquisition"))
-        display(views.spread_figure(done.plan, done.found))
+    if done.results.scored:
+        display(views.score_table(done.results, by="acquisition"))
+        display(views.spread_figure(done.results))
 
 
 def show_compared(done: Reconstructed) -> None:
@@ -187,11 +182,10 @@ def show_compared(done: Reconstructed) -> None:
 
     from workbench.views import reconstruct as views
 
-    if not done.looks.compared or not views.scored(done.found):
+    if not done.looks.compared or not done.results.scored:
         print("nothing to compare with: give compare, such as other_run or knee@8x")
         return
-    own = own_results(done.plan, done.found)
-    sets = [own, *done.looks.compared]
+    sets = [done.results, *done.looks.compared]
     try:
         common_volumes(sets)
     except ValueError as error:
@@ -202,8 +196,8 @@ def show_compared(done: Reconstructed) -> None:
     display(styled_table(comparison_table(sets, done.looks.sort_by), index=False))
     display(acceleration_figure(sets))
     for other in done.looks.compared:
-        names = labels_of([other, own])
-        display(views.against_figure(done.plan, own.results, other.results, (names[0], names[1])))
+        names = labels_of([other, done.results])
+        display(views.against_figure(done.results, other, (names[0], names[1])))
 
 
 def show_extremes(done: Reconstructed) -> None:
@@ -212,10 +206,9 @@ def show_extremes(done: Reconstructed) -> None:
 
     from workbench.views import reconstruct as views
 
-    if views.scored(done.found):
-        for kind, result, number in views.extreme_slices(done.found):
-            for figure in views.slice_views(done.plan, result, number, kind):
-                display(figure)
+    for kind, result, number in views.extreme_slices(done.results):
+        for figure in views.slice_views(result, number, kind):
+            display(figure)
 
 
 def show_findings(done: Reconstructed) -> None:
@@ -230,15 +223,15 @@ def show_findings(done: Reconstructed) -> None:
         return
     for remark in findings.remarks:
         print(remark)
-    for result in done.found:
-        if labels := findings.study_labels(result.volume):
+    for result in done.results:
+        if labels := findings.study_labels(result.volume.path):
             print(f"{result.name}, the whole study: {', '.join(labels)}")
-    table = lesion_table(done.plan, done.found, findings)
+    table = lesion_table(done.results, findings)
     if not len(table):
         print(f"{findings.source.name} has no box on a volume here that has a target")
         return
     display(styled_table(table.round(4)))
-    for figure in lesion_figures(done.plan, done.found, findings):
+    for figure in lesion_figures(done.results, findings):
         display(figure)
 
 
@@ -251,7 +244,7 @@ def show_uncertainty(done: Reconstructed) -> None:
     if not done.looks.uncertainty:
         print("no maps: give uncertainty, the number of masks to draw, such as 8")
         return
-    for figure in uncertainty_figures(done.plan, done.found, done.looks.uncertainty):
+    for figure in uncertainty_figures(done.results, done.looks.uncertainty):
         display(figure)
 
 
@@ -264,15 +257,15 @@ def show_volumes(done: Reconstructed) -> Any:
     if interactive():
         from workbench.views.viewer.slice_browser import SliceBrowser
 
-        return SliceBrowser(done.plan, done.found, looks.sort_by, looks.annotations)
-    return views.sheet_figure(done.plan, rank_volumes(done.found, looks.sort_by)[0])
+        return SliceBrowser(done.results, looks.sort_by, looks.annotations)
+    return views.sheet_figure(rank_volumes(done.results, looks.sort_by)[0])
 
 
 def show_exports(done: Reconstructed) -> None:
     """Write what was asked for, and say where it is."""
     if not done.looks.export:
         print(f"nothing to export: give export, some of {', '.join(KINDS)}")
-    for line in export_results(done.plan, done.found, done.looks.export):
+    for line in export_results(done.results, done.looks.export):
         print(line, flush=True)
 
 
@@ -283,7 +276,7 @@ PAGE = Page(
     check=check,
     plan=plan,
     work=work,
-    report=lambda done: f": {len(done.found)} volumes",
+    report=lambda done: f": {len(done.results)} volumes",
     common=("run", "split", "volumes", "compare", "export"),
     groups={
         "Looking": ("sort_by", "uncertainty", "annotations"),
@@ -299,7 +292,7 @@ PAGE = Page(
         "center_fraction": Look("centre fraction"),
         "compare": Look("compare with", choices=runs_here),
         "export": Look(choices=lambda: KINDS, several=True),
-        "sort_by": Look("sort by", choices=lambda: tuple(ORDERS)),
+        "sort_by": Look("sort by", choices=lambda: tuple(orders())),
         "uncertainty": Look(unit="masks"),
         "nodes": Look(unit="processes"),
     },

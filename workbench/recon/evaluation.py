@@ -47,19 +47,19 @@ def evaluate(folder: Path, splits: Sequence[str]) -> None:
 
     network = from_first(lambda: load_network(run.best))
     for split in splits:
-        job, part, place = from_first(lambda split=split: order_of_run(run, split, cache))  # type: ignore[misc]
+        order, part, place = from_first(lambda split=split: order_of_run(run, split, cache))  # type: ignore[misc]
         place = folder / FOLDER / place.name
         place.mkdir(parents=True, exist_ok=True)
         # reconstruct.ipynb may be at work on the same split.
         with only_writer(Run(place), wait=True) if first else nullcontext():
             if first:
-                begin(job, part, place)
+                begin(order, part, place)
                 print(
-                    f"reconstructing {split}: {len(job.volumes)} volumes, "
-                    f"{len(part) - len(job.volumes)} are there",
+                    f"reconstructing {split}: {len(order.volumes)} volumes, "
+                    f"{len(part) - len(order.volumes)} are there",
                     flush=True,
                 )
-            rows = list(reconstruct_share(replace(job, dataset=dataset), part, place, network))
+            rows = list(reconstruct_share(replace(order, dataset=dataset), part, place, network))
             everyone = [rows]
             if among:
                 everyone = [[] for _ in range(distributed.get_world_size())]

@@ -1,155 +1,157 @@
-"""SSIM, PSNR and NMSE of slices and volumes, as fastMRI's leaderboard computes them."""
+"""Metrics of images against their targets: one record each, in ``METRICS``.
+
+Tables, CSV files, orders, figures and reports follow from the list. A new metric is one record.
+Nothing here needs torch; ``workbench.recon.scoring`` measures the images.
+"""
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from workbench.recon.ssim import WINDOW, mean_ssim
-from workbench_kernels import functions as kernels
+Scores = dict[str, float]
+"""A volume's metrics by name."""
+
+Parts = Mapping[str, float]
+"""What one slice adds to its volume's metrics.
+
+``squared_error`` and ``squared_target`` are sums over ``pixels`` pixels, ``peak`` the data range.
+A metric that is measured by slice adds a part under its own name.
+"""
 
 
-def center_crop(image: Tensor, height: int, width: int) -> Tensor:
-    """Return the central (..., height, width) of an image (..., H, W).
+@dataclass(frozen=True)
+class Metric:
+    """A metric of images against their targets.
 
-    Raises:
-        ValueError: the image is smaller than that.
+    Attributes:
+        name: in files, orders and code.
+        label: for people.
+        unit: such as "dB"; empty for a plain number.
+        form: format of a value in tables.
+        short: format of a value where room is short.
+        higher_is_better: which of two values is the better one.
+        of_volume: forms the metric of a volume from the parts of its slices.
+        of_slices: measures images and targets (slices, H, W) with a data range; returns (slices,).
+            None where the common parts are enough.
     """
-    rows, columns = image.shape[-2:]
-    if height > rows or width > columns:
-        raise ValueError(f"an image of {rows}x{columns} has no centre of {height}x{width}")
-    top, left = (rows - height) // 2, (columns - width) // 2
-    return image[..., top : top + height, left : left + width]
+
+    name: str
+    label: str
+    unit: str
+    form: str
+    short: str
+    higher_is_better: bool
+    of_volume: Callable[[Sequence[Parts]], float]
+    of_slices: "Callable[[Tensor, Tensor, float], Tensor] | None" = None
+
+    @property
+    def heading(self) -> str:
+        """Label and unit, as a column or an axis has them."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def direction(self) -> str:
+        """Which values are better, for people."""
+        return "higher is better ↑" if self.higher_is_better else "lower is better ↓"
+
+    def say(self, value: float, form: str | None = None) -> str:
+        """Write a value with its label and unit, such as "PSNR 31.25 dB"."""
+        return f"{self.label} {value:{form or self.form}}" + (f" {self.unit}" if self.unit else "")
 
 
-def crop_to_smaller(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Crop both (..., H, W) to the smaller height and the smaller width of the two."""
-    height = min(image.shape[-2], target.shape[-2])
-    width = min(image.shape[-1], target.shape[-1])
-    return center_crop(image, height, width), center_crop(target, height, width)
+def _ssim_of_slices(images: "Tensor", targets: "Tensor", data_range: float) -> "Tensor":
+    from workbench.recon.ssim import mean_ssim
+
+    return mean_ssim(images, targets, data_range)
+
+
+def mean_of(name: str) -> Callable[[Sequence[Parts]], float]:
+    """Return the mean over a volume's slices of a part."""
+    return lambda slices: math.fsum(each[name] for each in slices) / len(slices)
+
+
+# fsum: the result does not depend on the order in which the ranks report.
+def _psnr(slices: Sequence[Parts]) -> float:
+    error = math.fsum(each["squared_error"] for each in slices)
+    error /= sum(each["pixels"] for each in slices)
+    peak = max(each["peak"] for each in slices)
+    return 20 * math.log10(peak) - 10 * math.log10(error) if error else math.inf
+
+
+def _nmse(slices: Sequence[Parts]) -> float:
+    power = math.fsum(each["squared_target"] for each in slices)
+    return math.fsum(each["squared_error"] for each in slices) / power if power else math.nan
+
+
+METRICS = [
+    Metric("ssim", "SSIM", "", ".4f", ".3f", True, mean_of("ssim"), _ssim_of_slices),
+    Metric("psnr", "PSNR", "dB", ".2f", ".1f", True, _psnr),
+    Metric("nmse", "NMSE", "", ".4f", ".4f", False, _nmse),
+]
+"""Every metric.
+
+SSIM is the mean over the slices, NMSE the sum of squared errors over the sum of squares of the
+target, PSNR = 20 log10(max) - 10 log10(mean squared error) over the whole volume.
+"""
+
+LEADING = METRICS[0]
+"""Chooses the best checkpoint, orders volumes and slices, and is measured by slice."""
+
+
+def described(scores: Mapping[str, Any]) -> str:
+    """Write all metrics of a volume, or their means, for people."""
+    return ", ".join(metric.say(scores[metric.name]) for metric in METRICS)
 
 
 @dataclass(frozen=True)
 class SliceScore:
-    """What one slice adds to its volume's figures.
+    """A slice's parts.
 
     Attributes:
         volume: path within the dataset, which no two volumes share.
         slice: slice number.
-        ssim: mean SSIM.
-        squared_error: sum over pixels of (image - target)².
-        squared_target: sum over pixels of target².
-        pixels: number of pixels.
-        data_range: the volume's largest target value.
+        parts: what it adds to its volume's metrics.
     """
 
     volume: str
     slice: int
-    ssim: float
-    squared_error: float
-    squared_target: float
-    pixels: int
-    data_range: float
+    parts: Parts
 
 
-def score_slice(
-    image: Tensor, target: Tensor, volume: str, slice_number: int, data_range: float
-) -> SliceScore:
-    """Score one slice (H, W) in float64; a slice of a volume that is all zero scores against 1."""
-    return score_slices(image[None], target[None], volume, slice_number, data_range)[0]
+def metrics_of(slices: Sequence[Parts]) -> Scores:
+    """Form every metric from the parts of some slices."""
+    return {metric.name: metric.of_volume(slices) for metric in METRICS}
 
 
-def score_slices(
-    images: Tensor, targets: Tensor, volume: str, first: int, data_range: float
-) -> list[SliceScore]:
-    """Score slices (slices, H, W) that follow each other in a volume, as ``score_slice`` does."""
-    images, targets = crop_to_smaller(images.detach(), targets.detach())
-    if min(images.shape[1:]) < WINDOW:
-        raise ValueError(
-            f"{volume} slice {first}: {tuple(images.shape[1:])} is below the window of SSIM, 7x7"
-        )
-    dtype = torch.promote_types(images.dtype, targets.dtype)
-    dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
-    images, targets = images.to(dtype), targets.to(dtype)
-    data_range = data_range or 1.0
-    if kernels.scores(images, targets):
-        sums = kernels.errors(images, targets)
-    else:
-        precise = targets.double()
-        off = images.double() - precise
-        sums = torch.stack([off.square().sum((1, 2)), precise.square().sum((1, 2))], dim=1)
-    figures = zip(mean_ssim(images, targets, data_range).tolist(), sums.tolist(), strict=True)
-    pixels = targets[0].numel()
+def score_volumes(scores: Iterable[SliceScore]) -> list[dict[str, Any]]:
+    """Form the metrics of each volume from its slices; a slice that comes twice counts once.
+
+    Returns:
+        A row for each volume: its path as ``volume``, how many ``slices``, and its metrics.
+    """
+    volumes: dict[str, dict[int, Parts]] = defaultdict(dict)
+    for score in scores:
+        volumes[score.volume][score.slice] = score.parts
     return [
-        SliceScore(volume, first + number, ssim, error, power, pixels, data_range)
-        for number, (ssim, (error, power)) in enumerate(figures)
+        {"volume": name, "slices": len(parts), **metrics_of(list(parts.values()))}
+        for name, parts in sorted(volumes.items())
     ]
 
 
-@dataclass(frozen=True)
-class VolumeScore:
-    """The figures of one volume, by its path within the dataset; PSNR in dB."""
+def mean_scores(scores: Iterable[Mapping[str, Any]]) -> Scores:
+    """Return the mean over volumes of each metric.
 
-    volume: str
-    slices: int
-    ssim: float
-    psnr: float
-    nmse: float
-
-
-def score_volumes(scores: Iterable[SliceScore]) -> list[VolumeScore]:
-    """Form the figures of each volume from its slices; a slice that comes twice counts once.
-
-    SSIM is the mean over the slices, NMSE the sum of squared errors over the sum of squares of the
-    target, PSNR = 20 log10(max) - 10 log10(mean squared error) over the whole volume.
+    A volume whose metric is undefined (PSNR without an error, NMSE of an empty target) is left out
+    of that metric's mean; NaN where none is left.
     """
-    volumes: dict[str, dict[int, SliceScore]] = defaultdict(dict)
-    for score in scores:
-        volumes[score.volume][score.slice] = score
-    return [_score_volume(name, list(volumes[name].values())) for name in sorted(volumes)]
-
-
-def _score_volume(name: str, scores: list[SliceScore]) -> VolumeScore:
-    # fsum: the result does not depend on the order in which the ranks report.
-    error = math.fsum(score.squared_error for score in scores)
-    power = math.fsum(score.squared_target for score in scores)
-    mean_error = error / sum(score.pixels for score in scores)
-    peak = max(score.data_range for score in scores)
-    return VolumeScore(
-        name,
-        len(scores),
-        math.fsum(score.ssim for score in scores) / len(scores),
-        20 * math.log10(peak) - 10 * math.log10(mean_error) if mean_error else math.inf,
-        error / power if power else math.nan,
-    )
-
-
-def score_volume(image: Tensor, target: Tensor, name: str) -> VolumeScore:
-    """Score a volume (slices, H, W) as ``fastmri.evaluate`` does for the leaderboard.
-
-    Both are cropped to the target's width squared; the data range is the cropped target's largest
-    value.
-    """
-    width = target.shape[-1]
-    square = min(width, target.shape[-2]), width
-    target = center_crop(target, *square)
-    image, target = crop_to_smaller(image, target)
-    return score_volumes(score_slices(image, target, name, 0, float(target.max())))[0]
-
-
-def mean_score(scores: Iterable[VolumeScore]) -> dict[str, float]:
-    """Return the mean over volumes of each figure: {"ssim", "psnr", "nmse"}.
-
-    A volume whose figure is undefined (PSNR without an error, NMSE of an empty target) is left out
-    of that figure's mean; NaN where none is left.
-    """
-    means = {}
     scores = list(scores)
-    for figure in ("ssim", "psnr", "nmse"):
-        values = [getattr(score, figure) for score in scores]
-        finite = [value for value in values if math.isfinite(value)]
-        means[figure] = math.fsum(finite) / len(finite) if finite else math.nan
+    means = {}
+    for metric in METRICS:
+        finite = [score[metric.name] for score in scores if math.isfinite(score[metric.name])]
+        means[metric.name] = math.fsum(finite) / len(finite) if finite else math.nan
     return means

@@ -21,12 +21,14 @@ from workbench.compute.here import note_error
 from workbench.compute.processes import die_with_parent
 from workbench.compute.volumes import kept_cache
 from workbench.data.cache import DatasetCache
-from workbench.data.images import center_crop, crop_size, zero_filled
+from workbench.data.images import center_crop, crop_size, cropped, zero_filled
 from workbench.data.slices import SliceDataset, collate
 from workbench.data.volume import Volume
 from workbench.models.varnet import VarNet
-from workbench.recon.metrics import score_volume
-from workbench.recon.reconstruction_plan import ReconstructionJob, result_place
+from workbench.recon.metrics import LEADING
+from workbench.recon.reconstruction_plan import result_place
+from workbench.recon.results import KINDS, Order, named_scores, read_order
+from workbench.recon.scoring import score_volume
 from workbench.recon.speed import use_tf32
 from workbench.recon.ssim import mean_ssim
 from workbench.recon.weights import load_network
@@ -83,16 +85,14 @@ def scores(
     images: np.ndarray, filled: np.ndarray, target: np.ndarray, volume: str
 ) -> dict[str, Any]:
     """Return the attributes that say how good a reconstruction is."""
-    found: dict[str, Any] = {}
-    truth = torch.from_numpy(target)
-    for kind, array in (("varnet", images), ("zero_filled", filled)):
-        score = score_volume(torch.from_numpy(array), truth, volume)
-        found |= {f"{kind}_{figure}": getattr(score, figure) for figure in ("ssim", "psnr", "nmse")}
-    size = min(images.shape[-2], target.shape[-2]), min(images.shape[-1], target.shape[-1])
-    image, truth = (torch.from_numpy(center_crop(v, size)).double() for v in (images, target))
-    span = float(target.max()) or 1.0
-    found["slice_ssim"] = mean_ssim(image, truth, span).numpy()
-    return found
+    image, truth = torch.from_numpy(images), torch.from_numpy(target)
+    found = {
+        "reconstruction": score_volume(image, truth, volume),
+        "zero_filled": score_volume(torch.from_numpy(filled), truth, volume),
+    }
+    image, truth = cropped(image.double(), truth.double())
+    slice_ssim = mean_ssim(image, truth, float(target.max()) or 1.0).numpy()
+    return {**named_scores(found), "slice_ssim": slice_ssim}
 
 
 def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> None:
@@ -122,18 +122,18 @@ def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> 
 
 
 def reconstruct_share(
-    job: ReconstructionJob, cache: DatasetCache, folder: Path, network: VarNet
+    order: Order, cache: DatasetCache, folder: Path, network: VarNet
 ) -> Iterator[dict[str, Any]]:
-    """Reconstruct this rank's share of a job's volumes.
+    """Reconstruct this rank's share of the volumes that an order still lacks.
 
     Args:
-        job: what to reconstruct.
-        cache: the part of the dataset that has results in the folder, the job's volumes and more.
+        order: what to reconstruct.
+        cache: the part of the dataset that has results in the folder, the order's volumes and more.
         folder: where the results go.
-        network: the job's.
+        network: the order's.
 
     Yields:
-        The row of each volume for the table of figures.
+        The row of each volume for ``scores.csv``.
     """
     rank, ranks, local = (
         int(os.environ.get(name, default))
@@ -143,16 +143,16 @@ def reconstruct_share(
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     network = network.to(device)
     use_tf32(network.tf32)
-    wanted = [volume for volume in cache if volume.path in set(job.volumes)]
+    wanted = [volume for volume in cache if volume.path in set(order.volumes)]
     own = share(wanted, rank, ranks)
     for number, volume in enumerate(own, start=1):
         images, filled, target, acceleration = reconstruct_volume(
-            network, job.slices(volume), device
+            network, order.slices(volume), device
         )
         attributes = {
-            "digest": job.digest(volume),
-            "weights_sha256": job.weights_sha256,
-            "sampling": str(job.sampling) if job.sampling else "the file's own mask",
+            "digest": order.digest(volume),
+            "weights_sha256": order.weights_sha256,
+            "sampling": str(order.sampling) if order.sampling else "the file's own mask",
             "volume": volume.path,
             "acquisition": volume.acquisition,
             "acceleration": acceleration,
@@ -161,25 +161,26 @@ def reconstruct_share(
         name = cache.names[volume.path]
         line = f"rank {rank}: {number} of {len(own)}, {name}, {volume.slices} slices"
         if target is not None:
-            attributes |= scores(images, filled, target, volume.path)
-            line += (
-                f", SSIM {attributes['zero_filled_ssim']:.3f} zero-filled, "
-                f"{attributes['varnet_ssim']:.3f} VarNet"
+            measured = scores(images, filled, target, volume.path)
+            attributes |= measured
+            line += ", " + ", ".join(
+                f"{LEADING.say(measured[f'{kind}_{LEADING.name}'], LEADING.short)} {label}"
+                for kind, label in zip(KINDS, ("zero-filled", "VarNet"), strict=True)
             )
         write_result(result_place(folder, volume, name), images, attributes)
         print(line, flush=True)
         yield attributes | {"slices": volume.slices}
 
 
-def reconstruct(job: ReconstructionJob, folder: Path) -> None:
-    """Reconstruct this rank's share of what a folder's job asks for."""
-    network = load_network(Path(job.weights))
-    if sha256_of(Path(job.weights)) != job.weights_sha256:
+def reconstruct(order: Order, folder: Path) -> None:
+    """Reconstruct this rank's share of what a folder's order asks for."""
+    network = load_network(Path(order.weights))
+    if sha256_of(Path(order.weights)) != order.weights_sha256:
         raise ValueError(
-            f"{shown(job.weights)} was written anew since this was planned, as by a training that "
-            "goes on: run again to reconstruct with what it holds now"
+            f"{shown(order.weights)} was written anew since this was planned, as by a training "
+            "that goes on: run again to reconstruct with what it holds now"
         )
-    for _ in reconstruct_share(job, kept_cache(job.dataset, folder), folder, network):
+    for _ in reconstruct_share(order, kept_cache(order.dataset, folder), folder, network):
         pass
 
 
@@ -190,8 +191,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     try:
         with naming(folder):
-            job = ReconstructionJob.from_json((folder / "reconstruction.json").read_text())
-            reconstruct(job, folder)
+            reconstruct(read_order(folder), folder)
     except Exception as error:
         note_error(folder, error)
         raise

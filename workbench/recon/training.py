@@ -18,18 +18,12 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from workbench.compute.jobs import TrainingJob
-from workbench.data.images import crop_size
+from workbench.data.images import crop_size, cropped
 from workbench.data.slices import Sample
 from workbench.models.varnet import VarNet
 from workbench.progress import Progress, duration, say
-from workbench.recon.metrics import (
-    SliceScore,
-    VolumeScore,
-    crop_to_smaller,
-    mean_score,
-    score_slice,
-    score_volumes,
-)
+from workbench.recon.metrics import LEADING, SliceScore, described, mean_scores, score_volumes
+from workbench.recon.scoring import score_slice
 from workbench.recon.ssim import ssim_loss
 from workbench.stores.disk import replacing, write_text
 
@@ -52,7 +46,7 @@ class VarNetTraining(pl.LightningModule):
         self.job = job
         self.network = VarNet(**job.network)
         self.network.bf16, self.network.crop_readout = job.precision == "bf16", job.crop_readout
-        self.volume_scores: list[VolumeScore] = []
+        self.volume_scores: list[dict[str, Any]] = []
         self._slice_scores: list[SliceScore] = []
 
     def forward(self, batch: Sample) -> Tensor:
@@ -67,7 +61,7 @@ class VarNetTraining(pl.LightningModule):
         Raises:
             NonFiniteLossError: it is NaN or infinite.
         """
-        image, target = crop_to_smaller(self(batch), batch.target)
+        image, target = cropped(self(batch), batch.target)
         # A volume that is all zero has no range; any will do, since it has no error either.
         span = batch.max_value.masked_fill(batch.max_value == 0, 1)
         loss = ssim_loss(image, target, span)
@@ -95,11 +89,12 @@ class VarNetTraining(pl.LightningModule):
             score = score_slice(
                 image, batch.target[number], name, slice_number, float(batch.max_value[number])
             )
-            if not math.isfinite(score.ssim):
+            leading = score.parts[LEADING.name]
+            if not math.isfinite(leading):
                 raise NonFiniteLossError(
-                    f"the validation SSIM is {score.ssim} at epoch {self.current_epoch}: {name} "
-                    f"slice {slice_number}. Look at that slice in explore.ipynb; if its data is "
-                    "sound, the training has diverged: lower lr"
+                    f"the validation {LEADING.label} is {leading} at epoch {self.current_epoch}: "
+                    f"{name} slice {slice_number}. Look at that slice in explore.ipynb; if its "
+                    "data is sound, the training has diverged: lower lr"
                 )
             self._slice_scores.append(score)
         return images
@@ -213,9 +208,9 @@ class RunCheckpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the end of the epoch, after its validation."""
         assert isinstance(pl_module, VarNetTraining)
-        ssim = mean_score(pl_module.volume_scores)["ssim"]
-        if ssim > self.best:
-            self.best = ssim
+        leading = mean_scores(pl_module.volume_scores)[LEADING.name]
+        if leading > self.best:
+            self.best = leading
             self._save(trainer, "best.ckpt")
         self._save(trainer, "last.ckpt")
         # Each node of a cluster has a notebook, and a disk, of its own.
@@ -248,11 +243,9 @@ class WholeCheckpoints(TorchCheckpointIO):
 class RunRecord(pl.Callback):
     """Writes what a run does: lines on stdout, ``metrics.csv``, ``volumes.csv``, TensorBoard.
 
-    ``metrics.csv`` has a row an epoch: epoch, step, train_loss, val_ssim, val_psnr, val_nmse, lr,
+    ``metrics.csv`` has a row an epoch: epoch, step, train_loss, every metric (val_ssim, ...), lr,
     seconds. A resumed run goes on behind the rows of the epochs that it has kept.
     """
-
-    COLUMNS = ("epoch", "step", "train_loss", "val_ssim", "val_psnr", "val_nmse", "lr", "seconds")
 
     def __init__(self, folder: Path, images: int) -> None:
         self.folder, self.images = folder, images
@@ -322,7 +315,7 @@ class RunRecord(pl.Callback):
         spread = {int((place + 0.5) * count / self.images) for place in range(self.images)}
         if not trainer.is_global_zero or batch_idx not in spread:
             return
-        image, target = crop_to_smaller(outputs[:1], batch.target[:1])
+        image, target = cropped(outputs[:1], batch.target[:1])
         panels = {"reconstruction": image, "target": target, "error": (image - target).abs()}
         name = f"{batch.volume[0]} slice {batch.slice_num[0]}"
         for logger in trainer.loggers:
@@ -335,9 +328,8 @@ class RunRecord(pl.Callback):
         """Form the epoch's row and print it."""
         assert isinstance(pl_module, VarNetTraining)
         loss, count = _summed(self._loss_sum, self._loss_count)
-        scores = {
-            f"val_{name}": value for name, value in mean_score(pl_module.volume_scores).items()
-        }
+        means = mean_scores(pl_module.volume_scores)
+        scores = {f"val_{name}": value for name, value in means.items()}
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
@@ -347,7 +339,7 @@ class RunRecord(pl.Callback):
             "seconds": round(time.monotonic() - self._epoch_began, 1),
         }
         self.rows.append(row)
-        self.volumes = [asdict(score) for score in pl_module.volume_scores]
+        self.volumes = pl_module.volume_scores
         self._loss_sum, self._loss_count = 0.0, 0
         if not trainer.is_global_zero:
             return
@@ -359,22 +351,21 @@ class RunRecord(pl.Callback):
             "training",
             row["epoch"] / epochs,
             f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}, validation "
-            f"SSIM {row['val_ssim']:.4f}, PSNR {row['val_psnr']:.2f} dB, "
-            f"NMSE {row['val_nmse']:.4f}, {duration(row['seconds'])}"
+            f"{described(means)}, {duration(row['seconds'])}"
             + (f", about {duration(left)} left" if left else ""),
         )
 
     def publish(self) -> None:
         """Write ``metrics.csv`` and ``volumes.csv``."""
         if self.rows:
-            write_text(self.folder / "metrics.csv", table(self.COLUMNS, self.rows))
+            write_text(self.folder / "metrics.csv", table(self.rows[-1], self.rows))
             write_text(self.folder / "volumes.csv", table(self.volumes[0], self.volumes))
 
 
 def table(columns: Any, rows: list[dict[str, Any]]) -> str:
     """Write rows as CSV."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=list(columns), restval="nan", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -3,25 +3,15 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.compute.here import ranks_here
+from workbench.compute.evaluation import FOLDER, ORDER
 from workbench.compute.jobs import run_folder
-from workbench.compute.runs import Run
-from workbench.data.cache import DatasetCache, load_cache
-from workbench.recon.metrics import VolumeScore
-from workbench.recon.reconstruction_plan import (
-    Reconstruction,
-    ReconstructionJob,
-    ReconstructionPlan,
-    find_result,
-    read_results,
-)
-from workbench.settings import shown
+from workbench.recon.metrics import METRICS
+from workbench.recon.results import KINDS, Results
 from workbench.views.ranking import check_order
 from workbench.views.style import COLOURS, GREY, LABEL, SMALL, new_figure, tidy
 
@@ -29,88 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-ORDER = "reconstruction.json"
-_KINDS = ("varnet", "zero_filled")
-_FIGURES = (("ssim", "SSIM"), ("psnr", "PSNR, dB"), ("nmse", "NMSE"))
+Means = dict[tuple[str, str], tuple[float, int]]
+"""(kind, metric) -> the mean, and over how many volumes."""
 
 
-@dataclass(frozen=True)
-class ResultSet:
-    """The results in one folder.
-
-    Attributes:
-        run: name of the run or weights.
-        plan: what was reconstructed.
-        results: one a volume.
-    """
-
-    run: str
-    plan: ReconstructionPlan
-    results: tuple[Reconstruction, ...]
-
-    @property
-    def name(self) -> str:
-        """Run and folder, which tell it from all others."""
-        return f"{self.run}@{self.plan.folder.name}"
-
-    @property
-    def weights(self) -> str:
-        """File of the weights, and the first digits of its SHA256."""
-        return f"{Path(self.plan.job.weights).name} {self.plan.job.weights_sha256[:8]}"
-
-    @property
-    def sampling(self) -> str:
-        """How k-space was undersampled, for people."""
-        return str(self.plan.job.sampling or "each file's own mask")
-
-    @property
-    def acceleration(self) -> float:
-        """True acceleration, the mean over volumes."""
-        return float(np.mean([result.acceleration for result in self.results]))
-
-    def only(self, volumes: Sequence[str]) -> "ResultSet":
-        """Return the results of some volumes."""
-        kept = tuple(result for result in self.results if result.volume in set(volumes))
-        return replace(self, results=kept)
-
-    def scores(self, kind: str) -> list[VolumeScore]:
-        """Return the volumes' figures, ``kind`` being "varnet" or "zero_filled"."""
-        return [score for result in self.results if (score := getattr(result, kind))]
-
-
-def open_results(folder: Path) -> ResultSet:
-    """Open a folder of results that was reconstructed earlier.
-
-    Raises:
-        FileNotFoundError: it holds none.
-        ValueError: what it says of itself is damaged.
-    """
-    try:
-        job = ReconstructionJob.from_json((folder / ORDER).read_text())
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{shown(folder / ORDER)} is damaged: {error}") from None
-    cache = load_cache(folder, earlier=True) or DatasetCache(folder, ())
-    there = replace(
-        cache,
-        root=Path(job.dataset),
-        volumes=tuple(volume for volume in cache if find_result(folder, volume)),
-    )
-    if not there.volumes:
-        raise FileNotFoundError(f"{shown(folder)} holds no results: run reconstruct.ipynb for it")
-    plan = ReconstructionPlan(job, there, folder, ranks_here(1), Run(folder))
-    return ResultSet(
-        Run(folder.parent.parent).name,
-        plan,
-        tuple(read_results(folder, there)),
-    )
-
-
-def own_results(plan: ReconstructionPlan, results: Sequence[Reconstruction]) -> ResultSet:
-    """Return a plan's results as a set to compare with others."""
-    return ResultSet(Run(plan.folder.parent.parent).name, plan, tuple(results))
-
-
-def labels_of(sets: Sequence[ResultSet]) -> list[str]:
+def labels_of(sets: Sequence[Results]) -> list[str]:
     """Return a label for each set: its run, and what else tells it from the others.
 
     The rest is whichever differs of mask, acceleration and centre fraction, and the weights where
@@ -119,13 +32,13 @@ def labels_of(sets: Sequence[ResultSet]) -> list[str]:
     several = _runs_with_several_weights(sets)
     parts = []
     for each in sets:
-        sampling = each.plan.job.sampling
+        sampling = each.order.sampling
         mask, rates, centres = "own masks", "", ""
         if sampling:
             mask, rates = sampling.mask, ", ".join(f"{r:g}x" for r in sampling.accelerations)
             centres = "centre " + ", ".join(f"{f:g}" for f in sampling.center_fractions)
         weights = f"weights {each.weights}" if each.run in several else ""
-        parts.append((each.run, each.plan.job.split, mask, rates, centres, weights))
+        parts.append((each.run, each.order.split, mask, rates, centres, weights))
     differ = [0, *(n for n in range(1, 6) if len({part[n] for part in parts}) > 1)]
     labels = [", ".join(part[n] for n in differ if part[n]) for part in parts]
     if len(set(labels)) == len(labels):
@@ -133,24 +46,28 @@ def labels_of(sets: Sequence[ResultSet]) -> list[str]:
     return [f"{each.name}, {each.weights}" if each.run in several else each.name for each in sets]
 
 
-def _runs_with_several_weights(sets: Sequence[ResultSet]) -> set[str]:
-    made = {(each.run, each.plan.job.weights_sha256) for each in sets}
+def _runs_with_several_weights(sets: Sequence[Results]) -> set[str]:
+    made = {(each.run, each.order.weights_sha256) for each in sets}
     runs = [run for run, _ in made]
     return {run for run in runs if runs.count(run) > 1}
 
 
 def results_of_run(run: str) -> list[Path]:
     """Return the folders of a run's results, sorted by name."""
-    found = (run_folder(run, "compare") / "reconstructions").glob(f"*/{ORDER}")
+    found = (run_folder(run, "compare") / FOLDER).glob(f"*/{ORDER}")
     return sorted(path.parent for path in found)
 
 
-def find_compared(compare: str | None, plan: ReconstructionPlan) -> list[ResultSet]:
-    """Read the parameter ``compare``: results to set beside a plan's.
+def find_compared(compare: str | None, folder: Path) -> list[Results]:
+    """Read the parameter ``compare``: results to set beside others.
 
-    Each part, with commas between them, is a run's name, ``RUN``, for its results of the plan's
-    split and mask; or ``RUN@WHAT``, where WHAT picks others by what their folder's name holds:
+    Each part, with commas between them, is a run's name, ``RUN``, for its results of the same split
+    and mask; or ``RUN@WHAT``, where WHAT picks others by what their folder's name holds:
     ``knee@8x``, ``knee@random``, ``knee@random-8x``. All that fit are taken.
+
+    Args:
+        compare: the parameter.
+        folder: of the results that they are set beside, whose name begins with the split.
 
     Raises:
         ValueError: it is no text.
@@ -160,40 +77,39 @@ def find_compared(compare: str | None, plan: ReconstructionPlan) -> list[ResultS
         return []
     if not isinstance(compare, str) or not compare.strip(" ,"):
         raise ValueError(f"compare={compare!r}: give runs, such as other_run or knee@8x")
-    folders: dict[Path, None] = {}
-    for part in filter(None, (part.strip() for part in compare.split(","))):
-        folders |= dict.fromkeys(_folders(part, plan))
-    folders.pop(plan.folder, None)
-    return [open_results(folder) for folder in folders]
+    parts = filter(None, (part.strip() for part in compare.split(",")))
+    found = dict.fromkeys(each for part in parts for each in _folders(part, folder.name))
+    found.pop(folder, None)
+    return [Results(each) for each in found]
 
 
-def _folders(part: str, plan: ReconstructionPlan) -> list[Path]:
+def _folders(part: str, own: str) -> list[Path]:
     run, _, what = part.partition("@")
-    there = results_of_run(run)
+    there, split = results_of_run(run), own.split("-")[0]
     if not what:
-        found = [folder for folder in there if folder.name == plan.folder.name]
+        found = [folder for folder in there if folder.name == own]
     else:
         wanted = set(re.split(r"[-@]", what))
-        split = [f for f in there if f.name.split("-")[0] == plan.job.split]
-        found = [f for f in split if f.name == what or wanted <= set(f.name.split("-"))]
+        of_split = [folder for folder in there if folder.name.split("-")[0] == split]
+        found = [f for f in of_split if f.name == what or wanted <= set(f.name.split("-"))]
     if not found:
         names = ", ".join(f"{run}@{folder.name}" for folder in there)
         advice = f"it has {names}" if names else f"{run} has no results"
         raise FileNotFoundError(
-            f"compare={part!r}: nothing of split {plan.job.split} fits; {advice}. "
+            f"compare={part!r}: nothing of split {split} fits; {advice}. "
             "Run this notebook for what is missing"
         )
     return found
 
 
-def common_volumes(sets: Sequence[ResultSet]) -> list[ResultSet]:
+def common_volumes(sets: Sequence[Results]) -> list[Results]:
     """Cut sets down to the volumes that all of them have scored.
 
     Raises:
         ValueError: there is none.
     """
-    every = [_scored(each) for each in sets]
-    common = sorted(set.intersection(*every)) if every else []
+    every = [set(each.scored.acquisitions) for each in sets]
+    common = set.intersection(*every) if every else set()
     if not common:
         raise ValueError(
             f"the results have no volume with a target in common: {', '.join(labels_of(sets))}"
@@ -201,148 +117,131 @@ def common_volumes(sets: Sequence[ResultSet]) -> list[ResultSet]:
     return [each.only(common) for each in sets]
 
 
-def _scored(each: ResultSet) -> set[str]:
-    return {result.volume for result in each.results if result.varnet and result.zero_filled}
-
-
-def left_out_of_comparison(sets: Sequence[ResultSet]) -> str:
+def left_out_of_comparison(sets: Sequence[Results]) -> str:
     """Say which sets have scored more volumes than those that all have; "" where none has.
 
     Raises:
         ValueError: there is no volume that all have scored.
     """
-    count = len(common_volumes(sets)[0].results)
+    count = len(common_volumes(sets)[0])
     more = [
-        f"{label} has {len(_scored(each))}"
+        f"{label} has {len(each.scored)}"
         for label, each in zip(labels_of(sets), sets, strict=True)
-        if len(_scored(each)) > count
+        if len(each.scored) > count
     ]
     only = "the 1 volume" if count == 1 else f"the {count} volumes"
     return f"Compared on {only} that all have scored: {', '.join(more)}." if more else ""
 
 
-def _means(sets: Sequence[ResultSet]) -> list[dict[tuple[str, str], tuple[float, int]]]:
-    """Form means of sets of the same volumes: (kind, figure) -> mean, and of how many volumes.
+def _means(sets: Sequence[Results]) -> list[Means]:
+    """Form means of sets of the same volumes.
 
-    A volume whose figure is not finite in one set is left out of that figure's mean in all of them.
+    A volume whose metric is not finite in one set is left out of that metric's mean in all of them.
     """
-    means: list[dict[tuple[str, str], tuple[float, int]]] = [{} for _ in sets]
-    for kind in _KINDS:
-        for figure, _ in _FIGURES:
+    means: list[Means] = [{} for _ in sets]
+    for kind in KINDS:
+        scores = [each.scores(kind) for each in sets]
+        for metric in METRICS:
             values = np.array(
-                [
-                    [
-                        getattr(score, figure)
-                        for score in sorted(each.scores(kind), key=lambda score: score.volume)
-                    ]
-                    for each in sets
-                ]
+                [[each[volume][metric.name] for volume in sorted(each)] for each in scores]
             )
             known = values[:, np.isfinite(values).all(axis=0)]
             for row, mean in zip(known, means, strict=True):
                 count = len(row)
-                mean[kind, figure] = (math.fsum(row) / count if count else math.nan, count)
+                mean[kind, metric.name] = math.fsum(row) / count if count else math.nan, count
     return means
 
 
-def _written(mean: float, count: int, total: int, form: str) -> str:
-    return f"{mean:{form}}" if count == total else f"{mean:{form}} (of {count})"
-
-
-def comparison_table(sets: Sequence[ResultSet], sort_by: str = "ssim") -> "DataFrame":
+def comparison_table(sets: Sequence[Results], sort_by: str = "ssim") -> "DataFrame":
     """Tabulate sets of results by run and acceleration: means over the volumes that all have.
 
-    A mean over fewer volumes than the column "volumes" says, because a figure is not finite, has
+    A mean over fewer volumes than the column "volumes" says, because a metric is not finite, has
     their number beside it.
 
     Raises:
-        ValueError: there is no such figure, or no volume that all have.
+        ValueError: there is no such order, or no volume that all have.
     """
     from pandas import DataFrame, MultiIndex
 
     name, _ = check_order(sort_by)
     sets = sorted(common_volumes(sets), key=lambda one: (one.acceleration, one.name))
     means, several = _means(sets), _runs_with_several_weights(sets)
-    if name in ("ssim", "psnr", "nmse"):
-        order = sorted(range(len(sets)), key=lambda n: np.nan_to_num(means[n]["varnet", name][0]))
+    if ("reconstruction", name) in means[0]:
+        by = [np.nan_to_num(mean["reconstruction", name][0]) for mean in means]
+        order = sorted(range(len(sets)), key=by.__getitem__)
         sets, means = [sets[n] for n in order], [means[n] for n in order]
-    alike = len({(each.run, each.sampling, each.weights) for each in sets}) < len(sets)
+    alike = len({(each.run, str(each.order), each.weights) for each in sets}) < len(sets)
     rows = []
     for each, mean in zip(sets, means, strict=True):
+        total = len(each)
         row: dict[tuple[str, str], object] = {
             ("", "run"): each.name if alike else each.run,
             **({("", "weights"): each.weights} if several else {}),
-            ("", "sampling"): each.sampling,
+            ("", "sampling"): str(each.order),
             ("", "true acceleration"): f"{each.acceleration:.2f}",
-            ("", "volumes"): len(each.results),
+            ("", "volumes"): total,
         }
-        for kind, label in (("zero_filled", "zero-filled"), ("varnet", "VarNet")):
-            total = len(each.results)
-            row |= {
-                (label, "SSIM"): _written(*mean[kind, "ssim"], total, ".4f"),
-                (label, "PSNR (dB)"): _written(*mean[kind, "psnr"], total, ".2f"),
-                (label, "NMSE"): _written(*mean[kind, "nmse"], total, ".4f"),
-            }
+        for kind, label in _labels(sets).items():
+            for metric in METRICS:
+                value, count = mean[kind, metric.name]
+                only = "" if count == total else f" (of {count})"
+                row[label, metric.heading] = f"{value:{metric.form}}{only}"
         rows.append(row)
     table = DataFrame(rows)
     table.columns = MultiIndex.from_tuples(table.columns)
     return table
 
 
-def acceleration_figure(sets: Sequence[ResultSet]) -> "Figure":
-    """Plot mean SSIM, PSNR and NMSE over the true acceleration, a line a run, zero-filled dashed.
+def _labels(sets: Sequence[Results]) -> dict[str, str]:
+    """Return what to call each kind in a table of several networks."""
+    if len({each.labels["reconstruction"] for each in sets}) == 1:
+        return sets[0].labels
+    return sets[0].labels | {"reconstruction": "reconstruction"}
+
+
+def acceleration_figure(sets: Sequence[Results]) -> "Figure":
+    """Plot each mean metric over the true acceleration, a line a run, zero-filled dashed.
 
     Raises:
         ValueError: there is no volume that all have.
     """
     left_out = left_out_of_comparison(sets)
     sets = common_volumes(sets)
-    means, several = _means(sets), _runs_with_several_weights(sets)
-    count = len(sets[0].results)
+    means, count = _means(sets), len(sets[0])
     volumes = "1 volume" if count == 1 else f"{count} volumes"
-    finite = {
-        label: least
-        for figure, label in _FIGURES
-        if (least := min(count for _, count in (means[0][k, figure] for k in _KINDS))) < count
-    }
     title = f"The faster the scan, the less is left: {len(sets)} results on the same {volumes}"
     notes = [left_out] if left_out else []
-    notes += [
-        f"{label}: mean of {least}, the rest is not finite" for label, least in finite.items()
-    ]
+    for metric in METRICS:
+        least = min(means[0][kind, metric.name][1] for kind in KINDS)
+        if least < count:
+            notes.append(f"{metric.heading}: mean of {least}, the rest is not finite")
     figure = new_figure(
-        10.5,
+        3.5 * len(METRICS),
         4.1,
         title="\n".join((title, *notes)),
-        synthetic=any(each.plan.cache.synthetic for each in sets),
+        synthetic=any(each.synthetic for each in sets),
     )
-    panels = figure.subplots(1, 3)
-    lines = [
-        f"{_line_of(each)}, {each.weights}" if each.run in several else _line_of(each)
-        for each in sets
-    ]
-    runs = list(dict.fromkeys(lines))
-    for axes, (figure_name, label) in zip(panels, _FIGURES, strict=True):
-        for number, line in enumerate(runs):
-            part = sorted(
-                (n for n in range(len(sets)) if lines[n] == line),
-                key=lambda n: sets[n].acceleration,
-            )
+    panels = figure.subplots(1, len(METRICS), squeeze=False)[0]
+    lines = _lines_of(sets)
+    for axes, metric in zip(panels, METRICS, strict=True):
+        for number, (line, members) in enumerate(lines.items()):
             colour = COLOURS[(number + 1) % len(COLOURS)] if number else COLOURS[0]
-            for kind, style in zip(_KINDS, ("o-", "o--"), strict=True):
+            for kind, style, alpha, fill in (
+                ("reconstruction", "o-", 1.0, colour),
+                ("zero_filled", "o--", 0.5, "none"),
+            ):
                 axes.plot(
-                    [sets[n].acceleration for n in part],
-                    [means[n][kind, figure_name][0] for n in part],
+                    [sets[n].acceleration for n in members],
+                    [means[n][kind, metric.name][0] for n in members],
                     style,
                     color=colour,
-                    alpha=1.0 if kind == "varnet" else 0.5,
+                    alpha=alpha,
                     markersize=6,
-                    mfc=colour if kind == "varnet" else "none",
-                    label=f"{line}, {'VarNet' if kind == 'varnet' else 'zero-filled'}",
+                    mfc=fill,
+                    label=f"{line}, {sets[members[0]].labels[kind]}",
                 )
-        axes.set_title(label, fontsize=LABEL, loc="left")
-        better = "lower is better ↓" if figure_name == "nmse" else "higher is better ↑"
-        axes.set_title(better, fontsize=SMALL, loc="right", color=GREY)
+        axes.set_title(metric.heading, fontsize=LABEL, loc="left")
+        axes.set_title(metric.direction, fontsize=SMALL, loc="right", color=GREY)
         axes.set_xlabel("true acceleration", fontsize=LABEL)
         axes.margins(x=0.15, y=0.12)
         tidy(axes)
@@ -357,7 +256,14 @@ def acceleration_figure(sets: Sequence[ResultSet]) -> "Figure":
     return figure
 
 
-def _line_of(each: ResultSet) -> str:
-    """Name the line that a set of results belongs to: its run and form of mask."""
-    form = each.plan.job.sampling.mask if each.plan.job.sampling else "own masks"
-    return f"{each.run}, {form}"
+def _lines_of(sets: Sequence[Results]) -> dict[str, list[int]]:
+    """Return run and form of mask -> the sets that make up its line, by acceleration."""
+    several = _runs_with_several_weights(sets)
+    lines: dict[str, list[int]] = {}
+    for number, each in enumerate(sets):
+        mask = each.order.sampling.mask if each.order.sampling else "own masks"
+        weights = f", {each.weights}" if each.run in several else ""
+        lines.setdefault(f"{each.run}, {mask}{weights}", []).append(number)
+    for members in lines.values():
+        members.sort(key=lambda n: sets[n].acceleration)
+    return lines

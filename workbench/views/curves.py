@@ -6,30 +6,24 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from workbench.recon.metrics import LEADING, METRICS
 from workbench.views.style import BLUE, GREY, LABEL, ORANGE, SMALL, new_figure, tidy
-
-_PANELS = (
-    ("train_loss", "training loss", "1 − SSIM", ORANGE, ".3f"),
-    ("val_ssim", "validation SSIM", "SSIM", BLUE, ".4f"),
-    ("val_psnr", "validation PSNR", "dB", BLUE, ".2f"),
-    ("val_nmse", "validation NMSE", "NMSE", BLUE, ".4f"),
-)
 
 
 def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
     """Return the position of the row with the highest validation SSIM; None where none has one."""
-    ssim = [row.get("val_ssim", np.nan) for row in rows]
-    return None if np.isnan(ssim).all() else int(np.nanargmax(ssim))
+    values = [row.get(f"val_{LEADING.name}", np.nan) for row in rows]
+    return None if np.isnan(values).all() else int(np.nanargmax(values))
 
 
 def learning_curves(
     rows: Sequence[Mapping[str, float]], title: str = "", *, synthetic: bool = False
 ) -> Figure:
-    """Plot training loss and validation figures over epochs, the best epoch marked.
+    """Plot training loss and validation metrics over epochs, the best epoch marked.
 
     Args:
-        rows: one an epoch, with ``epoch``, ``train_loss``, ``val_ssim``, ``val_psnr`` (dB) and
-            ``val_nmse``; a value that is missing or NaN leaves a gap.
+        rows: one an epoch, with ``epoch``, ``train_loss``, ``val_ssim`` and so on for every metric;
+            a value that is missing or NaN leaves a gap.
         title: the figure's message; the best epoch and its SSIM by default.
         synthetic: whether it was trained on phantoms.
 
@@ -37,15 +31,23 @@ def learning_curves(
         ValueError: there is no row.
     """
     if not rows:
-        raise ValueError("rows is empty: give the figures of 1 epoch or more")
+        raise ValueError("rows is empty: give the metrics of 1 epoch or more")
     best = best_epoch(rows)
     epochs = np.array([row["epoch"] for row in rows])
     if best is not None and not title:
-        title = f"Best validation SSIM {rows[best]['val_ssim']:.4f} after epoch {epochs[best]:.0f}"
-    figure = new_figure(9.6, 5.6, title=title, synthetic=synthetic)
-    for axes, (key, name, unit, colour, form) in zip(
-        figure.subplots(2, 2, sharex=True).flat, _PANELS, strict=True
-    ):
+        said = LEADING.say(rows[best][f"val_{LEADING.name}"])
+        title = f"Best validation {said} after epoch {epochs[best]:.0f}"
+    panels = [("train_loss", "training loss", "1 − SSIM", ORANGE, ".3f")]
+    panels += [
+        (f"val_{each.name}", f"validation {each.label}", each.unit or each.label, BLUE, each.form)
+        for each in METRICS
+    ]
+    lines = -(-len(panels) // 2)
+    figure = new_figure(9.6, 2.8 * lines, title=title, synthetic=synthetic)
+    grid = figure.subplots(lines, 2, sharex=True).flat
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (key, name, unit, colour, form) in zip(grid, panels, strict=False):
         values = np.array([row.get(key, np.nan) for row in rows], float)
         marker = "o" if len(rows) <= 30 else ""
         axes.plot(epochs, values, color=colour, marker=marker, markersize=4, linewidth=1.8)
@@ -59,7 +61,7 @@ def learning_curves(
         axes.margins(x=0.04, y=0.12)
         axes.set_xlim(*_room(epochs))
         tidy(axes)
-    for axes in figure.axes[2:]:
+    for axes in figure.axes[-2:]:
         axes.set_xlabel("epoch", fontsize=LABEL)
     if best is not None:
         figure.axes[1].annotate(

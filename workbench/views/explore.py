@@ -35,7 +35,7 @@ from workbench.views.kspace import (
     point_spread_figure,
     sensitivities_figure,
 )
-from workbench.views.reconstructions import contact_sheet, reconstruction_figure, slice_figures
+from workbench.views.reconstructions import contact_sheet, reconstruction_figure, slice_scores
 from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def masks_figure(look: ExploredSlice, center_fraction: float = 0.08) -> Figure:
             fraction = min(center_fraction, 0.5 / acceleration)
             mask, _ = look.mask(Sampling(form, (acceleration,), (fraction,)))
             image = zero_filled(keep_columns(look.kspace, mask), look.crop)
-            ssim = slice_figures(image, target, look.data_range)[0]
+            ssim = slice_scores(image, target, look.data_range)["ssim"]
             images.append(image * (100 / look.data_range))
             true = (look.acquired[1] - look.acquired[0]) / mask.sum()
             labels.append(f"{form} {acceleration}× (true {true:.1f}×)\nSSIM {ssim:.3f}")

@@ -15,7 +15,7 @@ from workbench.data.sampling import MASKS, Sampling
 from workbench.data.slices import keep_columns
 from workbench.views.explore import ExploredSlice
 from workbench.views.kspace import decibels, point_spread
-from workbench.views.reconstructions import slice_figures
+from workbench.views.reconstructions import metrics_text
 from workbench.views.style import BLUE, SMALL, new_figure, png, show_image, tidy, window_of
 
 if TYPE_CHECKING:
@@ -83,10 +83,9 @@ class SlicePicture:
             self._set(3, np.zeros_like(image), "no target, no error", None)
         else:
             target = center_crop(look.target, look.crop)
-            ssim, psnr, _ = slice_figures(image, target, look.data_range)
             # The target's window, so that brightness can be compared from mask to mask.
             window = (0.0, window_of(target)[1] * self._percent)
-            text = f"zero-filled: SSIM {ssim:.3f}, PSNR {psnr:.1f} dB"
+            text = f"zero-filled: {metrics_text(image, target, look.data_range)}"
             self._set(2, image * self._percent, text, window)
             error = np.abs(image - target) * self._percent
             self._set(3, error, f"error ×{100 / _ERROR:.0f}: 0 to {_ERROR:.0f} % of max.", None)

@@ -7,17 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workbench.data.masks import mask_of
-from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.data.images import cropped
+from workbench.recon.results import Result
 from workbench.views.annotations import Annotation, Annotations, Box, draw_boxes
-from workbench.views.measured import (
-    cropped,
-    read_image,
-    read_measured,
-    volume_of,
-    zero_filled_slice,
-)
-from workbench.views.reconstructions import slice_figures, ssim_image
+from workbench.views.reconstructions import slice_scores, ssim_image
 from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
 if TYPE_CHECKING:
@@ -28,13 +21,13 @@ _MARGIN = 1.0  # of the box's longer side, seen around it close up
 
 
 def annotated_results(
-    results: Sequence[Reconstruction], annotations: Annotations
-) -> list[tuple[Reconstruction, Annotation]]:
+    results: Sequence[Result], annotations: Annotations
+) -> list[tuple[Result, Annotation]]:
     """Return the boxes on reconstructed volumes, those that no slice has left out."""
     return [
         (result, each)
         for result in results
-        for each in annotations.of(result.volume)
+        for each in annotations.of(result.volume.path)
         if not result.slice_ssim or each.slice < len(result.slice_ssim)
     ]
 
@@ -56,15 +49,13 @@ def lesion_ssim(image: np.ndarray, target: np.ndarray, box: Box, data_range: flo
     return float(np.nanmean(part)) if np.isfinite(part).any() else float("nan")
 
 
-def lesion_table(
-    plan: ReconstructionPlan, results: Sequence[Reconstruction], annotations: Annotations
-) -> "DataFrame":
+def lesion_table(results: Sequence[Result], annotations: Annotations) -> "DataFrame":
     """Tabulate SSIM inside each box beside the whole slice's, the worst box first."""
     from pandas import DataFrame
 
     rows = []
     for result, each in annotated_results(results, annotations):
-        pair = _images(plan, result, each.slice)
+        pair = _images(result, each.slice)
         if pair is None or each.box is None:
             continue
         target, filled, image, span = pair
@@ -75,28 +66,26 @@ def lesion_table(
                 "label": each.label,
                 "box, pixels": f"{each.box.width:g} × {each.box.height:g}",
                 "SSIM in the box": lesion_ssim(image, target, each.box, span),
-                "of the slice": slice_figures(image, target, span)[0],
+                "of the slice": slice_scores(image, target, span)["ssim"],
                 "zero-filled in the box": lesion_ssim(filled, target, each.box, span),
-                "of the slice ": slice_figures(filled, target, span)[0],
+                "of the slice ": slice_scores(filled, target, span)["ssim"],
             }
         )
     table = DataFrame(rows)
     return table.sort_values("SSIM in the box", ignore_index=True) if rows else table
 
 
-def lesion_figure(
-    plan: ReconstructionPlan, result: Reconstruction, annotation: Annotation
-) -> Figure:
-    """Show a finding: the slice with its boxes, and target, zero-filled and VarNet close up.
+def lesion_figure(result: Result, annotation: Annotation) -> Figure:
+    """Show a finding: the slice with its boxes; target and reconstructions close up.
 
     Raises:
         ValueError: the volume has no target, or the annotation no box.
     """
-    found = _images(plan, result, annotation.slice)
+    found = _images(result, annotation.slice)
     if found is None or annotation.box is None:
         raise ValueError(f"{result.name}, {annotation.label}: no target, or no box to show")
     target, filled, image, span = found
-    volume = volume_of(plan, result)
+    volume = result.volume
     percent = 100 / span
     window = (0.0, window_of(target)[1] * percent)
     figure = new_figure(
@@ -108,13 +97,15 @@ def lesion_figure(
     panels = figure.subplots(1, 4)
     show_image(panels[0], target * percent, window, "target, whole slice")
     draw_boxes(panels[0], [annotation], target.shape[0], labels=False)
-    texts = {"target": "target", "zero-filled": "", "VarNet": ""}
-    for name, values in (("zero-filled", filled), ("VarNet", image)):
+    texts = {"target": "target"}
+    for name, values in (("zero-filled", filled), (result.label, image)):
         inside = lesion_ssim(values, target, annotation.box, span)
-        whole = slice_figures(values, target, span)[0]
+        whole = slice_scores(values, target, span)["ssim"]
         texts[name] = f"{name}\nSSIM {inside:.3f} in the box, {whole:.3f} the slice"
     for axes, (name, values) in zip(
-        panels[1:], {"target": target, "zero-filled": filled, "VarNet": image}.items(), strict=True
+        panels[1:],
+        {"target": target, "zero-filled": filled, result.label: image}.items(),
+        strict=True,
     ):
         drawn = show_image(axes, values * percent, window, texts[name])
         draw_boxes(axes, [annotation], target.shape[0], labels=False)
@@ -124,38 +115,33 @@ def lesion_figure(
 
 
 def lesion_figures(
-    plan: ReconstructionPlan,
-    results: Sequence[Reconstruction],
+    results: Sequence[Result],
     annotations: Annotations,
     most: int = 6,
 ) -> Iterator[Figure]:
     """Show some findings close up: of each kind of label the largest box first, in turn."""
-    kinds: dict[str, list[tuple[Reconstruction, Annotation]]] = {}
+    kinds: dict[str, list[tuple[Result, Annotation]]] = {}
     for result, each in annotated_results(results, annotations):
-        if volume_of(plan, result).target is not None:
+        if result.volume.target is not None:
             kinds.setdefault(each.label, []).append((result, each))
     for found in kinds.values():
         found.sort(key=lambda pair: -_area(pair[1]))
     turns = max(map(len, kinds.values()), default=0)
     order = [found[turn] for turn in range(turns) for found in kinds.values() if turn < len(found)]
     for result, each in order[:most]:
-        yield lesion_figure(plan, result, each)
+        yield lesion_figure(result, each)
 
 
-def _images(
-    plan: ReconstructionPlan, result: Reconstruction, number: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
-    """Return target, zero-filled and VarNet image at the target's size, and the data range.
+def _images(result: Result, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
+    """Return target, zero-filled and reconstructed image at the target's size, and data range.
 
     Boxes are counted on the target: an image that is smaller is padded with zeros.
     """
-    volume = volume_of(plan, result)
-    kspace, target = read_measured(plan, volume, number)
+    kspace, target = result.measured(number)
     if target is None:
         return None
-    mask, _ = mask_of(volume, plan.job.sampling)
-    filled, image = zero_filled_slice(volume, kspace, mask), read_image(result, number)
-    span = volume.largest or float(target.max()) or 1.0
+    filled, image = result.zero_fill(kspace), result.image(number)
+    span = result.volume.largest or float(target.max()) or 1.0
     return target, _padded(filled, target), _padded(image, target), span
 
 

@@ -1,147 +1,118 @@
-"""Volumes and slices in the order of any figure, the worst first."""
+"""Volumes and slices in the order of a metric, the worst first."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from workbench.recon.metrics import VolumeScore
-from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan, open_result
-from workbench.views.measured import cropped, read_targets, volume_of
+from workbench.recon.metrics import LEADING, METRICS, Scores, metrics_of
+from workbench.recon.results import Result
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_NAN = math.nan
+
+def orders() -> dict[str, tuple[Callable[[Result], Any], bool]]:
+    """Return name -> what it takes of a result, and whether a small value is the worse one."""
+
+    def metric(kind: str, name: str) -> Callable[[Result], float]:
+        return lambda result: result.scores.get(kind, {}).get(name, math.nan)
+
+    of = {each.name: each.higher_is_better for each in METRICS}
+    return {
+        **{name: (metric("reconstruction", name), high) for name, high in of.items()},
+        "gain": (_gain, True),
+        **{f"zero_filled_{name}": (metric("zero_filled", name), high) for name, high in of.items()},
+        "acceleration": (lambda result: result.acceleration, False),
+        "slices": (lambda result: result.slices, True),
+        "acquisition": (lambda result: result.volume.acquisition, True),
+        "volume": (lambda result: result.name, True),
+    }
 
 
-def _figure(kind: str, name: str) -> Callable[[Reconstruction], float]:
-    def read(result: Reconstruction) -> float:
-        score: VolumeScore | None = getattr(result, kind)
-        return float(getattr(score, name)) if score else _NAN
-
-    return read
-
-
-def _gain(result: Reconstruction) -> float:
-    if result.varnet is None or result.zero_filled is None:
-        return _NAN
-    return result.varnet.ssim - result.zero_filled.ssim
-
-
-# Name -> what it is of a result, and whether a small value is the worse one.
-ORDERS: Mapping[str, tuple[Callable[[Reconstruction], Any], bool]] = {
-    "ssim": (_figure("varnet", "ssim"), True),
-    "psnr": (_figure("varnet", "psnr"), True),
-    "nmse": (_figure("varnet", "nmse"), False),
-    "gain": (_gain, True),
-    "zero_filled_ssim": (_figure("zero_filled", "ssim"), True),
-    "zero_filled_psnr": (_figure("zero_filled", "psnr"), True),
-    "zero_filled_nmse": (_figure("zero_filled", "nmse"), False),
-    "acceleration": (lambda result: result.acceleration, False),
-    "slices": (lambda result: len(result.slice_ssim), True),
-    "acquisition": (lambda result: result.acquisition, True),
-    "volume": (lambda result: result.name, True),
-}
-_OF_SLICES = ("ssim", "psnr", "nmse")
+def _gain(result: Result) -> float:
+    name = LEADING.name
+    return result.reconstruction[name] - result.zero_filled[name] if result.scores else math.nan
 
 
 @dataclass(frozen=True)
 class RankedSlice:
-    """A slice and its figures; PSNR in dB, NaN where it was not asked for.
+    """A slice and its metrics; those that were not asked for are missing.
 
     Attributes:
         result: its volume's.
         number: slice number, 0 first.
-        ssim: mean SSIM, with the volume's largest target value as data range.
-        psnr: with the same.
-        nmse: of the slice alone.
+        scores: its metrics, with the volume's largest target value as data range.
     """
 
-    result: Reconstruction
+    result: Result
     number: int
-    ssim: float
-    psnr: float = _NAN
-    nmse: float = _NAN
+    scores: Scores
 
 
 def check_order(sort_by: Any) -> tuple[str, bool]:
-    """Read the parameter ``sort_by``: a figure's name, with a minus before it for the best first.
+    """Read the parameter ``sort_by``: an order's name, with a minus before it for the best first.
 
     Returns:
         The name, and whether the order is turned round.
 
     Raises:
-        ValueError: there is no such figure.
+        ValueError: there is no such order.
     """
     text = sort_by.strip().lower() if isinstance(sort_by, str) else ""
     name = text.removeprefix("-")
-    if name not in ORDERS:
+    if name not in orders():
         raise ValueError(
-            f"sort_by={sort_by!r}: give one of {', '.join(ORDERS)}; a minus before it, such as "
+            f"sort_by={sort_by!r}: give one of {', '.join(orders())}; a minus before it, such as "
             "-ssim, puts the best first"
         )
     return name, text.startswith("-")
 
 
-def rank_volumes(results: Sequence[Reconstruction], sort_by: str = "ssim") -> list[Reconstruction]:
-    """Return results in the order of a figure, the worst first, what is not finite before all."""
+def rank_volumes(results: Sequence[Result], sort_by: str = LEADING.name) -> list[Result]:
+    """Return results in an order, the worst first, what is not finite before all."""
     name, turned = check_order(sort_by)
-    of, ascending = ORDERS[name]
+    of, ascending = orders()[name]
     return _ranked(results, of, ascending != turned)
 
 
-def rank_slices(
-    plan: ReconstructionPlan, results: Sequence[Reconstruction], sort_by: str = "ssim"
-) -> list[RankedSlice]:
-    """Return the slices of scored results in the order of a figure, the worst first.
+def rank_slices(results: Sequence[Result], sort_by: str = LEADING.name) -> list[RankedSlice]:
+    """Return the slices of scored results in an order, the worst first.
 
-    PSNR and NMSE of slices are formed here, from images and targets. By a figure that only volumes
-    have, slices follow their volumes', and their SSIM within.
+    Metrics other than SSIM are measured here, from images and targets. By an order that only
+    volumes have, slices follow their volumes', and their SSIM within.
     """
     name, turned = check_order(sort_by)
-    by_slice = name in _OF_SLICES
+    by_slice = name in {metric.name for metric in METRICS}
+    metric = next((each for each in METRICS if each.name == name), LEADING)
     chosen = results if by_slice else rank_volumes(results, sort_by)
-    groups = [
-        slice_scores(plan, result)
-        if name in ("psnr", "nmse")
-        else [RankedSlice(result, n, ssim) for n, ssim in enumerate(result.slice_ssim)]
-        for result in chosen
-    ]
-    figure = name if by_slice else "ssim"
-    ascending = (figure != "nmse") != turned
-
-    def order(slices: Sequence[RankedSlice]) -> list[RankedSlice]:
-        return _ranked(slices, lambda each: getattr(each, figure), ascending)
-
+    groups = [_slices_of(result, measured=metric is not LEADING) for result in chosen]
     if by_slice:
-        return order([each for group in groups for each in group])
-    return [each for group in groups for each in order(group)]
-
-
-def slice_scores(plan: ReconstructionPlan, result: Reconstruction) -> list[RankedSlice]:
-    """Form SSIM, PSNR and NMSE of every slice of a result; none where there is no target."""
-    targets = read_targets(plan, volume_of(plan, result))
-    if targets is None:
-        return []
-    with open_result(result.path) as file:
-        images = file["reconstruction"][()]
-    peak = float(targets.max()) or 1.0
-    images, targets = (part.astype(np.float64) for part in cropped(images, targets))
-    errors = ((images - targets) ** 2).mean(axis=(1, 2))
-    powers = (targets**2).mean(axis=(1, 2))
+        groups = [[each for group in groups for each in group]]
+    ascending = metric.higher_is_better != turned
     return [
-        RankedSlice(
-            result,
-            number,
-            result.slice_ssim[number] if result.slice_ssim else _NAN,
-            20 * math.log10(peak) - 10 * math.log10(error) if error else math.inf,
-            error / power if power else _NAN,
-        )
-        for number, (error, power) in enumerate(zip(errors.tolist(), powers.tolist(), strict=True))
+        each
+        for group in groups
+        for each in _ranked(group, lambda one: one.scores[metric.name], ascending)
     ]
+
+
+def _slices_of(result: Result, *, measured: bool) -> list[RankedSlice]:
+    """Return a result's slices with their SSIM, or measured with every metric."""
+    targets = result.targets() if measured else None
+    if targets is None:
+        return [
+            RankedSlice(result, number, {LEADING.name: value})
+            for number, value in enumerate(result.slice_ssim)
+            if not measured
+        ]
+    import torch
+
+    from workbench.recon.scoring import score_slices
+
+    pair = torch.from_numpy(result.images()), torch.from_numpy(targets)
+    slices = score_slices(*pair, result.volume.path, 0, float(targets.max()))
+    return [RankedSlice(result, each.slice, metrics_of([each.parts])) for each in slices]
 
 
 def slice_table(slices: Sequence[RankedSlice], most: int = 20) -> "DataFrame":
@@ -152,16 +123,18 @@ def slice_table(slices: Sequence[RankedSlice], most: int = 20) -> "DataFrame":
         {
             "volume": each.result.name,
             "slice": each.number,
-            "acquisition": each.result.acquisition,
-            "SSIM": f"{each.ssim:.4f}",
-            "PSNR (dB)": f"{each.psnr:.2f}",
-            "NMSE": f"{each.nmse:.4f}",
+            "acquisition": each.result.volume.acquisition,
+            **{
+                metric.heading: f"{each.scores[metric.name]:{metric.form}}"
+                for metric in METRICS
+                if metric.name in each.scores
+            },
         }
         for each in slices[:most]
     ]
     table = DataFrame(rows, index=range(1, len(rows) + 1))
     table.index.name = f"of {len(slices):,}"
-    return table.loc[:, [name for name in table if not (table[name] == "nan").all()]]
+    return table
 
 
 def _ranked(items: Sequence[Any], of: Callable[[Any], Any], ascending: bool) -> list[Any]:

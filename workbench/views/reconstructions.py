@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workbench.recon.metrics import METRICS, Scores, metrics_of
 from workbench.views.style import (
     GREY,
     LABEL,
@@ -41,17 +42,14 @@ def _percentile(errors: np.ndarray, share: float) -> float:
     return float(np.percentile(finite, share)) if finite.size else 0.0
 
 
-def slice_figures(
-    image: np.ndarray, target: np.ndarray, data_range: float
-) -> tuple[float, float, float]:
-    """Return SSIM, PSNR (dB) and NMSE of one slice (H, W)."""
+def slice_scores(image: np.ndarray, target: np.ndarray, data_range: float) -> Scores:
+    """Return the metrics of one slice (H, W)."""
     import torch
 
-    from workbench.recon.metrics import score_slice, score_volumes
+    from workbench.recon.scoring import score_slice
 
     score = score_slice(torch.from_numpy(image), torch.from_numpy(target), "slice", 0, data_range)
-    figures = score_volumes([score])[0]
-    return figures.ssim, figures.psnr, figures.nmse
+    return metrics_of([score.parts])
 
 
 def ssim_image(image: np.ndarray, target: np.ndarray, data_range: float) -> np.ndarray:
@@ -79,13 +77,13 @@ def reconstruction_figure(
     Args:
         target: (H, W).
         zero_filled: (H, W).
-        images: name -> reconstruction (H, W), such as {"VarNet": ...}.
+        images: name -> reconstruction (H, W).
         title: the figure's message; volume and slice.
         data_range: the volume's ``max``, which SSIM and PSNR take as data range and which is 100 %
             in the colour bars; the target's own largest value by default.
         synthetic: whether it is a phantom.
 
-    What is not finite is shown in a colour of its own, and said in place of the figures.
+    What is not finite is shown in a colour of its own, and said in place of the metrics.
 
     Raises:
         ValueError: the arrays are not all of one shape.
@@ -106,7 +104,7 @@ def reconstruction_figure(
     axes = figure.subplots(3, columns, squeeze=False)
     drawn = show_image(axes[0, 0], target * percent, window, "target\nfrom full k-space")
     for column, (name, image) in enumerate(shown.items(), start=1):
-        text = f"{name}\n{_figures_of(image, target, data_range)}"
+        text = f"{name}\n{metrics_text(image, target, data_range)}"
         show_image(axes[0, column], image * percent, window, text, undefined=RED)
         error_drawn = show_image(
             axes[1, column],
@@ -197,13 +195,13 @@ def _check(target: np.ndarray, images: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def _figures_of(image: np.ndarray, target: np.ndarray, data_range: float) -> str:
-    """Write an image's figures; where it is not finite, how much of it."""
+def metrics_text(image: np.ndarray, target: np.ndarray, data_range: float) -> str:
+    """Write the metrics of a slice (H, W); where it is not finite, how much of it."""
     undefined = float((~np.isfinite(image)).mean())
     if undefined:
         return f"{100 * undefined:.3g} % of the pixels are not finite (red)"
-    ssim, psnr, nmse = slice_figures(image, target, data_range)
-    return f"SSIM {ssim:.3f}, PSNR {psnr:.1f} dB, NMSE {nmse:.4f}"
+    scores = slice_scores(image, target, data_range)
+    return ", ".join(metric.say(scores[metric.name], metric.short) for metric in METRICS)
 
 
 def _say(axes: Axes, heading: str, text: str) -> None:

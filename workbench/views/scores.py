@@ -8,26 +8,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench.data.volume import short_names
-from workbench.recon.metrics import VolumeScore, mean_score
+from workbench.recon.metrics import LEADING, METRICS, Metric, Scores, mean_scores
 from workbench.views.style import BLUE, COLOURS, GREY, LABEL, ORANGE, SMALL, new_figure, tidy
 
-_FIGURES = (("ssim", "SSIM", 1, ".4f"), ("psnr", "PSNR, dB", 1, ".2f"), ("nmse", "NMSE", -1, ".4f"))
 _BOX_FROM = 5
 
 
 def scores_figure(
-    scores: Mapping[str, Sequence[VolumeScore]],
+    scores: Mapping[str, Mapping[str, Scores]],
     acquisitions: Mapping[str, str] | None = None,
     *,
     title: str = "",
     synthetic: bool = False,
 ) -> Figure:
-    """Show how SSIM, PSNR and NMSE spread over the volumes of each acquisition.
+    """Show how each metric spreads over the volumes of each acquisition.
 
     A dot is a volume, a box the middle half with the median (from 5 volumes on), a bar the mean.
 
     Args:
-        scores: method -> its volumes, such as {"zero-filled": [...], "VarNet": [...]}.
+        scores: method, such as "zero-filled" -> volume -> its metrics.
         acquisitions: volume -> acquisition; without it all volumes stand together.
         title: the figure's message; the mean SSIM of each method by default.
         synthetic: whether any volume is a phantom.
@@ -46,23 +45,25 @@ def scores_figure(
         }
         groups = split if len(split) == 1 else groups | split
     if not title:
-        means = (f"{name} {mean_score(part)['ssim']:.3f}" for name, part in scores.items())
-        count = "1 volume" if len(names) == 1 else f"{len(names)} volumes"
-        title = f"Mean SSIM of {count}: {', '.join(means)}" + _left_out(scores)
+        leading = {name: mean_scores(part.values())[LEADING.name] for name, part in scores.items()}
+        means = ", ".join(f"{name} {mean:{LEADING.short}}" for name, mean in leading.items())
+        title = f"Mean {LEADING.label} of {_volumes(len(names))}: {means}" + _left_out(scores)
     figure = new_figure(
-        max(9.6, 3 * (0.8 + 0.4 * len(groups) * len(scores))), 4.2, title=title, synthetic=synthetic
+        len(METRICS) * max(3.2, 0.8 + 0.4 * len(groups) * len(scores)),
+        4.2,
+        title=title,
+        synthetic=synthetic,
     )
     colours = dict(zip(scores, cycle((ORANGE, BLUE, *COLOURS[2:]))))
-    panels = figure.subplots(1, 3)
-    for axes, (key, label, better, _) in zip(panels, _FIGURES, strict=True):
+    panels = figure.subplots(1, len(METRICS), squeeze=False)[0]
+    for axes, metric in zip(panels, METRICS, strict=True):
         for method_number, (method, part) in enumerate(scores.items()):
-            values = {score.volume: getattr(score, key) for score in part}
             offset = (method_number - (len(scores) - 1) / 2) * 0.8 / len(scores)
             for place, members in enumerate(groups.values()):
                 _strip(
                     axes,
                     place + offset,
-                    np.array([values[name] for name in members]),
+                    np.array([part[name][metric.name] for name in members]),
                     0.62 / len(scores),
                     colours[method],
                 )
@@ -73,10 +74,10 @@ def scores_figure(
             ha="center",
         )
         axes.set_xlim(-0.6, len(groups) - 0.4)
-        axes.set_title(label, fontsize=LABEL, loc="left")
-        axes.set_title(_direction(better), fontsize=SMALL, loc="right", color=GREY)
+        axes.set_title(metric.heading, fontsize=LABEL, loc="left")
+        axes.set_title(metric.direction, fontsize=SMALL, loc="right", color=GREY)
         tidy(axes)
-        if key == "nmse":
+        if not metric.higher_is_better:  # an error: 0 is perfect
             axes.set_ylim(bottom=0)
     handles = [
         panels[0].plot([], [], "o", color=colour, label=method)[0]
@@ -90,8 +91,8 @@ def scores_figure(
 
 
 def comparison_figure(
-    first: Sequence[VolumeScore],
-    second: Sequence[VolumeScore],
+    first: Mapping[str, Scores],
+    second: Mapping[str, Scores],
     *,
     names: tuple[str, str],
     acquisitions: Mapping[str, str] | None = None,
@@ -101,11 +102,11 @@ def comparison_figure(
 ) -> Figure:
     """Compare two runs on the same volumes: each dot a volume, the diagonal no difference.
 
-    A pair with a figure that is not finite enters no mean.
+    A pair with a metric that is not finite enters no mean.
 
     Args:
-        first: the volumes of one run.
-        second: the same volumes of the other; with ``common``, others too.
+        first: volume -> its metrics, of one run.
+        second: of the other, the same volumes; with ``common``, others too.
         names: of the two runs.
         acquisitions: volume -> acquisition, told apart by colour.
         title: the figure's message; the mean difference in SSIM by default.
@@ -117,50 +118,41 @@ def comparison_figure(
     """
     remarks = []
     if common:
-        both = {score.volume for score in first} & {score.volume for score in second}
+        both = first.keys() & second.keys()
         for name, run in zip(names, (first, second), strict=True):
             if more := len(run) - len(both):
-                which = "1 volume" if more == 1 else f"{more} volumes"
                 are = "is" if more == 1 else "are"
-                remarks.append(f"{which} of {name} alone {are} left out")
-        first, second = ([s for s in run if s.volume in both] for run in (first, second))
-    volumes = _same_volumes(dict(zip(("first", "second"), (first, second), strict=True)), names)
-    pairs = [{score.volume: score for score in run} for run in (first, second)]
+                remarks.append(f"{_volumes(more)} of {name} alone {are} left out")
+        first, second = ({v: run[v] for v in both} for run in (first, second))
+    volumes = _same_volumes({"first": first, "second": second}, names)
     kinds = [(acquisitions or {}).get(volume) or "unknown" for volume in volumes]
     colours = dict(zip(sorted(set(kinds)), cycle(COLOURS)))
-    panels = []
-    for key, label, better, form in _FIGURES:
-        x, y = (np.array([getattr(run[volume], key) for volume in volumes]) for run in pairs)
-        wins = int((better * y > better * x).sum())
-        text = f"{label}: {_signed(x, y, form)} on average"
-        text += f"\n{names[1]} better in {wins} of {len(volumes)}"
-        panels.append((x, y, text, better))
-        finite = int((np.isfinite(x) & np.isfinite(y)).sum())
-        if key != "ssim" and finite < len(volumes):
-            remarks.append(f"{label.split(',')[0]}: mean of {_of(finite, len(volumes))} pairs")
+    pairs = {
+        metric.name: [
+            np.array([run[volume][metric.name] for volume in volumes]) for run in (first, second)
+        ]
+        for metric in METRICS
+    }
+    counts = {name: int((np.isfinite(x) & np.isfinite(y)).sum()) for name, (x, y) in pairs.items()}
+    for metric in METRICS:
+        if metric is not LEADING and counts[metric.name] < len(volumes):
+            of = _of(counts[metric.name], len(volumes))
+            remarks.append(f"{metric.label}: mean of {of} pairs")
     if not title:
-        x, y = panels[0][:2]
-        count = _of(int((np.isfinite(x) & np.isfinite(y)).sum()), len(volumes))
+        x, y = pairs[LEADING.name]
+        change = _signed(x, y, LEADING.form)
         title = (
-            f"{names[1]} against {names[0]}: SSIM {_signed(x, y, '.4f')} on average, n = {count}"
+            f"{names[1]} against {names[0]}: {LEADING.label} {change} on average, "
+            f"n = {_of(counts[LEADING.name], len(volumes))}"
         )
     if remarks:
         title += "\n" + "; ".join(remarks)
-    figure = new_figure(10.5, 4.3, title=title, synthetic=synthetic)
-    for axes, (x, y, text, better) in zip(figure.subplots(1, 3), panels, strict=True):
+    figure = new_figure(3.5 * len(METRICS), 4.3, title=title, synthetic=synthetic)
+    panels = figure.subplots(1, len(METRICS), squeeze=False)[0]
+    for axes, metric in zip(panels, METRICS, strict=True):
+        x, y = pairs[metric.name]
         _scatter(axes, x, y, kinds, colours)
-        axes.set_title(text, fontsize=LABEL, loc="left")
-        axes.set_xlabel(names[0], fontsize=LABEL)
-        axes.set_ylabel(names[1], fontsize=LABEL)
-        axes.text(
-            *((0.04, 0.96) if better > 0 else (0.96, 0.04)),
-            f"{names[1]} better",
-            ha="left" if better > 0 else "right",
-            va="top" if better > 0 else "bottom",
-            transform=axes.transAxes,
-            fontsize=SMALL,
-            color=GREY,
-        )
+        _name_pairs(axes, metric, x, y, names)
     if len(colours) > 1:
         _, *kinds_drawn = figure.axes[0].get_lines()  # behind the diagonal
         figure.legend(
@@ -171,6 +163,31 @@ def comparison_figure(
             fontsize=SMALL + 0.5,
         )
     return figure
+
+
+def _name_pairs(
+    axes: Axes, metric: Metric, x: np.ndarray, y: np.ndarray, names: tuple[str, str]
+) -> None:
+    """Write a panel's message, its axes, and on which side of the diagonal the second is better."""
+    wins = int((y > x).sum() if metric.higher_is_better else (y < x).sum())
+    text = f"{metric.heading}: {_signed(x, y, metric.form)} on average"
+    axes.set_title(f"{text}\n{names[1]} better in {wins} of {len(x)}", fontsize=LABEL, loc="left")
+    axes.set_xlabel(names[0], fontsize=LABEL)
+    axes.set_ylabel(names[1], fontsize=LABEL)
+    high = metric.higher_is_better
+    axes.text(
+        *((0.04, 0.96) if high else (0.96, 0.04)),
+        f"{names[1]} better",
+        ha="left" if high else "right",
+        va="top" if high else "bottom",
+        transform=axes.transAxes,
+        fontsize=SMALL,
+        color=GREY,
+    )
+
+
+def _volumes(count: int) -> str:
+    return "1 volume" if count == 1 else f"{count} volumes"
 
 
 def _strip(axes: Axes, place: float, values: np.ndarray, width: float, colour: str) -> None:
@@ -241,32 +258,28 @@ def _of(finite: int, total: int) -> str:
     return f"{total}" if finite == total else f"{finite} of {total}"
 
 
-def _left_out(scores: Mapping[str, Sequence[VolumeScore]]) -> str:
-    """Name the volumes that some method has no finite figure of, on lines of their own."""
-    names = short_names(score.volume for part in scores.values() for score in part)
+def _left_out(scores: Mapping[str, Mapping[str, Scores]]) -> str:
+    """Name the volumes that some method has no finite metric of, on lines of their own."""
+    names = short_names(volume for part in scores.values() for volume in part)
     lines = []
     for method, part in scores.items():
-        no_ssim = {score.volume for score in part if not np.isfinite(score.ssim)}
-        for key, label, *_ in _FIGURES:
-            broken = [names[s.volume] for s in part if not np.isfinite(getattr(s, key))]
-            if not broken or (key != "ssim" and len(broken) == len(no_ssim)):
-                continue  # a volume without an SSIM is named once
-            which = "not finite" if key == "ssim" else f"{label.split(',')[0]} not finite"
+        unscored = sum(not np.isfinite(each[LEADING.name]) for each in part.values())
+        for metric in METRICS:
+            broken = [names[v] for v, each in part.items() if not np.isfinite(each[metric.name])]
+            if not broken or (metric is not LEADING and len(broken) == unscored):
+                continue  # a volume without any metric is named once
+            which = "not finite" if metric is LEADING else f"{metric.label} not finite"
             more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
             lines.append(f"\n{which}, left out of {method}: {', '.join(broken[:3])}{more}")
     return "".join(lines)
 
 
-def _direction(better: int) -> str:
-    return "higher is better ↑" if better > 0 else "lower is better ↓"
-
-
 def _same_volumes(
-    scores: Mapping[str, Sequence[VolumeScore]], names: Sequence[str] | None = None
+    scores: Mapping[str, Mapping[str, Scores]], names: Sequence[str] | None = None
 ) -> list[str]:
     """Return the volumes that all methods scored, sorted; refuse where they differ."""
     shown = names or list(scores)
-    sets = [{score.volume for score in part} for part in scores.values()]
+    sets = [set(part) for part in scores.values()]
     if not sets or not any(sets):
         raise ValueError("there are no scores: give at least one volume")
     for name, volumes in zip(shown[1:], sets[1:], strict=True):

@@ -1,22 +1,20 @@
 """What is known of a training before it runs, and what came of it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from IPython.display import display
 
-from workbench.compute.evaluation import (
-    evaluated,
-    read_scores,
-    results_folder,
-    split_sampling,
-)
+from workbench.compute.evaluation import evaluated, results_folder, split_sampling
 from workbench.compute.gpus import machine_of
 from workbench.compute.runs import Run
 from workbench.compute.training import TrainingPlan
 from workbench.data.volume import short_names
+from workbench.recon.metrics import LEADING, METRICS, mean_scores
+from workbench.recon.results import KINDS, read_scores
 from workbench.views.curves import best_epoch, learning_curves
 from workbench.views.estimates import estimate_figure
+from workbench.views.reconstruct import score_formats
 from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
@@ -56,21 +54,22 @@ def show_run(run: Run) -> None:
     display(learning_curves(metrics, synthetic=run.synthetic))
     best = metrics[best_epoch(metrics) or 0]
     result = {"run": run.job.name, "last": metrics[-1], "best": best}
-    text = f"best epoch {best['epoch']:.0f}: validation SSIM {best['val_ssim']:.4f}"
+    said = LEADING.say(best[f"val_{LEADING.name}"])
+    text = f"best epoch {best['epoch']:.0f}: validation {said}"
     display({RESULT: result, "text/plain": text}, raw=True)
 
 
 def volume_table(run: Run) -> "Styler":
-    """Return the last validation's figures of each volume as a table, the worst SSIM first."""
+    """Return the last validation's metrics of each volume as a table, the worst SSIM first."""
     import pandas
 
-    table = pandas.DataFrame(run.volumes).astype(
-        {"slices": int, "ssim": float, "psnr": float, "nmse": float}
-    )
+    table = pandas.DataFrame(run.volumes)
+    known = [metric for metric in METRICS if metric.name in table]
+    table = table.astype({"slices": int, **{metric.name: float for metric in known}})
     table["volume"] = table["volume"].map(short_names(table["volume"]))
-    names = {"ssim": "SSIM", "psnr": "PSNR (dB)", "nmse": "NMSE"}
-    table = table.sort_values("ssim").rename(columns=names)
-    formats = {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}"}
+    table = table.sort_values(LEADING.name)
+    table = table.rename(columns={metric.name: metric.heading for metric in known})
+    formats = {metric.heading: f"{{:{metric.form}}}" for metric in known}
     return styled_table(table, formats, index=False)
 
 
@@ -84,24 +83,24 @@ def evaluation_table(run: Run) -> "Styler | None":
     rows = []
     for split in evaluated(run):
         found = read_scores(results_folder(run, split, split_sampling(run.job, split)))
-        table = pandas.DataFrame(found).replace("", None)
-        row = {
+        row: dict[tuple[str, str], Any] = {
             ("", "split"): split,
-            ("", "volumes"): len(table),
-            ("", "measured"): int(table["varnet_ssim"].notna().sum()),
-            ("", "acceleration"): table["acceleration"].astype(float).mean(),
+            ("", "volumes"): len(found),
+            ("", "measured"): sum(bool(each[f"{KINDS[0]}_{LEADING.name}"]) for each in found),
+            ("", "acceleration"): np.mean([float(each["acceleration"]) for each in found]),
         }
-        for kind, shown in (("zero_filled", "zero-filled"), ("varnet", "VarNet")):
-            for name, label in (("ssim", "SSIM"), ("psnr", "PSNR (dB)"), ("nmse", "NMSE")):
-                values = table[f"{kind}_{name}"].astype(float)
-                row[shown, label] = values[np.isfinite(values)].mean()
+        for kind, label in zip(KINDS, ("zero-filled", "VarNet"), strict=True):
+            names = {metric.name: f"{kind}_{metric.name}" for metric in METRICS}
+            means = mean_scores(
+                {name: float(each.get(column) or "nan") for name, column in names.items()}
+                for each in found
+            )
+            row |= {(label, metric.heading): means[metric.name] for metric in METRICS}
         rows.append(row)
     if not rows:
         return None
-    means = pandas.DataFrame(rows)
-    means.columns = pandas.MultiIndex.from_tuples(means.columns)
-    formats = {"SSIM": "{:.4f}", "PSNR (dB)": "{:.2f}", "NMSE": "{:.4f}", "acceleration": "{:.2f}"}
-    by_column = {column: formats[column[1]] for column in means if column[1] in formats}
+    table = pandas.DataFrame(rows)
+    table.columns = pandas.MultiIndex.from_tuples(table.columns)
     centred = {"selector": "th.col_heading.level0", "props": "text-align: center"}
-    table = styled_table(means, by_column, index=False, na_rep="no target")
-    return table.set_table_styles([centred])
+    style = styled_table(table, score_formats(table), index=False, na_rep="no target")
+    return style.set_table_styles([centred])

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.data.images import cropped
+from workbench.recon.results import Result, Results
 from workbench.recon.uncertainty import (
     Uncertainty,
     map_uncertainty,
     masks_for,
     rank_correlation,
 )
-from workbench.views.measured import cropped, read_measured, volume_of
 from workbench.views.reconstruct import extreme_slices
 from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
@@ -23,16 +23,14 @@ _OBJECT = 0.1  # of the brightest pixel: what is darker counts as air
 
 
 def uncertainty_figures(
-    plan: ReconstructionPlan,
-    results: Sequence[Reconstruction],
+    results: Results,
     masks: int,
-    slices: Sequence[tuple[str, Reconstruction, int]] | None = None,
+    slices: Sequence[tuple[str, Result, int]] | None = None,
 ) -> Iterator[Figure]:
     """Show reconstruction, error and uncertainty of some slices.
 
     Args:
-        plan: what was reconstructed; its weights are loaded.
-        results: its results.
+        results: the results; their weights are loaded.
         masks: how many masks to draw, 2 or more.
         slices: (title, result, slice number); the best, median and worst slice by default, the
             middle one of the first volume where nothing has a target.
@@ -43,16 +41,16 @@ def uncertainty_figures(
     from workbench.recon.weights import load_network
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_network(Path(plan.job.weights)).to(device)
+    network = load_network(Path(results.order.weights)).to(device)
     use_tf32(network.tf32)
     if slices is None:
         first = results[0]
-        middle = volume_of(plan, first).slices // 2
+        middle = first.volume.slices // 2
         slices = extreme_slices(results) or [("middle slice", first, middle)]
     for title, result, number in slices:
-        volume = volume_of(plan, result)
-        kspace, target = read_measured(plan, volume, number)
-        drawn = masks_for(volume, plan.job.sampling, masks)
+        volume = result.volume
+        kspace, target = result.measured(number)
+        drawn = masks_for(volume, result.order.sampling, masks)
         if len(drawn) < 2:
             print(
                 f"{title}: no map, for only one mask is possible of {result.name} as it is sampled"

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from workbench.compute.cluster_job import SOURCE
-from workbench.compute.evaluation import read_scores
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.runs import open_run
 from workbench.compute.training import train
 from workbench.recon.reconstruction_plan import plan_reconstruction
+from workbench.recon.results import read_scores
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
 
@@ -88,7 +88,7 @@ def test_a_preempted_job_on_two_nodes_ends_with_all_its_epochs(stored, plan):
         "multicoil_val/file3.h5",
     ]
     # reconstruct.ipynb reads the dataset where it lies, and finds all of it done.
-    assert plan_reconstruction(run="brain").job.volumes == ()
+    assert plan_reconstruction(run="brain").order.volumes == ()
     assert next(iter(train(plan(nodes=2, **choices)))).endswith("is finished: 16 epochs are done")
     assert len(stored.azureml.jobs) == 1
     # As if the notebook had been killed while it fetched: the rest comes, and no job is sent.

@@ -158,14 +158,14 @@ def _common(
         "SeriesDescription": f"RESEARCH, not clinical: {source.run}",
         "ProtocolName": geometry.protocol or volume.acquisition,
         "Manufacturer": "fastmri-workbench",
-        "ManufacturerModelName": "end-to-end VarNet",
+        "ManufacturerModelName": source.result.label,
         "SoftwareVersions": version("fastmri-workbench"),
         "ContentQualification": "RESEARCH",
         "BurnedInAnnotation": "NO",
         "LossyImageCompression": "00",
         "ImageComments": f"{NOTICE} {source.assumptions}{zeroed}",
         "DerivationDescription": (
-            f"{NOTICE} VarNet {source.run}, k-space sampled {source.sampling}"
+            f"{NOTICE} {source.result.label} {source.run}, k-space sampled {source.sampling}"
         ),
         "ScanningSequence": ["RM", "IR"] if inverts else "RM",
         "SequenceVariant": "NONE",
@@ -265,7 +265,7 @@ def _real_world(slope: float, lowest: float) -> "Dataset":
     unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "1", "UCUM", "no units"
     mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = 0, _LARGEST
     mapping.RealWorldValueIntercept, mapping.RealWorldValueSlope = lowest, slope
-    mapping.LUTExplanation, mapping.LUTLabel = "values of the reconstruction", "VARNET"
+    mapping.LUTExplanation, mapping.LUTLabel = "values of the reconstruction", "RECONSTRUCTION"
     mapping.MeasurementUnitsCodeSequence = [unit]
     return mapping
 

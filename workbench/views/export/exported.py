@@ -9,17 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.compute.runs import Run
+from workbench.data.stored import source_of
 from workbench.data.volume import Volume
-from workbench.recon.reconstruction_plan import (
-    Reconstruction,
-    ReconstructionPlan,
-    attributes_of,
-    open_result,
-)
+from workbench.recon.results import Result, Results, attributes_of, open_result
 from workbench.stores.disk import naming, write_text
 from workbench.views.header import ScanGeometry, scan_geometry
-from workbench.views.measured import slices_of, volume_of
 from workbench.views.orientation import Plane, plane_of
 
 NOTICE = "Research reconstruction, not for clinical use."
@@ -41,7 +35,7 @@ class ReconstructedVolume:
         plane: assumed from the acquisition's name.
     """
 
-    result: Reconstruction
+    result: Result
     volume: Volume
     images: np.ndarray
     run: str
@@ -57,10 +51,11 @@ class ReconstructedVolume:
         return f"Assumed: {'; '.join([*said, *self.geometry.assumed])}."
 
 
-def read_reconstructed(plan: ReconstructionPlan, result: Reconstruction) -> ReconstructedVolume:
+def read_reconstructed(results: Results, result: Result) -> ReconstructedVolume:
     """Read a result's images and the header of its volume."""
-    volume = volume_of(plan, result)
-    opened = slices_of(plan, volume).open_source
+    volume = result.volume
+    opened = source_of(result.order.dataset)
+    source = opened(volume) if opened else Path(result.order.dataset, volume.path)
     with open_result(result.path) as file:
         images = file["reconstruction"][()]
         attributes = attributes_of(file)
@@ -69,10 +64,10 @@ def read_reconstructed(plan: ReconstructionPlan, result: Reconstruction) -> Reco
         result,
         volume,
         images.astype(np.float32, copy=False),
-        f"{Run(plan.folder.parent.parent).name}/{plan.folder.name}",
+        f"{results.run}/{results.folder.name}",
         digest,
         sampling,
-        scan_geometry(volume, opened(volume) if opened else plan.cache.file(volume)),
+        scan_geometry(volume, source),
         plane_of(volume.acquisition),
     )
 

@@ -13,22 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
-from workbench.recon.reconstruction_plan import ReconstructionPlan
+from workbench.recon.results import Results
 from workbench.settings import shown
 from workbench.stores.disk import write_text
 from workbench.views.comparison import (
-    ResultSet,
     acceleration_figure,
     comparison_table,
     left_out_of_comparison,
-    open_results,
     results_of_run,
 )
 from workbench.views.curves import learning_curves
 from workbench.views.reconstruct import (
     extreme_slices,
     score_table,
-    scored,
     sheet_figure,
     slice_views,
     spread_figure,
@@ -57,11 +54,11 @@ figure img { max-width: 100%; height: auto; background: #fff; padding: .5rem; bo
 _DPI = 90
 
 
-def run_report(run: str | Run | ReconstructionPlan) -> Path:
+def run_report(run: str | Run) -> Path:
     """Write the report of a run, with all that it has reconstructed, as one HTML file.
 
     Args:
-        run: its name under ``outputs/``, its folder, or a plan of its reconstructions.
+        run: its name under ``outputs/``, or its folder.
 
     Returns:
         ``report.html`` in the run's folder; written whole, or not at all.
@@ -69,18 +66,16 @@ def run_report(run: str | Run | ReconstructionPlan) -> Path:
     Raises:
         FileNotFoundError: the run has neither trained nor reconstructed.
     """
-    if isinstance(run, ReconstructionPlan):
-        run = Run(run.folder.parent.parent)
-    elif isinstance(run, str):
+    if isinstance(run, str):
         run = Run(run_folder(run))
     trained = (run.folder / "job.json").exists()
     name = run.name
-    sets = [open_results(folder) for folder in results_of_run(name)]
+    sets = [Results(folder) for folder in results_of_run(name)]
     if not trained and not sets:
         raise FileNotFoundError(f"{shown(run.folder)} holds no run: train it, or reconstruct first")
-    synthetic = run.synthetic or any(each.plan.cache.synthetic for each in sets)
+    synthetic = run.synthetic or any(each.synthetic for each in sets)
     parts = [*_heading(name, synthetic), *(_training(run, synthetic) if trained else ())]
-    if len([each for each in sets if scored(each.results)]) > 1:
+    if len([each for each in sets if each.scored]) > 1:
         parts += _compared(sets)
     for each in sets:
         parts += _results(each)
@@ -116,44 +111,43 @@ def _training(run: Run, synthetic: bool) -> Iterator[str]:
     if run.metrics:
         yield "<h2>How it learned</h2>"
         figure = learning_curves(run.metrics, synthetic=synthetic)
-        yield _picture(figure, "Training loss and validation figures by epoch")
+        yield _picture(figure, "Training loss and validation metrics by epoch")
 
 
-def _compared(sets: list[ResultSet]) -> Iterator[str]:
+def _compared(sets: list[Results]) -> Iterator[str]:
     yield "<h2>Accelerations and masks</h2>"
-    known = [each for each in sets if scored(each.results)]
+    known = [each for each in sets if each.scored]
     try:
         if left_out := left_out_of_comparison(known):
             yield f'<p class="note">{escape(left_out)}</p>'
         html = styled_table(comparison_table(known), index=False).to_html()
         yield f'<div class="wide">{html}</div>'
-        yield _picture(acceleration_figure(known), "Figures by true acceleration")
+        yield _picture(acceleration_figure(known), "Metrics by true acceleration")
     except ValueError as error:  # splits without a volume in common
         yield f'<p class="note">Not compared: {escape(str(error))}.</p>'
 
 
-def _results(each: ResultSet) -> Iterator[str]:
-    plan, results = each.plan, each.results
+def _results(results: Results) -> Iterator[str]:
     count = len(results)
-    yield f"<h2>{escape(plan.folder.name)}</h2>"
+    yield f"<h2>{escape(results.folder.name)}</h2>"
     yield (
-        f"<p>{count} volume{'s' if count > 1 else ''} of split {escape(plan.job.split)}, sampled "
-        f"{escape(each.sampling)}; true acceleration {each.acceleration:.2f}.</p>"
+        f"<p>{count} volume{'s' if count > 1 else ''} of split {escape(results.order.split)}, "
+        f"sampled {escape(str(results.order))}; true acceleration {results.acceleration:.2f}.</p>"
     )
-    if scored(results):
+    if results.scored:
         for by in ("acquisition", "volume"):
             html = score_table(results, by=by).to_html()
             yield f'<h3>By {by}</h3><div class="wide">{html}</div>'
-        yield _picture(spread_figure(plan, results), "Spread of the figures over volumes")
+        yield _picture(spread_figure(results), "Spread of the metrics over volumes")
     else:
         yield '<p class="note">These volumes have no target: they cannot be scored.</p>'
-    if not all(plan.cache.file(volume).exists() for volume in plan.cache):
+    if not results.dataset_is_here:
         yield '<p class="note">The dataset is not here, so its slices are not shown.</p>'
         return
     for title, result, number in extreme_slices(results):
-        images = next(slice_views(plan, result, number, title))
+        images = next(slice_views(result, number, title))
         yield _picture(images, f"{title}: {result.name}, slice {number}")
-    yield _picture(sheet_figure(plan, results[0]), f"Every slice of {results[0].name}")
+    yield _picture(sheet_figure(results[0]), f"Every slice of {results[0].name}")
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -8,13 +8,15 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.data.images import cropped
+from workbench.recon.results import Result, Results
 from workbench.settings import shown
 from workbench.views.export.animation import write_animation
 from workbench.views.export.dicom import write_dicom_series
@@ -25,10 +27,8 @@ from workbench.views.export.exported import (
 )
 from workbench.views.export.nifti import write_nifti
 from workbench.views.export.report import run_report
-from workbench.views.measured import cropped, read_targets
 from workbench.views.reconstruct import (
     extreme_slices,
-    scored,
     sheet_figure,
     slice_views,
     spread_figure,
@@ -55,60 +55,71 @@ def export_kinds(export: str | None) -> tuple[str, ...]:
     return kinds
 
 
-def export_results(
-    plan: ReconstructionPlan, results: Sequence[Reconstruction], kinds: Sequence[str]
-) -> Iterator[str]:
+def export_results(results: Results, kinds: Sequence[str]) -> Iterator[str]:
     """Export results; yield a line on each file or folder that is there.
 
     Args:
-        plan: what was reconstructed.
-        results: its results.
+        results: what to export.
         kinds: some of ``KINDS``.
     """
-    exports = Exports(plan.folder / "export")
+    exports = Exports(results.folder / "export")
     for kind in kinds:
         if kind == "report":
-            yield _line(kind, [run_report(plan)])
+            paths = [run_report(results.run)]
         elif kind in ("png", "svg"):
-            yield _line(kind, list(export_figures(plan, results, exports, kind)))
+            paths = list(export_figures(results, exports, kind))
         elif kind == "leaderboard":
-            yield _line(kind, [export_leaderboard(results, exports)])
+            paths = [export_leaderboard(results, exports)]
         else:
-            write = {"gif": export_gif, "dicom": export_dicom, "nifti": export_nifti}[kind]
-            yield _line(kind, [write(plan, result, exports) for result in results])
+            name, write = _VOLUMES[kind]
+            paths = [export_volume(results, each, exports, name, write) for each in results]
+        where = paths[0] if len(paths) == 1 else Path(os.path.commonpath(p.parent for p in paths))
+        count = "" if len(paths) == 1 else f"{len(paths)} of them in "
+        yield f"{kind:<12}{count}{shown(where)}"
 
 
-def export_gif(plan: ReconstructionPlan, result: Reconstruction, exports: Exports) -> Path:
+def _write_gif(source: ReconstructedVolume, file: Path) -> None:
     """Write a volume's slices as an animation, beside its target where it has one."""
-
-    def write(file: Path, source: ReconstructedVolume) -> None:
-        targets = read_targets(plan, source.volume)
-        panes = [source.images] if targets is None else cropped(targets, source.images)
-        write_animation(
-            file,
-            dict(zip(("VarNet",) if targets is None else ("target", "VarNet"), panes, strict=True)),
-            caption=result.name,
-            synthetic=source.volume.synthetic,
-        )
-
-    return _one_volume(plan, result, exports, "gif/{}.gif", write)
+    result, targets = source.result, source.result.targets()
+    panes = {result.label: source.images}
+    if targets is not None:
+        target, images = cropped(targets, source.images)
+        panes = {"target": target, result.label: images}
+    write_animation(file, panes, caption=result.name, synthetic=source.volume.synthetic)
 
 
-def export_dicom(plan: ReconstructionPlan, result: Reconstruction, exports: Exports) -> Path:
-    """Write a volume as a DICOM series: a folder, a file a slice."""
-    return _one_volume(
-        plan, result, exports, "dicom/{}", lambda path, source: write_dicom_series(source, path)
+# Kind -> the form of its names, and what writes a volume at a path.
+_VOLUMES: dict[str, tuple[str, Callable[[ReconstructedVolume, Path], None]]] = {
+    "gif": ("gif/{}.gif", _write_gif),
+    "dicom": ("dicom/{}", write_dicom_series),
+    "nifti": ("nifti/{}.nii.gz", write_nifti),
+}
+
+
+def export_volume(
+    results: Results,
+    result: Result,
+    exports: Exports,
+    name: str,
+    write: Callable[[ReconstructedVolume, Path], None],
+) -> Path:
+    """Write one volume.
+
+    Args:
+        results: the results that it is one of.
+        result: the volume's.
+        exports: where it goes.
+        name: form of the file's name, relative to the exports.
+        write: writes it, as a file or a folder of them.
+    """
+    return exports.make(
+        _named(result, name),
+        _made_from(name, [result]),
+        lambda path: write(read_reconstructed(results, result), path),
     )
 
 
-def export_nifti(plan: ReconstructionPlan, result: Reconstruction, exports: Exports) -> Path:
-    """Write a volume as NIfTI."""
-    return _one_volume(
-        plan, result, exports, "nifti/{}.nii.gz", lambda path, source: write_nifti(source, path)
-    )
-
-
-def export_leaderboard(results: Sequence[Reconstruction], exports: Exports) -> Path:
+def export_leaderboard(results: Sequence[Result], exports: Exports) -> Path:
     """Write the results' HDF5 files, as fastMRI's leaderboard takes them, into one archive."""
 
     def write(file: Path) -> None:
@@ -119,25 +130,23 @@ def export_leaderboard(results: Sequence[Reconstruction], exports: Exports) -> P
     return exports.make("leaderboard.zip", _made_from("leaderboard", results), write)
 
 
-def export_figures(
-    plan: ReconstructionPlan, results: Sequence[Reconstruction], exports: Exports, kind: str
-) -> Iterator[Path]:
+def export_figures(results: Results, exports: Exports, kind: str) -> Iterator[Path]:
     """Write the page's figures as PNG or SVG: scores, extreme slices, every volume's slices."""
-    made_from = _made_from(kind, results)
 
-    def one(name: str, draw: Callable[[], Figure], made: str = made_from) -> Path:
+    def one(name: str, draw: Callable[[], Figure], of: Sequence[Result]) -> Path:
         return exports.make(
-            f"{kind}/{name}.{kind}", made, lambda path: save_figure(draw(), path, kind)
+            f"{kind}/{name}.{kind}",
+            _made_from(kind, of),
+            lambda path: save_figure(draw(), path, kind),
         )
 
-    if scored(results):
-        yield one("scores", lambda: spread_figure(plan, results))
+    if results.scored:
+        yield one("scores", partial(spread_figure, results), results)
     for title, result, number in extreme_slices(results):
         name = _named(result, f"{title.split()[0]}-{{}}-{number}")
-        yield one(name, lambda r=result, n=number, t=title: next(slice_views(plan, r, n, t)))  # type: ignore[misc]
+        yield one(name, partial(next, slice_views(result, number, title)), results)
     for result in results:
-        name = _named(result, "slices-{}")
-        yield one(name, lambda r=result: sheet_figure(plan, r), _made_from(kind, [result]))  # type: ignore[misc]
+        yield one(_named(result, "slices-{}"), partial(sheet_figure, result), [result])
 
 
 def save_figure(figure: Figure, path: Path, kind: str) -> None:
@@ -149,35 +158,14 @@ def save_figure(figure: Figure, path: Path, kind: str) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def _one_volume(
-    plan: ReconstructionPlan,
-    result: Reconstruction,
-    exports: Exports,
-    name: str,
-    write: Callable[[Path, ReconstructedVolume], None],
-) -> Path:
-    made_from = _made_from(name, [result])
-    return exports.make(
-        _named(result, name),
-        made_from,
-        lambda path: write(path, read_reconstructed(plan, result)),
-    )
-
-
-def _named(result: Reconstruction, form: str) -> str:
+def _named(result: Result, form: str) -> str:
     """Form a file's name around a result's, in a folder of its volume's where the name has one."""
     folder, _, name = result.name.rpartition("/")
     before, _, last = form.rpartition("/")
     return str(PurePosixPath(before, folder, last.format(name.removesuffix(".h5"))))
 
 
-def _made_from(kind: str, results: Sequence[Reconstruction]) -> str:
+def _made_from(kind: str, results: Sequence[Result]) -> str:
     """Sum up what decides an export: its kind, and the results' files as they are."""
-    files = [(r.volume, r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in results]
+    files = [(r.volume.path, r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in results]
     return hashlib.sha256(repr((_EDITION, kind, files)).encode()).hexdigest()
-
-
-def _line(kind: str, paths: Sequence[Path]) -> str:
-    where = paths[0] if len(paths) == 1 else Path(os.path.commonpath(p.parent for p in paths))
-    count = "" if len(paths) == 1 else f"{len(paths)} of them in "
-    return f"{kind:<12}{count}{shown(where)}"

@@ -1,13 +1,13 @@
-"""Slices in the order of any figure: choose one and it opens in the viewer. For JupyterLab."""
+"""Slices in the order of any metric: choose one and it opens in the viewer. For JupyterLab."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from workbench.data.volume import Volume
-from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.recon.metrics import LEADING, METRICS
+from workbench.recon.results import Result
 from workbench.views.annotations import Annotations
-from workbench.views.measured import volume_of
-from workbench.views.ranking import ORDERS, RankedSlice, check_order, rank_slices, rank_volumes
+from workbench.views.ranking import RankedSlice, check_order, orders, rank_slices, rank_volumes
 from workbench.views.viewer.viewer import Box
 from workbench.views.viewer.volumes import VolumeBrowser
 
@@ -40,25 +40,23 @@ class SliceBrowser:
     """A list of slices, the worst first, beside the viewer that shows the chosen one.
 
     Args:
-        plan: the reconstruction.
-        results: its volumes.
-        sort_by: the figure to begin with.
+        results: volumes.
+        sort_by: the order to begin with.
         annotations: boxes to draw, or None.
     """
 
     def __init__(
         self,
-        plan: ReconstructionPlan,
-        results: Sequence[Reconstruction],
-        sort_by: str = "ssim",
+        results: Sequence[Result],
+        sort_by: str = LEADING.name,
         annotations: Annotations | None = None,
     ) -> None:
         import ipywidgets
 
-        self._plan, self._annotations = plan, annotations
-        self.volumes = VolumeBrowser(plan, rank_volumes(results, sort_by))
+        self._annotations = annotations
+        self.volumes = VolumeBrowser(rank_volumes(results, sort_by))
         name, turned = check_order(sort_by)
-        self.order = ipywidgets.Dropdown(options=list(ORDERS), value=name, description="sort by")
+        self.order = ipywidgets.Dropdown(options=list(orders()), value=name, description="sort by")
         self.best_first = ipywidgets.Checkbox(turned, description="best first", indent=False)
         self.list = ipywidgets.Select(
             rows=10, description="slice", layout={"width": "100%", "max_width": "62em"}
@@ -72,7 +70,7 @@ class SliceBrowser:
 
     def _sort(self, _: Any = None) -> None:
         order = f"{'-' if self.best_first.value else ''}{self.order.value}"
-        ranked = rank_slices(self._plan, self.volumes.results, order)
+        ranked = rank_slices(self.volumes.results, order)
         self._slices = ranked[:_MOST]
         self.list.index = None
         self.list.options = [_row(each) for each in self._slices]
@@ -83,7 +81,7 @@ class SliceBrowser:
             return
         chosen = self._slices[change["new"]]
         place = next(n for n, each in enumerate(self.volumes.results) if each is chosen.result)
-        boxes = viewer_boxes(volume_of(self._plan, chosen.result), self._annotations)
+        boxes = viewer_boxes(chosen.result.volume, self._annotations)
         self.volumes.open_volume(place, chosen.number, boxes)
 
     def _ipython_display_(self, **_: Any) -> None:
@@ -96,7 +94,6 @@ class SliceBrowser:
 
 
 def _row(each: RankedSlice) -> str:
-    figures = [f"SSIM {each.ssim:.4f}"]
-    if each.psnr == each.psnr:
-        figures += [f"PSNR {each.psnr:.2f} dB", f"NMSE {each.nmse:.4f}"]
-    return f"{each.result.name}, slice {each.number}: {', '.join(figures)}"
+    known = [metric for metric in METRICS if metric.name in each.scores]
+    scores = ", ".join(metric.say(each.scores[metric.name]) for metric in known)
+    return f"{each.result.name}, slice {each.number}: {scores}"

@@ -6,17 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.data.masks import mask_of
+from workbench.data.images import cropped
 from workbench.progress import interactive
-from workbench.recon.reconstruction_plan import Reconstruction, ReconstructionPlan
+from workbench.recon.metrics import LEADING
+from workbench.recon.results import Result
 from workbench.views.explore import ExploredSlice
-from workbench.views.measured import (
-    cropped,
-    read_image,
-    read_measured,
-    volume_of,
-    zero_filled_slice,
-)
 from workbench.views.reconstructions import ssim_image
 from workbench.views.viewer.panes import Pane, error_pane, image_pane, volume_pane
 from workbench.views.viewer.viewer import Box, viewer
@@ -40,24 +34,23 @@ def explored_viewer(look: ExploredSlice, boxes: Sequence[Box] = ()) -> "Viewer |
     )
 
 
-def reconstruction_panes(plan: ReconstructionPlan, result: Reconstruction) -> list[Pane]:
-    """Make linked panes of a result: target, zero-filled, VarNet, its error, its SSIM map.
+def reconstruction_panes(result: Result) -> list[Pane]:
+    """Make linked panes: target, zero-filled, the reconstruction, its error, its SSIM map.
 
-    Without a target: zero-filled and VarNet.
+    Without a target: zero-filled and the reconstruction.
     """
-    volume = volume_of(plan, result)
-    mask, _ = mask_of(volume, plan.job.sampling)
+    volume, label = result.volume, result.label
 
     @lru_cache(maxsize=_SLICES_KEPT)
     def images(number: int) -> list[np.ndarray]:
-        kspace, target = read_measured(plan, volume, number)
-        filled = zero_filled_slice(volume, kspace, mask)
-        return cropped(filled, read_image(result, number), *([] if target is None else [target]))
+        kspace, target = result.measured(number)
+        shown = result.zero_fill(kspace), result.image(number)
+        return cropped(*shown, *([] if target is None else [target]))
 
     def pane(name: str, place: int) -> Pane:
         return image_pane(name, lambda number: images(number)[place], volume.slices)
 
-    filled, image = pane("zero-filled", 0), pane("VarNet", 1)
+    filled, image = pane("zero-filled", 0), pane(label, 1)
     if volume.target is None:
         return [filled, image]
     target = pane("target", 2)
@@ -68,31 +61,30 @@ def reconstruction_panes(plan: ReconstructionPlan, result: Reconstruction) -> li
         return ssim_image(shown, wanted, largest)
 
     ssim = image_pane(
-        "SSIM map of VarNet",
+        f"SSIM map of {label}",
         likeness,
         volume.slices,
         scale="SSIM",
         colours="viridis",
         window=(0.0, 1.0),
     )
-    return [target, filled, image, error_pane(image, target, "error of VarNet"), ssim]
+    return [target, filled, image, error_pane(image, target, f"error of {label}"), ssim]
 
 
 class VolumeBrowser:
     """Reconstructed volumes in one viewer, one at a time; for JupyterLab.
 
     Args:
-        plan: the reconstruction.
-        results: its volumes, in the order in which they are offered.
+        results: volumes, in the order in which they are offered.
     """
 
-    def __init__(self, plan: ReconstructionPlan, results: Sequence[Reconstruction]) -> None:
+    def __init__(self, results: Sequence[Result]) -> None:
         import ipywidgets
 
         from workbench.views.viewer.widget import Viewer
 
-        self._plan, self.results = plan, tuple(results)
-        self.viewer = Viewer(**_shown(plan, self.results[0]))
+        self.results = tuple(results)
+        self.viewer = Viewer(**_shown(self.results[0]))
         names = [(_label(result), place) for place, result in enumerate(self.results)]
         self.choice = ipywidgets.Dropdown(
             options=names, value=0, description="volume", layout={"width": "max-content"}
@@ -115,7 +107,7 @@ class VolumeBrowser:
         """
         if not 0 <= index < len(self.results):
             raise ValueError(f"index={index}: there are volumes 0 to {len(self.results) - 1}")
-        shown = _shown(self._plan, self.results[index], slice_number, boxes)
+        shown = _shown(self.results[index], slice_number, boxes)
         self._index = index
         self.viewer.replace_panes(**shown)
         self.choice.value = index
@@ -131,9 +123,7 @@ class VolumeBrowser:
         display(self.viewer)
 
 
-def browse_volumes(
-    plan: ReconstructionPlan, results: Sequence[Reconstruction]
-) -> "VolumeBrowser | Figure":
+def browse_volumes(results: Sequence[Result]) -> "VolumeBrowser | Figure":
     """Show reconstructed volumes beside their targets; elsewhere than in JupyterLab, the first.
 
     Raises:
@@ -142,13 +132,12 @@ def browse_volumes(
     if not results:
         raise ValueError("results is empty: give one or more")
     if interactive():
-        return VolumeBrowser(plan, results)
-    return viewer(**_shown(plan, results[0]))
+        return VolumeBrowser(results)
+    return viewer(**_shown(results[0]))
 
 
 def _shown(
-    plan: ReconstructionPlan,
-    result: Reconstruction,
+    result: Result,
     slice_number: int | None = None,
     boxes: Sequence[Box] = (),
 ) -> dict[str, Any]:
@@ -157,12 +146,12 @@ def _shown(
     Raises:
         ValueError: there is no such slice.
     """
-    volume = volume_of(plan, result)
+    volume = result.volume
     number = volume.slices // 2 if slice_number is None else slice_number
     if not 0 <= number < volume.slices:
         raise ValueError(f"slice_number={number}: there are slices 0 to {volume.slices - 1}")
     return {
-        "panes": reconstruction_panes(plan, result),
+        "panes": reconstruction_panes(result),
         "title": _label(result),
         "slice_number": number,
         "boxes": boxes,
@@ -170,6 +159,7 @@ def _shown(
     }
 
 
-def _label(result: Reconstruction) -> str:
-    score = f", SSIM {result.varnet.ssim:.3f}" if result.varnet else ""
-    return f"{result.name}, {result.acquisition}{score}"
+def _label(result: Result) -> str:
+    scores = result.reconstruction
+    score = f", {LEADING.say(scores[LEADING.name], LEADING.short)}" if scores else ""
+    return f"{result.name}, {result.volume.acquisition}{score}"
