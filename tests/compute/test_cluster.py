@@ -1,15 +1,12 @@
 """A wrong cluster or datastore is refused with what the workspace has."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from workbench.compute.cluster import (
-    Cluster,
-    Datastore,
-    choose_cluster,
-    choose_datastore,
-    explain,
-    is_passing,
-)
+from workbench.compute import cluster as offers
+from workbench.compute.cluster import choose_cluster, choose_datastore, connect
+from workbench.compute.sender import Cluster, ClusterError, Datastore, LostContactError, refusal
 
 BIG = Cluster("big", "STANDARD_ND96ASR_V4", False, 8)
 CHEAP = Cluster("cheap", "STANDARD_NC24ADS_A100_V4", True, 4)
@@ -64,8 +61,61 @@ def test_the_datastore_of_the_container_datasets_is_taken():
         choose_datastore([data, Datastore("again", "b", "datasets")], None)
 
 
-def test_refusals_say_what_to_do():
-    assert "az login" in explain(401, "")
-    assert "AzureML Data Scientist" in explain(403, "no")
-    assert "Quotas" in explain(400, "Quota exceeded")
-    assert [is_passing(status) for status in (None, 429, 503, 403)] == [True, True, True, False]
+@pytest.mark.parametrize(
+    ("status", "message", "said"),
+    [
+        (401, "", "az login"),
+        (403, "no", "AzureML Data Scientist"),
+        (404, "gone", "not found: check subscription"),
+        (400, "Quota exceeded", "Quotas"),
+        (None, "broken", "broken"),
+        (429, "", "AzureML answers 429"),
+        (503, "", "AzureML answers 503"),
+    ],
+)
+def test_refusals_say_what_to_do_and_whether_they_may_pass(status, message, said):
+    error = refusal(status, message)
+    assert said in str(error)
+    assert isinstance(error, LostContactError) == (status in (429, 503))
+
+
+@pytest.fixture
+def workspace_with(monkeypatch):
+    """Gives a workspace that some SDKs reach, on a Python that has some: name -> error or None."""
+
+    def make(**answers):
+        def sender(name, error):
+            def open_workspace():
+                if error:
+                    raise error
+
+            return lambda _: SimpleNamespace(sdk=name, open=open_workspace)
+
+        known = {
+            name: (module, package, sender(name, answers.get(name)))
+            for name, (module, package, _) in offers._SENDERS.items()
+        }
+        monkeypatch.setattr(offers, "_SENDERS", known)
+        there = [known[name][0] for name in answers]
+        monkeypatch.setattr(offers, "_installed", there.__contains__)
+
+    return make
+
+
+def test_the_sdk_is_the_first_that_python_has_and_the_workspace_accepts(workspace_with):
+    workspace_with(v1=None, v2=None)
+    assert [connect(None, sdk).sdk for sdk in (None, "v1", "v2")] == ["v1", "v1", "v2"]
+    workspace_with(v2=None)
+    assert connect(None).sdk == "v2"
+    with pytest.raises(ValueError, match=r"sdk='v1': Python 3\..* lacks azureml-core; install it"):
+        connect(None, "v1")
+    workspace_with(v1=ClusterError("this workspace takes SDK v2"), v2=None)
+    assert connect(None).sdk == "v2"
+    with pytest.raises(ClusterError, match="takes SDK v2"):
+        connect(None, "v1")
+    workspace_with(v1=LostContactError("AzureML answers 503"), v2=None)
+    with pytest.raises(LostContactError):
+        connect(None)
+    workspace_with()
+    with pytest.raises(ValueError, match=r"sdk=None: Python .* lacks azure-ai-ml"):
+        connect(None)

@@ -1,18 +1,17 @@
 """The estimate repeats the table it is from, and takes what was measured where there is any."""
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote_plus
+
 import pytest
 
-from workbench.compute.estimate import (
-    ASSUMED,
-    P40_PACE,
-    Pace,
-    efficiency,
-    estimates,
-    measured_pace,
-    price_of,
-)
+from workbench.compute import prices
+from workbench.compute.estimate import P40_PACE, Pace, efficiency, estimates, measured_pace
 from workbench.compute.gpus import Machine, machine_of
 from workbench.compute.jobs import training_job
+from workbench.compute.prices import given_price, retail_price
 from workbench.compute.runs import prepare_run
 
 BRAIN = (70748, 21842)
@@ -26,14 +25,9 @@ def test_estimate_repeats_the_table_of_2021():
 
 
 def test_cost_is_price_times_nodes_times_hours():
-    machine = Machine("card", (9, 0), 2, 10.0)
+    machine = Machine("card", (9, 0), 2)
     (one, two) = estimates(
-        Pace(1.8, ""),
-        machine,
-        slices=(3000, 3000),
-        epochs=1,
-        nodes=(1, 2),
-        price=price_of(machine, None),
+        Pace(1.8, ""), machine, slices=(3000, 3000), epochs=1, nodes=(1, 2), dollars=10
     )
     assert one.hours == pytest.approx(4000 * 1.8 / 2 / 3600)
     assert one.dollars == pytest.approx(10 * one.hours)
@@ -46,20 +40,78 @@ def test_cost_is_price_times_nodes_times_hours():
     assert more.dollars is None
 
 
-def test_price_is_a_dated_assumption_or_what_was_given():
-    machine = Machine("card", (9, 0), 2, 10.0)
-    assumed = price_of(machine, None)
-    assert assumed.dollars == 10
-    assert f"assuming 10 US dollars an hour and node, a figure of {ASSUMED}" in assumed.source
-    assert "give it as price_per_hour" in assumed.source
-    given = price_of(machine, 3.5)
-    assert (given.dollars, given.source) == (3.5, "price_per_hour=3.5 US dollars a node")
-    retired = Machine("card", (6, 0), 1)
-    assert price_of(retired, None) is None
-    assert price_of(retired, 2).dollars == 2
+def test_price_is_what_was_given():
+    price = given_price(3.5)
+    assert (price.dollars, price.source) == (3.5, "price_per_hour=3.5 US dollars a node")
     for wrong in (-1, "3", True, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"^price_per_hour=.*: give US dollars"):
-            price_of(machine, wrong)
+            given_price(wrong)
+
+
+def listed(dollars, meter="NC24ads A100 v4", product="NCads A100 v4 Series Linux", unit="1 Hour"):
+    return {
+        "retailPrice": dollars,
+        "meterName": meter,
+        "productName": product,
+        "unitOfMeasure": unit,
+    }
+
+
+LIST = [
+    listed(3.7),
+    listed(0.4, meter="NC24ads A100 v4 Low Priority"),
+    listed(0.3, meter="NC24ads A100 v4 Spot"),
+    listed(0.1, product="NCads A100 v4 Series Windows"),
+    listed(0.2, unit="1 Month"),
+]
+
+
+@pytest.fixture
+def price_list(monkeypatch):
+    """Serves answers in place of Azure's list; ``price_list(text)`` returns what was asked."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(unquote_plus(self.path))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(self.server.text.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        monkeypatch.setattr(prices, "RETAIL_PRICES", f"http://127.0.0.1:{server.server_port}/")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def serve(text):
+            server.text = text
+            return asked
+
+        yield serve
+        server.shutdown()
+
+
+def test_price_is_looked_up_in_azure_s_public_list(price_list):
+    asked = price_list(json.dumps({"Items": LIST}))
+    found = retail_price("STANDARD_NC24ADS_A100_V4", "westeurope", low_priority=False)
+    assert found.dollars == 3.7
+    assert "3.7 US dollars an hour and node (dedicated, westeurope), from Azure's" in found.source
+    assert retail_price("STANDARD_X", "westeurope", low_priority=True).dollars == 0.4
+    for part in ("Virtual Machines", "STANDARD_NC24ADS_A100_V4", "westeurope", "Consumption"):
+        assert f"eq '{part}'" in asked[0]
+
+
+@pytest.mark.parametrize("text", ['{"Items": []}', "{}", "no JSON", '{"Items": [{}]}'])
+def test_without_a_price_in_the_list_there_is_none(price_list, text):
+    price_list(text)
+    assert retail_price("STANDARD_X", "westeurope", low_priority=False) is None
+
+
+def test_where_the_list_cannot_be_reached_there_is_no_price(monkeypatch):
+    monkeypatch.setattr(prices, "RETAIL_PRICES", "http://127.0.0.1:1/")
+    assert retail_price("STANDARD_X", "westeurope", low_priority=False) is None
 
 
 def test_efficiency_between_the_tables_rows_is_the_lower():

@@ -1,18 +1,101 @@
-"""What a node of a job keeps, and what an earlier attempt's node has kept."""
+"""What a node of a job keeps, what an earlier attempt's has kept, and which error counts."""
 
-from workbench.compute import node
+import shutil
+
+import pytest
+
+from workbench.compute.kept import LOG_FILE, fetch, kept
+from workbench.compute.node import NODES, STORE, note_error, noted_error
+from workbench.compute.training import plan_training, train
+from workbench.stores import DiskStore
 
 
-def test_what_was_restored_is_not_sent_back(tmp_path):
-    folder, store = tmp_path / "run", tmp_path / "store"
-    (store / "reconstructions").mkdir(parents=True)
-    for name in ("metrics.csv", "reconstructions/a.h5"):
-        (store / name).write_text("old")
-    node.restore(folder, store)
-    before = {path: path.stat().st_ino for path in store.rglob("*") if path.is_file()}
-    with node.kept(folder, store):
+@pytest.fixture
+def places(tmp_path):
+    """A run's folder, and a store that holds what an earlier attempt has kept."""
+    store = DiskStore(tmp_path / "store")
+    for name in ("metrics.csv", "reconstructions/a.h5", "errors/0.json"):
+        store.write(name, b"old")
+    return tmp_path / "run", store
+
+
+def test_what_was_fetched_is_not_sent_back(places, tmp_path):
+    folder, store = places
+    fetch(store, folder, lambda path: not path.startswith("errors/"))
+    before = (store.root / "reconstructions/a.h5").stat().st_ino
+    with kept(folder, store):
         (folder / "metrics.csv").write_text("new")
-    assert (store / "metrics.csv").read_text() == "new"
-    assert (store / "reconstructions/a.h5").stat().st_ino == before[store / "reconstructions/a.h5"]
+    assert store.read("metrics.csv") == b"new"
+    assert (store.root / "reconstructions/a.h5").stat().st_ino == before
+    assert store.entry("errors/0.json") is None, "an earlier attempt's error"
     other = tmp_path / "another node"
-    assert node.restore(other, store, without="reconstructions") == ["metrics.csv"]
+    assert fetch(store, other, lambda path: "reconstructions" not in path) == ["metrics.csv"]
+
+
+def test_a_fetch_brings_what_is_new_changed_or_lost_and_no_more(places):
+    folder, store = places
+    assert len(fetch(store, folder)) == 3
+    assert fetch(store, folder) == []
+    store.write("metrics.csv", b"new")
+    (folder / "errors/0.json").unlink()
+    store.write(".lock", b"")
+    assert sorted(fetch(store, folder)) == ["errors/0.json", "metrics.csv"]
+
+
+def test_all_nodes_but_the_first_keep_their_reconstructions_and_errors_alone(places):
+    folder, store = places
+    with kept(folder, store, "reconstructions/"):
+        for name in ("reconstructions/b.h5", "metrics.csv", "errors/1.json"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("mine")
+    kept_there = {entry.path: store.read(entry.path) for entry in store.list()}
+    assert kept_there == {
+        "metrics.csv": b"old",
+        "reconstructions/a.h5": b"old",
+        "reconstructions/b.h5": b"mine",
+        "errors/0.json": b"old",
+        "errors/1.json": b"mine",
+    }
+
+
+def test_the_sequel_of_another_rank_s_error_counts_only_where_nothing_else_is(
+    tmp_path, monkeypatch
+):
+    store = DiskStore(tmp_path)
+    assert noted_error(store) == ("", True)
+    errors = {
+        "2": RuntimeError("[gloo] Connection closed by peer"),
+        "1": ValueError("the cause"),
+        "0": RuntimeError("NCCL error"),
+    }
+    for rank, error in errors.items():
+        monkeypatch.setenv("RANK", rank)
+        note_error(tmp_path, error)
+        if rank == "2":
+            assert noted_error(store) == (f"rank 2: RuntimeError: {error}", True)
+    assert noted_error(store) == ("rank 1: ValueError: the cause", False)
+    (tmp_path / "errors/1.json").write_text("[" * 100_000)
+    assert noted_error(store)[1]
+
+
+def test_a_node_goes_on_with_what_an_earlier_one_has_kept(
+    tiny_study, project, tmp_path, monkeypatch
+):
+    """The earlier one was lost with one volume to go: the next reconstructs that one alone."""
+    tiny = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1, "epochs": 1}
+    store = DiskStore(tmp_path / "store")
+    monkeypatch.setenv(NODES, "1")
+    monkeypatch.setenv(STORE, store.address)
+
+    def lines():
+        chosen = {"target": "local", "local_dataset": str(tiny_study), "reconstruct": "val"}
+        return list(train(plan_training(model="brain", **chosen, **tiny)))
+
+    assert "reconstructing val: 2 volumes, 0 are there" in lines()
+    shutil.rmtree(project / "outputs")
+    results = "reconstructions/val-equispaced-4x-0.08"
+    for name in ("scores.csv", "file3.h5"):
+        store.delete(f"{results}/{name}")
+    assert "reconstructing val: 1 volumes, 1 are there" in lines()
+    assert store.entry(f"{results}/scores.csv")
+    assert "epoch 1/1: loss" in store.read(LOG_FILE).decode()

@@ -1,6 +1,5 @@
 """AzureML through its SDK v2, azure-ai-ml: the package's extra ``sdkv2``."""
 
-import json
 import logging
 import shutil
 import tempfile
@@ -11,23 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import Workspace, check_login, credential
-from workbench.compute.cluster import (
-    Cluster,
-    ClusterError,
-    Datastore,
-    LostContactError,
-    RunState,
-    explain,
-    is_passing,
-)
-from workbench.compute.cluster_job import (
+from workbench.compute.sender import (
     ENVIRONMENT,
     IMAGE,
     SHARED_MEMORY,
     SOURCE,
+    Cluster,
+    ClusterError,
     ClusterJob,
     DataFolder,
+    Datastore,
+    LostContactError,
+    RunState,
     conda_specification,
+    refusal,
 )
 from workbench.settings import Secret
 
@@ -39,24 +35,14 @@ _MODES = {"mount": "ro_mount", "download": "download", "write": "rw_mount"}
 
 
 class AzureMLv2:
-    """A workspace through SDK v2; see ``cluster.Backend``.
+    """A workspace through SDK v2; see ``sender.Sender``."""
 
-    Raises:
-        LoginError: no login works.
-        ValueError: the SDK is not installed.
-    """
+    sdk = "v2"
+    package = "azure-ai-ml"
 
     def __init__(self, workspace: Workspace) -> None:
-        try:
-            import azure.ai.ml  # noqa: F401
-        except ImportError:
-            raise ValueError(
-                "sdk='v2': azure-ai-ml is not installed; install it with "
-                "`.venv/bin/uv pip install --python .venv/bin/python 'azure-ai-ml~=1.30'`"
-            ) from None
         # It warns of each experimental class of its own, and that our environment has a name.
         logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
-        check_login()
         self.address = workspace
 
     @cached_property
@@ -73,9 +59,15 @@ class AzureMLv2:
             show_progress=False,  # a bar for each job's code, in the middle of what we tell
         )
 
+    def open(self) -> None:
+        """Log in, and look the workspace up."""
+        check_login()
+        with _our_errors():
+            self.client.workspaces.get(self.address.name)
+
     def clusters(self) -> list[Cluster]:
         """Return the clusters that jobs can be sent to."""
-        with _explained():
+        with _our_errors():
             computes = self.client.compute.list(compute_type="AmlCompute")
             return [
                 Cluster(
@@ -87,6 +79,7 @@ class AzureMLv2:
                     _word(each.provisioning_state or "Succeeded"),
                     _problem(each),
                     _word(getattr(each.identity, "type", None) or "none").lower() != "none",
+                    each.location or "",
                 )
                 for each in computes
             ]
@@ -95,7 +88,7 @@ class AzureMLv2:
         """Return the blob containers that the workspace knows."""
         from azure.ai.ml.entities import AzureBlobDatastore
 
-        with _explained():
+        with _our_errors():
             default = self.client.datastores.get_default().name
             names = [each.name for each in self.client.datastores.list()]
             found = [self.client.datastores.get(name, include_secrets=True) for name in names]
@@ -105,8 +98,7 @@ class AzureMLv2:
                 each.account_name,
                 each.container_name,
                 each.endpoint or "core.windows.net",
-                _secret(each.credentials, "account_key"),
-                _secret(each.credentials, "sas_token"),
+                _secret(each.credentials),
                 each.name == default,
             )
             for each in found
@@ -115,11 +107,10 @@ class AzureMLv2:
 
     def submit(self, job: ClusterJob) -> str:
         """Send a job; return its run's id."""
-        with _explained(), _code() as source:
-            return str(self.client.jobs.create_or_update(self.command(job, source)).name)
+        with _our_errors(), _code() as source:
+            return str(self.client.jobs.create_or_update(self._command(job, source)).name)
 
-    def command(self, job: ClusterJob, source: Path = SOURCE) -> "Command":
-        """Form the SDK's description of a job; its code is in ``source``."""
+    def _command(self, job: ClusterJob, source: Path) -> "Command":
         from azure.ai.ml import Input, Output, command
         from azure.ai.ml.entities import Environment
 
@@ -154,7 +145,7 @@ class AzureMLv2:
 
     def state(self, run: str) -> RunState:
         """Return how a run stands."""
-        with _explained():
+        with _our_errors():
             found = self.client.jobs.get(run)
         error = getattr(found, "error", None)
         return RunState(
@@ -165,7 +156,7 @@ class AzureMLv2:
 
     def cancel(self, run: str) -> None:
         """Cancel a run."""
-        with _explained():
+        with _our_errors():
             self.client.jobs.begin_cancel(run)
 
 
@@ -189,8 +180,9 @@ def _address(folder: DataFolder) -> str:
     return f"azureml://datastores/{folder.datastore}/paths/{folder.path}/"
 
 
-def _secret(credentials: Any, name: str) -> Secret | None:
-    value = getattr(credentials, name, None)
+def _secret(credentials: Any) -> Secret | None:
+    held = (getattr(credentials, name, None) for name in ("account_key", "sas_token"))
+    value = next(filter(None, held), None)
     return Secret(value) if value else None
 
 
@@ -205,35 +197,21 @@ def _problem(compute: Any) -> str:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _our_errors() -> Iterator[None]:
     """Turn the SDK's errors into ours."""
     from azure.ai.ml.exceptions import MlException
     from azure.core.exceptions import AzureError, HttpResponseError
 
-    problem: ClusterError
     try:
         yield
         return
     except HttpResponseError as error:
-        status = error.status_code
-        problem = (
-            LostContactError(f"AzureML answers {status}")
-            if is_passing(status)
-            else ClusterError(explain(status, _message(error)))
-        )
+        # What the SDK's own models hold of the answer, it wraps once more.
+        answer = getattr(error.error, "error", None) or error.error
+        said = getattr(answer, "message", None) or error.message or error.reason
+        problem = refusal(error.status_code or 503, str(said))
     except AzureError as error:
         problem = LostContactError(f"AzureML cannot be reached ({type(error).__name__})")
     except MlException as error:
         problem = ClusterError(" ".join(str(error.message).split())[:500])
     raise problem
-
-
-def _message(error: Any) -> str:
-    inner = getattr(error, "error", None)
-    message = getattr(inner, "message", None)
-    if not message:
-        try:
-            message = json.loads(error.response.text())["error"]["message"]
-        except Exception:
-            message = getattr(error, "reason", "") or "no reason given"
-    return " ".join(str(message).split())[:500]

@@ -1,158 +1,63 @@
-"""What a workspace offers to train on, whichever SDK asks: clusters, datastores, runs."""
+"""Where in a workspace a job goes: through which SDK, to which cluster, with which datastore."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+import platform
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
-from workbench.azure_login import Workspace, credential
-from workbench.compute.cluster_job import ClusterJob
-from workbench.ingest.blobs import CONTAINER
-from workbench.settings import Secret
-from workbench.stores.blob import wide_transport
-
-if TYPE_CHECKING:
-    from azure.storage.blob import ContainerClient
+from workbench.azure_login import Workspace
+from workbench.compute.azureml_v1 import AzureMLv1
+from workbench.compute.azureml_v2 import AzureMLv2
+from workbench.compute.sender import Cluster, ClusterError, Datastore, LostContactError, Sender
+from workbench.stores.blob import CONTAINER
 
 SDKS = ("v1", "v2")
-ENDED = ("Completed", "Failed", "Canceled")
+_SENDERS: dict[str, tuple[str, str, Callable[[Workspace], Sender]]] = {
+    "v1": ("azureml.core", "azureml-core", AzureMLv1),
+    "v2": ("azure.ai.ml", "azure-ai-ml", AzureMLv2),
+}
 
 
-class ClusterError(RuntimeError):
-    """AzureML refuses what it was asked; the message says why and what to do."""
-
-
-class LostContactError(ClusterError):
-    """AzureML cannot be reached, or is busy; a later try may work."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A cluster of a workspace.
-
-    Attributes:
-        name: its name.
-        vm_size: size of its machines, such as "STANDARD_NC24ADS_A100_V4".
-        low_priority: whether its machines may be taken away at any time.
-        max_nodes: the most machines that it grows to.
-        nodes: machines that it has now.
-        state: of its provisioning; "Succeeded" where it can be used.
-        problem: what keeps it from growing, such as a quota; "" where nothing does.
-        identity: whether its nodes have a managed identity to log in with.
-    """
-
-    name: str
-    vm_size: str
-    low_priority: bool
-    max_nodes: int
-    nodes: int = 0
-    state: str = "Succeeded"
-    problem: str = ""
-    identity: bool = False
-
-    def __str__(self) -> str:
-        priority = "low priority" if self.low_priority else "dedicated"
-        return f"{self.name} ({self.vm_size}, {priority}, up to {self.max_nodes} nodes)"
-
-
-@dataclass(frozen=True)
-class Datastore:
-    """A blob container that a workspace knows.
-
-    Attributes:
-        name: the datastore's name.
-        account: the storage account.
-        container: the container.
-        endpoint: the cloud's suffix, "core.windows.net".
-        key: the account's key, where the workspace holds one.
-        signature: a shared access signature, where it holds one.
-        default: whether it is the workspace's default.
-    """
-
-    name: str
-    account: str
-    container: str
-    endpoint: str = "core.windows.net"
-    key: Secret | None = None
-    signature: Secret | None = None
-    default: bool = False
-
-    def address(self, path: str) -> str:
-        """Return the URL of a folder in it."""
-        return f"https://{self.account}.blob.{self.endpoint}/{self.container}/{path}"
-
-    def client(self) -> "ContainerClient":
-        """Return a client of the container, with the workspace's key or else our own login."""
-        from azure.storage.blob import ContainerClient
-
-        held = self.key or self.signature
-        return ContainerClient(
-            f"https://{self.account}.blob.{self.endpoint}",
-            self.container,
-            credential=held.reveal() if held else credential(),
-            transport=wide_transport(),
-        )
-
-
-@dataclass(frozen=True)
-class RunState:
-    """How a run stands.
-
-    Attributes:
-        status: AzureML's own word: "Queued", "Running", "Completed", "Failed", "Canceled" ...
-        url: the studio's page of the run.
-        error: why it failed, where AzureML says so.
-    """
-
-    status: str
-    url: str = ""
-    error: str = ""
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.status in ENDED
-
-
-class Backend(Protocol):
-    """A workspace through one of the SDKs.
-
-    All methods raise ``LostContactError`` where a later try may work, and ``ClusterError`` where
-    AzureML refuses.
-    """
-
-    def clusters(self) -> list[Cluster]:
-        """Return the clusters that jobs can be sent to."""
-
-    def datastores(self) -> list[Datastore]:
-        """Return the blob containers that the workspace knows."""
-
-    def submit(self, job: ClusterJob) -> str:
-        """Send a job; return its run's id."""
-
-    def state(self, run: str) -> RunState:
-        """Return how a run stands."""
-
-    def cancel(self, run: str) -> None:
-        """Cancel a run."""
-
-
-def connect(workspace: Workspace, sdk: str) -> Backend:
+def connect(workspace: Workspace, sdk: str | None = None) -> Sender:
     """Log in to a workspace through one of the SDKs.
+
+    Args:
+        workspace: the workspace.
+        sdk: "v1" or "v2"; None takes the first that this Python has and the workspace accepts.
 
     Raises:
         ValueError: there is no such SDK, or it is not installed.
         ClusterError: the workspace refuses, or there is none.
         LoginError: no login works.
     """
-    if sdk == "v1":
-        from workbench.compute.azureml import AzureML
+    if sdk not in (None, *SDKS):
+        raise ValueError(f"sdk={sdk!r}: give one of {', '.join(SDKS)}, or None")
+    usable = [name for name in SDKS if _installed(_SENDERS[name][0])]
+    wanted = usable if sdk is None else [name for name in usable if name == sdk]
+    if not wanted:
+        package = _SENDERS[sdk or "v2"][1]
+        raise ValueError(
+            f"sdk={sdk!r}: Python {platform.python_version()} lacks {package}; install it with "
+            f"`.venv/bin/uv pip install --python .venv/bin/python {package}`"
+        )
+    first, *others = (_SENDERS[name][2] for name in wanted)
+    sender = first(workspace)
+    try:
+        sender.open()
+    except LostContactError:
+        raise
+    except ClusterError:
+        if not others:
+            raise
+        sender = others[0](workspace)
+        sender.open()
+    return sender
 
-        return AzureML(workspace)
-    if sdk == "v2":
-        from workbench.compute.azureml_v2 import AzureMLv2
 
-        return AzureMLv2(workspace)
-    raise ValueError(f"sdk={sdk!r}: give one of {', '.join(SDKS)}")
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it is in
+        return False
 
 
 def choose_cluster(
@@ -230,24 +135,3 @@ def choose_datastore(datastores: Sequence[Datastore], name: str | None) -> Datas
         f"datastore={name!r}: the workspace has {offered or 'none'}; register the container "
         f"{CONTAINER!r} as a datastore in the studio (Data, Datastores)"
     )
-
-
-def explain(status: int | None, message: str, headers: Mapping[str, str] | None = None) -> str:
-    """Say what an answer of AzureML's means and what to do, by its HTTP status."""
-    if status == 401:
-        return "AzureML does not accept the login: run `az login` again, or renew the principal"
-    if status == 403:
-        return (
-            "this login may not do that in the workspace: ask for the role AzureML Data Scientist "
-            f"there ({message})"
-        )
-    if status == 404:
-        return f"not found: check subscription, resource group and workspace ({message})"
-    if "quota" in message.lower():
-        return f"{message}. Ask for more cores in the studio (Quotas), or take fewer nodes"
-    return message
-
-
-def is_passing(status: int | None) -> bool:
-    """Say whether a refusal may pass by itself: no answer, too many requests, server trouble."""
-    return status is None or status in (408, 429) or status >= 500

@@ -8,35 +8,28 @@ from typing import Any
 
 from workbench.azure_login import require_workspace
 from workbench.catalog import model_by_name
-from workbench.compute.cluster import (
-    Backend,
-    Cluster,
-    choose_cluster,
-    choose_datastore,
-    connect,
-)
-from workbench.compute.cluster_job import ClusterJob, DataFolder, conda_specification, parse_tags
-from workbench.compute.cluster_store import RunStore
-from workbench.compute.estimate import (
-    P40_PACE,
-    Estimate,
-    Pace,
-    Price,
-    check_price,
-    estimates,
-    measured_pace,
-    price_of,
-)
+from workbench.compute.cluster import choose_cluster, choose_datastore, connect
+from workbench.compute.estimate import P40_PACE, Estimate, Pace, estimates, measured_pace
 from workbench.compute.evaluation import check_splits
-from workbench.compute.gpus import Machine, cluster_warnings, has_gpus, machine_of
+from workbench.compute.gpus import cluster_warnings, has_gpus, machine_of
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
+from workbench.compute.kept import fetch
+from workbench.compute.plan import Plan, phantom_remarks
+from workbench.compute.prices import Price, given_price, retail_price
 from workbench.compute.runs import SENT, Run, prepare_run, read_record
-from workbench.compute.training import described, phantom_remarks
+from workbench.compute.sender import (
+    Cluster,
+    ClusterJob,
+    DataFolder,
+    Sender,
+    conda_specification,
+    parse_tags,
+)
 from workbench.compute.volumes import keep_cache, training_volumes
 from workbench.data.blob_source import BlobFolder
-from workbench.data.cache import DatasetCache
 from workbench.data.stored import open_stored
 from workbench.progress import duration
+from workbench.stores import Store
 
 ACCESS = ("mount", "download", "stream")
 _ACCESS_SHOWN = {
@@ -60,8 +53,9 @@ class ClusterChoices:
         experiment: what the studio lists the run under.
         tags: shown in the studio, as "study:4x, who:me".
         torch_build: another build of torch, for older cards.
-        sdk: "v1" or "v2".
-        price_per_hour: US dollars for a node and hour, for the estimate; None takes an assumption.
+        sdk: "v1" or "v2"; None takes the first that works here.
+        price_per_hour: US dollars for a node and hour, for the estimate; None takes Azure's
+            public price where it can be looked up.
     """
 
     cluster: str | None = None
@@ -73,7 +67,7 @@ class ClusterChoices:
     experiment: str = "fastmri"
     tags: str | None = None
     torch_build: str = ""
-    sdk: str = "v1"
+    sdk: str | None = None
     price_per_hour: float | None = None
 
     @property
@@ -96,45 +90,30 @@ class ClusterChoices:
         return access or of_mount or ACCESS[0]
 
 
-@dataclass(frozen=True)
-class ClusterPlan:
-    """What is about to be sent to a cluster.
+@dataclass(frozen=True, kw_only=True)
+class ClusterPlan(Plan):
+    """What is about to be sent to a cluster; ``run`` fills with what the nodes keep.
 
     Attributes:
-        job: what to train.
-        cache: the dataset, as its published cache has it.
-        run: the run's folder here, which fills with what the nodes keep.
         cluster: the cluster.
-        cluster_job: the job as the SDKs send it.
-        backend: the workspace.
+        cluster_job: the job as it is sent.
+        sender: the workspace.
         store: the run's folder in blob storage.
         pace: what a card does, for the estimate.
-        remarks: what a person should know before it is sent.
-        sdk: the SDK that sends it.
-        splits: what the job reconstructs and measures once it has trained.
-        price_per_hour: US dollars for a node and hour; None takes an assumption.
-        resume: whether to go on with a run that the folder holds.
+        price: what a node costs; None where it is unknown.
     """
 
-    job: TrainingJob
-    cache: DatasetCache
-    run: Run
     cluster: Cluster
     cluster_job: ClusterJob
-    backend: Backend
-    store: RunStore
+    sender: Sender
+    store: Store
     pace: Pace
-    remarks: tuple[str, ...]
-    sdk: str
-    splits: tuple[str, ...] = ()
-    price_per_hour: float | None = None
-    resume: bool = True
+    price: Price | None
 
     @property
-    def price(self) -> Price | None:
-        """What a node costs; None where nobody knows."""
-        machine = machine_of(self.cluster.vm_size)
-        return price_of(machine, self.price_per_hour) if machine else None
+    def processes(self) -> int:
+        """Number of processes on all machines."""
+        return self.cluster_job.nodes * _cards(self.cluster.vm_size)
 
     @property
     def slices(self) -> tuple[int, int]:
@@ -144,47 +123,37 @@ class ClusterPlan:
 
     @property
     def estimates(self) -> list[Estimate]:
-        """Time and cost for several numbers of nodes; none where the machines are not known."""
+        """Time and cost for several numbers of nodes; none where the machines are unknown."""
         machine = machine_of(self.cluster.vm_size)
         if machine is None:
             return []
-        nodes = sorted({1, 2, 4, 8, self.cluster_job.nodes})
-        done = len(self.run.metrics)
         return estimates(
             self.pace,
             machine,
             slices=self.slices,
-            epochs=self.job.epochs - done,
+            epochs=self.job.epochs - len(self.run.metrics),
             once=sum(self.cache.split(split).slices for split in self.splits),
-            nodes=nodes,
-            price=self.price,
+            nodes=sorted({1, 2, 4, 8, self.cluster_job.nodes}),
+            dollars=self.price.dollars if self.price else None,
         )
 
-    def __str__(self) -> str:
-        machine = machine_of(self.cluster.vm_size)
+    def where(self) -> Iterator[str]:
+        """Write where it runs, and what it takes."""
         nodes, dataset = self.cluster_job.nodes, self.cluster_job.dataset
-        ranks = nodes * (_cards(machine) if has_gpus(self.cluster.vm_size) else 1)
-        return "\n".join(
-            (
-                *described(self.job, self.cache, self.run, ranks, self.splits),
-                f"where      {nodes} node(s) of cluster {self.cluster}",
-                f"data       {_ACCESS_SHOWN[dataset.mode]} {dataset.path} in datastore "
-                f"{dataset.datastore}; checkpoints go to {self.cluster_job.store.path} there",
-                *(f"estimate   {line}" for line in self._estimate_lines()),
-                *(f"note       {remark}" for remark in self.remarks),
-            )
+        yield f"where      {nodes} node(s) of cluster {self.cluster}"
+        yield (
+            f"data       {_ACCESS_SHOWN[dataset.mode]} {dataset.path} in datastore "
+            f"{dataset.datastore}; checkpoints go to {self.cluster_job.store.path} there"
         )
-
-    def _estimate_lines(self) -> Iterator[str]:
-        for each in self.estimates:
-            if each.nodes == self.cluster_job.nodes:
-                cost = "" if each.dollars is None else f", about {each.dollars:,.0f} US dollars"
-                yield (
-                    f"{duration(3600 * each.hours)}{cost} at {each.efficiency:.0%} parallel "
-                    f"efficiency; {self.pace.source}"
-                )
-        if self.price and self.estimates:
-            yield f"cost {self.price.source}"
+        found = self.estimates
+        for each in (each for each in found if each.nodes == nodes):
+            cost = "" if each.dollars is None else f", about {each.dollars:,.0f} US dollars"
+            yield (
+                f"estimate   {duration(3600 * each.hours)}{cost} at {each.efficiency:.0%} parallel "
+                f"efficiency; {self.pace.source}"
+            )
+        if found and self.price:
+            yield f"estimate   cost: {self.price.source}"
 
 
 def plan_on_cluster(
@@ -216,57 +185,62 @@ def plan_on_cluster(
     """
     if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
         raise ValueError(f"nodes={nodes!r}: give 1 or more")
-    access = choices.access
+    access, price = choices.access, None
     if choices.price_per_hour is not None:
-        check_price(choices.price_per_hour)
+        price = given_price(choices.price_per_hour)
     folder = choices.azure_dataset or model_by_name(model).dataset
     training_job(Path(), synthetic=False, model=model, **parameters)
     conda_specification(choices.torch_build)
     tags = parse_tags(choices.tags)
-    backend = connect(require_workspace(), choices.sdk)
-    cluster = choose_cluster(backend.clusters(), choices.cluster, nodes, choices.low_priority)
+    sender = connect(require_workspace(), choices.sdk)
+    cluster = choose_cluster(sender.clusters(), choices.cluster, nodes, choices.low_priority)
     if access == "stream" and not cluster.identity:
         raise ValueError(
             f"dataset_access='stream': cluster {cluster.name} has no managed identity to read the "
             "storage with: assign it one in the studio, with the role Storage Blob Data Reader on "
             "the account, or give 'mount' or 'download'"
         )
-    datastore = choose_datastore(backend.datastores(), choices.datastore)
-    cache = open_stored(BlobFolder(datastore.client(), folder))
-    address = datastore.address(folder)
-    job = training_job(address, synthetic=cache.synthetic, model=model, **parameters)
+    datastore = choose_datastore(sender.datastores(), choices.datastore)
+    dataset = datastore.store(folder)
+    cache = open_stored(BlobFolder(dataset.client, folder))
+    job = training_job(dataset.address, synthetic=cache.synthetic, model=model, **parameters)
     training_volumes(job, cache)
     check_splits(splits, job, cache)
-    store = RunStore(datastore, f"runs/{job.name}")
+    kept_there = f"runs/{job.name}"
+    store = datastore.store(kept_there)
     if not (run_folder(job.name) / "job.json").exists():
-        store.fetch(run_folder(job.name), lambda path: path in ("job.json", "metrics.csv"))
+        fetch(store, run_folder(job.name), lambda path: path in ("job.json", "metrics.csv"))
     run = prepare_run(job, resume=resume)
     keep_cache(cache, run.folder, goes_on=run.last.exists())
+    if price is None and machine_of(cluster.vm_size):
+        price = retail_price(cluster.vm_size, cluster.region, low_priority=cluster.low_priority)
     return ClusterPlan(
-        job,
-        cache,
-        run,
-        cluster,
-        ClusterJob(
+        job=job,
+        cache=cache,
+        run=run,
+        splits=splits,
+        remarks=(
+            *_remarks(cluster, choices, sender, job),
+            *phantom_remarks(job, cache, parameters),
+        ),
+        resume=resume,
+        cluster=cluster,
+        cluster_job=ClusterJob(
             name=job.name,
             experiment=choices.experiment,
             cluster=cluster.name,
             nodes=nodes,
             device="GPU" if has_gpus(cluster.vm_size) else "CPU",
-            dataset=DataFolder("dataset", datastore.name, folder, access, address),
-            store=DataFolder("store", datastore.name, store.path, "write"),
+            dataset=DataFolder("dataset", datastore.name, folder, access, dataset.address),
+            store=DataFolder("store", datastore.name, kept_there, "write"),
             parameters={"model": model, "reconstruct": ", ".join(splits) or None, **parameters},
             tags=tags,
             torch_build=choices.torch_build,
         ),
-        backend,
-        store,
-        measured_pace(job, _earlier_runs(), cluster.vm_size) or P40_PACE,
-        tuple(_remarks(cluster, choices, job, cache, parameters)),
-        choices.sdk,
-        splits,
-        choices.price_per_hour,
-        resume,
+        sender=sender,
+        store=store,
+        pace=measured_pace(job, _earlier_runs(), cluster.vm_size) or P40_PACE,
+        price=price,
     )
 
 
@@ -277,32 +251,27 @@ def _earlier_runs() -> Iterator[tuple[Run, str, int, tuple[int, int]]]:
     for path in records:
         with suppress(ValueError, KeyError, TypeError):  # a damaged one tells nothing
             record = read_record(path)
-            machine = machine_of(record["vm_size"])
             train, val = record["slices"]
-            ranks = record["nodes"] * _cards(machine)
+            ranks = record["nodes"] * _cards(record["vm_size"])
             yield Run(path.parent), record["vm_size"], ranks, (train, val)
 
 
-def _cards(machine: Machine | None) -> int:
+def _cards(vm_size: str) -> int:
+    """Return the processes of a node: one for each GPU, else one."""
+    machine = machine_of(vm_size)
     return machine.count if machine else 1
 
 
 def _remarks(
-    cluster: Cluster,
-    choices: ClusterChoices,
-    job: TrainingJob,
-    cache: DatasetCache,
-    parameters: dict[str, Any],
+    cluster: Cluster, choices: ClusterChoices, sender: Sender, job: TrainingJob
 ) -> Iterator[str]:
     yield from cluster_warnings(cluster.vm_size, choices.torch_build)
     if cluster.low_priority:
         yield (
             "nodes of low priority may be taken away at any time: the run then goes on from its "
-            f"last checkpoint, one every {job.checkpoint_minutes:g} minutes; they cost a fraction "
-            "of the estimate"
+            f"last checkpoint, one every {job.checkpoint_minutes:g} minutes"
         )
     if cluster.problem:
         yield f"the cluster reports: {cluster.problem}"
-    if choices.sdk == "v1":
-        yield "SDK v1, which Microsoft supported until June 2026; sdk=v2 sends the same job"
-    yield from phantom_remarks(job, cache, parameters)
+    chosen = "" if choices.sdk else ", the first that this Python and the workspace support"
+    yield f"sent through AzureML's SDK {sender.sdk} ({sender.package}){chosen}"

@@ -11,15 +11,17 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
-from workbench.compute.cluster import ClusterError, LostContactError, RunState
 from workbench.compute.cluster_plan import ClusterPlan
 from workbench.compute.evaluation import FOLDER, SCORES, unevaluated
 from workbench.compute.here import TrainingFailedError
-from workbench.compute.node import ERROR_FILE, LOG_FILE, error_line, tells_of_lost_peer
+from workbench.compute.kept import LOG_FILE, fetch, files_of, put
+from workbench.compute.node import ERRORS, noted_error
 from workbench.compute.runs import SENT, damaged, only_writer, read_record, take_up
+from workbench.compute.sender import ClusterError, LostContactError, RunState
 from workbench.progress import duration
 from workbench.settings import shown
-from workbench.stores.disk import CannotWriteError, write_text
+from workbench.stores import CannotWriteError
+from workbench.stores.disk import write_text
 
 SECONDS_BETWEEN_LOOKS = 10.0
 ATTEMPTS = 5
@@ -30,7 +32,6 @@ TRIES = 40
 _SMALL = (LOG_FILE, "metrics.csv", "volumes.csv", "versions.json")
 # It says where the dataset is mounted on the nodes; ours says where it lies.
 _OWN = "job.json"
-NOTEBOOK = "train.ipynb"
 
 Result = TypeVar("Result")
 
@@ -87,17 +88,19 @@ def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
     yield sent
     while True:
         state = yield from _watch(plan, record)
-        cause = _cause(plan)
         if state.status == "Completed":
             break
         if state.status == "Canceled":
             raise TrainingFailedError(
                 f"run {record.run} was cancelled; run this again to go on from its last checkpoint"
             )
-        if cause or record.attempts >= ATTEMPTS or not _began(plan):
+        cause, only_a_node = _patiently(lambda: noted_error(plan.store))
+        # What fails before the training has begun would fail again.
+        began = (plan.run.folder / LOG_FILE).exists()
+        if not only_a_node or record.attempts >= ATTEMPTS or not began:
+            said = state.error if only_a_node else cause
             raise TrainingFailedError(
-                f"{cause or state.error or 'AzureML gives no reason'} (run {record.run}, its logs: "
-                f"{state.url})"
+                f"{said or 'AzureML gives no reason'} (run {record.run}, its logs: {state.url})"
             )
         with only_writer(plan.run, wait=True):
             latest = _record(plan)
@@ -121,7 +124,7 @@ def cancel(plan: ClusterPlan) -> str:
     record = _record(plan)
     if record is None:
         raise ValueError(f"{shown(plan.run.folder)} was not sent to a cluster")
-    plan.backend.cancel(record.run)
+    plan.sender.cancel(record.run)
     return f"run {record.run} is being cancelled"
 
 
@@ -141,7 +144,7 @@ def _state(plan: ClusterPlan, record: Record | None) -> RunState | None:
     if record is None:
         return None
     try:
-        return plan.backend.state(record.run)
+        return plan.sender.state(record.run)
     except LostContactError:
         raise
     except ClusterError:
@@ -150,17 +153,15 @@ def _state(plan: ClusterPlan, record: Record | None) -> RunState | None:
 
 def _send(plan: ClusterPlan, attempt: int) -> Record:
     folder, store = plan.run.folder, plan.store
-    kept = store.files()
-    if plan.run.last.exists() and "checkpoints/last.ckpt" not in kept:
+    if plan.run.last.exists() and store.entry("checkpoints/last.ckpt") is None:
         # A run that was begun on this machine goes on there.
-        paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        names = [str(path.relative_to(folder)) for path in paths]
-        store.put(folder, [name for name in names if name != SENT and not _hidden(name)])
-    store.put(folder, ["job.json"])
-    store.forget(ERROR_FILE)
+        put(folder, store, [path for path in files_of(folder) if path != SENT])
+    put(folder, store, ["job.json"])
+    for entry in list(store.list(ERRORS)):
+        store.delete(entry.path)
     record = Record(
-        plan.backend.submit(plan.cluster_job),
-        plan.sdk,
+        plan.sender.submit(plan.cluster_job),
+        plan.sender.sdk,
         plan.cluster.name,
         plan.cluster.vm_size,
         plan.cluster_job.nodes,
@@ -175,24 +176,20 @@ def _fetch_all(plan: ClusterPlan, record: Record) -> Iterator[str]:
     """Bring all that the nodes have kept, the reconstructions last, and note that it is here."""
     folder, results = shown(plan.run.folder), f"{FOLDER}/"
 
-    def fetch(wanted: Callable[[str], bool]) -> list[str]:
-        return _patiently(lambda: plan.store.fetch(plan.run.folder, wanted))
+    def bring(wanted: Callable[[str], bool]) -> list[str]:
+        return _patiently(lambda: fetch(plan.store, plan.run.folder, wanted))
 
-    came = fetch(lambda path: path != _OWN and not path.endswith(".h5"))
+    came = bring(lambda path: path != _OWN and not path.endswith(".h5"))
     named = [path for path in sorted(came) if not path.startswith(("tensorboard/", results))]
     yield f"fetched into {folder}: {', '.join(named) or 'nothing new'}"
     if plan.splits:
-        volumes = fetch(lambda path: path.startswith(results))
+        volumes = bring(lambda path: path.startswith(results))
         yield f"fetched into {folder}/{FOLDER}: {len(volumes)} reconstructed volumes"
     _keep(plan, replace(record, fetched=True))
 
 
 def _keep(plan: ClusterPlan, record: Record) -> None:
     write_text(plan.run.folder / SENT, json.dumps(asdict(record), indent=2))
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
@@ -203,7 +200,7 @@ def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
     shown_log = 0
     while True:
         try:
-            state = plan.backend.state(record.run)
+            state = plan.sender.state(record.run)
             if lost:
                 yield "in contact again"
             lost = ""
@@ -213,14 +210,14 @@ def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
                 status = state.status
                 yield f"{status} after {duration(time.monotonic() - began)}"
             if not state.ended and status != "Running":
-                found = [each for each in plan.backend.clusters() if each.name == record.cluster]
+                found = [each for each in plan.sender.clusters() if each.name == record.cluster]
                 for cluster in found:
                     if (cluster.nodes, cluster.problem) != (nodes, problem):
                         nodes, problem = cluster.nodes, cluster.problem
                         yield f"{cluster.name} has {nodes} node(s), {record.nodes} wanted"
                         if problem:
                             yield f"{cluster.name} reports: {problem}"
-            came = plan.store.fetch(plan.run.folder, _is_small)
+            came = fetch(plan.store, plan.run.folder, _is_small)
             if LOG_FILE in came:
                 lines = (plan.run.folder / LOG_FILE).read_text(errors="replace").splitlines()
                 yield from lines[shown_log:]
@@ -236,17 +233,6 @@ def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
 
 def _is_small(path: str) -> bool:
     return path in _SMALL or path.endswith(f"/{SCORES}")
-
-
-def _cause(plan: ClusterPlan) -> str | None:
-    """Return the error of the rank that brought a run down; None where only its node was lost."""
-    note = _patiently(lambda: plan.store.read(ERROR_FILE))
-    return None if tells_of_lost_peer(note) else error_line(note)
-
-
-def _began(plan: ClusterPlan) -> bool:
-    """Say whether a run got as far as training: what fails before would fail again."""
-    return (plan.run.folder / LOG_FILE).exists()
 
 
 def _patiently(ask: Callable[[], Result]) -> Result:

@@ -1,6 +1,5 @@
 """How long a job will take on a cluster, and what it will cost, before it is sent."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,9 +8,6 @@ from workbench.compute.jobs import TrainingJob
 from workbench.compute.runs import Run
 
 NODES = (1, 2, 4, 8)
-ASSUMED = "2025"
-"""Of when the prices of ``gpus`` are. They were noted from memory, and Azure's own change."""
-
 VALIDATION = 1 / 3
 """Work of a validation slice over that of a training slice: the backward pass is left out."""
 
@@ -39,47 +35,6 @@ P40_PACE = Pace(
     f"{_P40_SECONDS:.2f} s a slice on a P40 card, from the table of 2021 for the default network; "
     "newer cards are several times as fast",
 )
-
-
-@dataclass(frozen=True)
-class Price:
-    """What a node costs.
-
-    Attributes:
-        dollars: US dollars an hour.
-        source: where the figure is from.
-    """
-
-    dollars: float
-    source: str
-
-
-def price_of(machine: Machine, given: float | None) -> Price | None:
-    """Return what a node costs: as it was given, else as it is assumed; None where neither is.
-
-    Raises:
-        ValueError: what was given is no price.
-    """
-    if given is not None:
-        check_price(given)
-        return Price(float(given), f"price_per_hour={given:g} US dollars a node")
-    if machine.dollars is None:
-        return None
-    return Price(
-        machine.dollars,
-        f"assuming {machine.dollars:g} US dollars an hour and node, a figure of {ASSUMED} that was "
-        "not looked up; Azure's pricing page has yours: give it as price_per_hour",
-    )
-
-
-def check_price(given: float) -> None:
-    """Check a price.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < math.inf:
-        raise ValueError(f"price_per_hour={given!r}: give US dollars for a node and hour, or None")
 
 
 @dataclass(frozen=True)
@@ -114,7 +69,7 @@ def estimates(
     epochs: int,
     once: int = 0,
     nodes: Iterable[int] = NODES,
-    price: Price | None = None,
+    dollars: float | None = None,
 ) -> list[Estimate]:
     """Estimate time and cost of a job for several numbers of nodes.
 
@@ -128,7 +83,7 @@ def estimates(
         epochs: number of epochs.
         once: slices that are reconstructed once, after the training.
         nodes: the numbers of nodes.
-        price: what a node costs.
+        dollars: what a node costs an hour; None where it is unknown.
     """
     done = epochs * (slices[0] + slices[1] * VALIDATION) + once * VALIDATION
     work = done * pace.seconds / 3600
@@ -136,8 +91,8 @@ def estimates(
     for count in nodes:
         share = efficiency(count)
         hours = work / (max(machine.count, 1) * count * share)
-        dollars = None if price is None else hours * count * price.dollars
-        found.append(Estimate(count, hours, share, dollars))
+        cost = None if dollars is None else hours * count * dollars
+        found.append(Estimate(count, hours, share, cost))
     return found
 
 

@@ -30,14 +30,11 @@ class Machine:
         card: the GPU's name.
         capability: its CUDA compute capability, (7, 0) for Volta.
         count: number of cards.
-        dollars: an assumption of what an hour costs, in US dollars, dedicated and pay as you go in
-            East US in 2025, noted from memory and never looked up; None where the size is retired.
     """
 
     card: str
     capability: tuple[int, int]
     count: int
-    dollars: float | None = None
 
 
 _MACHINES = {
@@ -53,22 +50,22 @@ _MACHINES = {
     "standard_nc12s_v3": Machine("V100", (7, 0), 2),
     "standard_nc24s_v3": Machine("V100", (7, 0), 4),
     "standard_nc24rs_v3": Machine("V100", (7, 0), 4),
-    "standard_nd40rs_v2": Machine("V100", (7, 0), 8, 22.03),
-    "standard_nc4as_t4_v3": Machine("T4", (7, 5), 1, 0.526),
-    "standard_nc8as_t4_v3": Machine("T4", (7, 5), 1, 0.752),
-    "standard_nc16as_t4_v3": Machine("T4", (7, 5), 1, 1.204),
-    "standard_nc64as_t4_v3": Machine("T4", (7, 5), 4, 4.352),
-    "standard_nv36ads_a10_v5": Machine("A10", (8, 6), 1, 3.20),
-    "standard_nv72ads_a10_v5": Machine("A10", (8, 6), 2, 6.52),
-    "standard_nc24ads_a100_v4": Machine("A100", (8, 0), 1, 3.673),
-    "standard_nc48ads_a100_v4": Machine("A100", (8, 0), 2, 7.346),
-    "standard_nc96ads_a100_v4": Machine("A100", (8, 0), 4, 14.692),
-    "standard_nd96asr_v4": Machine("A100", (8, 0), 8, 27.197),
-    "standard_nd96amsr_a100_v4": Machine("A100", (8, 0), 8, 32.770),
-    "standard_nc40ads_h100_v5": Machine("H100", (9, 0), 1, 6.980),
-    "standard_nc80adis_h100_v5": Machine("H100", (9, 0), 2, 13.960),
-    "standard_nd96isr_h100_v5": Machine("H100", (9, 0), 8, 98.320),
-    "standard_nd96isr_h200_v5": Machine("H200", (9, 0), 8, 110.240),
+    "standard_nd40rs_v2": Machine("V100", (7, 0), 8),
+    "standard_nc4as_t4_v3": Machine("T4", (7, 5), 1),
+    "standard_nc8as_t4_v3": Machine("T4", (7, 5), 1),
+    "standard_nc16as_t4_v3": Machine("T4", (7, 5), 1),
+    "standard_nc64as_t4_v3": Machine("T4", (7, 5), 4),
+    "standard_nv36ads_a10_v5": Machine("A10", (8, 6), 1),
+    "standard_nv72ads_a10_v5": Machine("A10", (8, 6), 2),
+    "standard_nc24ads_a100_v4": Machine("A100", (8, 0), 1),
+    "standard_nc48ads_a100_v4": Machine("A100", (8, 0), 2),
+    "standard_nc96ads_a100_v4": Machine("A100", (8, 0), 4),
+    "standard_nd96asr_v4": Machine("A100", (8, 0), 8),
+    "standard_nd96amsr_a100_v4": Machine("A100", (8, 0), 8),
+    "standard_nc40ads_h100_v5": Machine("H100", (9, 0), 1),
+    "standard_nc80adis_h100_v5": Machine("H100", (9, 0), 2),
+    "standard_nd96isr_h100_v5": Machine("H100", (9, 0), 8),
+    "standard_nd96isr_h200_v5": Machine("H200", (9, 0), 8),
 }
 
 

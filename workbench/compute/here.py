@@ -4,13 +4,14 @@ As one node of a cluster's job it does the same, and the nodes' ranks join in on
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 from workbench.compute.node import (
-    ERROR_FILE,
+    ERRORS,
     NOTE,
     Node,
     error_line,
@@ -21,7 +22,7 @@ from workbench.compute.node import (
 from workbench.compute.processes import ProcessFailedError, lines_of
 from workbench.compute.runs import Run, only_writer
 from workbench.progress import RELAY
-from workbench.stores.disk import naming
+from workbench.stores import DiskStore
 
 __all__ = ["Ranks", "TrainingFailedError", "note_error", "ranks_here", "run_here"]
 
@@ -133,9 +134,8 @@ def run_here(
         environment["GLOO_SOCKET_IFNAME"] = "lo"  # ranks of one machine need no network
     command = [*torchrun, "-m", module, str(run.folder), *arguments]
     with only_writer(run) if lock is None else nullcontext(lock) as held:
-        with naming(run.folder):
-            (run.folder / ERROR_FILE).unlink(missing_ok=True)
-        reporting, note = False, None
+        shutil.rmtree(run.folder / ERRORS, ignore_errors=True)
+        reporting, note = False, ""
         try:
             for line in lines_of(command, environment, needs, held):
                 if line.startswith(NOTE):  # what no disk had room for
@@ -146,5 +146,5 @@ def run_here(
                 if not reporting:
                     yield line
         except ProcessFailedError as failure:
-            message = note or noted_error(run.folder) or str(failure)
+            message = note or noted_error(DiskStore(run.folder))[0] or str(failure)
             raise TrainingFailedError(message) from None

@@ -1,32 +1,21 @@
 """From a notebook's parameters to a training run: everything is checked before anything starts."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.azure_login import find_workspace
 from workbench.catalog import model_by_name
-from workbench.compute.evaluation import (
-    FOLDER,
-    check_splits,
-    parse_splits,
-    split_sampling,
-    unevaluated,
-)
+from workbench.compute.cluster_plan import ClusterChoices, ClusterPlan, plan_on_cluster
+from workbench.compute.cluster_run import train_on_cluster
+from workbench.compute.evaluation import FOLDER, check_splits, parse_splits, unevaluated
 from workbench.compute.gpus import check_gpus
-from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
+from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
-from workbench.compute.node import (
-    LOG_FILE,
-    Node,
-    keep_error,
-    kept,
-    note_error,
-    restore,
-    this_node,
-)
+from workbench.compute.kept import LOG_FILE, fetch, kept
+from workbench.compute.node import ERRORS, Node, error_note, this_node
+from workbench.compute.plan import Plan, phantom_remarks
 from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
 from workbench.compute.volumes import keep_cache, training_volumes
 from workbench.data.cache import DatasetCache
@@ -34,9 +23,6 @@ from workbench.data.stored import credentials_for, open_dataset
 from workbench.progress import relayed
 from workbench.settings import shown
 from workbench.stores.disk import naming
-
-if TYPE_CHECKING:
-    from workbench.compute.cluster_plan import ClusterPlan
 
 __all__ = ["PARAMETERS", "TrainingPlan", "plan_training", "train", "training_volumes"]
 
@@ -59,78 +45,24 @@ PARAMETERS = (
 )
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan(Plan):
     """What is about to run on this machine.
 
     Attributes:
-        job: what to train.
-        cache: the dataset.
         ranks: the processes on this machine.
-        run: the run's folder.
-        splits: what to reconstruct and measure once it is trained.
-        remarks: what a person should know before it starts.
-        resume: whether to go on with a run that the folder holds.
     """
 
-    job: TrainingJob
-    cache: DatasetCache
     ranks: Ranks
-    run: Run
-    splits: tuple[str, ...]
-    remarks: tuple[str, ...]
-    resume: bool = True
 
-    def __str__(self) -> str:
-        return "\n".join(
-            (
-                *described(self.job, self.cache, self.run, self.ranks.total, self.splits),
-                f"where      this machine: {self.ranks}",
-                *(f"note       {remark}" for remark in self.remarks),
-            )
-        )
+    @property
+    def processes(self) -> int:
+        """Number of processes on all machines."""
+        return self.ranks.total
 
-
-def described(
-    job: TrainingJob, cache: DatasetCache, run: Run, ranks: int, splits: tuple[str, ...]
-) -> Iterator[str]:
-    """Write a job for people, a line for each subject.
-
-    Args:
-        job: what to train.
-        cache: the dataset.
-        run: the run's folder.
-        ranks: number of processes; 0 where nobody knows yet.
-        splits: what to reconstruct and measure once it is trained.
-    """
-    train, val = training_volumes(job, cache)
-    start = f", going on after epoch {len(run.metrics)}" if run.last.exists() else ""
-    yield f"run        {shown(run.folder)}{start}"
-    yield (
-        f"dataset    {shown(cache.root)}: {len(train)} training volumes ({train.slices:,} slices), "
-        f"{len(val)} validation volumes ({val.slices:,} slices)"
-    )
-    yield (
-        f"network    VarNet of {job.cascades} cascades, {job.chans} channels, {job.pools} pools; "
-        f"sensitivity net of {job.sens_chans} channels, {job.sens_pools} pools"
-    )
-    yield f"sampling   {job.sampling}"
-    yield (
-        f"schedule   {job.epochs} epochs, batch {job.batch_size} x {ranks or 'all'} rank(s) x "
-        f"{job.accumulate} accumulated, Adam {job.lr:g}, times {job.lr_gamma:g} every "
-        f"{job.lr_step} epochs"
-    )
-    changing = [name for name in ("tf32", "crop_readout") if getattr(job, name)]
-    yield (
-        f"speed      {', '.join((f'precision {job.precision}', *changing))}, low_memory "
-        f"{job.low_memory}, compile {job.compile}"
-    )
-    for split in splits:
-        part, sampling = cache.split(split), split_sampling(job, split)
-        yield (
-            f"then       reconstructs {split} on all ranks: {len(part)} volumes "
-            f"({part.slices:,} slices), {sampling or 'under the mask of each file'}"
-        )
+    def where(self) -> Iterator[str]:
+        """Write where it runs."""
+        yield f"where      this machine: {self.ranks}"
 
 
 def plan_training(
@@ -142,7 +74,7 @@ def plan_training(
     resume: bool = True,
     reconstruct: str | None = None,
     **choices: Any,
-) -> "TrainingPlan | ClusterPlan":
+) -> TrainingPlan | ClusterPlan:
     """Check a notebook's parameters and prepare the run's folder.
 
     Args:
@@ -171,8 +103,6 @@ def plan_training(
     workspace = None if target == "local" else find_workspace()
     on_cluster = workspace is not None and not (target == "auto" and local_dataset)
     if target == "azureml" or on_cluster:
-        from workbench.compute.cluster_plan import ClusterChoices, plan_on_cluster
-
         if local_dataset:
             raise ValueError(
                 f"local_dataset={local_dataset!r} is a folder of this machine: for target=azureml "
@@ -187,7 +117,8 @@ def plan_training(
         plan = _plan_here(model, nodes, local_dataset, resume, splits, choices)
     except Exception as error:
         if node and node.store:
-            note_error(node.store, error)
+            rank, note = error_note(error)
+            node.store.write(f"{ERRORS}/{rank}.json", note.encode())
         raise
     if node:
         return plan
@@ -227,16 +158,25 @@ def _plan_here(
             f"{val.slices} validation slices"
         )
     if node and node.store:
-        restore(run_folder(job.name), node.store, without="" if node.rank == 0 else FOLDER)
+        without = (f"{ERRORS}/", *([f"{FOLDER}/"] if node.rank else []))
+        fetch(node.store, run_folder(job.name), lambda path: not path.startswith(without))
     if node is None:
         check_not_sent(Run(run_folder(job.name)))
     run = prepare_run(job, resume=resume)
     keep_cache(cache, run.folder, goes_on=run.last.exists())
     remarks = tuple(_remarks(job, cache, ranks, nodes, choices))
-    return TrainingPlan(job, cache, ranks, run, splits, remarks, resume)
+    return TrainingPlan(
+        job=job,
+        cache=cache,
+        run=run,
+        splits=splits,
+        remarks=remarks,
+        resume=resume,
+        ranks=ranks,
+    )
 
 
-def train(plan: "TrainingPlan | ClusterPlan") -> Iterator[str]:
+def train(plan: Plan) -> Iterator[str]:
     """Train, then reconstruct what is to be; yield the lines that the run prints.
 
     A run that is finished already returns at once.
@@ -246,22 +186,10 @@ def train(plan: "TrainingPlan | ClusterPlan") -> Iterator[str]:
         RuntimeError: another process trains into the same folder.
         ClusterError: AzureML refuses what it was asked.
     """
-    if not isinstance(plan, TrainingPlan):
-        from workbench.compute.cluster_run import train_on_cluster
-
+    if isinstance(plan, ClusterPlan):
         yield from relayed(train_on_cluster(plan))
-    else:
+    elif isinstance(plan, TrainingPlan):
         yield from relayed(_train_here(plan))
-
-
-def _unevaluated(plan: TrainingPlan) -> tuple[str, ...]:
-    """Return the splits that are still to be reconstructed.
-
-    Of a job's nodes only the first knows: all of them ask it, once their ranks have met.
-    """
-    if plan.ranks.node:
-        return plan.splits
-    return unevaluated(plan.run, plan.splits)
 
 
 def _train_here(plan: TrainingPlan) -> Iterator[str]:
@@ -272,31 +200,27 @@ def _train_here(plan: TrainingPlan) -> Iterator[str]:
             check_not_sent(run)
         take_up(run, plan.job, resume=plan.resume)
         keep_cache(plan.cache, run.folder, goes_on=run.last.exists())
-        if run.finished and not _unevaluated(plan):
+        # Of a job's nodes only the first knows what was reconstructed: its ranks ask it later.
+        if run.finished and not (plan.splits if node else unevaluated(run, plan.splits)):
             yield f"{shown(run.folder)} is finished: {plan.job.epochs} epochs are done"
             return
         needs = credentials_for(plan.job.dataset)
         lines = run_here(
             run, "workbench.recon.run", plan.ranks, *plan.splits, needs=needs, lock=lock
         )
-        yield from lines if node is None or node.store is None else _stored(plan, node, lines)
+        yield from lines if node is None or node.store is None else _kept(run, node, lines)
 
 
-def _stored(plan: TrainingPlan, node: Node, lines: Iterator[str]) -> Iterator[str]:
-    """Keep what a node's ranks leave in the store that outlives it."""
-    folder, store = plan.run.folder, node.store
-    assert store is not None
-    try:
-        # Every node keeps what it reconstructs; the run itself is the first one's to keep.
-        own = FOLDER if node.rank else ""
-        with kept(folder / own, store / own) if plan.splits or not own else nullcontext():
-            for line in lines:
-                with naming(folder / LOG_FILE), (folder / LOG_FILE).open("a") as log:
-                    log.write(f"{line}\n")
-                yield line
-    except TrainingFailedError:
-        keep_error(folder, store)
-        raise
+def _kept(run: Run, node: Node, lines: Iterator[str]) -> Iterator[str]:
+    """Keep what a node's ranks leave, and their lines, in the store that outlives the node."""
+    assert node.store is not None
+    log_file = run.folder / LOG_FILE
+    # Every node keeps what it reconstructs; the run itself is the first one's to keep.
+    with kept(run.folder, node.store, f"{FOLDER}/" if node.rank else ""):
+        for line in lines:
+            with naming(log_file), log_file.open("a") as log:
+                log.write(f"{line}\n")
+            yield line
 
 
 def _why_here(workspace: bool, target: str) -> str:
@@ -317,15 +241,3 @@ def _remarks(
     if needs := credentials_for(job.dataset):
         yield f"the processes read blob storage: they are handed {needs[0]}, and no other secret"
     yield from phantom_remarks(job, cache, choices)
-
-
-def phantom_remarks(
-    job: TrainingJob, cache: DatasetCache, choices: dict[str, Any]
-) -> Iterator[str]:
-    """Say that a dataset is synthetic, and which defaults are its own."""
-    if cache.synthetic:
-        own = [name for name in ("cascades", "chans", "epochs") if choices.get(name) is None]
-        yield "the dataset is the synthetic phantom, not patient data"
-        if own:
-            values = ", ".join(f"{name} {getattr(job, name)}" for name in own)
-            yield f"small defaults for the phantom ({values}); give {', '.join(own)} to override"

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import Workspace
-from workbench.compute.cluster import (
-    Backend,
+from workbench.compute.cluster import choose_cluster, connect
+from workbench.compute.sender import (
     ClusterError,
+    ClusterJob,
+    DataFolder,
     Datastore,
     LostContactError,
     RunState,
-    choose_cluster,
-    connect,
+    Sender,
 )
-from workbench.compute.cluster_job import ClusterJob, DataFolder
 from workbench.ingest.archives import ArchiveError, Unpacked
 from workbench.ingest.azure.manifest import BlobManifest
 from workbench.ingest.azure.mounted import progress_name, result_name
@@ -151,7 +151,7 @@ class _Traces:
             )
         )
 
-    def job(self, backend: Backend) -> str | None:
+    def job(self, backend: Sender) -> str | None:
         """Return the run that unpacks this very archive, or has unpacked it; None for none."""
         noted = _content(self._job)
         if noted is None or noted.get("archive") != self._archive_tag:
@@ -205,7 +205,7 @@ def _content(blob: "BlobClient") -> dict[str, Any] | None:
 
 
 def _wait(
-    backend: Backend, run: str, stopped: threading.Event, look: Callable[[], None]
+    backend: Sender, run: str, stopped: threading.Event, look: Callable[[], None]
 ) -> RunState:
     """Wait for a run's end, whatever the network does meanwhile; a stop cancels it.
 

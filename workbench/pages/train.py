@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import require_workspace
 from workbench.catalog import MODELS, SPLITS
-from workbench.compute.cluster_job import conda_specification, parse_tags
 from workbench.compute.evaluation import parse_splits
 from workbench.compute.jobs import COMPILE, PRECISIONS, TrainingJob, training_job
+from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
+from workbench.compute.sender import conda_specification, parse_tags
 from workbench.compute.training import TARGETS, TrainingPlan, plan_training, train
 from workbench.data.sampling import MASKS
 from workbench.forms.layout import datasets_here, runs_here
@@ -23,8 +24,6 @@ from workbench.settings import child_environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from workbench.compute.cluster_plan import ClusterPlan
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -63,7 +62,7 @@ def check(values: Values) -> None:
         require_workspace()
 
 
-def plan(**values: Any) -> "TrainingPlan | ClusterPlan":
+def plan(**values: Any) -> Plan:
     """Check everything and show what will run."""
     from workbench.views.training import show_estimate
 
@@ -73,14 +72,14 @@ def plan(**values: Any) -> "TrainingPlan | ClusterPlan":
     return found
 
 
-def work(planned: "TrainingPlan | ClusterPlan") -> Run:
+def work(planned: Plan) -> Run:
     """Train, and print the lines of the run."""
     for line in train(planned):
         print(line, flush=True)
     return planned.run
 
 
-def watch(planned: "TrainingPlan | ClusterPlan", ended: Event) -> None:
+def watch(planned: Plan, ended: Event) -> None:
     """Show learning curves, samples and the GPUs' memory as they come, until the event is set."""
     from IPython.display import display
 
@@ -143,13 +142,13 @@ def gpu_memory(answer: str) -> list[tuple[float, float]]:
 def _clusters(values: Values) -> Sequence[str]:
     from workbench.compute.cluster import connect
 
-    return [each.name for each in connect(require_workspace(), values["sdk"] or "v1").clusters()]
+    return [each.name for each in connect(require_workspace(), values["sdk"]).clusters()]
 
 
 def _datastores(values: Values) -> Sequence[str]:
     from workbench.compute.cluster import connect
 
-    return [each.name for each in connect(require_workspace(), values["sdk"] or "v1").datastores()]
+    return [each.name for each in connect(require_workspace(), values["sdk"]).datastores()]
 
 
 def _best(run: Run) -> str:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from IPython.display import display
 
+from workbench.compute.cluster_plan import ClusterPlan
 from workbench.compute.evaluation import evaluated, results_folder, split_sampling
 from workbench.compute.gpus import machine_of
+from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
-from workbench.compute.training import TrainingPlan
 from workbench.data.volume import short_names
 from workbench.recon.metrics import LEADING, METRICS, mean_scores
 from workbench.recon.results import KINDS, read_scores
@@ -20,20 +21,15 @@ from workbench.views.tables import styled_table
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
-    from workbench.compute.cluster_plan import ClusterPlan
-
 RESULT = "application/vnd.workbench.result+json"
 
 
-def show_estimate(plan: "TrainingPlan | ClusterPlan") -> None:
+def show_estimate(plan: Plan) -> None:
     """Show how long a cluster would take on several numbers of nodes, and what it would cost.
 
     On this machine there is nothing to show.
     """
-    if isinstance(plan, TrainingPlan):
-        return
-    estimates = plan.estimates
-    if estimates:
+    if isinstance(plan, ClusterPlan) and (estimates := plan.estimates):
         machine = machine_of(plan.cluster.vm_size)
         display(
             estimate_figure(

@@ -8,7 +8,7 @@ import yaml
 
 from workbench.azure_login import find_workspace
 from workbench.compute.cluster import SDKS, connect
-from workbench.compute.cluster_job import (
+from workbench.compute.sender import (
     ENVIRONMENT,
     IMAGE,
     ClusterJob,

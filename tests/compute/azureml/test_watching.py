@@ -5,9 +5,9 @@ import json
 import pytest
 
 from workbench.compute import cluster_run
-from workbench.compute.cluster import ClusterError
 from workbench.compute.cluster_run import cancel
 from workbench.compute.here import TrainingFailedError
+from workbench.compute.sender import ClusterError
 from workbench.compute.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own

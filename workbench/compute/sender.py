@@ -1,4 +1,7 @@
-"""One description of a cluster's job, from which each SDK forms its own."""
+"""What a cloud's sender takes and gives: one description of a job, whichever SDK sends it.
+
+A cloud is reached by a ``Sender`` and its storage by a ``Store``. Nothing here knows an SDK.
+"""
 
 import math
 import re
@@ -6,10 +9,14 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.compute.gpus import TORCH_BUILDS
 from workbench.compute.node import DEVICE, NODES, STORE
+from workbench.settings import Secret
+
+if TYPE_CHECKING:
+    from workbench.stores.blob import BlobStore
 
 SOURCE = Path(__file__).resolve().parents[2]
 """The checkout: what ``.amlignore`` lets through of it goes to the cluster."""
@@ -18,6 +25,93 @@ NOTEBOOK = "notebooks/train.ipynb"
 SHARED_MEMORY = "32g"
 IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda12.1-cudnn8-ubuntu22.04"
 ENVIRONMENT = "fastmri-workbench"
+ENDED = ("Completed", "Failed", "Canceled")
+
+
+class ClusterError(RuntimeError):
+    """The cloud refuses a request; the message says why and what to do."""
+
+
+class LostContactError(ClusterError):
+    """The cloud cannot be reached, or is busy; a later try may work."""
+
+
+def refusal(status: int | None, message: str) -> ClusterError:
+    """Return the error for an answer of AzureML's, with what to do, by its HTTP status."""
+    message = " ".join(message.split())[:500]
+    if status in (408, 429) or (status or 0) >= 500:
+        return LostContactError(f"AzureML answers {status}")
+    if status == 401:
+        message = "AzureML does not accept the login: run `az login` again, or renew the principal"
+    elif status == 403:
+        message = (
+            "this login may not do that in the workspace: ask for the role AzureML Data Scientist "
+            f"there ({message})"
+        )
+    elif status == 404:
+        message = f"not found: check subscription, resource group and workspace ({message})"
+    elif "quota" in message.lower():
+        message = f"{message}. Ask for more cores in the studio (Quotas), or take fewer nodes"
+    return ClusterError(message)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster of a workspace.
+
+    Attributes:
+        name: its name.
+        vm_size: size of its machines, such as "STANDARD_NC24ADS_A100_V4".
+        low_priority: whether its machines may be taken away at any time.
+        max_nodes: the most machines that it grows to.
+        nodes: machines that it has now.
+        state: of its provisioning; "Succeeded" where it can be used.
+        problem: what keeps it from growing, such as a quota; "" where nothing does.
+        identity: whether its nodes have a managed identity to log in with.
+        region: Azure region, such as "westeurope".
+    """
+
+    name: str
+    vm_size: str
+    low_priority: bool
+    max_nodes: int
+    nodes: int = 0
+    state: str = "Succeeded"
+    problem: str = ""
+    identity: bool = False
+    region: str = ""
+
+    def __str__(self) -> str:
+        priority = "low priority" if self.low_priority else "dedicated"
+        return f"{self.name} ({self.vm_size}, {priority}, up to {self.max_nodes} nodes)"
+
+
+@dataclass(frozen=True)
+class Datastore:
+    """A blob container that a workspace knows.
+
+    Attributes:
+        name: the datastore's name.
+        account: the storage account.
+        container: the container.
+        endpoint: the cloud's suffix, "core.windows.net".
+        key: the account's key or a shared access signature, where the workspace holds one.
+        default: whether it is the workspace's default.
+    """
+
+    name: str
+    account: str
+    container: str
+    endpoint: str = "core.windows.net"
+    key: Secret | None = None
+    default: bool = False
+
+    def store(self, path: str) -> "BlobStore":
+        """Open a folder in it, with the workspace's key or else our own login."""
+        from workbench.stores.blob import BlobStore
+
+        endpoint = f"https://{self.account}.blob.{self.endpoint}"
+        return BlobStore(endpoint, self.container, path, key=self.key)
 
 
 @dataclass(frozen=True)
@@ -70,7 +164,7 @@ class ClusterJob:
 
     @property
     def folders(self) -> tuple[DataFolder, ...]:
-        """The folders that AzureML brings to the nodes."""
+        """The folders that the cloud brings to the nodes."""
         return tuple(each for each in (self.dataset, self.store) if each.mode != "stream")
 
     @property
@@ -109,6 +203,59 @@ class ClusterJob:
                 "exit $code",
             )
         )
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How a run stands.
+
+    Attributes:
+        status: AzureML's own word: "Queued", "Running", "Completed", "Failed", "Canceled" ...
+        url: the studio's page of the run.
+        error: why it failed, where AzureML says so.
+    """
+
+    status: str
+    url: str = ""
+    error: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.status in ENDED
+
+
+class Sender(Protocol):
+    """A workspace through one of the SDKs.
+
+    All methods raise ``LostContactError`` where a later try may work, ``ClusterError`` where the
+    workspace refuses, and ``LoginError`` where no login works.
+
+    Attributes:
+        sdk: the SDK, such as "v1".
+        package: its package, for people.
+    """
+
+    sdk: str
+    package: str
+
+    def open(self) -> None:
+        """Log in, and look the workspace up."""
+
+    def clusters(self) -> list[Cluster]:
+        """Return the clusters that jobs can be sent to."""
+
+    def datastores(self) -> list[Datastore]:
+        """Return the blob containers that the workspace knows."""
+
+    def submit(self, job: ClusterJob) -> str:
+        """Send a job; return its run's id."""
+
+    def state(self, run: str) -> RunState:
+        """Return how a run stands."""
+
+    def cancel(self, run: str) -> None:
+        """Cancel a run."""
 
 
 def conda_specification(torch_build: str = "", file: Path | None = None) -> dict[str, Any]:

@@ -12,41 +12,36 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import Workspace, check_login, credential
-from workbench.compute.cluster import (
-    Cluster,
-    ClusterError,
-    Datastore,
-    LostContactError,
-    RunState,
-    explain,
-    is_passing,
-)
-from workbench.compute.cluster_job import (
+from workbench.compute.sender import (
     ENVIRONMENT,
     IMAGE,
     SHARED_MEMORY,
     SOURCE,
+    Cluster,
+    ClusterError,
     ClusterJob,
     DataFolder,
+    Datastore,
+    LostContactError,
+    RunState,
     conda_specification,
+    refusal,
 )
 from workbench.settings import Secret
 
 if TYPE_CHECKING:
-    from azureml.core import Run, ScriptRunConfig
+    from azureml.core import ScriptRunConfig
     from azureml.core import Workspace as SdkWorkspace
     from azureml.data.data_reference import DataReference
 
 
-class AzureML:
-    """A workspace through SDK v1; see ``cluster.Backend``.
+class AzureMLv1:
+    """A workspace through SDK v1; see ``sender.Sender``."""
 
-    Raises:
-        LoginError: no login works.
-    """
+    sdk = "v1"
+    package = "azureml-core, which Microsoft supported until June 2026"
 
     def __init__(self, workspace: Workspace) -> None:
-        check_login()
         self.address = workspace
 
     @cached_property
@@ -58,7 +53,7 @@ class AzureML:
         def token(audience: str) -> str:
             return credential().get_token(f"{audience.rstrip('/')}/.default").token
 
-        with _explained():
+        with _our_errors():
             return SdkWorkspace.get(
                 self.address.name,
                 auth=TokenAuthentication(token, cloud="AzureCloud"),
@@ -66,11 +61,16 @@ class AzureML:
                 resource_group=self.address.resource_group,
             )
 
+    def open(self) -> None:
+        """Log in, and look the workspace up."""
+        check_login()
+        _ = self.workspace
+
     def clusters(self) -> list[Cluster]:
         """Return the clusters that jobs can be sent to."""
         from azureml.core.compute import AmlCompute
 
-        with _explained():
+        with _our_errors():
             targets = self.workspace.compute_targets.values()
             return [_cluster(each) for each in targets if isinstance(each, AmlCompute)]
 
@@ -78,7 +78,7 @@ class AzureML:
         """Return the blob containers that the workspace knows."""
         from azureml.data.azure_storage_datastore import AzureBlobDatastore
 
-        with _explained():
+        with _our_errors():
             default = self.workspace.get_default_datastore().name
             return [
                 Datastore(
@@ -86,8 +86,7 @@ class AzureML:
                     each.account_name,
                     each.container_name,
                     each.endpoint or "core.windows.net",
-                    Secret(each.account_key) if each.account_key else None,
-                    Secret(each.sas_token) if each.sas_token else None,
+                    Secret(key) if (key := each.account_key or each.sas_token) else None,
                     each.name == default,
                 )
                 for each in self.workspace.datastores.values()
@@ -98,16 +97,15 @@ class AzureML:
         """Send a job; return its run's id."""
         from azureml.core import Experiment
 
-        with _explained():
-            configuration = self.configuration(job)
+        with _our_errors():
+            configuration = self._configuration(job)
             run = Experiment(self.workspace, job.experiment).submit(
                 configuration, tags=dict(job.tags)
             )
             run.display_name = job.name
             return run.id
 
-    def configuration(self, job: ClusterJob) -> "ScriptRunConfig":
-        """Form the SDK's description of a job."""
+    def _configuration(self, job: ClusterJob) -> "ScriptRunConfig":
         from azureml.core import Environment, ScriptRunConfig
         from azureml.core.conda_dependencies import CondaDependencies
         from azureml.core.runconfig import DockerConfiguration, PyTorchConfiguration
@@ -140,13 +138,10 @@ class AzureML:
         )
         return place.as_download() if folder.mode == "download" else place.as_mount()
 
-    def _run(self, run: str) -> "Run":
-        return self.workspace.get_run(run)
-
     def state(self, run: str) -> RunState:
         """Return how a run stands."""
-        with _explained():
-            found = self._run(run)
+        with _our_errors():
+            found = self.workspace.get_run(run)
             details = found.get_details()
             error = (details.get("error") or {}).get("error") or {}
             return RunState(
@@ -155,8 +150,8 @@ class AzureML:
 
     def cancel(self, run: str) -> None:
         """Cancel a run."""
-        with _explained():
-            self._run(run).cancel()
+        with _our_errors():
+            self.workspace.get_run(run).cancel()
 
 
 def _cluster(target: Any) -> Cluster:
@@ -172,6 +167,7 @@ def _cluster(target: Any) -> Cluster:
         target.provisioning_state or "Succeeded",
         "; ".join(_message(each) for each in errors),
         (target.identity_type or "none").lower() != "none",
+        target.cluster_location or target.location or "",
     )
 
 
@@ -183,7 +179,7 @@ def _message(error: Any) -> str:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _our_errors() -> Iterator[None]:
     """Turn the SDK's errors into ours."""
     import requests
     from azure.core.exceptions import AzureError
@@ -192,17 +188,13 @@ def _explained() -> Iterator[None]:
 
     try:
         yield
-    except (LostContactError, ClusterError):
+    except ClusterError:
         raise
     except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:
         raise LostContactError(f"AzureML cannot be reached ({type(error).__name__})") from None
     except (AzureMLException, ServiceException, AzureError) as error:
         status, message = _answer(str(getattr(error, "message", "") or error))
-        status = getattr(error, "status_code", None) or status
-        first = " ".join(message.split())[:500]
-        if status is not None and is_passing(status):
-            raise LostContactError(f"AzureML answers {status}") from None
-        raise ClusterError(explain(status, first)) from None
+        raise refusal(getattr(error, "status_code", None) or status, message) from None
 
 
 def _answer(text: str) -> tuple[int | None, str]:

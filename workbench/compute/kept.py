@@ -1,0 +1,158 @@
+"""What a run's folder and a store that outlives its machine exchange, each file whole.
+
+A node's own disk is lost with the node: what a run leaves there is copied to the store as it
+changes. From there the next attempt, and the notebook that watches, fetch what they lack.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from workbench.compute.node import ERRORS
+from workbench.compute.runs import read_record
+from workbench.stores import Store
+from workbench.stores.disk import replacing, write_text
+
+LOG_FILE = "log.txt"
+SECONDS_BETWEEN_COPIES = 2.0
+FETCHED = ".fetched.json"
+"""Names the versions of the store's files that are in the folder."""
+
+_FILES = 8  # fetched at a time
+_FILES_BETWEEN_NOTES = 64
+_PASSES_BETWEEN_LOGS = 30  # TensorBoard's files grow with every step, and are copied whole
+
+
+def fetch(
+    store: Store, folder: Path, wanted: Callable[[str], bool] = lambda path: True
+) -> list[str]:
+    """Bring files that are new or changed from a store into a folder.
+
+    Args:
+        store: where they were kept.
+        folder: the run's folder.
+        wanted: says of a path whether to bring it.
+
+    Returns:
+        The paths of those that came.
+
+    Raises:
+        OSError: the store refuses or cannot be reached; what came until then stays.
+    """
+    note = folder / FETCHED
+    fetched: dict[str, list] = {}
+    with suppress(OSError, ValueError):
+        fetched = read_record(note)
+    missing = {}
+    for entry in store.list():
+        version = [entry.etag or entry.mtime_ns, entry.size]
+        is_here = fetched.get(entry.path) == version and (folder / entry.path).exists()
+        if not _hidden(entry.path) and wanted(entry.path) and not is_here:
+            missing[entry.path] = entry, version
+
+    def bring(path: str) -> str:
+        target, changed = folder / path, missing[path][0].mtime_ns
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with store.open(path) as source, replacing(target) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        os.utime(target, ns=(changed, changed))  # by which ``kept`` knows it again
+        return path
+
+    came: list[str] = []
+    try:
+        with ThreadPoolExecutor(_FILES) as threads:
+            for path in threads.map(bring, missing):
+                fetched[path] = missing[path][1]
+                came.append(path)
+                if len(came) % _FILES_BETWEEN_NOTES == 0:
+                    write_text(note, json.dumps(fetched))
+    finally:
+        if came:
+            write_text(note, json.dumps(fetched))
+    return came
+
+
+def put(folder: Path, store: Store, paths: Iterable[str]) -> None:
+    """Copy files of a folder to a store.
+
+    Raises:
+        OSError: the store refuses or cannot be reached.
+    """
+    for path in paths:
+        with (folder / path).open("rb") as file:
+            store.write(path, file)
+
+
+def files_of(folder: Path) -> list[str]:
+    """List a run's files; what is hidden is being written, or a lock."""
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if not _hidden(path))
+
+
+@contextmanager
+def kept(folder: Path, store: Store, under: str = "") -> Iterator[None]:
+    """Copy a run's files to the store as they change, and once more at the end.
+
+    A thread does it, so that training does not wait for the storage.
+
+    Args:
+        folder: the run's folder.
+        store: where they are kept.
+        under: the only folder of the run to keep, besides errors; "" for the whole run.
+    """
+    seen: dict[str, tuple[int, int]] = {}
+    for entry in store.list():
+        # What was fetched is there: gigabytes of reconstructions are not sent back.
+        with suppress(FileNotFoundError):
+            if _state(folder / entry.path) == (entry.mtime_ns, entry.size):
+                seen[entry.path] = entry.mtime_ns, entry.size
+        if entry.path.startswith(f"{ERRORS}/") and not under:
+            store.delete(entry.path)  # an earlier attempt's
+
+    def copy(*, logs: bool) -> None:
+        for path in files_of(folder):
+            if not path.startswith((under, f"{ERRORS}/")):
+                continue
+            if path.startswith("tensorboard/") and not logs:
+                continue
+            try:
+                state = _state(folder / path)
+                if seen.get(path) != state:
+                    put(folder, store, [path])
+                    seen[path] = state
+            except FileNotFoundError:
+                if (folder / path).exists():  # then the store has gone
+                    raise
+
+    stop = threading.Event()
+
+    def watch() -> None:
+        for number in itertools.count(1):
+            if stop.wait(SECONDS_BETWEEN_COPIES):
+                return
+            with suppress(OSError):  # the storage may be back next time; the last copy must work
+                copy(logs=number % _PASSES_BETWEEN_LOGS == 0)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        copy(logs=True)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+def _hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
