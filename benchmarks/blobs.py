@@ -19,7 +19,8 @@ from pathlib import Path
 
 from demo.phantom.study import write_study
 from tests.cloud.cloud import Cloud
-from workbench.data.blob_source import build_blob_cache, stored_dataset
+from workbench.data.cache import build_cache
+from workbench.stores.blob import configured_store
 
 VOLUMES = 5847
 """Multi-coil volumes of knee and brain that fastMRI lists, in all splits."""
@@ -49,7 +50,7 @@ def _fill(cloud: Cloud, counts: tuple[int, ...]) -> None:
 def _timed(count: int) -> tuple[float, float]:
     """Build the cache of a folder; return its seconds, and this process's of a processor."""
     began, worked = time.perf_counter(), time.process_time()
-    cache = build_blob_cache(stored_dataset(f"of{count}"), refresh=False)
+    cache = build_cache(configured_store(f"of{count}"), refresh=False)
     if len(cache) != count:
         raise RuntimeError(f"found {len(cache)} of {count} volumes: {cache.problems[:1]}")
     return time.perf_counter() - began, time.process_time() - worked

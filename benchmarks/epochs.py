@@ -35,7 +35,7 @@ _NETWORK = {"num_cascades": 4, "chans": 8, "sens_chans": 4}  # as the demo train
 
 def feed_pair(size: Size, study: Study) -> Pair:
     """Return the pair of what loader processes deliver: beside it stands what a GPU takes."""
-    ours = SliceDataset(study.few, quiet_cache(study.few).volumes, SAMPLING)
+    ours = SliceDataset(quiet_cache(study.few), SAMPLING)
     reference = reference_dataset(study.few / FOLDER)
     again = [number % len(ours) for number in range(_PROCESSES + _SLICES)]
     shape = "x".join(map(str, ours.volumes[0].kspace.shape[1:]))
@@ -76,10 +76,7 @@ class _Epoch:
             parts = [reference_dataset(root / f"multicoil_{split}") for split in ("train", "val")]
         else:
             cache = quiet_cache(root)
-            parts = [
-                SliceDataset(root, cache.split(split).volumes, SAMPLING)
-                for split in ("train", "val")
-            ]
+            parts = [SliceDataset(cache.split(split), SAMPLING) for split in ("train", "val")]
         how = None if reference else collate
         self.train, self.val = (DataLoader(part, 1, collate_fn=how) for part in parts)
 

@@ -80,7 +80,7 @@ def dropped(path: Path) -> bool:
 def reading_pairs(size: Size, study: Study) -> Iterator[Pair]:
     """Yield cache creation, a sample and the transform; the page cache is warm but for one row."""
     cache = quiet_cache(study.few)
-    ours = SliceDataset(study.few, cache.volumes, SAMPLING)
+    ours = SliceDataset(cache, SAMPLING)
     reference = reference_dataset(study.few / FOLDER)
     shape = "x".join(map(str, cache.volumes[0].kspace.shape[1:]))
 

@@ -19,11 +19,13 @@ from benchmarks.pairs import Pair
 from benchmarks.reading import quiet_cache, require_same_volumes
 from benchmarks.sizes import Size
 from benchmarks.study import FOLDER, SAMPLING, Study, reference_transform, require_same
-from workbench.data.cache import WORKERS, DatasetCache
+from workbench.data.cache import DatasetCache
 from workbench.data.describe import describe
+from workbench.data.fetched import END_BYTES
+from workbench.data.index import WORKERS
 from workbench.data.slices import SliceDataset
-from workbench.data.source import END_BYTES
 from workbench.data.volume import Volume
+from workbench.stores import DiskStore
 
 SECONDS_A_REQUEST = 0.02
 
@@ -72,6 +74,9 @@ class RangedFile:
             return self._head[offset : offset + count]
         return self._fetch(offset, count)
 
+    def close(self) -> None:
+        """Do nothing: the connections belong to the server."""
+
     def _fetch(self, offset: int, count: int) -> bytes:
         answer = self._server.urlopen(
             "GET",
@@ -109,6 +114,18 @@ class RemoteReference(Reference):
         return self._files.open(f"{self._url}/{path.parent.name}/{path.name}")
 
 
+class RangedStore(DiskStore):
+    """A folder behind ranged requests, which lies here as well."""
+
+    def __init__(self, root: Path, server: urllib3.HTTPConnectionPool) -> None:
+        super().__init__(root)
+        self._server = server
+
+    def source(self, path: str, size: int | None = None) -> Any:
+        """Return a file's bytes by request."""
+        return RangedFile(self._server, f"/{path}")
+
+
 def remote_cache(
     root: Path, paths: Iterable[str], server: urllib3.HTTPConnectionPool
 ) -> DatasetCache:
@@ -118,16 +135,13 @@ def remote_cache(
         return describe(RangedFile(server, f"/{path}"), path=path, split="train")
 
     with ThreadPoolExecutor(WORKERS) as executor:
-        return DatasetCache(root, tuple(executor.map(volume, paths)))
+        return DatasetCache(RangedStore(root, server), tuple(executor.map(volume, paths)))
 
 
 def remote_pairs(size: Size, study: Study, url: str) -> Iterator[Pair]:
     """Yield cache creation and a sample from the storage at ``url``, which serves the study."""
     server = urllib3.connection_from_url(url, maxsize=WORKERS)
     local = quiet_cache(study.root)
-
-    def source(volume: Volume) -> RangedFile:
-        return RangedFile(server, f"/{volume.path}")
 
     def index() -> DatasetCache:
         paths = [f"{FOLDER}/{path.name}" for path in study.files]
@@ -146,7 +160,7 @@ def remote_pairs(size: Size, study: Study, url: str) -> Iterator[Pair]:
         size.repeats,
     )
 
-    ours = SliceDataset(study.root, local.volumes, SAMPLING, open_source=source)
+    ours = SliceDataset(DatasetCache(RangedStore(study.root, server), local.volumes), SAMPLING)
     reference = reference_index()
     shape = "x".join(map(str, local.volumes[0].kspace.shape[1:]))
     yield Pair(

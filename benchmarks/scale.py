@@ -103,7 +103,7 @@ def measure_caches(folder: Path) -> list[tuple[int, float, float]]:
 
     from benchmarks.remote import remote_cache, storage
     from demo.phantom.study import write_study
-    from workbench.data.cache import WORKERS
+    from workbench.data.index import WORKERS
 
     [volume, *_] = write_study(
         folder / "volume",

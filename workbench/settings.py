@@ -52,7 +52,12 @@ def resolve(path: str | Path) -> Path:
 
 
 def shown(path: str | Path) -> str:
-    """Return a path as people read it: relative to the project's root where it lies inside."""
+    """Return a path as people read it: relative to the project's root where it lies inside.
+
+    A URL stays as it is.
+    """
+    if "://" in str(path):
+        return str(path)
     path = Path(path)
     return str(path.relative_to(project_root()) if path.is_relative_to(project_root()) else path)
 

@@ -2,47 +2,48 @@
 
 import dataclasses
 import json
+import multiprocessing
+import re
 import time
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import papermill
 import pytest
-from azure.storage.blob import ContainerClient, generate_container_sas
+import torch
 
-from workbench.compute.cluster import Datastore
-from workbench.data.blob_source import (
-    Blob,
-    BlobFolder,
-    build_blob_cache,
-    load_blob_cache,
-    publish_cache,
-)
-from workbench.data.cache import build_cache, load_cache
+from workbench.azure_login import LoginError, new_login
+from workbench.data.cache import CacheFileError, build_cache, load_cache, open_cache, open_dataset
 from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset
 from workbench.settings import Secret, project_root
+from workbench.stores import DiskStore
+from workbench.stores.blob import BlobStore
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.fixture
 def upload(cloud, monkeypatch):
     """Put a local dataset into the cloud's storage; return its folder there."""
     cloud.apply(monkeypatch)
+    cloud.storage.container()
 
-    def put(root, path="brain_multicoil"):
-        container = cloud.storage.container()
-        for file in sorted(root.rglob("*")):
-            if file.is_file() and file.name != "dataset_cache.json":
-                blob = f"{path}/{file.relative_to(root)}"
-                container.upload_blob(blob, file.read_bytes(), overwrite=True)
-        return BlobFolder(datastore(cloud).client(), path)
+    def put(root):
+        key = Secret(cloud.storage.key)
+        folder = BlobStore(cloud.storage.url, "datasets", "brain_multicoil", key=key)
+        for entry in DiskStore(root).list():
+            if entry.path != "dataset_cache.json":
+                folder.write(entry.path, (root / entry.path).read_bytes())
+        return folder
 
     return put
 
 
-def datastore(cloud, **changes):
-    given = {"name": "blobs", "account": cloud.storage.account, "container": "datasets"}
-    return Datastore(**given | {"key": Secret(cloud.storage.key)} | changes)
+@pytest.fixture
+def address(upload, dataset):
+    """A dataset in storage, with this process let in by its login alone."""
+    new_login()
+    return upload(dataset).address
 
 
 def without_times(volumes):
@@ -52,54 +53,72 @@ def without_times(volumes):
 def test_cache_built_from_blobs_is_the_one_built_from_files(dataset, upload, tmp_path, capsys):
     folder = upload(dataset)
     (dataset / "multicoil_val/broken.h5").write_bytes(b"no volume")
-    folder.container.upload_blob(folder / "multicoil_val/broken.h5", b"no volume")
-    folder.container.upload_blob(folder / "multicoil_val/._litter.h5", b"macOS")
-    remote, local = build_blob_cache(folder), build_cache(dataset)
+    folder.write("multicoil_val/broken.h5", b"no volume")
+    folder.write("multicoil_val/._litter.h5", b"macOS")
+    remote, local = build_cache(folder), build_cache(dataset)
     assert without_times(remote) == without_times(local)
     assert [problem.path for problem in remote.problems] == ["multicoil_val/broken.h5"]
-    assert "read 7 files by range, published" in capsys.readouterr().out
+    assert f"read 7 files, saved as {folder.address}/dataset_cache.json" in capsys.readouterr().out
     # A job that mounts the folder finds it there and holds it against the files.
-    mounted = tmp_path / "mounted"
-    mounted.mkdir()
-    published = folder.container.download_blob(folder / "dataset_cache.json").readall()
-    (mounted / "dataset_cache.json").write_bytes(published)
-    assert load_cache(mounted).volumes == remote.volumes
-    assert load_blob_cache(folder) == remote
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "mounted/dataset_cache.json").write_bytes(folder.read("dataset_cache.json"))
+    assert load_cache(tmp_path / "mounted").volumes == remote.volumes
+    assert load_cache(folder) == remote
 
 
 def test_only_ranges_are_read_and_only_of_what_changed(dataset, upload, make_volume, cloud):
     make_volume(dataset / "multicoil_train/large.h5", slices=40, size=(96, 64))
     folder = upload(dataset)
     requests = cloud.storage.watch()
-    build_blob_cache(folder)
+    build_cache(folder)
     large = [request for request, _ in requests if "large.h5" in request.target]
     assert 1 < len(large) <= 3
     assert all(request.headers.get("x-ms-range") for request in large)
-    requests.clear()
     changed = make_volume(dataset / "multicoil_train/file0.h5", slices=5)
-    folder.container.upload_blob(
-        folder / "multicoil_train/file0.h5", changed.read_bytes(), overwrite=True
-    )
-    folder.container.delete_blob(folder / "multicoil_train/large.h5")
+    folder.write("multicoil_train/file0.h5", changed.read_bytes())
+    folder.delete("multicoil_train/large.h5")
     requests.clear()
-    cache = build_blob_cache(folder)
+    cache = build_cache(folder)
     read = {request.target for request, _ in requests if request.headers.get("x-ms-range")}
-    assert {target for target in read if ".h5" in target} == {
-        target for target in read if "file0.h5" in target
+    assert {target.rpartition("/")[2].partition("?")[0] for target in read if ".h5" in target} == {
+        "file0.h5"
     }
     assert cache.split("train").slices == 5 + 2 + 2
 
 
-def test_slices_read_from_blobs_are_those_of_the_files(dataset, upload):
-    folder = upload(dataset)
-    cache = build_blob_cache(folder)
-    sampling = Sampling()
-    volumes = [volume for volume in cache if volume.target]
-    here = SliceDataset(dataset, volumes, sampling)
-    there = SliceDataset(cache.root, volumes, sampling, open_source=folder.blob)
+def test_slices_read_from_blobs_are_those_of_the_files(dataset, address, capsys):
+    cache = open_dataset(f"{address}/")
+    assert cache.store.address == address
+    assert open_dataset(address) == cache
+    assert "unchecked" in capsys.readouterr().out
+    targeted = [volume for volume in cache if volume.target]
+    there = SliceDataset(cache.with_volumes(targeted), Sampling())
+    here = SliceDataset(build_cache(dataset).with_volumes(targeted), Sampling())
     for number in range(len(here)):
         for ours, theirs in zip(here[number], there[number], strict=True):
             np.testing.assert_array_equal(np.asarray(theirs), np.asarray(ours))
+
+
+def first_slice(cache):
+    return SliceDataset(cache, Sampling(), seed=0)[0].masked_kspace
+
+
+def _in_child(cache, answers):
+    answers.put(np.asarray(first_slice(cache)))
+
+
+def test_a_forked_loader_process_streams_by_connections_of_its_own(address):
+    cache = open_dataset(address)
+    expected = first_slice(cache)
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    children = [context.Process(target=_in_child, args=(cache, answers)) for _ in "ab"]
+    for child in children:
+        child.start()
+    found = [answers.get(timeout=60) for _ in children]
+    for child in children:
+        child.join(30)
+    assert all(torch.equal(torch.from_numpy(each), expected) for each in found)
 
 
 def test_many_requests_are_under_way_at_a_time(dataset, upload, make_volume, cloud):
@@ -108,7 +127,7 @@ def test_many_requests_are_under_way_at_a_time(dataset, upload, make_volume, clo
     folder = upload(dataset)
     cloud.network.latency(cloud.storage.host, 0.2)
     began = time.monotonic()
-    cache = build_blob_cache(folder)
+    cache = build_cache(folder)
     one_by_one = 2 * 0.2 * len(cache)
     assert time.monotonic() - began < one_by_one / 2
     assert len(cache) == 54
@@ -117,96 +136,78 @@ def test_many_requests_are_under_way_at_a_time(dataset, upload, make_volume, clo
 @pytest.fixture
 def sdk_reads(monkeypatch):
     """Names of the blobs that are asked for through the SDK."""
+    from azure.storage.blob import BlobClient
+
     names = []
-    plain = ContainerClient.download_blob
+    plain = BlobClient.download_blob
 
-    def noted(self, blob, *arguments, **more):
-        names.append(blob)
-        return plain(self, blob, *arguments, **more)
+    def noted(self, *arguments, **more):
+        names.append(self.blob_name)
+        return plain(self, *arguments, **more)
 
-    monkeypatch.setattr(ContainerClient, "download_blob", noted)
+    monkeypatch.setattr(BlobClient, "download_blob", noted)
     return names
 
 
 @pytest.mark.parametrize("rights", ["key", "signature", "login"])
 def test_ranges_come_without_the_sdk_by_every_kind_of_rights(
-    dataset, upload, cloud, sdk_reads, rights
+    dataset, upload, cloud, sdk_reads, rights, caplog
 ):
+    caplog.set_level("DEBUG")
     folder = upload(dataset)
-    if rights == "signature":
-        signature = generate_container_sas(
-            cloud.storage.account,
-            "datasets",
-            cloud.storage.key,
-            permission="rwl",
-            expiry=datetime.now(UTC) + timedelta(minutes=5),
-        )
-        folder = BlobFolder(datastore(cloud, key=None, signature=Secret(signature)).client(), "x")
-    elif rights == "login":
-        folder = BlobFolder(datastore(cloud, key=None).client(), "x")
-    folder = dataclasses.replace(folder, path="brain_multicoil")
-    cache = build_blob_cache(folder)
-    assert len(cache) == 6
+    if rights != "key":
+        query = cloud.storage.signed("datasets", permissions="rwlc").partition("?")[2]
+        key = Secret(query) if rights == "signature" else None
+        folder = BlobStore(cloud.storage.url, "datasets", "brain_multicoil", key=key)
+    assert len(build_cache(folder)) == 6
     assert [name for name in sdk_reads if name.endswith(".h5")] == []
+    assert "file11" in caplog.text
+    assert not re.search("sig=(?!REDACTED)", caplog.text)
 
 
 def test_a_range_that_is_refused_once_comes_through_the_sdk(dataset, upload, cloud, sdk_reads):
     folder = upload(dataset)
     cloud.storage.fail("GET .*file11", status=503, times=1)
-    assert len(build_blob_cache(folder)) == 6
+    assert len(build_cache(folder)) == 6
     assert len([name for name in sdk_reads if "file11" in name]) == 1
 
 
-def test_signatures_stay_out_of_the_log(dataset, upload, caplog):
-    caplog.set_level("DEBUG")
-    build_blob_cache(upload(dataset))
-    assert "file11" in caplog.text
-    assert "sig=" not in caplog.text
-
-
 @pytest.mark.parametrize(
-    ("changes", "path", "error", "message"),
+    ("container", "path", "error", "message"),
     [
-        ({"container": "elsewhere"}, "brain_multicoil", FileNotFoundError, "no container elsewh"),
-        ({}, "knee_multicoil", FileNotFoundError, "nothing in /datasets/knee_multicoil"),
-        ({"key": Secret("QUFB" * 21 + "QQ==")}, "brain_multicoil", OSError, "refuses the key"),
+        ("elsewhere", "brain_multicoil", FileNotFoundError, "no container elsewhere"),
+        ("datasets", "knee_multicoil", FileNotFoundError, "no volumes in https://.*ingest the"),
     ],
-    ids=["container", "folder", "key"],
 )
-def test_what_is_missing_or_refused_is_said(dataset, upload, cloud, changes, path, error, message):
+def test_what_is_missing_is_said(upload, dataset, cloud, container, path, error, message):
     upload(dataset)
-    folder = BlobFolder(datastore(cloud, **changes).client(), path)
-    with pytest.raises(error, match=message) as caught:
-        build_blob_cache(folder)
-    assert "QUFBQUFB" not in str(caught.value)
+    folder = BlobStore(cloud.storage.url, container, path, key=Secret(cloud.storage.key))
+    with pytest.raises(error, match=message):
+        build_cache(folder)
 
 
-def test_storage_that_fails_in_the_middle_publishes_nothing(dataset, upload, cloud):
+def test_storage_that_fails_in_the_middle_publishes_nothing_and_is_continued(
+    dataset, upload, cloud, sdk_reads
+):
     folder = upload(dataset)
     cloud.storage.fail("GET .*file11", status=403)
     with pytest.raises(OSError, match="file11"):
-        build_blob_cache(folder)
+        build_cache(folder, workers=1)
     cloud.recover()
-    assert load_blob_cache(folder) is None
-    assert len(build_blob_cache(folder)) == 6
+    assert load_cache(folder) is None
+    assert len(build_cache(folder)) == 6
+    assert {entry.path for entry in folder.list() if entry.path.endswith("json")} == {
+        "dataset_cache.json"
+    }
 
 
 def test_a_damaged_cache_is_built_anew(dataset, upload, capsys):
     folder = upload(dataset)
-    folder.container.upload_blob(folder / "dataset_cache.json", b"{", overwrite=True)
-    assert len(build_blob_cache(folder)) == 6
+    folder.write("dataset_cache.json", b"{")
+    with pytest.raises(CacheFileError, match=r"https://.*dataset_cache.json is damaged"):
+        load_cache(folder)
+    assert len(open_cache(folder)) == 6
     assert "is damaged" in capsys.readouterr().out
-    cache = load_blob_cache(folder)
-    publish_cache(folder, dataclasses.replace(cache, volumes=cache.volumes[:1]))
-    assert len(load_blob_cache(folder)) == 1
-
-
-def test_a_read_past_the_end_is_short(upload, dataset):
-    folder = upload(dataset)
-    folder.container.upload_blob("x", b"0123456789")
-    blob = Blob(folder.container, "x", 10)
-    assert blob.read(7, 100) == b"789"
-    assert blob.read(10, 5) == b""
 
 
 def test_the_cache_page_indexes_storage_in_one_cell(dataset, upload, cloud, monkeypatch, tmp_path):
@@ -215,10 +216,37 @@ def test_the_cache_page_indexes_storage_in_one_cell(dataset, upload, cloud, monk
     page = papermill.execute_notebook(
         project_root() / "notebooks/cache.ipynb",
         tmp_path / "page.ipynb",
-        {"dataset": folder.path, "in_storage": True},
+        {"dataset": "brain_multicoil", "in_storage": True},
         progress_bar=False,
     )
     shown = json.dumps(page)
-    assert "Built the dataset cache of /datasets/brain_multicoil (6 volumes, 13 slices)" in shown
+    assert f"Built the dataset cache of {folder.address} (6 volumes, 13 slices)" in shown
     assert cloud.storage.key not in shown
-    assert len(load_blob_cache(folder)) == 6
+    assert len(load_cache(folder)) == 6
+
+
+def test_connection_string_of_the_account_comes_before_the_login(address, cloud, monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong")
+    new_login()
+    assert len(open_dataset(address)) > 0
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("AuthorizationPermissionMismatch", "the role Storage Blob Data Reader on the account"),
+        ("AuthorizationFailure", "the account's firewall"),
+    ],
+)
+def test_missing_role_on_the_storage_is_named(address, cloud, code, message):
+    cloud.storage.fail("GET .*brain_multicoil", status=403, code=code)
+    with pytest.raises(OSError, match=message):
+        open_dataset(address)
+
+
+def test_a_login_that_does_not_work_names_what_a_node_needs(address, monkeypatch):
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong")
+    new_login()
+    with pytest.raises(LoginError, match="managed identity of a cluster's nodes"):
+        open_dataset(address)

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from workbench.compute.volumes import keep_cache, kept_cache
-from workbench.data import indexing
 from workbench.data.cache import (
     CacheFileError,
     build_cache,
@@ -25,6 +24,7 @@ from workbench.data.cache import (
     load_cache,
     open_cache,
 )
+from workbench.stores import DiskStore
 
 
 def paths(cache):
@@ -32,16 +32,25 @@ def paths(cache):
 
 
 @pytest.fixture
-def read_files(monkeypatch):
-    """The paths that were opened for reading."""
+def reading(monkeypatch):
+    """Calls a function with the name of each file that is opened for reading."""
+    real = DiskStore.source
+
+    def hook(call):
+        def source(store, path, size=None):
+            call(path.rpartition("/")[2])
+            return real(store, path, size)
+
+        monkeypatch.setattr(DiskStore, "source", source)
+
+    return hook
+
+
+@pytest.fixture
+def read_files(reading):
+    """The files that were opened for reading."""
     read = []
-    real = indexing.LocalFile
-
-    def counted(path):
-        read.append(path.name)
-        return real(path)
-
-    monkeypatch.setattr(indexing, "LocalFile", counted)
+    reading(read.append)
     return read
 
 
@@ -195,16 +204,13 @@ def test_files_that_are_no_volumes_are_listed_and_left_out(dataset, capsys):
     assert len(open_cache(dataset)) == 7
 
 
-def test_a_file_that_may_not_be_read_is_a_problem(dataset, monkeypatch):
+def test_a_file_that_may_not_be_read_is_a_problem(dataset, reading):
     # Root may read anything, so the refusal is made here.
-    real = indexing.LocalFile
+    def refuse(name):
+        if name == "file1.h5":
+            raise PermissionError(13, "Permission denied", name)
 
-    def refusing(path):
-        if path.name == "file1.h5":
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(indexing, "LocalFile", refusing)
+    reading(refuse)
     cache = build_cache(dataset)
     assert [(p.path, p.reason) for p in cache.problems] == [
         ("multicoil_train/file1.h5", "it cannot be read: Permission denied")
@@ -343,21 +349,24 @@ def test_cache_that_is_a_pipe_is_refused(dataset):
 
 def test_a_folder_in_the_caches_place_is_said(dataset, capsys):
     (dataset / "dataset_cache.json").mkdir()
-    with pytest.raises(CacheFileError, match=r"dataset_cache\.json is a folder"):
+    with pytest.raises(
+        CacheFileError, match=r"dataset_cache\.json is no dataset cache: it is no file"
+    ):
         load_cache(dataset)
     assert len(open_cache(dataset)) == 6
-    assert "is a folder, where a file should be" in capsys.readouterr().out
+    assert "it is no file, so it is built anew. Built the dataset" in capsys.readouterr().out
 
 
 def test_where_the_dataset_cannot_be_written_the_cache_is_returned_all_the_same(
     dataset, tmp_path, capsys
 ):
-    # A folder that is not there refuses root as well, as a read-only mount would.
-    nowhere = tmp_path / "missing" / "dataset_cache.json"
-    cache = build_cache(dataset, path=nowhere)
+    # A file where a folder should be refuses root as well, as a read-only mount would.
+    (tmp_path / "file").touch()
+    cache = build_cache(dataset, path=tmp_path / "file" / "dataset_cache.json")
     said = capsys.readouterr().out
     assert len(cache) == 6
-    assert "not saved (No such file or directory" in said
+    assert "not saved: " in said
+    assert "dataset_cache.json cannot be written: " in said
     assert "give another `path`" in said
 
 
@@ -394,19 +403,18 @@ def test_workers_below_one_are_refused(dataset):
         build_cache(dataset, workers=0)
 
 
-def test_an_interrupted_build_goes_on_where_it_stopped(dataset, monkeypatch, read_files):
-    counted = indexing.LocalFile
+def test_an_interrupted_build_goes_on_where_it_stopped(dataset, reading):
+    read_files = []
 
-    def interrupted(path):
+    def interrupt(name):
         if len(read_files) == 4:
             raise KeyboardInterrupt
-        return counted(path)
+        read_files.append(name)
 
-    monkeypatch.setattr(indexing, "LocalFile", interrupted)
+    reading(interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_cache(dataset, workers=1)
     assert load_cache(dataset) is None
-    monkeypatch.setattr(indexing, "LocalFile", counted)
     read_files.clear()
     assert len(build_cache(dataset)) == 6
     assert 1 <= len(read_files) < 6
@@ -415,15 +423,15 @@ def test_an_interrupted_build_goes_on_where_it_stopped(dataset, monkeypatch, rea
 
 BUILD = """
 import sys
-from workbench.data import cache, indexing
-real = indexing.describe
+from workbench.data import cache, index
+real = index.describe
 def slow(source, **more):
     import time
     print("reading", flush=True)
     time.sleep(0.2)
     return real(source, **more)
-indexing.describe = slow
-indexing.SECONDS_BETWEEN_SAVES = 0
+index.describe = slow
+index.SECONDS_BETWEEN_SAVES = 0
 cache.build_cache(sys.argv[1], workers=1)
 """
 
@@ -530,14 +538,15 @@ def project(tmp_path, monkeypatch):
 def test_a_dataset_is_found_by_path_then_name_then_the_demo_s(project, capsys):
     demo = project / "outputs/demo/datasets/knee_multicoil"
     demo.mkdir(parents=True)
-    assert find_dataset("knee_multicoil") == demo
+    assert find_dataset("knee_multicoil").root == demo
     assert "the demo's synthetic phantom. It is not patient data." in capsys.readouterr().out
     real = project / "datasets/knee_multicoil"
     real.mkdir(parents=True)
-    assert find_dataset("knee_multicoil") == real
+    assert find_dataset("knee_multicoil").root == real
     other = project / "disk/knee"
     other.mkdir(parents=True)
-    assert find_dataset("disk/knee") == find_dataset(other) == find_dataset(str(other)) == other
+    for place in ("disk/knee", other, str(other)):
+        assert find_dataset(place) == DiskStore(other)
     assert capsys.readouterr().out == ""
 
 

@@ -4,15 +4,15 @@ import concurrent.futures
 import mmap
 import multiprocessing
 import os
-import threading
 from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
+from tests.data.far import Far
 from workbench.data import reading
-from workbench.data.reading import fetch_slice, read_slice
+from workbench.data.reading import read_slice
 from workbench.data.volume import KSPACE_TYPES, TARGET_TYPES, ArrayLayout
 from workbench_kernels import rows
 
@@ -40,22 +40,6 @@ def path(tmp_path_factory, array):
 def layout(path):
     with h5py.File(path, "r") as file:
         return ArrayLayout(SHAPE, "<c8", file["kspace"].id.get_offset())
-
-
-class Bytes:
-    """A source in memory that notes what it is asked for."""
-
-    def __init__(self, content):
-        self.content, self.asked, self._lock = content, [], threading.Lock()
-
-    @property
-    def size(self):
-        return len(self.content)
-
-    def read(self, offset, count):
-        with self._lock:
-            self.asked.append((offset, count))
-        return self.content[offset : offset + count]
 
 
 def assert_kept(found, array):
@@ -100,14 +84,14 @@ def test_any_float_is_read_as_one_of_32_bits_and_masked(tmp_path, dtype, storage
     wanted = values[1].astype(layout.read_as)
     for found in (
         read_slice(path, "values", layout, 1),
-        fetch_slice(Bytes(path.read_bytes()), "values", layout, 1),
+        read_slice(Far(path.read_bytes()), "values", layout, 1),
     ):
         assert found.dtype == layout.read_as
         assert found.tobytes() == wanted.tobytes()
     wanted[:, 2] = 0
     for found in (
         read_slice(path, "values", layout, 1, keep=keep),
-        fetch_slice(Bytes(path.read_bytes()), "values", layout, 1, keep=keep),
+        read_slice(Far(path.read_bytes()), "values", layout, 1, keep=keep),
     ):
         assert found.tobytes() == wanted.tobytes()
     one_row = read_slice(path, "values", layout, (1, 3), keep=keep)
@@ -127,7 +111,7 @@ def test_value_beyond_32_bits_is_named(tmp_path, offset):
     with pytest.raises(ValueError, match=said):
         read_slice(path, "kspace", layout, 1)
     with pytest.raises(ValueError, match=r"slice 1 of kspace .*too large for complex64"):
-        fetch_slice(Bytes(path.read_bytes()), "kspace", layout, 1)
+        read_slice(Far(path.read_bytes()), "kspace", layout, 1)
 
 
 def test_columns_of_another_number_are_refused(path, layout):
@@ -138,8 +122,8 @@ def test_columns_of_another_number_are_refused(path, layout):
 def test_chunked_array_is_read_and_masked(path, layout, array):
     chunked = replace(layout, offset=None)
     assert_kept(read_slice(path, "chunked", chunked, 1, keep=KEEP), array)
-    source = Bytes(path.read_bytes())
-    assert_kept(fetch_slice(source, "chunked", chunked, 1, keep=KEEP), array)
+    source = Far(path.read_bytes())
+    assert_kept(read_slice(source, "chunked", chunked, 1, keep=KEEP), array)
 
 
 @pytest.mark.usefixtures("either_way")
@@ -172,18 +156,18 @@ def test_full_shared_memory_is_called_by_its_name(path, layout):
 @pytest.mark.parametrize("most", [reading.REQUEST_BYTES, 100_000])
 def test_large_slice_comes_in_requests_side_by_side(path, layout, array, most, monkeypatch):
     monkeypatch.setattr(reading, "REQUEST_BYTES", most)
-    source = Bytes(path.read_bytes())
-    assert_kept(fetch_slice(source, "kspace", layout, 1, keep=KEEP), array)
-    assert fetch_slice(source, "kspace", layout, 2).tobytes() == array[2].tobytes()
+    source = Far(path.read_bytes())
+    assert_kept(read_slice(source, "kspace", layout, 1, keep=KEEP), array)
+    assert read_slice(source, "kspace", layout, 2).tobytes() == array[2].tobytes()
     assert len(source.asked) == 2 * -(-array[0].nbytes // most)
     assert max(count for _, count in source.asked) <= most
 
 
 def test_source_that_ends_early_is_refused(path, layout, monkeypatch):
     monkeypatch.setattr(reading, "REQUEST_BYTES", 100_000)
-    source = Bytes(path.read_bytes()[: layout.offset + 500_000])
-    with pytest.raises(OSError, match="slice 1 of kspace ends early"):
-        fetch_slice(source, "kspace", layout, 1)
+    source = Far(path.read_bytes()[: layout.offset + 500_000])
+    with pytest.raises(OSError, match=r"far\.h5 ends before slice 1 of kspace does"):
+        read_slice(source, "kspace", layout, 1)
 
 
 def test_forked_process_reads_after_threads_were_used(path, layout, array, torch_threads):

@@ -14,12 +14,13 @@ from fastmri.data.transforms import VarNetDataTransform
 from torch.utils.data import DataLoader
 
 from demo.phantom.writing import write_volume
+from tests.data.far import far
 from workbench.data.cache import build_cache
 from workbench.data.loading import EvaluationSlices, TrainingBatches
 from workbench.data.masks import draw_mask, mask_of
 from workbench.data.reading import read_kspace
 from workbench.data.sampling import MASKS, Sampling, numbers, seed_of_file
-from workbench.data.slices import SliceDataset, SliceItem, collate
+from workbench.data.slices import SliceDataset, collate
 
 KINDS = [(mask, rate) for mask in MASKS for rate in (4, 8)]
 
@@ -75,7 +76,7 @@ def test_samples_equal_fastmris_transform(root, mask, rate):
     reference = ReferenceDataset(root / "multicoil_val", "multicoil", VarNetDataTransform(function))
     expected = {(sample.fname, sample.slice_num): sample for sample in reference}
     cache = build_cache(root).split("val")
-    ours = SliceDataset(root, cache.volumes, Sampling(mask, (rate,), (0.08,)))
+    ours = SliceDataset(cache, Sampling(mask, (rate,), (0.08,)))
     assert len(ours) == len(expected) == 9
     for sample in ours:
         assert_same(sample, expected[sample.fname, sample.slice_num])
@@ -100,13 +101,14 @@ def test_numbers_of_other_types_are_read_as_those_of_fastmri(root, tmp_path, num
         as_written = kspace.astype(np.complex128).view(PAIR) if number is PAIR else kspace
         file.create_dataset("kspace", data=as_written.astype(number), **storage)
         file.create_dataset("reconstruction_rss", data=target, **storage)
-    [volume] = (volume for volume in build_cache(root) if volume.name == "plain.h5")
-    plain = SliceDataset(root, [volume], Sampling())
-    volumes = build_cache(tmp_path).volumes
+    written = build_cache(root)
+    plain = SliceDataset(
+        written.with_volumes(v for v in written if v.name == "plain.h5"), Sampling()
+    )
+    cache = build_cache(tmp_path)
+    volumes = cache.volumes
     assert (volumes[0].kspace.offset is None) is bool(storage)
-    source = Bytes(path.read_bytes())
-    for open_source in (None, lambda _: source):
-        other = SliceDataset(tmp_path, volumes, Sampling(), open_source=open_source)
+    for other in (SliceDataset(cache, Sampling()), SliceDataset(far(cache), Sampling())):
         assert len(plain) == len(other) == 3
         for number_of_slice, (one, expected) in enumerate(zip(other, plain, strict=True)):
             rounded = torch.from_numpy(target[number_of_slice].astype(np.float32))
@@ -131,7 +133,7 @@ def test_several_accelerations_are_drawn_as_fastmri_draws_them(root):
 
 def test_own_mask_of_test_volumes_equals_fastmris(root):
     reference = ReferenceDataset(root / "multicoil_test", "multicoil", VarNetDataTransform())
-    ours = SliceDataset(root, build_cache(root).split("test").volumes, None)
+    ours = SliceDataset(build_cache(root).split("test"), None)
     for sample, expected in zip(ours, reference, strict=True):
         assert_same(sample, expected)
 
@@ -154,12 +156,8 @@ def test_own_mask_is_applied_to_full_kspace(tmp_path, far_away, storage, acquire
     )
     for folder in ("full", "undersampled"):
         root = tmp_path / folder
-        sources = (
-            (lambda volume, root=root: Bytes((root / volume.path).read_bytes()))
-            if far_away
-            else None
-        )
-        ours = SliceDataset(root, build_cache(root).volumes, None, open_source=sources)
+        cache = build_cache(root)
+        ours = SliceDataset(far(cache) if far_away else cache, None)
         for number, (sample, reference) in enumerate(zip(ours, expected, strict=True)):
             assert_same(sample, reference)
             again = ours.transform(number, 0, *ours.read(ours.volumes[0], number))
@@ -179,9 +177,9 @@ def test_drawn_mask_samples_nothing_that_the_file_never_measured(tmp_path, under
         mask=own,
     )
     sampling = Sampling("equispaced", (2,), (0.2,))
-    volumes = build_cache(tmp_path).volumes
-    drawn, low = mask_of(volumes[0], sampling)
-    sample = SliceDataset(tmp_path, volumes, sampling)[0]
+    cache = build_cache(tmp_path)
+    drawn, low = mask_of(cache.volumes[0], sampling)
+    sample = SliceDataset(cache, sampling)[0]
     assert np.array_equal(sample.mask.flatten(), drawn & own if undersampled else drawn)
     assert sample.num_low_frequencies == (0 if undersampled else low)
     assert np.array_equal(
@@ -192,7 +190,7 @@ def test_drawn_mask_samples_nothing_that_the_file_never_measured(tmp_path, under
 
 def test_volume_without_mask_needs_a_sampling(root):
     with pytest.raises(ValueError, match="has no mask of its own: give mask and acceleration"):
-        SliceDataset(root, build_cache(root).split("val").volumes, None)
+        SliceDataset(build_cache(root).split("val"), None)
 
 
 @pytest.mark.parametrize("mask", ["equispaced", "magic"])
@@ -204,7 +202,7 @@ def test_fractional_acceleration_samples_as_many_lines(mask):
 def test_padding_outside_of_kspace_leaves_the_mask_alone(root):
     volume = replace(build_cache(root).split("val").volumes[0], padding_left=-1, padding_right=99)
     assert volume.acquired == (0, 37)
-    mask = SliceDataset(root, [volume], Sampling())[0].mask
+    mask = SliceDataset(build_cache(root).with_volumes([volume]), Sampling())[0].mask
     assert mask.sum() >= 37 // 4
 
 
@@ -213,71 +211,54 @@ def test_acceleration_one_samples_everything():
 
 
 def test_training_masks_change_with_epoch_and_slice_and_come_again(root):
-    volumes = build_cache(root).split("val").volumes
-    ours = SliceDataset(root, volumes, Sampling("random", (4,), (0.08,)), seed=7)
+    volumes = build_cache(root).split("val")
+    ours = SliceDataset(volumes, Sampling("random", (4,), (0.08,)), seed=7)
     masks = {
-        (index, epoch): ours[SliceItem(index, epoch)].mask.flatten()
+        (index, epoch): ours[(index, epoch)].mask.flatten()
         for index in range(3)
         for epoch in range(3)
     }
     assert len({tuple(mask.tolist()) for mask in masks.values()}) == 9
-    again = SliceDataset(root, volumes, Sampling("random", (4,), (0.08,)), seed=7)
-    assert torch.equal(again[SliceItem(1, 2)].mask.flatten(), masks[1, 2])
+    again = SliceDataset(volumes, Sampling("random", (4,), (0.08,)), seed=7)
+    assert torch.equal(again[(1, 2)].mask.flatten(), masks[1, 2])
 
 
 def test_nothing_draws_from_the_global_random_state(root):
     np.random.seed(0)  # noqa: NPY002  the state that must not be touched
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    volumes = build_cache(root).split("val").volumes
-    ours = SliceDataset(root, volumes, Sampling(), seed=1).sampled(0.5, 3)
+    volumes = build_cache(root).split("val")
+    ours = SliceDataset(volumes, Sampling(), seed=1).sampled(0.5, 3)
     list(TrainingBatches(ours, 1, 0))
     _ = ours[0]
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
 def test_sampled_slices_are_a_seeded_share(root):
-    ours = SliceDataset(root, build_cache(root).split("val").volumes, Sampling())
+    ours = SliceDataset(build_cache(root).split("val"), Sampling())
     half = ours.sampled(0.5, 3)
     assert len(half) == 4
     assert half.slices == ours.sampled(0.5, 3).slices != ours.sampled(0.5, 4).slices
     assert set(half.slices) < set(ours.slices)
 
 
-class Bytes:
-    """A source in memory that counts its requests."""
-
-    def __init__(self, content):
-        self.content, self.requests = content, 0
-
-    @property
-    def size(self):
-        return len(self.content)
-
-    def read(self, offset, count):
-        self.requests += 1
-        return self.content[offset : offset + count]
-
-
 def test_slices_from_far_away_equal_those_from_disk_with_two_requests_where_offsets_are_known(root):
     cache = build_cache(root).split("val")
-    sources = {v.path: Bytes((root / v.path).read_bytes()) for v in cache}
-    near = SliceDataset(root, cache.volumes, Sampling())
-    far = SliceDataset(
-        root / "elsewhere", cache.volumes, Sampling(), open_source=lambda v: sources[v.path]
-    )
-    for one, other in zip(far.sampled(0.9, 1), near.sampled(0.9, 1), strict=True):
+    near, away = SliceDataset(cache, Sampling()), SliceDataset(far(cache), Sampling())
+    for one, other in zip(away.sampled(0.9, 1), near.sampled(0.9, 1), strict=True):
         assert_same(one, other)
-    requests = {path.rpartition("/")[2]: source.requests for path, source in sources.items()}
-    assert requests["plain.h5"] <= 2 * 3
-    assert requests["padded.h5"] <= 2 * 3
+    requests = away.cache.store.requests
+    assert requests["multicoil_val/plain.h5"] <= 2 * 3
+    assert requests["multicoil_val/padded.h5"] <= 2 * 3
 
 
 @pytest.fixture
 def slices(root):
     """Nine slices of two shapes."""
-    first, second, third = build_cache(root).split("val").volumes
+    cache = build_cache(root).split("val")
+    first, second, third = cache
     fewer = replace(second.kspace, shape=(3, 1, 24, 37))
-    return SliceDataset(root, (first, replace(second, kspace=fewer), third), Sampling(), seed=0)
+    volumes = (first, replace(second, kspace=fewer), third)
+    return SliceDataset(cache.with_volumes(volumes), Sampling(), seed=0)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -288,8 +269,8 @@ def test_ranks_share_an_epoch_in_equal_numbers_of_batches_of_one_shape(slices, r
     assert {len(part) for part in batches} == {len(samplers[0])}
     for part in batches:
         for batch in part:
-            assert len({slices.shape(item.index) for item in batch}) == 1
-    assert {item.index for part in batches for batch in part for item in batch} == set(range(9))
+            assert len({slices.shape(item[0]) for item in batch}) == 1
+    assert {item[0] for part in batches for batch in part for item in batch} == set(range(9))
 
 
 def test_the_ranks_of_a_step_get_slices_of_like_cost_in_another_order_each_epoch(slices):
@@ -298,7 +279,7 @@ def test_the_ranks_of_a_step_get_slices_of_like_cost_in_another_order_each_epoch
     for epoch in range(6):
         for sampler in samplers:
             sampler.set_epoch(epoch)
-        epochs.append([[item.index for [item] in step] for step in zip(*samplers, strict=True)])
+        epochs.append([[item[0] for [item] in step] for step in zip(*samplers, strict=True)])
     costs = [[[slices.values(index) for index in step] for step in steps] for steps in epochs]
     for of_epoch in costs:
         assert all(max(low) <= min(high) for low, high in itertools.pairwise(sorted(of_epoch)))
@@ -328,7 +309,7 @@ def test_every_slice_is_evaluated_on_exactly_one_rank(slices, ranks):
 
 
 def test_batch_of_several_slices_is_stacked(root):
-    ours = SliceDataset(root, build_cache(root).split("val").volumes, Sampling())
+    ours = SliceDataset(build_cache(root).split("val"), Sampling())
     batch = next(iter(DataLoader(ours, batch_size=3, collate_fn=collate)))
     assert batch.masked_kspace.shape == (3, 2, 24, 37, 2)
     assert batch.mask.shape == (3, 1, 1, 37, 1)
@@ -338,7 +319,7 @@ def test_batch_of_several_slices_is_stacked(root):
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_batches_of_loader_processes_hold_the_same_values(root, batch_size):
-    ours = SliceDataset(root, build_cache(root).split("val").volumes, Sampling())
+    ours = SliceDataset(build_cache(root).split("val"), Sampling())
     here, there = (
         list(DataLoader(ours, batch_size, collate_fn=collate, num_workers=workers))
         for workers in (0, 1)

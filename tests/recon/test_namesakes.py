@@ -166,7 +166,7 @@ def test_validation_scores_each_volume_and_the_table_names_it(project, sites):
 
 def test_masks_stay_fastmris_whatever_the_folder(sites):
     cache = build_cache(sites).split("val")
-    data = SliceDataset(sites, cache.volumes, Sampling())
+    data = SliceDataset(cache, Sampling())
     samples = [data[0], data[3]]
     assert [sample.volume for sample in samples] == [*SITES]
     assert [sample.fname for sample in samples] == ["file1.h5", "file1.h5"]

@@ -88,7 +88,7 @@ def fastmri_losses(study, job, steps):
     for epoch in range(job.epochs):
         order.set_epoch(epoch)
         for (item,) in order:
-            volume, number = ours.slices[item.index]
+            volume, number = ours.slices[item[0]]
             path, slice_index, metadata = raw.raw_samples[place[ours.volumes[volume].name, number]]
             with h5py.File(path) as file:
                 arguments = (
@@ -99,7 +99,7 @@ def fastmri_losses(study, job, steps):
                 attributes = dict(file.attrs) | metadata
             sample = VarNetDataTransform(mask, use_seed=False)
 
-            drawn = apply_mask_seeded(seed_of_draw(job.seed, epoch, item.index))
+            drawn = apply_mask_seeded(seed_of_draw(job.seed, epoch, item[0]))
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("fastmri.data.transforms.apply_mask", drawn)
                 sample = sample(*arguments, attributes, path.name, slice_index)
@@ -348,7 +348,7 @@ def test_checkpoint_carries_what_changes_the_numbers_and_released_weights_do_not
     trained = load_network(checkpoint)
     assert (trained.bf16, trained.crop_readout, trained.tf32) == (True, True, True)
     cache = open_cache(study)
-    data = SliceDataset(cache.root, cache.split("val").volumes[:1], job.sampling)
+    data = SliceDataset(cache.with_volumes(cache.split("val").volumes[:1]), job.sampling)
     image, *_ = reconstruct_volume(trained, data, torch.device("cpu"))
     assert image.shape[1:] == (24, 24)
     released = project / "released.pt"

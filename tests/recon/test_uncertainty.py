@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.data.cache import build_cache
+from workbench.data.cache import DatasetCache, build_cache
 from workbench.data.images import center_crop
 from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset, collate
@@ -14,6 +14,7 @@ from workbench.recon.uncertainty import (
     masks_for,
     rank_correlation,
 )
+from workbench.stores import DiskStore
 from workbench.views.uncertainty import agreement
 
 RANDOM = Sampling("random", (3,), (0.1,))
@@ -27,8 +28,8 @@ def network():
 @pytest.fixture(scope="module")
 def trained(study):
     """A network that learned for a moment on the study's training volumes."""
-    volumes = build_cache(study).split("train").volumes
-    data = SliceDataset(study, volumes, RANDOM, seed=0)
+    volumes = build_cache(study).split("train")
+    data = SliceDataset(volumes, RANDOM, seed=0)
     net = network().train()
     optimiser = torch.optim.Adam(net.parameters(), 3e-3)
     for step in range(45):
@@ -48,7 +49,7 @@ def val(study):
 
 
 def read(study, volume, number=1):
-    return SliceDataset(study, [volume], RANDOM).read(volume, number)
+    return SliceDataset(DatasetCache(DiskStore(study), (volume,)), RANDOM).read(volume, number)
 
 
 def test_deviation_and_true_error_go_together(study, val, trained):
@@ -75,7 +76,7 @@ def test_image_is_the_reconstruction_s_own(study, val, crop_readout, monkeypatch
     net = network().eval()
     net.crop_readout = crop_readout
     kspace, _ = read(study, val)
-    sample = collate([SliceDataset(study, [val], RANDOM)[1]])
+    sample = collate([SliceDataset(DatasetCache(DiskStore(study), (val,)), RANDOM)[1]])
     with torch.inference_mode():
         expected = net(sample.masked_kspace, sample.mask, sample.num_low_frequencies, rows=24)[0]
     assert expected.shape == ((32, 32) if crop_readout else (48, 32))
@@ -111,7 +112,7 @@ def test_deviation_is_that_of_the_images_of_each_mask(study, val):
 
 def test_masks_differ_and_begin_with_the_reconstruction_s(study, val):
     masks = masks_for(val, RANDOM, 6)
-    own = SliceDataset(study, [val], RANDOM)[0].mask.numpy().ravel()
+    own = SliceDataset(DatasetCache(DiskStore(study), (val,)), RANDOM)[0].mask.numpy().ravel()
     assert (masks[0].columns == own).all()
     assert len({mask.columns.tobytes() for mask in masks}) == 6
 

@@ -75,7 +75,7 @@ def test_own_mask_is_one_and_the_same_to_all_who_read_it(tmp_path):
     look = explore.open_slice(str(root))
     expected = reference.mask.numpy().ravel()
     assert expected.sum() < mask.sum() == len(look.volume.mask)
-    [sample] = SliceDataset(root, [look.volume], None, slices=[(0, 1)])
+    [sample] = SliceDataset(open_cache(root).with_volumes([look.volume]), None, slices=[(0, 1)])
     for found in (
         sample.mask.numpy().ravel(),
         look.mask(SAMPLING)[0],

@@ -1,11 +1,11 @@
 """The dataset cache: what a dataset holds, so that nobody opens its files to find out.
 
-``dataset_cache.json`` lies in the dataset's folder. Its paths are relative, so that it holds
-under any mount point. Sampling and filtering return another, smaller cache and leave the file.
+``dataset_cache.json`` lies in the dataset's folder, on a disk or in blob storage. Its paths are
+relative, so that it holds under any mount point. Sampling and filtering return another, smaller
+cache and leave the file.
 """
 
-import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,24 +14,27 @@ from pathlib import Path
 import numpy as np
 
 from workbench.catalog import SPLITS
-from workbench.data.cache_file import CacheFileError, read_cache_file, write_cache_file
+from workbench.data.cache_file import CacheFileError, parse_cache, text_of_cache
 from workbench.data.folders import find_dataset
-from workbench.data.indexing import index_files
+from workbench.data.index import index_files
 from workbench.data.volume import Problem, Volume, short_names
 from workbench.settings import shown
+from workbench.stores import DiskStore, Source, Store, open_store
 
 __all__ = [
+    "CACHE_NAME",
     "CacheFileError",
     "DatasetCache",
     "build_cache",
     "find_dataset",
     "load_cache",
     "open_cache",
+    "open_dataset",
 ]
 
 CACHE_NAME = "dataset_cache.json"
 _PARTIAL_NAME = "dataset_cache.partial.json"
-WORKERS = 32
+_MOST_BYTES = 2**29
 _NAMED = 5
 
 
@@ -40,12 +43,12 @@ class DatasetCache:
     """What a dataset, or a part of it, holds.
 
     Attributes:
-        root: the dataset's folder.
+        store: the dataset's folder.
         volumes: sorted by path.
         problems: files that were left out.
     """
 
-    root: Path
+    store: Store
     volumes: tuple[Volume, ...]
     problems: tuple[Problem, ...] = ()
 
@@ -55,6 +58,21 @@ class DatasetCache:
 
     def __iter__(self) -> Iterator[Volume]:
         return iter(self.volumes)
+
+    @property
+    def address(self) -> str:
+        """The dataset's folder or URL as people read it."""
+        return shown(self.store.address)
+
+    @property
+    def root(self) -> Path:
+        """The folder; of a dataset on a disk."""
+        return Path(self.store.address)
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset's folder."""
+        return Path(self.store.address).name
 
     @property
     def slices(self) -> int:
@@ -90,9 +108,27 @@ class DatasetCache:
         """Whether any volume is a phantom, not a patient's."""
         return any(volume.synthetic for volume in self.volumes)
 
+    def source(self, volume: Volume) -> Source:
+        """Open a volume's file to be read by byte range; close it after use."""
+        return self.store.source(volume.path, volume.size)
+
     def file(self, volume: Volume) -> Path:
-        """Return the path of a volume's file."""
-        return self.root / volume.path
+        """Return the path of a volume's file.
+
+        Raises:
+            ValueError: the dataset is not on a disk.
+        """
+        if not isinstance(self.store, DiskStore):
+            raise ValueError(f"{self.address} is not on a disk")
+        return self.store.path(volume.path)
+
+    def save(self, store: Store | str | Path, name: str = CACHE_NAME) -> None:
+        """Write the cache's file into a folder.
+
+        Raises:
+            OSError: the folder cannot be written to, or is full; an older file stays.
+        """
+        as_store(store).write(name, text_of_cache(self.volumes, self.problems))
 
     def split(self, name: str) -> "DatasetCache":
         """Return the volumes of one split; none where the dataset lacks it.
@@ -102,7 +138,7 @@ class DatasetCache:
         """
         if name not in SPLITS:
             raise ValueError(f"split={name!r}: give one of {', '.join(SPLITS)}")
-        return self._with(volume for volume in self.volumes if volume.split == name)
+        return self.with_volumes(volume for volume in self.volumes if volume.split == name)
 
     def only(
         self,
@@ -118,17 +154,17 @@ class DatasetCache:
         part = self
         if acquisition is not None:
             wanted = {acquisition} if isinstance(acquisition, str) else set(acquisition)
-            part = part._with(v for v in part.volumes if v.acquisition in wanted)
+            part = part.with_volumes(v for v in part.volumes if v.acquisition in wanted)
             if not part.volumes:
                 raise ValueError(
-                    f"acquisition={acquisition!r}: {shown(self.root)} has "
+                    f"acquisition={acquisition!r}: {self.address} has "
                     f"{', '.join(self.acquisitions) or 'no volumes'}"
                 )
         if folder is not None:
             folders = sorted({v.path.rpartition("/")[0] for v in self.volumes})
-            part = part._with(v for v in part.volumes if v.path.rpartition("/")[0] == folder)
+            part = part.with_volumes(v for v in part.volumes if v.path.rpartition("/")[0] == folder)
             if not part.volumes:
-                raise ValueError(f"folder={folder!r}: {shown(self.root)} has {', '.join(folders)}")
+                raise ValueError(f"folder={folder!r}: {self.address} has {', '.join(folders)}")
         return part
 
     def sample_volumes(self, fraction: float, seed: int) -> "DatasetCache":
@@ -144,19 +180,27 @@ class DatasetCache:
             raise ValueError(f"fraction={fraction}: give more than 0 and at most 1")
         count = max(1, round(len(self.volumes) * fraction))
         order = np.random.default_rng(seed).permutation(len(self.volumes))
-        return self._with(self.volumes[index] for index in sorted(order[:count]))
+        return self.with_volumes(self.volumes[index] for index in sorted(order[:count]))
 
-    def _with(self, volumes: Iterator[Volume]) -> "DatasetCache":
+    def with_volumes(self, volumes: Iterable[Volume]) -> "DatasetCache":
+        """Return a cache of the same dataset with other volumes."""
         return replace(self, volumes=tuple(volumes))
 
 
+def as_store(place: Store | str | Path) -> Store:
+    """Return a folder as a store; a path is taken as it is."""
+    if isinstance(place, Path):
+        return DiskStore(place)
+    return open_store(place) if isinstance(place, str) else place
+
+
 def load_cache(
-    root: str | Path, path: str | Path | None = None, *, earlier: bool = False
+    dataset: Store | str | Path, path: str | Path | None = None, *, earlier: bool = False
 ) -> DatasetCache | None:
     """Load a dataset's cache as it was written, without a look at the files.
 
     Args:
-        root: the dataset's folder.
+        dataset: its folder.
         path: the cache file where it lies elsewhere; the folder's own is read if it is missing.
         earlier: take a cache of version 1 as well, whose masks may be misread.
 
@@ -165,50 +209,83 @@ def load_cache(
 
     Raises:
         CacheFileError: the file is damaged or of another version.
+        OSError: the store refuses or cannot be reached.
     """
-    root = Path(root)
-    for place in dict.fromkeys((Path(path or root / CACHE_NAME), root / CACHE_NAME)):
-        try:
-            return DatasetCache(root, *read_cache_file(place, earlier=earlier))
-        except FileNotFoundError:
-            continue
+    store = as_store(dataset)
+    for place in dict.fromkeys((_place(store, path), (store, CACHE_NAME))):
+        content = _read(*place)
+        if content is not None:
+            return DatasetCache(store, *parse_cache(content, _shown(*place), earlier=earlier))
     return None
 
 
+def _place(store: Store, path: str | Path | None) -> tuple[Store, str]:
+    """Return the folder and the name of a cache file."""
+    return (DiskStore(Path(path).parent), Path(path).name) if path else (store, CACHE_NAME)
+
+
+def _shown(store: Store, name: str) -> str:
+    return shown(f"{store.address}/{name}")
+
+
+def _read(store: Store, name: str) -> bytes | None:
+    entry = store.entry(name)
+    is_other = entry is None and isinstance(store, DiskStore) and store.path(name).exists()
+    if is_other or (entry and entry.size > _MOST_BYTES):
+        what = "it is no file" if is_other else "it is too large"
+        raise CacheFileError(f"{_shown(store, name)} is no dataset cache: {what}")
+    return store.read(name) if entry else None
+
+
+def open_dataset(where: str | Path, *, check: bool = True) -> DatasetCache:
+    """Find a dataset by its name, folder or address, and open its cache.
+
+    Raises:
+        FileNotFoundError: there is no such dataset, or it holds no volumes.
+        ValueError: it is no address.
+        OSError: the storage refuses or cannot be reached.
+        LoginError: the storage has no key for us, and no login works.
+    """
+    return open_cache(find_dataset(where), check=check)
+
+
 def open_cache(
-    root: str | Path,
+    dataset: Store | str | Path,
     *,
     check: bool = True,
     path: str | Path | None = None,
-    workers: int = WORKERS,
+    workers: int | None = None,
 ) -> DatasetCache:
     """Use a dataset's cache where it is present and up to date, else bring it there; say which.
 
     Args:
-        root: the dataset's folder.
+        dataset: its folder.
         check: compare the files' sizes and times with the cache; False trusts it as it is, for
-            mounts where each look at a file is a request or where times do not hold.
-        path: where the cache file lies, or goes, if not in ``root``.
-        workers: threads that read files.
+            mounts where each look at a file is a request or where times do not hold. In blob
+            storage a cache is always trusted; ``build_cache`` refreshes it.
+        path: where the cache file lies, or goes, if not in the dataset's folder.
+        workers: see ``build_cache``.
 
     Raises:
         FileNotFoundError: there is no such folder, or it holds no ``.h5`` file.
+        OSError: the storage refuses or cannot be reached.
     """
-    if not check:
+    store = as_store(dataset)
+    if not check or not isinstance(store, DiskStore):
         with suppress(CacheFileError):
-            cache = load_cache(root, path)
+            cache = load_cache(store, path)
             if cache is not None:
                 print(f"Using the dataset cache of {_held(cache)}, unchecked.")
                 return cache
-    return build_cache(root, path=path, workers=workers)
+    return build_cache(store, path=path, workers=workers)
 
 
 def build_cache(
-    root: str | Path,
+    dataset: Store | str | Path,
     *,
     refresh: bool = True,
     path: str | Path | None = None,
-    workers: int = WORKERS,
+    workers: int | None = None,
 ) -> DatasetCache:
     """Index a dataset, write its cache file, and say in one line what was done.
 
@@ -217,72 +294,73 @@ def build_cache(
     same.
 
     Args:
-        root: the dataset's folder.
+        dataset: its folder.
         refresh: read only files that are new or changed; False reads every file anew.
-        path: where the cache file goes, if not into ``root``.
-        workers: threads that read files.
+        path: where the cache file goes, if not into the dataset's folder.
+        workers: files that are read at a time; by default what the store is good for.
 
     Raises:
         FileNotFoundError: there is no such folder, or it holds no ``.h5`` file.
+        OSError: the storage refuses or cannot be reached.
     """
-    root, place = Path(root), Path(path or Path(root, CACHE_NAME))
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ValueError(f"workers={workers}: give 1 or more")
-    if not root.is_dir():
-        raise FileNotFoundError(f"no dataset at {root}: there is no such folder")
-    partial = place.with_name(_PARTIAL_NAME)
-    before, remark = _load_or_remark(root, place) if refresh else (None, "")
-    known = {volume.path: volume for volume in before or ()}
+    store = as_store(dataset)
+    place, name = _place(store, path)
+    before, known, remark = None, {}, ""
     if refresh:
-        if before is None:
-            with suppress(CacheFileError):  # of version 1, the splits hold, and nothing else
-                old = load_cache(root, place, earlier=True)
-                known = {volume.path: replace(volume, mtime_ns=-1) for volume in old or ()}
-        with suppress(FileNotFoundError, CacheFileError):
-            known = {volume.path: volume for volume in read_cache_file(partial)[0]} | known
+        try:
+            before = load_cache(store, path)
+        except CacheFileError as error:
+            remark = f"{error}, so it is built anew. "
+        known = _known(store, path, before)
 
     def save(volumes: tuple[Volume, ...]) -> None:
         with suppress(OSError):
-            write_cache_file(partial, volumes)
+            DatasetCache(store, volumes).save(place, _PARTIAL_NAME)
 
-    index = index_files(root, known, workers=workers, save=save)
-    cache = DatasetCache(root, index.volumes, index.problems)
+    volumes, problems, read = index_files(store, known, workers=workers, save=save)
+    cache = DatasetCache(store, volumes, problems)
     if cache == before:
         print(f"Using the dataset cache of {_held(cache)}.")
         return cache
     forgotten = len(known.keys() - {volume.path for volume in cache})
-    done = f"read {_files(index.read)}" + (f", forgot {forgotten}" if forgotten else "")
+    done = f"read {_files(read)}" + (f", forgot {forgotten}" if forgotten else "")
     try:
-        write_cache_file(place, cache.volumes, cache.problems)
-        partial.unlink(missing_ok=True)
-        where = f"saved as {shown(place)}"
+        cache.save(place, name)
+        with suppress(OSError):  # some may write there and not delete
+            place.delete(_PARTIAL_NAME)
+        where = f"saved as {_shown(place, name)}"
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        where = f"not saved ({reason}: {shown(place)}); give another `path` to keep it"
+        where = f"not saved: {error}; give another `path` to keep it"
     verb = "Built" if before is None else "Refreshed"
     print(f"{remark}{verb} the dataset cache of {_held(cache)}: {done}, {where}.")
-    print(left_out(cache), end="")
+    lines = [f"  left out: {problem.path}: {problem.reason}" for problem in cache.problems]
+    if len(lines) > _NAMED:
+        lines[_NAMED:] = [f"  and {len(lines) - _NAMED:,} more, in the cache's `problems`"]
+    print("".join(f"{line}\n" for line in lines), end="")
     return cache
 
 
-def _load_or_remark(root: Path, place: Path) -> tuple[DatasetCache | None, str]:
-    try:
-        return load_cache(root, place), ""
-    except CacheFileError as error:
-        return None, f"{error}, so it is built anew. "
+def _known(store: Store, path: str | Path | None, before: DatasetCache | None) -> dict[str, Volume]:
+    """Return what need not be read again: path -> volume."""
+    known = {volume.path: volume for volume in before or ()}
+    if before is None:
+        with suppress(CacheFileError):  # of version 1, the splits hold, and nothing else
+            old = load_cache(store, path, earlier=True)
+            known = {volume.path: replace(volume, mtime_ns=-1) for volume in old or ()}
+    place, _ = _place(store, path)
+    with suppress(CacheFileError):
+        partial = _read(place, _PARTIAL_NAME)
+        if partial is not None:
+            volumes, _ = parse_cache(partial, _PARTIAL_NAME)
+            known = {volume.path: volume for volume in volumes} | known
+    return known
 
 
 def _held(cache: DatasetCache) -> str:
     problems = f", {_files(len(cache.problems))} left out" if cache.problems else ""
-    return f"{shown(cache.root)} ({len(cache):,} volumes, {cache.slices:,} slices{problems})"
-
-
-def left_out(cache: DatasetCache) -> str:
-    """Return lines that name the first files that were left out, with their reasons."""
-    lines = [f"  left out: {problem.path}: {problem.reason}" for problem in cache.problems]
-    if len(lines) > _NAMED:
-        lines[_NAMED:] = [f"  and {len(lines) - _NAMED:,} more, in the cache's `problems`"]
-    return "".join(f"{line}\n" for line in lines)
+    return f"{cache.address} ({len(cache):,} volumes, {cache.slices:,} slices{problems})"
 
 
 def _files(count: int) -> str:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from workbench.data.confined import Confined, ConfinedError
-from workbench.data.source import END_BYTES, FetchedFile
+from workbench.data.fetched import END_BYTES, FetchedFile
 from workbench.data.volume import (
     KSPACE_TYPES,
     MOST_AXIS,

@@ -6,15 +6,17 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from workbench import settings
 from workbench.catalog import DATASETS, split_of_folder
 from workbench.data.volume import Problem
+from workbench.stores import DiskStore, Store, is_address, open_store
 
 _STATS_A_TASK = 64
+_NAMED = 8
 _SUFFIXES = (".h5", ".hdf5")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _KINDS = {
@@ -26,35 +28,38 @@ _KINDS = {
 }
 
 
-def find_dataset(name_or_path: str | Path) -> Path:
+def find_dataset(name_or_path: str | Path) -> Store:
     """Return the folder of a dataset.
 
-    A path to a folder is taken as it is (a relative one from the project's root). A name is
-    looked for under ``datasets/``, then in the demo's copy; that one is announced, because it
-    holds phantoms.
+    An address in blob storage and a path to a folder are taken as they are (a relative path from
+    the project's root). A name is looked for under ``datasets/``, then in the demo's copy; that
+    one is announced, because it holds phantoms.
 
     Raises:
         FileNotFoundError: there is no such folder; the message says how to get the dataset.
         NotADirectoryError: it is a file.
+        ValueError: it is no address; see ``open_store`` for this and for logins that fail.
     """
     text = str(name_or_path)
+    if is_address(name_or_path):
+        return open_store(text)
     if not text.strip():
         raise ValueError("dataset='': give a name such as knee_multicoil, or a folder's path")
     path = settings.resolve(name_or_path)
     if path.is_dir():
-        return path
+        return DiskStore(path)
     is_name = not isinstance(name_or_path, Path) and Path(text).name == text
     if is_name:
         real = settings.resolve(Path("datasets", text))
         demo = settings.resolve(Path("outputs/demo/datasets", text))
         if real.is_dir():
-            return real
+            return DiskStore(real)
         if demo.is_dir():
             print(
                 f"NOTE: {settings.shown(real)} is not here; using {settings.shown(demo)}, "
                 "the demo's synthetic phantom. It is not patient data."
             )
-            return demo
+            return DiskStore(demo)
     if path.is_file():
         raise NotADirectoryError(f"{path} is a file: give the dataset's folder")
     raise FileNotFoundError(_how_to_get(text, path, is_name))
@@ -88,33 +93,57 @@ class FoundFile:
     mtime_ns: int
 
 
-def volume_files(
-    root: Path, executor: Executor, known_splits: Mapping[str, str]
+def find_files(
+    store: Store, executor: Executor, known_splits: Mapping[str, str]
 ) -> tuple[list[FoundFile], list[Problem]]:
     """List the ``*.h5`` files of a dataset, sorted by path, and those that are left out.
 
-    ``place_files`` says which count. Each folder is read once, whatever links lead to it. A file
-    counts under each of its names: copies, hard links and links alike, as for fastMRI.
+    ``place_files`` says which count. On a disk each folder is read once, whatever links lead to
+    it. A file counts under each of its names: copies, hard links and links alike, as for fastMRI.
 
     Args:
-        root: the dataset's folder.
+        store: the dataset's folder.
         executor: threads to ask for sizes and times with; on a mount each answer takes its time.
-        known_splits: path -> split that an earlier cache knew for files in ``root`` itself, so
+        known_splits: path -> split that an earlier cache knew for files in the folder itself, so
             that a ``multicoil_val`` that was renamed keeps its split.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no ``.h5`` file in it.
     """
     problems: list[Problem] = []
-    paths = list(_walk(root, problems))
-    splits, unplaced = place_files(paths, split_of_folder(root.absolute().name), known_splits)
-    items = list(splits.items())
-    tasks = [items[i : i + _STATS_A_TASK] for i in range(0, len(items), _STATS_A_TASK)]
-    found = executor.map(lambda task: [_stat(root, *item) for item in task], tasks)
-    files: list[FoundFile] = []
-    for item in chain.from_iterable(found):
-        if isinstance(item, Problem):
-            problems.append(item)
-        else:
-            files.append(item)
-    return files, [*problems, *unplaced]
+    if isinstance(store, DiskStore):
+        root = store.root
+        if not root.is_dir():
+            raise FileNotFoundError(f"no dataset at {root}: there is no such folder")
+        sizes = dict.fromkeys(_walk(root, problems), (-1, 0))
+        own_split = split_of_folder(root.absolute().name)
+    else:
+        sizes = {entry.path: (entry.size, entry.mtime_ns) for entry in store.list()}
+        own_split = split_of_folder(store.address.rpartition("/")[2])
+    splits, unplaced = place_files(sizes, own_split, known_splits)
+    problems += unplaced
+    files = [FoundFile(path, split, *sizes[path]) for path, split in splits.items()]
+    if not files and not problems:
+        raise FileNotFoundError(
+            f"no volumes in {store.address}: expected .h5 files in folders such as "
+            f"multicoil_train, multicoil_val or singlecoil_test; found {_listed(store, sizes)}"
+        )
+    if not isinstance(store, DiskStore):
+        return files, problems
+    tasks = [files[i : i + _STATS_A_TASK] for i in range(0, len(files), _STATS_A_TASK)]
+    asked = executor.map(lambda task: [_stat(root, file) for file in task], tasks)
+    found = list(chain.from_iterable(asked))
+    problems += [item for item in found if isinstance(item, Problem)]
+    return [item for item in found if isinstance(item, FoundFile)], problems
+
+
+def _listed(store: Store, paths: Iterable[str]) -> str:
+    if isinstance(store, DiskStore):
+        paths = (path.name for path in store.root.iterdir())
+    tops = {printable(path.partition("/")[0]) for path in paths}
+    names = sorted(name for name in tops if name[0] != ".")
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more if names else "nothing: ingest the dataset"
 
 
 def place_files(
@@ -214,12 +243,12 @@ def _walk(root: Path, problems: list[Problem]) -> Iterator[str]:
                     folders.append((path, here))
 
 
-def _stat(root: Path, path: str, split: str) -> FoundFile | Problem:
+def _stat(root: Path, file: FoundFile) -> FoundFile | Problem:
     try:
-        found = (root / path).stat()
+        found = (root / file.path).stat()
     except OSError as error:
-        return Problem(path, f"it cannot be read: {error.strerror}")
+        return Problem(file.path, f"it cannot be read: {error.strerror}")
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        return Problem(path, f"it is {kind}, not a file")
-    return FoundFile(path, split, found.st_size, found.st_mtime_ns)
+        return Problem(file.path, f"it is {kind}, not a file")
+    return replace(file, size=found.st_size, mtime_ns=found.st_mtime_ns)

@@ -126,9 +126,9 @@ def write_pickle(
     """
     from fastmri.data.mri_data import FastMRIRawDataSample
 
-    path, base = Path(path), Path(data_path or cache.root)
+    path, base = Path(path), Path(data_path or cache.store.address)
     if not len(cache):
-        raise ValueError(f"no volumes to list: {cache.root} has none in this selection")
+        raise ValueError(f"no volumes to list: {cache.address} has none in this selection")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} is there already: give overwrite=True or another path")
     document: dict[str | Path, list[Any]] = {}

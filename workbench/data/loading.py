@@ -10,7 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Sampler
 
-from workbench.data.slices import SliceDataset, SliceItem, collate
+from workbench.data.slices import SliceDataset, collate
 from workbench.progress import amount
 
 SHARED_MEMORY = "/dev/shm"
@@ -59,7 +59,7 @@ def naming_shared_memory() -> Iterator[None]:
         raise
 
 
-class TrainingBatches(Sampler[list[SliceItem]]):
+class TrainingBatches(Sampler[list[tuple[int, int]]]):
     """The batches of a rank: shuffled each epoch, slices of one shape to a batch.
 
     All ranks have the same number of batches; where slices are short, the first ones come again.
@@ -105,10 +105,10 @@ class TrainingBatches(Sampler[list[SliceItem]]):
         """Batches of a whole epoch on one rank."""
         return self._length
 
-    def __iter__(self) -> Iterator[list[SliceItem]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self._epoch or 0
         for batch in self._batches(epoch)[self._start :]:
-            yield [SliceItem(index, epoch) for index in batch]
+            yield [(index, epoch) for index in batch]
 
     def _batches(self, epoch: int) -> list[list[int]]:
         rng = np.random.default_rng((self.seed, epoch))

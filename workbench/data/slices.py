@@ -1,33 +1,22 @@
 """Slices for training and evaluation: read by byte range, masked as fastMRI masks them."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from workbench.data.cache import DatasetCache
 from workbench.data.masks import mask_of
-from workbench.data.reading import fetch_slice, in_parallel, read_slice
+from workbench.data.reading import in_parallel, read_slice
 from workbench.data.sampling import Sampling, seed_of_draw
 from workbench.data.volume import ArrayLayout, Volume
-from workbench.stores import Source
+from workbench.stores.disk import LocalFile
 from workbench_kernels import rows
-
-
-@dataclass(frozen=True)
-class SliceItem:
-    """A slice of a dataset, and the epoch that its mask is drawn for.
-
-    The epoch travels with the index, so that loader processes that live on draw new masks.
-    """
-
-    index: int
-    epoch: int
 
 
 class Sample(NamedTuple):
@@ -60,14 +49,12 @@ class SliceDataset(Dataset):
     """The slices of some volumes as ``Sample``, values equal to those of fastMRI's transform.
 
     Args:
-        root: the dataset's folder.
-        volumes: what to read, in order.
+        cache: the volumes.
         sampling: how to undersample; None takes each file's own mask (test and challenge). On a
             file that is undersampled already, only what it holds of the drawn columns is sampled.
         seed: None draws fastMRI's validation masks, one per file name; a number draws training
             masks, one per slice and epoch.
         slices: (volume number, slice number) of each item; None takes every slice.
-        open_source: gives a volume's bytes where they are not under ``root``, such as in a blob.
 
     Raises:
         ValueError: no sampling was given and a volume has no mask of its own.
@@ -75,22 +62,19 @@ class SliceDataset(Dataset):
 
     def __init__(
         self,
-        root: Path,
-        volumes: Sequence[Volume],
+        cache: DatasetCache,
         sampling: Sampling | None,
         *,
         seed: int | None = None,
         slices: Sequence[tuple[int, int]] | None = None,
-        open_source: Callable[[Volume], Source] | None = None,
     ) -> None:
-        self.open_source = open_source
-        self.root, self.volumes = root, tuple(volumes)
+        self.cache, self.volumes = cache, cache.volumes
         self.sampling, self.seed = sampling, seed
         if slices is None:
-            slices = [(v, s) for v, volume in enumerate(volumes) for s in range(volume.slices)]
+            slices = [(v, s) for v, volume in enumerate(cache) for s in range(volume.slices)]
         self.slices = tuple(slices)
         if sampling is None:
-            for volume in volumes:
+            for volume in cache:
                 mask_of(volume, None)
 
     def __len__(self) -> int:
@@ -105,9 +89,14 @@ class SliceDataset(Dataset):
         """Return how many k-space values an item has, which is what it costs."""
         return math.prod(self.volumes[self.slices[index][0]].kspace.shape[1:])
 
-    def __getitem__(self, item: int | SliceItem) -> Sample:
-        """Read, mask and return one slice."""
-        index, epoch = (item.index, item.epoch) if isinstance(item, SliceItem) else (item, 0)
+    def __getitem__(self, item: int | tuple[int, int]) -> Sample:
+        """Read, mask and return one slice.
+
+        Args:
+            item: its index; with the epoch that its mask is drawn for, so that loader processes
+                that live on draw new masks.
+        """
+        index, epoch = item if isinstance(item, tuple) else (item, 0)
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
         mask, low_frequencies = self._mask(index, epoch, volume)
@@ -124,27 +113,24 @@ class SliceDataset(Dataset):
         self, volume: Volume, number: int, keep: np.ndarray | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Read one slice, and set the columns of k-space that are not kept to zero."""
-        source = self.open_source(volume) if self.open_source else None
+        with closing(self.cache.source(volume)) as source:
 
-        def read(name: str, layout: ArrayLayout, keep: np.ndarray | None) -> torch.Tensor:
-            dtype = torch.complex64 if layout is volume.kspace else torch.float32
-            values = _room(layout.shape[1:], dtype)
-            out = values.numpy()
-            if source is None:
-                read_slice(self.root / volume.path, name, layout, number, keep=keep, out=out)
-            else:
-                fetch_slice(source, name, layout, number, keep=keep, out=out)
-            return values
+            def read(name: str, layout: ArrayLayout, keep: np.ndarray | None) -> torch.Tensor:
+                dtype = torch.complex64 if layout is volume.kspace else torch.float32
+                values = _room(layout.shape[1:], dtype)
+                read_slice(source, name, layout, number, keep=keep, out=values.numpy())
+                return values
 
-        if volume.target is None or volume.target_name is None:
-            return read("kspace", volume.kspace, keep), None
-        both = (
-            partial(read, "kspace", volume.kspace, keep),
-            partial(read, volume.target_name, volume.target, None),
-        )
-        # Far away the time of both is the time of one.
-        kspace, target = in_parallel(both) if source else [one() for one in both]
-        return kspace, target
+            if volume.target is None or volume.target_name is None:
+                return read("kspace", volume.kspace, keep), None
+            both = (
+                partial(read, "kspace", volume.kspace, keep),
+                partial(read, volume.target_name, volume.target, None),
+            )
+            # Far away the time of both is the time of one.
+            near = isinstance(source, LocalFile)
+            kspace, target = [one() for one in both] if near else in_parallel(both)
+            return kspace, target
 
     def transform(
         self, index: int, epoch: int, kspace: np.ndarray, target: np.ndarray | None
@@ -199,14 +185,8 @@ class SliceDataset(Dataset):
             return self
         count = max(1, round(fraction * len(self.slices)))
         chosen = np.random.default_rng(seed).permutation(len(self.slices))[:count]
-        return SliceDataset(
-            self.root,
-            self.volumes,
-            self.sampling,
-            seed=self.seed,
-            slices=[self.slices[i] for i in sorted(chosen)],
-            open_source=self.open_source,
-        )
+        kept = [self.slices[i] for i in sorted(chosen)]
+        return SliceDataset(self.cache, self.sampling, seed=self.seed, slices=kept)
 
 
 def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.catalog import DATASETS
 from workbench.data.cache import DatasetCache, build_cache, find_dataset, open_cache
@@ -13,10 +13,8 @@ from workbench.forms.layout import datasets_here
 from workbench.forms.page import Look, OpenPage, Page, Values, open_page
 from workbench.forms.storage_secret import connection_entry
 from workbench.settings import resolve, shown
+from workbench.stores import Store, is_address
 from workbench.views.tables import styled_table
-
-if TYPE_CHECKING:
-    from workbench.data.blob_source import BlobFolder
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class CacheRequest:
         export_root: the dataset's folder as fastMRI will be given it, or None.
     """
 
-    dataset: "Path | BlobFolder"
+    dataset: Store
     official: str
     rebuild: bool
     check_files: bool
@@ -111,9 +109,9 @@ def plan(
     """
     check(locals())
     if in_storage:
-        from workbench.data.blob_source import stored_dataset
+        from workbench.stores.blob import configured_store
 
-        place: Any = stored_dataset(dataset)
+        place: Store = configured_store(dataset)
     else:
         place = find_dataset(dataset)
     how = (
@@ -123,7 +121,7 @@ def plan(
         if check_files or in_storage
         else "trusts the cache that is there"
     )
-    print(f"dataset    {place if in_storage else shown(place)}\nindex      {how}")
+    print(f"dataset    {shown(place.address)}\nindex      {how}")
     return CacheRequest(
         place,
         official,
@@ -155,11 +153,9 @@ def work(request: CacheRequest) -> Indexed:
 
 def _cache(request: CacheRequest) -> DatasetCache:
     workers, path = request.workers, request.cache_file
-    if not isinstance(request.dataset, Path):
-        from workbench.data.blob_source import build_blob_cache
-
-        return build_blob_cache(
-            request.dataset, refresh=not request.rebuild, workers=max(workers, 64)
+    if is_address(request.dataset.address):
+        return build_cache(
+            request.dataset, refresh=not request.rebuild, path=path, workers=max(workers, 64)
         )
     if request.rebuild:
         return build_cache(request.dataset, refresh=False, path=path, workers=workers)

@@ -25,14 +25,14 @@ import numpy as np
 
 from workbench.compute.evaluation import ORDER, SCORES
 from workbench.compute.runs import Run
-from workbench.data.cache import load_cache
+from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.images import zero_filled
 from workbench.data.masks import mask_of
 from workbench.data.sampling import Sampling
-from workbench.data.stored import is_address, source_of
 from workbench.data.volume import Volume
 from workbench.recon.metrics import METRICS, Scores
 from workbench.settings import shown
+from workbench.stores import is_address, open_store
 from workbench.stores.disk import write_text
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ class Order:
         """Return a volume's slices, undersampled as asked, wherever the dataset lies."""
         from workbench.data.slices import SliceDataset
 
-        opened = source_of(self.dataset)
-        return SliceDataset(Path(self.dataset), [volume], self.sampling, open_source=opened)
+        cache = DatasetCache(open_store(self.dataset), (volume,))
+        return SliceDataset(cache, self.sampling)
 
     def to_json(self) -> str:
         """Write the order as JSON."""

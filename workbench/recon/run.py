@@ -28,7 +28,6 @@ from workbench.data.cache import DatasetCache
 from workbench.data.images import crop_size
 from workbench.data.loading import SliceData, check_shared_memory, naming_shared_memory
 from workbench.data.slices import SliceDataset
-from workbench.data.stored import source_of
 from workbench.recon.evaluation import evaluate
 from workbench.recon.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.recon.training import RunCheckpoints, RunRecord, VarNetTraining, WholeCheckpoints
@@ -44,13 +43,10 @@ _PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-
 def datasets(job: TrainingJob, cache: DatasetCache) -> tuple[SliceDataset, SliceDataset]:
     """Form a job's training and validation slices."""
     train, val = training_volumes(job, cache)
-    source = source_of(job.dataset)
-    slices = SliceDataset(
-        train.root, train.volumes, job.sampling, seed=job.seed, open_source=source
-    )
+    slices = SliceDataset(train, job.sampling, seed=job.seed)
     return (
         slices.sampled(job.sample_rate, job.seed),
-        SliceDataset(val.root, val.volumes, job.sampling, open_source=source),
+        SliceDataset(val, job.sampling),
     )
 
 

@@ -1,8 +1,10 @@
 """Folders that stages read and write: on this machine's disk, or in Azure Blob storage."""
 
+import os
+from functools import lru_cache
 from pathlib import Path
 
-from workbench.settings import resolve
+from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE, resolve
 from workbench.stores.base import CannotWriteError, Entry, Source, StorageError, Store
 from workbench.stores.disk import DiskStore
 
@@ -13,6 +15,7 @@ __all__ = [
     "Source",
     "StorageError",
     "Store",
+    "credentials_for",
     "is_address",
     "open_store",
 ]
@@ -37,7 +40,28 @@ def open_store(place: str | Path) -> Store:
         LoginError: no connection string of the account is configured, and no login works.
     """
     if is_address(place):
-        from workbench.stores.blob import BlobStore  # brings azure's packages in
-
-        return BlobStore.at(str(place))
+        return _blob_store(str(place).rstrip("/"), os.getpid())
     return DiskStore(resolve(place))
+
+
+@lru_cache(maxsize=8)
+def _blob_store(address: str, process: int) -> Store:
+    """Return one store for an address and process, so that its connections are kept."""
+    from workbench.stores.blob import BlobStore  # brings azure's packages in
+
+    return BlobStore.at(address)
+
+
+def credentials_for(place: str | Path) -> tuple[str, ...]:
+    """Return which secrets a process needs to open a store, as ``child_environment`` takes them.
+
+    None for a folder; for an address the account's connection string, else our login.
+    """
+    if not is_address(place):
+        return ()
+    from workbench.stores.blob import account_of, configured_storage
+
+    account = account_of(str(place))
+    if not account:
+        return ()
+    return (CONNECTION_VARIABLE,) if configured_storage(account) else (AZURE_LOGIN,)

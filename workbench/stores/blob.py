@@ -24,8 +24,8 @@ from workbench.azure_login import (
     login_problem,
     new_login,
 )
-from workbench.azure_storage import Storage, find_storage
-from workbench.settings import Secret
+from workbench.azure_storage import CONNECTION_FILE, Storage, find_storage
+from workbench.settings import CONNECTION_VARIABLE, Secret
 from workbench.stores.base import CannotWriteError, Entry, StorageError, parse_json
 from workbench.stores.ranges import RangeReader
 from workbench.stores.streams import Readable, as_file
@@ -55,13 +55,14 @@ class BlobStore:
     """A folder of a container, as a ``Store``.
 
     Each process has connections of its own: a store can be used after a fork. Pickled, it takes
-    its address along and no key; the other process finds its own way in, as ``at`` does.
+    its address along and no key; the other process finds its own way in.
 
     Args:
         endpoint: URL of the account's Blob service.
         container: the container.
         path: the folder; "" for the container itself.
-        key: the account's key or a shared access signature; None takes our login.
+        key: the account's key or a shared access signature; None takes the connection string
+            that is configured for the account, else our login.
         account: the storage account; by default the first part of the endpoint's host.
         connections: connections that read or write one large file.
 
@@ -95,10 +96,7 @@ class BlobStore:
                 f"{address.split('?')[0]!r} is no dataset's address: give "
                 "https://ACCOUNT.blob.core.windows.net/CONTAINER/FOLDER, without a signature"
             )
-        endpoint, account, container, path = found.groups()
-        storage = configured_storage(account)
-        if storage:
-            return cls.of(storage, container, path)
+        endpoint, _, container, path = found.groups()
         store = cls(endpoint, container, path)
         _ = store.client  # a login that does not work shows now
         return store
@@ -128,7 +126,7 @@ class BlobStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the address."""
-        return BlobStore.at, (self.address,)
+        return _reopen, (self._endpoint, self.container_name, self.path, self.account)
 
     @property
     def client(self) -> "ContainerClient":
@@ -145,10 +143,10 @@ class BlobStore:
     def _connect(self) -> "_Connected":
         from azure.storage.blob import ContainerClient, ExponentialRetry
 
-        held: Any = self._key.reveal() if self._key else None
-        if held is None:
-            held = self._log_in()
-        elif "sig=" not in held:
+        storage = None if self._key else configured_storage(self.account)
+        key = storage.key if storage else self._key
+        held: Any = key.reveal() if key else self._log_in()
+        if key and "sig=" not in held:
             held = {"account_name": self.account, "account_key": held}
         more = {
             "credential": held,
@@ -354,6 +352,9 @@ class BlobFile:
     def __init__(self, store: BlobStore, path: str, size: int) -> None:
         self._store, self._path, self.size = store, path, size
 
+    def __str__(self) -> str:
+        return f"{self._store.address}/{self._path}"
+
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes from ``offset``, fewer only where the blob ends.
 
@@ -376,9 +377,35 @@ class BlobFile:
         """Do nothing: the connections belong to the store."""
 
 
+def _reopen(endpoint: str, container: str, path: str, account: str) -> BlobStore:
+    return BlobStore(endpoint, container, path, account=account)
+
+
 def _entry(path: str, blob: Any) -> Entry:
     changed = int(blob.last_modified.timestamp() * 1e9)
     return Entry(path.lstrip("/"), int(blob.size), changed, str(blob.etag).strip('"'))
+
+
+def account_of(address: str) -> str:
+    """Return the storage account of an address; "" where it is no address."""
+    found = _ADDRESS.fullmatch(address.rstrip("/"))
+    return found[2] if found else ""
+
+
+def configured_store(path: str, container: str = CONTAINER) -> BlobStore:
+    """Return a folder in the storage account that is configured here.
+
+    Raises:
+        ValueError: no account is configured, or its connection string cannot be one.
+        FileNotFoundError: none is configured, and nobody is there to be asked.
+    """
+    storage = find_storage()
+    if storage is None:
+        raise ValueError(
+            f"no storage account is given: set {CONNECTION_VARIABLE}, or save the connection "
+            f"string as {CONNECTION_FILE} in the project's folder"
+        )
+    return BlobStore.of(storage, container, path)
 
 
 def configured_storage(account: str) -> Storage | None:

@@ -155,18 +155,28 @@ def _lock(descriptor: int, folder: Path, busy: str, wait: bool) -> None:
 
 
 class LocalFile:
-    """A file on this machine or on a mounted one, read by byte range."""
+    """A file on this machine or on a mounted one, read by byte range.
+
+    Attributes:
+        path: the file.
+        size: its bytes.
+        descriptor: the open file's.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.fstat(self._descriptor).st_size
+        self.path = Path(path)
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self.descriptor).st_size
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes from ``offset``, fewer only where the file ends."""
         found = b""
         # One read may stop short: at 2 GiB, on a signal, or where a mount hands out blocks.
         while len(found) < count:
-            piece = os.pread(self._descriptor, count - len(found), offset + len(found))
+            piece = os.pread(self.descriptor, count - len(found), offset + len(found))
             if not piece:
                 break
             found += piece
@@ -174,7 +184,7 @@ class LocalFile:
 
     def close(self) -> None:
         """Let go of the file."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
     def __enter__(self) -> "LocalFile":
         return self

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from workbench.data.describe import UnusableVolumeError, parse_xml
-from workbench.data.source import FetchedFile
+from workbench.data.fetched import FetchedFile
 from workbench.data.volume import Volume
 from workbench.stores import Source
 

@@ -4,14 +4,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from workbench.data.stored import source_of
 from workbench.data.volume import Volume
 from workbench.recon.results import Result, Results, attributes_of, open_result
+from workbench.stores import open_store
 from workbench.stores.disk import naming, write_text
 from workbench.views.header import ScanGeometry, scan_geometry
 from workbench.views.orientation import Plane, plane_of
@@ -54,8 +55,8 @@ class ReconstructedVolume:
 def read_reconstructed(results: Results, result: Result) -> ReconstructedVolume:
     """Read a result's images and the header of its volume."""
     volume = result.volume
-    opened = source_of(result.order.dataset)
-    source = opened(volume) if opened else Path(result.order.dataset, volume.path)
+    with closing(open_store(result.order.dataset).source(volume.path, volume.size)) as source:
+        geometry = scan_geometry(volume, source)
     with open_result(result.path) as file:
         images = file["reconstruction"][()]
         attributes = attributes_of(file)
@@ -67,7 +68,7 @@ def read_reconstructed(results: Results, result: Result) -> ReconstructedVolume:
         f"{results.run}/{results.folder.name}",
         digest,
         sampling,
-        scan_geometry(volume, source),
+        geometry,
         plane_of(volume.acquisition),
     )
 
