@@ -7,6 +7,7 @@
 # make cloud   JupyterLab against an Azure on this machine, to try ingest and AzureML without a
 #              subscription; tests/cloud/README.md
 # make fuzz    every reader of foreign input, ten minutes each; MINUTES=1 for one
+# make notebooks  each notebook's parameters cell as its model in workbench/pages/ has it
 # make lint    style, types, and that notebooks are stored without outputs
 #
 # Each target first sees to .venv/, made by uv from environment.yml: about a minute, once, and again
@@ -20,7 +21,7 @@ ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
 NEW := new
 endif
 
-.PHONY: bench cloud demo fuzz lab lint new pictures test tools
+.PHONY: bench cloud demo fuzz lab lint new notebooks pictures test tools
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -48,6 +49,9 @@ test: lint tools
 
 fuzz: .venv/ready-to-test
 	@$(PY) -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES))
+
+notebooks: .venv/ready-to-run
+	@$(PY) -m workbench.pages
 
 lint: .venv/ready-to-test
 	$(PY) -m ruff check .

@@ -4,7 +4,6 @@ import nbformat
 import papermill
 import pytest
 
-from workbench.compute.training import PARAMETERS
 from workbench.settings import project_root
 
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
@@ -64,8 +63,3 @@ def test_cells_are_short_for_the_logic_is_in_the_package(path):
         if "parameters" not in cell.metadata.get("tags", ()):
             assert len(cell.source.splitlines()) <= 15, cell.source
             assert not any(isinstance(node, ast.ClassDef) for node in ast.parse(cell.source).body)
-
-
-def test_train_offers_every_choice_of_a_job_and_no_other():
-    offered = papermill.inspect_notebook(project_root() / "notebooks" / "train.ipynb")
-    assert set(offered) == set(PARAMETERS)

@@ -172,7 +172,7 @@ MODELS: dict[str, Model] = {
     "brain": Model("brain", "brain_multicoil"),
     "knee_singlecoil": Model("knee_singlecoil", "knee_singlecoil"),
 }
-_MODEL_ALIASES = {
+MODEL_ALIASES = {
     "KneeMulticoil": "knee",
     "BrainMulticoil": "brain",
     "KneeSinglecoil": "knee_singlecoil",
@@ -185,8 +185,8 @@ def model_by_name(name: str) -> Model:
     Raises:
         ValueError: the name is none of the models.
     """
-    found = MODELS.get(_MODEL_ALIASES.get(name, name))
+    found = MODELS.get(MODEL_ALIASES.get(name, name))
     if found is None:
-        allowed = ", ".join([*MODELS, *_MODEL_ALIASES])
+        allowed = ", ".join([*MODELS, *MODEL_ALIASES])
         raise ValueError(f"model={name!r}: give one of {allowed}")
     return found

@@ -3,7 +3,7 @@ import papermill
 import pytest
 
 from demo.bucket import Bucket
-from workbench.ingest.request import PARAMETERS, decoded, email_text, ingest_request
+from workbench.ingest.request import decoded, email_text, ingest_request
 from workbench.settings import project_root
 
 NOTEBOOK = project_root() / "notebooks" / "ingest.ipynb"
@@ -15,17 +15,6 @@ GOOD = {
     "accept_mismatch": "",
     "side_by_side": 4,
     "connections": 4,
-}
-AZURE = {
-    "workspace": "",
-    "container": "datasets",
-    "connection_file": "storage.secret",
-    "location": "",
-    "unpack_on": "here",
-    "cluster": "",
-    "leftover": "adopt",
-    "secure_runs": True,
-    "sdk": "v1",
 }
 
 
@@ -66,21 +55,6 @@ def test_notebook_fails_where_an_archive_failed_and_holds_no_link(knee, tmp_path
     assert "1 failed" in run.output
     assert "AKIA" not in run.output
     assert "Signature" not in run.output
-
-
-def test_notebook_is_stored_clean_and_explains_each_parameter():
-    notebook = nbformat.read(NOTEBOOK, 4)
-    nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert not any(cell.outputs or cell.execution_count for cell in code)
-    assert max(len(cell.source.splitlines()) for cell in code[1:]) <= 15
-    parameters = papermill.inspect_notebook(NOTEBOOK)
-    assert {"links_file", *PARAMETERS} == set(parameters)
-    assert all(parameter["help"] for parameter in parameters.values())
-    defaults = {name: eval(p["default"]) for name, p in parameters.items()}
-    defaults.pop("links_file")
-    assert defaults == GOOD | AZURE
-    ingest_request(**defaults)
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,24 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from tests.views.conftest import write
-from workbench.forms.fields import notebook_path
 from workbench.views import explore
 from workbench.views.viewer.panes import volume_pane
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks/explore.ipynb"
 
 
 def run_explore(folder, **values):
     """Run explore.ipynb's cells as papermill does; return what they showed."""
     shown = []
     variables = {}
-    for cell in json.loads(notebook_path("explore").read_text())["cells"]:
+    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), variables)
             if "parameters" in cell["metadata"].get("tags", ()):

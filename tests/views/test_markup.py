@@ -121,8 +121,9 @@ def done(evil, monkeypatch):
             list(reconstruct_share(plan.order, plan.cache, plan.folder, network))
         sets.append(results(plan))
     compared = tuple(find_compared(f"{sets[-1].run}@8x", sets[-1].folder))
-    looks = result_views.Looks(compared, "ssim", 3, read_annotations("plus.csv"))
-    return result_views.Reconstructed(sets[-1], looks)
+    asked = result_views.ReconstructParameters.model_construct(uncertainty=3)
+    annotations = read_annotations("plus.csv")
+    return result_views.Reconstructed(sets[-1], asked, compared, annotations)
 
 
 def test_every_cell_of_a_reconstruction_shows_names_as_text(done, shown, capsys):
@@ -186,7 +187,7 @@ def test_viewer_and_its_picture_show_names_as_text(done, shown, monkeypatch):
     from workbench.views.viewer.slice_browser import SliceBrowser
     from workbench.views.viewer.volumes import VolumeBrowser
 
-    browser = SliceBrowser(done.results, "ssim", done.looks.annotations)
+    browser = SliceBrowser(done.results, "ssim", done.annotations)
     browser.list.index = 0
     assert EVIL in browser.list.options[0]  # a list's entries are text in the browser, too
     browser.volumes.viewer._ipython_display_()

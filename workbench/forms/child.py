@@ -3,7 +3,7 @@
 It reads one request as JSON from stdin: ``page`` (module:attribute), ``action`` ("plan" or
 "start"), ``values``, ``secrets`` (variables). It writes messages as lines of JSON to the file
 descriptor that it is given: what is planned, printed and displayed, how far it is, and at the end a
-result, pickled, or an error.
+result or an error.
 """
 
 import base64
@@ -11,7 +11,6 @@ import importlib
 import io
 import json
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -101,13 +100,10 @@ def main() -> None:
         module, _, name = request["page"].partition(":")
         page = getattr(importlib.import_module(module), name)
         with redirect_stdout(Lines(messages, "planned")):
-            plan = page.plan(**request["values"])
+            plan = page.plan(page.parameters.of(request["values"]))
         if request["action"] == "start":
             messages.send(started=True)
-            result = _work(page, plan, messages)
-            messages.send(result=base64.b64encode(pickle.dumps(result)).decode())
-        else:
-            messages.send(result=None)
+            messages.send(result=_work(page, plan, messages))
     except KeyboardInterrupt:
         messages.send(interrupted=True)
     except BaseException as error:

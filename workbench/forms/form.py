@@ -1,17 +1,14 @@
 """A page's form at work: it checks entries, starts and cancels the work, and fills the cells."""
 
-import base64
-import pickle
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from workbench.forms.check import entries_of, errors_in, values_of
-from workbench.forms.fields import Field, command
 from workbench.forms.layout import choices_of, layout_of
-from workbench.forms.page import Page, Values, display_of
+from workbench.forms.page import Page, display_of
+from workbench.forms.parameters import Parameters, ParametersError
 from workbench.forms.process import Message, PageProcess
 from workbench.forms.secrets import SecretFields
 from workbench.forms.sections import (
@@ -44,16 +41,17 @@ What it did is kept here.</p>"""
 _open: dict[str, "FormPage"] = {}
 
 
-def open_form(page: Page, fields: Sequence[Field], values: Values) -> "FormPage":
+def open_form(page: Page, values: Mapping[str, Any]) -> "FormPage":
     """Show a page's form in this cell; the one that is there already while its work runs."""
     from IPython.display import display
 
-    there = _open.get(page.notebook)
+    notebook = page.parameters.notebook
+    there = _open.get(notebook)
     if there is None or not there.busy:
-        there = _open[page.notebook] = FormPage(page, fields, values)
+        there = _open[notebook] = FormPage(page, values)
     there.cell = this_cell()[1]
     display(there.widget)
-    display({"text/html": _ENDED, "text/plain": f"form of {page.notebook}"}, raw=True)
+    display({"text/html": _ENDED, "text/plain": f"form of {notebook}"}, raw=True)
     return there
 
 
@@ -62,14 +60,14 @@ class FormPage:
 
     Args:
         page: the page.
-        fields: its parameters.
         values: what the parameters cell gives them.
     """
 
-    def __init__(self, page: Page, fields: Sequence[Field], values: Values) -> None:
-        self.page, self.fields = page, fields
+    def __init__(self, page: Page, values: Mapping[str, Any]) -> None:
+        self.page, self._fields = page, page.parameters.fields()
         self.cell: dict[str, Any] = {}
-        self._values: dict[str, Any] = dict(values)
+        # The last that did; until then what was given.
+        self._parameters: Parameters = page.parameters.model_construct(**values)
         self._result: Any = None
         self._there = False
         self._sections: dict[str, Section] = {}
@@ -83,10 +81,10 @@ class FormPage:
         self._board = TensorBoard()
         self._secrets = SecretFields(page.secrets)
         self.widget = FormWidget(
-            title=f"{page.notebook} form",
-            groups=layout_of(page, fields),
+            title=f"{page.parameters.notebook} form",
+            groups=layout_of(page),
             choices=choices_of(page),
-            values=entries_of(fields, values),
+            values={name: each.entry(values[name]) for name, each in self._fields.items()},
             start=page.start,
             status=page.hint,
             tensorboard={"offered": page.tensorboard},
@@ -124,14 +122,17 @@ class FormPage:
     # ---- entries -------------------------------------------------------------------------
 
     def _check(self) -> None:
-        values, errors = values_of(self.fields, self.widget.values, self._values)
-        errors |= errors_in(self.page.check, values, self.fields, set(errors))
-        if self.widget.phase == "planned" and values != self._values:
+        entries, before, errors = self.widget.values, self._parameters, {}
+        values = {name: each.read(entries[name]) for name, each in self._fields.items()}
+        try:
+            self._parameters = self.page.parameters.of(values)
+        except ParametersError as error:
+            errors = error.errors
+        if self.widget.phase == "planned" and self._parameters != before:
             self.widget.status = "changed since this plan was made"
-        self._values = values
         self.widget.errors = errors
-        self.widget.secrets = self._secrets.shown(values)
-        self.widget.command = command(self.page.notebook, self.fields, values)
+        self.widget.secrets = self._secrets.shown(self._parameters)
+        self.widget.command = self._parameters.command()
 
     def _message(
         self, _: object, content: Mapping[str, Any], buffers: Sequence[memoryview]
@@ -155,11 +156,11 @@ class FormPage:
                 self._begin(content["action"])
 
     def _look_up(self, name: str) -> None:
-        ask = self.page.looks[name].look_up
+        ask = self._fields[name].look_up
         assert ask is not None
         self.widget.status = f"asking Azure for {name} ..."
         try:
-            found = list(ask(self._values))
+            found = list(ask(self._parameters))
         except Exception as error:
             self.widget.status = f"{name} could not be looked up: {error}"
             return
@@ -191,7 +192,7 @@ class FormPage:
     def _begin(self, action: str) -> None:
         if self.busy or self.widget.errors:
             return
-        lacking = self._secrets.lacking(self._values)
+        lacking = self._secrets.lacking(self._parameters)
         if lacking:
             self.widget.status = f"first give {lacking}"
             return
@@ -207,10 +208,10 @@ class FormPage:
         request = {
             "page": self.page.address,
             "action": action,
-            "values": self._values,
-            "secrets": self._secrets.variables(self._values),
+            "values": self._parameters.model_dump(),
+            "secrets": self._secrets.variables(self._parameters),
         }
-        self._process = PageProcess(request, self._receive, self._secrets.needs(self._values))
+        self._process = PageProcess(request, self._receive, self._secrets.needs(self._parameters))
 
     def _receive(self, message: Message) -> None:
         """Take a message of the process, on one of its threads."""
@@ -242,8 +243,8 @@ class FormPage:
             self._failed = {"message": message["error"], "trace": message["trace"]}
         elif "interrupted" in message:
             self._failed = {}
-        elif message.get("result"):
-            self._result = pickle.loads(base64.b64decode(message["result"]))
+        elif "result" in message:
+            self._result = self.page.open(message["result"], self._parameters)
             self._there = True
 
     def _show(self, kind: str, data: str, name: str, *, more: bool = False) -> None:

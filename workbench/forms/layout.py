@@ -1,64 +1,59 @@
 """How a page's parameters are laid out, and what there is to choose from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from workbench.catalog import DATASETS
 from workbench.compute.jobs import run_folder
-from workbench.forms.fields import Field
-from workbench.forms.page import Look, Page
+from workbench.forms.page import Page
+from workbench.forms.parameters import FormField
 from workbench.settings import resolve, shown
 
-_REST = "More"
+_OF_BOOL = ("True", "False")
 
 
-def layout_of(page: Page, fields: Sequence[Field]) -> list[dict[str, Any]]:
+def layout_of(page: Page) -> list[dict[str, Any]]:
     """Return the groups of fields as the form draws them; every parameter is in one."""
-    by_name = {field.name: field for field in fields}
-    groups = {"": page.common, **page.groups}
-    placed = {name for names in groups.values() for name in names}
-    rest = tuple(name for name in by_name if name not in placed)
-    groups[_REST] = (*groups.get(_REST, ()), *rest)
-    return [
-        {
-            "title": title or "The usual choices",
-            "folded": bool(title),
-            "fields": [
-                _drawn(by_name[name], page.looks.get(name, Look()))
-                for name in names
-                if name in by_name
-            ],
-        }
-        for title, names in groups.items()
-        if any(name in by_name for name in names)
+    groups: list[dict[str, Any]] = [
+        {"title": "The usual choices", "folded": False, "fields": []},
     ]
+    for field in page.parameters.fields().values():
+        if field.section:
+            groups.append({"title": field.section, "folded": True, "fields": []})
+        groups[-1]["fields"].append(_drawn(field))
+    return groups
 
 
 def choices_of(page: Page) -> dict[str, list[str]]:
     """Return what there is to choose from, for each field that says so."""
-    return {name: list(look.choices()) for name, look in page.looks.items()}
+    fields = page.parameters.fields().items()
+    return {
+        name: list(field.choices() if callable(field.choices) else field.choices or _OF_BOOL)
+        for name, field in fields
+        if field.choices or field.kind is bool
+    }
 
 
-def _drawn(field: Field, look: Look) -> dict[str, Any]:
-    if field.type == "bool":
-        kind = "bool" if field.default is not None else "choice"
-    elif look.several:
+def _drawn(field: FormField) -> dict[str, Any]:
+    if field.kind is bool:
+        kind = "choice" if field.optional else "bool"
+    elif field.several:
         kind = "several"
-    elif look.only_these:
+    elif field.only:
         kind = "choice"
     else:
-        kind = "number" if field.type in ("int", "float") else "text"
+        kind = "text" if field.kind is str else "number"
     return {
         "name": field.name,
-        "label": look.label or field.name.replace("_", " "),
-        "help": "" if field.explanation == look.label else field.explanation,
-        "unit": look.unit,
+        "label": field.label or field.name.replace("_", " "),
+        "help": field.explanation,
+        "unit": field.unit,
         "kind": kind,
-        "optional": field.default is None,
+        "optional": field.optional or field.default == "",
         "usual": field.entry(field.default),
         "placeholder": field.placeholder,
-        "suggests": look.choices is not tuple or look.look_up is not None,
-        "look_up": look.look_up is not None,
+        "suggests": callable(field.choices) or field.look_up is not None,
+        "look_up": field.look_up is not None,
     }
 
 

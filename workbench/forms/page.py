@@ -1,20 +1,22 @@
-"""A notebook's page: a form in JupyterLab, the work at once where nobody sits at the notebook.
+"""A notebook's page: a form in JupyterLab, its work at once in a headless run.
 
-Both are opened by the same cell, and the cells below show the result in both: at once where it is
-there, as soon as the form's work is done where it is not.
+The same cell opens both, and the cells below show the result in both: at once where it is there,
+as soon as the form's work is done where it is not.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workbench.forms.fields import Field, checked, fields_of, notebook_path
+from workbench.forms.parameters import Parameters, ParametersError
 from workbench.progress import interactive
 
 if TYPE_CHECKING:
     from threading import Event
 
-Values = Mapping[str, Any]
+
+def _same(found: Any, _: Any) -> Any:
+    return found
 
 
 @dataclass(frozen=True)
@@ -26,39 +28,18 @@ class SecretEntry:
         label: what it is.
         help: where to find it.
         check: takes the text and returns what may be shown of it; raises ValueError.
-        found: says where it is found without the form, for the values; "" where it is not.
+        found: says where the parameters find it without the form; "" where they do not.
         file: whether a file with it may be chosen.
-        only: says for which values it is needed.
+        only: says for which parameters it is needed.
     """
 
     name: str
     label: str
     help: str
     check: Callable[[str], str]
-    found: Callable[[Values], str] = lambda _: ""
+    found: Callable[[Any], str] = lambda _: ""
     file: bool = False
-    only: Callable[[Values], bool] = lambda _: True
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a field looks beyond what the parameters cell says.
-
-    Attributes:
-        label: what it is called; the parameter's name by default.
-        unit: of the number.
-        choices: gives what there is to choose from.
-        several: whether several may be chosen.
-        only_these: whether nothing but a choice is allowed.
-        look_up: gives choices that take a network's answer, for the values; asked by a button.
-    """
-
-    label: str = ""
-    unit: str = ""
-    choices: Callable[[], Sequence[str]] = tuple
-    several: bool = False
-    only_these: bool = False
-    look_up: Callable[[Values], Sequence[str]] | None = None
+    only: Callable[[Any], bool] = lambda _: True
 
 
 @dataclass(frozen=True)
@@ -66,15 +47,11 @@ class Page:
     """What a notebook asks for and does.
 
     Attributes:
-        notebook: its name.
-        address: where this page is to be imported from, as module:attribute.
-        start: what the button says.
-        check: raises ValueError where a value does not do; quick, for every key that is pressed.
+        parameters: what it asks for.
+        start: the text of the button.
         plan: checks everything, shows what will be done, and returns it.
-        work: does it and prints how it goes; what it returns is pickled on its way to the notebook.
-        common: the fields that are always in sight.
-        groups: title -> fields that are folded away; what is in neither is in "More".
-        looks: field -> how it looks.
+        work: does it and prints how it goes; returns what JSON can hold, such as a folder's path.
+        open: reads the result from what ``work`` returned, given the parameters.
         secrets: what is never a parameter.
         watch: shows in the form what comes while the work runs, until the event is set.
         hint: what the form says before anything was pressed.
@@ -82,15 +59,11 @@ class Page:
         tensorboard: whether TensorBoard is one click away.
     """
 
-    notebook: str
-    address: str
+    parameters: type[Parameters]
     start: str
-    check: Callable[[Values], Any]
-    plan: Callable[..., Any]
+    plan: Callable[[Any], Any]
     work: Callable[[Any], Any]
-    common: tuple[str, ...]
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    looks: Mapping[str, Look] = field(default_factory=dict)
+    open: Callable[[Any, Any], Any] = _same
     secrets: tuple[SecretEntry, ...] = ()
     watch: "Callable[[Any, Event], None] | None" = None
     hint: str = ""
@@ -98,9 +71,9 @@ class Page:
     tensorboard: bool = False
 
     @property
-    def fields(self) -> tuple[Field, ...]:
-        """The parameters, as the notebook's file has them."""
-        return fields_of(notebook_path(self.notebook))
+    def address(self) -> str:
+        """Where this page is imported from, as module:attribute."""
+        return f"{self.plan.__module__}:PAGE"
 
 
 class OpenPage(Protocol):
@@ -108,7 +81,7 @@ class OpenPage(Protocol):
 
     @property
     def result(self) -> Any:
-        """What the work returned.
+        """The result of the work.
 
         Raises:
             NotStartedError: nothing was started yet.
@@ -119,10 +92,10 @@ class OpenPage(Protocol):
 
 
 class HeadlessPage:
-    """A page where nobody sits at the notebook: its work is done by the time that it is there."""
+    """Headless page: runs the work on construction."""
 
-    def __init__(self, page: Page, values: Values) -> None:
-        self.result = page.work(page.plan(**values))
+    def __init__(self, page: Page, parameters: Parameters) -> None:
+        self.result = page.open(page.work(page.plan(parameters)), parameters)
 
     def show(self, view: Callable[[Any], Any]) -> None:
         """Show something of the result."""
@@ -143,16 +116,21 @@ def open_page(page: Page, variables: Mapping[str, Any]) -> OpenPage:
 
     Args:
         page: the page.
-        variables: the notebook's, ``globals()``; those of the parameters cell are taken.
+        variables: the notebook's ``globals()``; those of the parameters cell are taken.
 
     Raises:
         NameError: the parameters cell was not run.
-        ValueError: a parameter is of the wrong type.
+        ParametersError: a parameter does not do. The form opens all the same and shows it beside
+            its field, unless the value may not be shown.
     """
-    fields = page.fields
-    values = checked(fields, variables)
     if not interactive():
-        return HeadlessPage(page, values)
+        return HeadlessPage(page, page.parameters.read(variables))
+    values = page.parameters.given(variables)
     from workbench.forms.form import open_form
 
-    return open_form(page, fields, values)
+    try:
+        page.parameters.of(values)
+    except ParametersError as error:
+        if error.hidden:
+            raise
+    return open_form(page, values)

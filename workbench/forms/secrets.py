@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from workbench.forms.page import SecretEntry, Values
+from workbench.forms.page import SecretEntry
 from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE, LINKS_VARIABLE, Secret
 
 
@@ -41,7 +41,7 @@ class SecretFields:
         self._said.pop(name, None)
         self._wrong.pop(name, None)
 
-    def shown(self, values: Values) -> list[dict[str, Any]]:
+    def shown(self, parameters: Any) -> list[dict[str, Any]]:
         """Return what the form shows of each secret, none of it secret."""
         return [
             {
@@ -49,43 +49,45 @@ class SecretFields:
                 "label": entry.label,
                 "help": entry.help,
                 "file": entry.file,
-                "wanted": entry.only(values),
-                "held": self._state(entry, values),
+                "wanted": entry.only(parameters),
+                "held": self._state(entry, parameters),
                 "forget": entry.name in self._held,
                 "error": self._wrong.get(entry.name, ""),
             }
             for entry in self._entries
         ]
 
-    def _state(self, entry: SecretEntry, values: Values) -> str:
+    def _state(self, entry: SecretEntry, parameters: Any) -> str:
         if entry.name in self._held:
             return (
                 f"✓ {self._said[entry.name]}; held until this notebook's kernel ends, never saved"
             )
-        return f"✓ {found}" if (found := entry.found(values)) else ""
+        return f"✓ {found}" if (found := entry.found(parameters)) else ""
 
-    def lacking(self, values: Values) -> str:
+    def lacking(self, parameters: Any) -> str:
         """Name what is needed and not there; "" where nothing is."""
         return " and ".join(
             entry.label
             for entry in self._entries
-            if entry.only(values) and entry.name not in self._held and not entry.found(values)
+            if entry.only(parameters)
+            and entry.name not in self._held
+            and not entry.found(parameters)
         )
 
-    def variables(self, values: Values) -> dict[str, str]:
+    def variables(self, parameters: Any) -> dict[str, str]:
         """Return the environment of the work: it goes to its process by a pipe."""
         return {
             entry.name: self._held[entry.name].reveal()
             for entry in self._entries
-            if entry.name in self._held and entry.only(values)
+            if entry.name in self._held and entry.only(parameters)
         }
 
-    def needs(self, values: Values) -> tuple[str, ...]:
+    def needs(self, parameters: Any) -> tuple[str, ...]:
         """Return what the work needs of this process's own secrets, see ``child_environment``.
 
         A page that does not ask for the storage's key may yet be given an address in it.
         """
-        wanted = {entry.name: entry.only(values) for entry in self._entries}
+        wanted = {entry.name: entry.only(parameters) for entry in self._entries}
         links = (LINKS_VARIABLE,) if wanted.get(LINKS_VARIABLE) else ()
         azure = (CONNECTION_VARIABLE, AZURE_LOGIN) if wanted.get(CONNECTION_VARIABLE, True) else ()
         return links + azure

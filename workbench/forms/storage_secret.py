@@ -1,6 +1,7 @@
 """The storage account's connection string, as the forms ask for it."""
 
 from collections.abc import Callable
+from typing import Any
 
 from workbench.azure_storage import (
     CONNECTION_FILE,
@@ -8,7 +9,7 @@ from workbench.azure_storage import (
     find_storage,
     parse_connection,
 )
-from workbench.forms.page import SecretEntry, Values
+from workbench.forms.page import SecretEntry
 from workbench.settings import Secret
 
 _HELP = (
@@ -17,8 +18,8 @@ _HELP = (
 )
 
 
-def connection_entry(only: Callable[[Values], bool] = lambda _: True) -> SecretEntry:
-    """Return the entry of a page that needs it, for the values that ``only`` says."""
+def connection_entry(only: Callable[[Any], bool] = lambda _: True) -> SecretEntry:
+    """Return the entry of a page that needs it, for the parameters that ``only`` says."""
     return SecretEntry(
         CONNECTION_VARIABLE,
         "Storage account's connection string",
@@ -29,9 +30,9 @@ def connection_entry(only: Callable[[Values], bool] = lambda _: True) -> SecretE
     )
 
 
-def _found(values: Values) -> str:
+def _found(parameters: Any) -> str:
     try:
-        there = find_storage(str(values.get("connection_file") or CONNECTION_FILE))
+        there = find_storage(getattr(parameters, "connection_file", CONNECTION_FILE))
     except (ValueError, OSError):
         return ""
     return f"storage account {there.account}, found where headless runs find it" if there else ""

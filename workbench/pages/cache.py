@@ -1,47 +1,81 @@
 """The page of ``cache.ipynb``: index a dataset, and exchange it with fastMRI's own cache."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from workbench.catalog import DATASETS
-from workbench.data.cache import DatasetCache, build_cache, find_dataset, open_cache
+from workbench.data.cache import DatasetCache, build_cache, find_dataset, load_cache, open_cache
 from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.volume import Problem
 from workbench.forms.layout import datasets_here
-from workbench.forms.page import Look, OpenPage, Page, Values, open_page
+from workbench.forms.page import OpenPage, Page, open_page
+from workbench.forms.parameters import Field, Parameters, WrongValueError
 from workbench.forms.storage_secret import connection_entry
 from workbench.settings import resolve, shown
-from workbench.stores import Store, is_address
+from workbench.stores import Store
 from workbench.views.tables import styled_table
 
 
-@dataclass(frozen=True)
-class CacheRequest:
-    """A checked order for a dataset's cache.
+class CacheParameters(Parameters):
+    """What ``cache.ipynb`` asks for."""
 
-    Attributes:
-        dataset: the dataset's folder, here or in storage.
-        official: dataset to compare with; "" goes by the folder's name.
-        rebuild: read every file anew.
-        check_files: compare sizes and times.
-        cache_file: where the cache goes; None for the dataset's folder.
-        workers: threads.
-        compare_pickle: fastMRI's cache to compare with, or None.
-        export_pickle: where to write one, or None.
-        export_root: the dataset's folder as fastMRI will be given it, or None.
-    """
+    notebook: ClassVar[str] = "cache"
 
-    dataset: Store
-    official: str
-    rebuild: bool
-    check_files: bool
-    cache_file: Path | None
-    workers: int
-    compare_pickle: Path | None
-    export_pickle: Path | None
-    export_root: str | None
+    dataset: str = Field(
+        "knee_multicoil", "name under datasets/, or the path of a folder", choices=datasets_here
+    )
+    rebuild: bool = Field(False, "read every file anew")
+    in_storage: bool = Field(
+        False,
+        "the dataset is a folder in Azure blob storage, read by ranges",
+        label="it is in Azure blob storage",
+    )
+    compare_pickle: str = Field(
+        "",
+        "fastMRI's dataset_cache.pkl to compare with what is here",
+        section="fastMRI's own cache",
+        label="compare with dataset_cache.pkl",
+    )
+    export_pickle: str = Field(
+        "",
+        "write a dataset_cache.pkl for fastMRI's own SliceDataset to this path",
+        label="write a dataset_cache.pkl",
+    )
+    export_root: str = Field(
+        "",
+        "the dataset's folder as fastMRI will be given it; empty: as it is here",
+        label="dataset's folder in it",
+    )
+    official: str = Field(
+        "",
+        "compare with this dataset's official counts; empty: by the folder's name",
+        section="More",
+        label="official counts of",
+        choices=tuple(DATASETS),
+    )
+    check_files: bool = Field(
+        True,
+        "compare sizes and times with the cache; False trusts it (slow mounts)",
+        label="look for changed files",
+    )
+    cache_file: str = Field("", "where the cache goes if the dataset's folder is read-only")
+    workers: int = Field(32, "threads that read files", ge=1, unit="threads")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.dataset:
+            raise WrongValueError(
+                "dataset", "dataset='': give a name such as knee_multicoil, or a folder's path"
+            )
+        if self.compare_pickle and not resolve(self.compare_pickle).is_file():
+            raise WrongValueError(
+                "compare_pickle", f"compare_pickle={self.compare_pickle!r}: no such file"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -70,96 +104,63 @@ def cache_page(variables: Mapping[str, Any]) -> OpenPage:
     return open_page(PAGE, variables)
 
 
-def check(values: Values) -> None:
-    """Check what can be checked without a look at the files.
+def plan(parameters: CacheParameters) -> tuple[CacheParameters, Store]:
+    """Find the dataset, and say what will be done.
 
     Raises:
-        ValueError: a parameter is outside what is allowed.
-        FileNotFoundError: a file that is to be read is missing.
-    """
-    if not str(values["dataset"]).strip():
-        raise ValueError("dataset='': give a name such as knee_multicoil, or a folder's path")
-    if values["official"] and values["official"] not in DATASETS:
-        raise ValueError(f"official={values['official']!r}: give one of {', '.join(DATASETS)}")
-    if type(values["workers"]) is not int or values["workers"] < 1:
-        raise ValueError(f"workers={values['workers']!r}: give 1 or more")
-    pickle = values["compare_pickle"]
-    if pickle and not resolve(pickle).is_file():
-        raise FileNotFoundError(f"compare_pickle={pickle!r}: no such file")
-
-
-def plan(
-    *,
-    dataset: str,
-    in_storage: bool,
-    official: str,
-    rebuild: bool,
-    check_files: bool,
-    cache_file: str,
-    workers: int,
-    compare_pickle: str,
-    export_pickle: str,
-    export_root: str,
-) -> CacheRequest:
-    """Check a notebook's parameters, find the dataset, and say what will be done.
-
-    Raises:
-        ValueError: a parameter is outside what is allowed.
         FileNotFoundError: there is no such dataset, or no storage account is given.
     """
-    check(locals())
-    if in_storage:
+    if parameters.in_storage:
         from workbench.stores.blob import configured_store
 
-        place: Store = configured_store(dataset)
+        store: Store = configured_store(parameters.dataset)
     else:
-        place = find_dataset(dataset)
-    how = (
-        "reads every file anew"
-        if rebuild
-        else "reads files that are new or changed"
-        if check_files or in_storage
-        else "trusts the cache that is there"
-    )
-    print(f"dataset    {shown(place.address)}\nindex      {how}")
-    return CacheRequest(
-        place,
-        official,
-        rebuild,
-        check_files,
-        resolve(cache_file) if cache_file else None,
-        workers,
-        resolve(compare_pickle) if compare_pickle else None,
-        resolve(export_pickle) if export_pickle else None,
-        export_root or None,
-    )
+        store = find_dataset(parameters.dataset)
+    how = "reads files that are new or changed"
+    if parameters.rebuild:
+        how = "reads every file anew"
+    elif not parameters.check_files and not parameters.in_storage:
+        how = "trusts the cache that is there"
+    print(f"dataset    {shown(store.address)}\nindex      {how}")
+    return parameters, store
 
 
-def work(request: CacheRequest) -> Indexed:
+def work(planned: tuple[CacheParameters, Store]) -> dict[str, Any]:
     """Index the dataset; compare and export what is asked for."""
+    asked, store = planned
+    path = resolve(asked.cache_file) if asked.cache_file else None
+    workers = max(asked.workers, 64) if asked.in_storage else asked.workers
+    if asked.rebuild or asked.in_storage:
+        cache = build_cache(store, refresh=not asked.rebuild, path=path, workers=workers)
+    else:
+        cache = open_cache(store, check=asked.check_files, path=path, workers=workers)
+    # The dataset's own cache file may be in storage, or not writable: a copy is what is opened.
+    folder = resolve("outputs/cache") / cache.name
+    cache.save(folder)
+    left: dict[str, Any] = {"folder": str(folder)}
+    if asked.compare_pickle:
+        listed = read_pickle(resolve(asked.compare_pickle))
+        differences = [asdict(each) for each in compare(listed, cache)]
+        left["compared"] = {"listed": len(listed), "differences": differences}
+    if asked.export_pickle:
+        path = resolve(asked.export_pickle)
+        left["exported"] = str(write_pickle(cache, path, data_path=asked.export_root or None))
+        print(f"Written for fastMRI: {shown(left['exported'])}")
+    return left
+
+
+def open_indexed(left: Mapping[str, Any], asked: CacheParameters) -> Indexed:
+    """Open what ``work`` left."""
     from workbench.views.overview import official_counts
 
-    cache = _cache(request)
-    compared = exported = None
-    if request.compare_pickle:
-        listed = read_pickle(request.compare_pickle)
-        differences = tuple(compare(listed, cache))
-        compared = request.compare_pickle, len(listed), differences
-    if request.export_pickle:
-        exported = Path(write_pickle(cache, request.export_pickle, data_path=request.export_root))
-        print(f"Written for fastMRI: {shown(exported)}")
-    return Indexed(cache, official_counts(cache, request.official), compared, exported)
-
-
-def _cache(request: CacheRequest) -> DatasetCache:
-    workers, path = request.workers, request.cache_file
-    if is_address(request.dataset.address):
-        return build_cache(
-            request.dataset, refresh=not request.rebuild, path=path, workers=max(workers, 64)
-        )
-    if request.rebuild:
-        return build_cache(request.dataset, refresh=False, path=path, workers=workers)
-    return open_cache(request.dataset, check=request.check_files, path=path, workers=workers)
+    cache = load_cache(left["folder"])
+    assert cache is not None
+    compared = None
+    if found := left.get("compared"):
+        differences = tuple(Problem(**each) for each in found["differences"])
+        compared = resolve(asked.compare_pickle), found["listed"], differences
+    exported = Path(left["exported"]) if "exported" in left else None
+    return Indexed(cache, official_counts(cache, asked.official), compared, exported)
 
 
 # ---- what the cells below show ------------------------------------------------------------
@@ -223,28 +224,11 @@ def show_comparison(found: Indexed) -> None:
 
 
 PAGE = Page(
-    notebook="cache",
-    address="workbench.pages.cache:PAGE",
-    start="Index",
-    check=check,
-    plan=plan,
-    work=work,
+    CacheParameters,
+    "Index",
+    plan,
+    work,
+    open_indexed,
     report=lambda found: f": {len(found.cache):,} volumes, {found.cache.slices:,} slices",
-    common=("dataset", "rebuild", "in_storage"),
-    groups={
-        "fastMRI's own cache": ("compare_pickle", "export_pickle", "export_root"),
-        "More": ("official", "check_files", "cache_file", "workers"),
-    },
-    looks={
-        "dataset": Look(choices=datasets_here),
-        "official": Look("official counts of", choices=lambda: tuple(DATASETS), only_these=True),
-        "in_storage": Look("it is in Azure blob storage"),
-        "rebuild": Look("read every file anew"),
-        "check_files": Look("look for changed files"),
-        "workers": Look(unit="threads"),
-        "compare_pickle": Look("compare with dataset_cache.pkl"),
-        "export_pickle": Look("write a dataset_cache.pkl"),
-        "export_root": Look("dataset's folder in it"),
-    },
-    secrets=(connection_entry(lambda values: bool(values["in_storage"])),),
+    secrets=(connection_entry(lambda asked: asked.in_storage),),
 )

@@ -3,20 +3,23 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from workbench.catalog import SPLITS
-from workbench.compute.jobs import run_folder
 from workbench.compute.runs import open_run
 from workbench.data.cache import CacheFileError, load_cache
-from workbench.data.sampling import MASKS, Sampling, numbers
+from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.layout import datasets_here, runs_here
-from workbench.forms.page import Look, OpenPage, Page, Values, open_page
+from workbench.forms.page import OpenPage, Page, open_page
+from workbench.forms.parameters import Field, Numbers, Parameters, WrongValueError, concerning
+from workbench.pages.checks import RunName, check_sampling
 from workbench.recon.reconstruction_plan import (
     ReconstructionPlan,
     plan_reconstruction,
     reconstruct,
-    results,
 )
 from workbench.recon.results import Results
 from workbench.recon.uncertainty import check_masks_wanted
@@ -35,36 +38,113 @@ from workbench.views.ranking import check_order, orders, rank_slices, rank_volum
 from workbench.views.tables import styled_table
 
 
-@dataclass(frozen=True)
-class Looks:
-    """What to show of results, and what to take away.
+class ReconstructParameters(Parameters):
+    """What ``reconstruct.ipynb`` asks for."""
 
-    Attributes:
-        compared: other results to set beside them.
-        sort_by: the metric that orders volumes and slices.
-        uncertainty: masks to draw for the maps of uncertainty; 0 for none.
-        annotations: findings to draw, or None.
-        export: kinds of ``workbench.views.export.results``.
-    """
+    notebook: ClassVar[str] = "reconstruct"
 
-    compared: tuple[Results, ...] = ()
-    sort_by: str = "ssim"
-    uncertainty: int = 0
-    annotations: Annotations | None = None
-    export: tuple[str, ...] = ()
+    run: RunName | None = Field(
+        None, "run under outputs/ whose best checkpoint to take; None: brain", choices=runs_here
+    )
+    split: str = Field(
+        "val",
+        "train, val, test, challenge; test_full: the brain's test set with targets",
+        choices=SPLITS,
+    )
+    volumes: int | None = Field(None, "how many volumes, the first ones; None: all", ge=1)
+    compare: str | None = Field(
+        None,
+        'other results: a run, or "knee@8x" for its results at 8x, with commas between',
+        label="compare with",
+        choices=runs_here,
+    )
+    export: str | None = Field(
+        None,
+        "png, svg, gif, dicom, nifti, leaderboard, report",
+        choices=KINDS,
+        several=True,
+    )
+    sort_by: str = Field(
+        "ssim",
+        "orders volumes and slices, worst first: ssim, psnr, nmse, gain, ...",
+        section="Looking",
+        label="sort by",
+        choices=lambda: tuple(orders()),
+    )
+    uncertainty: int = Field(
+        0, "masks to draw for maps of uncertainty, such as 8; 0: no maps", ge=0, unit="masks"
+    )
+    annotations: str | None = Field(None, "path of fastMRI+'s knee.csv or brain.csv")
+    mask: str | None = Field(
+        None,
+        "kind of mask; None: the run's, on test and challenge the files' own",
+        section="Undersampling",
+        choices=MASKS,
+    )
+    acceleration: Numbers | None = Field(
+        None, "such as 4 or 8; None: as for mask", also=(int, float, list, tuple)
+    )
+    center_fraction: Numbers | None = Field(
+        None,
+        "share of ACS columns; None: as for mask",
+        label="centre fraction",
+        also=(int, float, list, tuple),
+    )
+    weights: str | None = Field(
+        None,
+        "other weights: a file, or fastmri-knee, fastmri-brain (as released)",
+        section="More",
+        choices=lambda: tuple(RELEASED),
+    )
+    local_dataset: str | None = Field(
+        None,
+        "the dataset's folder or name; None: the run's",
+        label="dataset",
+        choices=datasets_here,
+    )
+    nodes: int = Field(1, "processes on this machine where it has no GPU", ge=1, unit="processes")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Check what can be checked without a look at weights or volumes."""
+        with concerning("sort_by"):
+            check_order(self.sort_by)
+        with concerning("uncertainty"):
+            check_masks_wanted(self.uncertainty)
+        with concerning("annotations"):
+            if self.annotations:
+                read_annotations(self.annotations)
+        usual = Sampling()
+        if not self.weights:
+            try:
+                usual = open_run(self.run or "brain").job.sampling
+            except (ValueError, OSError) as error:
+                raise WrongValueError("run", f"run={self.run!r}: {error}") from None
+        if not self.mask is self.acceleration is self.center_fraction is None:
+            check_sampling(self.mask, self.acceleration, self.center_fraction, usual)
+        return self
 
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """What a reconstruction left.
+    """What a reconstruction left, and what is to be shown of it.
 
     Attributes:
         results: a result for each volume.
-        looks: how to look at it.
+        asked: how to look at them.
+        compared: other results to set beside them.
+        annotations: findings to draw, or None.
     """
 
     results: Results
-    looks: Looks
+    asked: ReconstructParameters
+    compared: tuple[Results, ...] = ()
+    annotations: Annotations | None = None
+
+    @property
+    def export(self) -> tuple[str, ...]:
+        """Kinds of ``workbench.views.export.results``."""
+        return export_kinds(self.asked.export)
 
 
 def reconstruct_page(variables: Mapping[str, Any]) -> OpenPage:
@@ -76,76 +156,35 @@ def reconstruct_page(variables: Mapping[str, Any]) -> OpenPage:
     return open_page(PAGE, variables)
 
 
-def check(values: Values) -> None:
-    """Check what can be checked without a look at weights or volumes.
-
-    Raises:
-        ValueError: a parameter is outside what is allowed.
-        FileNotFoundError: there is no such run.
-    """
-    check_order(values["sort_by"])
-    check_masks_wanted(values["uncertainty"])
-    export_kinds(values["export"])
-    if values["annotations"]:
-        read_annotations(values["annotations"])
-    if values["split"] not in SPLITS:
-        raise ValueError(f"split={values['split']!r}: give one of {', '.join(SPLITS)}")
-    for name in ("volumes", "nodes"):
-        value = values[name]
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value!r}: give a whole number, 1 or more")
-    run = values["run"]
-    if run:
-        run_folder(run, "run")
-    job = None
-    if not values["weights"]:
-        try:
-            job = open_run(run or "brain").job
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"run={run!r}: {error}") from None
-    rates = values["acceleration"], values["center_fraction"]
-    if values["mask"] is rates[0] is rates[1] is None:
-        return
-    usual = job.sampling if job else Sampling()
-    accelerations, fractions = (
-        default if given is None else numbers(name, given)
-        for name, given, default in (
-            ("acceleration", rates[0], usual.accelerations),
-            ("center_fraction", rates[1], usual.center_fractions),
-        )
-    )
-    Sampling(values["mask"] or usual.mask, accelerations, fractions)
+_OF_LOOKING = {"compare", "sort_by", "uncertainty", "annotations", "export"}
 
 
-def plan(
-    *,
-    compare: str | None,
-    sort_by: str,
-    uncertainty: int,
-    annotations: str | None,
-    export: str | None,
-    **values: Any,
-) -> tuple[ReconstructionPlan, Looks]:
+def plan(parameters: ReconstructParameters) -> ReconstructionPlan:
     """Check everything, see what is there already, and show it."""
-    looking = {"sort_by": sort_by, "uncertainty": uncertainty, "export": export}
-    check({**values, **looking, "annotations": annotations})
-    kinds, masks = export_kinds(export), check_masks_wanted(uncertainty)
-    findings = read_annotations(annotations) if annotations else None
-    found = plan_reconstruction(**values)
-    if findings:
-        with suppress(CacheFileError):  # then its part alone says which names are unclear
-            findings = findings.within(load_cache(found.cache.root) or found.cache)
-    looks = Looks(tuple(find_compared(compare, found.folder)), sort_by, masks, findings, kinds)
+    found = plan_reconstruction(**parameters.model_dump(exclude=_OF_LOOKING))
+    find_compared(parameters.compare, found.folder)
     print(found, flush=True)
-    return found, looks
+    return found
 
 
-def work(asked: tuple[ReconstructionPlan, Looks]) -> Reconstructed:
-    """Reconstruct what is missing, and read the results."""
-    planned, looks = asked
+def work(planned: ReconstructionPlan) -> str:
+    """Reconstruct what is missing; return the results' folder."""
     for line in reconstruct(planned):
         print(line, flush=True)
-    return Reconstructed(results(planned), looks)
+    return str(planned.folder)
+
+
+def open_reconstructed(folder: str, asked: ReconstructParameters) -> Reconstructed:
+    """Open what ``work`` left, and what is to be shown beside it."""
+    results = Results(Path(folder)).first(asked.volumes)
+    annotations = read_annotations(asked.annotations) if asked.annotations else None
+    if annotations:
+        volumes = [each.volume for each in results]
+        with suppress(CacheFileError):  # then these alone say which names are unclear
+            volumes = list(load_cache(results.order.dataset) or volumes)
+        annotations = annotations.within(volumes)
+    compared = tuple(find_compared(asked.compare, results.folder))
+    return Reconstructed(results, asked, compared, annotations)
 
 
 # ---- what the cells below show ------------------------------------------------------------
@@ -160,8 +199,8 @@ def show_scores(done: Reconstructed) -> None:
     if not done.results.scored:
         print("no volume here has a target")
         return
-    display(views.score_table(done.results, sort_by=done.looks.sort_by))
-    ranked = rank_slices(done.results.scored, done.looks.sort_by)
+    display(views.score_table(done.results, sort_by=done.asked.sort_by))
+    ranked = rank_slices(done.results.scored, done.asked.sort_by)
     display(styled_table(slice_table(ranked, most=10)))
 
 
@@ -182,10 +221,10 @@ def show_compared(done: Reconstructed) -> None:
 
     from workbench.views import reconstruct as views
 
-    if not done.looks.compared or not done.results.scored:
+    if not done.compared or not done.results.scored:
         print("nothing to compare with: give compare, such as other_run or knee@8x")
         return
-    sets = [done.results, *done.looks.compared]
+    sets = [done.results, *done.compared]
     try:
         common_volumes(sets)
     except ValueError as error:
@@ -193,9 +232,9 @@ def show_compared(done: Reconstructed) -> None:
         return
     if left_out := left_out_of_comparison(sets):
         print(left_out)
-    display(styled_table(comparison_table(sets, done.looks.sort_by), index=False))
+    display(styled_table(comparison_table(sets, done.asked.sort_by), index=False))
     display(acceleration_figure(sets))
-    for other in done.looks.compared:
+    for other in done.compared:
         names = labels_of([other, done.results])
         display(views.against_figure(done.results, other, (names[0], names[1])))
 
@@ -217,7 +256,7 @@ def show_findings(done: Reconstructed) -> None:
 
     from workbench.views.lesions import lesion_figures, lesion_table
 
-    findings = done.looks.annotations
+    findings = done.annotations
     if findings is None:
         print("no annotations: give the path of fastMRI+'s knee.csv or brain.csv")
         return
@@ -241,10 +280,10 @@ def show_uncertainty(done: Reconstructed) -> None:
 
     from workbench.views.uncertainty import uncertainty_figures
 
-    if not done.looks.uncertainty:
+    if not done.asked.uncertainty:
         print("no maps: give uncertainty, the number of masks to draw, such as 8")
         return
-    for figure in uncertainty_figures(done.results, done.looks.uncertainty):
+    for figure in uncertainty_figures(done.results, done.asked.uncertainty):
         display(figure)
 
 
@@ -253,47 +292,26 @@ def show_volumes(done: Reconstructed) -> Any:
     from workbench.progress import interactive
     from workbench.views import reconstruct as views
 
-    looks = done.looks
     if interactive():
         from workbench.views.viewer.slice_browser import SliceBrowser
 
-        return SliceBrowser(done.results, looks.sort_by, looks.annotations)
-    return views.sheet_figure(rank_volumes(done.results, looks.sort_by)[0])
+        return SliceBrowser(done.results, done.asked.sort_by, done.annotations)
+    return views.sheet_figure(rank_volumes(done.results, done.asked.sort_by)[0])
 
 
 def show_exports(done: Reconstructed) -> None:
     """Write what was asked for, and say where it is."""
-    if not done.looks.export:
+    if not done.export:
         print(f"nothing to export: give export, some of {', '.join(KINDS)}")
-    for line in export_results(done.results, done.looks.export):
+    for line in export_results(done.results, done.export):
         print(line, flush=True)
 
 
 PAGE = Page(
-    notebook="reconstruct",
-    address="workbench.pages.reconstruct:PAGE",
-    start="Reconstruct",
-    check=check,
-    plan=plan,
-    work=work,
+    ReconstructParameters,
+    "Reconstruct",
+    plan,
+    work,
+    open_reconstructed,
     report=lambda done: f": {len(done.results)} volumes",
-    common=("run", "split", "volumes", "compare", "export"),
-    groups={
-        "Looking": ("sort_by", "uncertainty", "annotations"),
-        "Undersampling": ("mask", "acceleration", "center_fraction"),
-        "More": ("weights", "local_dataset", "nodes"),
-    },
-    looks={
-        "run": Look(choices=runs_here),
-        "weights": Look(choices=lambda: tuple(RELEASED)),
-        "split": Look(choices=lambda: SPLITS, only_these=True),
-        "local_dataset": Look("dataset", choices=datasets_here),
-        "mask": Look(choices=lambda: MASKS, only_these=True),
-        "center_fraction": Look("centre fraction"),
-        "compare": Look("compare with", choices=runs_here),
-        "export": Look(choices=lambda: KINDS, several=True),
-        "sort_by": Look("sort by", choices=lambda: tuple(orders())),
-        "uncertainty": Look(unit="masks"),
-        "nodes": Look(unit="processes"),
-    },
 )

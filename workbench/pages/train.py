@@ -1,24 +1,27 @@
-"""The page of ``train.ipynb``: its form, and what the form shows while a network trains."""
+"""The page of ``train.ipynb``: its parameters, and what the form shows while a network trains."""
 
-import dataclasses
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, model_validator
 
 from workbench.azure_login import require_workspace
-from workbench.catalog import MODELS, SPLITS
-from workbench.compute.evaluation import parse_splits
-from workbench.compute.jobs import COMPILE, PRECISIONS, TrainingJob, training_job
+from workbench.catalog import MODEL_ALIASES, MODELS, SPLITS
+from workbench.compute.gpus import TORCH_BUILDS
+from workbench.compute.jobs import COMPILE, PRECISIONS
 from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
-from workbench.compute.sender import conda_specification, parse_tags
+from workbench.compute.sender import parse_tags
 from workbench.compute.training import TARGETS, TrainingPlan, plan_training, train
-from workbench.data.sampling import MASKS
+from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.layout import datasets_here, runs_here
-from workbench.forms.page import Look, OpenPage, Page, Values, open_page
+from workbench.forms.page import OpenPage, Page, open_page
+from workbench.forms.parameters import Field, Numbers, Parameters, WrongValueError, concerning
+from workbench.pages.checks import RunName, check_sampling
 from workbench.progress import amount, tell
 from workbench.settings import child_environment
 
@@ -27,10 +30,247 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
-# What of the parameters ``training_job`` takes.
-_OF_JOB = {each.name for each in dataclasses.fields(TrainingJob)} - {"model", "dataset"} | {
-    *("mask", "acceleration", "center_fraction")
-}
+def _check_tags(text: str) -> str:
+    parse_tags(text)
+    return text
+
+
+def _clusters(parameters: "TrainParameters") -> Sequence[str]:
+    from workbench.compute.cluster import connect
+
+    return [each.name for each in connect(require_workspace(), parameters.sdk).clusters()]
+
+
+def _datastores(parameters: "TrainParameters") -> Sequence[str]:
+    from workbench.compute.cluster import connect
+
+    return [each.name for each in connect(require_workspace(), parameters.sdk).datastores()]
+
+
+class TrainParameters(Parameters):
+    """What ``train.ipynb`` asks for."""
+
+    notebook: ClassVar[str] = "train"
+
+    model: str = Field(
+        "brain",
+        "knee, brain or knee_singlecoil (also KneeMulticoil, BrainMulticoil)",
+        choices=tuple(MODELS),
+        meanings=MODEL_ALIASES,
+    )
+    local_dataset: str | None = Field(
+        None,
+        "its folder, or https:// address in blob storage; None: the model's",
+        label="dataset",
+        choices=datasets_here,
+    )
+    name: RunName | None = Field(
+        None,
+        "folder of the run under outputs/; None: the model's name",
+        label="run's name",
+        choices=runs_here,
+    )
+    epochs: int | None = Field(
+        None,
+        "passes over the training set, 50 (None)",
+        ge=1,
+        unit="passes",
+        aliases=("num_epochs",),
+    )
+    nodes: int = Field(
+        1,
+        "machines of the cluster; here without GPUs: that many processes",
+        ge=1,
+        unit="machines or processes",
+        aliases=("num_nodes",),
+    )
+    target: str = Field(
+        "auto",
+        '"local", "azureml", or "auto": azureml where a workspace is configured',
+        label="where to train",
+        choices=TARGETS,
+        meanings={True: "azureml", False: "local"},
+        aliases=("azureml",),
+    )
+    reconstruct: str | None = Field(
+        None,
+        'splits to reconstruct after training, on all ranks, such as "val, test"',
+        label="reconstruct afterwards",
+        choices=SPLITS,
+        several=True,
+    )
+    mask: str | None = Field(
+        None,
+        "random, equispaced (None), equispaced_fraction, magic, magic_fraction",
+        section="Undersampling",
+        choices=MASKS,
+    )
+    acceleration: Numbers | None = Field(
+        None, '4 (None), or several such as "4,8"', also=(int, float, list, tuple)
+    )
+    center_fraction: Numbers | None = Field(
+        None,
+        "share of ACS columns, 0.08 (None), one for each acceleration",
+        label="centre fraction",
+        also=(int, float, list, tuple),
+    )
+    batch_size: int | None = Field(
+        None, "slices a process and step, 1 (None)", section="Schedule", ge=1, unit="slices"
+    )
+    accumulate: int | None = Field(
+        None,
+        "batches whose gradients are added up before a step, 1 (None)",
+        label="accumulate gradients",
+        ge=1,
+        unit="batches",
+    )
+    lr: float | None = Field(None, "Adam's learning rate, 3e-4 (None)", label="learning rate", gt=0)
+    lr_step: int | None = Field(
+        None,
+        "epochs after which the rate is multiplied by lr_gamma, 40 (None)",
+        label="learning rate: step",
+        ge=1,
+        unit="epochs",
+    )
+    lr_gamma: float | None = Field(
+        None, "that factor, 0.1 (None)", label="learning rate: factor", gt=0
+    )
+    weight_decay: float | None = Field(None, "Adam's L2 penalty, 0 (None)", ge=0)
+    precision: str | None = Field(
+        None,
+        "32 (None), bf16 (convolutions alone) or 16 (mixed)",
+        choices=PRECISIONS,
+        also=(int,),
+    )
+    seed: int | None = Field(
+        None, "of weights, order, masks and sampling, 42 (None)", ge=0, lt=2**32
+    )
+    checkpoint_minutes: float | None = Field(
+        None,
+        "time between checkpoints within an epoch, 10 (None)",
+        label="checkpoint every",
+        gt=0,
+        unit="minutes",
+    )
+    resume: bool = Field(True, "go on with the run that is there; False: refuse to")
+    workers: int | None = Field(
+        None,
+        "loader processes a rank; None: 4 a GPU, none on the CPU",
+        label="loader processes",
+        ge=0,
+        le=256,
+    )
+    low_memory: str | None = Field(
+        None,
+        'True: keep no activations, compute them twice; "auto" (None)',
+        section="Speed and memory",
+        choices=("auto", "True", "False"),
+        meanings={True: "True", False: "False"},
+    )
+    compile: str | None = Field(
+        None,
+        'torch.compile: on, off or "auto" (None)',
+        label="torch.compile",
+        choices=COMPILE,
+        meanings={True: "on", False: "off"},
+    )
+    tf32: bool | None = Field(
+        None, "True: GPUs may round float32 factors to TF32; faster, other numbers"
+    )
+    crop_readout: bool | None = Field(
+        None,
+        "True: without the readout's oversampling; half the work, other numbers",
+        label="crop the readout",
+    )
+    cascades: int | None = Field(None, "cascades of the VarNet, 12 (None)", section="Network", ge=1)
+    chans: int | None = Field(
+        None, "channels of a cascade's U-Net, 18 (None)", label="channels", ge=1
+    )
+    pools: int | None = Field(None, "poolings of a cascade's U-Net, 4 (None)", ge=1, le=4)
+    sens_chans: int | None = Field(
+        None, "channels of the sensitivity net, 8 (None)", label="sensitivity net: channels", ge=1
+    )
+    sens_pools: int | None = Field(
+        None,
+        "poolings of the sensitivity net, 4 (None)",
+        label="sensitivity net: pools",
+        ge=1,
+        le=4,
+    )
+    sample_rate: float | None = Field(
+        None,
+        "share of the training slices, 1 (None)",
+        section="Less data",
+        label="share of slices",
+        gt=0,
+        le=1,
+    )
+    volume_sample_rate: float | None = Field(
+        None, "share of the training volumes, 1 (None)", label="share of volumes", gt=0, le=1
+    )
+    val_volume_sample_rate: float | None = Field(
+        None,
+        "share of the validation volumes, 1 (None)",
+        label="share of validation volumes",
+        gt=0,
+        le=1,
+    )
+    cluster: str | None = Field(
+        None,
+        "AzureML cluster; None: the only one that fits",
+        section="AzureML",
+        look_up=_clusters,
+    )
+    low_priority: bool | None = Field(None, "True or False: only a cluster of that kind")
+    sdk: str | None = Field(
+        None, "AzureML's SDK, v1 or v2; None: the first that works here", label="AzureML's SDK", choices=("v1", "v2")
+    )
+    dataset_access: str | None = Field(
+        None,
+        "mount (None), download to each node first, or stream by ranged reads",
+        choices=("mount", "download", "stream"),
+    )
+    dataset_mount: bool | None = Field(
+        None,
+        "the name of 2021 for that: True mounts, False downloads",
+        aliases=("use_dataset_mount",),
+    )
+    azure_dataset: str | None = Field(
+        None,
+        "folder of the dataset in blob storage; None: the model's",
+        aliases=("azure_dataset_id",),
+    )
+    datastore: str | None = Field(
+        None, 'AzureML datastore; None: that of the container "datasets"', look_up=_datastores
+    )
+    experiment: str | None = Field(None, "the studio lists the run under it, fastmri (None)")
+    tags: Annotated[str, AfterValidator(_check_tags)] | None = Field(
+        None, "for the studio: NAME:VALUE, several separated by commas"
+    )
+    torch_build: str | None = Field(
+        None, "torch for older GPUs: cu126; None: the usual one", choices=TORCH_BUILDS
+    )
+    price_per_hour: float | None = Field(
+        None,
+        "US dollars a node, for the estimate; None: Azure's public price",
+        label="a node costs",
+        ge=0,
+        unit="US dollars an hour",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Check what can be checked without a look at data or cloud."""
+        check_sampling(self.mask, self.acceleration, self.center_fraction, Sampling())
+        if (self.sample_rate or 1) < 1 and (self.volume_sample_rate or 1) < 1:
+            raise WrongValueError(
+                "sample_rate",
+                "sample_rate and volume_sample_rate are both below 1: sample slices or volumes",
+            )
+        if self.target == "azureml":
+            with concerning("target"):
+                require_workspace()
+        return self
 
 
 def training_page(variables: Mapping[str, Any]) -> OpenPage:
@@ -42,41 +282,21 @@ def training_page(variables: Mapping[str, Any]) -> OpenPage:
     return open_page(PAGE, variables)
 
 
-def check(values: Values) -> None:
-    """Check what can be checked without a look at data or cloud.
-
-    Raises:
-        ValueError: a parameter is outside what is allowed.
-    """
-    if values["target"] not in TARGETS:
-        raise ValueError(f"target={values['target']!r}: give one of {', '.join(TARGETS)}")
-    if values["nodes"] < 1:
-        raise ValueError(f"nodes={values['nodes']!r}: give 1 or more")
-    choices = {name: value for name, value in values.items() if name in _OF_JOB}
-    training_job(Path(), synthetic=False, model=values["model"], **choices)
-    parse_splits(values["reconstruct"])
-    parse_tags(values["tags"])
-    if values["torch_build"]:
-        conda_specification(values["torch_build"])
-    if values["target"] == "azureml":
-        require_workspace()
-
-
-def plan(**values: Any) -> Plan:
+def plan(parameters: TrainParameters) -> Plan:
     """Check everything and show what will run."""
     from workbench.views.training import show_estimate
 
-    found = plan_training(**values)
+    found = plan_training(**parameters.model_dump())
     print(found, flush=True)
     show_estimate(found)
     return found
 
 
-def work(planned: Plan) -> Run:
-    """Train, and print the lines of the run."""
+def work(planned: Plan) -> str:
+    """Train, and print the lines of the run; return its folder."""
     for line in train(planned):
         print(line, flush=True)
-    return planned.run
+    return str(planned.run.folder)
 
 
 def watch(planned: Plan, ended: Event) -> None:
@@ -139,18 +359,6 @@ def gpu_memory(answer: str) -> list[tuple[float, float]]:
     ]
 
 
-def _clusters(values: Values) -> Sequence[str]:
-    from workbench.compute.cluster import connect
-
-    return [each.name for each in connect(require_workspace(), values["sdk"]).clusters()]
-
-
-def _datastores(values: Values) -> Sequence[str]:
-    from workbench.compute.cluster import connect
-
-    return [each.name for each in connect(require_workspace(), values["sdk"]).datastores()]
-
-
 def _best(run: Run) -> str:
     from workbench.views.curves import best_epoch
 
@@ -160,63 +368,12 @@ def _best(run: Run) -> str:
 
 
 PAGE = Page(
-    notebook="train",
-    address="workbench.pages.train:PAGE",
-    start="Train",
-    check=check,
-    plan=plan,
-    work=work,
+    TrainParameters,
+    "Train",
+    plan,
+    work,
+    lambda folder, _: Run(Path(folder)),
     watch=watch,
     report=_best,
     tensorboard=True,
-    common=("model", "local_dataset", "name", "epochs", "nodes", "target", "reconstruct"),
-    groups={
-        "Undersampling": ("mask", "acceleration", "center_fraction"),
-        "Schedule": (
-            *("batch_size", "accumulate", "lr", "lr_step", "lr_gamma", "weight_decay"),
-            *("precision", "seed", "checkpoint_minutes", "resume", "workers"),
-        ),
-        "Speed and memory": ("low_memory", "compile", "tf32", "crop_readout"),
-        "Network": ("cascades", "chans", "pools", "sens_chans", "sens_pools"),
-        "Less data": ("sample_rate", "volume_sample_rate", "val_volume_sample_rate"),
-        "AzureML": (
-            *("cluster", "low_priority", "sdk", "dataset_access", "azure_dataset", "datastore"),
-            *("experiment", "tags", "torch_build", "price_per_hour", "dataset_mount"),
-        ),
-    },
-    looks={
-        "model": Look(choices=lambda: tuple(MODELS), only_these=True),
-        "local_dataset": Look("dataset", choices=datasets_here),
-        "name": Look("run's name", choices=runs_here),
-        "epochs": Look(unit="passes"),
-        "nodes": Look(unit="machines or processes"),
-        "target": Look("where to train", choices=lambda: TARGETS, only_these=True),
-        "reconstruct": Look("reconstruct afterwards", choices=lambda: SPLITS, several=True),
-        "mask": Look(choices=lambda: MASKS, only_these=True),
-        "center_fraction": Look("centre fraction"),
-        "batch_size": Look(unit="slices"),
-        "accumulate": Look("accumulate gradients", unit="batches"),
-        "lr": Look("learning rate"),
-        "lr_step": Look("learning rate: step", unit="epochs"),
-        "lr_gamma": Look("learning rate: factor"),
-        "precision": Look(choices=lambda: PRECISIONS, only_these=True),
-        "low_memory": Look(choices=lambda: ("auto", "True", "False"), only_these=True),
-        "compile": Look("torch.compile", choices=lambda: COMPILE, only_these=True),
-        "tf32": Look(choices=lambda: ("True", "False")),
-        "crop_readout": Look("crop the readout", choices=lambda: ("True", "False")),
-        "checkpoint_minutes": Look("checkpoint every", unit="minutes"),
-        "workers": Look("loader processes"),
-        "chans": Look("channels"),
-        "sens_chans": Look("sensitivity net: channels"),
-        "sens_pools": Look("sensitivity net: pools"),
-        "sample_rate": Look("share of slices"),
-        "volume_sample_rate": Look("share of volumes"),
-        "val_volume_sample_rate": Look("share of validation volumes"),
-        "cluster": Look(look_up=_clusters),
-        "datastore": Look(look_up=_datastores),
-        "low_priority": Look(choices=lambda: ("True", "False")),
-        "dataset_mount": Look(choices=lambda: ("True", "False")),
-        "price_per_hour": Look("a node costs", unit="US dollars an hour"),
-        "sdk": Look("AzureML's SDK", choices=lambda: ("v1", "v2"), only_these=True),
-    },
 )

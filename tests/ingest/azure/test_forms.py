@@ -39,9 +39,8 @@ class Form:
     """A page's form, filled as a browser fills it."""
 
     def __init__(self, page, **values):
-        fields = page.fields
-        defaults = {field.name: field.default for field in fields}
-        self.page = FormPage(page, fields, defaults | values)
+        fields = page.parameters.fields().items()
+        self.page = FormPage(page, {name: each.default for name, each in fields} | values)
         self.widget = self.page.widget
 
     def give(self, **message):

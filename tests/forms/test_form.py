@@ -5,16 +5,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets
 import pytest
 
-from tests.views.form_pages import PAGE, PARAMETERS
-from workbench.forms.fields import fields_in
+from tests.forms.turning import PAGE, values
 from workbench.forms.form import FormPage
-from workbench.forms.page import Look
 from workbench.forms.sections import NotStartedError
 
 SECRET = "a long secret"
@@ -23,9 +20,7 @@ SECRET = "a long secret"
 @pytest.fixture
 def form(tmp_path, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])  # where the form's process finds the page
-    fields = fields_in(PARAMETERS)
-    values = {field.name: field.default for field in fields} | {"folder": str(tmp_path)}
-    form = FormPage(PAGE, fields, values)
+    form = FormPage(PAGE, values(folder=str(tmp_path)))
     yield form
     form.cancel()
     form.cancel()
@@ -111,14 +106,14 @@ def test_cell_that_is_run_again_shows_once(form, monkeypatch):
 def test_wrong_entries_are_told_each_beside_its_field_and_nothing_starts(form):
     enter(form, rounds="0", other="x", share="half")
     assert form.widget.errors == {
-        "rounds": "rounds=0: give 1 to 1000",
-        "other": "other='x': give a whole number",
-        "share": "share='half': give a number",
+        "rounds": "rounds=0: give a whole number from 1 to 1000",
+        "other": "other='x': give a whole number from 1 to 1000",
+        "share": "share='half': give a number above 0, up to 1",
     }
     form.start()
     assert form.widget.phase == "idle"
     enter(form, rounds="7", other="7", share="0.5")
-    assert form.widget.errors == {"": "rounds and other are both 7: change one"}
+    assert form.widget.errors == {"other": "rounds and other are both 7: change one"}
     enter(form, other="8")
     assert form.widget.errors == {}
 
@@ -150,20 +145,16 @@ def test_process_that_is_killed_says_so(form):
     assert "memory" in widget.failure["message"]
 
 
-def test_result_that_cannot_be_read_here_ends_the_run_with_its_reason(form):
-    enter(form, fault="result")
+def test_result_that_cannot_be_opened_ends_the_run_with_its_reason(form):
+    enter(form, fault="open")
     widget = run(form)
     assert widget.phase == "failed"
-    assert "No module named 'newer'" in widget.failure["message"]
+    assert widget.failure["message"] == "the result is damaged: turn again"
     enter(form, fault="", rounds="1")
     assert run(form).phase == "done"
 
 
-def test_choices_that_cannot_be_looked_up_keep_nobody_from_starting(tmp_path, monkeypatch, form):
-    def refuse(values):
-        raise OSError("no login works")
-
-    form.page = replace(PAGE, looks={"other": Look(look_up=refuse)})
+def test_choices_that_cannot_be_looked_up_keep_nobody_from_starting(form):
     send(form, look_up="other", values=form.widget.values)
     wait_for(lambda: "could not be looked up: no login works" in form.widget.status)
     assert run(form).phase == "done"
@@ -195,26 +186,21 @@ def test_one_run_at_a_time(form, tmp_path):
 def test_form_that_is_opened_again_while_its_work_runs_is_the_same(form, tmp_path, monkeypatch):
     from workbench.forms import form as form_page
 
-    monkeypatch.setattr(form_page, "_open", {PAGE.notebook: form})
+    monkeypatch.setattr(form_page, "_open", {"turning": form})
     enter(form, rounds="1000")
     form.start()
-    fields = fields_in(PARAMETERS)
-    values = {field.name: field.default for field in fields}
-    assert form_page.open_form(PAGE, fields, values) is form
+    assert form_page.open_form(PAGE, values()) is form
     form.cancel()
     form.wait(60)
-    assert form_page.open_form(PAGE, fields, values) is not form
+    assert form_page.open_form(PAGE, values()) is not form
 
 
 def test_work_ends_with_the_kernel(tmp_path):
     program = f"""
-        from tests.views.form_pages import PAGE, PARAMETERS
-        from workbench.forms.fields import fields_in
+        from tests.forms.turning import PAGE, values
         from workbench.forms.form import FormPage
 
-        fields = fields_in(PARAMETERS)
-        values = {{field.name: field.default for field in fields}}
-        form = FormPage(PAGE, fields, values | {{"rounds": 1000, "folder": {str(tmp_path)!r}}})
+        form = FormPage(PAGE, values(rounds=1000, folder={str(tmp_path)!r}))
         form.start()
         form.wait()
     """

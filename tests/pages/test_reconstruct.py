@@ -6,9 +6,8 @@ from matplotlib.figure import Figure
 
 from workbench.forms.page import display_of
 from workbench.pages import reconstruct as views
-from workbench.pages.reconstruct import PAGE, Looks, Reconstructed
+from workbench.pages.reconstruct import PAGE, ReconstructParameters
 from workbench.recon.metrics import METRICS
-from workbench.views.comparison import find_compared
 from workbench.views.uncertainty import uncertainty_figures
 
 CSV = (
@@ -25,43 +24,31 @@ def shown(monkeypatch):
     return found
 
 
+def asked(**changed):
+    defaults = {name: each.default for name, each in ReconstructParameters.fields().items()}
+    given = {"weights": "weights.pt", "local_dataset": "knee_multicoil"}
+    return ReconstructParameters.of(defaults | given | changed)
+
+
 @pytest.fixture
 def done(reconstructed, in_project, tmp_path):
-    from workbench.views.annotations import read_annotations
-
     reconstructed(acceleration=8, center_fraction=0.04)
-    results = reconstructed()
+    reconstructed()
     path = tmp_path / "knee.csv"
     path.write_text(CSV)
-    compared = tuple(find_compared("weights@8x", results.folder))
-    looks = Looks(compared, "psnr", 3, read_annotations(path), ("nifti",))
-    return Reconstructed(results, looks)
-
-
-def values(**changed):
-    given = {field.name: field.default for field in PAGE.fields}
-    return given | {"weights": "weights.pt", "local_dataset": "knee_multicoil"} | changed
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"sort_by": "beauty"}, "sort_by='beauty': give one of ssim"),
-        ({"uncertainty": 1}, "uncertainty=1: one mask has no deviation"),
-        ({"export": "jpeg"}, "export='jpeg'"),
-        ({"annotations": "weights.pt"}, "weights.pt"),
-    ],
-)
-def test_wrong_parameters_are_refused_before_any_work(in_project, changed, message):
-    with pytest.raises(ValueError, match=message):
-        PAGE.check(values(**changed))
-    with pytest.raises(ValueError, match=message):
-        PAGE.plan(**values(**changed))
+    parameters = asked(
+        compare="weights@8x",
+        sort_by="psnr",
+        uncertainty=3,
+        annotations=str(path),
+        export="nifti",
+    )
+    return PAGE.open(PAGE.work(PAGE.plan(parameters)), parameters)
 
 
 def test_comparison_that_is_not_there_is_refused_before_any_work(done, capsys):
     with pytest.raises(FileNotFoundError, match="weights@6x"):
-        PAGE.plan(**values(compare="weights@6x"))
+        PAGE.plan(asked(compare="weights@6x"))
 
 
 def test_every_cell_shows_something(done, shown, capsys):
@@ -85,8 +72,16 @@ def test_every_cell_shows_something(done, shown, capsys):
     assert "nifti       2 of them in outputs/weights/" in printed
 
 
+def test_first_volumes_are_shown_where_more_are_there(done):
+    parameters = asked(volumes=1)
+    fewer = PAGE.open(PAGE.work(PAGE.plan(parameters)), parameters)
+    assert [each.name for each in fewer.results] == [done.results[0].name]
+    again = PAGE.open(PAGE.work(PAGE.plan(asked())), asked())
+    assert len(again.results) == len(done.results) == 2
+
+
 def test_cells_of_what_was_not_asked_for_say_so(done, shown, capsys):
-    plain = Reconstructed(done.results, Looks())
+    plain = replace(done, asked=asked(), compared=(), annotations=None)
     for view in (
         views.show_compared,
         views.show_uncertainty,
@@ -112,8 +107,7 @@ def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, caps
         for metric in METRICS:
             file.attrs[f"reconstruction_{metric.name}"] = np.nan
     found = read_result(broken, first.volume, first.order), second
-    looks = Looks(sort_by="ssim", annotations=done.looks.annotations)
-    one = Reconstructed(replace(done.results, items=found), looks)
+    one = replace(done, results=replace(done.results, items=found), asked=asked(), compared=())
     for view in (
         views.show_scores,
         views.show_acquisitions,

@@ -1,0 +1,190 @@
+"""A notebook's parameters: what is taken, what is refused, and how it is said."""
+
+from typing import ClassVar
+
+import pytest
+
+from tests.forms.turning import TurningParameters, values
+from workbench.forms.parameters import Field, Numbers, Parameters, ParametersError
+
+
+class Kinds(Parameters):
+    notebook: ClassVar[str] = "kinds"
+
+    text: str = Field("a", "a text")
+    maybe: str | None = Field(None, "a text; None: none")
+    whole: int = Field(1, "a whole number")
+    number: float | None = Field(None, "a rate, 3e-4 (None)", gt=0)
+    on: bool = Field(True, "True: on")
+    either: bool | None = Field(None, "True or False")
+    rates: Numbers | None = Field(None, "such as 4,8", also=(int, float, list, tuple))
+    name: str = Field("", "empty: all of them", also=(int,))
+    mode: str | None = Field(
+        None, "a mode", choices=("auto", "on", "off"), meanings={True: "on", False: "off"}
+    )
+
+
+def of(**changed):
+    return Kinds.of({name: each.default for name, each in Kinds.fields().items()} | changed)
+
+
+def refusal(**changed):
+    with pytest.raises(ParametersError) as refused:
+        of(**changed)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"text": " b "}, "b"),
+        ({"text": "~/" + "folder/" * 50}, "~/" + "folder/" * 50),
+        ({"text": "médecine/日本"}, "médecine/日本"),
+        ({"text": ""}, ""),
+        ({"maybe": "  "}, None),
+        ({"whole": 12}, 12),
+        ({"number": 1}, 1.0),
+        ({"either": False}, False),
+        ({"rates": 4}, "4"),
+        ({"rates": [4, 8.5]}, "4, 8.5"),
+        ({"rates": "4,8"}, "4,8"),
+        ({"name": 1000001}, "1000001"),
+        ({"mode": True}, "on"),
+    ],
+)
+def test_value_that_does_is_taken(given, value):
+    (name,) = given
+    assert getattr(of(**given), name) == value
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"whole": 10**400}, "whole=1000"),
+        ({"rates": 10**400}, "rates=1000"),
+        ({"rates": "fast"}, "rates='fast': give a number, or several such as 4,8"),
+        ({"rates": [True]}, "rates=<list>: give a text"),
+        ({"number": 0}, "number=0: give a number above 0"),
+        ({"mode": "later"}, "mode='later': give one of auto, on, off"),
+        ({"text": 20241105}, "text=20241105: give a text; papermill's -p makes numbers"),
+        ({"text": 0.5}, "text=0.5: give a text"),
+        ({"text": ["https://host/?sig=secret"]}, "text=<list>: give a text"),
+        ({"none": 1}, "none: no such parameter"),
+    ],
+)
+def test_value_that_does_not_is_refused_by_name(given, message):
+    assert refusal(**given).startswith(message)
+
+
+def test_number_in_place_of_a_text_says_how_to_give_it():
+    assert refusal(text=20241105).endswith("write -r text 2024_11_05")
+    assert refusal(text=True).endswith("write -r text True")
+
+
+@pytest.mark.parametrize("text", ["a\0b", "two\nlines", "x" * 256, "a/" + "é" * 128, "a\x1b[31m"])
+def test_text_that_no_file_system_takes_is_refused(text):
+    assert ": give one line of text" in refusal(text=text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=c2VjcmV0",
+        'curl -C - "https://host/a?AWSAccessKeyId=A&Signature=c2VjcmV0&Expires=1" --output b',
+        "https://host/a?X-Amz-Signature=c2VjcmV0",
+        "https://host.blob.core.windows.net/datasets?sig=c2VjcmV0",
+    ],
+)
+@pytest.mark.parametrize("name", list(Kinds.fields()))
+def test_secret_given_as_a_parameter_is_refused_and_not_repeated(name, text):
+    with pytest.raises(
+        ParametersError, match=rf"^{name}=\*\*\*: .* environment variable$"
+    ) as refused:
+        of(**{name: text})
+    assert "c2VjcmV0" not in f"{refused.value!r} {refused.value.__context__}"
+    assert refused.value.hidden
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    with pytest.raises(ParametersError) as refused:
+        TurningParameters.of(values(rounds=0, other="x", several="a, d"))
+    assert refused.value.errors == {
+        "rounds": "rounds=0: give a whole number from 1 to 1000",
+        "other": "other='x': give a whole number from 1 to 1000",
+        "several": "several='a, d': give one or several of a, b, c",
+    }
+
+
+def test_check_of_several_fields_names_one_of_them():
+    with pytest.raises(ParametersError) as refused:
+        TurningParameters.of(values(rounds=7, other=7))
+    assert refused.value.errors == {"other": "rounds and other are both 7: change one"}
+
+
+class TestNamesOf2021:
+    def test_value_is_taken_under_its_old_name(self):
+        assert TurningParameters.read(values() | {"num_rounds": 5}).rounds == 5
+
+    def test_two_values_are_refused(self):
+        with pytest.raises(ParametersError, match="rounds and num_rounds: give one of the two"):
+            TurningParameters.read(values(rounds=3) | {"num_rounds": 5})
+
+
+class TestEntriesOfAForm:
+    @pytest.mark.parametrize(
+        ("name", "entry", "value"),
+        [
+            ("whole", " 12 ", 12),
+            ("number", "3e-4", 3e-4),
+            ("text", "007", "007"),
+            ("on", False, False),
+            ("either", "False", False),
+        ],
+    )
+    def test_entry_is_read_as_the_type_says(self, name, entry, value):
+        found = getattr(of(**{name: Kinds.fields()[name].read(entry)}), name)
+        assert (found, type(found)) == (value, type(value))
+
+    @pytest.mark.parametrize(
+        ("name", "entry", "message"),
+        [
+            ("whole", "1.5", "whole='1.5': give a whole number"),
+            ("whole", "", "whole='': give a whole number"),
+            ("number", "much", "number='much': give a number above 0"),
+            ("number", "nan", "number=nan: give a number above 0"),
+            ("either", "maybe", "either='maybe': give True or False"),
+        ],
+    )
+    def test_entry_that_cannot_be_read_is_refused(self, name, entry, message):
+        assert refusal(**{name: Kinds.fields()[name].read(entry)}) == message
+
+    @pytest.mark.parametrize("name", ["maybe", "number", "either", "rates", "mode"])
+    def test_empty_entry_stands_for_none(self, name):
+        assert getattr(of(**{name: Kinds.fields()[name].read("")}), name) is None
+
+    @pytest.mark.parametrize("number", [0.00012345678, 3e-4, 1 / 3, 1e300])
+    def test_number_comes_back_from_its_entry_as_it_was(self, number):
+        field = Kinds.fields()["number"]
+        assert field.read(field.entry(number)) == number
+
+    def test_empty_field_says_what_it_stands_for(self):
+        fields = Kinds.fields()
+        assert fields["number"].placeholder == "3e-4"
+        assert fields["name"].placeholder == "all of them"
+        assert fields["text"].placeholder == ""
+
+
+def test_command_names_only_what_differs_and_papermill_would_not_guess():
+    assert of().command().endswith("papermill notebooks/kinds.ipynb outputs/kinds.ipynb")
+    assert of(whole=2, text="007").command().splitlines()[1:] == [
+        "    -r text 007 \\",
+        "    -p whole 2",
+    ]
+
+
+def test_cell_says_name_type_default_and_help():
+    assert Kinds.cell().splitlines()[:3] == [
+        'text: str = "a"  # a text',
+        "maybe: str = None  # a text; None: none",
+        "whole: int = 1  # a whole number",
+    ]
