@@ -66,7 +66,7 @@ def test_cache_form_tells_a_wrong_entry_then_indexes_and_fills_the_cells(open_no
     form.get_by_text("More", exact=False).last.click()
     workers = form.get_by_label("workers")
     workers.fill("0")
-    wrong = form.get_by_text("workers=0: give 1 or more")
+    wrong = form.get_by_text("workers=0: give a whole number, 1 or more")
     wrong.wait_for()
     assert workers.get_attribute("aria-invalid") == "true"
     assert form.get_by_role("button", name="Index").is_disabled()

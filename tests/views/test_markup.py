@@ -196,7 +196,7 @@ def test_viewer_and_its_picture_show_names_as_text(done, shown, monkeypatch):
 
 
 def test_scripts_of_the_widgets_make_no_markup_of_text():
-    folder = Path(workbench.__file__).parent / "views"
+    folder = Path(workbench.__file__).parent
     makes = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write")
     lines = [
         line.strip()
