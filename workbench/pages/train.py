@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
+
 def _check_tags(text: str) -> str:
     parse_tags(text)
     return text
