@@ -224,7 +224,10 @@ class TrainParameters(Parameters):
     )
     low_priority: bool | None = Field(None, "True or False: only a cluster of that kind")
     sdk: str | None = Field(
-        None, "AzureML's SDK, v1 or v2; None: the first that works here", label="AzureML's SDK", choices=("v1", "v2")
+        None,
+        "AzureML's SDK, v1 or v2; None: the first that works here",
+        label="AzureML's SDK",
+        choices=("v1", "v2"),
     )
     dataset_access: str | None = Field(
         None,
