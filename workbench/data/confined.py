@@ -3,13 +3,13 @@
 import faulthandler
 import gc
 import os
+import pickle
 import resource
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -78,7 +78,8 @@ class _Process:
     """One forked process, and this one's end of the pipe to it."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._pipe, theirs = Pipe()
+        self._pipe, theirs = socket.socketpair()
+        self._pipe.settimeout(_PATIENCE)
         self._pid = os.fork()
         if self._pid == 0:
             try:
@@ -89,10 +90,10 @@ class _Process:
 
     def ask(self, call: Any) -> tuple[bool, Any]:
         try:
-            self._pipe.send(call)
-            if not self._pipe.poll(_PATIENCE):
-                raise ConfinedError(f"gave no answer in {_PATIENCE} seconds")
-            return self._pipe.recv()
+            _send(self._pipe, call)
+            return _receive(self._pipe)
+        except TimeoutError:
+            raise ConfinedError(f"gave no answer in {_PATIENCE} seconds") from None
         except (EOFError, ConnectionError):
             raise ConfinedError(_cause(self._wait())) from None
 
@@ -110,6 +111,28 @@ class _Process:
         return 0
 
 
+def _send(pipe: socket.socket, value: Any) -> None:
+    content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    pipe.sendall(len(content).to_bytes(8, "little"))
+    pipe.sendall(content)
+
+
+def _receive(pipe: socket.socket) -> Any:
+    length = int.from_bytes(_exactly(pipe, 8), "little")
+    return pickle.loads(_exactly(pipe, length))
+
+
+def _exactly(pipe: socket.socket, count: int) -> bytearray:
+    content = bytearray(count)
+    view = memoryview(content)
+    while view:
+        received = pipe.recv_into(view)
+        if not received:
+            raise EOFError
+        view = view[received:]
+    return content
+
+
 def _cause(status: int) -> str:
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     if number == signal.SIGXCPU:
@@ -117,7 +140,7 @@ def _cause(status: int) -> str:
     return f"crashes ({signal.Signals(number).name})" if number else "ends its process"
 
 
-def _serve(function: Callable[..., Any], pipe: Connection) -> None:
+def _serve(function: Callable[..., Any], pipe: socket.socket) -> None:
     """Answer calls until the pipe is closed: when the parent ends, at the latest."""
     # The parent's open files, locks and pipes are none of this process's.
     opened: list[str] = []
@@ -139,7 +162,7 @@ def _serve(function: Callable[..., Any], pipe: Connection) -> None:
     _limit(resource.RLIMIT_AS, held + _MEMORY)
     while True:
         try:
-            arguments, more = pipe.recv()
+            arguments, more = _receive(pipe)
         except EOFError:
             return
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -148,7 +171,7 @@ def _serve(function: Callable[..., Any], pipe: Connection) -> None:
             answer = False, function(*arguments, **more)
         except Exception as error:
             answer = True, error
-        pipe.send(answer)
+        _send(pipe, answer)
 
 
 def _limit(kind: int, value: int) -> None:
