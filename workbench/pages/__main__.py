@@ -8,7 +8,6 @@ import json
 import sys
 from pathlib import Path
 
-from workbench.disk import write_text
 from workbench.forms.parameters import Parameters
 from workbench.pages.cache import CacheParameters
 from workbench.pages.explore import ExploreParameters
@@ -17,6 +16,7 @@ from workbench.pages.reconstruct import ReconstructParameters
 from workbench.pages.storage import StorageParameters
 from workbench.pages.train import TrainParameters
 from workbench.settings import shown
+from workbench.stores.disk import write_text
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 MODELS: tuple[type[Parameters], ...] = (
