@@ -76,7 +76,7 @@ def urldefense_2(text: str) -> str:
             f"https://urldefense.proofpoint.com/v2/url?u={coded}&d=DwMFaQ&c=slrrB7&r=x_Y&m=z&s=w&e="
         )
 
-    return re.sub(r'https://fastmri-dataset[^"\s]+', wrap, text)
+    return re.sub(r'https?://[^"\s]+', wrap, text)
 
 
 def urldefense_3(text: str) -> str:
@@ -93,7 +93,7 @@ def urldefense_3(text: str) -> str:
         coded = base64.urlsafe_b64encode("".join(replaced).encode()).decode().rstrip("=")
         return f"https://urldefense.com/v3/__{body}__;{coded}!!BhJSzQ!MgA_-token$"
 
-    return re.sub(r'https://fastmri-dataset[^"\s]+', wrap, text)
+    return re.sub(r'https?://[^"\s]+', wrap, text)
 
 
 def safelinks(text: str, anything: bool = False) -> str:
@@ -155,7 +155,7 @@ WRAPPERS = {
 
 
 def wrapped(text: str, wrapper) -> str:
-    return re.sub(r'https://fastmri-dataset[^"\s]+', lambda match: wrapper(match[0]), text)
+    return re.sub(r'https?://[^"\s]+', lambda match: wrapper(match[0]), text)
 
 
 MANGLED = {
@@ -216,6 +216,7 @@ MANGLED = {
     ),
     "JSON": lambda t: json.dumps({"body": t}),
     "invisible letters in JSON": lambda t: json.dumps({"body": re.sub("([_&])", "\\1\u200b", t)}),
+    "wrapped HTML in JSON": lambda t: json.dumps({"body": html.escape(textwrap.fill(t, 67))}),
     "JSON in JSON": lambda t: json.dumps(json.dumps({"body": t})),
     "JSON, all escaped": lambda t: json.dumps(t).replace("&", r"\u0026").replace("/", r"\/"),
     "Markdown": lambda t: re.sub(r'curl -C - "(.*)" --output (\S+)', r"- [\2](\1)", t),

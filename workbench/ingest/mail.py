@@ -7,6 +7,7 @@ URL into one of their own. All steps take a time that is linear in the length of
 
 import base64
 import html
+import json
 import quopri
 import re
 from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ def _plain(text: str) -> str:
     text = "\n\n".join([text, *(part for part in inside if "http" in part)])
     for _ in range(_ROUNDS):
         before = text
-        text = text.translate(_LETTERS)
+        text = _of_json(text).translate(_LETTERS)
         text = re.sub(r"^[ \t]*(?:>[ \t]?)+", "", text, flags=re.MULTILINE)
         text = _printable(text)
         text = _ENTITY.sub(_character, text)
@@ -84,6 +85,24 @@ def _plain(text: str) -> str:
         if text == before:
             break
     return text
+
+
+def _of_json(text: str) -> str:
+    """Return the strings of a JSON document one after another; other texts as they are."""
+    if text.lstrip()[:1] not in ("{", "[", '"'):
+        return text
+    try:
+        left = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return text
+    found: list[str] = []
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            found.append(part)
+        elif isinstance(part, dict | list):
+            left += reversed(part.values() if isinstance(part, dict) else part)
+    return "\n".join(found)
 
 
 def _printable(text: str) -> str:
