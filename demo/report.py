@@ -21,7 +21,7 @@ _WIDTH = 9  # of a metric's column
 # Measured by the command in the README, which rounds as another machine does.
 SPREAD = (
     "Other processors and thread counts round differently, and a short training follows its\n"
-    "rounding: expect means of the VarNet that differ by about 0.01 in SSIM and 0.2 dB in PSNR."
+    "rounding: expect means of the network that differ by about 0.01 in SSIM and 0.2 dB in PSNR."
 )
 
 

@@ -161,7 +161,7 @@ def split_of_folder(folder: str) -> str | None:
 
 @dataclass(frozen=True)
 class Model:
-    """A model by name: the anatomy's VarNet and the dataset that it trains on by default."""
+    """A model by name: the dataset that a network trains on by default."""
 
     name: str
     dataset: str

@@ -32,7 +32,7 @@ def test_defaults_are_those_of_2021(tmp_path):
     assert found.model == found.name == "knee"
     assert found.sampling == Sampling("equispaced", (4,), (0.08,))
     assert (found.epochs, found.batch_size, found.lr, found.lr_step) == (50, 1, 3e-4, 40)
-    assert (found.cascades, found.chans, found.pools, found.sens_chans) == (12, 18, 4, 8)
+    assert (found.config.cascades, found.config.chans, found.config.pools) == (12, 18, 4)
 
 
 def test_job_survives_json(tmp_path):

@@ -54,11 +54,11 @@ def test_phantom_has_small_defaults_and_the_plan_says_so(project):
     for split in ("train", "val"):
         add_volume(root / f"multicoil_{split}" / "a.h5")
     plan = plan_training(model="brain", chans=5)
-    assert plan.job.chans == 5
-    assert plan.job.cascades < 12
+    assert plan.job.config.chans == 5
+    assert plan.job.config.cascades < 12
     assert plan.job.epochs < 50
     assert "synthetic phantom, not patient data" in str(plan)
-    assert re.search(r"small defaults for the phantom \(cascades \d+, epochs \d+\)", str(plan))
+    assert re.search(r"small defaults for the phantom \(cascades \d+, sens_chans \d+, epochs \d+\)", str(plan))
 
 
 def test_missing_dataset_says_how_to_get_it(project):

@@ -6,7 +6,7 @@ from fastmri import fft2c, rss_complex
 from fastmri.data.transforms import complex_center_crop, to_tensor
 
 from demo.phantom.writing import write_volume
-from workbench.recon.training import VarNetTraining  # noqa: F401  (warns while it is imported)
+from workbench.recon.training import Training  # noqa: F401  (warns while it is imported)
 
 
 def make_volume(path, seed, *, slices=3, coils=3, matrix=(48, 32), recon=(24, 24), target=True):

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from benchmarks.networks import rounding
 from workbench.compute.jobs import training_job
 from workbench.models import VarNet
-from workbench.models.varnet import READOUT_MARGIN, center_columns
+from workbench.models.varnet.network import center_columns
 from workbench.recon.speed import compile_unets, kept_bytes, saves_memory
 
 SMALL = {"num_cascades": 3, "sens_chans": 3, "sens_pools": 2, "chans": 4, "pools": 2}
@@ -91,8 +91,8 @@ def test_float32_is_no_further_from_float64_than_twice_fastmri():
 @pytest.mark.parametrize("two_dimensional", [False, True])
 def test_coils_in_parts_equal_fastmris(two_dimensional, monkeypatch):
     """Slices of real size are worked on a coil or two at a time."""
-    monkeypatch.setattr("workbench.models.varnet._PART", 1)
-    monkeypatch.setattr("workbench.models.varnet._ACTIVATION", 1)
+    monkeypatch.setattr("workbench.models.varnet.network._PART", 1)
+    monkeypatch.setattr("workbench.models.varnet.network._ACTIVATION", 1)
     reference, ours = pair(mask_center=not two_dimensional)
     kspace, mask = measurement(2, 3, 32, 48, two_dimensional=two_dimensional)
     (image, gradient), (our_image, our_gradient) = both(
@@ -215,10 +215,11 @@ def test_cropped_readout_leaves_the_rows_that_are_wanted_where_they_were():
     whole = ours(kspace, mask, 6)
     ours.crop_readout = True
     cropped = ours(kspace, mask, 6, rows=40)
-    assert cropped.shape == (1, 40 + 2 * READOUT_MARGIN, 32)
+    margin = VarNet.readout_margin
+    assert cropped.shape == (1, 40 + 2 * margin, 32)
     first = (101 - 40) // 2
     expected = whole[:, first : first + 40]
-    found = cropped[:, READOUT_MARGIN : READOUT_MARGIN + 40]
+    found = cropped[:, margin : margin + 40]
     torch.testing.assert_close(found, expected)
     assert torch.equal(ours(kspace, mask, 6), whole)
     assert torch.equal(ours(kspace, mask, 6, rows=101), whole)

@@ -18,6 +18,7 @@ from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
 from workbench.data.masks import _FUNCTIONS
 from workbench.data.volume import ArrayLayout, Volume
+from workbench.models.varnet import VARNET
 from workbench.recon import reconstruction, weights
 from workbench.recon.reconstruction_plan import (
     begin,
@@ -53,7 +54,7 @@ def test_weights_are_found_whatever_their_prefix_and_their_network_is_rebuilt(
     extra = {"loss.w": torch.ones(1)} if prefix else {}
     path = tmp_path / "weights.ckpt"
     torch.save({"state_dict": state | extra} if prefix else state, path)
-    assert weights.architecture(network.state_dict()) == SMALL
+    assert VARNET.config_of(network.state_dict()).arguments == SMALL
     loaded = weights.load_network(path)
     assert all(
         torch.equal(value, loaded.state_dict()[name])
@@ -89,7 +90,10 @@ def weights_server(monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        monkeypatch.setattr(weights, "RELEASED_FROM", f"http://127.0.0.1:{server.server_port}/")
+        for name, url in VARNET.released.items():
+            file = url.rpartition("/")[2]
+            here = f"http://127.0.0.1:{server.server_port}/{file}"
+            monkeypatch.setitem(VARNET.released, name, here)
         yield files
         server.shutdown()
         thread.join()

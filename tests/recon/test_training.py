@@ -30,7 +30,7 @@ from workbench.data.slices import SliceDataset, collate
 from workbench.recon import run as rank
 from workbench.recon.reconstruction import reconstruct_volume
 from workbench.recon.speed import compiles
-from workbench.recon.training import NonFiniteLossError, VarNetTraining
+from workbench.recon.training import NonFiniteLossError, Training
 from workbench.recon.weights import load_network
 
 SMALL = {"cascades": 2, "chans": 2, "pools": 2, "sens_chans": 2, "sens_pools": 2}
@@ -76,7 +76,7 @@ def apply_mask_seeded(seed):
 def fastmri_losses(study, job, steps):
     """Train with fastMRI's reader, transform, network and loss over the same order and masks."""
     pl.seed_everything(job.seed, verbose=False)
-    network = ReferenceVarNet(**job.network).double()
+    network = ReferenceVarNet(**job.config.arguments).double()
     optimizer = torch.optim.Adam(network.parameters(), lr=job.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, job.lr_step, job.lr_gamma)
     raw = ReferenceDataset(study / "multicoil_train", "multicoil")
@@ -124,7 +124,7 @@ def test_twenty_steps_follow_fastmris_own(study):
     job = small_job(study, epochs=3, lr_step=1, lr_gamma=0.5)
     open_cache(study)
     pl.seed_everything(job.seed, verbose=False)
-    module, losses = VarNetTraining(job), Losses()
+    module, losses = Training(job), Losses()
     train_slices, val_slices = rank.datasets(job, open_cache(study))
     data = SliceData(
         train_slices, val_slices, batch_size=1, seed=job.seed, workers=0, batches_done=lambda _: 0
@@ -270,7 +270,7 @@ def test_nan_in_kspace_stops_the_run_and_names_the_slice(study, project, tmp_pat
 
 
 def test_nan_in_validation_names_the_slice(study):
-    module = VarNetTraining(small_job(study))
+    module = Training(small_job(study))
     _, val = rank.datasets(small_job(study), open_cache(study))
     sample = val[1]
     broken = sample._replace(target=sample.target * torch.nan)
@@ -291,7 +291,7 @@ def test_losses_do_not_depend_on_accumulation(study, project):
 def test_an_all_zero_slice_trains_without_nan(study):
     job = small_job(study)
     open_cache(study)
-    module = VarNetTraining(job)
+    module = Training(job)
     data, _ = rank.datasets(job, open_cache(study))
     sample = data[0]
     zero = sample._replace(
@@ -309,7 +309,7 @@ def test_an_all_zero_slice_trains_without_nan(study):
 def test_checkpoint_of_another_architecture_is_refused(study):
     saved = {"job": {**SMALL, "cascades": 3}}
     with pytest.raises(ValueError, match="another architecture: cascades 3 there, 2 here"):
-        VarNetTraining(small_job(study)).on_load_checkpoint(saved)
+        Training(small_job(study)).on_load_checkpoint(saved)
 
 
 @pytest.mark.parametrize(

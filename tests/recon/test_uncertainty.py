@@ -71,8 +71,7 @@ def test_deviation_of_a_shuffled_map_does_not(study, val, trained):
 
 @pytest.mark.parametrize("crop_readout", [False, True])
 def test_image_is_the_reconstruction_s_own(study, val, crop_readout, monkeypatch):
-    monkeypatch.setattr("workbench.models.varnet.READOUT_MARGIN", 4)
-    monkeypatch.setattr("workbench.recon.uncertainty.READOUT_MARGIN", 4)
+    monkeypatch.setattr(VarNet, "readout_margin", 4)
     net = network().eval()
     net.crop_readout = crop_readout
     kspace, _ = read(study, val)

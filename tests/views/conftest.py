@@ -9,7 +9,7 @@ from workbench.data.images import centered_fft2, zero_filled
 from workbench.models import VarNet
 from workbench.recon.reconstruction import reconstruct_share
 from workbench.recon.reconstruction_plan import begin, plan_reconstruction, results
-from workbench.recon.training import VarNetTraining  # noqa: F401  (warns while it is imported)
+from workbench.recon.training import Training  # noqa: F401  (warns while it is imported)
 from workbench.recon.weights import load_network
 
 MATRIX, RECON, ACQUIRED = (64, 40), (32, 32), (2, 39)

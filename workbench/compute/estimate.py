@@ -110,7 +110,10 @@ def measured_pace(
     for run, size, ranks, (train, val) in runs:
         try:
             seconds = [row["seconds"] for row in run.metrics]
-            same = run.job.network == job.network and run.job.precision == job.precision
+            same = all(
+                getattr(run.job, name) == getattr(job, name)
+                for name in ("network", "config", "precision")
+            )
         except (ValueError, KeyError, OSError):  # a damaged run tells nothing
             continue
         if size == vm_size and same and seconds:

@@ -4,27 +4,23 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workbench.catalog import model_by_name
+from workbench.catalog import DATASETS, model_by_name
 from workbench.data.sampling import Sampling, numbers
+from workbench.models import DEFAULT, find_network
+from workbench.models.entry import check_whole
 from workbench.settings import project_root
 
 PRECISIONS = ("32", "bf16", "16")
 COMPILE = ("auto", "on", "off")
 
 # A phantom is a few dozen slices: a network of 30 million parameters and 50 epochs would say no
-# more about it than this one, and take hours.
-PHANTOM_DEFAULTS: dict[str, Any] = {
-    "cascades": 4,
-    "chans": 8,
-    "sens_chans": 4,
-    "epochs": 8,
-    "lr": 1e-3,
-    "lr_step": 6,
-}
+# more about it than a small one, whose numbers the network's entry has, and take hours.
+PHANTOM_DEFAULTS: dict[str, Any] = {"epochs": 8, "lr": 1e-3, "lr_step": 6}
 
 _SAMPLING_CHOICES = {
     "mask": "mask",
@@ -41,6 +37,8 @@ class TrainingJob:
         name: folder of the run under ``outputs/``.
         model: name in ``catalog.MODELS``.
         dataset: the dataset's folder.
+        network: name in ``models.NETWORKS``.
+        config: the network's numbers, an object of its entry's config class; None for its defaults.
         sampling: how k-space is undersampled; a training mask draws one of its accelerations.
         epochs: passes over the training set.
         batch_size: slices a rank and step.
@@ -49,11 +47,6 @@ class TrainingJob:
         lr_step: epochs after which the rate is multiplied by ``lr_gamma`` (StepLR).
         lr_gamma: that factor.
         weight_decay: Adam's L2 penalty.
-        cascades: the VarNet's number of cascades.
-        chans: channels of a cascade's U-Net.
-        pools: poolings of a cascade's U-Net.
-        sens_chans: channels of the sensitivity net's U-Net.
-        sens_pools: poolings of the sensitivity net's U-Net.
         sample_rate: share of the training slices that is used.
         volume_sample_rate: share of the training volumes that is used.
         val_volume_sample_rate: share of the validation volumes that is used.
@@ -75,6 +68,8 @@ class TrainingJob:
     name: str
     model: str
     dataset: str
+    network: str = DEFAULT
+    config: Any = None
     sampling: Sampling = field(default_factory=Sampling)
     epochs: int = 50
     batch_size: int = 1
@@ -83,11 +78,6 @@ class TrainingJob:
     lr_step: int = 40
     lr_gamma: float = 0.1
     weight_decay: float = 0.0
-    cascades: int = 12
-    chans: int = 18
-    pools: int = 4
-    sens_chans: int = 8
-    sens_pools: int = 4
     sample_rate: float = 1.0
     volume_sample_rate: float = 1.0
     val_volume_sample_rate: float = 1.0
@@ -102,18 +92,15 @@ class TrainingJob:
     images: int = 4
 
     def __post_init__(self) -> None:
+        entry = find_network(self.network)
+        if self.config is None:
+            object.__setattr__(self, "config", entry.config())
         _check(self)
 
     @property
-    def network(self) -> dict[str, Any]:
-        """The arguments of ``VarNet``."""
-        return {
-            "num_cascades": self.cascades,
-            "sens_chans": self.sens_chans,
-            "sens_pools": self.sens_pools,
-            "chans": self.chans,
-            "pools": self.pools,
-        }
+    def parameters(self) -> dict[str, Any]:
+        """Every parameter by its name, those of the network's config among them."""
+        return flat(asdict(self))
 
     def to_json(self) -> str:
         """Write the job as JSON."""
@@ -126,12 +113,24 @@ class TrainingJob:
         Raises:
             ValueError: the text is no job.
         """
-        values = json.loads(text)
+        values = flat(json.loads(text))
         sampling: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in values.pop("sampling").items()
         }
-        return cls(sampling=Sampling(**sampling), **values)
+        config = find_network(values["network"]).config
+        names = [each.name for each in dataclasses.fields(config) if each.name in values]
+        own = {name: values.pop(name) for name in names}
+        return cls(sampling=Sampling(**sampling), config=config(**own), **values)
+
+
+def flat(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's fields with those of its network's config among them.
+
+    Jobs of earlier versions are so already, and name no network.
+    """
+    values = {"network": DEFAULT, **job}
+    return values | values.pop("config", {})
 
 
 def training_job(
@@ -144,23 +143,31 @@ def training_job(
         synthetic: whether it is the phantom, which has defaults of its own.
         model: a name of ``catalog.MODELS`` or its 2021 class name.
         name: folder of the run; the model's name where None.
-        **choices: fields of ``TrainingJob``, and for its sampling ``mask``, ``acceleration`` and
-            ``center_fraction`` (one number, or several separated by commas).
+        **choices: fields of ``TrainingJob`` and of its network's config, and for its sampling
+            ``mask``, ``acceleration`` and ``center_fraction`` (one number, or several separated by
+            commas).
 
     Raises:
         ValueError: a parameter is unknown or outside what is allowed.
     """
-    model = model_by_name(model).name
+    known_model = model_by_name(model)
     given = {key: value for key, value in choices.items() if value is not None}
     sampling: dict[str, Any] = {
         key: given.pop(choice) if choice == "mask" else numbers(choice, given.pop(choice))
         for key, choice in _SAMPLING_CHOICES.items()
         if choice in given
     }
-    known = {each.name for each in dataclasses.fields(TrainingJob)}
+    entry = find_network(given.get("network", DEFAULT))
+    kind = DATASETS[known_model.dataset].kind
+    if kind not in entry.kinds:
+        raise ValueError(f"network={entry.name!r} learns from {', '.join(entry.kinds)}, not {kind}")
+    own = {each.name for each in dataclasses.fields(entry.config)}
+    known = {each.name for each in dataclasses.fields(TrainingJob)} - {"config"} | own
     unknown = sorted(set(given) - known)
     if unknown:
         raise ValueError(f"no such parameter: {', '.join(unknown)}; there are {sorted(known)}")
+    numbers_of_network = dict(entry.phantom) if synthetic else {}
+    numbers_of_network |= {key: given.pop(key) for key in own if key in given}
     if "precision" in given:
         given["precision"] = str(given["precision"])
     if isinstance(given.get("compile"), bool):  # YAML takes on and off for these
@@ -169,9 +176,10 @@ def training_job(
         given["low_memory"] = given["low_memory"] == "True"
     defaults = PHANTOM_DEFAULTS if synthetic else {}
     return TrainingJob(
-        name=name or model,
-        model=model,
+        name=name or known_model.name,
+        model=known_model.name,
         dataset=str(dataset),
+        config=entry.config(**numbers_of_network),
         sampling=Sampling(**sampling),
         **defaults | given,
     )
@@ -209,14 +217,10 @@ def _check(job: TrainingJob) -> None:
     for name in ("model", "dataset"):
         if not isinstance(getattr(job, name), str):
             raise ValueError(f"{name}={getattr(job, name)!r}: give a text")
-    whole = {
-        "epochs": 1, "batch_size": 1, "accumulate": 1, "lr_step": 1, "cascades": 1, "chans": 1,
-        "pools": 1, "sens_chans": 1, "sens_pools": 1, "seed": 0, "images": 0,
-    }  # fmt: skip
-    for name, least in whole.items():
-        value = getattr(job, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name}={value!r}: give a whole number, {least} or more")
+    for name in ("epochs", "batch_size", "accumulate", "lr_step"):
+        check_whole(name, getattr(job, name), 1)
+    for name in ("seed", "images"):
+        check_whole(name, getattr(job, name), 0)
     if job.seed >= 2**32:
         raise ValueError(f"seed={job.seed}: give a whole number below 2**32")
     workers = job.workers
@@ -245,8 +249,3 @@ def _check(job: TrainingJob) -> None:
         raise ValueError(f'low_memory={job.low_memory!r}: give True, False or "auto"')
     if job.compile not in COMPILE:
         raise ValueError(f"compile={job.compile!r}: give one of {', '.join(COMPILE)}")
-    for name in ("pools", "sens_pools"):
-        if getattr(job, name) > 4:
-            raise ValueError(
-                f"{name}={getattr(job, name)}: images are padded to multiples of 16, so at most 4"
-            )

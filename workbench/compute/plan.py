@@ -10,6 +10,7 @@ from workbench.compute.jobs import TrainingJob
 from workbench.compute.runs import Run
 from workbench.compute.volumes import training_volumes
 from workbench.data.cache import DatasetCache
+from workbench.models import find_network
 from workbench.settings import shown
 
 
@@ -60,10 +61,7 @@ class Plan:
             f"dataset    {shown(cache.root)}: {len(train)} training volumes ({train.slices:,} "
             f"slices), {len(val)} validation volumes ({val.slices:,} slices)"
         )
-        yield (
-            f"network    VarNet of {job.cascades} cascades, {job.chans} channels, {job.pools} "
-            f"pools; sensitivity net of {job.sens_chans} channels, {job.sens_pools} pools"
-        )
+        yield f"network    {job.config}"
         yield f"sampling   {job.sampling}"
         yield (
             f"schedule   {job.epochs} epochs, batch {job.batch_size} x {self.processes} rank(s) x "
@@ -88,8 +86,9 @@ def phantom_remarks(
 ) -> Iterator[str]:
     """Say that a dataset is synthetic, and which defaults are its own."""
     if cache.synthetic:
-        own = [name for name in ("cascades", "chans", "epochs") if choices.get(name) is None]
+        names = (*find_network(job.network).phantom, "epochs")
+        own = [name for name in names if choices.get(name) is None]
         yield "the dataset is the synthetic phantom, not patient data"
         if own:
-            values = ", ".join(f"{name} {getattr(job, name)}" for name in own)
+            values = ", ".join(f"{name} {job.parameters[name]}" for name in own)
             yield f"small defaults for the phantom ({values}); give {', '.join(own)} to override"

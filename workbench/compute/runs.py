@@ -9,7 +9,7 @@ import csv
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -162,18 +162,18 @@ def take_up(run: Run, job: TrainingJob, *, resume: bool) -> None:
     """
     if not isinstance(resume, bool):
         raise ValueError(f"resume={resume!r}: give True or False, written so")
-    before = asdict(run.job) if (run.folder / "job.json").exists() else {}
+    before = run.job.parameters if (run.folder / "job.json").exists() else {}
     # A run that was planned and never begun holds nothing that another job could harm.
     if before and (run.last.exists() or run.metrics or (run.folder / SENT).exists()):
         if not resume:
             raise ValueError(
                 f"{shown(run.folder)} holds a run already: give another name, or resume=True"
             )
-        now = asdict(job)
+        now = job.parameters
         changed = [
-            f"{field} {before[field]} there, {now[field]} here"
+            f"{field} {before.get(field)} there, {now[field]} here"
             for field in now
-            if before[field] != now[field] and field not in _MAY_CHANGE
+            if before.get(field) != now[field] and field not in _MAY_CHANGE
         ]
         if changed:
             raise ValueError(

@@ -109,7 +109,7 @@ def sensitivity_maps(
 
     Low-resolution coil images, divided by their root sum of squares: a simple estimate, in which
     each map keeps the phase of the object. ESPIRiT (Uecker et al. 2014, doi:10.1002/mrm.24751) and
-    the sensitivity network of the VarNet do better.
+    a network's estimates do better.
 
     Args:
         kspace: (coils, H, W) complex64.

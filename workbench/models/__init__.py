@@ -1,17 +1,62 @@
-"""The end-to-end VarNet: network, training, metrics, reconstruction."""
+"""The networks that can be trained and reconstruct: one entry each in ``NETWORKS``.
+
+A new network is a module with its config, its entry and its code, and a line here. Training,
+reconstruction, exports, figures and estimates ask the entry and know no network by name.
+"""
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from workbench.models.varnet import VarNet
+from workbench.models.entry import Network
+from workbench.models.varnet import VARNET
 
-__all__ = ["VarNet"]
+if TYPE_CHECKING:
+    from workbench.models.reconstructor import Reconstructor
+    from workbench.models.varnet.network import VarNet
+
+__all__ = ["DEFAULT", "NETWORKS", "VarNet", "build", "find_network", "label_of", "released"]
+
+NETWORKS: dict[str, Network] = {entry.name: entry for entry in (VARNET,)}
+DEFAULT = VARNET.name
+"""The network where none is named, as in files of runs and results of earlier versions."""
+
+
+def find_network(name: str) -> Network:
+    """Look up a network.
+
+    Raises:
+        ValueError: there is no network of that name.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"network={name!r}: give one of {', '.join(NETWORKS)}")
+    return NETWORKS[name]
+
+
+def build(name: str, config: Any) -> "Reconstructor":
+    """Construct a network with random weights.
+
+    Args:
+        name: of ``NETWORKS``.
+        config: an object of the entry's config class.
+    """
+    network = find_network(name).build(config)
+    network.name = name
+    return network
+
+
+def label_of(name: str) -> str:
+    """Return what people call a network; the name itself where it is not known here."""
+    return NETWORKS[name].label if name in NETWORKS else name
+
+
+def released() -> dict[str, str]:
+    """Return name -> address of the weights that are released, of all networks."""
+    return {name: url for entry in NETWORKS.values() for name, url in entry.released.items()}
 
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import: only those who ask for the network wait for it.
     if name != "VarNet":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from workbench.models.varnet import VarNet
+    from workbench.models.varnet.network import VarNet
 
     return VarNet

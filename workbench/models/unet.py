@@ -1,4 +1,4 @@
-"""The U-Net of the VarNet: fastMRI's parameters, a forward of its own."""
+"""The U-Net: fastMRI's parameters, a forward of its own."""
 
 from typing import cast
 

@@ -15,6 +15,7 @@ from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.layout import datasets_here, runs_here
 from workbench.forms.page import OpenPage, Page, open_page
 from workbench.forms.parameters import Field, Numbers, Parameters, WrongValueError, concerning
+from workbench.models import released
 from workbench.pages.checks import RunName, check_sampling
 from workbench.recon.reconstruction_plan import (
     ReconstructionPlan,
@@ -23,7 +24,6 @@ from workbench.recon.reconstruction_plan import (
 )
 from workbench.recon.results import Results
 from workbench.recon.uncertainty import check_masks_wanted
-from workbench.recon.weights import RELEASED
 from workbench.views.annotations import Annotations, read_annotations
 from workbench.views.comparison import (
     acceleration_figure,
@@ -94,7 +94,7 @@ class ReconstructParameters(Parameters):
         None,
         "other weights: a file, or fastmri-knee, fastmri-brain (as released)",
         section="More",
-        choices=lambda: tuple(RELEASED),
+        choices=lambda: tuple(released()),
     )
     local_dataset: str | None = Field(
         None,

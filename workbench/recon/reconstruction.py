@@ -24,7 +24,8 @@ from workbench.data.cache import DatasetCache
 from workbench.data.images import center_crop, crop_size, cropped, zero_filled
 from workbench.data.slices import SliceDataset, collate
 from workbench.data.volume import Volume
-from workbench.models.varnet import VarNet
+from workbench.models import label_of
+from workbench.models.reconstructor import Reconstructor
 from workbench.recon.metrics import LEADING
 from workbench.recon.reconstruction_plan import result_place
 from workbench.recon.results import KINDS, Order, named_scores, read_order
@@ -50,13 +51,13 @@ def share(volumes: Sequence[Volume], rank: int, ranks: int) -> list[Volume]:
 
 @torch.inference_mode()
 def reconstruct_volume(
-    network: VarNet, data: SliceDataset, device: torch.device
+    network: Reconstructor, data: SliceDataset, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
     """Reconstruct every slice of a dataset of one volume.
 
     Returns:
-        VarNet and zero-filled images, the target or None, each (slices, h, w) float32, and the
-        true acceleration.
+        Reconstructed and zero-filled images, the target or None, each (slices, h, w) float32, and
+        the true acceleration.
     """
     volume = data.volumes[0]
     height, width = crop_size(volume.matrix, volume.recon[:2])
@@ -122,7 +123,7 @@ def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> 
 
 
 def reconstruct_share(
-    order: Order, cache: DatasetCache, folder: Path, network: VarNet
+    order: Order, cache: DatasetCache, folder: Path, network: Reconstructor
 ) -> Iterator[dict[str, Any]]:
     """Reconstruct this rank's share of the volumes that an order still lacks.
 
@@ -151,6 +152,7 @@ def reconstruct_share(
         )
         attributes = {
             "digest": order.digest(volume),
+            "network": network.name,
             "weights_sha256": order.weights_sha256,
             "sampling": str(order.sampling) if order.sampling else "the file's own mask",
             "volume": volume.path,
@@ -165,7 +167,7 @@ def reconstruct_share(
             attributes |= measured
             line += ", " + ", ".join(
                 f"{LEADING.say(measured[f'{kind}_{LEADING.name}'], LEADING.short)} {label}"
-                for kind, label in zip(KINDS, ("zero-filled", "VarNet"), strict=True)
+                for kind, label in zip(KINDS, ("zero-filled", label_of(network.name)), strict=True)
             )
         write_result(result_place(folder, volume, name), images, attributes)
         print(line, flush=True)

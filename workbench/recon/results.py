@@ -30,6 +30,7 @@ from workbench.data.images import zero_filled
 from workbench.data.masks import mask_of
 from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
+from workbench.models import DEFAULT, label_of
 from workbench.recon.metrics import METRICS, Scores
 from workbench.settings import shown
 from workbench.stores import is_address, open_store
@@ -115,6 +116,7 @@ class Result:
         scores: of each of ``KINDS`` the metrics; empty without a target.
         slice_ssim: SSIM of each slice; empty without a target.
         shared: whether other volumes beside it have its file name.
+        network: name of the network in the registry.
     """
 
     path: Path
@@ -125,6 +127,7 @@ class Result:
     scores: Mapping[str, Scores] = field(default_factory=dict)
     slice_ssim: tuple[float, ...] = ()
     shared: bool = False
+    network: str = DEFAULT
 
     @property
     def name(self) -> str:
@@ -134,7 +137,7 @@ class Result:
     @property
     def label(self) -> str:
         """What people call the network."""
-        return "VarNet"
+        return label_of(self.network)
 
     @property
     def reconstruction(self) -> Scores:
@@ -352,6 +355,7 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
             {kind: scores for kind in KINDS if (scores := _scores_of(found, kind))},
             tuple(np.asarray(found.get("slice_ssim", ())).tolist()),
             shared,
+            str(found.get("network", DEFAULT)),
         )
 
 

@@ -30,7 +30,7 @@ from workbench.data.loading import SliceData, check_shared_memory, naming_shared
 from workbench.data.slices import SliceDataset
 from workbench.recon.evaluation import evaluate
 from workbench.recon.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
-from workbench.recon.training import RunCheckpoints, RunRecord, VarNetTraining, WholeCheckpoints
+from workbench.recon.training import RunCheckpoints, RunRecord, Training, WholeCheckpoints
 from workbench.recon.weights import require_checkpoint
 from workbench.stores.disk import naming, write_text
 from workbench_kernels.compiled import obstacle
@@ -50,7 +50,7 @@ def datasets(job: TrainingJob, cache: DatasetCache) -> tuple[SliceDataset, Slice
     )
 
 
-def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
+def fit(job: TrainingJob, folder: Path) -> Training:
     """Train; goes on from ``checkpoints/last.ckpt`` where there is one.
 
     Args:
@@ -96,7 +96,7 @@ def fit(job: TrainingJob, folder: Path) -> VarNetTraining:
         batches_done=_batches_done,
     )
     check_shared_memory(data, local)
-    module = VarNetTraining(job)
+    module = Training(job)
     how = _prepare(module, job, data, local)
     if trainer.is_global_zero:
         write_text(folder / "versions.json", json.dumps(versions(), indent=2))
@@ -129,7 +129,7 @@ def _exchange(job: TrainingJob) -> DDPStrategy:
     )
 
 
-def _prepare(module: VarNetTraining, job: TrainingJob, data: SliceData, local: int) -> str:
+def _prepare(module: Training, job: TrainingJob, data: SliceData, local: int) -> str:
     """Choose how the network runs on this machine; say what is not as usual."""
     use_tf32(job.tf32)
     largest = max(data.train.volumes, key=lambda volume: math.prod((volume.coils, *volume.matrix)))

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from workbench.compute.jobs import TrainingJob
+from workbench.models import build
+from workbench.models.reconstructor import Reconstructor
 from workbench.models.unet import UNet
-from workbench.models.varnet import VarNet
 
 LONG = 2000
 """Steps from which compiling for a minute or two is worth its time."""
@@ -40,7 +41,7 @@ def kept_bytes(job: TrainingJob, shape: tuple[int, int, int], rows: int | None =
         rows: of its image, which a cropped readout is cropped to.
     """
     with torch.device("meta"):
-        network = VarNet(**job.network)
+        network = build(job.network, job.config)
         network.crop_readout = job.crop_readout
         kspace = torch.empty(job.batch_size, *shape, 2)
         mask = torch.empty(1, 1, 1, shape[2], 1, dtype=torch.bool)
@@ -78,7 +79,8 @@ def saves_memory(
     if isinstance(job.low_memory, bool):
         return job.low_memory
     with torch.device("meta"):
-        count = sum(parameter.numel() for parameter in VarNet(**job.network).parameters())
+        network = build(job.network, job.config)
+    count = sum(parameter.numel() for parameter in network.parameters())
     return _BESIDES * kept_bytes(job, shape, rows) + _PER_PARAMETER * count > _SHARE * memory
 
 
@@ -112,7 +114,7 @@ def _obstacle() -> str:
     return "" if importlib.util.find_spec("triton") else "Triton is not installed"
 
 
-def compile_unets(network: VarNet, backend: str = "inductor") -> None:
+def compile_unets(network: Reconstructor, backend: str = "inductor") -> None:
     """Compile the U-Nets in place: one graph for all cascades, whatever the image's size."""
     for module in network.modules():
         if isinstance(module, UNet):

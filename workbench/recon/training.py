@@ -1,4 +1,4 @@
-"""Training of the VarNet: Lightning module, checkpoints, the record of a run."""
+"""Training of a network: Lightning module, checkpoints, the record of a run."""
 
 import csv
 import io
@@ -17,10 +17,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from workbench.compute.jobs import TrainingJob
+from workbench.compute.jobs import TrainingJob, flat
 from workbench.data.images import crop_size, cropped
 from workbench.data.slices import Sample
-from workbench.models.varnet import VarNet
+from workbench.models import build
 from workbench.progress import Progress, duration, say
 from workbench.recon.metrics import LEADING, SliceScore, described, mean_scores, score_volumes
 from workbench.recon.scoring import score_slice
@@ -34,8 +34,8 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the message names epoch, volume and slice."""
 
 
-class VarNetTraining(pl.LightningModule):
-    """Trains a VarNet with fastMRI's SSIM loss, Adam and StepLR; scores every validation volume.
+class Training(pl.LightningModule):
+    """Trains a network with fastMRI's SSIM loss, Adam and StepLR; scores every validation volume.
 
     Args:
         job: what to train.
@@ -44,7 +44,7 @@ class VarNetTraining(pl.LightningModule):
     def __init__(self, job: TrainingJob) -> None:
         super().__init__()
         self.job = job
-        self.network = VarNet(**job.network)
+        self.network = build(job.network, job.config)
         self.network.bf16, self.network.crop_readout = job.precision == "bf16", job.crop_readout
         self.volume_scores: list[dict[str, Any]] = []
         self._slice_scores: list[SliceScore] = []
@@ -126,17 +126,15 @@ class VarNetTraining(pl.LightningModule):
         Raises:
             ValueError: the checkpoint's network has another shape.
         """
-        job = checkpoint.get("job", {})
-        other = {
-            name: (job.get(name), getattr(self.job, name))
-            for name in ("cascades", "chans", "pools", "sens_chans", "sens_pools", "crop_readout")
-            if name in job or name != "crop_readout"  # which older checkpoints do not name
-            if job.get(name) != getattr(self.job, name)
-        }
-        if other:
-            changes = ", ".join(
-                f"{name} {then} there, {now} here" for name, (then, now) in other.items()
-            )
+        before, now = flat(checkpoint.get("job", {})), self.job.parameters
+        before.setdefault("crop_readout", self.job.crop_readout)  # older checkpoints do not name it
+        names = ("network", *asdict(self.job.config), "crop_readout")
+        changes = ", ".join(
+            f"{name} {before.get(name)} there, {now[name]} here"
+            for name in names
+            if before.get(name) != now[name]
+        )
+        if changes:
             raise ValueError(f"the checkpoint is of another architecture: {changes}")
         if checkpoint.get("ranks") != self.trainer.world_size:
             # Which slices of the epoch are done is known by batches of each rank.
@@ -207,7 +205,7 @@ class RunCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the end of the epoch, after its validation."""
-        assert isinstance(pl_module, VarNetTraining)
+        assert isinstance(pl_module, Training)
         leading = mean_scores(pl_module.volume_scores)[LEADING.name]
         if leading > self.best:
             self.best = leading
@@ -326,7 +324,7 @@ class RunRecord(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Form the epoch's row and print it."""
-        assert isinstance(pl_module, VarNetTraining)
+        assert isinstance(pl_module, Training)
         loss, count = _summed(self._loss_sum, self._loss_count)
         means = mean_scores(pl_module.volume_scores)
         scores = {f"val_{name}": value for name, value in means.items()}

@@ -24,7 +24,7 @@ from workbench.data.masks import mask_of
 from workbench.data.sampling import Sampling, seed_of_file
 from workbench.data.slices import keep_columns
 from workbench.data.volume import Volume
-from workbench.models.varnet import READOUT_MARGIN, VarNet
+from workbench.models.reconstructor import Reconstructor
 
 _TRIES_A_MASK = 20
 _SAME_RATE = 0.2  # lines of two masks of one acceleration differ by less
@@ -126,7 +126,7 @@ def _left_out(volume: Volume, count: int) -> list[DrawnMask]:
 
 @torch.inference_mode()
 def map_uncertainty(
-    network: VarNet,
+    network: Reconstructor,
     kspace: np.ndarray,
     masks: Sequence[DrawnMask],
     recon: tuple[int, int],
@@ -146,7 +146,7 @@ def map_uncertainty(
         raise ValueError(f"{len(masks)} masks: give 2 or more different ones")
     size = crop_size((kspace.shape[-2], kspace.shape[-1]), recon)
     if network.crop_readout:
-        kspace = _without_oversampling(kspace, size[0] + 2 * READOUT_MARGIN)
+        kspace = _without_oversampling(kspace, size[0] + 2 * network.readout_margin)
     images = []
     residual, overruled = np.zeros(size, np.float32), 0.0
     for number, mask in enumerate(masks):
@@ -175,7 +175,7 @@ def _without_oversampling(kspace: np.ndarray, rows: int) -> np.ndarray:
     return centered_fft2(center_crop(centered_ifft2(kspace), (rows, width))).astype(kspace.dtype)
 
 
-def _coil_images(network: VarNet, measured: np.ndarray, mask: DrawnMask) -> np.ndarray:
+def _coil_images(network: Reconstructor, measured: np.ndarray, mask: DrawnMask) -> np.ndarray:
     device = next(network.parameters()).device
     kspace = torch.view_as_real(torch.from_numpy(measured))[None].to(device)
     columns = torch.from_numpy(mask.columns).view(1, 1, 1, -1, 1).to(device)

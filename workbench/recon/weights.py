@@ -1,8 +1,8 @@
-"""Weights of a VarNet, from a run of the workbench, from fastMRI's trainer, or as released."""
+"""Weights of a network, from a run of the workbench, from fastMRI's trainer, or as released."""
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,54 +10,50 @@ import requests
 import torch
 from torch import Tensor
 
-from workbench.models.varnet import VarNet
+from workbench.models import NETWORKS, build, released
+from workbench.models.entry import Network
+from workbench.models.reconstructor import Reconstructor
 from workbench.recon.torch_file import StandIn, read_torch_file
 from workbench.settings import resolve, shown
 from workbench.stores.disk import replacing
-
-# The weights of fastMRI's leaderboard entries, as its repository's inference script names them.
-RELEASED = {
-    "fastmri-knee": "knee_leaderboard_state_dict.pt",
-    "fastmri-brain": "brain_leaderboard_state_dict.pt",
-}
-RELEASED_FROM = "https://dl.fbaipublicfiles.com/fastMRI/trained_models/varnet/"
 
 
 def find_weights(name_or_path: str | Path) -> Path:
     """Return the file of some weights; released ones are fetched once, into ``outputs/weights/``.
 
     Args:
-        name_or_path: a file, or a name of ``RELEASED``.
+        name_or_path: a file, or a name of ``models.released``.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: released weights could not be fetched.
     """
-    if str(name_or_path) not in RELEASED:
+    known = released()
+    if str(name_or_path) not in known:
         path = resolve(name_or_path)
         if not path.is_file():
-            names = ", ".join(RELEASED)
+            names = ", ".join(known)
             raise FileNotFoundError(f"weights={shown(path)}: no such file; give one, or {names}")
         return path
-    file = RELEASED[str(name_or_path)]
-    path = resolve("outputs/weights") / file
+    url = known[str(name_or_path)]
+    path = resolve("outputs/weights") / url.rpartition("/")[2]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with requests.get(RELEASED_FROM + file, stream=True, timeout=60) as response:
+            with requests.get(url, stream=True, timeout=60) as response:
                 response.raise_for_status()
                 with replacing(path) as whole:
                     for part in response.iter_content(1 << 20):  # raises where it ends early
                         whole.write(part)
         except requests.RequestException as error:
             raise OSError(
-                f"{RELEASED_FROM}{file} could not be fetched ({type(error).__name__}): "
+                f"{url} could not be fetched ({type(error).__name__}): "
                 f"download it by other means and put it at {shown(path)}"
             ) from None
     return path
 
 
-def load_network(path: Path) -> VarNet:
+def load_network(path: Path) -> Reconstructor:
     """Build the network that a file of weights is of, and load them.
 
     The weights become float32; a warning says so where the file holds another type.
@@ -67,14 +63,14 @@ def load_network(path: Path) -> VarNet:
             dict such as the released ones.
 
     Raises:
-        ValueError: the file is damaged, or holds no VarNet, or weights that are not finite.
+        ValueError: the file is damaged, or holds no network's weights, or some that are not finite.
     """
     content = read_torch_file(path)
-    state = _state_of(content, path)
+    entry, state = _state_of(content, path)
     try:
-        network = _network_of(state)
+        network = _network_of(entry, state)
     except ValueError as error:
-        raise ValueError(f"{shown(path)} is not a whole VarNet's: {error}") from None
+        raise ValueError(f"{shown(path)} is not a whole {entry.label}'s: {error}") from None
     types = {str(weights.dtype).removeprefix("torch.") for weights in state.values()}
     if others := sorted(types - {"float32"}):
         warnings.warn(
@@ -105,7 +101,7 @@ def require_checkpoint(path: Path) -> None:
         )
 
 
-def _network_of(state: Mapping[str, Tensor]) -> VarNet:
+def _network_of(entry: Network, state: Mapping[str, Tensor]) -> Reconstructor:
     """Build the network that a state dict is of.
 
     Raises:
@@ -116,7 +112,7 @@ def _network_of(state: Mapping[str, Tensor]) -> VarNet:
             kind = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{name} is {kind}, expected a tensor of floating-point numbers")
     with torch.device("meta"):
-        network = VarNet(**architecture(state))
+        network = build(entry.name, entry.config_of(state))
     expected = network.state_dict()
     for name in [name for name in expected if name not in state][:1]:
         raise ValueError(f"{name} is missing")
@@ -131,7 +127,7 @@ def _network_of(state: Mapping[str, Tensor]) -> VarNet:
     return network
 
 
-def _as_trained(network: VarNet, content: Mapping[str, Any]) -> None:
+def _as_trained(network: Reconstructor, content: Mapping[str, Any]) -> None:
     """Set what changes a network's numbers as the run that trained it did.
 
     fastMRI's weights, the released ones included, come without: theirs are the whole readout and
@@ -144,8 +140,8 @@ def _as_trained(network: VarNet, content: Mapping[str, Any]) -> None:
         network.tf32 = job.get("tf32") is True
 
 
-def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """Find the VarNet's own entries, however deep they lie and whatever their prefix.
+def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
+    """Find a network's own entries, however deep they lie and whatever their prefix.
 
     Raises:
         ValueError: there are none, or those of several networks.
@@ -155,7 +151,10 @@ def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
             f"{shown(path)} holds an object of the class {content.name}, and its code is not run: "
             "load it where it was made, and save the network's state_dict() with torch.save"
         )
-    found: dict[str, dict[str, Any]] = {}
+    job = content.get("job") if isinstance(content, Mapping) else None
+    named = job.get("network") if isinstance(job, Mapping) else None
+    known = [NETWORKS[named]] if named in NETWORKS else list(NETWORKS.values())
+    found: dict[str, tuple[Network, dict[str, Any]]] = {}
     others: list[str] = []
 
     def search(part: Any, place: str, depth: int) -> None:
@@ -165,12 +164,13 @@ def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
             elif isinstance(key, str) and isinstance(value, Tensor | StandIn):
                 # As wrapped for several GPUs or compiled, as a whole or in its parts.
                 name = re.sub(r"(?:^|(?<=\.))(?:module|_orig_mod)\.", "", key)
-                own = re.search(r"(?:^|\.)((?:sens_net|cascades)\..*)", name)
-                if own is None:
-                    others.append(key)
+                for entry in known:
+                    if own := re.search(rf"(?:^|\.)((?:{entry.weights}).*)", name):
+                        prefix = f"{place}{name[: own.start(1)]}"
+                        found.setdefault(prefix, (entry, {}))[1][own.group(1)] = value
+                        break
                 else:
-                    prefix = f"{place}{name[: own.start(1)]}"
-                    found.setdefault(prefix, {})[own.group(1)] = value
+                    others.append(key)
 
     if isinstance(content, Mapping):
         search(content, "", 3)
@@ -181,48 +181,18 @@ def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
             f"{shown(path)} holds the weights of several networks ({', '.join(sorted(found))}): "
             "save the state_dict() of one of them with torch.save"
         )
-    if any("down_sample_layers." in name for name in others):
-        namesake = path.name == RELEASED["fastmri-brain"]
-        raise ValueError(
-            f"{shown(path)} holds the weights of a U-Net, and the workbench reconstructs with a "
-            "VarNet: give a VarNet's"
-            + (f", such as {RELEASED_FROM}{path.name}, which has the same name" * namesake)
+    raise ValueError(f"{shown(path)} {_unknown(others, path)}")
+
+
+def _unknown(others: Sequence[str], path: Path) -> str:
+    """Say what a file holds instead of a known network's weights."""
+    labels = " or a ".join(entry.label for entry in NETWORKS.values())
+    if not any("down_sample_layers." in name for name in others):
+        return f"holds no weights of a {labels}" + (
+            f", but {', '.join(others[:3])}" if others else ""
         )
-    raise ValueError(
-        f"{shown(path)} holds no weights of a VarNet (sens_net, cascades)"
-        + (f", but {', '.join(others[:3])}" if others else "")
+    same = [url for url in released().values() if url.endswith(f"/{path.name}")]
+    return (
+        f"holds the weights of a U-Net, and the workbench reconstructs with a {labels}: give such "
+        "weights" + (f", such as {same[0]}, which has the same name" if same else "")
     )
-
-
-def architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read the arguments of ``VarNet`` off its weights' names and shapes.
-
-    Raises:
-        ValueError: there is neither a cascade nor a sensitivity net in them.
-    """
-
-    def unet(prefix: str) -> tuple[int, int]:
-        name = f"{prefix}unet.down_sample_layers.0.layers.0.weight"
-        first = state.get(name)
-        if first is None or first.ndim != 4:
-            raise ValueError(f"{name} is missing")
-        return first.shape[0], count(f"{prefix}unet.down_sample_layers.")
-
-    def count(prefix: str) -> int:
-        found = {
-            name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)
-        }
-        missing = {str(number) for number in range(len(found))} - found
-        if missing:
-            raise ValueError(f"{prefix}{min(missing)} is missing, of {len(found) + 1} or more")
-        return len(found)
-
-    chans, pools = unet("cascades.0.model.")
-    sens_chans, sens_pools = unet("sens_net.norm_unet.")
-    return {
-        "num_cascades": count("cascades."),
-        "chans": chans,
-        "pools": pools,
-        "sens_chans": sens_chans,
-        "sens_pools": sens_pools,
-    }

@@ -11,6 +11,7 @@ from workbench.compute.gpus import machine_of
 from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
 from workbench.data.volume import short_names
+from workbench.models import label_of
 from workbench.recon.metrics import LEADING, METRICS, mean_scores
 from workbench.recon.results import KINDS, read_scores
 from workbench.views.curves import best_epoch, learning_curves
@@ -85,7 +86,7 @@ def evaluation_table(run: Run) -> "Styler | None":
             ("", "measured"): sum(bool(each[f"{KINDS[0]}_{LEADING.name}"]) for each in found),
             ("", "acceleration"): np.mean([float(each["acceleration"]) for each in found]),
         }
-        for kind, label in zip(KINDS, ("zero-filled", "VarNet"), strict=True):
+        for kind, label in zip(KINDS, ("zero-filled", label_of(run.job.network)), strict=True):
             names = {metric.name: f"{kind}_{metric.name}" for metric in METRICS}
             means = mean_scores(
                 {name: float(each.get(column) or "nan") for name, column in names.items()}

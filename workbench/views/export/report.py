@@ -6,7 +6,6 @@ It holds its pictures itself, fetches nothing, and is read on dark and on light 
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,9 +100,9 @@ def _heading(name: str, synthetic: bool) -> Iterator[str]:
 
 def _training(run: Run, synthetic: bool) -> Iterator[str]:
     yield "<h2>What was asked</h2>"
-    job = asdict(run.job)
-    sampling = run.job.sampling
-    yield _pairs({**job, "dataset": Path(job["dataset"]).name, "sampling": str(sampling)})
+    job = run.job.parameters
+    own = {"dataset": Path(job["dataset"]).name, "sampling": str(run.job.sampling)}
+    yield _pairs({**job, **own})
     versions = run.folder / "versions.json"
     if versions.exists():
         yield "<details><summary>What ran</summary>"

@@ -26,7 +26,7 @@ class Pane:
     """One picture of a viewer.
 
     Attributes:
-        name: what it shows, such as "VarNet".
+        name: what it shows, such as "target".
         slices: how many there are.
         image: reads the image (H, W) of a slice, as stored: complex of one coil, real of all
             combined.

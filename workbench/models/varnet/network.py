@@ -26,10 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from workbench.models.reconstructor import Reconstructor
 from workbench.models.unet import NormUNet
-
-READOUT_MARGIN = 16
-"""Rows on each side of a reconstruction that ``crop_readout`` leaves to the network."""
 
 _COILS = 8  # whose maps are estimated at a time
 # Bytes that are worked on at a time on a CPU. A larger block is taken from the system page by page,
@@ -75,7 +73,7 @@ class Cascade(nn.Module):
         self.dc_weight = nn.Parameter(torch.ones(1))
 
 
-class VarNet(nn.Module):
+class VarNet(Reconstructor):
     """End-to-end VarNet; loads the weights of ``fastmri.models.VarNet`` and equals its output.
 
     Args:
@@ -87,15 +85,9 @@ class VarNet(nn.Module):
         mask_center: whether the sensitivity net sees the sampled centre of k-space alone.
 
     Attributes:
-        low_memory: False by default. True keeps no activation of a U-Net for the backward pass but
-            runs the forward of each cascade, and of each coil's map, a second time there; results
-            and gradients are the same.
-        bf16: False by default. True convolves in bfloat16, with float32 weights; transforms,
-            combination of coils and data consistency stay in float32.
-        tf32: False by default; whether ``speed.use_tf32`` belongs to these weights.
-        crop_readout: False by default, as the released weights want it. True drops the readout
-            beyond the ``rows`` that are asked for, and a margin, before the network: fastMRI
-            oversamples it twofold, so that half the work goes. Other numbers: train with it.
+        low_memory: as in ``Reconstructor``: True runs the forward of each cascade, and of each
+            coil's map, a second time for the backward pass.
+        bf16: as there; transforms, combination of coils and data consistency stay in float32.
     """
 
     def __init__(
@@ -108,7 +100,6 @@ class VarNet(nn.Module):
         mask_center: bool = True,
     ) -> None:
         super().__init__()
-        self.low_memory = self.bf16 = self.tf32 = self.crop_readout = False
         self.sens_net = SensitivityNet(sens_chans, sens_pools, mask_center)
         self.cascades = nn.ModuleList(Cascade(NormUNet(chans, pools)) for _ in range(num_cascades))
 
@@ -119,17 +110,7 @@ class VarNet(nn.Module):
         num_low_frequencies: int | Tensor | None = None,
         rows: int | None = None,
     ) -> Tensor:
-        """Reconstruct.
-
-        Args:
-            masked_kspace: (batch, coils, H, W, 2), H the readout, W the phase encode.
-            mask: (batch or 1, 1, 1 or H, W, 1) bool; where k-space was sampled.
-            num_low_frequencies: number of ACS columns, one or (batch,); None or 0 reads it off
-                the mask.
-            rows: how many rows about the centre are wanted; for ``crop_readout`` alone.
-
-        Returns:
-            Magnitude images, (batch, H, W), with fewer rows where the readout is cropped.
+        """Reconstruct, as ``Reconstructor`` says.
 
         Raises:
             ValueError: the readout is to be cropped and the mask varies along it.
@@ -144,10 +125,7 @@ class VarNet(nn.Module):
         num_low_frequencies: int | Tensor | None = None,
         rows: int | None = None,
     ) -> Tensor:
-        """Reconstruct what each coil would have seen, (batch, coils, H, W) complex.
-
-        The arguments are those of ``forward``, which returns their root sum of squares.
-        """
+        """Reconstruct what each coil would have seen, (batch, coils, H, W) complex."""
         return _joined(self._reconstruct(masked_kspace, mask, num_low_frequencies, rows))
 
     def _reconstruct(
@@ -165,7 +143,7 @@ class VarNet(nn.Module):
         if crops and len(axes) == 2:
             raise ValueError("crop_readout: the mask varies along the readout; turn it off")
         centre = center_columns(sampled, num_low_frequencies) if self.sens_net.mask_center else None
-        wanted = cast(int, rows) + 2 * READOUT_MARGIN if crops else None
+        wanted = cast(int, rows) + 2 * self.readout_margin if crops else None
         y0, low_resolution = _zero_filled(kspace, centre, wanted)
         weights = torch.fft.ifftshift(sampled, axes).to(kspace.real.dtype)
         # Its convolutions are all that a VarNet has which autocast would touch.

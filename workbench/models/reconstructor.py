@@ -1,0 +1,65 @@
+"""What training and reconstruction ask of a network."""
+
+from torch import Tensor, nn
+
+
+class Reconstructor(nn.Module):
+    """Base of the networks: from masked k-space to images.
+
+    Attributes:
+        name: of its entry in the registry.
+        low_memory: False by default. True keeps as little as possible for the backward pass and
+            computes it a second time there; results and gradients are the same.
+        bf16: False by default. True convolves in bfloat16, with float32 weights.
+        tf32: False by default; whether ``speed.use_tf32`` belongs to these weights.
+        crop_readout: False by default, as released weights want it. True drops the readout beyond
+            the ``rows`` that are asked for, and a margin, before the network: fastMRI oversamples
+            it twofold, so that half the work goes. Other numbers: train with it.
+        readout_margin: rows on each side of a reconstruction that ``crop_readout`` leaves to the
+            network.
+    """
+
+    name: str = ""
+    low_memory: bool = False
+    bf16: bool = False
+    tf32: bool = False
+    crop_readout: bool = False
+    readout_margin: int = 16
+
+    def forward(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None = None,
+        rows: int | None = None,
+    ) -> Tensor:
+        """Reconstruct.
+
+        Args:
+            masked_kspace: (batch, coils, H, W, 2), H the readout, W the phase encode.
+            mask: (batch or 1, 1, 1 or H, W, 1) bool; where k-space was sampled.
+            num_low_frequencies: number of ACS columns, one or (batch,); None or 0 reads it off
+                the mask.
+            rows: how many rows about the centre are wanted; for ``crop_readout`` alone.
+
+        Returns:
+            Magnitude images, (batch, H, W), with fewer rows where the readout is cropped.
+        """
+        raise NotImplementedError
+
+    def coil_images(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None = None,
+        rows: int | None = None,
+    ) -> Tensor:
+        """Reconstruct what each coil would have seen, (batch, coils, H, W) complex.
+
+        The arguments are those of ``forward``, which returns their root sum of squares. Maps of
+        uncertainty need it.
+
+        Raises:
+            ValueError: the network forms one image alone.
+        """
+        raise ValueError(f"{self.name or type(self).__name__} forms no images of single coils")
