@@ -1,6 +1,5 @@
 """Volumes of one file name in several folders of a dataset: never one in place of the other."""
 
-import csv
 import zipfile
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ import torch
 from tests.recon.conftest import make_volume
 from tests.recon.test_evaluation import TINY
 from workbench.catalog import split_of_folder
-from workbench.compute.training import plan_training, train
+from workbench.compute.training import plan_training
 from workbench.data.cache import build_cache, load_cache
 from workbench.data.cache_file import write_cache_file
 from workbench.data.legacy_cache import compare, read_pickle, write_pickle
@@ -20,13 +19,15 @@ from workbench.data.sampling import Sampling, seed_of_file
 from workbench.data.slices import SliceDataset
 from workbench.models import VarNet
 from workbench.recon import reconstruction
+from workbench.recon.evaluation import evaluate
 from workbench.recon.reconstruction_plan import (
     begin,
     plan_reconstruction,
     reconstruct,
     results,
 )
-from workbench.recon.results import Results, find_result
+from workbench.recon.results import Results, find_result, read_scores
+from workbench.recon.run import fit
 from workbench.views.explored import find_volume, open_slice
 from workbench.views.export.results import export_results
 
@@ -149,7 +150,8 @@ def test_a_file_that_held_both_counts_for_the_one_that_it_is_of(project, sites):
 
 def test_validation_scores_each_volume_and_the_table_names_it(project, sites):
     plan = plan_training(model="brain", local_dataset=str(sites), reconstruct="val", **TINY)
-    list(train(plan))
+    fit(plan.job, plan.run.folder)
+    evaluate(plan.run.folder, ["val"])
     rows = {row["volume"]: row for row in plan.run.volumes}
     assert {path: int(row["slices"]) for path, row in rows.items()} == {
         SITES[0]: 3,
@@ -159,8 +161,7 @@ def test_validation_scores_each_volume_and_the_table_names_it(project, sites):
     mean = np.mean([float(row["ssim"]) for row in rows.values()])
     assert plan.run.metrics[-1]["val_ssim"] == pytest.approx(mean)
     (folder,) = (plan.run.folder / "reconstructions").iterdir()
-    with (folder / "scores.csv").open() as file:
-        scored = {row["volume"]: int(row["slices"]) for row in csv.DictReader(file)}
+    scored = {row["volume"]: int(row["slices"]) for row in read_scores(folder)}
     assert scored == {path: int(row["slices"]) for path, row in rows.items()}
 
 
