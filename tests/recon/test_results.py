@@ -1,5 +1,8 @@
 """Files of results are read as they were written, or named as damaged."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -83,3 +86,13 @@ def test_what_is_no_result_is_named_with_a_remedy(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"file\.h5 is damaged.*reconstruct again"):
         read_result(path, VOLUME, ORDER)
+
+
+def test_results_and_runs_are_read_without_torch():
+    script = (
+        "import sys\n"
+        "import workbench.compute.runs, workbench.recon.results, workbench.views.reconstruct\n"
+        "import workbench.pages.reconstruct, workbench.pages.train, workbench.views.training\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -62,7 +62,7 @@ def split_volumes(
     Raises:
         ValueError: there are none, or one of them cannot.
     """
-    from workbench.data.masks import check_masks, mask_of
+    from workbench.data.masks import check_masks, mask_of  # imports torch
 
     part = cache.split(split)
     if not part.volumes:

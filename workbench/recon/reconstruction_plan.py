@@ -38,7 +38,6 @@ from workbench.recon.results import (
     volume_of,
     write_scores,
 )
-from workbench.recon.weights import find_weights, load_network
 from workbench.settings import shown
 from workbench.stores.disk import write_text
 
@@ -110,6 +109,8 @@ def plan_reconstruction(
         ValueError: a parameter is outside what is allowed, or a split is empty.
         FileNotFoundError: there is no such run, file or dataset.
     """
+    from workbench.recon.weights import find_weights, load_network  # imports torch
+
     ranks = ranks_here(nodes)
     if volumes is not None and (not isinstance(volumes, int) or volumes < 1):
         raise ValueError(f"volumes={volumes!r}: give a whole number, 1 or more, or None for all")

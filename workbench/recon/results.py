@@ -27,7 +27,6 @@ from workbench.compute.evaluation import ORDER, SCORES
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.images import zero_filled
-from workbench.data.masks import mask_of
 from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
 from workbench.models import DEFAULT, label_of
@@ -169,6 +168,8 @@ class Result:
 
     def mask(self) -> tuple[np.ndarray, int]:
         """Return the volume's mask (W,) and its number of ACS columns; 0 where they are unknown."""
+        from workbench.data.masks import mask_of
+
         return mask_of(self.volume, self.order.sampling)
 
     def measured(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:

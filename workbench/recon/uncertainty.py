@@ -9,9 +9,9 @@ an error that every mask and every cascade makes alike is seen by neither.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from workbench.data.images import (
     center_crop,
@@ -20,11 +20,11 @@ from workbench.data.images import (
     crop_size,
     root_sum_of_squares,
 )
-from workbench.data.masks import mask_of
 from workbench.data.sampling import Sampling, seed_of_file
-from workbench.data.slices import keep_columns
 from workbench.data.volume import Volume
-from workbench.models.reconstructor import Reconstructor
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a form checks its parameters here
+    from workbench.models.reconstructor import Reconstructor
 
 _TRIES_A_MASK = 20
 _SAME_RATE = 0.2  # lines of two masks of one acceleration differ by less
@@ -84,6 +84,8 @@ def masks_for(volume: Volume, sampling: Sampling | None, count: int) -> list[Dra
         sampling: how it was undersampled; None for its own mask.
         count: how many, 2 or more.
     """
+    from workbench.data.masks import mask_of
+
     if sampling is None:
         return _left_out(volume, count)
     masks: dict[bytes, DrawnMask] = {}
@@ -107,6 +109,8 @@ def _lines(mask: DrawnMask) -> int:
 
 def _left_out(volume: Volume, count: int) -> list[DrawnMask]:
     """Leave out of a volume's own lines every (count - 1)-th beside the ACS, each in turn."""
+    from workbench.data.masks import mask_of
+
     own, _ = mask_of(volume, None)
     middle = len(own) // 2
     start = stop = middle
@@ -124,9 +128,8 @@ def _left_out(volume: Volume, count: int) -> list[DrawnMask]:
     return masks
 
 
-@torch.inference_mode()
 def map_uncertainty(
-    network: Reconstructor,
+    network: "Reconstructor",
     kspace: np.ndarray,
     masks: Sequence[DrawnMask],
     recon: tuple[int, int],
@@ -142,6 +145,8 @@ def map_uncertainty(
     Raises:
         ValueError: there are fewer than 2 masks.
     """
+    from workbench.data.slices import keep_columns
+
     if len(masks) < 2:
         raise ValueError(f"{len(masks)} masks: give 2 or more different ones")
     size = crop_size((kspace.shape[-2], kspace.shape[-1]), recon)
@@ -175,12 +180,15 @@ def _without_oversampling(kspace: np.ndarray, rows: int) -> np.ndarray:
     return centered_fft2(center_crop(centered_ifft2(kspace), (rows, width))).astype(kspace.dtype)
 
 
-def _coil_images(network: Reconstructor, measured: np.ndarray, mask: DrawnMask) -> np.ndarray:
+def _coil_images(network: "Reconstructor", measured: np.ndarray, mask: DrawnMask) -> np.ndarray:
+    import torch
+
     device = next(network.parameters()).device
     kspace = torch.view_as_real(torch.from_numpy(measured))[None].to(device)
     columns = torch.from_numpy(mask.columns).view(1, 1, 1, -1, 1).to(device)
     low = torch.tensor([mask.low_frequencies], device=device)
-    return network.coil_images(kspace, columns, low)[0].cpu().numpy()
+    with torch.inference_mode():
+        return network.coil_images(kspace, columns, low)[0].cpu().numpy()
 
 
 def rank_correlation(deviation: np.ndarray, error: np.ndarray) -> float:
