@@ -8,8 +8,13 @@ from matplotlib import _pylab_helpers
 from matplotlib.figure import Figure
 
 from workbench.recon.scoring import score_slice
-from workbench.views.figures import contact_sheet, learning_curves, reconstruction_figure
-from workbench.views.reconstructions import error_factor, ssim_image
+from workbench.views.curves import learning_curves
+from workbench.views.reconstructions import (
+    contact_sheet,
+    error_factor,
+    reconstruction_figure,
+    ssim_image,
+)
 from workbench.views.style import SYNTHETIC_NOTE
 
 

@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 
-from workbench.views.figures import (
+from workbench.views.kspace import (
+    acs_columns,
     coils_figure,
+    decibels,
     kspace_and_mask_figure,
     point_spread_figure,
+    sampling_in_words,
     sensitivities_figure,
 )
-from workbench.views.kspace import acs_columns, decibels, sampling_in_words
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from workbench.views.figures import comparison_figure, scores_figure
+from workbench.views.scores import comparison_figure, scores_figure
 
 
 def score(ssim, psnr=30.0, nmse=0.05):
