@@ -58,7 +58,9 @@ def test_phantom_has_small_defaults_and_the_plan_says_so(project):
     assert plan.job.config.cascades < 12
     assert plan.job.epochs < 50
     assert "synthetic phantom, not patient data" in str(plan)
-    assert re.search(r"small defaults for the phantom \(cascades \d+, sens_chans \d+, epochs \d+\)", str(plan))
+    assert re.search(
+        r"small defaults for the phantom \(cascades \d+, sens_chans \d+, epochs \d+\)", str(plan)
+    )
 
 
 def test_missing_dataset_says_how_to_get_it(project):
