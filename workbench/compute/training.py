@@ -24,7 +24,7 @@ from workbench.progress import relayed
 from workbench.settings import shown
 from workbench.stores.disk import naming
 
-__all__ = ["PARAMETERS", "TrainingPlan", "plan_training", "train", "training_volumes"]
+__all__ = ["TrainingPlan", "plan_training", "train", "training_volumes"]
 
 TARGETS = ("auto", "local", "azureml")
 
@@ -32,16 +32,6 @@ TARGETS = ("auto", "local", "azureml")
 CLUSTER_PARAMETERS = (
     *("cluster", "low_priority", "dataset_access", "dataset_mount", "azure_dataset", "datastore"),
     *("experiment", "tags", "torch_build", "sdk", "price_per_hour"),
-)
-PARAMETERS = (
-    *("model", "nodes", "target", "local_dataset", "name", "resume", "reconstruct"),
-    *("mask", "acceleration", "center_fraction"),
-    *("epochs", "batch_size", "accumulate", "lr", "lr_step", "lr_gamma", "weight_decay"),
-    *("cascades", "chans", "pools", "sens_chans", "sens_pools"),
-    *("sample_rate", "volume_sample_rate", "val_volume_sample_rate"),
-    *("precision", "tf32", "crop_readout", "low_memory", "compile"),
-    *("seed", "workers", "checkpoint_minutes"),
-    *CLUSTER_PARAMETERS,
 )
 
 

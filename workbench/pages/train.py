@@ -21,6 +21,7 @@ from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.layout import datasets_here, runs_here
 from workbench.forms.page import OpenPage, Page, open_page
 from workbench.forms.parameters import Field, Numbers, Parameters, WrongValueError, concerning
+from workbench.models import DEFAULT, NETWORKS
 from workbench.pages.checks import RunName, check_sampling
 from workbench.progress import amount, tell
 from workbench.settings import child_environment
@@ -183,7 +184,10 @@ class TrainParameters(Parameters):
         "True: without the readout's oversampling; half the work, other numbers",
         label="crop the readout",
     )
-    cascades: int | None = Field(None, "cascades of the VarNet, 12 (None)", section="Network", ge=1)
+    network: str | None = Field(
+        None, f"kind of network, {DEFAULT} (None)", section="Network", choices=tuple(NETWORKS)
+    )
+    cascades: int | None = Field(None, "number of cascades, 12 (None)", ge=1)
     chans: int | None = Field(
         None, "channels of a cascade's U-Net, 18 (None)", label="channels", ge=1
     )
