@@ -13,7 +13,6 @@ from tests.recon.test_evaluation import TINY
 from workbench.catalog import split_of_folder
 from workbench.compute.training import plan_training
 from workbench.data.cache import build_cache, load_cache
-from workbench.data.cache_file import write_cache_file
 from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.sampling import Sampling, seed_of_file
 from workbench.data.slices import SliceDataset
@@ -221,7 +220,7 @@ def test_the_brains_full_test_release_is_a_split_of_its_own(project, tmp_path):
     cache = build_cache(root)
     assert cache.counts == {"test": (1, 3), "test_full": (1, 3)}
     older = [replace(volume, split="test") for volume in cache]
-    write_cache_file(root / "dataset_cache.json", older)
+    cache.with_volumes(older).save(root)
     assert load_cache(root).counts == cache.counts
     own = planned(root, split="test")
     with_targets = planned(root, split="test_full")

@@ -26,8 +26,7 @@ from workbench.compute.sender import (
     parse_tags,
 )
 from workbench.compute.volumes import keep_cache, training_volumes
-from workbench.data.blob_source import BlobFolder
-from workbench.data.stored import open_stored
+from workbench.data.cache import open_cache
 from workbench.progress import duration
 from workbench.stores import Store
 
@@ -202,7 +201,7 @@ def plan_on_cluster(
         )
     datastore = choose_datastore(sender.datastores(), choices.datastore)
     dataset = datastore.store(folder)
-    cache = open_stored(BlobFolder(dataset.client, folder))
+    cache = open_cache(dataset)
     job = training_job(dataset.address, synthetic=cache.synthetic, model=model, **parameters)
     training_volumes(job, cache)
     check_splits(splits, job, cache)

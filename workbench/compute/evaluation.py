@@ -14,7 +14,6 @@ from workbench.compute.jobs import TrainingJob
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache
 from workbench.data.sampling import Sampling
-from workbench.settings import shown
 
 FOLDER = "reconstructions"
 ORDER = "reconstruction.json"
@@ -67,7 +66,7 @@ def split_volumes(
     part = cache.split(split)
     if not part.volumes:
         there = ", ".join(cache.counts) or "none at all"
-        raise ValueError(f"{shown(cache.root)} has no {split} volumes; it has {there}")
+        raise ValueError(f"{cache.address} has no {split} volumes; it has {there}")
     part = replace(part, volumes=part.volumes[:first])
     if sampling is None:
         for volume in part:

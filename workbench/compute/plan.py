@@ -58,7 +58,7 @@ class Plan:
         start = f", going on after epoch {len(self.run.metrics)}" if self.run.last.exists() else ""
         yield f"run        {shown(self.run.folder)}{start}"
         yield (
-            f"dataset    {shown(cache.root)}: {len(train)} training volumes ({train.slices:,} "
+            f"dataset    {cache.address}: {len(train)} training volumes ({train.slices:,} "
             f"slices), {len(val)} validation volumes ({val.slices:,} slices)"
         )
         yield f"network    {job.config}"

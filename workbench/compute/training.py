@@ -18,10 +18,10 @@ from workbench.compute.node import ERRORS, Node, error_note, this_node
 from workbench.compute.plan import Plan, phantom_remarks
 from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
 from workbench.compute.volumes import keep_cache, training_volumes
-from workbench.data.cache import DatasetCache
-from workbench.data.stored import credentials_for, open_dataset
+from workbench.data.cache import DatasetCache, open_dataset
 from workbench.progress import relayed
 from workbench.settings import shown
+from workbench.stores import credentials_for
 from workbench.stores.disk import naming
 
 __all__ = ["TrainingPlan", "plan_training", "train", "training_volumes"]
@@ -135,8 +135,8 @@ def _plan_here(
     # The numbers are checked before the dataset is opened, which can take a while.
     training_job(Path(), synthetic=False, model=model, **choices)
     # To look at each file of a mount takes minutes.
-    where, cache = open_dataset(local_dataset or known_model.dataset, check=node is None)
-    job = training_job(where, synthetic=cache.synthetic, model=model, **choices)
+    cache = open_dataset(local_dataset or known_model.dataset, check=node is None)
+    job = training_job(cache.store.address, synthetic=cache.synthetic, model=model, **choices)
     check_splits(splits, job, cache)
     if job.precision == "16" and ranks.device == "CPU":
         raise ValueError("precision=16: only GPUs train in float16; give 32 or bf16")

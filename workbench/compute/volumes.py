@@ -10,7 +10,6 @@ from workbench.data.cache import (
     load_cache,
     open_cache,
 )
-from workbench.data.cache_file import write_cache_file
 from workbench.settings import shown
 
 
@@ -25,13 +24,13 @@ def training_volumes(job: TrainingJob, cache: DatasetCache) -> tuple[DatasetCach
         if not part.volumes:
             held = ", ".join(f"{split} {count[0]}" for split, count in cache.counts.items())
             raise ValueError(
-                f"{shown(cache.root)} has no {name} volumes (volumes by split: {held or 'none'}): "
+                f"{cache.address} has no {name} volumes (volumes by split: {held or 'none'}): "
                 f"ingest the dataset's {name} archives"
             )
         untargeted = [volume.path for volume in part if volume.target is None]
         if untargeted:
             raise ValueError(
-                f"{len(untargeted)} {name} volumes of {shown(cache.root)} have no target to learn "
+                f"{len(untargeted)} {name} volumes of {cache.address} have no target to learn "
                 f"from, such as {untargeted[0]}: move them out of the {name} folder"
             )
     return (
@@ -56,14 +55,14 @@ def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:
     except CacheFileError as error:
         raise ValueError(
             f"{error}, so nobody can tell whether the run has trained on the volumes that "
-            f"{shown(cache.root)} holds now: remove that file if it has"
+            f"{cache.address} holds now: remove that file if it has"
         ) from None
     if before is not None and _content(before) != _content(cache):
         raise ValueError(
-            f"{shown(folder)} has trained on other volumes than {shown(cache.root)} holds now: "
+            f"{shown(folder)} has trained on other volumes than {cache.address} holds now: "
             "give another name, or bring the dataset back as it was"
         )
-    write_cache_file(folder / CACHE_NAME, cache.volumes)
+    cache.save(folder)
 
 
 def kept_cache(root: str | Path, folder: Path) -> DatasetCache:

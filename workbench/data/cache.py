@@ -65,11 +65,6 @@ class DatasetCache:
         return shown(self.store.address)
 
     @property
-    def root(self) -> Path:
-        """The folder; of a dataset on a disk."""
-        return Path(self.store.address)
-
-    @property
     def name(self) -> str:
         """Name of the dataset's folder."""
         return Path(self.store.address).name

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from workbench.catalog import SPLITS, split_of_folder
@@ -17,7 +17,6 @@ from workbench.data.volume import (
     Volume,
     check_volume,
 )
-from workbench.stores.disk import replacing
 
 FORMAT = "fastmri-workbench dataset cache"
 VERSION = 2
@@ -167,21 +166,3 @@ def _check_attribute(name: str, value: Any, level: int = 0) -> None:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-# ---- old names, until all callers have moved ------------------------------------------------
-
-
-def write_cache_file(
-    path: Path, volumes: Iterable[Volume], problems: Iterable[Problem] = ()
-) -> None:
-    """Write a cache file."""
-    with replacing(path) as file:
-        file.write(text_of_cache(volumes, problems))
-
-
-def read_cache_file(
-    path: Path, *, earlier: bool = False
-) -> tuple[tuple[Volume, ...], tuple[Problem, ...]]:
-    """Read a cache file."""
-    return parse_cache(path.read_bytes(), str(path), earlier=earlier)

@@ -20,10 +20,8 @@ from workbench.compute.evaluation import (
 from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run, only_writer, open_run
-from workbench.data.cache import CACHE_NAME, CacheFileError, DatasetCache, load_cache
-from workbench.data.cache_file import write_cache_file
+from workbench.data.cache import CacheFileError, DatasetCache, load_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
-from workbench.data.stored import credentials_for, is_address, open_dataset
 from workbench.data.volume import Volume
 from workbench.progress import relayed
 from workbench.recon.results import (
@@ -39,6 +37,7 @@ from workbench.recon.results import (
     write_scores,
 )
 from workbench.settings import shown
+from workbench.stores import credentials_for, is_address
 from workbench.stores.disk import write_text
 
 
@@ -70,7 +69,7 @@ class ReconstructionPlan:
             notes.append("the dataset is the synthetic phantom, not patient data")
         return (
             f"weights    {shown(self.order.weights)}\n"
-            f"dataset    {shown(self.cache.root)}, {self.order.split}: {len(self.cache)} volumes "
+            f"dataset    {self.cache.address}, {self.order.split}: {len(self.cache)} volumes "
             f"({self.cache.slices:,} slices), {done} of them reconstructed already\n"
             f"sampling   {self.order}\n"
             f"into       {shown(self.folder)}\n"
@@ -129,7 +128,7 @@ def plan_reconstruction(
     usual = job.sampling if job else Sampling()
     sampling = None if own_mask else _sampling(usual, mask, acceleration, center_fraction)
     try:
-        where, cache = open_dataset(local_dataset or job.dataset)  # type: ignore[union-attr]
+        cache = open_dataset(local_dataset or job.dataset)  # type: ignore[union-attr]
     except (LoginError, OSError) as error:
         if local_dataset is not None or job is None or not is_address(job.dataset):
             raise
@@ -139,7 +138,7 @@ def plan_reconstruction(
     folder = results_folder(source, split, sampling)
     if weights and job:
         folder = folder.with_name(f"{folder.name}-{_own_name(weights)}")
-    asked = Order(str(file), sha256_of(file), where, split, sampling)
+    asked = Order(str(file), sha256_of(file), cache.store.address, split, sampling)
     if weights and _is_of_another_file(folder, asked):  # whose name is the same
         folder = folder.with_name(f"{folder.name}-{asked.weights_sha256[:8]}")
     return ReconstructionPlan(_missing(asked, part, folder), part, folder, ranks)
@@ -179,7 +178,7 @@ def begin(order: Order, part: DatasetCache, folder: Path) -> None:
         (folder / SCORES).unlink(missing_ok=True)
     listed = [*part.volumes, *_listed_besides(order, part, folder)]
     write_text(folder / ORDER, order.to_json())
-    write_cache_file(folder / CACHE_NAME, listed)
+    part.with_volumes(listed).save(folder)
 
 
 def _listed_besides(order: Order, part: DatasetCache, folder: Path) -> list[Volume]:

@@ -122,7 +122,7 @@ def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
     if isinstance(name, bool) or not isinstance(name, str | int):
         raise ValueError(f"volume={name!r}: give a file's name, such as file1000000.h5")
     if not len(cache):
-        raise ValueError(f"{cache.root} holds no volume that can be read")
+        raise ValueError(f"{cache.address} holds no volume that can be read")
     if name == "":
         return next(iter(cache.split("val")), cache.volumes[0])
     text = str(name)
@@ -150,7 +150,7 @@ def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
             raise ValueError(f"volume={name!r}: {len(ending)} volumes end so, such as {some}")
     close = get_close_matches(wanted.rpartition("/")[2], names, n=5, cutoff=0.5) or names[:5]
     raise ValueError(
-        f"volume={name!r}: {cache.root.name} has {len(names):,} volumes, such as {', '.join(close)}"
+        f"volume={name!r}: {cache.name} has {len(names):,} volumes, such as {', '.join(close)}"
     )
 
 

@@ -70,7 +70,7 @@ def official_counts(cache: DatasetCache, dataset: str = "") -> dict[str, tuple[i
     """
     if dataset and dataset not in DATASETS:
         raise ValueError(f"dataset={dataset!r}: give one of {', '.join(DATASETS)}")
-    found = DATASETS.get(dataset or cache.root.name)
+    found = DATASETS.get(dataset or cache.name)
     return found.counts if found else {}
 
 
@@ -198,7 +198,7 @@ def _figure(rows: int, cache: DatasetCache, title: str) -> tuple["Figure", "Axes
     from workbench.views.style import new_figure, tidy
 
     figure = new_figure(
-        8, 1.5 + 0.32 * max(rows, 2), title=f"{cache.root.name}: {title}", synthetic=cache.synthetic
+        8, 1.5 + 0.32 * max(rows, 2), title=f"{cache.name}: {title}", synthetic=cache.synthetic
     )
     axes = figure.subplots()
     tidy(axes)
