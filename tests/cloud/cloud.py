@@ -1,6 +1,5 @@
 """Azure on loopback: everything that an unpatched SDK meets, in one context manager."""
 
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +39,6 @@ class WorkspaceAddress:
     subscription_id: str
     resource_group: str
     name: str
-
-    def write_config(self, folder: Path) -> Path:
-        """Write AzureML's own ``config.json`` into a folder, and return its path."""
-        file = folder / "config.json"
-        names = {"workspace_name": self.name}
-        file.write_text(json.dumps(vars(self) | names, indent=2))
-        return file
 
 
 class Ground:

@@ -212,7 +212,6 @@ class DataFactory:
         limit = found.documents["pipelines"][name]["properties"].get("concurrency", 1000)
         slots = found.slots.setdefault(name, threading.Semaphore(limit))
         run = PipelineRun(
-            found.name,
             name,
             copy.deepcopy(found.documents),
             request.json() or {},

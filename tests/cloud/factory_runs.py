@@ -35,7 +35,6 @@ class PipelineRun:
     """One run of a pipeline, on a thread of its own.
 
     Args:
-        factory: the factory's name.
         name: the pipeline's name.
         documents: the factory's documents by kind and name, as they are now.
         parameters: what was given for the pipeline's parameters.
@@ -49,7 +48,6 @@ class PipelineRun:
 
     def __init__(
         self,
-        factory: str,
         name: str,
         documents: Documents,
         parameters: dict[str, Any],
@@ -59,7 +57,7 @@ class PipelineRun:
         slots: threading.Semaphore,
     ) -> None:
         self.id = str(uuid.uuid4())
-        self._factory, self._name, self._documents = factory, name, documents
+        self._name, self._documents = name, documents
         self._pipeline = documents["pipelines"][name]["properties"]
         self._parameters = self._given(parameters)
         self._copier, self._pace, self._slots = copier, pace, slots
@@ -199,17 +197,9 @@ class PipelineRun:
     def _perform(self, activity: dict[str, Any], record: dict[str, Any], seconds: float) -> str:
         done = Copied()
         try:
-            if activity["type"] == "Wait":
-                wanted = float(self._evaluated(activity["typeProperties"]["waitTimeInSeconds"]))
-                if self._cancelled.wait(min(wanted, seconds)):
-                    raise CancelledCopyError
-            elif activity["type"] == "Fail":
-                details = self._evaluated(activity["typeProperties"])
-                raise CopyError("UserError", details["message"], details["errorCode"])
-            else:
-                record["output"] = _Live(done)
-                self._copy(activity, done, seconds)
-                record["output"] = done.output()
+            record["output"] = _Live(done)
+            self._copy(activity, done, seconds)
+            record["output"] = done.output()
         except CancelledCopyError:
             return "Cancelled"
         except (CopyError, ServiceError) as error:
@@ -252,8 +242,7 @@ class PipelineRun:
         return End(service["type"], access, details["location"], codec)
 
     def _evaluated(self, value: Any) -> Any:
-        about = {"RunId": self.id, "Pipeline": self._name, "DataFactory": self._factory}
-        return evaluate(value, Scope(self._parameters, {}, about))
+        return evaluate(value, Scope(self._parameters))
 
 
 class _Live(dict):

@@ -8,7 +8,6 @@ from tests.cloud.factory_expressions import Scope, evaluate
 from tests.cloud.faults import ServiceError
 
 LINKED_SERVICES = {"HttpServer": ("url",), "AzureBlobStorage": ()}
-ACTIVITIES = ("Copy", "Wait", "Fail")
 _CODECS = ("tar", "targzip", "gzip", "zipdeflate", "bzip2", "deflate")
 _LOCATIONS = ("HttpServerLocation", "AzureBlobStorageLocation")
 _READ = ("HttpReadSettings", "AzureBlobStorageReadSettings")
@@ -92,12 +91,12 @@ def _pipeline(properties: Any, datasets: dict[str, Any]) -> None:
     parameters = _parameters(properties)
     if not 1 <= len(activities) <= 80:
         raise _bad(f"A pipeline has 1 to 80 activities, not {len(activities)}.")
-    scope = Scope(parameters=parameters, pipeline={"RunId": "", "Pipeline": "", "DataFactory": ""})
+    scope = Scope(parameters=parameters)
     names: list[str] = []
     for number, activity in enumerate(activities):
         where = f"properties.activities[{number}]"
         name = _member(activity, "name", where)
-        kind = _type(activity, where, ACTIVITIES)
+        _type(activity, where, ("Copy",))
         for dependency in activity.get("dependsOn", []):
             if dependency.get("activity") not in names:
                 raise _bad(
@@ -109,8 +108,7 @@ def _pipeline(properties: Any, datasets: dict[str, Any]) -> None:
             raise _bad(f"Activity name '{name}' is used twice.")
         names.append(name)
         _policy(activity.get("policy", {}), f"{where}.policy")
-        if kind == "Copy":
-            _copy(activity, where, datasets)
+        _copy(activity, where, datasets)
         evaluate([activity.get(part) for part in ("inputs", "outputs", "typeProperties")], scope)
 
 

@@ -30,8 +30,7 @@ class Fault:
         retry_after: seconds for the header Retry-After.
         seconds: how long the answer is held back.
         drop: break the connection instead of answering.
-        skip: matching requests that fare well first.
-        times: how many fare badly then.
+        times: how many fare badly.
         struck: how many did.
     """
 
@@ -42,7 +41,6 @@ class Fault:
     retry_after: float | None = None
     seconds: float = 0.0
     drop: bool = False
-    skip: int = 0
     times: int = 1_000_000
     struck: int = 0
 
@@ -104,9 +102,6 @@ class Faults:
         with self._lock:
             for fault in self._faults:
                 if not re.search(fault.pattern, line, re.IGNORECASE):
-                    continue
-                if fault.skip:
-                    fault.skip -= 1
                     continue
                 if fault.struck < fault.times:
                     fault.struck += 1

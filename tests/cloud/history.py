@@ -1,9 +1,8 @@
-"""Run history: experiments, runs, their files and logs; SDK v1 reads it, SDK v2 streams it."""
+"""Run history: experiments and runs, as SDK v1 reads them."""
 
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from tests.cloud.faults import ServiceError
 from tests.cloud.jobs import ARTIFACTS, ENDED, Job
 from tests.cloud.service import Answer, Request, now
 
@@ -20,7 +19,6 @@ def add_history_routes(azureml: "AzureML") -> None:
     experiment = r"/history/v1\.0/.*/(experiments|experimentids)/(?P<experiment>[^/]+)"
     run = rf"(({experiment}/)|(/history/v1\.0/.*/))runs/(?P<run>[^/]+)"
     on("GET|POST|PUT", experiment, history.experiment)
-    on("POST", rf"{experiment}/runs:query", history.query)
     on("GET", run, history.get)
     on("PATCH", run, history.patch)
     on("GET", f"{run}/details", history.details)
@@ -31,7 +29,6 @@ def add_history_routes(azureml: "AzureML") -> None:
     on("POST", r"/history/v1\.0/.*/rundata", history.data)
     artifact = r"/artifact/v2\.0/.*/artifacts"
     where = r"/ExperimentRun/dcid\.(?P<run>[^/]+)"
-    on("GET", rf"{artifact}/contentinfo{where}/(?P<path>.+)", history.artifact)
     on("GET", rf"{artifact}/prefix/contentinfo{where}/(?P<path>.*)", history.artifacts)
     on("GET", rf"{artifact}{where}(/(?P<path>.*))?", history.artifacts)
 
@@ -53,11 +50,6 @@ class _History:
             "artifactLocation": None,
             "latestModifiedRunUtc": now(),
         }
-
-    def query(self, request: Request, experiment: str) -> dict[str, Any]:
-        jobs = self._azureml.jobs.values()
-        found = [job for job in jobs if job.submission.experiment == experiment]
-        return {"value": [self._run(job) for job in reversed(found)]}
 
     def get(self, request: Request, run: str, experiment: str | None = None) -> dict[str, Any]:
         return self._run(self._azureml.run(run))
@@ -102,22 +94,15 @@ class _History:
         self._azureml.run(run).cancel()
         return Answer(status=200)
 
-    def artifact(self, request: Request, run: str, path: str) -> dict[str, Any]:
-        job = self._azureml.run(run)
-        if path not in self._names(job, path):
-            message = f"Artifact {path} of run {run} was not found."
-            raise ServiceError(404, "ArtifactNotFound", message)
-        return self._content(job, path)
-
     def artifacts(self, request: Request, run: str, path: str | None = None) -> dict[str, Any]:
         job = self._azureml.run(run)
-        prefix = (path or "").strip("/")
-        names = self._names(job, f"{prefix}/" if prefix else "")
-        return {"value": [self._content(job, name) for name in names]}
-
-    def _content(self, job: Job, name: str) -> dict[str, Any]:
-        where = {"origin": "ExperimentRun", "container": f"dcid.{job.id}", "path": name}
-        return where | {"contentUri": self._signed(job, name)}
+        common = {"origin": "ExperimentRun", "container": f"dcid.{job.id}"}
+        return {
+            "value": [
+                common | {"path": name, "contentUri": self._signed(job, name)}
+                for name in self._names(job, f"{path.strip('/')}/" if path else "")
+            ]
+        }
 
     def _names(self, job: Job, prefix: str) -> list[str]:
         start = f"{job.artifacts}/"

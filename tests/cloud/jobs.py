@@ -89,19 +89,6 @@ class Job:
             raise TimeoutError(f"job {self.id} is {self.status} after {seconds} s")
         return self
 
-    def wait_for(self, text: str, node: int = 0, seconds: float = 60) -> None:
-        """Wait until a node has printed a text.
-
-        Raises:
-            TimeoutError: it has not, and the job has ended or the time is over.
-        """
-        end = time.monotonic() + seconds
-        while not (len(self.nodes) > node and text in self.log(node)):
-            if self.status in ENDED or time.monotonic() > end:
-                said = self.log(node) if len(self.nodes) > node else ""
-                raise TimeoutError(f"job {self.id} is {self.status} without {text!r}:\n{said}")
-            time.sleep(_LOOK / 2)
-
     @property
     def artifacts(self) -> str:
         """Where in the container of artifacts its files lie."""
@@ -134,18 +121,15 @@ class Job:
         self.started = self.started or now()
         if self._asked is None:
             self.status = "Running"
-        deadline = time.monotonic() + (self.submission.seconds or float("inf"))
-        failed = None
         last_push = time.monotonic()
         while any(node.code is None for node in self.nodes):
             failed = next((n for n, node in enumerate(self.nodes) if node.code), None)
-            if failed is not None or self._asked or time.monotonic() > deadline:
+            if failed is not None or self._asked:
                 break
             if time.monotonic() - last_push > 5 * _LOOK:
                 self._push(mirrors)
                 last_push = time.monotonic()
             time.sleep(_LOOK)
-        timed_out = time.monotonic() > deadline
         with self._lock:
             asked, self._asked = self._asked, None
         failed = next((n for n, node in enumerate(self.nodes) if node.code), None)
@@ -158,11 +142,9 @@ class Job:
         if asked is None:
             self.status = "Finalizing"
             self._collect("outputs")
-        self._settle(asked, timed_out, failed, codes)
+        self._settle(asked, failed, codes)
 
-    def _settle(
-        self, asked: str | None, timed_out: bool, failed: int | None, codes: list[int | None]
-    ) -> None:
+    def _settle(self, asked: str | None, failed: int | None, codes: list[int | None]) -> None:
         if asked == "cancel":
             self.status = "Canceled"
         elif asked == "requeue":
@@ -170,9 +152,6 @@ class Job:
         elif asked == "lose":
             self.error = "A node of the job was preempted or became unusable."
             self.status = "Failed"
-        elif timed_out:
-            self.error = "The job exceeded its maximum run duration and was cancelled."
-            self.status = "Canceled"
         elif failed is not None:
             self.error = (
                 f"Execution failed. User process on node {failed} exited with status code "

@@ -69,10 +69,6 @@ class Management(Service):
         """
         self._denied.append(action.lower())
 
-    def grant_all(self) -> None:
-        """Take back all refusals."""
-        self._denied.clear()
-
     # ---- who may do what -------------------------------------------------------------
 
     def _admit(self, request: Request) -> None:

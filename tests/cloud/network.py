@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -25,7 +25,6 @@ class _Route:
     port: int
     latency: float = 0.0
     offline: bool = False
-    cuts: list[int] = field(default_factory=list)
 
 
 class Network:
@@ -103,10 +102,6 @@ class Network:
     def latency(self, host: str, seconds: float) -> None:
         """Let each round trip to a host take so much longer, for connections old and new."""
         self._find(host).latency = seconds
-
-    def cut(self, host: str, *, after: int = 0, times: int = 1) -> None:
-        """Break the next connections to a host once ``after`` bytes have come back on each."""
-        self._find(host).cuts += [after] * times
 
     def sever(self, pattern: str = "*") -> None:
         """Break the connections that are open to hosts now."""
@@ -195,19 +190,16 @@ class Network:
     async def _tunnel(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, route: _Route, host: str
     ) -> None:
-        """Carry bytes both ways until one side ends or the tunnel is cut."""
+        """Carry bytes both ways until one side ends."""
         there: asyncio.StreamWriter | None = None
-        allowed = route.cuts.pop(0) if route.cuts else None
         try:
-            if allowed == 0:
-                return
             with self._counted(host):
                 back, there = await asyncio.open_connection("127.0.0.1", route.port, limit=_PIECE)
                 out = asyncio.create_task(_carry_late(reader, there, route))
-                home = asyncio.create_task(_carry(back, writer, allowed))
+                home = asyncio.create_task(_carry(back, writer))
                 try:
                     await asyncio.wait((out, home), return_when=asyncio.FIRST_COMPLETED)
-                    if home.done() and allowed is None:
+                    if home.done():
                         await _hang_up(writer)
                 finally:
                     out.cancel()
@@ -221,18 +213,11 @@ class Network:
                     end.transport.abort()
 
 
-async def _carry(
-    source: asyncio.StreamReader, sink: asyncio.StreamWriter, allowed: int | None = None
-) -> None:
+async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while data := await source.read(_PIECE):
-            if allowed is not None:
-                data = data[:allowed]
-                allowed -= len(data)
             sink.write(data)
             await sink.drain()
-            if allowed == 0:
-                break
 
 
 async def _carry_late(

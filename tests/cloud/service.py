@@ -142,11 +142,6 @@ class Service:
                 return result if isinstance(result, Answer) else Answer(result)
         raise ServiceError(404, "NotFound", f"{request.method} {request.path} is not emulated.")
 
-    def sent(self, method: str, path: str) -> list[Request]:
-        """Return the requests of a method whose path matches a pattern somewhere."""
-        found = [request for request, _ in list(self.requests) if request.method == method]
-        return [r for r in found if re.search(path, r.path, re.IGNORECASE)]
-
 
 class _Connection(BaseHTTPRequestHandler):
     owner: Service

@@ -42,7 +42,6 @@ class Submission:
         data: the folders.
         snapshot: places the source into a folder.
         distributed: whether the nodes are told of each other.
-        seconds: after which the job is stopped; None for never.
         tags: its tags.
         name: shown in the studio.
         document: the document itself, as it was sent.
@@ -57,7 +56,6 @@ class Submission:
     data: tuple[Data, ...]
     snapshot: Callable[[Path], None]
     distributed: bool = False
-    seconds: float | None = None
     tags: dict[str, str] = field(default_factory=dict)
     name: str = ""
     document: Any = None

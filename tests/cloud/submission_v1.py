@@ -1,6 +1,5 @@
 """How SDK v1 (azureml-core) sends a job: environment, datastores, snapshot, run configuration."""
 
-import shlex
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,14 +142,13 @@ class _V1:
             Submission(
                 id=request.query.get("runId") or f"{experiment}_{uuid.uuid4().hex[:8]}",
                 experiment=experiment,
-                command=_command(configuration),
+                command=_command(configuration["command"]),
                 cluster=self._azureml.cluster(configuration["target"]),
                 nodes=nodes,
                 variables=_variables(configuration),
                 data=tuple(self._data(name, one) for name, one in references.items()),
                 snapshot=lambda folder: self._place_snapshot(snapshot, folder),
                 distributed=distributed,
-                seconds=configuration.get("maxRunDurationSeconds"),
                 document=configuration,
             )
         )
@@ -170,14 +168,8 @@ class _V1:
         )
 
 
-def _command(configuration: dict[str, Any]) -> str:
-    command = configuration.get("command")
-    if command:
-        return command if isinstance(command, str) else " ".join(command)
-    arguments = [configuration["script"], *map(str, configuration.get("arguments") or [])]
-    return "python " + " ".join(
-        each if each.startswith("$AZUREML") else shlex.quote(each) for each in arguments
-    )
+def _command(command: str | list[str]) -> str:
+    return command if isinstance(command, str) else " ".join(command)
 
 
 def _variables(configuration: dict[str, Any]) -> dict[str, str]:

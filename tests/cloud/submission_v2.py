@@ -152,24 +152,19 @@ class _V2:
         distribution = details.get("distribution") or {}
         if int(distribution.get("processCountPerInstance") or 1) != 1:
             raise ServiceError(400, "UserError", "More than one process a node is not emulated.")
-        folders, values = self._data(details)
-        command = details["command"]
-        for key, value in values.items():
-            command = re.sub(rf"\$\{{\{{\s*inputs\.{key}\s*\}}\}}", str(value), command)
         code = details.get("codeId")
         uri = self._by_id("codes", code)["properties"]["codeUri"] if code else None
         job = self._azureml.submit(
             Submission(
                 id=name,
                 experiment=details.get("experimentName") or "Default",
-                command=command,
+                command=details["command"],
                 cluster=self._azureml.cluster(details["computeId"]),
                 nodes=int(resources.get("instanceCount") or 1),
                 variables=details.get("environmentVariables") or {},
-                data=folders,
+                data=self._data(details),
                 snapshot=lambda folder: self._place(uri, folder),
                 distributed=distribution.get("distributionType") == "PyTorch",
-                seconds=_seconds((details.get("limits") or {}).get("timeout")),
                 tags=details.get("tags") or {},
                 name=details.get("displayName") or "",
                 document=details,
@@ -221,22 +216,19 @@ class _V2:
             path = unquote(urlsplit(uri).path).removeprefix(f"/{SNAPSHOTS}/")
             fetch(self._azureml.storage.container(SNAPSHOTS), path, folder)
 
-    def _data(self, details: dict[str, Any]) -> tuple[tuple[Data, ...], dict[str, Any]]:
-        folders, values = [], {}
+    def _data(self, details: dict[str, Any]) -> tuple[Data, ...]:
+        folders = []
         for name, one in (details.get("inputs") or {}).items():
-            if one["jobInputType"] == "literal":
-                values[name] = one["value"]
-            elif one["jobInputType"] == "uri_folder":
-                mode = one.get("mode") or "ReadOnlyMount"
-                folders.append(self._folder(name, one["uri"], mode, "INPUT"))
-            else:
+            if one["jobInputType"] != "uri_folder":
                 message = f"Inputs of type {one['jobInputType']} are not emulated."
                 raise ServiceError(400, "UserError", message)
+            mode = one.get("mode") or "ReadOnlyMount"
+            folders.append(self._folder(name, one["uri"], mode, "INPUT"))
         for name, one in (details.get("outputs") or {}).items():
             if one.get("uri"):
                 mode = one.get("mode") or "ReadWriteMount"
                 folders.append(self._folder(name, one["uri"], mode, "OUTPUT"))
-        return tuple(folders), values
+        return tuple(folders)
 
     def _folder(self, name: str, uri: str, mode: str, kind: str) -> Data:
         match = re.search(r"datastores/([^/]+)/paths/(.*)$", uri)
@@ -245,12 +237,3 @@ class _V2:
             raise ServiceError(400, "UserError", message)
         container = self._azureml.container(match[1])
         return Data(name, container, match[2].strip("/"), _MODES[mode], f"AZURE_ML_{kind}_{name}")
-
-
-def _seconds(duration: str | None) -> float | None:
-    """Read an ISO 8601 duration of hours, minutes and seconds."""
-    match = re.fullmatch(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?", duration or "")
-    if match is None:
-        return None
-    days, hours, minutes, seconds = (int(group or 0) for group in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

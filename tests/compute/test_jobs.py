@@ -17,12 +17,6 @@ from workbench.data.sampling import Sampling, numbers
 from workbench.stores.disk import write_text
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    return tmp_path
-
-
 def job(tmp_path, **choices):
     return training_job(tmp_path, synthetic=False, **{"model": "knee", **choices})
 
@@ -177,7 +171,7 @@ def test_failing_rank_s_own_error_is_raised(project, monkeypatch):
     run.folder.mkdir(parents=True)
     (project / "failing.py").write_text(
         "import os, pathlib, sys\n"
-        "from workbench.compute.here import note_error\n"
+        "from workbench.compute.node import note_error\n"
         "note_error(pathlib.Path(sys.argv[1]), ValueError(f'no luck on {os.environ[\"RANK\"]}'))\n"
         "sys.exit(1)\n"
     )

@@ -9,12 +9,6 @@ from demo.phantom.writing import write_volume
 from workbench.compute.training import plan_training
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    return tmp_path
-
-
 def add_volume(path, *, target=True, synthetic=True):
     rng = np.random.default_rng(0)
     kspace = rng.normal(size=(2, 2, 16, 12, 2)).astype(np.float32).view(np.complex64)[..., 0]

@@ -26,7 +26,7 @@ def connect(workspace: Workspace, sdk: str | None = None) -> Sender:
 
     Raises:
         ValueError: there is no such SDK, or it is not installed.
-        ClusterError: the workspace refuses, or there is none.
+        ClusterError: the workspace refuses, or does not exist.
         LoginError: no login works.
     """
     if sdk not in (None, *SDKS):

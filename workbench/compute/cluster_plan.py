@@ -38,57 +38,6 @@ _ACCESS_SHOWN = {
 }
 
 
-@dataclass(frozen=True)
-class ClusterChoices:
-    """The cluster's part of a notebook's parameters.
-
-    Attributes:
-        cluster: name of the cluster; None takes the only one that fits.
-        low_priority: take only a cluster of that kind; None takes either.
-        dataset_access: how the nodes read the dataset, one of ``ACCESS``; None is the first.
-        dataset_mount: the name of 2021 for that: True mounts, False downloads.
-        azure_dataset: its folder in the container; None takes the model's.
-        datastore: the datastore; None takes that of the container ``datasets``.
-        experiment: what the studio lists the run under.
-        tags: shown in the studio, as "study:4x, who:me".
-        torch_build: another build of torch, for older cards.
-        sdk: "v1" or "v2"; None takes the first that works here.
-        price_per_hour: US dollars for a node and hour, for the estimate; None takes Azure's
-            public price where it can be looked up.
-    """
-
-    cluster: str | None = None
-    low_priority: bool | None = None
-    dataset_access: str | None = None
-    dataset_mount: bool | None = None
-    azure_dataset: str | None = None
-    datastore: str | None = None
-    experiment: str = "fastmri"
-    tags: str | None = None
-    torch_build: str = ""
-    sdk: str | None = None
-    price_per_hour: float | None = None
-
-    @property
-    def access(self) -> str:
-        """How the nodes read the dataset.
-
-        Raises:
-            ValueError: what was given is no such way, or two different ones.
-        """
-        mount, access = self.dataset_mount, self.dataset_access
-        if mount is not None and not isinstance(mount, bool):
-            raise ValueError(f"dataset_mount={mount!r}: give True or False")
-        if access not in (None, *ACCESS):
-            raise ValueError(f"dataset_access={access!r}: give one of {', '.join(ACCESS)}")
-        of_mount = None if mount is None else "mount" if mount else "download"
-        if access and of_mount and access != of_mount:
-            raise ValueError(
-                f"dataset_access={access!r} and dataset_mount={mount}: give one of the two"
-            )
-        return access or of_mount or ACCESS[0]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClusterPlan(Plan):
     """What is about to be sent to a cluster; ``run`` fills with what the nodes keep.
@@ -160,8 +109,19 @@ def plan_on_cluster(
     nodes: int,
     resume: bool,
     splits: tuple[str, ...],
-    choices: ClusterChoices,
     parameters: dict[str, Any],
+    *,
+    cluster: str | None = None,
+    low_priority: bool | None = None,
+    dataset_access: str | None = None,
+    dataset_mount: bool | None = None,
+    azure_dataset: str | None = None,
+    datastore: str | None = None,
+    experiment: str = "fastmri",
+    tags: str | None = None,
+    torch_build: str = "",
+    sdk: str | None = None,
+    price_per_hour: float | None = None,
 ) -> ClusterPlan:
     """Check a notebook's parameters against the workspace, and prepare the run's folder.
 
@@ -172,8 +132,19 @@ def plan_on_cluster(
         nodes: number of nodes.
         resume: whether to go on with a run that is there.
         splits: what to reconstruct and measure once it is trained.
-        choices: the cluster's part of the parameters.
         parameters: what ``training_job`` takes.
+        cluster: name of the cluster; None takes the only one that fits.
+        low_priority: take only a cluster of that kind; None takes either.
+        dataset_access: how the nodes read the dataset, one of ``ACCESS``; None is the first.
+        dataset_mount: the name of 2021 for that: True mounts, False downloads.
+        azure_dataset: its folder in the container; None takes the model's.
+        datastore: the datastore; None takes that of the container ``datasets``.
+        experiment: what the studio lists the run under.
+        tags: shown in the studio, as "study:4x, who:me".
+        torch_build: another build of torch, for older cards.
+        sdk: "v1" or "v2"; None takes the first that works here.
+        price_per_hour: US dollars for a node and hour, for the estimate; None takes Azure's
+            public price where it can be looked up.
 
     Raises:
         ValueError: a parameter is outside what is allowed, or the dataset cannot be trained on.
@@ -184,63 +155,77 @@ def plan_on_cluster(
     """
     if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
         raise ValueError(f"nodes={nodes!r}: give 1 or more")
-    access, price = choices.access, None
-    if choices.price_per_hour is not None:
-        price = given_price(choices.price_per_hour)
-    folder = choices.azure_dataset or model_by_name(model).dataset
+    access = _access(dataset_access, dataset_mount)
+    price = None if price_per_hour is None else given_price(price_per_hour)
+    folder = azure_dataset or model_by_name(model).dataset
     training_job(Path(), synthetic=False, model=model, **parameters)
-    conda_specification(choices.torch_build)
-    tags = parse_tags(choices.tags)
-    sender = connect(require_workspace(), choices.sdk)
-    cluster = choose_cluster(sender.clusters(), choices.cluster, nodes, choices.low_priority)
-    if access == "stream" and not cluster.identity:
+    conda_specification(torch_build)
+    shown_tags = parse_tags(tags)
+    sender = connect(require_workspace(), sdk)
+    chosen = choose_cluster(sender.clusters(), cluster, nodes, low_priority)
+    if access == "stream" and not chosen.identity:
         raise ValueError(
-            f"dataset_access='stream': cluster {cluster.name} has no managed identity to read the "
+            f"dataset_access='stream': cluster {chosen.name} has no managed identity to read the "
             "storage with: assign it one in the studio, with the role Storage Blob Data Reader on "
             "the account, or give 'mount' or 'download'"
         )
-    datastore = choose_datastore(sender.datastores(), choices.datastore)
-    dataset = datastore.store(folder)
+    container = choose_datastore(sender.datastores(), datastore)
+    dataset = container.store(folder)
     cache = open_cache(dataset)
     job = training_job(dataset.address, synthetic=cache.synthetic, model=model, **parameters)
     training_volumes(job, cache)
     check_splits(splits, job, cache)
     kept_there = f"runs/{job.name}"
-    store = datastore.store(kept_there)
+    store = container.store(kept_there)
     if not (run_folder(job.name) / "job.json").exists():
         fetch(store, run_folder(job.name), lambda path: path in ("job.json", "metrics.csv"))
     run = prepare_run(job, resume=resume)
     keep_cache(cache, run.folder, goes_on=run.last.exists())
-    if price is None and machine_of(cluster.vm_size):
-        price = retail_price(cluster.vm_size, cluster.region, low_priority=cluster.low_priority)
+    if price is None and machine_of(chosen.vm_size):
+        price = retail_price(chosen.vm_size, chosen.region, low_priority=chosen.low_priority)
     return ClusterPlan(
         job=job,
         cache=cache,
         run=run,
         splits=splits,
         remarks=(
-            *_remarks(cluster, choices, sender, job),
+            *cluster_warnings(chosen.vm_size, torch_build),
+            *_remarks(chosen, sender, sdk, job),
             *phantom_remarks(job, cache, parameters),
         ),
         resume=resume,
-        cluster=cluster,
+        cluster=chosen,
         cluster_job=ClusterJob(
             name=job.name,
-            experiment=choices.experiment,
-            cluster=cluster.name,
+            experiment=experiment,
+            cluster=chosen.name,
             nodes=nodes,
-            device="GPU" if has_gpus(cluster.vm_size) else "CPU",
-            dataset=DataFolder("dataset", datastore.name, folder, access, dataset.address),
-            store=DataFolder("store", datastore.name, kept_there, "write"),
+            device="GPU" if has_gpus(chosen.vm_size) else "CPU",
+            dataset=DataFolder("dataset", container.name, folder, access, dataset.address),
+            store=DataFolder("store", container.name, kept_there, "write"),
             parameters={"model": model, "reconstruct": ", ".join(splits) or None, **parameters},
-            tags=tags,
-            torch_build=choices.torch_build,
+            tags=shown_tags,
+            torch_build=torch_build,
         ),
         sender=sender,
         store=store,
-        pace=measured_pace(job, _earlier_runs(), cluster.vm_size) or P40_PACE,
+        pace=measured_pace(job, _earlier_runs(), chosen.vm_size) or P40_PACE,
         price=price,
     )
+
+
+def _access(access: str | None, mount: bool | None) -> str:
+    """Return how the nodes read the dataset."""
+    if mount is not None and not isinstance(mount, bool):
+        raise ValueError(f"dataset_mount={mount!r}: give True or False")
+    if access not in (None, *ACCESS):
+        raise ValueError(f"dataset_access={access!r}: give one of {', '.join(ACCESS)}")
+    named_otherwise = None if mount is None else "mount" if mount else "download"
+    if access and named_otherwise and access != named_otherwise:
+        raise ValueError(
+            f"dataset_access={access!r} and dataset_mount={mount}: give one of the two"
+        )
+    return access or named_otherwise or ACCESS[0]
 
 
 def _earlier_runs() -> Iterator[tuple[Run, str, int, tuple[int, int]]]:
@@ -261,10 +246,7 @@ def _cards(vm_size: str) -> int:
     return machine.count if machine else 1
 
 
-def _remarks(
-    cluster: Cluster, choices: ClusterChoices, sender: Sender, job: TrainingJob
-) -> Iterator[str]:
-    yield from cluster_warnings(cluster.vm_size, choices.torch_build)
+def _remarks(cluster: Cluster, sender: Sender, sdk: str | None, job: TrainingJob) -> Iterator[str]:
     if cluster.low_priority:
         yield (
             "nodes of low priority may be taken away at any time: the run then goes on from its "
@@ -272,5 +254,5 @@ def _remarks(
         )
     if cluster.problem:
         yield f"the cluster reports: {cluster.problem}"
-    chosen = "" if choices.sdk else ", the first that this Python and the workspace support"
+    chosen = "" if sdk else ", the first that this Python and the workspace support"
     yield f"sent through AzureML's SDK {sender.sdk} ({sender.package}){chosen}"

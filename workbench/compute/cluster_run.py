@@ -219,7 +219,8 @@ def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
                             yield f"{cluster.name} reports: {problem}"
             came = fetch(plan.store, plan.run.folder, _is_small)
             if LOG_FILE in came:
-                lines = (plan.run.folder / LOG_FILE).read_text(errors="replace").splitlines()
+                text = (plan.run.folder / LOG_FILE).read_text(errors="replace")
+                *lines, _ = text.split("\n")  # the last may yet be incomplete
                 yield from lines[shown_log:]
                 shown_log = len(lines)
             if state.ended:

@@ -24,7 +24,7 @@ def parse_splits(text: str | None) -> tuple[str, ...]:
     """Read splits written as "val, test".
 
     Raises:
-        ValueError: one of them is none.
+        ValueError: one of them is not a split.
     """
     if text is None:
         return ()
@@ -59,7 +59,7 @@ def split_volumes(
         first: take only so many of them, the first ones.
 
     Raises:
-        ValueError: there are none, or one of them cannot.
+        ValueError: the split is empty, or a volume cannot be undersampled so.
     """
     from workbench.data.masks import check_masks, mask_of  # imports torch
 

@@ -5,13 +5,10 @@ VM sizes: https://learn.microsoft.com/azure/virtual-machines/sizes/overview (sec
 
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from workbench.settings import child_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 TORCH_BUILDS = ("cu126", "cu130")
 """CUDA versions that torch's own index offers builds for."""
@@ -37,35 +34,37 @@ class Machine:
     count: int
 
 
+_CAPABILITIES = {
+    "P100": (6, 0),
+    "P40": (6, 1),
+    "V100": (7, 0),
+    "T4": (7, 5),
+    "A10": (8, 6),
+    "A100": (8, 0),
+    "H100": (9, 0),
+    "H200": (9, 0),
+}
+# By card: sizes, without "standard_", and how many cards each has.
+_SIZES = {
+    "P100": {"nc6s_v2": 1, "nc12s_v2": 2, "nc24s_v2": 4, "nc24rs_v2": 4},
+    "P40": {"nd6s": 1, "nd12s": 2, "nd24s": 4, "nd24rs": 4},
+    "V100": {"nc6s_v3": 1, "nc12s_v3": 2, "nc24s_v3": 4, "nc24rs_v3": 4, "nd40rs_v2": 8},
+    "T4": {"nc4as_t4_v3": 1, "nc8as_t4_v3": 1, "nc16as_t4_v3": 1, "nc64as_t4_v3": 4},
+    "A10": {"nv36ads_a10_v5": 1, "nv72ads_a10_v5": 2},
+    "A100": {
+        "nc24ads_a100_v4": 1,
+        "nc48ads_a100_v4": 2,
+        "nc96ads_a100_v4": 4,
+        "nd96asr_v4": 8,
+        "nd96amsr_a100_v4": 8,
+    },
+    "H100": {"nc40ads_h100_v5": 1, "nc80adis_h100_v5": 2, "nd96isr_h100_v5": 8},
+    "H200": {"nd96isr_h200_v5": 8},
+}
 _MACHINES = {
-    "standard_nc6s_v2": Machine("P100", (6, 0), 1),
-    "standard_nc12s_v2": Machine("P100", (6, 0), 2),
-    "standard_nc24s_v2": Machine("P100", (6, 0), 4),
-    "standard_nc24rs_v2": Machine("P100", (6, 0), 4),
-    "standard_nd6s": Machine("P40", (6, 1), 1),
-    "standard_nd12s": Machine("P40", (6, 1), 2),
-    "standard_nd24s": Machine("P40", (6, 1), 4),
-    "standard_nd24rs": Machine("P40", (6, 1), 4),
-    "standard_nc6s_v3": Machine("V100", (7, 0), 1),
-    "standard_nc12s_v3": Machine("V100", (7, 0), 2),
-    "standard_nc24s_v3": Machine("V100", (7, 0), 4),
-    "standard_nc24rs_v3": Machine("V100", (7, 0), 4),
-    "standard_nd40rs_v2": Machine("V100", (7, 0), 8),
-    "standard_nc4as_t4_v3": Machine("T4", (7, 5), 1),
-    "standard_nc8as_t4_v3": Machine("T4", (7, 5), 1),
-    "standard_nc16as_t4_v3": Machine("T4", (7, 5), 1),
-    "standard_nc64as_t4_v3": Machine("T4", (7, 5), 4),
-    "standard_nv36ads_a10_v5": Machine("A10", (8, 6), 1),
-    "standard_nv72ads_a10_v5": Machine("A10", (8, 6), 2),
-    "standard_nc24ads_a100_v4": Machine("A100", (8, 0), 1),
-    "standard_nc48ads_a100_v4": Machine("A100", (8, 0), 2),
-    "standard_nc96ads_a100_v4": Machine("A100", (8, 0), 4),
-    "standard_nd96asr_v4": Machine("A100", (8, 0), 8),
-    "standard_nd96amsr_a100_v4": Machine("A100", (8, 0), 8),
-    "standard_nc40ads_h100_v5": Machine("H100", (9, 0), 1),
-    "standard_nc80adis_h100_v5": Machine("H100", (9, 0), 2),
-    "standard_nd96isr_h100_v5": Machine("H100", (9, 0), 8),
-    "standard_nd96isr_h200_v5": Machine("H200", (9, 0), 8),
+    f"standard_{size}": Machine(card, _CAPABILITIES[card], count)
+    for card, sizes in _SIZES.items()
+    for size, count in sizes.items()
 }
 
 
@@ -142,7 +141,7 @@ def check_gpus(promised: bool) -> None:
 
 
 def missing_kernels(
-    card: str, capability: tuple[int, int], architectures: "Sequence[str]"
+    card: str, capability: tuple[int, int], architectures: Sequence[str]
 ) -> str | None:
     """Say that a build of torch lacks kernels for a card, or return None.
 

@@ -15,7 +15,6 @@ from workbench.compute.node import (
     NOTE,
     Node,
     error_line,
-    note_error,
     noted_error,
     this_node,
 )
@@ -23,8 +22,6 @@ from workbench.compute.processes import ProcessFailedError, lines_of
 from workbench.compute.runs import Run, only_writer
 from workbench.progress import RELAY
 from workbench.stores import DiskStore
-
-__all__ = ["Ranks", "TrainingFailedError", "note_error", "ranks_here", "run_here"]
 
 
 class TrainingFailedError(RuntimeError):
@@ -39,7 +36,7 @@ class Ranks:
         count: number of processes.
         device: "GPU" or "CPU".
         threads: threads of each.
-        node: this machine's place among a job's machines; None where it is alone.
+        node: this machine's place in a cluster's job; None outside of one.
     """
 
     count: int
@@ -63,10 +60,10 @@ class Ranks:
 def ranks_here(nodes: int) -> Ranks:
     """Choose this machine's processes: one a GPU, or ``nodes`` on the CPU where it has none.
 
-    As one of a job's nodes: one a GPU, or one on the CPU.
+    On a node of a cluster's job: one a GPU, or one on the CPU.
 
     Raises:
-        ValueError: ``nodes`` is below 1, or not the job's.
+        ValueError: ``nodes`` is below 1, or not the number that the job runs on.
     """
     if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
         raise ValueError(f"nodes={nodes!r}: give 1 or more")
@@ -93,16 +90,16 @@ def run_here(
 
     Messages of progress are among them, for ``progress.relayed``.
 
-    The ranks hold the run's lock as this process does: as long as one of them lives, even where
-    this process was killed, nobody else gets the folder.
+    The ranks hold the run's lock together with this process: as long as one of them lives, no
+    other process gets the folder, even where this process was killed.
 
     Args:
         run: the folder.
         module: what each rank runs.
         ranks: how many, on what.
         *arguments: of the module, behind the folder.
-        needs: secrets that the ranks are handed, see ``child_environment``.
-        lock: the run's, where the caller holds it already.
+        needs: secrets to hand to the ranks, see ``child_environment``.
+        lock: the run's lock, where the caller holds it already.
 
     Raises:
         TrainingFailedError: a rank failed; with that rank's own error.

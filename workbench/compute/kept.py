@@ -40,7 +40,7 @@ def fetch(
         wanted: says of a path whether to bring it.
 
     Returns:
-        The paths of those that came.
+        The paths of the files that were fetched.
 
     Raises:
         OSError: the store refuses or cannot be reached; what came until then stays.

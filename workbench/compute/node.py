@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.stores import DiskStore, Store
+from workbench.stores import Store, open_store
 from workbench.stores.disk import write_text
 
 NODES = "WORKBENCH_NODES"
@@ -69,7 +69,7 @@ def this_node(environment: Mapping[str, str] = os.environ) -> Node | None:
         count,
         environment.get("MASTER_ADDR", ""),
         int(environment.get("MASTER_PORT") or 0),
-        DiskStore(environment[STORE]) if environment.get(STORE) else None,
+        open_store(environment[STORE]) if environment.get(STORE) else None,
         environment.get(DEVICE, "CPU"),
     )
 

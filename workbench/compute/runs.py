@@ -90,7 +90,7 @@ class Run:
 
     @property
     def volumes(self) -> list[dict[str, str]]:
-        """The last validation's figures of each volume.
+        """The last validation's metrics of each volume.
 
         Raises:
             ValueError: the file is damaged.
@@ -122,7 +122,7 @@ def open_run(name: str) -> Run:
     """Open the folder of a run that was started.
 
     Raises:
-        FileNotFoundError: there is no such run; the message lists those that there are.
+        FileNotFoundError: there is no such run; the message lists the runs that exist.
     """
     folder = run_folder(name)
     if not (folder / "job.json").exists():
@@ -191,7 +191,7 @@ def check_not_sent(run: Run) -> None:
     """Check that no job on a cluster may still leave what it learns in a run's folder.
 
     Raises:
-        ValueError: a job was sent whose end was not seen here.
+        ValueError: a job was sent, and its end was not seen here.
     """
     record = run.folder / SENT
     if record.exists() and not read_record(record).get("fetched"):
@@ -229,7 +229,7 @@ def only_writer(run: Run, *, wait: bool = False) -> Iterator[int]:
     """Hold a run's folder, so that no second process works in it; see ``only_one``.
 
     Raises:
-        RuntimeError: somebody else holds it.
+        RuntimeError: another process holds it.
     """
     at_work = f"another process is at work in {shown(run.folder)}"
     way_out = "waiting for it" if wait else "wait for it, stop it, or give another name"

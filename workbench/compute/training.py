@@ -7,7 +7,7 @@ from typing import Any
 
 from workbench.azure_login import find_workspace
 from workbench.catalog import model_by_name
-from workbench.compute.cluster_plan import ClusterChoices, ClusterPlan, plan_on_cluster
+from workbench.compute.cluster_plan import ClusterPlan, plan_on_cluster
 from workbench.compute.cluster_run import train_on_cluster
 from workbench.compute.evaluation import FOLDER, check_splits, parse_splits, unevaluated
 from workbench.compute.gpus import check_gpus
@@ -24,11 +24,9 @@ from workbench.settings import shown
 from workbench.stores import credentials_for
 from workbench.stores.disk import naming
 
-__all__ = ["TrainingPlan", "plan_training", "train", "training_volumes"]
-
 TARGETS = ("auto", "local", "azureml")
 
-# What a notebook may choose, by the names that ``plan_training`` takes.
+# What ``plan_on_cluster`` takes by name; the rest of a notebook's choices is the job's.
 CLUSTER_PARAMETERS = (
     *("cluster", "low_priority", "dataset_access", "dataset_mount", "azure_dataset", "datastore"),
     *("experiment", "tags", "torch_build", "sdk", "price_per_hour"),
@@ -73,11 +71,11 @@ def plan_training(
         target: where to train, one of ``TARGETS``; "auto" is AzureML where a workspace is
             configured and no local dataset is given.
         local_dataset: folder of the dataset, if it is not the model's own under ``datasets/``, or
-            its address in blob storage, whose slices are then read from there by ranges.
+            its address in blob storage, from which slices are then read by ranges.
         resume: whether to go on with a run that the folder holds.
         reconstruct: splits to reconstruct and measure after the training, such as "val, test".
         **choices: what ``training_job`` takes, and the cluster's parameters, those of
-            ``ClusterChoices``; None stands for the default.
+            ``plan_on_cluster``; None stands for the default.
 
     Raises:
         ValueError: a parameter is outside what is allowed, or the dataset cannot be trained on.
@@ -99,7 +97,7 @@ def plan_training(
                 "give azure_dataset, a folder in the container"
             )
         given = {key: value for key, value in of_cluster.items() if value is not None}
-        return plan_on_cluster(model, nodes, resume, splits, ClusterChoices(**given), choices)
+        return plan_on_cluster(model, nodes, resume, splits, choices, **given)
     node = this_node()
     try:
         if node:
@@ -167,7 +165,7 @@ def _plan_here(
 
 
 def train(plan: Plan) -> Iterator[str]:
-    """Train, then reconstruct what is to be; yield the lines that the run prints.
+    """Train, then reconstruct the plan's splits; yield the lines that the run prints.
 
     A run that is finished already returns at once.
 

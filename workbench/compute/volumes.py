@@ -48,7 +48,7 @@ def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:
         goes_on: whether the run has learned from that dataset already.
 
     Raises:
-        ValueError: it has learned from other volumes, or nobody can tell.
+        ValueError: it has learned from other volumes, or this cannot be told.
     """
     try:
         before = load_cache(folder, earlier=True) if goes_on else None

@@ -17,7 +17,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from workbench.compute.evaluation import sha256_of
-from workbench.compute.here import note_error
+from workbench.compute.node import note_error
 from workbench.compute.processes import die_with_parent
 from workbench.compute.volumes import kept_cache
 from workbench.data.cache import DatasetCache

@@ -20,8 +20,8 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from workbench.compute.here import note_error
 from workbench.compute.jobs import TrainingJob
+from workbench.compute.node import note_error
 from workbench.compute.processes import die_with_parent
 from workbench.compute.volumes import kept_cache, training_volumes
 from workbench.data.cache import DatasetCache

@@ -61,6 +61,10 @@ def test_both_sdks_send_the_same_job(workspace, mode):
     first, second = (sent(workspace, sdk, job) for sdk in SDKS)
     assert normal(first.command) == normal(second.command)
     assert "papermill notebooks/train.ipynb" in first.command
+    environment = first.document["environment"]
+    assert (environment["name"], environment["docker"]["baseImage"]) == (ENVIRONMENT, IMAGE)
+    held = environment["python"]["condaDependencies"]
+    assert held["dependencies"] == conda_specification()["dependencies"]
     for name in ("experiment", "nodes", "distributed"):
         assert getattr(first, name) == getattr(second, name), name
     assert first.cluster is second.cluster
@@ -77,16 +81,11 @@ def test_both_sdks_send_the_same_job(workspace, mode):
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_the_sdks_own_chatter_stays_out_of_the_notebook(workspace, sdk, capfd, caplog):
-    sent(workspace, sdk)
-    assert "Uploading" not in "".join(capfd.readouterr())
-    assert [record.message for record in caplog.records if "experimental" in record.message] == []
-    assert "anonymous registration" not in caplog.text
-
-
-@pytest.mark.parametrize("sdk", SDKS)
-def test_only_the_code_goes_along(workspace, sdk, tmp_path):
+def test_only_the_code_goes_along_and_the_sdk_is_quiet(workspace, sdk, tmp_path, capfd, caplog):
     submission = sent(workspace, sdk)
+    assert "Uploading" not in "".join(capfd.readouterr())
+    assert not any("experimental" in record.message for record in caplog.records)
+    assert "anonymous registration" not in caplog.text
     submission.snapshot(tmp_path / "snapshot")
     files = {
         str(path.relative_to(tmp_path / "snapshot"))
@@ -130,12 +129,3 @@ def test_tags_are_read_or_refused():
     assert parse_tags(None) == {}
     with pytest.raises(ValueError, match="tags='4x': give NAME:VALUE"):
         parse_tags("4x")
-
-
-def test_the_environment_is_environment_yml_on_an_image(workspace):
-    sent(workspace, "v1")
-    environment = workspace.azureml.job.submission.document["environment"]
-    assert environment["name"] == ENVIRONMENT
-    assert environment["docker"]["baseImage"] == IMAGE
-    held = environment["python"]["condaDependencies"]
-    assert held["dependencies"] == conda_specification()["dependencies"]
