@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from workbench.ingest.manifest import ArchiveRecord, Manifest, read_records
+from workbench.stores import DiskStore
 
 WHOLE = ArchiveRecord(
     "knee_multicoil_val.tar.xz",
@@ -20,7 +21,7 @@ WHOLE = ArchiveRecord(
     archive="knee_multicoil_val.tar.xz",
     members={"multicoil_val/a.h5": 5, "multicoil_val/b.h5": 0},
     digests={"multicoil_val/a.h5": "b" * 32},
-    times={"multicoil_val/a.h5": 10**18},
+    marks={"multicoil_val/a.h5": 10**18, "multicoil_val/b.h5": "0x8DC"},
 )
 TEXT = json.dumps({"version": 1, "archives": {"knee_multicoil_val": asdict(WHOLE)}}).encode()
 VALUES = st.recursive(
@@ -33,7 +34,7 @@ VALUES = st.recursive(
 def is_sound(tmp_path, text):
     """Read a manifest; whatever is believed of it can be used for what an ingest does with it."""
     (tmp_path / "ingest.json").write_bytes(text)
-    manifest = Manifest(tmp_path)
+    manifest = Manifest(DiskStore(tmp_path))
     try:
         records = read_records(text)
     except ValueError:
@@ -45,7 +46,7 @@ def is_sound(tmp_path, text):
         assert manifest.get(stem) == record
         assert isinstance(record.same_object(1, "x") and record.is_unpacked_for(None), bool)
         for path in record.members:
-            assert not record.is_as_unpacked(tmp_path / "none", path)
+            assert not record.is_as_unpacked(manifest.folder, path, None)
             assert tmp_path in (tmp_path / path).parents
         if record.archive:
             assert (tmp_path / record.archive).parent == tmp_path
@@ -73,5 +74,5 @@ def test_field_of_any_type_is_sound_or_damaged(tmp_path, name, value):
 
 @given(st.text(), VALUES)
 def test_member_of_any_path_and_size_is_sound_or_damaged(tmp_path, path, size):
-    record = asdict(WHOLE) | {"members": {path: size}, "digests": {}, "times": {}}
+    record = asdict(WHOLE) | {"members": {path: size}, "digests": {}, "marks": {}}
     is_sound(tmp_path, json.dumps({"version": 1, "archives": {"x": record}}).encode())

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from demo.bucket import Bucket
+from workbench.azure_storage import parse_connection
+from workbench.ingest.links import parse_links
+from workbench.ingest.manifest import LOCK
+from workbench.ingest.plan import make_plan
+from workbench.ingest.run import ingest
 from workbench.ingest.server import Patience
+from workbench.settings import Secret
+from workbench.stores import DiskStore
+from workbench.stores.blob import open_container
 
 
 @pytest.fixture
@@ -66,9 +75,76 @@ def sums_of():
     return make
 
 
+class Knee:
+    """A small knee release behind signed links, and a store that it is brought into.
+
+    Attributes:
+        folder: the bucket's.
+        bucket: serves it.
+        members: path -> bytes of what the archives hold.
+        store: the store of the datasets.
+        patience: gives up soon.
+    """
+
+    def __init__(self, folder, members, bucket, store, patience):
+        self.folder, self.members, self.bucket = folder, members, bucket
+        self.store, self.patience = store, patience
+        self.val = folder / "knee_multicoil_val.tar.xz"
+
+    def plan(self, text="", datasets=(), *, store=None, keep=True, accept=()):
+        return make_plan(
+            parse_links(text or self.bucket.email()),
+            store or self.store,
+            datasets,
+            keep_archives=keep,
+            accept_mismatch=accept,
+            patience=self.patience,
+        )
+
+    def ingest(self, text="", datasets=(), *, connections=2, **more):
+        return ingest(self.plan(text, datasets, **more), connections=connections)
+
+    def there(self, dataset="knee_multicoil"):
+        """Path -> bytes of every file in a dataset's folder but the workbench's own."""
+        folder = self.store.folder(dataset)
+        paths = [entry.path for entry in folder.list()]
+        return {path: folder.read(path) for path in paths if path not in ("ingest.json", LOCK)}
+
+    def kept(self):
+        """Names of the archives that are kept."""
+        folder = self.store.folder("knee_multicoil_compressed")
+        return sorted(entry.path for entry in folder.list())
+
+    def states(self):
+        """Stem -> state and check of the archives in the manifest."""
+        archives = self.store.read_json("knee_multicoil/ingest.json")["archives"]
+        return {stem: (each["state"], each["check"]) for stem, each in archives.items()}
+
+    def asked(self):
+        """Requests for archives since the last time."""
+        found = [(path, asked) for _, path, asked in self.bucket.requests if "knee" in path]
+        self.bucket.requests.clear()
+        return found
+
+
 @pytest.fixture
-def knee(tmp_path, packed, volumes, sums_of):
-    """A small knee release in three kinds of archive; the folder and what it holds."""
+def blobs(cloud, monkeypatch):
+    """A container."""
+    cloud.apply(monkeypatch)
+    return open_container(parse_connection(Secret(cloud.storage.connection_string)))
+
+
+@pytest.fixture(params=["disk", "blobs"])
+def store(request, tmp_path):
+    """Each kind of store."""
+    if request.param == "disk":
+        return DiskStore(tmp_path / "datasets")
+    return request.getfixturevalue("blobs")
+
+
+@pytest.fixture
+def release(tmp_path, packed, volumes, sums_of):
+    """A knee release in three kinds of archive: the bucket's folder, and what it holds."""
     folder = tmp_path / "bucket"
     folder.mkdir()
     val = volumes("multicoil_val/a.h5", "multicoil_val/b.h5", size=200_000)
@@ -84,14 +160,28 @@ def knee(tmp_path, packed, volumes, sums_of):
 
 
 @pytest.fixture
+def knee(release, store, hasty):
+    """The release, to be brought into each kind of store."""
+    with Bucket(release[0]) as bucket:
+        yield Knee(*release, bucket, store, hasty)
+
+
+@pytest.fixture
+def on_disk(release, tmp_path, hasty):
+    """The release, to be brought to this machine's disk."""
+    with Bucket(release[0]) as bucket:
+        yield Knee(*release, bucket, DiskStore(tmp_path / "datasets"), hasty)
+
+
+@pytest.fixture
 def members_in():
-    """Read a dataset's folder: path -> bytes of every file but the workbench's own."""
+    """Read a folder: path -> bytes of every file."""
 
     def read(folder: Path) -> dict[str, bytes]:
         return {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in folder.rglob("*")
-            if path.is_file() and path.name not in ("ingest.json", ".ingest.lock")
+            if path.is_file()
         }
 
     return read

@@ -4,13 +4,12 @@ A job goes on when the notebook that sent it is killed. It is noted beside the d
 next one waits for it instead of sending another.
 """
 
-import json
 import shlex
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.azure_login import Workspace
 from workbench.compute.cluster import choose_cluster, connect
@@ -18,18 +17,16 @@ from workbench.compute.sender import (
     ClusterError,
     ClusterJob,
     DataFolder,
-    Datastore,
     LostContactError,
     RunState,
     Sender,
 )
 from workbench.ingest.archives import ArchiveError, Unpacked
-from workbench.ingest.azure.manifest import BlobManifest
-from workbench.ingest.azure.mounted import progress_name, result_name
-from workbench.ingest.azure.unpack import StoppedError, Unpacker, archive_blob, settle
-
-if TYPE_CHECKING:
-    from azure.storage.blob import BlobClient, ContainerClient
+from workbench.ingest.plan import archive_folder
+from workbench.ingest.server import StoppedError
+from workbench.ingest.unpacking import Unpacker, progress_name, result_name
+from workbench.stores import Store
+from workbench.stores.blob import BlobStore
 
 SECONDS_BETWEEN_LOOKS = 15.0
 
@@ -42,13 +39,13 @@ class UnpackJob(ClusterJob):
         """Return what the node runs in its shell."""
         words = " ".join(shlex.quote(str(self.parameters[name])) for name in ("file", "source"))
         return (
-            'export PYTHONPATH="$PWD"; python -m workbench.ingest.azure.mounted '
+            'export PYTHONPATH="$PWD"; python -m workbench.ingest.unpacking '
             f'"{places["dataset"]}" "{places["store"]}" {words}'
         )
 
 
 def cluster_unpacker(
-    workspace: Workspace, container: "ContainerClient", cluster: str = "", sdk: str = "v1"
+    workspace: Workspace, container: BlobStore, cluster: str = "", sdk: str = "v1"
 ) -> Unpacker:
     """Return an unpacker whose passes are jobs of a cluster.
 
@@ -64,97 +61,100 @@ def cluster_unpacker(
     """
     backend = connect(workspace, sdk)
     chosen = choose_cluster(backend.clusters(), cluster or None, 1, None)
-    store = _datastore(backend.datastores(), str(container.account_name), container.container_name)
+    datastore = _datastore(backend, container)
 
     def unpacker(
         dataset: str,
-        stem: str,
+        file: str,
+        source: str,
         out: Unpacked,
         *,
-        accept_mismatch: bool,
-        keep_archive: bool,
+        known: Mapping[str, str],
         stopped: threading.Event,
         on_bytes: Callable[[int], None],
-    ) -> None:
-        record = BlobManifest(container, dataset).get(stem)
-        if record is None or record.archive is None:
-            raise ArchiveError(f"{stem}: the manifest knows of no archive that landed")
-        traces = _Traces(container, dataset, record.archive)
+    ) -> str:
         job = UnpackJob(
-            name=f"unpack-{stem}",
+            name=f"unpack-{file.partition('.')[0]}",
             experiment="fastmri-ingest",
             cluster=chosen.name,
             nodes=1,
             device="CPU",
-            dataset=DataFolder("dataset", store.name, f"{dataset}_compressed", "mount"),
-            store=DataFolder("store", store.name, dataset, "write"),
-            parameters={"file": record.archive, "source": record.source},
+            dataset=DataFolder("dataset", datastore, archive_folder(dataset), "mount"),
+            store=DataFolder("store", datastore, dataset, "write"),
+            parameters={"file": file, "source": source},
         )
-        run = traces.job(backend)
-        if run is None:
-            traces.clear()
-            run = backend.submit(job)
-            traces.note(run)
-        shown = 0
-
-        def look() -> None:
-            nonlocal shown
-            fresh = max(traces.bytes - shown, 0)
-            shown += fresh
-            on_bytes(fresh)
-
-        try:
-            state = _wait(backend, run, stopped, look)
-        except StoppedError:
-            traces.clear()
-            raise
+        archive = container.folder(archive_folder(dataset)).entry(file)
+        traces = _Traces(container.folder(dataset), file, archive.etag if archive else "")
+        state = _followed(backend, job, traces, stopped, on_bytes)
         found = traces.result
         traces.clear()
         if found is None:
+            error = f": {state.error}" if state.error else ""
             raise ClusterError(
-                f"the job that unpacks {record.source} ended as {state.status}"
-                f"{f': {state.error}' if state.error else ''}; see {state.url}"
+                f"the job that unpacks {source} ended as {state.status}{error}; see {state.url}"
             )
         vars(out).update(found["out"])
-        on_bytes(found["size"] - shown)
         if found["error"]:
             raise ArchiveError(found["error"])
-        settle(
-            container,
-            dataset,
-            stem,
-            found["sha256"],
-            out,
-            accept_mismatch=accept_mismatch,
-            keep_archive=keep_archive,
-        )
+        return str(found["sha256"])
 
     return unpacker
 
 
+def _followed(
+    backend: Sender,
+    job: UnpackJob,
+    traces: "_Traces",
+    stopped: threading.Event,
+    on_bytes: Callable[[int], None],
+) -> RunState:
+    """Send a job, or take over the one that was sent, and wait for its end; a stop cancels it.
+
+    Raises:
+        StoppedError: it was stopped.
+    """
+    run = traces.run_of(backend)
+    if run is None:
+        traces.clear()
+        run = backend.submit(job)
+        traces.note(run)
+    counted = 0
+    while True:
+        with suppress(LostContactError):  # the next look may come through
+            state = backend.state(run)
+            if state.ended:
+                return state
+            count = traces.bytes
+            on_bytes(max(count - counted, 0))
+            counted = max(count, counted)
+        if stopped.wait(SECONDS_BETWEEN_LOOKS):
+            backend.cancel(run)
+            traces.clear()
+            raise StoppedError(f"run {run}: stopped")
+
+
+@dataclass(frozen=True)
 class _Traces:
     """What the jobs that unpack an archive leave in the dataset's folder.
 
-    Args:
-        container: the container.
-        dataset: the dataset.
-        archive: name of the archive in the container.
+    Attributes:
+        folder: the dataset's folder.
+        file: the archive's name.
+        tag: the archive's ETag; a job for another one is not waited for.
     """
 
-    def __init__(self, container: "ContainerClient", dataset: str, archive: str) -> None:
-        self._archive = container.get_blob_client(archive_blob(dataset, archive))
-        self._result, self._progress, self._job = (
-            container.get_blob_client(f"{dataset}/{name}")
-            for name in (
-                *(result_name(archive), progress_name(archive)),
-                f".unpack-job-{archive}.json",
-            )
-        )
+    folder: Store
+    file: str
+    tag: str
 
-    def job(self, backend: Sender) -> str | None:
+    @property
+    def _job(self) -> str:
+        return f".unpack-job-{self.file}.json"
+
+    def run_of(self, backend: Sender) -> str | None:
         """Return the run that unpacks this very archive, or has unpacked it; None for none."""
-        noted = _content(self._job)
-        if noted is None or noted.get("archive") != self._archive_tag:
+        noted = self._content(self._job)
+        if noted is None or noted.get("archive") != self.tag:
             return None
         try:
             state = backend.state(noted["run"])
@@ -167,67 +167,39 @@ class _Traces:
 
     def note(self, run: str) -> None:
         """Leave word of a job that was sent."""
-        note = json.dumps({"run": run, "archive": self._archive_tag})
-        self._job.upload_blob(note, overwrite=True)
+        self.folder.write_json(self._job, {"run": run, "archive": self.tag})
 
     @property
     def bytes(self) -> int:
         """Bytes of the archive that the job has read, as far as is known."""
-        from azure.core.exceptions import AzureError
-
-        with suppress(AzureError):  # the next look may come through
-            return int((_content(self._progress) or {}).get("bytes", 0))
+        with suppress(OSError):  # the next look may come through
+            return int((self._content(progress_name(self.file)) or {}).get("bytes", 0))
         return 0
 
     @property
     def result(self) -> dict[str, Any] | None:
         """What the job found; None as long as it is not through."""
-        return _content(self._result)
+        return self._content(result_name(self.file))
 
     def clear(self) -> None:
         """Take all of it away."""
-        for blob in (self._job, self._progress, self._result):
-            if blob.exists():
-                blob.delete_blob()
+        for name in (self._job, progress_name(self.file), result_name(self.file)):
+            self.folder.delete(name)
 
-    @property
-    def _archive_tag(self) -> str:
-        return str(self._archive.get_blob_properties().etag)
-
-
-def _content(blob: "BlobClient") -> dict[str, Any] | None:
-    from azure.core.exceptions import ResourceNotFoundError
-
-    try:
-        return json.loads(blob.download_blob().readall())
-    except (ResourceNotFoundError, ValueError):
-        return None
+    def _content(self, name: str) -> dict[str, Any] | None:
+        try:
+            return dict(self.folder.read_json(name))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
 
 
-def _wait(
-    backend: Sender, run: str, stopped: threading.Event, look: Callable[[], None]
-) -> RunState:
-    """Wait for a run's end, whatever the network does meanwhile; a stop cancels it.
-
-    Raises:
-        StoppedError: it was stopped.
-    """
-    while True:
-        with suppress(LostContactError):
-            state = backend.state(run)
-            if state.ended:
-                return state
-            look()
-        if stopped.wait(SECONDS_BETWEEN_LOOKS):
-            backend.cancel(run)
-            raise StoppedError(f"run {run}: stopped")
-
-
-def _datastore(datastores: list[Datastore], account: str, container: str) -> Datastore:
-    for each in datastores:
-        if (each.account, each.container) == (account, container):
-            return each
+def _datastore(backend: Sender, container: BlobStore) -> str:
+    """Return the name of the workspace's datastore of a container."""
+    for each in backend.datastores():
+        if (each.account, each.container) == (container.account, container.container_name):
+            return each.name
     raise ValueError(
-        f"unpack_on='azureml': the workspace has no datastore of {account}/{container}: register "
-        "one in the studio (Data, Datastores), or give unpack_on='here'"
+        f"unpack_on='azureml': the workspace has no datastore of {container.account}/"
+        f"{container.container_name}: register one in the studio (Data, Datastores), or give "
+        "unpack_on='here'"
     )

@@ -6,27 +6,30 @@ import hashlib
 import io
 import lzma
 import re
-import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
 
 from workbench.ingest.links import WHERE_TO_ASK
 from workbench.ingest.xz import MAGIC as XZ_MAGIC
 from workbench.ingest.xz import open_xz
+from workbench.stores import Store
 from workbench.stores.streams import CHUNK, Readable, as_file, chunks_of
 
 GZIP_MAGIC = b"\x1f\x8b"
 # How much of an archive's start tells what it is: one header of tar.
 HEAD = tarfile.BLOCKSIZE
+KINDS = (".tar", ".tar.gz", ".tar.xz")
 # What this package writes into a dataset's folder, so that no archive may.
 RESERVED = ("ingest.json", ".ingest.lock", "dataset_cache.json")
-_PART = ".ingest-part"
+# fastMRI's archives unpack to at most some ten times their size. Beyond this many times it is a
+# bomb, or nothing that belongs here; up to so many bytes any archive may.
+_LARGEST_RATIO, _SMALL = 50, 1 << 30
 # Headers that hold names and attributes of the member after them, and how long they may be.
 _ABOUT_THE_NEXT = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
@@ -59,67 +62,6 @@ class Unpacked:
     digests: dict[str, str] = field(default_factory=dict)
 
 
-class Destination(Protocol):
-    """Where members go: a folder on disk, or one in a storage container."""
-
-    def size_of(self, path: str) -> int | None:
-        """Return the bytes of what is there at a member's path, or None."""
-
-    def read(self, path: str) -> BinaryIO | io.BufferedIOBase:
-        """Open what is there at a member's path."""
-
-    def free(self) -> int | None:
-        """Return how many bytes fit; None where there is no limit."""
-
-    def write(self, path: str, content: Readable, size: int) -> None:
-        """Put a member there, whole or not at all; until then what was there stays.
-
-        Raises:
-            tarfile.ReadError: its content ends before ``size``.
-        """
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder on disk as a destination."""
-
-    root: Path
-
-    def size_of(self, path: str) -> int | None:
-        """Return the size of the file at a member's path."""
-        final = self.root / path
-        return final.stat().st_size if final.is_file() else None
-
-    def read(self, path: str) -> BinaryIO:
-        """Open the file at a member's path."""
-        return (self.root / path).open("rb")
-
-    def free(self) -> int:
-        """Return the free bytes of the disk."""
-        return shutil.disk_usage(existing(self.root)).free
-
-    def write(self, path: str, content: Readable, size: int) -> None:
-        """Write under a temporary name, then rename."""
-        final = self.root / path
-        final.parent.mkdir(parents=True, exist_ok=True)
-        part = final.with_name(f".{final.name}{_PART}")
-        try:
-            with part.open("wb") as file:
-                shutil.copyfileobj(content, file, CHUNK)
-                if file.tell() != size:
-                    raise tarfile.ReadError("unexpected end of data")
-            part.replace(final)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def existing(path: Path) -> Path:
-    """Return the nearest folder above a path that exists, or the path itself."""
-    while not path.exists():
-        path = path.parent
-    return path
-
-
 def sniff(head: bytes) -> str | None:
     """Return the extension that fits an archive's first bytes (``HEAD`` of them suffice).
 
@@ -146,34 +88,38 @@ def _is_tar(head: bytes) -> bool:
 
 def unpack(
     source: Readable,
-    destination: Path | Destination,
+    store: Store,
     archive: str,
     *,
+    size: int | None = None,
     result: Unpacked | None = None,
+    known: Mapping[str, str] | None = None,
     pool: Executor | None = None,
     on_member: Callable[[str, int], None] | None = None,
 ) -> Unpacked:
-    """Unpack an archive into a folder, reading it once from start to end.
+    """Unpack an archive into a store, reading it once from start to end.
 
-    At its own name a member is whole: on disk it is written under a temporary name and renamed. A
-    member that is there with the same content is passed over, as are macOS's and Windows's litter.
+    A member is written whole or not at all. One that is there with the same content is passed
+    over, as are macOS's and Windows's litter.
 
     Args:
         source: the archive's bytes: tar, plain or in gzip or xz.
-        destination: the folder; nothing is written outside it.
+        store: the folder; nothing is written outside it.
         archive: the archive's name, for messages.
+        size: the archive's bytes, by which what it unpacks to is bounded; None for no bound.
         result: filled as members come out, so that it holds them too when the archive breaks off.
+        known: path -> digest of members that are known to be there as this archive holds them:
+            these are not read back.
         pool: threads that decode xz.
         on_member: called with each member's path and bytes.
 
     Raises:
-        ArchiveError: not an archive, truncated, damaged, or a member that is unsafe to write. What
-            came out before stays.
-        OSError: the disk refuses, as when it is full.
+        ArchiveError: not an archive, truncated, damaged, larger than it may be, or a member that
+            is unsafe to write. What came out before stays.
+        OSError: the store refuses, as when a disk is full.
     """
     result = Unpacked() if result is None else result
-    if isinstance(destination, Path):
-        destination = Folder(destination)
+    writer = _Writer(store, archive, largest_content(size), result, known or {})
     member = ""
     try:
         with (
@@ -183,9 +129,10 @@ def unpack(
             for entry in tar:
                 member = entry.name
                 path = _path_of(entry, archive)
+                writer.count(entry)
                 if path is None:
                     continue
-                _write(tar, entry, destination, path, archive, result)
+                writer.write(tar, entry, path)
                 if on_member:
                     on_member(path, entry.size)
             _finish(tar, archive)
@@ -199,12 +146,18 @@ def unpack(
     return result
 
 
-def clean_leftovers(folder: Path) -> int:
-    """Remove the temporary files of a run that was killed; return how many there were."""
-    leftovers = [*folder.rglob(f".*{_PART}"), *folder.glob(".ingest.json.*.part")]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
+def largest_content(size: int | None) -> int | None:
+    """Return the most bytes that an archive of a size may unpack to; None for no bound."""
+    return None if size is None else max(_SMALL, _LARGEST_RATIO * size)
+
+
+def too_large(archive: str, content: int) -> str:
+    """Say that an archive unpacks to more than it may."""
+    return (
+        f"{archive}: it unpacks to {content:,} bytes or more, over {_LARGEST_RATIO} times its own "
+        "size, and is refused: fastMRI's archives hold at most some ten times theirs. Make sure "
+        "where this one is from; if it is right, unpack it by hand"
+    )
 
 
 # ---- reading -----------------------------------------------------------------------------
@@ -314,63 +267,111 @@ def _path_of(entry: tarfile.TarInfo, archive: str) -> str | None:
             "member: make sure where this one is from"
         )
     litter = any(part in _LITTER or part.startswith("._") for part in path.parts)
-    return None if litter or entry.isdir() or not path.parts else str(path)
+    if litter or entry.isdir() or not path.parts:
+        return None
+    return folder_of_test_full(archive, str(path))
 
 
-def _write(
-    tar: tarfile.TarFile,
-    entry: tarfile.TarInfo,
-    destination: Destination,
-    path: str,
-    archive: str,
-    result: Unpacked,
-) -> None:
-    member = tar.extractfile(entry)
-    if member is None:
-        raise tarfile.ReadError(f"{path} has no content")
-    digest = _digest()
+def folder_of_test_full(archive: str, path: str) -> str:
+    """Keep the fully sampled test scans apart from the masked ones, which have the same names.
 
-    def hashed() -> Iterator[bytes]:
-        for data in chunks_of(member):
-            digest.update(data)
-            yield data
-
-    with member, as_file(hashed()) as content:
-        there = destination.size_of(path)
-        new: Readable | None = content
-        if there == entry.size:
-            new = _unless_same(destination, path, content)
-        if new is not None:
-            if path in result.members:
-                raise ArchiveError(
-                    f"{archive}: member {path!r} is there twice with different content: tell "
-                    f"{WHERE_TO_ASK}; the first one stays"
-                )
-            free = destination.free()
-            if free is not None and entry.size > free:
-                raise OSError(
-                    errno.ENOSPC, f"No space left for {entry.size:,} bytes of {path}, {free:,} free"
-                )
-            destination.write(path, new, entry.size)
-            result.written += 1
-            result.bytes_written += entry.size
-            if there is not None:
-                result.replaced.append(path)
-    result.members[path] = entry.size
-    result.digests[path] = digest.hexdigest()
+    Whether their archives name the folder ``multicoil_test_full`` is not known for certain.
+    """
+    if "test_full" not in archive:
+        return path
+    return re.sub(r"^((?:multi|single)coil_test)(?=/)", r"\1_full", path)
 
 
-def _unless_same(destination: Destination, path: str, content: Readable) -> Readable | None:
+class _Writer:
+    """Writes the members of one archive into a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        archive: str,
+        largest: int | None,
+        result: Unpacked,
+        known: Mapping[str, str],
+    ) -> None:
+        self.store, self.archive, self.largest = store, archive, largest
+        self.result, self.known = result, known
+        self.there = {entry.path: entry.size for entry in store.list()}
+        self.content = 0
+
+    def count(self, entry: tarfile.TarInfo) -> None:
+        """Bound what comes out of a compressed archive.
+
+        Raises:
+            ArchiveError: it is too much.
+        """
+        self.content += entry.size
+        if self.largest is not None and self.content > self.largest:
+            raise ArchiveError(too_large(self.archive, self.content))
+
+    def write(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> None:
+        """Write one member, or find that it is there."""
+        member = tar.extractfile(entry)
+        if member is None:
+            raise tarfile.ReadError(f"{path} has no content")
+        digest = _digest()
+
+        def hashed() -> Iterator[bytes]:
+            for data in chunks_of(member):
+                digest.update(data)
+                yield data
+
+        with member, as_file(hashed()) as content:
+            new: Readable | None = content
+            if self.there.get(path) == entry.size:
+                new = self._unless_known(path, content, digest)
+            if new is not None:
+                self._put(path, new, entry.size)
+        self.result.members[path] = entry.size
+        self.result.digests[path] = digest.hexdigest()
+
+    def _put(self, path: str, content: Readable, size: int) -> None:
+        if path in self.result.members:
+            raise ArchiveError(
+                f"{self.archive}: member {path!r} is there twice with different content: tell "
+                f"{WHERE_TO_ASK}; the first one stays"
+            )
+        free = self.store.free()
+        if free is not None and size > free:
+            raise OSError(
+                errno.ENOSPC, f"No space left for {size:,} bytes of {path}, {free:,} free"
+            )
+        self.store.write(path, content, size)
+        self.result.written += 1
+        self.result.bytes_written += size
+        if path in self.there:
+            self.result.replaced.append(path)
+        self.there[path] = size
+
+    def _unless_known(self, path: str, content: Readable, digest: Any) -> Readable | None:
+        """Return the content of a member to write; None where the same is there."""
+        if path not in self.known:
+            return _unless_same(self.store, path, content)
+        for _ in chunks_of(content):
+            pass
+        if digest.hexdigest() != self.known[path]:
+            raise ArchiveError(
+                f"{self.archive}: its member {path!r} is another one than when it was unpacked "
+                "before: the kept archive changed since"
+            )
+        return None
+
+
+def _unless_same(store: Store, path: str, content: Readable) -> Readable | None:
     """Compare a member with what is there; return all of its content, or None where it is equal."""
     equal = 0
-    with destination.read(path) as old:
+    with store.open(path) as old:
         while (data := content.read(CHUNK)) == old.read(CHUNK):
             if not data:
                 return None
             equal += len(data)
 
     def whole() -> Iterator[bytes]:
-        with destination.read(path) as old:
+        with store.open(path) as old:
             for _ in range(equal // CHUNK):
                 yield old.read(CHUNK)
         yield data
@@ -383,7 +384,9 @@ def _digest() -> Any:
     return hashlib.blake2b(digest_size=16)
 
 
-def digest_of(path: Path) -> str:
+def digest_of(file: BinaryIO) -> str:
     """Return the digest of a file as ``Unpacked`` holds it: BLAKE2b of 16 bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, _digest).hexdigest()
+    digest = _digest()
+    for data in chunks_of(file):
+        digest.update(data)
+    return str(digest.hexdigest())

@@ -1,22 +1,20 @@
 """The manifest: what was brought into a dataset's folder, from which archives, and in what state.
 
-It is ``datasets/NAME/ingest.json``, in the folder that stays when the compressed archives are
-removed to free the disk. It never holds a link.
+It is ``NAME/ingest.json`` in the store of the datasets, in the folder that stays when the
+compressed archives are removed. It never holds a link.
 """
 
-import contextlib
 import json
 import re
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as dataclass_fields
-from pathlib import Path
 from typing import Any
 
 from workbench.ingest.archives import digest_of
 from workbench.settings import shown
-from workbench.stores.disk import only_one, write_text
+from workbench.stores import Entry, Store
 
 FILE = "ingest.json"
 LOCK = ".ingest.lock"
@@ -39,7 +37,7 @@ class ArchiveRecord:
         archive: name of the file kept in ``NAME_compressed``, or None.
         members: path -> bytes of what was unpacked.
         digests: path -> ``digest_of`` the member as it was unpacked.
-        times: path -> when the member was changed last, as it was unpacked: ns since 1970.
+        marks: path -> ``mark_of`` the member as it was unpacked.
         problem: what went wrong last, or "".
     """
 
@@ -54,7 +52,7 @@ class ArchiveRecord:
     archive: str | None = None
     members: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
-    times: dict[str, int] = field(default_factory=dict)
+    marks: dict[str, int | str] = field(default_factory=dict)
     problem: str = ""
 
     def same_object(self, size: int, version: str | None) -> bool:
@@ -65,19 +63,27 @@ class ArchiveRecord:
         """Say whether the archive was unpacked, and no newer list has another hash for it."""
         return self.state == "unpacked" and listed in (None, self.listed, self.sha256)
 
-    def is_as_unpacked(self, folder: Path, path: str) -> bool:
+    def is_as_unpacked(self, folder: Store, path: str, entry: Entry | None) -> bool:
         """Say whether a member is in the folder with the content that was unpacked.
 
-        Only a file whose time changed is read; records from before digests tell its size alone.
+        Only a file whose mark changed is read; records from before digests tell its size alone.
+
+        Args:
+            folder: the dataset's folder.
+            path: the member.
+            entry: what the folder lists for it, or None.
         """
-        file = folder / path
-        if not file.is_file():
+        if entry is None or entry.size != self.members[path]:
             return False
-        found = file.stat()
-        if found.st_size != self.members[path]:
-            return False
-        same_time = found.st_mtime_ns == self.times.get(path)
-        return path not in self.digests or same_time or digest_of(file) == self.digests[path]
+        if path not in self.digests or mark_of(entry) == self.marks.get(path):
+            return True
+        with folder.open(path) as file:
+            return digest_of(file) == self.digests[path]
+
+
+def mark_of(entry: Entry) -> int | str:
+    """Return what changes with a file's content: its ETag in a container, its time on a disk."""
+    return entry.etag or entry.mtime_ns
 
 
 def read_records(text: bytes) -> dict[str, ArchiveRecord]:
@@ -110,6 +116,8 @@ def _record(stem: str, fields: Any) -> ArchiveRecord:
 
     if not isinstance(fields, dict):
         raise wrong("its record")
+    if "times" in fields:  # the name of earlier versions
+        fields = {("marks" if name == "times" else name): fields[name] for name in fields}
     names = {each.name for each in dataclass_fields(ArchiveRecord)}
     if unknown := sorted(fields.keys() - names):
         raise wrong(repr(unknown[0][:80]))
@@ -120,7 +128,7 @@ def _record(stem: str, fields: Any) -> ArchiveRecord:
     for name in ("source", "object_path", "state", "sha256", "listed", "check", "problem"):
         if not isinstance(getattr(record, name), str):
             raise wrong(name)
-    for name in ("members", "digests", "times"):
+    for name in ("members", "digests", "marks"):
         if not isinstance(getattr(record, name), dict):
             raise wrong(name)
     hexadecimal = re.compile("[0-9a-f]{64}|").fullmatch
@@ -135,8 +143,8 @@ def _record(stem: str, fields: Any) -> ArchiveRecord:
         "members": all(_is_inside(p) and _is_count(n) for p, n in record.members.items()),
         "digests": record.digests.keys() <= record.members.keys()
         and all(isinstance(digest, str) for digest in record.digests.values()),
-        "times": record.times.keys() <= record.members.keys()
-        and all(type(time) is int for time in record.times.values()),
+        "marks": record.marks.keys() <= record.members.keys()
+        and all(type(mark) in (int, str) for mark in record.marks.values()),
     }
     for name, is_right in right.items():
         if not is_right:
@@ -162,29 +170,25 @@ def _is_inside(path: str) -> bool:
 
 
 class Manifest:
-    """The archives of one dataset by stem; every change is on disk before ``update`` returns.
+    """The archives of one dataset by stem; every change is stored before ``update`` returns.
+
+    Args:
+        folder: the dataset's folder.
 
     Attributes:
-        path: the file.
         problem: why what lay there is not believed, or "".
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self.problem = ""
+    def __init__(self, folder: Store) -> None:
+        self.folder, self.problem = folder, ""
         self._lock = threading.Lock()
-        self._records = self._read()
-
-    def _read(self) -> dict[str, ArchiveRecord]:
-        if not self.path.exists():
-            return {}
+        self._records: dict[str, ArchiveRecord] = {}
         try:
-            if not self.path.is_file():
-                raise ValueError("it is no file")
-            return read_records(self.path.read_bytes())
-        except (ValueError, OSError) as error:
-            self.problem = unreadable(shown(self.path), error)
-            return {}
+            self._records = read_records(folder.read(FILE))
+        except FileNotFoundError:
+            pass
+        except (ValueError, IsADirectoryError) as error:
+            self.problem = unreadable(f"{shown(folder.address)}/{FILE}", error)
 
     def get(self, stem: str) -> ArchiveRecord | None:
         """Return the record of an archive, or None."""
@@ -199,24 +203,12 @@ class Manifest:
         """Set an archive's record, or change fields of the one that is there."""
         with self._lock:
             base = self._records[stem] if record is None else record
-            self._records[stem] = replace(base, **changes)
-            self._write()
-
-    def _write(self) -> None:
-        if self.problem:
-            self.path.replace(self.path.with_name(f"{FILE}.damaged"))
-            self.problem = ""
-        archives = {stem: asdict(record) for stem, record in sorted(self._records.items())}
-        write_text(self.path, json.dumps({"version": _VERSION, "archives": archives}, indent=1))
-
-
-@contextlib.contextmanager
-def only_ingest(folder: Path) -> Iterator[None]:
-    """Hold a dataset's folder for one ingest at a time; the system lets go when a process ends.
-
-    Raises:
-        RuntimeError: another ingest works on it.
-    """
-    busy = f"another ingest works on {shown(folder)}: wait for it, or end it first"
-    with only_one(folder / LOCK, busy):
-        yield
+            changed = replace(base, **changes)
+            if changed == self._records.get(stem):
+                return
+            self._records[stem] = changed
+            if self.problem:
+                self.folder.write(f"{FILE}.damaged", self.folder.read(FILE))
+                self.problem = ""
+            archives = {name: asdict(each) for name, each in sorted(self._records.items())}
+            self.folder.write_json(FILE, {"version": _VERSION, "archives": archives})

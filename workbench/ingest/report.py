@@ -3,15 +3,15 @@
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench import catalog
+from workbench.ingest.factory import Activity
 from workbench.progress import amount, duration
+from workbench.stores import Store
 
 if TYPE_CHECKING:
-    from workbench.ingest.azure.plan import CloudPlan
-    from workbench.ingest.plan import IngestPlan
+    from workbench.ingest.plan import IngestPlan, PlannedArchive
 
 
 class IngestError(Exception):
@@ -58,12 +58,14 @@ class IngestReport:
         volumes: dataset -> split -> (volumes found, volumes that fastMRI publishes).
         notes: what the reader should know of the email.
         seconds: how long it took.
+        activities: every attempt of every activity of the Data Factory, where there was one.
     """
 
     outcomes: tuple[Outcome, ...]
     volumes: dict[str, dict[str, tuple[int, int]]]
     notes: tuple[str, ...]
     seconds: float
+    activities: tuple[Activity, ...] = ()
 
     @property
     def problems(self) -> list[str]:
@@ -94,16 +96,17 @@ class IngestReport:
         )
 
 
-def count_volumes(root: Path, dataset: str) -> dict[str, tuple[int, int]]:
+def count_volumes(store: Store, dataset: str) -> dict[str, tuple[int, int]]:
     """Count a dataset's ``.h5`` files per split, beside the number that fastMRI publishes.
 
     A name counts once in a split: batches and releases may hold it again.
     """
     found: dict[str, set[str]] = {}
-    for path in (root / dataset).glob("*/*.h5"):
-        split = catalog.split_of_folder(path.parent.name)
-        if split:
-            found.setdefault(split, set()).add(path.name)
+    for entry in store.folder(dataset).list():
+        folder, _, name = entry.path.rpartition("/")
+        split = catalog.split_of_folder(folder)
+        if split and name.endswith(".h5") and not name.startswith("."):
+            found.setdefault(split, set()).add(name)
     official = catalog.DATASETS[dataset].counts
     return {
         split: (len(found.get(split, ())), official.get(split, (0, 0))[0])
@@ -129,7 +132,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return f"<table {text}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def plan_html(plan: "IngestPlan | CloudPlan") -> str:
+def plan_html(plan: "IngestPlan") -> str:
     """Show a plan: datasets, archives, space, notes."""
     datasets = table(
         ("dataset", "links of", "archives", "missing from the email"),
@@ -148,7 +151,7 @@ def plan_html(plan: "IngestPlan | CloudPlan") -> str:
                 ("" if archive.exact else "about ") + amount(archive.unpacked, "B")
                 if archive.unpacked
                 else "-",
-                _TO_DO[archive.action],
+                _to_do(archive, plan),
                 f"{archive.link.expires:%Y-%m-%d %H:%M} UTC" if archive.link.expires else "?",
                 "listed" if archive.sha256 else "not listed",
                 archive.problem,
@@ -162,16 +165,12 @@ def plan_html(plan: "IngestPlan | CloudPlan") -> str:
     return datasets + archives + space
 
 
-_TO_DO = {
-    "none": "nothing, it is there",
-    "unpack": "unpack the kept archive",
-    "resume": "go on downloading",
-    "download": "download",
-    "verify": "verify and unpack what has landed",
-    "copy": "copy by Data Factory",
-    "refuse": "cannot be done",
-    "expired": "link expired",
-}
+def _to_do(archive: "PlannedArchive", plan: "IngestPlan") -> str:
+    if archive.download and plan.factory:
+        return "copy by Data Factory"
+    if archive.download:
+        return "go on downloading" if archive.there else "download"
+    return archive.action.value
 
 
 def report_html(report: IngestReport) -> str:
@@ -198,6 +197,27 @@ def report_html(report: IngestReport) -> str:
     ]
     volumes = table(("dataset", "split", "volumes here", "volumes of fastMRI"), rows)
     problems = "".join(f"<li>{html.escape(problem)}</li>" for problem in report.problems)
-    return f"<p>{html.escape(report.summary())}</p>{archives}{volumes if rows else ''}" + (
-        f"<p>Problems:</p><ul>{problems}</ul>" if problems else "<p>No problems.</p>"
-    )
+    parts = [f"<p>{html.escape(report.summary())}</p>", archives, volumes if rows else ""]
+    parts.append(f"<p>Problems:</p><ul>{problems}</ul>" if problems else "<p>No problems.</p>")
+    if report.activities:
+        parts += ["<p>Activities of the factory:</p>", _activities(report.activities)]
+    return "".join(parts)
+
+
+def _activities(activities: Sequence[Activity]) -> str:
+    header = ("archive", "activity", "status", "read", "written", "files", "took", "speed", "error")
+    rows = [
+        (
+            each.archive,
+            each.name,
+            each.status,
+            amount(each.read, "B"),
+            amount(each.written, "B"),
+            each.files,
+            duration(each.seconds),
+            f"{amount(each.read / each.seconds if each.seconds else 0, 'B')}/s",
+            each.error,
+        )
+        for each in activities
+    ]
+    return table(header, rows)

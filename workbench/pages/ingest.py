@@ -1,7 +1,7 @@
 """The page of ``ingest.ipynb``: from the email's text to volumes, here or in Azure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
@@ -11,22 +11,26 @@ from workbench.catalog import DATASETS
 from workbench.forms.page import OpenPage, Page, SecretEntry, open_page
 from workbench.forms.parameters import Field, Parameters, concerning
 from workbench.forms.storage_secret import connection_entry
-from workbench.ingest.azure.request import LEFTOVER, SDKS, UNPACK_ON, CloudRequest
-from workbench.ingest.azure.run import CloudReport
-from workbench.ingest.blobs import check_container_name
+from workbench.ingest.factory_copy import LEFTOVER
 from workbench.ingest.links import WHERE_TO_ASK, parse_links
-from workbench.ingest.report import report_html
-from workbench.ingest.request import DESTINATIONS, IngestRequest, email_text, ingest_request
+from workbench.ingest.plan import IngestPlan
+from workbench.ingest.report import plan_html, report_html
+from workbench.ingest.request import (
+    DESTINATIONS,
+    SDKS,
+    UNPACK_ON,
+    check_ingest,
+    email_text,
+    plan_ingest,
+)
+from workbench.ingest.run import ingest
 from workbench.settings import LINKS_VARIABLE
-from workbench.views.ingest import activities_html, do_plan, show_plan
+from workbench.stores.blob import BlobStore, check_container_name
 
 if TYPE_CHECKING:
     from IPython.display import HTML
 
-    from workbench.ingest.azure.plan import CloudPlan
-    from workbench.ingest.plan import IngestPlan
-
-    Order = tuple[IngestRequest | CloudRequest, IngestPlan | CloudPlan]
+    from workbench.ingest.unpacking import Unpacker
 
 
 def _clusters(parameters: "IngestParameters") -> Sequence[str]:
@@ -37,7 +41,7 @@ def _clusters(parameters: "IngestParameters") -> Sequence[str]:
 
 
 def _locations(parameters: "IngestParameters") -> Sequence[str]:
-    from workbench.ingest.azure.arm import ResourceManager
+    from workbench.azure_resources import ResourceManager
 
     workspace = require_workspace(parameters.workspace)
     return ResourceManager(credential()).factory_locations(workspace.subscription_id)
@@ -137,12 +141,8 @@ class IngestParameters(Parameters):
             with concerning("workspace"):
                 require_workspace(self.workspace)
         with concerning("connection_file" if self.destination == "azure" else "root"):
-            self.request()
+            check_ingest(**self.model_dump(exclude={"links_file"}))
         return self
-
-    def request(self) -> IngestRequest | CloudRequest:
-        """Return what is asked of an ingest."""
-        return ingest_request(**self.model_dump(exclude={"links_file"}))
 
 
 @dataclass(frozen=True)
@@ -167,23 +167,56 @@ def ingest_page(variables: Mapping[str, Any]) -> OpenPage:
     return open_page(PAGE, variables)
 
 
-def plan(parameters: IngestParameters) -> "Order":
-    """Read the email and show what there is to do."""
-    request = parameters.request()
-    return request, show_plan(request, email_text(parameters.links_file))
+Order = tuple[IngestParameters, IngestPlan]
 
 
-def work(order: "Order") -> dict[str, str]:
+def plan(parameters: IngestParameters) -> Order:
+    """Read the email and show what there is to do.
+
+    Raises:
+        ValueError: the text, or what is asked for, does not do; or the text is missing.
+    """
+    from IPython.display import HTML, display
+
+    text = email_text(parameters.links_file)
+    if text is None:
+        raise ValueError("the email's text is missing: give it first")
+    found = plan_ingest(text, **parameters.model_dump(exclude={"links_file"}))
+    display(HTML(plan_html(found)))
+    return parameters, found
+
+
+def work(order: Order) -> dict[str, str]:
     """Do it; what could not be done is shown.
 
     Raises:
         IngestError: an archive could not be brought in; lists each with what to do.
     """
-    report = do_plan(*order)
-    html = report_html(report)
-    if isinstance(report, CloudReport) and report.activities:
-        html += activities_html(report)
-    return {"summary": report.summary(), "html": html}
+    parameters, found = order
+    report = ingest(
+        found,
+        side_by_side=parameters.side_by_side,
+        connections=parameters.connections,
+        unpacker=_unpacker(parameters, found),
+    )
+    done = Ingested(report.summary(), report_html(report))
+    if report.problems:
+        from IPython.display import display
+
+        display(show_report(done))
+    report.raise_for_problems()
+    return asdict(done)
+
+
+def _unpacker(parameters: IngestParameters, found: IngestPlan) -> "Unpacker | None":
+    """Return who unpacks what a Data Factory landed; None stands for this machine."""
+    if found.factory is None or parameters.unpack_on == "here":
+        return None
+    from workbench.compute.unpacking import cluster_unpacker
+
+    assert isinstance(found.store, BlobStore)
+    workspace = found.factory.workspace
+    return cluster_unpacker(workspace, found.store, parameters.cluster, parameters.sdk)
 
 
 def show_report(done: Ingested) -> "HTML":

@@ -6,13 +6,18 @@ from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
+from workbench.azure_storage import find_storage
 from workbench.catalog import DATASETS, SPLITS
 from workbench.forms.page import OpenPage, Page, open_page
 from workbench.forms.parameters import Field, Parameters, concerning
 from workbench.forms.storage_secret import connection_entry
-from workbench.ingest.azure.transfer import Transfer
-from workbench.ingest.azure.transfer_request import DIRECTIONS, TransferRequest, transfer_request
-from workbench.settings import shown
+from workbench.ingest.request import listed
+from workbench.ingest.transfer import Transfer, check_choice, copy_dataset
+from workbench.settings import resolve, shown
+from workbench.stores import DiskStore, Store
+from workbench.stores.blob import check_container_name, open_container
+
+DIRECTIONS = ("download", "upload")
 
 
 class StorageParameters(Parameters):
@@ -47,14 +52,28 @@ class StorageParameters(Parameters):
     container: str = Field("datasets", "container in the storage account")
     connection_file: str = Field("storage.secret", "file with the account's connection string")
     connections: int = Field(
-        16, "files at work at the same time", ge=1, le=256, unit="files at a time"
+        16, "files at work at the same time", ge=1, le=128, unit="files at a time"
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         with concerning("dataset"):
-            transfer_request(**self.model_dump())
+            if ".." in _folder(self).split("/") or not _folder(self):
+                known = ", ".join(DATASETS)
+                raise ValueError(
+                    f"dataset={self.dataset!r}: give a dataset's folder, such as one of {known}"
+                )
+        with concerning("splits"):
+            check_choice(listed(self.splits), self.fraction, self.connections)
+        with concerning("container"):
+            check_container_name(self.container)
+        with concerning("connection_file"):
+            find_storage(self.connection_file)
         return self
+
+
+def _folder(parameters: StorageParameters) -> str:
+    return parameters.dataset.strip("/ ")
 
 
 def storage_page(variables: Mapping[str, Any]) -> OpenPage:
@@ -66,23 +85,42 @@ def storage_page(variables: Mapping[str, Any]) -> OpenPage:
     return open_page(PAGE, variables)
 
 
-def plan(parameters: StorageParameters) -> TransferRequest:
+def plan(parameters: StorageParameters) -> StorageParameters:
     """Say what will be brought where."""
-    request = transfer_request(**parameters.model_dump())
-    where = f"{request.storage.account}/{request.container}" if request.storage else "?"
-    here = shown(request.root / request.dataset)
-    there = f"{where}/{request.dataset}"
-    source, target = (here, there) if request.direction == "upload" else (there, here)
-    part = ", ".join(request.splits) or "all splits"
-    share = "" if request.fraction == 1 else f", {request.fraction:.0%} of the volumes of each"
-    what = f"\nwhat       {part}{share}" if request.direction == "download" else ""
-    print(f"from       {source}\nto         {target}{what}", flush=True)
-    return request
+    storage = find_storage(parameters.connection_file)
+    account = storage.account if storage else "?"
+    dataset = _folder(parameters)
+    here = shown(resolve(parameters.root) / dataset)
+    there = f"{account}/{parameters.container}/{dataset}"
+    upload = parameters.direction == "upload"
+    part = ", ".join(listed(parameters.splits)) or "all splits"
+    if parameters.fraction < 1:
+        part += f", {parameters.fraction:.0%} of the volumes of each"
+    source, target = (here, there) if upload else (there, here)
+    print(f"from       {source}\nto         {target}\nwhat       {part}", flush=True)
+    return parameters
 
 
-def work(request: TransferRequest) -> dict[str, Any]:
-    """Bring it over; what is there whole is passed over."""
-    done = request.run()
+def work(parameters: StorageParameters) -> dict[str, Any]:
+    """Bring it over; what is there whole is passed over.
+
+    Raises:
+        ValueError: nothing is there to copy, or no storage account is given.
+        TransferError: files could not be copied; run again for them.
+    """
+    storage = find_storage(parameters.connection_file)
+    if storage is None:
+        raise ValueError("no storage account: give its connection string first")
+    disk: Store = DiskStore(resolve(parameters.root))
+    container: Store = open_container(storage, parameters.container)
+    upload = parameters.direction == "upload"
+    done = copy_dataset(
+        *((disk, container) if upload else (container, disk)),
+        _folder(parameters),
+        splits=listed(parameters.splits),
+        fraction=parameters.fraction,
+        connections=parameters.connections,
+    )
     print(done)
     return asdict(done)
 

@@ -26,12 +26,14 @@ class Entry:
         size: bytes.
         mtime_ns: time of last change, nanoseconds.
         etag: the storage's name for this content; "" on a disk.
+        md5: MD5 sum of the content in hex, where the storage holds one.
     """
 
     path: str
     size: int
     mtime_ns: int
     etag: str = ""
+    md5: str = ""
 
 
 class Source(Protocol):
@@ -81,13 +83,16 @@ class Store(Protocol):
     def open(self, path: str) -> BinaryIO:
         """Open a file as a stream; for large files."""
 
-    def write(self, path: str, content: bytes | Readable, size: int | None = None) -> None:
+    def write(
+        self, path: str, content: bytes | Readable, size: int | None = None, *, md5: str = ""
+    ) -> None:
         """Write a file whole or not at all; what was there before stays until then.
 
         Args:
             path: the file; its folder is made.
             content: bytes, or a stream that is read to its end.
             size: the bytes that a stream has to give.
+            md5: sum to be kept with the file, in hex, where the storage keeps one.
 
         Raises:
             EOFError: the stream ended before that.

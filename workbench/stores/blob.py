@@ -233,8 +233,12 @@ class BlobStore:
 
         return cast(BinaryIO, as_file(checked()))
 
-    def write(self, path: str, content: bytes | Readable, size: int | None = None) -> None:
+    def write(
+        self, path: str, content: bytes | Readable, size: int | None = None, *, md5: str = ""
+    ) -> None:
         """Write a file whole or not at all; see ``Store``."""
+        from azure.storage.blob import ContentSettings
+
         whole: Any = content
         if size is not None and not isinstance(content, bytes):
             whole = _Whole(content, size)
@@ -244,6 +248,7 @@ class BlobStore:
                 length=len(content) if isinstance(content, bytes) else size,
                 overwrite=True,
                 max_concurrency=self.connections,
+                content_settings=ContentSettings(content_md5=bytearray.fromhex(md5) or None),
             )
 
     def read_json(self, path: str, *, version: int | None = None) -> Any:
@@ -383,7 +388,9 @@ def _reopen(endpoint: str, container: str, path: str, account: str) -> BlobStore
 
 def _entry(path: str, blob: Any) -> Entry:
     changed = int(blob.last_modified.timestamp() * 1e9)
-    return Entry(path.lstrip("/"), int(blob.size), changed, str(blob.etag).strip('"'))
+    md5 = blob.content_settings.content_md5
+    etag = str(blob.etag).strip('"')
+    return Entry(path.lstrip("/"), int(blob.size), changed, etag, bytes(md5 or b"").hex())
 
 
 def account_of(address: str) -> str:

@@ -17,7 +17,8 @@ from workbench.stores.base import CannotWriteError, Entry, parse_json
 from workbench.stores.streams import CHUNK, Readable
 
 _SECONDS_UNTIL_SWEPT = 3600
-_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{12}\.part")
+# What a killed writer leaves; the second are those of earlier versions.
+_UNFINISHED = re.compile(r"\..+(\.[0-9a-f]{12}\.part|\.(ingest|transfer)-part)")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSALS = (
@@ -64,10 +65,15 @@ def _concerns(file: Path, path: Path) -> bool:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file under a temporary name beside ``path``; rename it once it is whole on the disk.
 
     An error leaves ``path`` as it was. What a killed process left is swept up an hour later.
+
+    Args:
+        path: the file.
+        sync: whether to wait for the disk before the renaming; False where the caller does so once
+            for many files.
 
     Raises:
         CannotWriteError: the disk refuses it.
@@ -82,7 +88,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             with temporary.open("xb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             temporary.replace(path)
     finally:
         with suppress(OSError):  # on a read-only file system even this is refused
@@ -196,13 +203,17 @@ class LocalFile:
 class DiskStore:
     """A folder on a disk, as a ``Store``; it need not exist before something is written.
 
+    Args:
+        root: the folder.
+        sync: see ``replacing``.
+
     Attributes:
         root: the folder.
         address: the folder as text.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, *, sync: bool = True) -> None:
+        self.root, self.sync = Path(root), sync
         self.address = str(self.root)
 
     def __repr__(self) -> str:
@@ -244,6 +255,12 @@ class DiskStore:
         found = file.stat()
         return Entry(path, found.st_size, found.st_mtime_ns)
 
+    def sweep(self) -> None:
+        """Remove what killed writers left, at once: the caller holds the folder's lock."""
+        for folder, _, names in os.walk(self.root):
+            for name in filter(_UNFINISHED.fullmatch, names):
+                Path(folder, name).unlink(missing_ok=True)
+
     def source(self, path: str, size: int | None = None) -> LocalFile:
         """Open a file to be read by byte range."""
         return LocalFile(self.path(path))
@@ -256,12 +273,14 @@ class DiskStore:
         """Open a file as a stream."""
         return self.path(path).open("rb")
 
-    def write(self, path: str, content: bytes | Readable, size: int | None = None) -> None:
+    def write(
+        self, path: str, content: bytes | Readable, size: int | None = None, *, md5: str = ""
+    ) -> None:
         """Write a file whole or not at all; see ``Store``."""
         target = self.path(path)
         with naming(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as file:
+        with replacing(target, sync=self.sync) as file:
             if isinstance(content, bytes):
                 file.write(content)
                 return
@@ -295,4 +314,4 @@ class DiskStore:
 
     def folder(self, path: str) -> "DiskStore":
         """Return the same store as seen from a folder in it."""
-        return DiskStore(self.path(path))
+        return DiskStore(self.path(path), sync=self.sync)

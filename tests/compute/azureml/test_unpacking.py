@@ -13,13 +13,12 @@ from workbench.azure_storage import parse_connection
 from workbench.compute import unpacking
 from workbench.compute.cluster import SDKS
 from workbench.compute.unpacking import cluster_unpacker
+from workbench.ingest import unpacking as job
 from workbench.ingest.archives import ArchiveError, Unpacked
-from workbench.ingest.azure import mounted
-from workbench.ingest.azure.manifest import BlobManifest
-from workbench.ingest.azure.unpack import StoppedError
-from workbench.ingest.blobs import open_container
-from workbench.ingest.manifest import ArchiveRecord
+from workbench.ingest.server import StoppedError
 from workbench.settings import Secret
+from workbench.stores import DiskStore
+from workbench.stores.blob import open_container
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
 
@@ -39,14 +38,7 @@ def landed(workspace, monkeypatch):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-        packed = buffer.getvalue()[:keep]
-        container.upload_blob("knee_multicoil_compressed/val.tar.xz", packed)
-        digest = hashlib.sha256(packed).hexdigest()
-        record = ArchiveRecord(
-            "val.tar.xz", "/v2.0/val.tar.xz", len(packed), None, "downloaded",
-            listed=digest, archive="val.tar.xz",
-        )  # fmt: skip
-        BlobManifest(container, "knee_multicoil").update("val", record)
+        container.write("knee_multicoil_compressed/val.tar.xz", buffer.getvalue()[:keep])
         return container
 
     return land
@@ -54,20 +46,20 @@ def landed(workspace, monkeypatch):
 
 def unpack_on_cluster(
     workspace, container, *, sdk="v1", stopped=None, on_bytes=lambda count: None
-) -> Unpacked:
+) -> tuple[Unpacked, str]:
     out = Unpacked()
     address = Workspace(**vars(workspace.workspace))
     unpacker = cluster_unpacker(address, container, "cpu-cluster", sdk)
-    unpacker(
+    digest = unpacker(
         "knee_multicoil",
-        "val",
+        "val.tar.xz",
+        "val.tar.xz",
         out,
-        accept_mismatch=False,
-        keep_archive=True,
+        known={},
         stopped=stopped or threading.Event(),
         on_bytes=on_bytes,
     )
-    return out
+    return out, digest
 
 
 def traces(workspace):
@@ -78,15 +70,15 @@ def traces(workspace):
 
 @pytest.mark.parametrize("sdk", SDKS)
 def test_job_on_a_cluster_unpacks_and_verifies_without_any_key(workspace, landed, sdk):
-    container, counted = landed(), []
-    out = unpack_on_cluster(workspace, container, sdk=sdk, on_bytes=counted.append)
+    container = landed()
+    out, digest = unpack_on_cluster(workspace, container, sdk=sdk)
     assert out.written == 2
-    assert sum(counted) == BlobManifest(container, "knee_multicoil").get("val").size
+    assert (
+        digest == hashlib.sha256(container.read("knee_multicoil_compressed/val.tar.xz")).hexdigest()
+    )
     assert traces(workspace) == []
     for name, data in MEMBERS.items():
-        assert container.download_blob(f"knee_multicoil/{name}").readall() == data
-    record = BlobManifest(container, "knee_multicoil").get("val")
-    assert (record.state, record.check) == ("unpacked", "verified")
+        assert container.read(f"knee_multicoil/{name}") == data
     sent = " ".join(repr(request) for request in workspace.azureml.requests)
     assert workspace.storage.key not in sent
 
@@ -102,25 +94,22 @@ def test_container_that_the_workspace_does_not_know_is_refused(workspace):
         unpack_on_cluster(workspace, open_container(storage, "elsewhere"))
 
 
-def test_job_that_a_killed_notebook_left_is_waited_for_and_not_sent_again(
-    workspace, landed, monkeypatch
-):
+def test_job_that_a_killed_notebook_left_is_waited_for_and_not_sent_again(workspace, landed):
     """The first notebook is killed while its job waits for machines, which come to the second."""
     container = landed()
     paused = workspace.azureml.clusters["cpu-cluster"].paused
     paused.set()
 
-    def die(*_):
-        raise SystemExit
+    class Killed(threading.Event):
+        def wait(self, timeout=None):
+            raise SystemExit
 
-    with monkeypatch.context() as patch:
-        patch.setattr(unpacking, "_wait", die)
-        with pytest.raises(SystemExit):
-            unpack_on_cluster(workspace, container)
+    with pytest.raises(SystemExit):
+        unpack_on_cluster(workspace, container, stopped=Killed())
     assert traces(workspace) == [".unpack-job-val.tar.xz.json"]
     timer = threading.Timer(2, paused.clear)
     timer.start()
-    assert unpack_on_cluster(workspace, container).written == 2
+    assert unpack_on_cluster(workspace, container)[0].written == 2
     timer.join()
     assert len(workspace.azureml.jobs) == 1
     assert traces(workspace) == []
@@ -128,9 +117,9 @@ def test_job_that_a_killed_notebook_left_is_waited_for_and_not_sent_again(
 
 def test_job_for_an_archive_that_was_copied_anew_since_is_not_waited_for(workspace, landed):
     container = landed()
-    note = '{"run": "unpack_1", "archive": "another"}'
-    container.upload_blob("knee_multicoil/.unpack-job-val.tar.xz.json", note)
-    assert unpack_on_cluster(workspace, container).written == 2
+    note = {"run": "unpack_1", "archive": "another"}
+    container.write_json("knee_multicoil/.unpack-job-val.tar.xz.json", note)
+    assert unpack_on_cluster(workspace, container)[0].written == 2
 
 
 def test_bytes_are_counted_while_a_job_is_at_work(workspace, landed):
@@ -142,8 +131,8 @@ def test_bytes_are_counted_while_a_job_is_at_work(workspace, landed):
         while not workspace.azureml.jobs:
             time.sleep(0.05)
         for total in (1000, 1500):
-            name = f"knee_multicoil/{mounted.progress_name('val.tar.xz')}"
-            container.upload_blob(name, f'{{"bytes": {total}}}', overwrite=True)
+            name = f"knee_multicoil/{job.progress_name('val.tar.xz')}"
+            container.write_json(name, {"bytes": total})
             end = time.monotonic() + 60
             while sum(counted) < total and time.monotonic() < end:
                 time.sleep(0.05)
@@ -161,15 +150,15 @@ def test_bytes_are_counted_while_a_job_is_at_work(workspace, landed):
 
 
 def test_a_pass_notes_how_far_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(mounted, "SECONDS_BETWEEN_NOTES", 0.0)
-    seen = []
-    leave = mounted._leave
+    monkeypatch.setattr(job, "SECONDS_BETWEEN_NOTES", 0.0)
+    counts = []
+    write_json = DiskStore.write_json
 
-    def watched(path, content):
-        seen.append(content)
-        leave(path, content)
+    def watched(self, path, content):
+        counts.append(content.get("bytes"))
+        write_json(self, path, content)
 
-    monkeypatch.setattr(mounted, "_leave", watched)
+    monkeypatch.setattr(DiskStore, "write_json", watched)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         info = tarfile.TarInfo("multicoil_val/a.h5")
@@ -177,8 +166,8 @@ def test_a_pass_notes_how_far_it_is(tmp_path, monkeypatch):
         tar.addfile(info, io.BytesIO(bytes(info.size)))
     (tmp_path / "val.tar").write_bytes(packed.getvalue())
     monkeypatch.setattr(sys, "argv", ["", str(tmp_path), str(tmp_path / "out"), "val.tar", "val"])
-    mounted.main()
-    counts = [note["bytes"] for note in seen if "bytes" in note]
+    job.main()
+    assert counts.pop() is None
     assert counts == sorted(counts)
     assert counts[-1] == len(packed.getvalue())
     assert len(counts) > 1

@@ -11,10 +11,12 @@ import pytest
 
 from workbench.azure_login import Workspace, credential
 from workbench.azure_storage import parse_connection
-from workbench.ingest.azure.plan import plan_cloud_ingest
-from workbench.ingest.azure.run import run_cloud_ingest
+from workbench.ingest.factory_copy import factory_place
 from workbench.ingest.links import parse_links
+from workbench.ingest.plan import make_plan
+from workbench.ingest.run import ingest
 from workbench.settings import Secret
+from workbench.stores.blob import open_container
 
 PACK = {
     "tar": lambda tar: tar,
@@ -74,18 +76,24 @@ class Release:
     def email(self) -> str:
         return self.cloud.bucket.email(self.generation)
 
-    def plan(self, **more):
-        workspace = Workspace(**vars(self.cloud.workspace))
-        storage = parse_connection(Secret(self.cloud.storage.connection_string))
-        links = parse_links(more.pop("email", None) or self.email)
-        return plan_cloud_ingest(links, workspace, storage, login=credential(), **more)
+    def plan(self, *, email="", container="datasets", location="", workspace=None, **more):
+        of_factory = ("leftover", "secure_runs", "patience")
+        place = factory_place(
+            Workspace(**(vars(self.cloud.workspace) | (workspace or {}))),
+            storage := parse_connection(Secret(self.cloud.storage.connection_string)),
+            container,
+            credential(),
+            location,
+            **{name: more.pop(name) for name in of_factory if name in more},
+        )
+        links = parse_links(email or self.email)
+        return make_plan(links, open_container(storage, container), factory=place, **more)
 
     def run(self, plan, **more):
-        return run_cloud_ingest(plan, login=credential(), **more)
+        return ingest(plan, **more)
 
     def ingest(self, **more):
-        run = {k: more.pop(k) for k in ("leftover", "secure_runs", "patience") if k in more}
-        return self.run(self.plan(**more), **run)
+        return self.run(self.plan(**more))
 
     def in_container(self, dataset: str) -> dict[str, bytes]:
         """Path -> bytes of what lies in a dataset's folder."""

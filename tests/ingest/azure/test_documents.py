@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from workbench.ingest.azure.documents import CODECS, FactoryPlan
+from workbench.ingest.factory_documents import CODECS, FactoryDocuments
 from workbench.ingest.links import SignedLink
 from workbench.settings import Secret
 
@@ -36,7 +36,7 @@ def named(document: object, key: str) -> list:
 
 @pytest.fixture
 def documents():
-    return FactoryPlan(ARCHIVES).documents(CONNECTION)
+    return FactoryDocuments(ARCHIVES, CONNECTION)
 
 
 def test_each_codec_has_one_pipeline_and_only_tar_and_gzip_are_unpacked(documents):
@@ -66,7 +66,9 @@ def test_signed_part_of_a_link_is_a_secure_parameter_of_the_run(documents):
         assert document["properties"]["parameters"]["relativeUrl"] == {"type": "SecureString"}
     whole = json.dumps([documents.linked_services, documents.datasets, documents.pipelines])
     assert "Signature" not in whole
-    run = FactoryPlan(ARCHIVES).run(*ARCHIVES[0], "datasets", "knee_multicoil_val.tar")
+    run = FactoryDocuments(ARCHIVES, CONNECTION).run(
+        *ARCHIVES[0], "datasets", "knee_multicoil_val.tar"
+    )
     assert run.pipeline == "ingest-tar-0"
     assert run.parameters["relativeUrl"].startswith("v2.0/knee_multicoil_val.tar.gz?AWSAccess")
     assert run.parameters["relativeUrl"].endswith("Signature=SIGNED%2B&Expires=1900000000")
@@ -74,8 +76,7 @@ def test_signed_part_of_a_link_is_a_secure_parameter_of_the_run(documents):
 
 
 def test_links_can_stand_in_datasets_where_secure_parameters_are_refused():
-    plan = FactoryPlan(ARCHIVES, secure_runs=False)
-    documents = plan.documents(CONNECTION)
+    documents = FactoryDocuments(ARCHIVES, CONNECTION, secure_runs=False)
     paths = [
         document["properties"]["typeProperties"]["location"]["relativeUrl"]
         for name, document in documents.datasets.items()
@@ -85,7 +86,7 @@ def test_links_can_stand_in_datasets_where_secure_parameters_are_refused():
         f"v2.0/{a.name}?AWSAccessKeyId=A&Signature=SIGNED%2B&Expires=1900000000"
         for a, _ in ARCHIVES
     ]
-    run = plan.run(*ARCHIVES[2], "datasets", "x.tar.xz")
+    run = documents.run(*ARCHIVES[2], "datasets", "x.tar.xz")
     assert run.pipeline == "ingest-tarxz-2"
     assert "relativeUrl" not in run.parameters
     assert "SecureString" not in json.dumps(documents.pipelines)
@@ -93,8 +94,8 @@ def test_links_can_stand_in_datasets_where_secure_parameters_are_refused():
 
 def test_links_of_several_servers_have_a_linked_service_each():
     other = (link("brain_multicoil_val.tar", "https://another.example"), ".tar")
-    plan = FactoryPlan([*ARCHIVES, other])
-    services = plan.documents(CONNECTION).linked_services
+    plan = FactoryDocuments([*ARCHIVES, other], CONNECTION)
+    services = plan.linked_services
     urls = [s["properties"]["typeProperties"].get("url") for s in services.values()]
     assert urls == ["https://another.example/", "https://bucket.example/", None]
     assert plan.run(*other, "datasets", "x.tar").pipeline == "ingest-tar-0"
@@ -115,9 +116,17 @@ def test_members_go_to_the_dataset_and_archives_beside_it(documents):
 def test_key_is_a_secure_string_and_neither_it_nor_a_link_is_in_any_repr(documents):
     storage = documents.linked_services["DatasetStorage"]["properties"]["typeProperties"]
     assert storage["connectionString"] == {"type": "SecureString", "value": CONNECTION.reveal()}
-    run = FactoryPlan(ARCHIVES).run(*ARCHIVES[0], "datasets", "x.tar")
+    run = FactoryDocuments(ARCHIVES, CONNECTION).run(*ARCHIVES[0], "datasets", "x.tar")
     assert "KEY-THAT" not in repr(documents)
     assert "SIGNED" not in repr(run)
+
+
+def test_fully_sampled_test_scans_are_only_landed_and_cannot_overwrite_the_masked_ones():
+    full = link("brain_multicoil_test_full_batch_0.tar.gz")
+    documents = FactoryDocuments([(full, ".tar.gz")], CONNECTION)
+    (pipeline,) = documents.pipelines.values()
+    assert [each["name"] for each in pipeline["properties"]["activities"]] == ["land"]
+    assert documents.run(full, ".tar.gz", "datasets", "x.tar.gz").pipeline in documents.pipelines
 
 
 def test_names_of_linked_services_and_datasets_hold_no_dash(documents):
@@ -128,4 +137,4 @@ def test_everything_polymorphic_has_its_type(documents):
     for key in ("source", "sink", "storeSettings", "compressionProperties", "linkedServiceName"):
         for found in named([documents.pipelines, documents.datasets], key):
             assert found["type"], key
-    assert {codec.kind for codec in CODECS.values()} == {".tar", ".tar.gz", ".tar.xz"}
+    assert set(CODECS) == {".tar", ".tar.gz", ".tar.xz"}

@@ -7,32 +7,10 @@ import pytest
 
 from workbench.azure_storage import CONNECTION_VARIABLE, find_storage
 from workbench.forms.form import FormPage
-from workbench.ingest import request as ingest
-from workbench.ingest.azure import transfer_request as transfers
 from workbench.pages.ingest import PAGE as INGEST
+from workbench.pages.ingest import IngestParameters
 from workbench.pages.storage import PAGE as STORAGE
-from workbench.settings import Secret
-from workbench.views.ingest import do_plan
-
-CHOICES = {
-    "datasets": "",
-    "destination": "azure",
-    "root": "datasets",
-    "keep_archives": True,
-    "accept_mismatch": "",
-    "side_by_side": 4,
-    "connections": 4,
-}
-TRANSFER = {
-    "dataset": "knee_multicoil",
-    "direction": "download",
-    "splits": "",
-    "fraction": 1.0,
-    "root": "datasets",
-    "container": "datasets",
-    "connection_file": "storage.secret",
-    "connections": 4,
-}
+from workbench.pages.storage import StorageParameters
 
 
 class Form:
@@ -114,61 +92,48 @@ def test_storage_form_transfers_with_the_connection_string_alone(release, cloud,
     assert path.read_bytes() == b"data"
 
 
+def of(model, **changed):
+    return model.of({name: each.default for name, each in model.fields().items()} | changed)
+
+
 def test_unpacking_on_a_cluster_that_does_not_exist_is_told_before_copying(
     release, cloud, monkeypatch
 ):
-    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
     brought = release()
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
-    request = ingest.ingest_request(**CHOICES, unpack_on="azureml", cluster="none-such")
-    plan = request.plan(Secret(brought.email))
+    monkeypatch.setenv("FASTMRI_LINKS", brought.email)
+    parameters = of(IngestParameters, destination="azure", unpack_on="azureml", cluster="none-such")
+    order = INGEST.plan(parameters)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # azureml-core's own, while it is imported
         with pytest.raises(ValueError, match="cluster='none-such': the workspace has"):
-            do_plan(request, plan)
+            INGEST.work(order)
     assert cloud.factory.deleted == []
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("model", "change", "message"),
     [
-        ({"container": "Data sets"}, "container='Data sets': give 3 to 63"),
-        ({"unpack_on": "moon"}, "unpack_on='moon': give 'here' or 'azureml'"),
-        ({"leftover": "keep"}, "leftover='keep': give 'adopt' or 'delete'"),
-        ({"secure_runs": "no"}, "secure_runs='no': give True or False"),
-        ({"workspace": "mine"}, "workspace='mine': give SUBSCRIPTION-ID/RESOURCE-GROUP/WORKSPACE"),
-        ({"workspace": "a/b/c"}, "workspace: subscription_id='a': give a GUID"),
-        ({"location": 3}, "location=3: give a text"),
+        (IngestParameters, {"container": "Data sets"}, "container='Data sets': give 3 to 63"),
+        (IngestParameters, {"workspace": "mine"}, "workspace='mine': give SUBSCRIPTION-ID/RESO"),
+        (IngestParameters, {"workspace": "a/b/c"}, "workspace: subscription_id='a': give a GUID"),
+        (StorageParameters, {"dataset": "../elsewhere"}, "give a dataset's folder"),
+        (StorageParameters, {"splits": "all"}, "splits='all': give one of train"),
+        (StorageParameters, {"container": "Data sets"}, "give 3 to 63"),
     ],
 )
-def test_wrong_parameter_of_an_ingest_is_refused(release, cloud, monkeypatch, change, message):
+def test_wrong_parameter_is_refused(release, cloud, monkeypatch, model, change, message):
     release()
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
-    with pytest.raises(ValueError, match=f"^{message}"):
-        ingest.ingest_request(**(CHOICES | change))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"dataset": "../elsewhere"}, "dataset='../elsewhere': give a dataset's folder"),
-        ({"direction": "sideways"}, "direction='sideways': give 'download' or 'upload'"),
-        ({"splits": "all"}, "splits='all': give one of train"),
-        ({"fraction": "half"}, "fraction='half': give a number"),
-        ({"connections": 2.5}, r"connections=2\.5: give a whole number"),
-        ({"root": None}, "root=None: give a text"),
-    ],
-)
-def test_wrong_parameter_of_a_transfer_is_refused(release, cloud, monkeypatch, change, message):
-    release()
-    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
-    with pytest.raises(ValueError, match=f"^{message}"):
-        transfers.transfer_request(**(TRANSFER | change))
+    azure = {"destination": "azure"} if model is IngestParameters else {}
+    with pytest.raises(ValueError, match=message):
+        of(model, **azure | change)
 
 
 def test_no_storage_account_and_nobody_to_ask_says_what_to_set(release):
     release()
-    with pytest.raises(FileNotFoundError, match="set AZURE_STORAGE_CONNECTION_STRING"):
-        ingest.ingest_request(**CHOICES)
+    for model, azure in ((IngestParameters, {"destination": "azure"}), (StorageParameters, {})):
+        with pytest.raises(ValueError, match="set AZURE_STORAGE_CONNECTION_STRING"):
+            of(model, **azure)
     with pytest.raises(FileNotFoundError, match="set AZURE_STORAGE_CONNECTION_STRING"):
         find_storage()

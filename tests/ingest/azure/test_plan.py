@@ -4,25 +4,28 @@ from datetime import timedelta
 
 import pytest
 
-from workbench.azure_login import LoginError, Workspace, check_login, credential
+from workbench.azure_login import LoginError, check_login
+from workbench.azure_resources import ResourceError, without_secrets
 from workbench.azure_storage import parse_connection
-from workbench.ingest.azure.arm import ResourceError, without_secrets
-from workbench.ingest.blobs import StorageError, open_container
+from workbench.ingest.plan import Action
 from workbench.ingest.report import plan_html
 from workbench.settings import Secret
+from workbench.stores import StorageError
+from workbench.stores.blob import open_container
 
 
 def test_plan_says_what_is_to_be_copied_and_shows_no_secret(release, cloud):
     brought = release()
     plan = brought.plan()
     assert [(a.action, a.kind) for a in plan.archives] == [
-        ("copy", ".tar"),
-        ("copy", ".tar.xz"),
-        ("copy", ".tar.xz"),
+        (Action.FETCH, ".tar"),
+        (Action.FETCH, ".tar.xz"),
+        (Action.FETCH, ".tar.xz"),
     ]
-    assert plan.location == "westeurope"
+    assert plan.factory.location == "westeurope"
     assert plan.notes == ()
-    assert "3 archives to copy" in plan.space()
+    assert "3 archives to fetch" in plan.space()
+    assert "side by side, by a Data Factory in westeurope" in plan.space()
     shown = plan_html(plan) + repr(plan)
     assert "copy by Data Factory" in shown
     assert "knee_multicoil_train_batch_1" in shown
@@ -47,15 +50,13 @@ def test_unknown_location_is_refused_with_those_that_exist(release):
 
 def test_other_location_than_the_data_s_is_warned_of(release):
     plan = release().plan(location="East US")
-    assert plan.location == "eastus"
+    assert plan.factory.location == "eastus"
     assert any("the storage account" in n and "in westeurope" in n for n in plan.notes)
     assert any("the workspace" in note for note in plan.notes)
 
 
 def test_links_that_may_end_before_the_copy_does_are_named(release, cloud, monkeypatch):
-    from workbench.ingest.azure import plan as module
-
-    monkeypatch.setattr(module, "_COPY_SPEED", 1000.0)
+    monkeypatch.setattr("workbench.ingest.plan.COPY_SPEED", 1000.0)
     brought = release()
     email = cloud.bucket.email("2025", lifetime=timedelta(minutes=10))
     notes = brought.plan(email=email).notes
@@ -101,20 +102,11 @@ def test_wrong_login_says_which_part_and_shows_none(release, monkeypatch, name, 
 
 def test_workspace_of_another_subscription_or_group_is_named(release, cloud):
     brought = release()
-    storage = parse_connection(Secret(cloud.storage.connection_string))
-    from workbench.ingest.azure.plan import plan_cloud_ingest
-    from workbench.ingest.links import parse_links
-
-    def plan(**changes):
-        workspace = Workspace(**(vars(cloud.workspace) | changes))
-        links = parse_links(brought.email)
-        return plan_cloud_ingest(links, workspace, storage, login=credential(), location="eastus")
-
     with pytest.raises(ResourceError, match="there is no resource group elsewhere"):
-        plan(resource_group="elsewhere")
+        brought.plan(location="eastus", workspace={"resource_group": "elsewhere"})
     other = "00000000-0000-4000-8000-00000000ffff"
     with pytest.raises(ResourceError, match=f"does not see the subscription {other}"):
-        plan(subscription_id=other)
+        brought.plan(location="eastus", workspace={"subscription_id": other})
 
 
 # ---- the storage account -----------------------------------------------------------------

@@ -10,27 +10,21 @@ import pytest
 
 from demo.bucket import Faults
 from workbench.azure_login import credential
-from workbench.ingest.azure.arm import ResourceError
-from workbench.ingest.azure.documents import FactoryPlan
-from workbench.ingest.azure.factory import PREFIX, FactoryClient, new_name, temporary_factory
+from workbench.azure_resources import ResourceError
+from workbench.ingest.factory import PREFIX, Factory, temporary_factory
+from workbench.ingest.factory_documents import FactoryDocuments
+from workbench.ingest.manifest import LOCK
+from workbench.ingest.plan import Action
 from workbench.ingest.report import IngestError
 
 VAL = "knee_multicoil_val.tar.xz"
 KILLED = """
 import sys, time
-from pathlib import Path
-from workbench.azure_login import Workspace, credential
-from workbench.azure_storage import parse_connection
-from workbench.ingest.azure.plan import plan_cloud_ingest
-from workbench.ingest.azure.run import run_cloud_ingest
-from workbench.ingest.links import parse_links
+from workbench.ingest.request import plan_ingest
+from workbench.ingest.run import ingest
 from workbench.settings import Secret
 
-email, connection, *names = sys.stdin.read().split("\\0")
-plan = plan_cloud_ingest(
-    parse_links(email), Workspace(*names), parse_connection(Secret(connection)), login=credential()
-)
-run_cloud_ingest(plan, login=credential())
+ingest(plan_ingest(Secret(sys.stdin.read()), destination="azure"))
 """
 
 
@@ -91,7 +85,7 @@ def test_volume_that_was_lost_is_unpacked_again_without_copying(release, cloud):
     brought.ingest()
     cloud.storage.container().delete_blob("knee_multicoil/multicoil_val/b.h5")
     plan = brought.plan()
-    assert [a.action for a in plan.archives].count("verify") == 1
+    assert [a.action for a in plan.archives].count(Action.UNPACK) == 1
     report = brought.ingest()
     assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
     assert sum(outcome.written for outcome in report.outcomes) == 1
@@ -102,7 +96,7 @@ def test_archives_are_deleted_once_unpacked_where_they_are_not_to_be_kept(releas
     brought = release()
     brought.ingest(keep_archives=False)
     assert brought.files_of("knee_multicoil") == []
-    assert {a.action for a in brought.plan().archives} == {"none"}
+    assert {a.action for a in brought.plan().archives} == {Action.NOTHING}
 
 
 # ---- trouble with one archive ------------------------------------------------------------
@@ -116,11 +110,11 @@ def test_mismatch_fails_naming_the_archive_and_is_taken_only_on_demand(release, 
     with pytest.raises(IngestError, match=rf"{VAL}: its SHA256 is .* accept_mismatch="):
         report.raise_for_problems()
     again = brought.plan()
-    assert [a.action for a in again.archives if a.link.name == VAL] == ["refuse"]
+    assert [a.action for a in again.archives if a.link.name == VAL] == [Action.REFUSE]
     accepted = brought.ingest(accept_mismatch=["knee_multicoil_val"])
     assert accepted.problems == []
     # Accepted once, it stays so.
-    assert {a.action for a in brought.plan().archives} == {"none"}
+    assert {a.action for a in brought.plan().archives} == {Action.NOTHING}
 
 
 def test_truncated_archive_is_named_its_members_stay_and_the_others_come(release, cloud):
@@ -131,9 +125,7 @@ def test_truncated_archive_is_named_its_members_stay_and_the_others_come(release
     report = brought.ingest()
     (problem,) = report.problems
     assert problem.startswith("knee_multicoil_train_batch_0.tar.xz: truncated")
-    assert (
-        "delete the blob knee_multicoil_compressed/knee_multicoil_train_batch_0.tar.xz" in problem
-    )
+    assert "knee_multicoil_compressed/knee_multicoil_train_batch_0.tar.xz and run again" in problem
     assert "multicoil_val/b.h5" in brought.in_container("knee_multicoil")
 
 
@@ -243,12 +235,12 @@ def test_start_that_gets_no_answer_is_made_again(release, cloud):
 def test_run_that_started_without_our_knowing_is_not_started_twice(release, cloud):
     plan = release().plan()
     cloud.factory.pace.go.clear()
-    factory = FactoryClient(plan.workspace, credential()).factory(new_name())
+    factory = Factory(plan.factory.workspace, credential())
     archive = plan.archives[0]
-    request = FactoryPlan([(archive.link, archive.kind)])
+    documents = FactoryDocuments([(archive.link, archive.kind)], plan.factory.storage.connection)
     with temporary_factory(factory, "westeurope", "account/container"):
-        factory.put(request.documents(plan.storage.connection))
-        run = request.run(archive.link, archive.kind, "datasets", "x.tar")
+        factory.put(documents)
+        run = documents.run(archive.link, archive.kind, "datasets", "x.tar")
         first = factory.start(run)
         assert factory.start(run, again=True).id == first.id
         assert factory.start(run).id != first.id
@@ -308,11 +300,12 @@ def begin(cloud, brought) -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ | cloud.environment,
+        env=os.environ
+        | cloud.environment
+        | {"AZURE_STORAGE_CONNECTION_STRING": cloud.storage.connection_string},
         text=True,
     )
-    workspace = vars(cloud.workspace).values()
-    process.stdin.write("\0".join([brought.email, cloud.storage.connection_string, *workspace]))
+    process.stdin.write(brought.email)
     process.stdin.close()
     until = time.monotonic() + 60
     while len(cloud.factory.runs) < 3 and time.monotonic() < until:
@@ -346,10 +339,10 @@ def test_factory_of_a_killed_run_is_offered_and_deleted_on_demand(release, cloud
     while sum(run.status == "Succeeded" for run in cloud.factory.runs) < 2:
         time.sleep(0.05)
     end(process, signal.SIGKILL)
-    plan = brought.plan()
-    assert plan.leftovers == (left,)
+    plan = brought.plan(leftover="delete")
+    assert plan.factory.leftovers == (left,)
     asked = cloud.bucket.requests[:]
-    report = brought.run(plan, leftover="delete")
+    report = brought.run(plan)
     assert report.problems == []
     assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
     assert cloud.factory.names == []
@@ -360,15 +353,12 @@ def test_factory_of_a_killed_run_is_offered_and_deleted_on_demand(release, cloud
 
 
 def test_two_ingests_into_one_container_are_not_let(release, cloud, monkeypatch):
-    from workbench.ingest import blobs
-
     monkeypatch.setattr("workbench.stores.blob._LEASE_PATIENCE", 0.0)
     brought = release()
     plan = brought.plan()
-    container = blobs.open_container(plan.storage)
     with (
-        blobs.only_ingest_into(container),
-        pytest.raises(RuntimeError, match="another ingest works on the container datasets"),
+        plan.store.lock(LOCK, ""),
+        pytest.raises(RuntimeError, match=r"another ingest works on https://.*/datasets: wait"),
     ):
         brought.run(plan)
     assert cloud.factory.deleted == []

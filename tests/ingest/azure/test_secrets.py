@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.ingest.azure.conftest import found_in, secrets_of
-from workbench.ingest.azure.arm import ResourceError
+from workbench.azure_resources import ResourceError
 from workbench.settings import project_root
 
 NOTEBOOKS = project_root() / "notebooks"

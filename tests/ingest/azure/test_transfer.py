@@ -1,4 +1,4 @@
-"""Datasets to and from a container."""
+"""Datasets copied between a disk and a container."""
 
 import hashlib
 import random
@@ -7,14 +7,10 @@ from itertools import pairwise
 import pytest
 
 from workbench.azure_storage import parse_connection
-from workbench.ingest.azure.transfer import (
-    TransferError,
-    choose,
-    download_dataset,
-    upload_dataset,
-)
-from workbench.ingest.blobs import open_container, read_blob
+from workbench.ingest.transfer import TransferError, choose, copy_dataset
 from workbench.settings import Secret
+from workbench.stores import DiskStore
+from workbench.stores.blob import open_container
 
 FILES = {
     f"multicoil_{split}/file{n}.h5": random.Random(f"{split}{n}").randbytes(1000 + n)
@@ -42,7 +38,7 @@ def dataset(tmp_path):
 @pytest.fixture
 def stored(container, dataset):
     """The same dataset in the container."""
-    upload_dataset(container, "knee_multicoil", dataset)
+    copy_dataset(DiskStore(dataset), container, "knee_multicoil")
     return container
 
 
@@ -55,29 +51,33 @@ def files_in(folder) -> dict[str, bytes]:
 
 
 def test_dataset_comes_back_as_it_was_sent_without_the_workbench_s_own_files(stored, tmp_path):
-    done = download_dataset(stored, "knee_multicoil", tmp_path)
+    done = copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil")
     assert files_in(tmp_path / "knee_multicoil") == FILES
     assert (done.files, done.moved, done.size) == (14, 14, sum(map(len, FILES.values())))
     assert "14 files" in str(done)
 
 
 def test_what_is_there_is_passed_over_in_both_directions(stored, dataset, tmp_path):
-    assert upload_dataset(stored, "knee_multicoil", dataset).moved == 0
-    download_dataset(stored, "knee_multicoil", tmp_path)
+    assert copy_dataset(DiskStore(dataset), stored, "knee_multicoil").moved == 0
+    copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil")
     lost = tmp_path / "knee_multicoil" / "multicoil_val" / "file0.h5"
     lost.write_bytes(b"half")
     leftover = lost.with_name(".file0.h5.transfer-part")
     leftover.write_bytes(b"of a killed run")
-    assert download_dataset(stored, "knee_multicoil", tmp_path).moved == 1
+    assert copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil").moved == 1
     assert files_in(tmp_path / "knee_multicoil") == FILES
 
 
 def test_part_of_a_dataset_is_chosen_by_split_and_fraction(stored, tmp_path):
-    done = download_dataset(stored, "knee_multicoil", tmp_path, splits=("train",), fraction=0.25)
+    done = copy_dataset(
+        stored, DiskStore(tmp_path), "knee_multicoil", splits=("train",), fraction=0.25
+    )
     first = set(files_in(tmp_path / "knee_multicoil"))
     assert done.files == len(first) == 2
     assert all(path.startswith("multicoil_train/") for path in first)
-    download_dataset(stored, "knee_multicoil", tmp_path, splits=("train", "test"), fraction=0.5)
+    copy_dataset(
+        stored, DiskStore(tmp_path), "knee_multicoil", splits=("train", "test"), fraction=0.5
+    )
     assert first < set(files_in(tmp_path / "knee_multicoil"))
     assert len(files_in(tmp_path / "knee_multicoil")) == 4 + 1
 
@@ -90,20 +90,20 @@ def test_larger_share_holds_a_smaller_one():
 
 
 def test_damage_on_the_way_is_seen_by_the_sum_and_leaves_nothing(stored, tmp_path):
-    blob = stored.get_blob_client("knee_multicoil/multicoil_val/file1.h5")
     from azure.storage.blob import ContentSettings
 
+    blob = stored.client.get_blob_client("knee_multicoil/multicoil_val/file1.h5")
     wrong = hashlib.md5(b"other").digest()
     blob.set_http_headers(ContentSettings(content_md5=bytearray(wrong)))
     with pytest.raises(TransferError, match=r"1 of 4 files .*file1.h5: what came is not what"):
-        download_dataset(stored, "knee_multicoil", tmp_path, splits=("val",))
+        copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil", splits=("val",))
     there = files_in(tmp_path / "knee_multicoil")
     assert sorted(there) == [f"multicoil_val/file{n}.h5" for n in (0, 2, 3)]
 
 
 def test_failing_storage_is_asked_again(stored, cloud, tmp_path):
     cloud.storage.fail("GET .*file1.h5", status=500, times=1)
-    download_dataset(stored, "knee_multicoil", tmp_path, splits=("val",))
+    copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil", splits=("val",))
     assert len(files_in(tmp_path / "knee_multicoil")) == 4
 
 
@@ -119,30 +119,18 @@ def test_failing_storage_is_asked_again(stored, cloud, tmp_path):
 )
 def test_wrong_choice_is_refused(stored, tmp_path, change, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        download_dataset(stored, "knee_multicoil", tmp_path, **change)
+        copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil", **change)
 
 
 def test_empty_folder_is_told_on_either_side(container, tmp_path):
-    with pytest.raises(ValueError, match="holds nothing under brain_multicoil/: ingest it first"):
-        download_dataset(container, "brain_multicoil", tmp_path)
-    with pytest.raises(ValueError, match="no files to upload"):
-        upload_dataset(container, "brain_multicoil", tmp_path)
+    for source, target in ((container, DiskStore(tmp_path)), (DiskStore(tmp_path), container)):
+        with pytest.raises(ValueError, match="brain_multicoil: no files to copy: ingest the data"):
+            copy_dataset(source, target, "brain_multicoil")
 
 
-def test_blob_is_read_in_order_by_ranges(container):
-    data = random.Random(1).randbytes(20 << 20)
-    container.upload_blob("big", data)
-    parts = list(read_blob(container.get_blob_client("big"), connections=3))
-    assert [len(part) for part in parts] == [8 << 20, 8 << 20, 4 << 20]
-    assert b"".join(parts) == data
-
-
-def test_blob_that_changes_while_it_is_read_is_not_mixed(container):
-    from azure.core.exceptions import ResourceModifiedError
-
-    container.upload_blob("big", bytes(40 << 20))
-    parts = read_blob(container.get_blob_client("big"), connections=1)
-    next(parts)
-    container.upload_blob("big", b"other", overwrite=True)
-    with pytest.raises(ResourceModifiedError):
-        list(parts)
+def test_dataset_is_copied_between_containers(stored, cloud, tmp_path):
+    storage = parse_connection(Secret(cloud.storage.connection_string))
+    other = open_container(storage, "elsewhere")
+    assert copy_dataset(stored, other, "knee_multicoil").moved == len(FILES)
+    copy_dataset(other, DiskStore(tmp_path), "knee_multicoil")
+    assert files_in(tmp_path / "knee_multicoil") == FILES

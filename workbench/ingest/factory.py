@@ -1,4 +1,4 @@
-"""A Data Factory that exists for as long as it copies, and what its runs say."""
+"""A Data Factory that exists for as long as it copies archives into a container."""
 
 import secrets
 import signal
@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import Workspace, new_login
-from workbench.ingest.azure.arm import (
+from workbench.azure_resources import (
     ResourceError,
     login_or_resource_error,
     resource_problem,
     without_secrets,
 )
-from workbench.ingest.azure.documents import FactoryDocuments, RunRequest
+from workbench.ingest.factory_documents import FactoryDocuments, RunRequest
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 PREFIX = "fastmri-copy-data-"
 # Written on the factory, so that a later run knows what a killed one left behind.
 _TAG = "fastmri-container"
-_LETTERS = string.ascii_lowercase + string.digits
 ENDED = ("Succeeded", "Failed", "Cancelled")
 
 
@@ -71,73 +70,26 @@ class Activity:
     seconds: float
     error: str
 
-    @property
-    def speed(self) -> float:
-        """Bytes read a second."""
-        return self.read / self.seconds if self.seconds else 0.0
 
+class Factory:
+    """A factory in a workspace's resource group; nothing is asked of Azure yet.
 
-class FactoryClient:
-    """The Data Factory service of a workspace's resource group."""
+    Args:
+        workspace: the workspace.
+        login: the credential for Azure.
+        name: its name, which is unique in all of Azure; by default a new one.
+    """
 
-    def __init__(self, workspace: Workspace, login: "TokenCredential") -> None:
+    def __init__(self, workspace: Workspace, login: "TokenCredential", name: str = "") -> None:
+        letters = string.ascii_lowercase + string.digits
         self.workspace = workspace
-        self._connect(login)
-
-    def _connect(self, login: "TokenCredential") -> None:
-        from azure.mgmt.datafactory import DataFactoryManagementClient
-
-        # Short patience: whoever watches asks again, and has other things to show meanwhile.
-        self.client: Any = DataFactoryManagementClient(
-            login, self.workspace.subscription_id, retry_total=4
-        )
+        self.name = name or PREFIX + "".join(secrets.choice(letters) for _ in range(8))
+        self._address = (workspace.resource_group, self.name)
+        self._client = _client(workspace, login)
 
     def log_in_again(self) -> None:
         """Drop a login that Azure no longer takes, with the tokens that the client keeps of it."""
-        self._connect(new_login())
-
-    def factory(self, name: str) -> "Factory":
-        """Return a factory by its name; nothing is asked of Azure yet."""
-        return Factory(self, name)
-
-    def left_behind(self, container: str) -> list["Factory"]:
-        """Find the factories that earlier runs made for a container and could not delete.
-
-        Args:
-            container: "ACCOUNT/CONTAINER". Whoever holds the container's lock knows that no
-                other run is at work on it, so that these are nobody's.
-        """
-        from azure.core.exceptions import AzureError
-
-        try:
-            found = list(
-                self.client.factories.list_by_resource_group(self.workspace.resource_group)
-            )
-        except AzureError as error:
-            raise login_or_resource_error(error, self.workspace) from None
-        return [
-            Factory(self, f.name)
-            for f in found
-            if f.name.startswith(PREFIX) and (f.tags or {}).get(_TAG) == container
-        ]
-
-
-class Factory:
-    """One factory.
-
-    Args:
-        service: the service that it belongs to.
-        name: its name.
-    """
-
-    def __init__(self, service: FactoryClient, name: str) -> None:
-        self.workspace, self.name = service.workspace, name
-        self.service = service
-        self._address = (service.workspace.resource_group, name)
-
-    @property
-    def _client(self) -> Any:
-        return self.service.client
+        self._client = _client(self.workspace, new_login())
 
     @property
     def monitor_url(self) -> str:
@@ -198,7 +150,7 @@ class Factory:
                 if problem:  # The SDK's error holds the request, and it the connection string.
                     raise ResourceError(f"Data Factory document {name}: {problem}")
 
-    # ---- runs ----------------------------------------------------------------------------
+    # ---- runs: all raise azure.core.exceptions.AzureError where the service does not answer ---
 
     def start(self, request: RunRequest, *, again: bool = False) -> PipelineRun:
         """Start a run.
@@ -209,7 +161,6 @@ class Factory:
 
         Raises:
             ResourceError: the service refuses it.
-            azure.core.exceptions.AzureError: the service does not answer, or not the login.
         """
         from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
@@ -232,48 +183,22 @@ class Factory:
         raise ResourceError(f"{archive}: {problem}")
 
     def run(self, run_id: str) -> PipelineRun:
-        """Return a run as it is now.
-
-        Raises:
-            azure.core.exceptions.AzureError: the service does not answer.
-        """
+        """Return a run as it is now."""
         return _pipeline_run(self._client.pipeline_runs.get(*self._address, run_id))
 
     def runs(self) -> list[PipelineRun]:
-        """Return all runs, the latest first.
-
-        Raises:
-            azure.core.exceptions.AzureError: the service does not answer.
-        """
+        """Return all runs, the latest first."""
         found = _pages(self._client.pipeline_runs.query_by_factory, *self._address)
         found.sort(key=lambda run: str(run.run_start or ""), reverse=True)
         return [_pipeline_run(run) for run in found]
 
     def activities(self, run: PipelineRun) -> list[Activity]:
-        """Return every attempt of every activity of a run.
-
-        Raises:
-            azure.core.exceptions.AzureError: the service does not answer.
-        """
+        """Return every attempt of every activity of a run."""
         query = self._client.activity_runs.query_by_pipeline_run
         return [_activity(run.archive, one) for one in _pages(query, *self._address, run.id)]
 
-    def cancel(self, run: PipelineRun) -> None:
-        """Cancel a run that has not ended.
-
-        Raises:
-            azure.core.exceptions.AzureError: the service does not answer.
-        """
-        self._client.pipeline_runs.cancel(*self._address, run.id, is_recursive=True)
-
-    # ---- the end -------------------------------------------------------------------------
-
-    def delete(self, say: Callable[[str], None] = print) -> bool:
-        """Cancel what still runs, then delete it; say so where Azure does not let us.
-
-        Returns:
-            Whether it is gone.
-        """
+    def delete(self) -> None:
+        """Cancel what still runs, then delete it; say so where Azure does not let us."""
         from azure.core.exceptions import AzureError, ResourceNotFoundError
 
         for delay in (1.0, 5.0, 0.0):
@@ -281,48 +206,65 @@ class Factory:
                 with suppress(ResourceNotFoundError):
                     for run in self.runs():
                         if run.status not in ENDED:
-                            self.cancel(run)
+                            cancel = self._client.pipeline_runs.cancel
+                            cancel(*self._address, run.id, is_recursive=True)
                 self._client.factories.delete(*self._address)
-                return True
+                return
             except AzureError as error:
                 problem = resource_problem(error, self.workspace)
             time.sleep(delay)
-        say(
+        print(
             f"the Data Factory {self.name} could not be deleted: {problem}. The next run offers "
-            f"to; or delete it in the portal (resource group {self.workspace.resource_group})"
+            f"to; or delete it in the portal (resource group {self.workspace.resource_group})",
+            flush=True,
         )
-        return False
+
+
+def left_behind(workspace: Workspace, login: "TokenCredential", container: str) -> list[Factory]:
+    """Find the factories that earlier runs made for a container and could not delete.
+
+    Args:
+        workspace: the workspace in whose resource group they are.
+        login: the credential for Azure.
+        container: "ACCOUNT/CONTAINER". Whoever holds the container's lock knows that no other run
+            is at work on it, so that these are nobody's.
+
+    Raises:
+        LoginError: Azure refuses the login.
+        ResourceError: Azure refuses to say.
+    """
+    from azure.core.exceptions import AzureError
+
+    try:
+        factories = _client(workspace, login).factories
+        found = list(factories.list_by_resource_group(workspace.resource_group))
+    except AzureError as error:
+        raise login_or_resource_error(error, workspace) from None
+    return [
+        Factory(workspace, login, each.name)
+        for each in found
+        if each.name.startswith(PREFIX) and (each.tags or {}).get(_TAG) == container
+    ]
 
 
 @contextmanager
 def temporary_factory(
-    factory: Factory,
-    location: str,
-    container: str,
-    *,
-    patience: float = 600.0,
-    say: Callable[[str], None] = print,
+    factory: Factory, location: str, container: str, *, patience: float = 600.0
 ) -> Iterator[Factory]:
     """Have a factory for the length of a ``with`` block; it is deleted whatever happens in it.
 
     Args:
-        factory: its address; one that is there already is taken over.
+        factory: one that is there already is taken over.
         location: where to make it.
         container: "ACCOUNT/CONTAINER" that it copies to, by which a later run finds it.
         patience: seconds for Azure to make it.
-        say: told where it cannot be deleted.
     """
     try:
         factory.make(location, container, patience)
         yield factory
     finally:
         with _undisturbed():
-            factory.delete(say)
-
-
-def new_name() -> str:
-    """Return a name for a factory: they are unique in all of Azure."""
-    return PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(8))
+            factory.delete()
 
 
 @contextmanager
@@ -339,6 +281,13 @@ def _undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if came:
         raise KeyboardInterrupt
+
+
+def _client(workspace: Workspace, login: "TokenCredential") -> Any:
+    from azure.mgmt.datafactory import DataFactoryManagementClient
+
+    # Short patience: whoever watches asks again, and has other things to show meanwhile.
+    return DataFactoryManagementClient(login, workspace.subscription_id, retry_total=4)
 
 
 def _pages(query: Callable[..., Any], *address: str) -> list[Any]:
@@ -364,8 +313,6 @@ def _pipeline_run(run: Any) -> PipelineRun:
 
 def _activity(archive: str, run: Any) -> Activity:
     output = run.output or {}
-    error = run.error or {}
-    took = (run.duration_in_ms or 0) / 1000 or float(output.get("copyDuration") or 0)
     return Activity(
         archive=archive,
         name=run.activity_name,
@@ -373,6 +320,6 @@ def _activity(archive: str, run: Any) -> Activity:
         read=int(output.get("dataRead") or 0),
         written=int(output.get("dataWritten") or 0),
         files=int(output.get("filesWritten") or 0),
-        seconds=took,
-        error=without_secrets(str(error.get("message") or "")),
+        seconds=(run.duration_in_ms or 0) / 1000 or float(output.get("copyDuration") or 0),
+        error=without_secrets(str((run.error or {}).get("message") or "")),
     )

@@ -1,0 +1,520 @@
+"""Do what a plan says: fetch, verify and unpack archives, side by side, to be run again."""
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from workbench.azure_resources import without_secrets
+from workbench.ingest.archives import ArchiveError, Unpacked, unpack
+from workbench.ingest.download import download, stream_side_by_side
+from workbench.ingest.factory_copy import Copy, copy_archives
+from workbench.ingest.manifest import LOCK, ArchiveRecord, Manifest, mark_of
+from workbench.ingest.plan import (
+    Action,
+    IngestPlan,
+    PlannedArchive,
+    archive_folder,
+    mismatch_message,
+    partial_name,
+)
+from workbench.ingest.report import IngestReport, Outcome, count_volumes
+from workbench.ingest.server import DownloadError, Patience, StoppedError, inspect
+from workbench.ingest.unpacking import Unpacker, unpack_kept
+from workbench.ingest.xz import cores
+from workbench.progress import Progress
+from workbench.settings import shown
+from workbench.stores import CannotWriteError, DiskStore, StorageError, Store
+from workbench.stores.disk import disk_is_full
+from workbench.stores.streams import as_file, chunks_of
+
+_QUICK = Patience(attempts=2)
+
+
+def ingest(
+    plan: IngestPlan,
+    *,
+    side_by_side: int = 4,
+    connections: int = 4,
+    unpacker: Unpacker | None = None,
+) -> IngestReport:
+    """Do what a plan says. One archive's failure stops no other.
+
+    Args:
+        plan: from ``make_plan``.
+        side_by_side: archives at work at the same time; a Data Factory copies all so.
+        connections: connections that fetch one archive by HTTP.
+        unpacker: verifies and unpacks what a Data Factory landed; by default this machine does.
+
+    Raises:
+        ValueError: the disk has too little space for the plan.
+        RuntimeError: another ingest works on one of the datasets.
+        LoginError: Azure refuses the login.
+        ResourceError: Azure refuses the factory.
+        OSError: the store refuses or cannot be reached.
+    """
+    plan.check_space()
+    began = time.monotonic()
+    names = [dataset.name for dataset in plan.datasets]
+    with ExitStack() as stack:
+        for place in [""] if plan.factory else names:
+            folder = plan.store.folder(place) if place else plan.store
+            busy = f"another ingest works on {shown(folder.address)}: wait for it, or end it first"
+            stack.enter_context(folder.lock(LOCK, busy))
+            if isinstance(folder, DiskStore):
+                folder.sweep()
+        run = _Run(
+            plan,
+            {name: Manifest(plan.store.folder(name)) for name in names},
+            connections,
+            stack.enter_context(ThreadPoolExecutor(cores(), "xz")),
+            stack.enter_context(ThreadPoolExecutor(max(side_by_side, 1), "archive")),
+            stack.enter_context(Progress("fetching", sum(a.download for a in plan.archives))),
+            stack.enter_context(
+                Progress("unpacking", sum(a.size for a in plan.archives if a.unpacked))
+            ),
+            unpacker,
+        )
+        archives = [_Archive(planned, run) for planned in plan.archives]
+        try:
+            run.work(archives)
+        except BaseException:
+            run.stopped.set()
+            run.workers.shutdown(cancel_futures=True)
+            raise
+        volumes = {name: count_volumes(plan.store, name) for name in names}
+    return IngestReport(
+        tuple(archive.outcome() for archive in archives),
+        volumes,
+        (*plan.notes, *run.notes),
+        time.monotonic() - began,
+        tuple(each for archive in archives for each in archive.activities()),
+    )
+
+
+@dataclass
+class _Run:
+    """What the archives of an ingest share."""
+
+    plan: IngestPlan
+    manifests: dict[str, Manifest]
+    connections: int
+    decoders: ThreadPoolExecutor
+    workers: ThreadPoolExecutor
+    fetched: Progress
+    unpacked: Progress
+    unpacker: Unpacker | None
+    stopped: threading.Event = field(default_factory=threading.Event)
+    notes: list[str] = field(default_factory=list)
+    futures: list[Future[None]] = field(default_factory=list)
+
+    def work(self, archives: "Sequence[_Archive]") -> None:
+        """Bring all archives in."""
+        copies = []
+        for archive in archives:
+            action = archive.planned.action
+            if action is Action.NOTHING:
+                archive.confirm()
+            elif action is Action.UNPACK:
+                self.submit(archive, archive.unpack_kept)
+            elif action is not Action.FETCH:
+                archive.fail(archive.planned.problem)
+            elif self.plan.factory:
+                copies.append(archive.copy())
+            else:
+                self.submit(archive, archive.fetch)
+        if self.plan.factory:
+            copy_archives(self.plan.factory, copies, self.stopped)
+        for future in self.futures:
+            future.result()
+
+    def submit(self, archive: "_Archive", step: Callable[[], None]) -> None:
+        """Have a step of an archive done when a worker is free."""
+        self.futures.append(self.workers.submit(archive.attempt, step))
+
+
+class _Archive:
+    """One archive's way from link to members."""
+
+    def __init__(self, planned: PlannedArchive, run: _Run) -> None:
+        self.planned, self.run, self.plan, self.link = planned, run, run.plan, planned.link
+        self.name, self.stem, dataset = self.link.name, self.link.stem, str(self.link.dataset)
+        self.dataset = dataset
+        store = self.plan.store
+        # The members reach the disk all at once, before the manifest says that they are there.
+        root = DiskStore(store.root, sync=False) if isinstance(store, DiskStore) else store
+        self.members: Store = root.folder(dataset)
+        self.archives: Store = store.folder(archive_folder(dataset))
+        self.manifest = run.manifests[dataset]
+        self.file = self.stem + planned.kind
+        self.out = Unpacked()
+        self.result, self.problem = "failed", ""
+        self.factory_copy: Copy | None = None
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        """Do a step; whatever goes wrong is in the outcome."""
+        try:
+            step()
+            self.result = "unpacked"
+            self.manifest.update(self.stem, problem="")
+        except (ArchiveError, DownloadError, _MismatchError) as error:
+            self.fail(str(error))
+        except OSError as error:
+            self.fail(self._store_problem(error))
+        except Exception as error:
+            self.fail(f"{self.name}: {type(error).__name__}: {without_secrets(str(error))}")
+
+    def fail(self, problem: str) -> None:
+        """Take note that it could not be brought in, and why."""
+        self.result, self.problem = "failed", problem
+        if self.manifest.get(self.stem):
+            # A full disk may take no manifest either; the report has the problem all the same.
+            with suppress(OSError):
+                self.manifest.update(self.stem, problem=problem)
+
+    def confirm(self) -> None:
+        """Take note that its members were found as they were unpacked."""
+        record, listed = self._record(), self.planned.sha256
+        found: dict[str, Any] = {"state": "unpacked", "problem": ""}
+        if listed and listed == record.sha256:
+            found |= {"listed": listed, "check": "verified"}
+        self.manifest.update(self.stem, marks=self._marks(record.members), **found)
+        self.result = "was there"
+
+    def _record(self) -> ArchiveRecord:
+        record = self.manifest.get(self.stem)
+        assert record is not None
+        return record
+
+    # ---- fetching ------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Record which object is being fetched, before its first byte."""
+        remote = self.planned.remote
+        assert remote is not None
+        record = self.manifest.get(self.stem)
+        if record is None or not record.same_object(remote.size, remote.version):
+            self.archives.delete(partial_name(self.link))
+            if record:  # what it kept is of another object
+                self.archives.delete(self.file)
+        fresh = self._fresh_record()
+        if record:  # What an earlier object left here is compared, and what is stale removed.
+            fresh = replace(
+                fresh, members=record.members, digests=record.digests, marks=record.marks
+            )
+        self.manifest.update(self.stem, fresh)
+
+    def _fresh_record(self) -> ArchiveRecord:
+        remote, listed = self.planned.remote, self.planned.sha256 or ""
+        assert remote is not None
+        return ArchiveRecord(
+            self.name, self.link.object_path, remote.size, remote.version, listed=listed
+        )
+
+    def copy(self) -> Copy:
+        """Return what a Data Factory has to know to fetch it."""
+        self.factory_copy = Copy(
+            self.link,
+            self.planned.kind,
+            self.file,
+            self.planned.size,
+            begin=self.begin,
+            landed_size=self._landed_size,
+            landed=lambda: self.run.submit(self, self._unpack_landed),
+            failed=self.fail,
+            on_bytes=lambda count: self.run.fetched.advance(count, self.name),
+        )
+        return self.factory_copy
+
+    def _landed_size(self) -> int:
+        entry = self.archives.entry(self.file)
+        return entry.size if entry else 0
+
+    def _unpack_landed(self) -> None:
+        size = self._landed_size()
+        if size != self.planned.size or self._changed():
+            self.archives.delete(self.file)
+            raise ArchiveError(
+                f"{self.name}: {size} bytes landed of {self.planned.size}: the object changed "
+                "while it was copied: run again to copy it anew"
+            )
+        self.unpack_kept()
+
+    def _changed(self) -> bool:
+        """Say whether the server has another object by now; a listed hash tells more surely."""
+        before = self.planned.remote
+        if self.planned.sha256 is None and before:
+            with suppress(DownloadError):  # the link may have expired since
+                now = inspect(self.link, _QUICK)
+                return (now.size, now.version) != (before.size, before.version)
+        return False
+
+    def fetch(self) -> None:
+        """Fetch it by HTTP, verify and unpack it."""
+        self.begin()
+        if self.plan.keep_archives or self.planned.there:
+            self.unpack_kept(self._fetch_whole())
+        else:
+            self._fetch_through()
+
+    def _fetch_whole(self) -> str:
+        """Bring the archive to ``NAME_compressed``; return its SHA256."""
+        remote, listed = self.planned.remote, self.planned.sha256
+        assert remote is not None
+        if isinstance(self.archives, DiskStore):
+            partial = self.archives.path(partial_name(self.link))
+            digest = download(
+                self.link,
+                remote,
+                partial,
+                connections=self.run.connections,
+                patience=self.plan.patience,
+                stopped=self.run.stopped,
+                on_bytes=lambda count: self.run.fetched.advance(count, self.name),
+            )
+            if listed not in (None, digest):
+                self.file = f"{self.stem}.mismatch{self.planned.kind}"
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(self.archives.path(self.file))
+        else:
+            hashing = hashlib.sha256()
+            with closing(self._stream(hashing)) as chunks:
+                self.archives.write(self.file, as_file(chunks), remote.size)
+            digest = hashing.hexdigest()
+        self.manifest.update(self.stem, state="downloaded", sha256=digest, archive=self.file)
+        return digest
+
+    def _stream(self, hashing: Any) -> Generator[bytes, None, None]:
+        remote = self.planned.remote
+        assert remote is not None
+        parts = stream_side_by_side(
+            self.link,
+            remote,
+            connections=self.run.connections,
+            patience=self.plan.patience,
+            stopped=self.run.stopped,
+        )
+        with closing(parts):
+            for data in parts:
+                hashing.update(data)
+                self.run.fetched.advance(len(data), self.name)
+                yield data
+
+    def _fetch_through(self) -> None:
+        """Unpack while downloading, for disks that hold one copy; verify at the end."""
+        hashing = hashlib.sha256()
+
+        def counted() -> Iterator[bytes]:
+            for data in chunks:
+                self.run.unpacked.advance(len(data), self.name)
+                yield data
+
+        with closing(self._stream(hashing)) as chunks, self._noting_members():
+            unpack(
+                as_file(counted()),
+                self.members,
+                self.name,
+                size=self.planned.size,
+                result=self.out,
+                pool=self.run.decoders,
+            )
+            for _ in chunks:  # What follows the tar's end belongs to the hash.
+                pass
+        self._verify(hashing.hexdigest(), None)
+        self._finish()
+
+    # ---- verifying and unpacking ---------------------------------------------------------
+
+    def unpack_kept(self, digest: str = "") -> None:
+        """Verify and unpack the kept archive.
+
+        What a Data Factory landed is unpacked there already, and hashed while it is compared. Of
+        another archive nothing is unpacked before its hash is known to be right.
+
+        Args:
+            digest: its SHA256 where it was fetched just now.
+        """
+        if not digest:
+            self._take_kept()
+            if not self.plan.factory:
+                digest = self._hash_of_kept()
+        if digest:
+            self._verify(digest, self.file)
+        try:
+            found = self._pass_over()
+        except ArchiveError as error:
+            file = f"{shown(self.archives.address)}/{self.file}"
+            raise ArchiveError(f"{error}. To fetch it anew, remove {file} and run again") from None
+        if not digest:
+            self._verify(found, self.file)
+        self._finish()
+        if self.plan.factory and not self.plan.keep_archives:
+            self.archives.delete(self.file)
+            self.manifest.update(self.stem, archive=None)
+
+    def _take_kept(self) -> None:
+        """Record an archive that is there; on a disk it gets the name that its kind asks for."""
+        record = self.manifest.get(self.stem) or self._fresh_record()
+        kept = self.planned.kept or self.file
+        known = kept == record.archive
+        if isinstance(self.archives, DiskStore) and not known and kept != self.file:
+            self.archives.path(kept).replace(self.archives.path(self.file))
+            kept = self.file
+        self.file = kept
+        self.manifest.update(
+            self.stem,
+            record,
+            state="downloaded",
+            archive=kept,
+            listed=self.planned.sha256 or "",
+        )
+
+    def _hash_of_kept(self) -> str:
+        """Return the SHA256 of a kept archive, which may have changed since its download."""
+        hashing = hashlib.sha256()
+        with self.archives.open(self.file) as file:
+            for data in chunks_of(file):
+                if self.run.stopped.is_set():
+                    raise StoppedError(f"{self.name}: stopped")
+                hashing.update(data)
+        found, known = hashing.hexdigest(), self._record().sha256
+        if known and found not in (known, self.planned.sha256):
+            self.manifest.update(self.stem, check="")
+            raise ArchiveError(
+                f"{self.name}: {shown(self.archives.address)}/{self.file} changed since it was "
+                f"downloaded (SHA256 {found[:12]}..., was {known[:12]}...). Nothing was unpacked "
+                "from it. To download it anew, remove that file and run again"
+            )
+        return found
+
+    def _verify(self, digest: str, kept: str | None) -> None:
+        listed = self.planned.sha256
+        check = "not listed" if listed is None else "verified" if listed == digest else "mismatch"
+        self.manifest.update(self.stem, sha256=digest, listed=listed or "", check=check)
+        if check == "mismatch" and self.stem not in self.plan.accept_mismatch:
+            raise _MismatchError(
+                mismatch_message(self.link, digest, str(listed), self.archives, kept)
+            )
+
+    def _pass_over(self) -> str:
+        """Unpack the kept archive; return its SHA256."""
+        record = self._record()
+        marks = self._marks(record.members) if record.sha256 else {}
+        known = {
+            path: record.digests[path]
+            for path, mark in marks.items()
+            if path in record.digests and mark == record.marks.get(path)
+        }
+        more: dict[str, Any] = {
+            "known": known,
+            "stopped": self.run.stopped,
+            "on_bytes": lambda count: self.run.unpacked.advance(count, self.name),
+        }
+        with self._noting_members():
+            if self.run.unpacker:
+                return self.run.unpacker(self.dataset, self.file, self.name, self.out, **more)
+            return unpack_kept(
+                self.archives,
+                self.members,
+                self.file,
+                self.name,
+                self.out,
+                decoders=self.run.decoders,
+                **more,
+            )
+
+    @contextmanager
+    def _noting_members(self) -> Iterator[None]:
+        """Record what came out, however it ends: the next run compares it with the archive."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                self._note_members()
+            raise
+        self._note_members()
+
+    def _note_members(self) -> None:
+        record = self._record()
+        self.manifest.update(
+            self.stem,
+            members=record.members | self.out.members,
+            digests=record.digests | self.out.digests,
+        )
+
+    def _marks(self, members: dict[str, int]) -> dict[str, int | str]:
+        """Return the marks of members as they are there now."""
+        entries = self.members.list()
+        return {each.path: mark_of(each) for each in entries if members.get(each.path) == each.size}
+
+    def _finish(self) -> None:
+        self._remove_stale()
+        if isinstance(self.members, DiskStore):
+            os.sync()
+        self.manifest.update(
+            self.stem,
+            state="unpacked",
+            members=self.out.members,
+            digests=self.out.digests,
+            marks=self._marks(self.out.members),
+        )
+
+    def _remove_stale(self) -> None:
+        """Remove what an earlier pass unpacked and the archive, now whole, does not hold."""
+        record, others = self._record(), self.manifest.members(without={self.stem})
+        for path in sorted(record.digests.keys() - self.out.members.keys() - others):
+            if record.is_as_unpacked(self.members, path, self.members.entry(path)):
+                self.members.delete(path)
+                self.run.notes.append(
+                    f"{self.name}: {path} was removed: it came from an earlier, different archive "
+                    "of that name, and this one does not hold it"
+                )
+
+    # ---- what became of it ---------------------------------------------------------------
+
+    def activities(self) -> tuple[Any, ...]:
+        """Return every attempt of every activity of the factory for it."""
+        return tuple(self.factory_copy.activities) if self.factory_copy else ()
+
+    def outcome(self) -> Outcome:
+        """Say what became of it."""
+        record = self.manifest.get(self.stem)
+        done = [each for each in self.activities() if each.status == "Succeeded"]
+        unpacked = [each for each in done if each.name == "unpack"]
+        known = record.members if record and self.result != "failed" else self.out.members
+        by_http = self.planned.download if self.result == "unpacked" else 0
+        return Outcome(
+            archive=self.name,
+            dataset=self.dataset,
+            result=self.result,
+            check=record.check if record else "",
+            size=self.planned.size,
+            members=len(known),
+            written=self.out.written + sum(each.files for each in unpacked),
+            bytes_written=self.out.bytes_written + sum(each.written for each in unpacked),
+            replaced=len(self.out.replaced),
+            downloaded=sum(each.written for each in done if each.name == "land")
+            if self.plan.factory
+            else by_http,
+            problem=self.problem,
+        )
+
+    def _store_problem(self, error: OSError) -> str:
+        if disk_is_full(error):
+            return (
+                f"{self.name}: the disk of {shown(self.plan.store.address)} is full: free some "
+                "space and run again; what came so far is kept and it goes on from there"
+            )
+        own = isinstance(error, StorageError | CannotWriteError)
+        text = str(error) if own else without_secrets(str(error))
+        return f"{self.name}: {text}; run again, it goes on from there"
+
+
+class _MismatchError(Exception):
+    """An archive's hash differs from the listed one."""

@@ -1,0 +1,191 @@
+"""A dataset copied between two stores: files side by side, to be run again, in part."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Collection, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+
+from workbench import catalog
+from workbench.ingest.archives import RESERVED
+from workbench.progress import Progress, amount, duration
+from workbench.settings import shown
+from workbench.stores import DiskStore, Entry, Store
+from workbench.stores.streams import as_file, chunks_of
+
+# The cache lists what lies beside it, and the manifest what was unpacked there: a part of a dataset
+# has others, and the lock belongs to its machine.
+_OWN = (*RESERVED, "dataset_cache.pkl")
+
+
+class TransferError(Exception):
+    """Files that could not be copied; the message lists the first of them."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a transfer did.
+
+    Attributes:
+        dataset: the dataset.
+        files: files that were to be there.
+        moved: those that came in this run.
+        size: bytes of all of them.
+        moved_size: bytes that came in this run.
+        seconds: how long it took.
+    """
+
+    dataset: str
+    files: int
+    moved: int
+    size: int
+    moved_size: int
+    seconds: float
+
+    def __str__(self) -> str:
+        speed = f", {amount(self.moved_size / self.seconds, 'B')}/s" if self.moved else ""
+        return (
+            f"{self.dataset}: {self.files:,} files of {amount(self.size, 'B')} are there; "
+            f"{self.moved:,} of {amount(self.moved_size, 'B')} came now, in "
+            f"{duration(self.seconds)}{speed}"
+        )
+
+
+def copy_dataset(
+    source: Store,
+    target: Store,
+    dataset: str,
+    *,
+    splits: Sequence[str] = (),
+    fraction: float = 1.0,
+    connections: int = 16,
+) -> Transfer:
+    """Copy a dataset's folder from one store to another; what is there whole is passed over.
+
+    Each file is written whole or not at all, and checked for its size and, where the source knows
+    one, its MD5 sum. What goes from a disk into a container gets such a sum.
+
+    Args:
+        source: the store that holds the dataset.
+        target: the store that gets it.
+        dataset: the folder's name here and there, such as "knee_multicoil".
+        splits: of "train", "val", "test", "challenge"; empty for all.
+        fraction: share of each split's files; the same ones each time, and a larger share holds
+            all of a smaller one.
+        connections: files at work at the same time.
+
+    Raises:
+        ValueError: a choice is none, or nothing is there to copy.
+        OSError: a store cannot be listed.
+        TransferError: files could not be copied; run again for them.
+    """
+    check_choice(splits, fraction, connections)
+    began, here, there = time.monotonic(), source.folder(dataset), target.folder(dataset)
+    files = {entry.path: entry for entry in here.list() if _is_data(entry.path)}
+    if not files:
+        raise ValueError(
+            f"{shown(here.address)}: no files to copy: ingest the dataset first, or check its name"
+        )
+    wanted = choose(files, splits, fraction)
+    if not wanted:
+        raise ValueError(f"{dataset} has no files of {', '.join(splits)} in the source")
+    if isinstance(there, DiskStore):
+        there.sweep()
+    sizes = {entry.path: entry.size for entry in there.list()}
+    missing = [path for path in wanted if sizes.get(path) != files[path].size]
+    total, size = (sum(files[path].size for path in paths) for paths in (wanted, missing))
+    stopped = threading.Event()
+    problems: dict[str, str] = {}
+
+    def copy(path: str) -> None:
+        if stopped.is_set():
+            return
+        try:
+            _copy(here, there, files[path], progress)
+        except (OSError, EOFError, TransferError) as error:
+            problems[path] = str(error)
+
+    with Progress(f"copying {dataset}", total, start=total - size) as progress:
+        threads = ThreadPoolExecutor(connections, "transfer")
+        try:
+            list(threads.map(copy, missing))
+        finally:
+            stopped.set()
+            threads.shutdown(cancel_futures=True)
+    if problems:
+        first = "; ".join(f"{path}: {what}" for path, what in list(problems.items())[:3])
+        raise TransferError(
+            f"{len(problems)} of {len(wanted)} files of {dataset} could not be copied ({first}): "
+            "run again, what came stays"
+        )
+    seconds = time.monotonic() - began
+    return Transfer(dataset, len(wanted), len(missing), total, size, seconds)
+
+
+def _is_data(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name not in _OWN and not name.startswith(".")
+
+
+def _copy(source: Store, target: Store, entry: Entry, progress: Progress) -> None:
+    """Copy one file.
+
+    Raises:
+        TransferError: what came is not what the source lists.
+    """
+    md5 = entry.md5
+    if not md5 and isinstance(source, DiskStore) and not isinstance(target, DiskStore):
+        with source.path(entry.path).open("rb") as file:
+            md5 = hashlib.file_digest(file, "md5").hexdigest()
+    digest = hashlib.md5(usedforsecurity=False)
+
+    def checked() -> Generator[bytes, None, None]:
+        with source.open(entry.path) as opened:
+            for data in chunks_of(opened):
+                digest.update(data)
+                progress.advance(len(data), entry.path)
+                yield data
+        if md5 and digest.hexdigest() != md5:
+            raise TransferError(f"{entry.path}: what came is not what the source lists")
+
+    with closing(checked()) as chunks:
+        target.write(entry.path, as_file(chunks), entry.size, md5=md5)
+        try:
+            for _ in chunks:  # a container takes no more than the file's size
+                pass
+        except TransferError:
+            target.delete(entry.path)
+            raise
+
+
+def choose(paths: Collection[str], splits: Sequence[str], fraction: float) -> list[str]:
+    """Choose files by split, and of each split a share by the hash of their names."""
+    by_split: dict[str | None, list[str]] = {}
+    for path in paths:
+        by_split.setdefault(catalog.split_of_folder(path.split("/")[0]), []).append(path)
+    chosen = []
+    for split, members in by_split.items():
+        if splits and split not in splits:
+            continue
+        members.sort(key=lambda path: hashlib.sha256(path.encode()).digest())
+        chosen += members[: max(1, round(fraction * len(members)))]
+    return sorted(chosen)
+
+
+def check_choice(splits: Sequence[str], fraction: float, connections: int) -> None:
+    """Check what of a dataset is asked for.
+
+    Raises:
+        ValueError: names the parameter, what it was and what is allowed.
+    """
+    for split in splits:
+        if split not in catalog.SPLITS:
+            raise ValueError(f"splits={split!r}: give one of {', '.join(catalog.SPLITS)}")
+    number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+    if not number or not 0 < fraction <= 1:
+        raise ValueError(f"fraction={fraction!r}: give a number above 0, up to 1")
+    whole = isinstance(connections, int) and not isinstance(connections, bool)
+    if not whole or not 1 <= connections <= 128:
+        raise ValueError(f"connections={connections!r}: give a whole number from 1 to 128")

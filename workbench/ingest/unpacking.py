@@ -1,0 +1,133 @@
+"""One pass over a kept archive: hash it, and put there what it holds.
+
+A cluster's job makes the same pass on mounted folders, where no key is needed:
+``python -m workbench.ingest.unpacking ARCHIVES MEMBERS FILE SOURCE`` reads ARCHIVES/FILE, puts what
+it holds into MEMBERS, says there every few seconds how far it is as ``.unpacking-FILE.json``, and
+leaves what it found as ``.unpacked-FILE.json``.
+"""
+
+import hashlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import asdict
+from typing import Protocol
+
+from workbench.ingest.archives import ArchiveError, Unpacked, unpack
+from workbench.ingest.server import StoppedError
+from workbench.progress import Progress
+from workbench.stores import DiskStore, Store
+from workbench.stores.streams import as_file, chunks_of
+
+SECONDS_BETWEEN_NOTES = 5.0
+
+
+class Unpacker(Protocol):
+    """Makes the pass over archives of a store: on this machine, or on a cluster."""
+
+    def __call__(
+        self,
+        dataset: str,
+        file: str,
+        source: str,
+        out: Unpacked,
+        *,
+        known: Mapping[str, str],
+        stopped: threading.Event,
+        on_bytes: Callable[[int], None],
+    ) -> str:
+        """Make it over one archive, and return its SHA256; see ``unpack_kept``."""
+
+
+def unpack_kept(
+    archives: Store,
+    members: Store,
+    file: str,
+    source: str,
+    out: Unpacked,
+    *,
+    known: Mapping[str, str] | None = None,
+    decoders: Executor | None = None,
+    stopped: threading.Event | None = None,
+    on_bytes: Callable[[int], None] = lambda count: None,
+) -> str:
+    """Unpack a kept archive, and return the SHA256 of all its bytes, in hex.
+
+    Args:
+        archives: folder of the archives.
+        members: folder of the dataset.
+        file: the archive's name.
+        source: its name in the email, for messages.
+        out: filled as members come out.
+        known: see ``unpack``.
+        decoders: threads that decode xz.
+        stopped: ends the pass.
+        on_bytes: called with the bytes of the archive as they are read.
+
+    Raises:
+        ArchiveError: it is no archive, truncated or damaged; the members before that stay.
+        StoppedError: the run was stopped.
+        OSError: a store refuses or cannot be reached.
+    """
+    digest = hashlib.sha256()
+    entry = archives.entry(file)
+
+    def hashed() -> Generator[bytes, None, None]:
+        with archives.open(file) as opened:
+            for data in chunks_of(opened):
+                if stopped and stopped.is_set():
+                    raise StoppedError(f"{source}: stopped")
+                digest.update(data)
+                on_bytes(len(data))
+                yield data
+
+    with closing(hashed()) as chunks:
+        size = entry.size if entry else None
+        unpack(as_file(chunks), members, source, size=size, result=out, known=known, pool=decoders)
+        for _ in chunks:  # What follows the tar's end belongs to the hash.
+            pass
+    return digest.hexdigest()
+
+
+# ---- in a cluster's job ------------------------------------------------------------------
+
+
+def result_name(file: str) -> str:
+    """Name the file that tells what a job's pass over an archive found."""
+    return f".unpacked-{file}.json"
+
+
+def progress_name(file: str) -> str:
+    """Name the file that tells how many bytes of an archive a job has read: ``{"bytes": 5}``."""
+    return f".unpacking-{file}.json"
+
+
+def main() -> None:
+    """Make one pass, as the job's command names it."""
+    archives, members = (DiskStore(folder, sync=False) for folder in sys.argv[1:3])
+    file, source = sys.argv[3:]
+    entry = archives.entry(file)
+    out, error, digest, noted = Unpacked(), "", "", time.monotonic()
+    with Progress(f"unpacking {file}", entry.size if entry else None) as progress:
+
+        def note(count: int) -> None:
+            nonlocal noted
+            progress.advance(count)
+            if time.monotonic() - noted >= SECONDS_BETWEEN_NOTES:
+                noted = time.monotonic()
+                members.write_json(progress_name(file), {"bytes": int(progress.done)})
+
+        try:
+            digest = unpack_kept(archives, members, file, source, out, on_bytes=note)
+        except ArchiveError as problem:
+            error = str(problem)
+    found = {"error": error, "sha256": digest, "out": asdict(out)}
+    members.write_json(result_name(file), found)
+    print(error or f"{file}: {len(out.members)} members", flush=True)
+
+
+if __name__ == "__main__":
+    main()
