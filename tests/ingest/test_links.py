@@ -218,6 +218,9 @@ MANGLED = {
     "invisible letters in JSON": lambda t: json.dumps({"body": re.sub("([_&])", "\\1\u200b", t)}),
     "wrapped HTML in JSON": lambda t: json.dumps({"body": html.escape(textwrap.fill(t, 67))}),
     "JSON in JSON": lambda t: json.dumps(json.dumps({"body": t})),
+    "invisible letters, quoted-printable": lambda t: quopri.encodestring(
+        re.sub("_", "_\u200b", t).encode()
+    ).decode(),
     "JSON, all escaped": lambda t: json.dumps(t).replace("&", r"\u0026").replace("/", r"\/"),
     "Markdown": lambda t: re.sub(r'curl -C - "(.*)" --output (\S+)', r"- [\2](\1)", t),
     "Markdown, bold": lambda t: re.sub(r'curl -C - "(.*)" --output (\S+)', r"**\1**", t),

@@ -108,7 +108,10 @@ def _of_json(text: str) -> str:
 def _printable(text: str) -> str:
     """Undo quoted-printable, or what is left of it."""
     # Not by the signature, which may begin with "3D" by chance; what these begin with is known.
-    known = r"=3D(?:A[KSW]|https?|aHR0c)|(?:Expires=3D1|Date=3D2)\d"
+    known = (
+        r"=3D(?:A[KSW]|https?|aHR0c)|(?:Expires=3D1|Date=3D2)\d"
+        r"|=[C-F][0-9A-F]=[89AB][0-9A-F]"  # a letter beyond ASCII
+    )
     if re.search(known, text.replace("=\n", "")) or (
         "=3D" in text and not re.search(r"=(?![0-9A-F]{2}|[ \t]*\n)", text)
     ):
