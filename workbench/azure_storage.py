@@ -37,40 +37,6 @@ class Storage:
         return Secret(_parts(self.connection.reveal())["accountkey"])
 
 
-class AwaitsStorage:
-    """An order that needs a storage account, which a person may yet have to name.
-
-    Attributes:
-        storage: the storage account; None until a person has typed its connection string.
-    """
-
-    storage: Storage | None
-
-    @property
-    def lacks_storage(self) -> bool:
-        """Whether a person has yet to type the connection string."""
-        return self.storage is None
-
-    def connect(self, connection: Secret) -> str:
-        """Take the connection string that a person typed; return what to show of it.
-
-        Raises:
-            ValueError: it is not a storage account's connection string.
-        """
-        self.storage = parse_connection(connection)
-        return f"storage account {self.storage.account}"
-
-    def connected(self) -> Storage:
-        """Return the storage account.
-
-        Raises:
-            ValueError: nobody has named it yet.
-        """
-        if self.storage is None:
-            raise ValueError("no storage account: give its connection string first")
-        return self.storage
-
-
 def find_storage(file: str = "") -> Storage | None:
     """Find the connection string in its variable or in a file that git ignores.
 
