@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from demo.phantom.writing import write_volume
 from tests.data.far import far
 from workbench.data.cache import build_cache
-from workbench.data.loading import EvaluationSlices, TrainingBatches
+from workbench.data.loading import TrainingBatches, slices_of_rank
 from workbench.data.masks import draw_mask, mask_of
 from workbench.data.reading import read_kspace
 from workbench.data.sampling import MASKS, Sampling, numbers, seed_of_file
@@ -304,7 +304,7 @@ def test_order_changes_with_the_epoch_and_goes_on_where_it_was(slices):
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 10])
 def test_every_slice_is_evaluated_on_exactly_one_rank(slices, ranks):
-    shares = [list(EvaluationSlices(slices, rank, ranks)) for rank in range(ranks)]
+    shares = [list(slices_of_rank(slices, rank, ranks)) for rank in range(ranks)]
     assert sorted(index for share in shares for index in share) == list(range(9))
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -129,18 +129,9 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
         return [repeated[step * self.ranks + self.rank] for step in rng.permutation(per_rank)]
 
 
-class EvaluationSlices(Sampler[int]):
-    """The slices of a rank: each slice on exactly one rank."""
-
-    def __init__(self, dataset: SliceDataset, rank: int = 0, ranks: int = 1) -> None:
-        self._indices = range(rank, len(dataset), ranks)
-
-    def __len__(self) -> int:
-        """Slices on this rank."""
-        return len(self._indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._indices)
+def slices_of_rank(dataset: SliceDataset, rank: int, ranks: int) -> range:
+    """Return the slices that a rank evaluates: each slice on exactly one rank."""
+    return range(rank, len(dataset), ranks)
 
 
 class SliceData(pl.LightningDataModule):
@@ -184,7 +175,7 @@ class SliceData(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Load the validation slices of this rank."""
-        slices = EvaluationSlices(self.val, self._trainer.global_rank, self._trainer.world_size)
+        slices = slices_of_rank(self.val, self._trainer.global_rank, self._trainer.world_size)
         return self._loader(self.val, sampler=slices)
 
     @property
@@ -192,7 +183,7 @@ class SliceData(pl.LightningDataModule):
         assert self.trainer is not None  # Lightning sets it before it asks for a loader
         return self.trainer
 
-    def _loader(self, dataset: SliceDataset, **order: Sampler) -> DataLoader:
+    def _loader(self, dataset: SliceDataset, **order: Iterable) -> DataLoader:
         return DataLoader(
             dataset,
             collate_fn=collate,

@@ -8,10 +8,9 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -32,7 +31,12 @@ from workbench.stores.streams import Readable, as_file
 
 if TYPE_CHECKING:
     from azure.core.pipeline.transport import RequestsTransport
-    from azure.storage.blob import BlobClient, ContainerClient
+    from azure.storage.blob import (
+        BlobClient,
+        BlobLeaseClient,
+        BlobProperties,
+        ContainerClient,
+    )
 
 CONTAINER = "datasets"
 ROLE = (
@@ -85,7 +89,7 @@ class BlobStore:
         self.path = path.strip("/")
         self.address = "/".join(filter(None, (endpoint, container, self.path)))
         self._endpoint, self._key = endpoint, key
-        self._shared: dict[int, _Connected] = {}
+        self._shared: dict[int, tuple[ContainerClient, RangeReader]] = {}
 
     @classmethod
     def at(cls, address: str) -> "BlobStore":
@@ -131,16 +135,18 @@ class BlobStore:
     @property
     def client(self) -> "ContainerClient":
         """This process's client of the container."""
-        return self._connected.client
+        return self._connected[0]
 
     @property
-    def _connected(self) -> "_Connected":
+    def _connected(self) -> "tuple[ContainerClient, RangeReader]":
         process = os.getpid()
         if process not in self._shared:
-            self._shared[process] = self._connect()
+            # A transfer of a day or a training of weeks bears with what a mount would bear with.
+            client = self._new_client(retry_total=8)
+            self._shared[process] = client, RangeReader(client, REQUESTS)
         return self._shared[process]
 
-    def _connect(self) -> "_Connected":
+    def _new_client(self, *, retry_total: int) -> "ContainerClient":
         from azure.storage.blob import ContainerClient, ExponentialRetry
 
         storage = None if self._key else configured_storage(self.account)
@@ -148,21 +154,15 @@ class BlobStore:
         held: Any = key.reveal() if key else self._log_in()
         if key and "sig=" not in held:
             held = {"account_name": self.account, "account_key": held}
-        more = {
-            "credential": held,
-            "transport": wide_transport(),
-            "max_block_size": _BLOCK,
-            "max_single_put_size": _BLOCK,
-        }
-        # A transfer of a day or a training of weeks bears with what a mount would bear with; a
-        # wrong name or key shows at once.
-        patient = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=8)
-        quick = ExponentialRetry(initial_backoff=1, retry_total=2)
-        client, hasty = (
-            ContainerClient(self._endpoint, self.container_name, retry_policy=retry, **more)
-            for retry in (patient, quick)
+        return ContainerClient(
+            self._endpoint,
+            self.container_name,
+            credential=held,
+            transport=_transport(),
+            max_block_size=_BLOCK,
+            max_single_put_size=_BLOCK,
+            retry_policy=ExponentialRetry(1, increment_base=2, retry_total=retry_total),
         )
-        return _Connected(client, hasty, RangeReader(client, REQUESTS))
 
     def _log_in(self) -> Any:
         # A login's connections are not shared with the process that this one was forked from.
@@ -173,16 +173,6 @@ class BlobStore:
         except LoginError as error:
             raise LoginError(f"storage account {self.account}: {error}; {ROLE}") from None
         return login
-
-    def check(self) -> None:
-        """Ask the container for something, to find out now whether it lets us in.
-
-        Raises:
-            FileNotFoundError: there is no such container.
-            StorageError: the account cannot be reached, or refuses.
-        """
-        with self._errors(""):
-            next(iter(self._connected.quick.list_blobs(results_per_page=1)), None)
 
     # ---- the interface of all stores ---------------------------------------------------------
 
@@ -218,20 +208,41 @@ class BlobStore:
 
     def open(self, path: str) -> BinaryIO:
         """Open a file as a stream, which fetches ahead over several connections."""
-        parts = read_blob(self._blob(path), connections=self.connections)
+        with self._errors(path):
+            properties = self._blob(path).get_blob_properties()
+        return cast(BinaryIO, as_file(self._parts(path, properties)))
 
-        def checked() -> Generator[bytes, None, None]:
+    def _parts(self, path: str, properties: "BlobProperties") -> Generator[bytes, None, None]:
+        """Yield a file's bytes in order; an error where it becomes another one meanwhile."""
+        from azure.core import MatchConditions
+
+        blob = self._blob(path)
+
+        def part(start: int) -> bytes:
+            return bytes(
+                blob.download_blob(
+                    start,
+                    min(_PART, properties.size - start),
+                    etag=properties.etag,
+                    match_condition=MatchConditions.IfNotModified,
+                ).readall()
+            )
+
+        pending: deque[Future[bytes]] = deque()
+        starts = iter(range(0, properties.size, _PART))
+        with ThreadPoolExecutor(self.connections, "blob") as threads:
             try:
                 while True:
-                    with self._errors(path):
-                        part = next(parts, None)
-                    if part is None:
+                    for start in islice(starts, self.connections + 1 - len(pending)):
+                        pending.append(threads.submit(part, start))
+                    if not pending:
                         return
-                    yield part
+                    with self._errors(path):
+                        content = pending.popleft().result()
+                    yield content
             finally:
-                parts.close()
-
-        return cast(BinaryIO, as_file(checked()))
+                for future in pending:
+                    future.cancel()
 
     def write(
         self, path: str, content: bytes | Readable, size: int | None = None, *, md5: str = ""
@@ -271,16 +282,32 @@ class BlobStore:
         It is a lease that is renewed, and that a killed process loses within a quarter of a
         minute.
         """
-        from azure.core.exceptions import ResourceExistsError
+        from azure.core.exceptions import AzureError, ResourceExistsError
 
         with self._errors(path, writing=True):
             with suppress(ResourceExistsError):
                 self._blob(path).upload_blob(b"", overwrite=False)
-            release = hold_lease(self._blob(path), busy, wait=wait)
+            lease = _take_lease(self._blob(path), busy, wait)
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(_LEASE_SECONDS / 3):
+                # What a lapse of the network cost us is taken again, as long as nobody else has.
+                with suppress(AzureError):
+                    try:
+                        lease.renew()
+                    except ResourceExistsError:
+                        lease.acquire(_LEASE_SECONDS)
+
+        thread = threading.Thread(target=renew, name="lease", daemon=True)
+        thread.start()
         try:
             yield
         finally:
-            release()
+            over.set()
+            thread.join()
+            with suppress(AzureError):
+                lease.release()
 
     def free(self) -> None:
         """Return None: an account has no limit that one file would meet."""
@@ -327,28 +354,13 @@ class BlobStore:
                 )
         except AzureError as error:
             what = f"{self.address}/{path}".rstrip("/")
-            said = storage_problem(error, self.account)
+            said = _problem(error, self.account)
             status = getattr(error, "status_code", None)
             if writing and status and status < 500:
                 problem = CannotWriteError(f"{what} cannot be written: {said}")
             else:
                 problem = StorageError(f"{what}: {said}")
         raise problem from None
-
-
-@dataclass(frozen=True)
-class _Connected:
-    """One process's clients of a container.
-
-    Attributes:
-        client: bears with a storage that fails for minutes.
-        quick: fails within seconds.
-        ranges: reads ranges faster than the clients.
-    """
-
-    client: "ContainerClient"
-    quick: "ContainerClient"
-    ranges: RangeReader
 
 
 class BlobFile:
@@ -370,7 +382,7 @@ class BlobFile:
         if count <= 0:
             return b""
         store = self._store
-        content = store._connected.ranges.read(store._name(self._path), offset, count)
+        content = store._connected[1].read(store._name(self._path), offset, count)
         if content is not None:
             return content
         with store._errors(self._path):
@@ -453,18 +465,19 @@ def open_container(storage: Storage, name: str = CONTAINER, *, connections: int 
     store = BlobStore.of(storage, name, connections=connections)
     problem = ""
     try:
-        quick = store._connected.quick
+        # A wrong name or key shows at once, not after the patience for a day-long transfer.
+        quick = store._new_client(retry_total=2)
         if not quick.exists():
             quick.create_container()
     except AzureError as error:
         if getattr(error, "error_code", None) != "ContainerAlreadyExists":
-            problem = storage_problem(error, storage.account)
+            problem = _problem(error, storage.account)
     if problem:  # Outside of the except block: the SDK's own text can quote what it signed.
         raise StorageError(problem)
     return store
 
 
-def wide_transport() -> "RequestsTransport":
+def _transport() -> "RequestsTransport":
     """Return a transport with as many connections as requests are under way at a time.
 
     With the usual ten, each further request at a time would shake hands anew.
@@ -480,7 +493,7 @@ def wide_transport() -> "RequestsTransport":
     )
 
 
-def storage_problem(error: Exception, account: str) -> str:
+def _problem(error: Exception, account: str) -> str:
     """Say what an error of the storage SDK means, and what to do, without its text."""
     from azure.core.exceptions import ClientAuthenticationError
 
@@ -514,49 +527,6 @@ def storage_problem(error: Exception, account: str) -> str:
     return f"storage account {account} answers {status} {code}: try again later".replace(" :", ":")
 
 
-# ---- reading -----------------------------------------------------------------------------
-
-
-def read_blob(
-    blob: "BlobClient", *, connections: int = 8, stopped: threading.Event | None = None
-) -> Generator[bytes, None, None]:
-    """Yield a blob's bytes in order; ranges are fetched ahead over several connections.
-
-    Raises:
-        azure.core.exceptions.ResourceModifiedError: the blob became another one meanwhile.
-        azure.core.exceptions.AzureError: storage failed for longer than the client bears with.
-    """
-    from azure.core import MatchConditions
-
-    properties = blob.get_blob_properties()
-    size, etag = properties.size, properties.etag
-    stopped = stopped or threading.Event()
-
-    def part(start: int) -> bytes:
-        return bytes(
-            blob.download_blob(
-                start,
-                min(_PART, size - start),
-                etag=etag,
-                match_condition=MatchConditions.IfNotModified,
-            ).readall()
-        )
-
-    pending: deque[Future[bytes]] = deque()
-    with ThreadPoolExecutor(max(connections, 1), "blob") as threads:
-        try:
-            starts = iter(range(0, size, _PART))
-            while True:
-                for start in islice(starts, connections + 1 - len(pending)):
-                    pending.append(threads.submit(part, start))
-                if not pending or stopped.is_set():
-                    return
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
 class _Whole(io.RawIOBase):
     """A stream of exactly ``size`` bytes, or an error: an upload must not end early in silence."""
 
@@ -579,44 +549,12 @@ class _Whole(io.RawIOBase):
         return data
 
 
-# ---- one process at a time ---------------------------------------------------------------
-
-
-def hold_lease(
-    blob: "BlobClient", busy: str, *, wait: bool = False, say: Callable[[str], None] = print
-) -> Callable[[], None]:
-    """Take a blob's lease, renew it from now on, and return what lets go of it.
+def _take_lease(blob: "BlobClient", busy: str, wait: bool) -> "BlobLeaseClient":
+    """Take a blob's lease.
 
     Raises:
         RuntimeError: another process holds it, and did not lose it within half a minute.
     """
-    from azure.core.exceptions import AzureError, ResourceExistsError
-
-    lease = _lease(blob, busy, wait, say)
-    over = threading.Event()
-
-    def renew() -> None:
-        while not over.wait(_LEASE_SECONDS / 3):
-            # What a lapse of the network cost us is taken again, as long as nobody else has.
-            with suppress(AzureError):
-                try:
-                    lease.renew()
-                except ResourceExistsError:
-                    lease.acquire(_LEASE_SECONDS)
-
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-
-    def release() -> None:
-        over.set()
-        thread.join()
-        with suppress(AzureError):
-            lease.release()
-
-    return release
-
-
-def _lease(blob: "BlobClient", busy: str, wait: bool, say: Callable[[str], None]) -> Any:
     from azure.core.exceptions import ResourceExistsError
     from azure.storage.blob import BlobLeaseClient
 
@@ -629,9 +567,8 @@ def _lease(blob: "BlobClient", busy: str, wait: bool, say: Callable[[str], None]
             return lease
         except ResourceExistsError:
             if not wait and time.monotonic() > until:
-                break
+                raise RuntimeError(busy) from None
         if not said:
-            say(busy if wait else f"waiting for a lock that may be a killed process's: {busy}")
+            print(busy if wait else f"waiting for a lock that may be a killed process's: {busy}")
             said = True
         time.sleep(1)
-    raise RuntimeError(busy)
