@@ -10,7 +10,8 @@ from workbench.compute.runs import Run, open_run
 from workbench.compute.training import plan_training, train
 from workbench.data.cache import open_cache
 from workbench.ingest.manifest import read_records
-from workbench.recon.reconstruction_plan import plan_reconstruction, results
+from workbench.recon.reconstruction_plan import plan_reconstruction
+from workbench.recon.results import Results
 
 SAMPLES = Path(__file__).parent / "samples"
 CHOICES = {"model": "brain", "acceleration": "4, 8", "center_fraction": "0.08, 0.04"}
@@ -62,7 +63,7 @@ def test_run_goes_on_from_its_checkpoint(project):
 def test_results_are_found_and_not_made_again(project, acceleration, share):
     plan = plan_reconstruction(run="small", acceleration=acceleration, center_fraction=share)
     assert plan.order.volumes == ()
-    found = results(plan)
+    found = Results(plan.folder)
     assert [result.volume.path for result in found] == [
         "multicoil_val/file10.h5",
         "multicoil_val/file11.h5",

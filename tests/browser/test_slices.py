@@ -7,14 +7,15 @@ from tests.browser.viewer_page import ViewerPage
 from workbench.models import VarNet
 
 RECONSTRUCTED = """
-from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct, results
+from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
+from workbench.recon.results import Results
 plan = plan_reconstruction(weights="slices.pt", local_dataset="brain_multicoil")
 for line in reconstruct(plan):
     print(line)"""
 BROWSER = """
 from workbench.views.annotations import read_annotations
 from workbench.views.viewer.slice_browser import SliceBrowser
-SliceBrowser(results(plan), "psnr", read_annotations("findings.csv"))"""
+SliceBrowser(Results(plan.folder), "psnr", read_annotations("findings.csv"))"""
 
 
 def test_slice_chosen_in_the_sorted_list_opens_in_the_viewer(open_notebook, lab):
@@ -27,7 +28,7 @@ def test_slice_chosen_in_the_sorted_list_opens_in_the_viewer(open_notebook, lab)
     )
     notebook = open_notebook([RECONSTRUCTED, BROWSER])
     notebook.run_all()
-    cell = notebook.cell("SliceBrowser(results")
+    cell = notebook.cell("SliceBrowser(Results")
     slices = cell.get_by_label("slice", exact=True).first
     names = [name.replace("\xa0", " ") for name in slices.locator("option").all_text_contents()]
     assert len(names) == 8

@@ -15,13 +15,14 @@ cache = open_cache(find_dataset("brain_multicoil"))
 volume = cache.split("val").volumes[0]
 viewer([volume_pane(cache.file(volume), volume)], title="measured")"""
 RECONSTRUCTED = """
-from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct, results
+from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
+from workbench.recon.results import Results
 from workbench.views.ranking import rank_volumes
 from workbench.views.viewer.volumes import browse_volumes
 plan = plan_reconstruction(weights="weights.pt", local_dataset="brain_multicoil")
 for line in reconstruct(plan):
     print(line)
-volumes = browse_volumes(rank_volumes(results(plan)))
+volumes = browse_volumes(rank_volumes(Results(plan.folder)))
 display(volumes)"""
 MISSING = "Error displaying widget: model not found"
 

@@ -9,7 +9,8 @@ from tests.recon.conftest import make_volume
 from workbench.compute.evaluation import parse_splits, unevaluated
 from workbench.compute.training import plan_training, train
 from workbench.recon.evaluation import evaluate
-from workbench.recon.reconstruction_plan import plan_reconstruction, results
+from workbench.recon.reconstruction_plan import plan_reconstruction
+from workbench.recon.results import Results
 from workbench.views.training import evaluation_table
 
 TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1, "epochs": 1}
@@ -57,12 +58,12 @@ def test_all_ranks_reconstruct_and_what_is_there_is_kept(dataset, project):
     shown = plan_reconstruction(run="brain")
     assert shown.order.volumes == ()
     assert len(rows) == 2
-    for result in results(shown):
+    for result in Results(shown.folder):
         row = rows[result.volume.path]
         assert float(row["reconstruction_ssim"]) == result.reconstruction["ssim"]
         assert float(row["zero_filled_nmse"]) == result.zero_filled["nmse"]
         assert int(row["slices"]) == result.slices
-    mean = sum(result.reconstruction["ssim"] for result in results(shown)) / 2
+    mean = sum(result.reconstruction["ssim"] for result in Results(shown.folder)) / 2
     assert f"{mean:.4f}" in evaluation_table(plan.run).to_html()
     assert "is finished" in next(iter(train(planned(dataset, nodes=2))))
     # Killed in the middle: the table was yet to come, and one volume is not whole.

@@ -23,7 +23,6 @@ from workbench.recon.reconstruction_plan import (
     begin,
     plan_reconstruction,
     reconstruct,
-    results,
 )
 from workbench.recon.results import Results, find_result, read_scores
 from workbench.recon.run import fit
@@ -61,7 +60,7 @@ def made(plan):
     """Reconstruct in this process: torchrun would take longer than the work."""
     begin(plan.order, plan.cache, plan.folder)
     reconstruction.reconstruct(plan.order, plan.folder)
-    return results(plan)
+    return Results(plan.folder)
 
 
 def alone(root, path, folder):
@@ -98,7 +97,7 @@ def test_several_ranks_leave_a_result_for_each(project, sites):
     plan = planned(sites, nodes=2)
     lines = list(reconstruct(plan))
     assert {line[:7] for line in lines if line.startswith("rank ")} == {"rank 0:", "rank 1:"}
-    assert [each.volume.path for each in results(plan)] == [*SITES, "site_b_val/file2.h5"]
+    assert [each.volume.path for each in Results(plan.folder)] == [*SITES, "site_b_val/file2.h5"]
 
 
 def test_half_done_reconstruction_goes_on_with_what_is_missing(project, sites):
@@ -130,7 +129,7 @@ def test_a_result_never_replaces_that_of_another_volume(project, sites, tmp_path
     made(planned(sites, volumes=1))  # the first alone: in this part no other is called so
     plan = planned(sites)
     assert plan.order.volumes == ()
-    assert [each.volume.path for each in results(plan)] == [*SITES, "site_b_val/file2.h5"]
+    assert [each.volume.path for each in Results(plan.folder)] == [*SITES, "site_b_val/file2.h5"]
 
 
 def test_a_file_that_held_both_counts_for_the_one_that_it_is_of(project, sites):

@@ -23,8 +23,8 @@ from workbench.recon import reconstruction, weights
 from workbench.recon.reconstruction_plan import (
     begin,
     plan_reconstruction,
-    results,
 )
+from workbench.recon.results import Results
 
 SMALL = {"num_cascades": 2, "chans": 3, "pools": 2, "sens_chans": 2, "sens_pools": 1}
 
@@ -133,7 +133,7 @@ def test_results_equal_fastmris_own_reconstruction_and_figures(study, project, r
         target, image = center_crop_to_smallest(sample.target, image[0])
         images.setdefault(sample.fname, []).append(image.numpy())
         targets.setdefault(sample.fname, []).append(target.numpy())
-    found = results(plan)
+    found = Results(plan.folder)
     assert [result.path.name for result in found] == sorted(images)
     for result in found:
         expected = np.stack(images[result.path.name])
@@ -155,14 +155,14 @@ def test_second_run_makes_only_what_is_missing_or_of_other_weights(study, projec
     plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
     begin(plan.order, plan.cache, plan.folder)
     reconstruction.reconstruct(plan.order, plan.folder)
-    first, second = (result.path for result in results(plan))
+    first, second = (result.path for result in Results(plan.folder))
     made = first.stat().st_mtime_ns
     second.write_bytes(second.read_bytes()[:100])
     plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
     assert plan.order.volumes == ("multicoil_val/file11.h5",)
     reconstruction.reconstruct(plan.order, plan.folder)
     assert first.stat().st_mtime_ns == made
-    assert len(results(plan)) == 2
+    assert len(Results(plan.folder)) == 2
     torch.save({name: value * 1.01 for name, value in network.state_dict().items()}, file)
     plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
     assert len(plan.order.volumes) == 2
@@ -189,7 +189,7 @@ def test_test_volumes_take_their_own_mask_and_need_no_target(project, released, 
     assert plan.order.sampling is None
     begin(plan.order, plan.cache, plan.folder)
     reconstruction.reconstruct(plan.order, plan.folder)
-    (result,) = results(plan)
+    (result,) = Results(plan.folder)
     assert result.scores == {}
     assert result.slice_ssim == ()
     assert result.acceleration == pytest.approx(32 / mask.sum())
@@ -206,7 +206,7 @@ def test_odd_flair_is_cropped_to_its_width_squared(tmp_path, released):
     plan = plan_reconstruction_of(tmp_path, released)
     begin(plan.order, plan.cache, plan.folder)
     reconstruction.reconstruct(plan.order, plan.folder)
-    with h5py.File(results(plan)[0].path) as file:
+    with h5py.File(Results(plan.folder)[0].path) as file:
         assert file["reconstruction"].shape == (1, 21, 21)
 
 
@@ -270,7 +270,7 @@ def test_changed_volume_is_made_again(project, released, tmp_path):
         assert plan.order.volumes == ("multicoil_val/a.h5",)
         begin(plan.order, plan.cache, plan.folder)
         reconstruction.reconstruct(plan.order, plan.folder)
-    with h5py.File(results(plan)[0].path) as file:
+    with h5py.File(Results(plan.folder)[0].path) as file:
         assert len(file["reconstruction"]) == 2
 
 

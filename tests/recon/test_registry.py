@@ -17,7 +17,8 @@ from workbench.models import NETWORKS, build
 from workbench.models.entry import Network, check_whole
 from workbench.models.reconstructor import Reconstructor
 from workbench.recon import reconstruction
-from workbench.recon.reconstruction_plan import begin, plan_reconstruction, results
+from workbench.recon.reconstruction_plan import begin, plan_reconstruction
+from workbench.recon.results import Results
 from workbench.recon.run import fit
 from workbench.recon.weights import load_network
 from workbench.views.export.results import export_results
@@ -77,7 +78,7 @@ def test_toy_network_trains_reconstructs_and_exports(toy, study):
     plan = plan_reconstruction(run="t")
     begin(plan.order, plan.cache, plan.folder)
     reconstruction.reconstruct(plan.order, plan.folder)
-    found = results(plan)
+    found = Results(plan.folder)
     assert {each.network for each in found} == {"toy"}
     assert found.labels == {"zero_filled": "zero-filled", "reconstruction": "Toy"}
     assert ("Toy", "SSIM") in score_table(found).data.columns

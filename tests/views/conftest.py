@@ -8,7 +8,8 @@ from demo.phantom.writing import write_volume
 from workbench.data.images import centered_fft2, zero_filled
 from workbench.models import VarNet
 from workbench.recon.reconstruction import reconstruct_share
-from workbench.recon.reconstruction_plan import begin, plan_reconstruction, results
+from workbench.recon.reconstruction_plan import begin, plan_reconstruction
+from workbench.recon.results import Results
 from workbench.recon.training import Training  # noqa: F401  (warns while it is imported)
 from workbench.recon.weights import load_network
 
@@ -80,7 +81,7 @@ def reconstructed(project):
                 begin(plan.order, plan.cache, plan.folder)
                 network = load_network(project / "weights.pt")
                 list(reconstruct_share(plan.order, plan.cache, plan.folder, network))
-                known[key] = results(plan)
+                known[key] = Results(plan.folder)
         return known[key]
 
     return of

@@ -24,7 +24,8 @@ from workbench.models import VarNet
 from workbench.pages import cache as cache_views
 from workbench.pages import reconstruct as result_views
 from workbench.recon.reconstruction import reconstruct_share
-from workbench.recon.reconstruction_plan import begin, plan_reconstruction, results
+from workbench.recon.reconstruction_plan import begin, plan_reconstruction
+from workbench.recon.results import Results
 from workbench.recon.weights import load_network
 from workbench.views import explore, overview
 from workbench.views.annotations import read_annotations
@@ -119,7 +120,7 @@ def done(evil, monkeypatch):
             begin(plan.order, plan.cache, plan.folder)
             network = load_network(evil / f"{EVIL}.pt")
             list(reconstruct_share(plan.order, plan.cache, plan.folder, network))
-        sets.append(results(plan))
+        sets.append(Results(plan.folder))
     compared = tuple(find_compared(f"{sets[-1].run}@8x", sets[-1].folder))
     asked = result_views.ReconstructParameters.model_construct(uncertainty=3)
     annotations = read_annotations("plus.csv")

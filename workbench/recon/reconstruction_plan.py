@@ -26,7 +26,6 @@ from workbench.data.volume import Volume
 from workbench.progress import relayed
 from workbench.recon.results import (
     Order,
-    Results,
     attributes_of,
     find_result,
     open_result,
@@ -221,21 +220,6 @@ def _is_listed(plan: ReconstructionPlan) -> bool:
         return same and volumes[: len(plan.cache)] == plan.cache.volumes
     except (OSError, ValueError, CacheFileError):
         return False
-
-
-def results(plan: ReconstructionPlan) -> Results:
-    """Read the results of a plan's volumes, in the dataset's order.
-
-    Raises:
-        FileNotFoundError: a volume has none.
-    """
-    found = Results(plan.folder).only(volume.path for volume in plan.cache)
-    for volume in plan.cache:
-        if volume.path not in found.acquisitions:
-            raise FileNotFoundError(
-                f"{shown(plan.folder)} has no result of {volume.path}: reconstruct it again"
-            )
-    return found
 
 
 def result_place(folder: Path, volume: Volume, name: str) -> Path:
