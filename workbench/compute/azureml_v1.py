@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import Workspace, check_login, credential
 from workbench.compute.sender import (
-    ENVIRONMENT,
-    IMAGE,
-    SHARED_MEMORY,
     SOURCE,
     Cluster,
     ClusterError,
@@ -24,7 +21,6 @@ from workbench.compute.sender import (
     Datastore,
     LostContactError,
     RunState,
-    conda_specification,
     refusal,
 )
 from workbench.settings import Secret
@@ -110,11 +106,11 @@ class AzureMLv1:
         from azureml.core.conda_dependencies import CondaDependencies
         from azureml.core.runconfig import DockerConfiguration, PyTorchConfiguration
 
-        environment = Environment(ENVIRONMENT)
+        environment = Environment(job.environment)
         environment.python.conda_dependencies = CondaDependencies(
-            _underlying_structure=conda_specification(job.torch_build)
+            _underlying_structure=job.packages
         )
-        environment.docker.base_image = IMAGE
+        environment.docker.base_image = job.image
         references = {folder.name: self._reference(folder) for folder in job.folders}
         configuration = ScriptRunConfig(
             source_directory=str(SOURCE),
@@ -122,7 +118,7 @@ class AzureMLv1:
             compute_target=job.cluster,
             environment=environment,
             distributed_job_config=PyTorchConfiguration(node_count=job.nodes),
-            docker_runtime_config=DockerConfiguration(use_docker=True, shm_size=SHARED_MEMORY),
+            docker_runtime_config=DockerConfiguration(use_docker=True, shm_size=job.shared_memory),
         )
         configuration.run_config.data_references = {
             name: each.to_config() for name, each in references.items()

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import Workspace, check_login, credential
 from workbench.compute.sender import (
-    ENVIRONMENT,
-    IMAGE,
-    SHARED_MEMORY,
     SOURCE,
     Cluster,
     ClusterError,
@@ -22,7 +19,6 @@ from workbench.compute.sender import (
     Datastore,
     LostContactError,
     RunState,
-    conda_specification,
     refusal,
 )
 from workbench.settings import Secret
@@ -130,14 +126,12 @@ class AzureMLv2:
                 each.name: Output(type="uri_folder", path=_address(each), mode=_MODES[each.mode])
                 for each in written
             },
-            environment=Environment(
-                name=ENVIRONMENT, image=IMAGE, conda_file=conda_specification(job.torch_build)
-            ),
+            environment=Environment(name=job.environment, image=job.image, conda_file=job.packages),
             environment_variables=job.variables,
             compute=job.cluster,
             instance_count=job.nodes,
             distribution={"type": "PyTorch", "process_count_per_instance": 1},
-            shm_size=SHARED_MEMORY,
+            shm_size=job.shared_memory,
             experiment_name=job.experiment,
             display_name=job.name,
             tags=dict(job.tags),

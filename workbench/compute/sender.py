@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from workbench.compute.gpus import TORCH_BUILDS
 from workbench.compute.node import DEVICE, NODES, STORE
@@ -22,9 +22,6 @@ SOURCE = Path(__file__).resolve().parents[2]
 """The checkout: what ``.amlignore`` lets through of it goes to the cluster."""
 
 NOTEBOOK = "notebooks/train.ipynb"
-SHARED_MEMORY = "32g"
-IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda12.1-cudnn8-ubuntu22.04"
-ENVIRONMENT = "fastmri-workbench"
 ENDED = ("Completed", "Failed", "Canceled")
 
 
@@ -139,6 +136,9 @@ class ClusterJob:
     """A job on a cluster: the same notebook on every node.
 
     Attributes:
+        environment: name of the environment that its nodes run in.
+        image: that environment's base image.
+        shared_memory: size of ``/dev/shm``.
         name: of the run.
         experiment: that it is listed under.
         cluster: the cluster's name.
@@ -150,6 +150,10 @@ class ClusterJob:
         tags: shown in the studio.
         torch_build: "" for the default build of torch, or one of ``TORCH_BUILDS``.
     """
+
+    environment: ClassVar[str] = "fastmri-workbench"
+    image: ClassVar[str] = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda12.1-cudnn8-ubuntu22.04"
+    shared_memory: ClassVar[str] = "32g"
 
     name: str
     experiment: str
@@ -166,6 +170,11 @@ class ClusterJob:
     def folders(self) -> tuple[DataFolder, ...]:
         """The folders that the cloud brings to the nodes."""
         return tuple(each for each in (self.dataset, self.store) if each.mode != "stream")
+
+    @property
+    def packages(self) -> dict[str, Any]:
+        """The environment's packages, as a conda specification."""
+        return conda_specification(self.torch_build)
 
     @property
     def variables(self) -> dict[str, str]:

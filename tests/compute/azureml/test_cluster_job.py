@@ -9,8 +9,6 @@ import yaml
 from workbench.azure_login import find_workspace
 from workbench.compute.cluster import SDKS, connect
 from workbench.compute.sender import (
-    ENVIRONMENT,
-    IMAGE,
     ClusterJob,
     DataFolder,
     conda_specification,
@@ -62,7 +60,10 @@ def test_both_sdks_send_the_same_job(workspace, mode):
     assert normal(first.command) == normal(second.command)
     assert "papermill notebooks/train.ipynb" in first.command
     environment = first.document["environment"]
-    assert (environment["name"], environment["docker"]["baseImage"]) == (ENVIRONMENT, IMAGE)
+    assert (environment["name"], environment["docker"]["baseImage"]) == (
+        job.environment,
+        job.image,
+    )
     held = environment["python"]["condaDependencies"]
     assert held["dependencies"] == conda_specification()["dependencies"]
     for name in ("experiment", "nodes", "distributed"):
