@@ -11,7 +11,7 @@ import papermill
 import pytest
 import torch
 
-from workbench.azure_login import LoginError, new_login
+from workbench.azure_login import new_login
 from workbench.data.cache import CacheFileError, build_cache, load_cache, open_cache, open_dataset
 from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset
@@ -230,23 +230,3 @@ def test_connection_string_of_the_account_comes_before_the_login(address, cloud,
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong")
     new_login()
     assert len(open_dataset(address)) > 0
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        ("AuthorizationPermissionMismatch", "the role Storage Blob Data Reader on the account"),
-        ("AuthorizationFailure", "the account's firewall"),
-    ],
-)
-def test_missing_role_on_the_storage_is_named(address, cloud, code, message):
-    cloud.storage.fail("GET .*brain_multicoil", status=403, code=code)
-    with pytest.raises(OSError, match=message):
-        open_dataset(address)
-
-
-def test_a_login_that_does_not_work_names_what_a_node_needs(address, monkeypatch):
-    monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong")
-    new_login()
-    with pytest.raises(LoginError, match="managed identity of a cluster's nodes"):
-        open_dataset(address)

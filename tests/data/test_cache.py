@@ -490,7 +490,6 @@ def test_a_part_is_another_cache_and_leaves_the_file(dataset):
     written = (dataset / "dataset_cache.json").read_bytes()
     part = cache.split("train").only(acquisition=["AXT1", "AXT2"])
     assert paths(part) == ["multicoil_train/file0.h5", "multicoil_train/file1.h5"]
-    assert paths(cache.only(folder="multicoil_val")) == paths(cache.split("val"))
     assert cache.acquisitions == ("AXFLAIR", "AXT1", "AXT2")
     assert len(cache) == 6
     assert (dataset / "dataset_cache.json").read_bytes() == written
@@ -505,8 +504,6 @@ def test_a_part_that_does_not_exist_is_refused(dataset):
         cache.split("valid")
     with pytest.raises(ValueError, match=r"acquisition='AXT9': .* has AXFLAIR, AXT1, AXT2"):
         cache.only(acquisition="AXT9")
-    with pytest.raises(ValueError, match=r"folder='x': .* has multicoil_test_v2, multicoil_train"):
-        cache.only(folder="x")
 
 
 def test_sampling_is_seeded_nested_and_its_own(dataset):

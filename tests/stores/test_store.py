@@ -190,6 +190,10 @@ def test_refusals_of_storage_are_in_our_words(blobs, cloud):
     assert caught.value.__suppress_context__
     with pytest.raises(StorageError, match="needs the role"):
         blobs.open("x").read()
+    cloud.recover()
+    cloud.storage.fail("GET .*/x", status=403, code="AuthorizationFailure")
+    with pytest.raises(StorageError, match="the account's firewall"):
+        blobs.read("x")
     cloud.storage.fail("PUT .*/x", status=403, code="AuthorizationPermissionMismatch")
     with pytest.raises(CannotWriteError, match=r"knee/x cannot be written: .*needs the role"):
         blobs.write("x", b"2")

@@ -135,31 +135,19 @@ class DatasetCache:
             raise ValueError(f"split={name!r}: give one of {', '.join(SPLITS)}")
         return self.with_volumes(volume for volume in self.volumes if volume.split == name)
 
-    def only(
-        self,
-        *,
-        acquisition: str | Collection[str] | None = None,
-        folder: str | None = None,
-    ) -> "DatasetCache":
-        """Return the volumes of some acquisitions, or of one folder such as ``multicoil_val``.
+    def only(self, *, acquisition: str | Collection[str]) -> "DatasetCache":
+        """Return the volumes of some acquisitions.
 
         Raises:
             ValueError: the dataset has none of them; the message lists what it has.
         """
-        part = self
-        if acquisition is not None:
-            wanted = {acquisition} if isinstance(acquisition, str) else set(acquisition)
-            part = part.with_volumes(v for v in part.volumes if v.acquisition in wanted)
-            if not part.volumes:
-                raise ValueError(
-                    f"acquisition={acquisition!r}: {self.address} has "
-                    f"{', '.join(self.acquisitions) or 'no volumes'}"
-                )
-        if folder is not None:
-            folders = sorted({v.path.rpartition("/")[0] for v in self.volumes})
-            part = part.with_volumes(v for v in part.volumes if v.path.rpartition("/")[0] == folder)
-            if not part.volumes:
-                raise ValueError(f"folder={folder!r}: {self.address} has {', '.join(folders)}")
+        wanted = {acquisition} if isinstance(acquisition, str) else set(acquisition)
+        part = self.with_volumes(v for v in self.volumes if v.acquisition in wanted)
+        if not part.volumes:
+            raise ValueError(
+                f"acquisition={acquisition!r}: {self.address} has "
+                f"{', '.join(self.acquisitions) or 'no volumes'}"
+            )
         return part
 
     def sample_volumes(self, fraction: float, seed: int) -> "DatasetCache":
