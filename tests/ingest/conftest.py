@@ -22,45 +22,45 @@ from workbench.stores import DiskStore
 from workbench.stores.blob import open_container
 
 
+def make_volumes(*paths: str, size: int = 50_000) -> dict[str, bytes]:
+    """Make members: path -> bytes, random but the same each time."""
+    return {path: random.Random(path).randbytes(size) for path in paths}
+
+
+def make_tar(members: dict[str, bytes], *extra: tarfile.TarInfo) -> bytes:
+    """Make a tar of members; a TarInfo stands for itself."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for info in extra:
+            tar.addfile(info, io.BytesIO(bytes(info.size)))
+    return buffer.getvalue()
+
+
+def make_archive(kind: str, members: dict[str, bytes]) -> bytes:
+    """Make an archive of a kind: "tar", "gz" or "xz"."""
+    tar = make_tar(members)
+    if kind == "gz":
+        return gzip.compress(tar, 1)
+    return lzma.compress(tar, preset=0) if kind == "xz" else tar
+
+
 @pytest.fixture
 def volumes():
-    """Make members: path -> bytes, random but the same each time."""
-
-    def make(*paths: str, size: int = 50_000) -> dict[str, bytes]:
-        return {path: random.Random(path).randbytes(size) for path in paths}
-
-    return make
+    return make_volumes
 
 
 @pytest.fixture
 def tar_of():
-    """Make a tar of members; a TarInfo stands for itself."""
-
-    def make(members: dict[str, bytes], *extra: tarfile.TarInfo) -> bytes:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as tar:
-            for name, data in members.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-            for info in extra:
-                tar.addfile(info, io.BytesIO(bytes(info.size)))
-        return buffer.getvalue()
-
-    return make
+    return make_tar
 
 
 @pytest.fixture
-def packed(tar_of):
-    """Make an archive of a kind: "tar", "gz" or "xz"."""
-
-    def make(kind: str, members: dict[str, bytes]) -> bytes:
-        tar = tar_of(members)
-        if kind == "gz":
-            return gzip.compress(tar, 1)
-        return lzma.compress(tar, preset=0) if kind == "xz" else tar
-
-    return make
+def packed():
+    return make_archive
 
 
 @pytest.fixture

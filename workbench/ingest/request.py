@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from workbench import catalog
 from workbench.azure_login import Workspace, credential, require_workspace
 from workbench.azure_storage import Storage, find_storage
-from workbench.ingest.factory_copy import LEFTOVER, factory_place
+from workbench.ingest.factory_copy import factory_place
 from workbench.ingest.links import WHERE_TO_ASK, archive_stem, parse_links
 from workbench.ingest.plan import IngestPlan, make_plan
 from workbench.progress import interactive
@@ -42,11 +42,9 @@ def check_ingest(
     for name in listed(datasets):
         if name not in catalog.DATASETS:
             raise ValueError(f"datasets={name!r}: give one of {', '.join(catalog.DATASETS)}")
-    choices = {"destination": DESTINATIONS, "unpack_on": UNPACK_ON, "sdk": SDKS}
-    given = others | {"destination": destination}
-    for name, allowed in (choices | {"leftover": LEFTOVER}).items():
-        if given.get(name, allowed[0]) not in allowed:
-            raise ValueError(f"{name}={given[name]!r}: give {' or '.join(map(repr, allowed))}")
+    if destination not in DESTINATIONS:
+        allowed = " or ".join(map(repr, DESTINATIONS))
+        raise ValueError(f"destination={destination!r}: give {allowed}")
     if destination == "local":
         folder = resolve(root.strip() or "datasets")
         if folder.exists() and not folder.is_dir():
@@ -103,8 +101,6 @@ def plan_ingest(
         workspace=workspace,
         container=container,
         connection_file=connection_file,
-        leftover=leftover,
-        **others,
     )
     links = parse_links(email.reveal())
     accepted = [archive_stem(name) for name in listed(accept_mismatch)]

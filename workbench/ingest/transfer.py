@@ -81,7 +81,7 @@ def copy_dataset(
         OSError: a store cannot be listed.
         TransferError: files could not be copied; run again for them.
     """
-    check_choice(splits, fraction, connections)
+    check_choice(splits, fraction)
     began, here, there = time.monotonic(), source.folder(dataset), target.folder(dataset)
     files = {entry.path: entry for entry in here.list() if _is_data(entry.path)}
     if not files:
@@ -174,7 +174,7 @@ def choose(paths: Collection[str], splits: Sequence[str], fraction: float) -> li
     return sorted(chosen)
 
 
-def check_choice(splits: Sequence[str], fraction: float, connections: int) -> None:
+def check_choice(splits: Sequence[str], fraction: float) -> None:
     """Check what of a dataset is asked for.
 
     Raises:
@@ -183,9 +183,5 @@ def check_choice(splits: Sequence[str], fraction: float, connections: int) -> No
     for split in splits:
         if split not in catalog.SPLITS:
             raise ValueError(f"splits={split!r}: give one of {', '.join(catalog.SPLITS)}")
-    number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
-    if not number or not 0 < fraction <= 1:
+    if not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction!r}: give a number above 0, up to 1")
-    whole = isinstance(connections, int) and not isinstance(connections, bool)
-    if not whole or not 1 <= connections <= 128:
-        raise ValueError(f"connections={connections!r}: give a whole number from 1 to 128")

@@ -12,7 +12,7 @@ from workbench.forms.page import OpenPage, Page, open_page
 from workbench.forms.parameters import Field, Parameters, concerning
 from workbench.forms.storage_secret import connection_entry
 from workbench.ingest.request import listed
-from workbench.ingest.transfer import Transfer, check_choice, copy_dataset
+from workbench.ingest.transfer import Transfer, copy_dataset
 from workbench.settings import resolve, shown
 from workbench.stores import DiskStore, Store
 from workbench.stores.blob import check_container_name, open_container
@@ -63,8 +63,6 @@ class StorageParameters(Parameters):
                 raise ValueError(
                     f"dataset={self.dataset!r}: give a dataset's folder, such as one of {known}"
                 )
-        with concerning("splits"):
-            check_choice(listed(self.splits), self.fraction, self.connections)
         with concerning("container"):
             check_container_name(self.container)
         with concerning("connection_file"):

@@ -1,14 +1,10 @@
-import gzip
 import hashlib
-import io
-import lzma
-import random
 import re
-import tarfile
 from pathlib import Path
 
 import pytest
 
+from tests.ingest.conftest import make_archive, make_volumes
 from workbench.azure_login import Workspace, credential
 from workbench.azure_storage import parse_connection
 from workbench.ingest.factory_copy import factory_place
@@ -18,39 +14,21 @@ from workbench.ingest.run import ingest
 from workbench.settings import Secret
 from workbench.stores.blob import open_container
 
-PACK = {
-    "tar": lambda tar: tar,
-    "gz": lambda tar: gzip.compress(tar, 1),
-    "xz": lambda tar: lzma.compress(tar, preset=0),
-}
-
-
-def tar_of(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def volumes(*paths: str, size: int = 50_000) -> dict[str, bytes]:
-    return {path: random.Random(path).randbytes(size) for path in paths}
-
-
 # What each archive is in truth, whatever its name says.
 RELEASES = {
     "2021": {
-        "multicoil_train.tar.gz": ("tar", volumes("multicoil_train/a.h5", "multicoil_train/b.h5")),
-        "multicoil_val.tar.gz": ("gz", volumes("multicoil_val/c.h5")),
-        "brain_multicoil_val.tar.gz": ("tar", volumes("multicoil_val/d.h5")),
-        "knee_mri_dicom_batch1.tar": ("tar", volumes("1/series/0001.dcm")),
+        "multicoil_train.tar.gz": (
+            "tar",
+            make_volumes("multicoil_train/a.h5", "multicoil_train/b.h5"),
+        ),
+        "multicoil_val.tar.gz": ("gz", make_volumes("multicoil_val/c.h5")),
+        "brain_multicoil_val.tar.gz": ("tar", make_volumes("multicoil_val/d.h5")),
+        "knee_mri_dicom_batch1.tar": ("tar", make_volumes("1/series/0001.dcm")),
     },
     "2025": {
-        "knee_multicoil_train_batch_0.tar.xz": ("xz", volumes("multicoil_train/a.h5")),
-        "knee_multicoil_val.tar.xz": ("xz", volumes("multicoil_val/b.h5", size=3_000_000)),
-        "knee_multicoil_test.tar.xz": ("tar", volumes("multicoil_test/c.h5")),
+        "knee_multicoil_train_batch_0.tar.xz": ("xz", make_volumes("multicoil_train/a.h5")),
+        "knee_multicoil_val.tar.xz": ("xz", make_volumes("multicoil_val/b.h5", size=3_000_000)),
+        "knee_multicoil_test.tar.xz": ("tar", make_volumes("multicoil_test/c.h5")),
     },
 }
 
@@ -63,7 +41,7 @@ class Release:
         self.members: dict[str, dict[str, bytes]] = {}
         listed = []
         for name, (kind, members) in RELEASES[generation].items():
-            packed = PACK[kind](tar_of(members))
+            packed = make_archive(kind, members)
             (cloud.bucket.folder / name).write_bytes(packed)
             listed.append(f"{hashlib.sha256(packed).hexdigest()}  {name}\n")
             dataset = "brain_multicoil" if "brain" in name else "knee_multicoil"

@@ -118,7 +118,7 @@ def test_unpacking_on_a_cluster_that_does_not_exist_is_told_before_copying(
         (IngestParameters, {"workspace": "mine"}, "workspace='mine': give SUBSCRIPTION-ID/RESO"),
         (IngestParameters, {"workspace": "a/b/c"}, "workspace: subscription_id='a': give a GUID"),
         (StorageParameters, {"dataset": "../elsewhere"}, "give a dataset's folder"),
-        (StorageParameters, {"splits": "all"}, "splits='all': give one of train"),
+        (StorageParameters, {"splits": "all"}, "splits='all': give one or several of train"),
         (StorageParameters, {"container": "Data sets"}, "give 3 to 63"),
     ],
 )

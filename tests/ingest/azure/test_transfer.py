@@ -113,7 +113,6 @@ def test_failing_storage_is_asked_again(stored, cloud, tmp_path):
         ({"splits": ("validation",)}, r"splits='validation': give one of train, val"),
         ({"fraction": 0}, "fraction=0: give a number above 0, up to 1"),
         ({"fraction": 1.5}, "fraction=1.5: give"),
-        ({"connections": 0}, "connections=0: give a whole number from 1 to 128"),
         ({"splits": ("challenge",)}, "knee_multicoil has no files of challenge"),
     ],
 )
