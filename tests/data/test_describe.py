@@ -620,17 +620,15 @@ def hang(path):
 
 def test_file_that_hangs_or_crashes_hdf5_costs_itself_alone(dataset, monkeypatch):
     monkeypatch.setattr(confined, "SECONDS", 1)
-    for number in (0, 1):
-        hang(dataset / f"multicoil_train/file{number}.h5")
+    hang(dataset / "multicoil_train/file0.h5")
     cache = build_cache(dataset)
-    assert len(cache) == 4
+    assert len(cache) == 5
     assert [(problem.path, problem.reason) for problem in cache.problems] == [
         (
-            f"multicoil_train/file{number}.h5",
+            "multicoil_train/file0.h5",
             "reading its HDF5 structure takes more than 1 s of a processor, as in damaged files: "
             "bring it in again",
         )
-        for number in (0, 1)
     ]
     assert load_cache(dataset) == cache
 
