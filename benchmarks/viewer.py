@@ -29,7 +29,7 @@ import numpy as np
 from workbench.data.cache import find_dataset, open_cache
 from workbench.views.viewer.panes import error_pane, image_pane, volume_pane
 from workbench.views.viewer.viewer import viewer
-import workbench.views.viewer.widget
+import workbench.views.viewer.viewer
 cache = open_cache(find_dataset("knee_multicoil"))
 volume = cache.volumes[0]"""
 _MEASURED = "viewer([volume_pane(cache.file(volume), volume)], title=volume.name)"

@@ -1,4 +1,4 @@
-"""Pack studies as fastMRI ships them: archives of every kind that occurs, and SHA256.
+"""Pack studies as fastMRI ships them: every kind of archive, and SHA256.
 
 Brain archives take the names and the format of 2025 (``.tar.xz`` in batches); knee archives those
 of 2021, where most files called ``.tar.gz`` are plain tar. None of them holds DICOM.
@@ -46,46 +46,25 @@ class Archive:
     littered: bool = False
 
 
+_BRAIN, _KNEE, _SINGLE = "brain_multicoil", "knee_multicoil", "knee_singlecoil"
+_BATCH = "brain_multicoil_train_batch"
 ARCHIVES = (
+    Archive(f"{_BATCH}_0.tar.xz", _BRAIN, "multicoil_train", "tar.xz", (0, 2), littered=True),
+    Archive(f"{_BATCH}_1.tar.xz", _BRAIN, "multicoil_train", "tar.xz", (1, 2)),
+    Archive("brain_multicoil_val_batch_0.tar.xz", _BRAIN, "multicoil_val", "tar.xz"),
     Archive(
-        "brain_multicoil_train_batch_0.tar.xz",
-        "brain_multicoil",
-        "multicoil_train",
-        "tar.xz",
-        batch=(0, 2),
-        littered=True,
+        "brain_multicoil_test_batch_0.tar.xz", _BRAIN, "multicoil_test", "tar.xz", listed=False
     ),
+    Archive("multicoil_train.tar.gz", _KNEE, "multicoil_train", "tar", littered=True),
+    Archive("multicoil_val.tar.gz", _KNEE, "multicoil_val", "tar.gz", listed=False),
     Archive(
-        "brain_multicoil_train_batch_1.tar.xz",
-        "brain_multicoil",
-        "multicoil_train",
-        "tar.xz",
-        batch=(1, 2),
+        "knee_multicoil_test_v2.tar.gz", _KNEE, "multicoil_test", "tar", inside="multicoil_test_v2"
     ),
-    Archive("brain_multicoil_val_batch_0.tar.xz", "brain_multicoil", "multicoil_val", "tar.xz"),
-    Archive(
-        "brain_multicoil_test_batch_0.tar.xz",
-        "brain_multicoil",
-        "multicoil_test",
-        "tar.xz",
-        listed=False,
-    ),
-    Archive("multicoil_train.tar.gz", "knee_multicoil", "multicoil_train", "tar", littered=True),
-    Archive("multicoil_val.tar.gz", "knee_multicoil", "multicoil_val", "tar.gz", listed=False),
-    Archive(
-        "knee_multicoil_test_v2.tar.gz",
-        "knee_multicoil",
-        "multicoil_test",
-        "tar",
-        inside="multicoil_test_v2",
-    ),
-    Archive(
-        "knee_singlecoil_train.tar.gz", "knee_singlecoil", "singlecoil_train", "tar", listed=False
-    ),
-    Archive("knee_singlecoil_val.tar.gz", "knee_singlecoil", "singlecoil_val", "tar.gz"),
+    Archive("knee_singlecoil_train.tar.gz", _SINGLE, "singlecoil_train", "tar", listed=False),
+    Archive("knee_singlecoil_val.tar.gz", _SINGLE, "singlecoil_val", "tar.gz"),
     Archive(
         "knee_singlecoil_test_v2.tar.gz",
-        "knee_singlecoil",
+        _SINGLE,
         "singlecoil_test",
         "tar",
         inside="singlecoil_test_v2",
@@ -126,33 +105,28 @@ def pack(studies: Mapping[str, Path], folder: str | Path) -> list[Archive]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shipped = {archive.dataset for archive in ARCHIVES}
-    packed, listed = [], []
+    packed = []
     for dataset, root in studies.items():
         if dataset not in shipped:
             raise ValueError(f"studies: {dataset!r}: give some of {', '.join(sorted(shipped))}")
-        volumes_of = {
-            archive: sorted((Path(root) / archive.folder).glob("*.h5"))[
-                archive.batch[0] :: archive.batch[1]
-            ]
-            for archive in ARCHIVES
-            if archive.dataset == dataset
-        }
-        if not any(volumes_of.values()):
+        found = []
+        for archive in (each for each in ARCHIVES if each.dataset == dataset):
+            first, batches = archive.batch
+            volumes = sorted((Path(root) / archive.folder).glob("*.h5"))[first::batches]
+            if volumes:
+                path = folder / archive.name
+                partial = path.with_name(path.name + ".partial")
+                _write(archive, volumes, partial)
+                partial.replace(path)
+                found.append(archive)
+        if not found:
             raise ValueError(f"studies: {dataset!r}: no volumes in {root}")
-        for archive, volumes in volumes_of.items():
-            if not volumes:
-                continue
-            path = folder / archive.name
-            partial = path.with_name(path.name + ".partial")
-            _write(archive, volumes, partial)
-            partial.replace(path)
-            packed.append(archive)
-    for archive in packed:
-        if archive.listed:
-            with (folder / archive.name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            listed.append(f"{digest}  {archive.name}\n")
-    (folder / "SHA256").write_text("".join(listed), encoding="ascii")
+        packed += found
+    lines = []
+    for archive in (each for each in packed if each.listed):
+        with (folder / archive.name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {archive.name}\n")
+    (folder / "SHA256").write_text("".join(lines), encoding="ascii")
     return packed
 
 

@@ -1,4 +1,4 @@
-"""What the demo makes, and how long it trains: by the name of a size."""
+"""What the demo makes and trains, by the name of a size."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class Part:
         model: the model to train, and the name of its run.
         dataset: the dataset that it trains on.
         generation: of the links that fastMRI would mail, "2021" or "2025".
-        study: arguments of ``write_study``.
+        study: arguments of ``plan_study``.
         training: parameters of ``train.ipynb`` beside those that every demo gives.
         pages: the notebooks to run, in order.
     """
@@ -45,45 +45,33 @@ class Size:
 
 _BRAIN = ("brain", "brain_multicoil", "2025")
 _KNEE = ("knee", "knee_multicoil", "2021")
+_WITHOUT_EXPLORE = ("ingest", "cache", "train", "reconstruct")
 # Two processes of one thread each: on so small a network threads wait for each other more than they
 # work, and where anything else runs on the machine they wait ten times as long.
 _TWO_RANKS = {"nodes": 2}
-_SMALLEST_NETWORK = {
-    "cascades": 1,
-    "chans": 4,
-    "pools": 2,
-    "sens_chans": 2,
-    "sens_pools": 2,
-    "epochs": 2,
-}
+_SMALLEST = {"cascades": 1, "chans": 4, "pools": 2, "sens_chans": 2, "sens_pools": 2}
+_SMALLEST_NETWORK = {**_SMALLEST, "epochs": 2}
 _PUBLISHED_NETWORK = {"cascades": 12, "chans": 18, "sens_chans": 8, "epochs": 1, "lr": 3e-4}
+
+
+def _study(
+    train: int, val: int, recon: int, slices: int, coils: tuple[int, ...], **more: int
+) -> dict[str, Any]:
+    volumes = {"train": train, "val": val, "test": 1}
+    return {"volumes": volumes, "recon": recon, "slices": slices, "coils": coils, **more}
+
 
 SIZES: Mapping[str, Size] = {
     "small": Size(
         "demo",
         "about 8 minutes on 2 processors, and 0.8 GB",
         (
-            Part(
-                *_BRAIN,
-                study={
-                    "volumes": {"train": 10, "val": 4, "test": 1},
-                    "recon": 112,
-                    "slices": 8,
-                    "coils": (4, 5, 6),
-                    "odd_flair": 1,
-                },
-                training=_TWO_RANKS,
-            ),
+            Part(*_BRAIN, _study(10, 4, 112, 8, (4, 5, 6), odd_flair=1), _TWO_RANKS),
             Part(
                 *_KNEE,
-                study={
-                    "volumes": {"train": 4, "val": 2, "test": 1},
-                    "recon": 112,
-                    "slices": 8,
-                    "coils": (4, 6),
-                },
-                training={**_TWO_RANKS, "epochs": 10, "lr_step": 8},
-                pages=("ingest", "cache", "train", "reconstruct"),
+                _study(4, 2, 112, 8, (4, 6)),
+                {**_TWO_RANKS, "epochs": 10, "lr_step": 8},
+                _WITHOUT_EXPLORE,
             ),
         ),
     ),
@@ -92,27 +80,12 @@ SIZES: Mapping[str, Size] = {
         "demo-tiny",
         "about a minute on 2 processors, and 10 MB",
         (
-            Part(
-                *_BRAIN,
-                study={
-                    "volumes": {"train": 2, "val": 1, "test": 1},
-                    "recon": 32,
-                    "slices": 2,
-                    "coils": (2,),
-                },
-                training=_SMALLEST_NETWORK,
-                pages=("ingest", "cache", "train", "reconstruct"),
-            ),
+            Part(*_BRAIN, _study(2, 1, 32, 2, (2,)), _SMALLEST_NETWORK, _WITHOUT_EXPLORE),
             Part(
                 *_KNEE,
-                study={
-                    "volumes": {"train": 1, "val": 1, "test": 1},
-                    "recon": 32,
-                    "slices": 2,
-                    "coils": (2,),
-                },
-                training=_SMALLEST_NETWORK,
-                pages=("ingest", "train", "reconstruct"),
+                _study(1, 1, 32, 2, (2,)),
+                _SMALLEST_NETWORK,
+                ("ingest", "train", "reconstruct"),
             ),
         ),
     ),
@@ -121,27 +94,8 @@ SIZES: Mapping[str, Size] = {
         "demo-full",
         "about 10 minutes on 2 processors, 3 GB of disk and 12 GB of memory",
         (
-            Part(
-                *_BRAIN,
-                study={
-                    "volumes": {"train": 2, "val": 1, "test": 1},
-                    "recon": 320,
-                    "slices": 4,
-                    "coils": (8, 16),
-                },
-                training=_PUBLISHED_NETWORK,
-            ),
-            Part(
-                *_KNEE,
-                study={
-                    "volumes": {"train": 1, "val": 1, "test": 1},
-                    "recon": 320,
-                    "slices": 2,
-                    "coils": (15,),
-                },
-                training=_PUBLISHED_NETWORK,
-                pages=("ingest", "cache", "train", "reconstruct"),
-            ),
+            Part(*_BRAIN, _study(2, 1, 320, 4, (8, 16)), _PUBLISHED_NETWORK),
+            Part(*_KNEE, _study(1, 1, 320, 2, (15,)), _PUBLISHED_NETWORK, _WITHOUT_EXPLORE),
         ),
     ),
 }

@@ -76,7 +76,7 @@ class Demo:
                 size = sum(path.stat().st_size for path in made)
                 print(f"    | {part.model}: {len(made)} volumes, {size / 1e6:.0f} MB", flush=True)
 
-        code = sorted((_CODE / "workbench/demo/phantom").glob("*.py"))
+        code = sorted((_CODE / "demo/phantom").glob("*.py"))
         studies = tuple(self.study(part) for part in self.size.parts)
         return Stage("phantom", work, _digest(repr(self.size), *code), studies)
 

@@ -101,37 +101,28 @@ def errors(image: Tensor, target: Tensor) -> Tensor:
     """Return the sums of (image - target)² and of target² of each image: (batch, 2) float64."""
     sums = torch.empty(len(image), 2, dtype=torch.float64)
     image, target = image.contiguous(), target.contiguous()
-    _kernels(image).errors(
-        image.data_ptr(),
-        target.data_ptr(),
-        sums.data_ptr(),
-        *image.shape,
-        torch.get_num_threads(),
-    )
+    _run("errors", image, target, sums, *image.shape)
     return sums
 
 
-def _kernels(image: Tensor) -> Kernels:
-    found = kernels(image.dtype)
-    assert found is not None  # ``fit`` has said so
-    return found
+def _run(name: str, *arguments: Any) -> None:
+    """Call a kernel for the type of its first argument.
+
+    Tensors are passed as their addresses, and torch's number of threads is added.
+    """
+    kernel = getattr(kernels(arguments[0].dtype), name)  # ``fit`` has said that there is one
+    given = [each.data_ptr() if isinstance(each, Tensor) else each for each in arguments]
+    if kernel(*given, torch.get_num_threads()):
+        raise MemoryError("no memory for a strip of an image")
 
 
-def _pair(one: Tensor | None, two: Tensor | None) -> tuple[int | None, int | None, int, int]:
-    """Address and number of channels of two images."""
-    both = (one, two)
-    addresses = [None if image is None else image.data_ptr() for image in both]
-    channels = [0 if image is None else image.shape[1] for image in both]
-    return addresses[0], addresses[1], channels[0], channels[1]
+def _pair(one: Tensor, two: Tensor | None) -> tuple[Tensor, Tensor | None, int, int]:
+    """Return two images and their numbers of channels."""
+    return one, two, one.shape[1], 0 if two is None else two.shape[1]
 
 
 def _size(image: Tensor) -> tuple[int, int, int]:
     return image.shape[0], image.shape[2], image.shape[3]
-
-
-def _require(failed: int) -> None:
-    if failed:
-        raise MemoryError("no memory for a strip of an image")
 
 
 class _Convolve(torch.autograd.Function):
@@ -139,16 +130,7 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx: Any, image: Tensor, skip: Tensor | None, weight: Tensor) -> Tensor:
         ctx.save_for_backward(image, skip, weight)
         result = image.new_empty(len(image), len(weight), *image.shape[2:])
-        _require(
-            _kernels(image).convolve(
-                *_pair(image, skip),
-                weight.data_ptr(),
-                False,
-                *_pair(result, None),
-                *_size(image),
-                torch.get_num_threads(),
-            )
-        )
+        _run("convolve", *_pair(image, skip), weight, False, *_pair(result, None), *_size(image))
         return result
 
     @staticmethod
@@ -156,33 +138,17 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         image, skip, weight = ctx.saved_tensors
         gradient = gradient.contiguous()
-        own, threads = _kernels(image), torch.get_num_threads()
+        size = _size(image)
         of_image = of_skip = of_weight = None
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
             of_image = torch.empty_like(image)
             of_skip = None if skip is None else torch.empty_like(skip)
-            _require(
-                own.convolve(
-                    *_pair(gradient, None),
-                    weight.data_ptr(),
-                    True,
-                    *_pair(of_image, of_skip),
-                    *_size(image),
-                    threads,
-                )
-            )
+            images = _pair(of_image, of_skip)
+            _run("convolve", *_pair(gradient, None), weight, True, *images, *size)
         if ctx.needs_input_grad[2]:
             of_weight = torch.empty_like(weight)
-            _require(
-                own.weights_gradient(
-                    *_pair(image, skip),
-                    gradient.data_ptr(),
-                    len(weight),
-                    of_weight.data_ptr(),
-                    *_size(image),
-                    threads,
-                )
-            )
+            images = _pair(image, skip)
+            _run("weights_gradient", *images, gradient, len(weight), of_weight, *size)
         return of_image, of_skip, of_weight
 
 
@@ -198,17 +164,8 @@ class _Activate(torch.autograd.Function):
         else:
             ctx.mark_dirty(image)
         scales = image.new_empty(result.shape[:2])
-        _kernels(image).activate(
-            image.data_ptr(),
-            result.data_ptr(),
-            scales.data_ptr(),
-            scales.numel(),
-            result[0, 0].numel(),
-            width if woven else 0,
-            epsilon,
-            slope,
-            torch.get_num_threads(),
-        )
+        size = scales.numel(), result[0, 0].numel(), width if woven else 0
+        _run("activate", image, result, scales, *size, epsilon, slope)
         ctx.save_for_backward(result, scales)
         ctx.slope, ctx.shape, ctx.woven = slope, image.shape, woven
         return result
@@ -219,17 +176,8 @@ class _Activate(torch.autograd.Function):
         result, scales = ctx.saved_tensors
         of_image = result.new_empty(ctx.shape)
         gradient = gradient.contiguous()
-        _kernels(result).activate_gradient(
-            result.data_ptr(),
-            gradient.data_ptr(),
-            scales.data_ptr(),
-            of_image.data_ptr(),
-            scales.numel(),
-            result[0, 0].numel(),
-            ctx.shape[3] if ctx.woven else 0,
-            ctx.slope,
-            torch.get_num_threads(),
-        )
+        size = scales.numel(), result[0, 0].numel(), ctx.shape[3] if ctx.woven else 0
+        _run("activate_gradient", result, gradient, scales, of_image, *size, ctx.slope)
         return of_image, None, None, None
 
 
@@ -238,18 +186,8 @@ class _ActivateLast(torch.autograd.Function):
     def forward(ctx: Any, image: Tensor, epsilon: float, slope: float) -> Tensor:
         batch, channels, height, width = image.shape
         scales = image.new_empty(batch, channels)
-        _require(
-            _kernels(image).activate_last(
-                image.data_ptr(),
-                scales.data_ptr(),
-                batch,
-                height * width,
-                channels,
-                epsilon,
-                slope,
-                torch.get_num_threads(),
-            )
-        )
+        size = batch, height * width, channels
+        _run("activate_last", image, scales, *size, epsilon, slope)
         ctx.mark_dirty(image)
         ctx.save_for_backward(image, scales)
         ctx.slope = slope
@@ -262,43 +200,26 @@ class _ActivateLast(torch.autograd.Function):
         batch, channels, height, width = result.shape
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_image = torch.empty_like(gradient)
-        _require(
-            _kernels(result).activate_last_gradient(
-                result.data_ptr(),
-                gradient.data_ptr(),
-                scales.data_ptr(),
-                of_image.data_ptr(),
-                batch,
-                height * width,
-                channels,
-                ctx.slope,
-                torch.get_num_threads(),
-            )
-        )
+        size = batch, height * width, channels
+        _run("activate_last_gradient", result, gradient, scales, of_image, *size, ctx.slope)
         return of_image, None, None
 
 
 class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor) -> Tensor:
-        *planes, height, width = ctx.shape = image.shape
-        result = image.new_empty(*planes, height // 2, width // 2)
-        _resample(_kernels(image).pool, image, result, ctx.shape)
+        batch, channels, height, width = ctx.shape = image.shape
+        result = image.new_empty(batch, channels, height // 2, width // 2)
+        _run("pool", image, result, batch * channels, height, width)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        batch, channels, height, width = ctx.shape
         result = gradient.new_empty(ctx.shape)
-        _resample(_kernels(gradient).pool_gradient, gradient.contiguous(), result, ctx.shape)
+        _run("pool_gradient", gradient.contiguous(), result, batch * channels, height, width)
         return result
-
-
-def _resample(kernel: Any, source: Tensor, result: Tensor, shape: torch.Size) -> None:
-    """Call a kernel that goes between images of ``shape`` and of half its height and width."""
-    batch, channels, height, width = shape
-    threads = torch.get_num_threads()
-    kernel(source.data_ptr(), result.data_ptr(), batch * channels, height, width, threads)
 
 
 class _Similarities(torch.autograd.Function):
@@ -311,18 +232,7 @@ class _Similarities(torch.autograd.Function):
         means = torch.empty(len(image), dtype=torch.float64)
         ranges = data_range.double().expand(len(image)).contiguous()
         gradient = torch.empty_like(image) if ctx.needs_input_grad[0] else None
-        _require(
-            _kernels(image).similarities(
-                image.data_ptr(),
-                target.data_ptr(),
-                ranges.data_ptr(),
-                means.data_ptr(),
-                None if gradient is None else gradient.data_ptr(),
-                *image.shape,
-                weight,
-                torch.get_num_threads(),
-            )
-        )
+        _run("similarities", image, target, ranges, means, gradient, *image.shape, weight)
         ctx.save_for_backward(gradient)
         return means
 

@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 from demo.phantom.coils import CoilArray
 from demo.phantom.fields import Canvas, Grid, SmoothField, averaged
 from demo.phantom.tissue import signals
+from workbench.data.images import (
+    center_crop,
+    centered_fft2,
+    centered_ifft2,
+    root_sum_of_squares,
+)
 
 _FINEST = 0.9  # mm; coarser pixels are averaged from finer samples, so that edges are no staircase
 
@@ -67,43 +73,6 @@ class Scan:
         return self.recon
 
 
-def centre_crop(image: NDArray, size: tuple[int, int]) -> NDArray:
-    """Crop the last two axes around the centre, as ``fastmri.data.transforms.center_crop``."""
-    top = (image.shape[-2] - size[0]) // 2
-    left = (image.shape[-1] - size[1]) // 2
-    return image[..., top : top + size[0], left : left + size[1]]
-
-
-def to_kspace(images: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Transform the last two axes: centred, orthonormal."""
-    from scipy import fft
-
-    axes = (-2, -1)
-    shifted = fft.ifftshift(images, axes=axes)
-    kspace: NDArray[np.complex64] = fft.fftshift(
-        fft.fft2(shifted, norm="ortho", overwrite_x=True), axes=axes
-    )
-    return kspace
-
-
-def to_images(kspace: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Invert ``to_kspace``."""
-    from scipy import fft
-
-    axes = (-2, -1)
-    shifted = fft.ifftshift(kspace, axes=axes)
-    images: NDArray[np.complex64] = fft.fftshift(
-        fft.ifft2(shifted, norm="ortho", overwrite_x=True), axes=axes
-    )
-    return images
-
-
-def root_sum_of_squares(images: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Combine coils ``(coils, h, w)``."""
-    squares: NDArray[np.float32] = (images.real**2 + images.imag**2).sum(axis=0)
-    return np.sqrt(squares)
-
-
 def scan(
     body: Body, how: Scan, random: np.random.Generator
 ) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
@@ -143,10 +112,10 @@ def scan(
         heard = np.zeros(kspace.shape[1:], np.complex64)
         heard[:, reached] = spun if array is None else spun * array.sensitivities(seen, middle)
         # fastMRI's images are stored upside down.
-        kspace[number, ..., left:right] = to_kspace(heard[:, ::-1])[..., left:right]
+        kspace[number, ..., left:right] = centered_fft2(heard[:, ::-1])[..., left:right]
 
     reached = reached[::-1]
-    central = root_sum_of_squares(to_images(kspace[how.slices // 2]))
+    central = root_sum_of_squares(centered_ifft2(kspace[how.slices // 2]))
     scale = np.float32(random.uniform(2e-4, 6e-4) / np.percentile(central[reached], 99))
     noise_level = np.float32(np.percentile(central[reached], 99) * scale / how.snr / np.sqrt(2))
     target = np.zeros((how.slices, *how.target_size), np.float32)
@@ -155,7 +124,6 @@ def scan(
         columns *= scale
         for part in (columns.real, columns.imag):
             part += noise_level * random.standard_normal(columns.shape, dtype=np.float32)
-        target[number] = root_sum_of_squares(
-            centre_crop(to_images(kspace[number]), how.target_size)
-        )
+        images = center_crop(centered_ifft2(kspace[number]), how.target_size)
+        target[number] = root_sum_of_squares(images)
     return (kspace if how.coils else kspace[:, 0]), target

@@ -1,7 +1,7 @@
 """A whole study of synthetic volumes: folders, names and variety as in a fastMRI dataset."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -70,7 +70,22 @@ def plan_study(
     snr: float = 100.0,
     seed: int = 0,
 ) -> list[PlannedVolume]:
-    """Plan a study without making it; the arguments are ``write_study``'s.
+    """Plan a study without making it.
+
+    Args:
+        root: the dataset's folder.
+        dataset: "brain_multicoil", "knee_multicoil" or "knee_singlecoil".
+        volumes: split -> number of volumes; those of "test" and "challenge" hold a mask, k-space
+            that is zero where the mask is, and no target.
+        recon: rows and columns of the reconstruction; k-space has twice as many rows.
+        slices: slices a volume.
+        coils: coil counts that volumes take in turn; ignored for single-coil data.
+        acquisitions: sequences that volumes take in turn; all of the anatomy's by default.
+        widths: phase-encode columns that volumes take in turn, as factors of ``recon``.
+        odd_flair: how many FLAIR volumes of each split are of the odd kind whose k-space is
+            narrower than the header's matrix, with a target of W x W.
+        snr: of one coil, see ``Scan``; varied a little between volumes.
+        seed: of the whole study.
 
     Raises:
         ValueError: an argument is out of range.
@@ -215,19 +230,7 @@ def make_volume(plan: PlannedVolume) -> Path:
 
 
 def write_study(
-    root: str | Path,
-    dataset: str,
-    *,
-    volumes: Mapping[str, int],
-    recon: int = 320,
-    slices: int = 16,
-    coils: Sequence[int] = (4, 8, 16),
-    acquisitions: Sequence[str] | None = None,
-    widths: Sequence[float] = (1.0, 1.08, 1.16),
-    odd_flair: int = 0,
-    snr: float = 100.0,
-    seed: int = 0,
-    workers: int | None = None,
+    root: str | Path, dataset: str, *, workers: int | None = None, **asked: Any
 ) -> list[Path]:
     """Make a study in the folders of a fastMRI dataset; volumes made before are kept.
 
@@ -236,18 +239,8 @@ def write_study(
     Args:
         root: the dataset's folder; volumes land in ``multicoil_train`` and so on beneath it.
         dataset: "brain_multicoil", "knee_multicoil" or "knee_singlecoil".
-        volumes: split -> number of volumes; those of "test" and "challenge" hold a mask, k-space
-            that is zero where the mask is, and no target.
-        recon: rows and columns of the reconstruction; k-space has twice as many rows.
-        slices: slices a volume.
-        coils: coil counts that volumes take in turn; ignored for single-coil data.
-        acquisitions: sequences that volumes take in turn; all of the anatomy's by default.
-        widths: phase-encode columns that volumes take in turn, as factors of ``recon``.
-        odd_flair: how many FLAIR volumes of each split are of the odd kind whose k-space is
-            narrower than the header's matrix, with a target of W x W.
-        snr: of one coil, see ``Scan``; varied a little between volumes.
-        seed: of the whole study.
         workers: processes; as many as there are processors by default. 1 makes them in this one.
+        **asked: further arguments of ``plan_study``.
 
     Returns:
         The volumes' paths, by split and number.
@@ -256,27 +249,10 @@ def write_study(
         ValueError: an argument is out of range.
         ModuleNotFoundError: the brain's atlas is not installed.
     """
-    planned = plan_study(
-        root,
-        dataset,
-        volumes=volumes,
-        recon=recon,
-        slices=slices,
-        coils=coils,
-        acquisitions=acquisitions,
-        widths=widths,
-        odd_flair=odd_flair,
-        snr=snr,
-        seed=seed,
-    )
+    planned = plan_study(root, dataset, **asked)
     workers = min(workers or cpu_count() or 1, max(len(planned), 1))
-    return list(_made(planned, workers))
-
-
-def _made(planned: Sequence[PlannedVolume], workers: int) -> Iterable[Path]:
-    """Make volumes in fresh processes: a notebook's has threads, which a fork would break."""
     if workers == 1:
-        yield from map(make_volume, planned)
-        return
+        return [make_volume(plan) for plan in planned]
+    # Fresh processes: a notebook's has threads, which a fork would break.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(make_volume, planned)
+        return list(pool.map(make_volume, planned))

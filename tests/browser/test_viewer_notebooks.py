@@ -17,12 +17,11 @@ viewer([volume_pane(cache.file(volume), volume)], title="measured")"""
 RECONSTRUCTED = """
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results
-from workbench.views.ranking import rank_volumes
-from workbench.views.viewer.volumes import browse_volumes
+from workbench.views.viewer.slice_browser import SliceBrowser
 plan = plan_reconstruction(weights="weights.pt", local_dataset="brain_multicoil")
 for line in reconstruct(plan):
     print(line)
-volumes = browse_volumes(rank_volumes(Results(plan.folder)))
+volumes = SliceBrowser(Results(plan.folder))
 display(volumes)"""
 MISSING = "Error displaying widget: model not found"
 
@@ -132,9 +131,9 @@ def test_reconstructed_volumes_open_one_after_another_in_linked_panes(open_noteb
     torch.manual_seed(0)
     network = VarNet(num_cascades=1, chans=2, pools=1, sens_chans=2, sens_pools=1)
     torch.save(network.state_dict(), lab.project / "weights.pt")
-    notebook = open_notebook([RECONSTRUCTED, "volumes.open_volume(0, 3)"])
+    notebook = open_notebook([RECONSTRUCTED, "volumes.open(0, 3)"])
     notebook.run_all()
-    cell = notebook.cell("browse_volumes(rank")
+    cell = notebook.cell("SliceBrowser(Results")
     viewer = ViewerPage(cell)
     panes = viewer.root.locator("figcaption strong").all_inner_texts()
     assert panes == ["target", "zero-filled", "VarNet", "error of VarNet", "SSIM map of VarNet"]

@@ -2,10 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fastmri import fft2c, ifft2c
-from fastmri.data.transforms import tensor_to_complex_np, to_tensor
 
-from demo.phantom.acquisition import Scan, scan, to_images, to_kspace
+from demo.phantom.acquisition import Scan, scan
 from demo.phantom.coils import CoilArray
 from demo.phantom.fields import Grid
 from demo.phantom.knee import Knee
@@ -16,15 +14,6 @@ HOW = Scan("CORPD_FBK", 1, (48, 48), 54, (3, 50), 4, 160.0, 20.0)
 
 def scanned(how):
     return scan(Knee(np.random.default_rng(0)), how, np.random.default_rng(1))
-
-
-def test_transforms_are_fastmri_s():
-    draw = np.random.default_rng(0)
-    images = (draw.normal(size=(2, 16, 13)) + 1j * draw.normal(size=(2, 16, 13))).astype("c8")
-    expected = tensor_to_complex_np(fft2c(to_tensor(images)))
-    np.testing.assert_allclose(to_kspace(images.copy()), expected, atol=1e-5)
-    expected = tensor_to_complex_np(ifft2c(to_tensor(images)))
-    np.testing.assert_allclose(to_images(images.copy()), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("snr", [10.0, 50.0])

@@ -195,9 +195,7 @@ def test_exports_hold_each_volume(kind, project, sites):
 
 def test_a_volume_of_an_unclear_name_is_asked_for_by_its_path(project, sites):
     cache = build_cache(sites)
-    with pytest.raises(
-        ValueError, match=r"3 volumes are called so, give one of .*site_a_val/file1"
-    ):
+    with pytest.raises(ValueError, match=r"3 volumes match, give one of .*site_a_val/file1"):
         find_volume(cache, "file1.h5")
     assert find_volume(cache, "site_b_val/file1").path == SITES[1]
     look = open_slice(str(sites), SITES[1])

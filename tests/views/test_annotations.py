@@ -3,13 +3,13 @@ import pytest
 
 from workbench.data.volume import ArrayLayout, Volume
 from workbench.views.annotations import Box, draw_boxes, read_annotations
+from workbench.views.export.geometry import upright
 from workbench.views.lesions import (
     lesion_figure,
     lesion_figures,
     lesion_ssim,
     lesion_table,
 )
-from workbench.views.orientation import upright
 from workbench.views.reconstructions import contact_sheet, ssim_image
 
 HEADER = "file,slice,study_level,x,y,width,height,label\n"
@@ -87,11 +87,10 @@ def test_box_without_extent_is_drawn_as_a_point(tmp_path):
     found = read_annotations(path).of("a.h5", 3)
     assert [each.box for each in found] == [Box(12, 7, 0, 0), Box(2, 3, 4, 0)]
     figure = contact_sheet([np.zeros((20, 30))], [""], title="", synthetic=False)
-    draw_boxes(figure.axes[0], found, 20)
+    draw_boxes(figure.axes[0], [each.stored(20) for each in found])
     points = [tuple(float(x[0]) for x in line.get_data()) for line in figure.axes[0].lines]
     assert points == [(11.5, 12.5), (3.5, 16.5)]
-    image = np.zeros((20, 30))
-    assert image[found[0].box.rows(20), found[0].box.columns(30)].shape == (1, 1)
+    assert np.zeros((20, 30))[found[0].box.inside((20, 30))].shape == (1, 1)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -159,14 +158,13 @@ def test_box_counts_from_the_top_of_the_upright_image():
     image = np.zeros((20, 30))
     seen = upright(image)
     seen[3:7, 10:15] = 1  # as a radiologist draws it
-    box = Box(10, 3, 5, 4)
-    assert image[box.rows(20), box.columns(30)].min() == 1
-    assert image.sum() == image[box.rows(20), box.columns(30)].sum()
+    inside = Box(10, 3, 5, 4).inside(image.shape)
+    assert image[inside].min() == 1
+    assert image.sum() == image[inside].sum()
 
 
 def test_box_that_leaves_the_image_is_cut():
-    box = Box(25, -3, 10, 8)
-    assert (box.rows(20), box.columns(30)) == (slice(15, 20), slice(25, 30))
+    assert Box(25, -3, 10, 8).inside((20, 30)) == (slice(15, 20), slice(25, 30))
 
 
 def test_drawn_box_lies_around_what_it_was_drawn_around(csv):
@@ -175,7 +173,7 @@ def test_drawn_box_lies_around_what_it_was_drawn_around(csv):
     box = annotations[0].box
     upright(image)[6:11, 4:14] = 1
     sheet = contact_sheet([image], ["one"])
-    draw_boxes(sheet.axes[0], annotations, 32)
+    draw_boxes(sheet.axes[0], [each.stored(32) for each in annotations])
     left, bottom, width, height = sheet.axes[0].patches[0].get_bbox().bounds
     rows, columns = np.nonzero(image)
     assert (left, left + width) == (columns.min() - 0.5, columns.max() + 0.5)
@@ -214,7 +212,7 @@ def test_table_and_figures_are_of_the_volumes_that_were_reconstructed(
 def test_close_up_shows_the_box_and_its_surroundings(reconstructed, in_project, csv):
     found = reconstructed()
     annotation = read_annotations(csv).of("file1000001.h5")[0]
-    figure = lesion_figure(found[0], annotation)
+    figure = lesion_figure(found[0], annotation, annotation.box)
     bottom, top = figure.axes[1].get_ylim()
     assert (bottom + top) / 2 == pytest.approx(32 - 6 - 2.5)
     assert top - bottom == pytest.approx(30)

@@ -1,6 +1,7 @@
-"""Slices with numbers that are not finite, or with little in them: seen as far as they can be."""
+"""Data with NaN or infinity, or with little in it, is explored as far as possible."""
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -9,27 +10,13 @@ import numpy as np
 import pytest
 
 from tests.views.conftest import write
-from workbench.views import explore
+from workbench.data.cache import build_cache
+from workbench.views import explore, overview
+from workbench.views.explored import open_slice
+from workbench.views.header import attribute_table, header_table, volume_table
 from workbench.views.viewer.panes import volume_pane
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/explore.ipynb"
-
-
-def run_explore(folder, **values):
-    """Run explore.ipynb's cells as papermill does; return what they showed."""
-    shown = []
-    variables = {}
-    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), variables)
-            if "parameters" in cell["metadata"].get("tags", ()):
-                variables |= {"dataset": str(folder), **values}
-            if "display" in variables:
-                variables["display"] = shown.append
-    for each in shown:
-        if hasattr(each, "_repr_png_"):
-            assert each._repr_png_()
-    return variables["look"], shown
 
 
 @pytest.fixture
@@ -38,15 +25,37 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_explored_slice_says_where_numbers_are_not_finite(folder, capsys):
-    with h5py.File(folder / "multicoil_val/file1.h5", "a") as file:
-        file["kspace"][1, 0, 3:6, 20] = np.nan
-        file["kspace"][1, 1, 7, 21] = complex(0, np.inf)
-        file["reconstruction_rss"][1, 4, 5] = np.nan
+def damage(folder, number=1, **arrays):
+    """Overwrite parts of a volume: name of an array -> (place, value)."""
+    with h5py.File(next(folder.rglob(f"file{number}.h5")), "a") as file:
+        for name, (place, value) in arrays.items():
+            file[name][place] = value
+
+
+def run_explore(folder, warn="error", **values):
+    """Run explore.ipynb's cells as papermill does, and draw what they show; return the slice."""
+    shown = []
+    variables = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        look, shown = run_explore(folder, slice_number=1)
+        warnings.simplefilter(warn, RuntimeWarning)
+        for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+            if cell["cell_type"] == "code":
+                exec("".join(cell["source"]), variables)
+                if "parameters" in cell["metadata"].get("tags", ()):
+                    variables |= {"dataset": str(folder), **values}
+                if "display" in variables:
+                    variables["display"] = shown.append
+        for each in shown:
+            if hasattr(each, "_repr_png_"):
+                assert each._repr_png_()
     assert len(shown) > 12
+    return variables["explored"]
+
+
+def test_explored_slice_says_where_numbers_are_not_finite(folder, capsys):
+    damage(folder, kspace=((1, 0, slice(3, 6), 20), np.nan), reconstruction_rss=((1, 4, 5), np.nan))
+    damage(folder, kspace=((1, 1, 7, 21), complex(0, np.inf)))
+    explored = run_explore(folder, slice_number=1)
     assert capsys.readouterr().out.splitlines()[1:7] == [
         "k-space, slice 1: 4 of 5120 numbers are NaN or infinite; they are drawn as 0",
         "  coil 0, column 20: 3",
@@ -55,55 +64,39 @@ def test_explored_slice_says_where_numbers_are_not_finite(folder, capsys):
         "  column 5: 1",
         "annotations=None: no findings to show",
     ]
-    assert np.isfinite(look.kspace).all()
-    assert "without numbers that are not finite" in look.title
+    assert np.isfinite(explored.kspace).all()
+    assert "without numbers that are not finite" in explored.title
 
 
 @pytest.mark.parametrize("value", [0, np.nan])
 def test_slice_without_any_signal_is_explored(folder, value):
-    with h5py.File(folder / "multicoil_val/file1.h5", "a") as file:
-        file["kspace"][1] = value
-        file["reconstruction_rss"][1] = value
-    _, shown = run_explore(folder, slice_number=1)
-    assert len(shown) > 12
+    damage(folder, kspace=(1, value), reconstruction_rss=(1, value))
+    run_explore(folder, slice_number=1)
 
 
 def test_volume_stored_undersampled_without_any_signal_is_explored(tmp_path):
     write(tmp_path / "multicoil_test/file1.h5", "AXT2", own_mask=True)
-    with h5py.File(tmp_path / "multicoil_test/file1.h5", "a") as file:
-        file["kspace"][...] = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        _, shown = run_explore(tmp_path)
-    assert len(shown) > 12
+    damage(tmp_path, kspace=(..., 0))
+    run_explore(tmp_path)
 
 
 def test_k_space_too_large_for_its_square_is_explored(folder):
-    with h5py.File(folder / "multicoil_val/file1.h5", "a") as file:
-        file["kspace"][1, 0, 3, 20] = 3e38
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of the overflow
-        _, shown = run_explore(folder, slice_number=1)
-    assert len(shown) > 12
+    damage(folder, kspace=((1, 0, 3, 20), 3e38))
+    run_explore(folder, warn="ignore", slice_number=1)  # of the overflow
 
 
 def test_other_slices_that_are_not_finite_are_marked_on_the_sheet(folder):
-    with h5py.File(folder / "multicoil_val/file1.h5", "a") as file:
-        file["kspace"][2, 0, 3, 20] = np.nan
-    sheet = explore.slices_figure(explore.open_slice(str(folder), slice_number=0))
-    assert [axes.get_title() for axes in sheet.axes[:3]] == [
-        "slice 0",
-        "slice 1",
-        "slice 2\nnot all finite",
-    ]
+    damage(folder, kspace=((2, 0, 3, 20), np.nan))
+    sheet = explore.slices_figure(open_slice(str(folder), slice_number=0))
+    titles = [axes.get_title() for axes in sheet.axes[:3]]
+    assert titles == ["slice 0", "slice 1", "slice 2\nnot all finite"]
 
 
 def test_viewer_shows_what_is_left_beside_a_number_that_is_not_finite(folder):
-    look = explore.open_slice(str(folder), slice_number=1)
-    whole = volume_pane(look.file, look.volume)
-    with h5py.File(folder / "multicoil_val/file1.h5", "a") as file:
-        file["kspace"][1, 0, 3, 20] = np.nan
-    pane = volume_pane(look.file, look.volume)
+    explored = open_slice(str(folder), slice_number=1)
+    whole = volume_pane(explored.file, explored.volume)
+    damage(folder, kspace=((1, 0, 3, 20), np.nan))
+    pane = volume_pane(explored.file, explored.volume)
     for coil in (None, 0, 1):
         np.testing.assert_allclose(
             pane.read("image", 1, coil), whole.read("image", 1, coil), atol=1e-4
@@ -113,5 +106,43 @@ def test_viewer_shows_what_is_left_beside_a_number_that_is_not_finite(folder):
 
 def test_one_slice_of_one_coil_is_explored(tmp_path):
     write(tmp_path / "multicoil_val/file1.h5", "AXT2", slices=1, coils=1)
-    _, shown = run_explore(tmp_path)
-    assert len(shown) > 12
+    run_explore(tmp_path)
+
+
+@pytest.fixture
+def unknown(tmp_path):
+    """Four volumes: NaN in the header, NaN for the acquisition, no acquisition, and a sound one."""
+    attributes = ({"norm": np.nan}, {"acquisition": np.nan}, {"acquisition": ""}, {})
+    for number, more in enumerate(attributes):
+        path = write(tmp_path / f"multicoil_val/file{number}.h5", "AXT2")
+        with h5py.File(path, "a") as file:
+            file.attrs.update(more)
+            if not number:
+                header = file["ismrmrd_header"][()].decode()
+                del file["ismrmrd_header"]
+                file["ismrmrd_header"] = re.sub("<TR>.*</TR>", "<TR>nan</TR>", header)
+    damage(tmp_path, 3, kspace=((0, 0, 0, 0), np.nan))
+    return build_cache(tmp_path)
+
+
+def test_overview_counts_volumes_with_unknown_numbers_apart(unknown):
+    assert overview.split_table(unknown, {}).loc["val", "with NaN or Inf"] == "2"
+    table = overview.acquisition_table(unknown)
+    assert dict(table.loc["val", "volumes"]) == {"AXT2": "2", "not said": "1", "–": "1"}
+    assert "with NaN or Inf" not in overview.split_table(unknown.only(acquisition=""), {})
+    for quantity in ("acquisition", "coils", "matrix", "slices"):
+        figure = overview.distribution_figure(unknown, quantity)
+        assert figure._repr_png_()
+        assert np.isfinite(figure.axes[0].get_xlim()).all()
+        assert sum(bar.get_width() for bar in figure.axes[0].patches) == 4
+
+
+def test_tables_show_a_dash_for_unknown_numbers_and_say_what_they_were(unknown):
+    first, second = (unknown.volumes[number] for number in (0, 1))
+    table = volume_table(first)
+    assert table.loc["norm"].tolist() == ["–", "Euclidean norm of the target (not finite: nan)"]
+    assert volume_table(second).loc["acquisition", "value"] == "–"
+    header = header_table(unknown.file(first))
+    assert header.loc["sequenceParameters/TR", "value"] == "–"
+    assert header.loc["sequenceParameters/TR", "meaning"].endswith("(not finite: nan)")
+    assert attribute_table(unknown.file(first)).loc["norm", "value or shape"] == "–"

@@ -9,44 +9,51 @@ import pydicom
 import pytest
 
 from tests.programs import find_program
-from workbench.views.export.dicom import read_dicom_series, write_dicom_series
+from tests.views.read_back import read_dicom_series, written
 from workbench.views.export.exported import read_reconstructed
+from workbench.views.export.geometry import SAGITTAL
 from workbench.views.export.nifti import write_nifti
-from workbench.views.orientation import SAGITTAL
 
 BROKEN = np.random.default_rng(0).normal(size=(3, 32, 32)).astype(np.float32)
 BROKEN[0, 3, 5:9] = [np.nan, np.inf, -np.inf, np.nan]
 
 
-def geometry(**more):
-    return lambda source: {"geometry": replace(source.geometry, **more)}
+def geometry(known=(), **more):
+    def change(source):
+        found = dict(source.geometry.known) | dict(known)
+        return {"geometry": replace(source.geometry, known=found, **more)}
+
+    return change
 
 
 def images(change):
     return lambda source: {"images": change(source.images)}
 
 
-def volume(**more):
-    return lambda source: {"volume": replace(source.volume, **more)}
-
-
 def acquisition(name):
-    return lambda source: {
-        "volume": replace(
-            source.volume, attributes=source.volume.attributes | {"acquisition": name}
-        ),
-        "geometry": replace(source.geometry, protocol="", inversion_time=2500.0),
-    }
+    def change(source):
+        attributes = source.volume.attributes | {"acquisition": name}
+        known = {"ProtocolName": "", "InversionTime": 2500.0}
+        return {"volume": replace(source.volume, attributes=attributes), **geometry(known)(source)}
+
+    return change
 
 
-# kind of series -> what of a knee's is otherwise
+def part(name):
+    return geometry({"BodyPartExamined": name})
+
+
+UNKNOWN = dict.fromkeys(("ProtocolName", "PatientPosition", "BodyPartExamined"), "")
+# kind of series -> what it changes of a knee's
 KINDS = {
     "knee": lambda _: {},
-    "brain of fastMRI": volume(path="multicoil_val/file_brain_AXT2_200_2000019.h5"),
+    "brain of fastMRI": lambda source: {
+        "volume": replace(source.volume, path="multicoil_val/file_brain_AXT2_200_2000019.h5")
+    },
     "T1": acquisition("AXT1"),
     "T1 after contrast agent": acquisition("AXT1POST"),
     "FLAIR": acquisition("AXFLAIR"),
-    "sagittal": lambda _: {"plane": SAGITTAL},
+    "sagittal": geometry(plane=SAGITTAL),
     "sequence unknown": acquisition(""),
     "one slice": images(lambda found: found[:1]),
     "odd": images(lambda found: found[:, :31, :27]),
@@ -65,25 +72,16 @@ KINDS = {
     "long texts": lambda source: {
         "run": "run\n\\" + 100 * "long ",
         "sampling": 2000 * "s",
-        **geometry(protocol=100 * "λ", position="on the head")(source),
+        **geometry({"ProtocolName": 100 * "λ", "PatientPosition": "on the head"})(source),
     },
-    "breast": geometry(body_part="Breast"),
-    "head": geometry(body_part="HEAD"),
-    "spine": geometry(body_part="CSPINE"),
-    "another language's knee": geometry(body_part="Knie"),
-    "no part of a body": geometry(body_part="PHANTOM"),
-    "body part in words": geometry(body_part="der linke Arm, zweimal"),
-    "partitions": geometry(partitions=24, thickness=0.7),
-    "nothing known": geometry(
-        position=None,
-        repetition_time=None,
-        echo_time=None,
-        inversion_time=None,
-        flip_angle=None,
-        field_strength=None,
-        frequency=None,
-        protocol="",
-    ),
+    "breast": part("Breast"),
+    "head": part("HEAD"),
+    "spine": part("CSPINE"),
+    "another language's knee": part("Knie"),
+    "no part of a body": part("PHANTOM"),
+    "body part in words": part("der linke Arm, zweimal"),
+    "partitions": geometry(volumetric=True, thickness=0.7),
+    "nothing known": lambda source: {"geometry": replace(source.geometry, known=UNKNOWN)},
 }
 
 
@@ -96,7 +94,7 @@ def source(request, reconstructed, in_project):
 
 def test_dciodvfy_finds_no_error_in_any_kind_of_series(source, tmp_path):
     dciodvfy = find_program("dicom3tools", "dciodvfy")
-    write_dicom_series(source, tmp_path / "series")
+    written(source, tmp_path / "series")
     for file in (tmp_path / "series").iterdir():
         said = subprocess.run([dciodvfy, file], capture_output=True, text=True, check=False).stderr
         assert "MRImage" in said
@@ -105,7 +103,7 @@ def test_dciodvfy_finds_no_error_in_any_kind_of_series(source, tmp_path):
 
 def test_dcm2niix_makes_of_the_dicom_what_is_exported_as_nifti(source, tmp_path):
     dcm2niix = find_program("dcm2niix", "dcm2niix")
-    write_dicom_series(source, tmp_path / "series")
+    written(source, tmp_path / "series")
     write_nifti(source, tmp_path / "ours.nii.gz")
     options = ("-b", "n", "-z", "n", "-f", "theirs", "-o", tmp_path)
     subprocess.run([dcm2niix, *options, tmp_path / "series"], capture_output=True, check=True)
@@ -126,7 +124,7 @@ def test_dcm2niix_makes_of_the_dicom_what_is_exported_as_nifti(source, tmp_path)
 
 
 def test_values_read_back_whatever_their_sign_and_size(source, tmp_path):
-    write_dicom_series(source, tmp_path / "series")
+    written(source, tmp_path / "series")
     back = read_dicom_series(tmp_path / "series")
     finite = np.where(np.isfinite(source.images), source.images, 0).astype(np.float64)
     span = max(finite.max(), 0) - min(finite.min(), 0)

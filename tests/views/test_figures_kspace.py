@@ -6,9 +6,7 @@ from workbench.views.kspace import (
     coils_figure,
     decibels,
     kspace_and_mask_figure,
-    point_spread_figure,
     sampling_in_words,
-    sensitivities_figure,
 )
 
 
@@ -39,13 +37,9 @@ def test_acs_is_found_in_the_mask(mask):
     assert acs_columns(mask, 3) == (9, 12)
 
 
-def test_title_says_what_is_sampled(kspace, mask):
+def test_masked_panel_lacks_the_lines_that_the_mask_lacks(kspace, mask):
     figure = kspace_and_mask_figure(kspace, mask, acquired=(2, 18), title="file1, slice 3")
     assert figure.get_suptitle().startswith("file1, slice 3\n7 of 16 lines sampled: 2.29×")
-
-
-def test_masked_panel_lacks_the_lines_that_the_mask_lacks(kspace, mask):
-    figure = kspace_and_mask_figure(kspace, mask, acquired=(2, 18))
     full, _, masked = (axes for axes in figure.axes if axes.images)
     kept = mask & (np.arange(20) >= 2) & (np.arange(20) < 18)
     seen = ~np.ma.getmaskarray(masked.images[0].get_array())
@@ -54,12 +48,10 @@ def test_masked_panel_lacks_the_lines_that_the_mask_lacks(kspace, mask):
     assert (full.get_ylabel(), full.get_xlabel()) == ("readout, sample", "phase encode, line")
 
 
-def test_zero_padding_is_hatched_on_both_sides(kspace, mask):
-    figure = kspace_and_mask_figure(kspace, mask, acquired=(2, 18))
-    spans = [patch.get_extents() for patch in figure.axes[0].patches if patch.get_hatch()]
-    assert len(spans) == 2
-    plain = kspace_and_mask_figure(kspace, mask)
-    assert not [patch for patch in plain.axes[0].patches if patch.get_hatch()]
+@pytest.mark.parametrize(("acquired", "spans"), [((2, 18), 2), (None, 0)])
+def test_zero_padding_is_hatched_on_both_sides(kspace, mask, acquired, spans):
+    figure = kspace_and_mask_figure(kspace, mask, acquired=acquired)
+    assert len([patch for patch in figure.axes[0].patches if patch.get_hatch()]) == spans
 
 
 def test_undersampled_volume_is_not_shown_as_fully_sampled(kspace, mask):
@@ -71,16 +63,6 @@ def test_undersampled_volume_is_not_shown_as_fully_sampled(kspace, mask):
 def test_decibels_are_below_the_largest_magnitude():
     kspace = np.array([[[10, 1], [0, 0.1]]], np.complex64)
     np.testing.assert_allclose(decibels(kspace), [[0, -20], [np.nan, -40]], atol=1e-4)
-
-
-def test_mask_of_another_width_is_named(kspace):
-    with pytest.raises(ValueError, match=r"mask of shape \(19,\), kspace of \(3, 24, 20\)"):
-        kspace_and_mask_figure(kspace, np.ones(19, bool))
-
-
-def test_volume_instead_of_slice_is_refused(kspace, mask):
-    with pytest.raises(ValueError, match=r"kspace of shape \(1, 3, 24, 20\)"):
-        kspace_and_mask_figure(kspace[None], mask)
 
 
 @pytest.mark.parametrize("coils", [1, 3, 11])
@@ -98,24 +80,6 @@ def test_every_coil_has_a_magnitude_and_a_phase(coils):
 def test_maps_leave_air_blank():
     maps = np.ones((2, 8, 8), np.complex64) / np.sqrt(2)
     maps[:, :, :3] = 0
-    figure = sensitivities_figure(maps)
-    shown = figure.axes[0].images[0].get_array()
+    shown = coils_figure(maps, sensitivities=True).axes[0].images[0].get_array()
     assert np.ma.getmaskarray(shown)[:, :3].all()
     np.testing.assert_allclose(shown[:, 3:], np.sqrt(0.5), rtol=1e-6)
-
-
-def test_real_coil_images_are_refused():
-    with pytest.raises(ValueError, match="float64 of shape"):
-        coils_figure(np.ones((2, 8, 8)))
-
-
-def test_equispaced_mask_spreads_to_every_fourth_of_the_width():
-    figure = point_spread_figure(np.arange(40) % 4 == 0)
-    lines = figure.axes[0].collections[0].get_segments()
-    peaks = sorted(round(line[0][0]) for line in lines if line[1][1] > 99)
-    assert peaks == [-20, -10, 0, 10]
-
-
-def test_mask_that_samples_nothing_has_no_spread():
-    with pytest.raises(ValueError, match="one sampled column or more"):
-        point_spread_figure(np.zeros(8, bool))

@@ -7,7 +7,7 @@ import pytest
 
 from workbench.views.ranking import check_order, rank_slices, rank_volumes, slice_table
 from workbench.views.reconstruct import extreme_slices, score_table
-from workbench.views.viewer.slice_browser import SliceBrowser, viewer_boxes
+from workbench.views.viewer.slice_browser import SliceBrowser
 
 
 def scored(result, name, ssim, nmse, slices):
@@ -106,18 +106,19 @@ def test_slice_chosen_in_the_list_opens_in_the_viewer(reconstructed, in_project,
     )
     results = reconstructed()
     browser = SliceBrowser(results, "ssim", read_annotations(path))
-    ranked = rank_slices(browser.volumes.results)
+    ranked = rank_slices(browser.results)
     assert len(browser.list.options) == 7
     for index in (6, 0, 3):
         browser.list.index = index
         chosen = ranked[index]
-        assert browser.volumes.results[browser.volumes.choice.value] is chosen.result
-        assert browser.volumes.viewer.slice_number == chosen.number
+        assert browser.results[browser.volume.value] is chosen.result
+        assert browser.viewer.slice_number == chosen.number
     browser.order.value = "psnr"
     assert browser.list.index is None
     assert "PSNR" in browser.list.options[0]
     before = browser.list.options
     browser.best_first.value = True
     assert browser.list.options == before[::-1]
-    (box,) = viewer_boxes(results[1].volume, read_annotations(path))
-    assert (box.slice, box.x, box.y, box.width, box.height) == (2, 4, 32 - 6 - 5, 10, 5)
+    (box,) = read_annotations(path).boxes(results[1].volume)
+    place = {"x": 4, "y": 32 - 6 - 5, "width": 10, "height": 5}
+    assert box == {"slice": 2, "label": "Mass", **place}

@@ -6,11 +6,10 @@ from workbench.data.cache import open_cache
 from workbench.data.images import centered_fft2, centered_ifft2, root_sum_of_squares
 from workbench.progress import interactive
 from workbench.views import explore
+from workbench.views.explored import open_slice
 from workbench.views.style import SYNTHETIC_NOTE
 from workbench.views.viewer.panes import Pane, error_pane, image_pane, volume_pane
-from workbench.views.viewer.viewer import Box, viewer, viewer_figure
-from workbench.views.viewer.volumes import explored_viewer
-from workbench.views.viewer.widget import Viewer
+from workbench.views.viewer.viewer import Viewer, viewer, viewer_figure
 
 
 @pytest.fixture(scope="module")
@@ -97,24 +96,27 @@ def test_what_is_not_there_is_named(asked, said):
         image_pane("target", stack()).read(*asked)
 
 
-def test_panes_that_do_not_belong_together_are_refused():
-    with pytest.raises(ValueError, match="panes is empty"):
-        viewer([])
-    with pytest.raises(ValueError, match="target has 5 slices, VarNet 4"):
-        viewer([image_pane("target", stack()), image_pane("VarNet", stack(4))])
-    with pytest.raises(ValueError, match="slice_number=5: there are slices 0 to 4"):
-        viewer([image_pane("target", stack())], slice_number=5)
-    with pytest.raises(ValueError, match=r"target of shape \(6, 4\)"):
-        image_pane("target", stack()[0])
-    with pytest.raises(ValueError, match="target: give the number of slices"):
-        image_pane("target", lambda number: stack()[number])
+@pytest.mark.parametrize(
+    ("show", "said"),
+    [
+        (lambda pane: viewer([]), "panes is empty"),
+        (lambda pane: viewer([pane, image_pane("VarNet", stack(4))]), "target has 5 .*, VarNet 4"),
+        (lambda pane: viewer([pane], slice_number=5), "slice_number=5: there are slices 0 to 4"),
+        (lambda pane: image_pane("target", stack()[0]), r"target of shape \(6, 4\)"),
+        (lambda pane: image_pane("target", len), "target: give the number of slices"),
+    ],
+)
+def test_panes_that_do_not_belong_together_are_refused(show, said):
+    with pytest.raises(ValueError, match=said):
+        show(image_pane("target", stack()))
 
 
 def test_headless_it_is_a_sheet_of_the_same_views():
     assert not interactive()
     panes = [image_pane("target", stack(20)), image_pane("VarNet", stack(20) * 1.5)]
     panes.append(error_pane(panes[1], panes[0]))
-    figure = viewer(panes, title="volume 1", slice_number=7, boxes=[Box(7, 1, 2, 2, 1, "cyst")])
+    box = {"slice": 7, "x": 1, "y": 2, "width": 2, "height": 1, "label": "cyst"}
+    figure = viewer(panes, title="volume 1", slice_number=7, boxes=[box])
     titles = [axes.get_title() for axes in figure.axes if axes.images]
     assert len(titles) == 12
     assert {"target, slice 7", "VarNet, slice 7", "error, slice 7"} <= set(titles)
@@ -133,10 +135,11 @@ def test_crop_and_synthetic_note_are_on_the_sheet():
     assert figure.get_supxlabel() == SYNTHETIC_NOTE
 
 
-def test_explored_volume_is_shown_from_its_slice(volume):
-    described, file, _ = volume
-    figure = explored_viewer(explore.read_explored(open_cache(file.parents[1]), described, 3))
-    assert "slice 3" in [axes.get_title() for axes in figure.axes]
+def test_explored_volume_is_shown_from_its_slice_in_the_viewer_or_on_a_sheet(volume, monkeypatch):
+    explored = open_slice(str(volume[1].parents[1]), slice_number=3)
+    assert "slice 3" in [axes.get_title() for axes in explore.explored_viewer(explored).axes]
+    monkeypatch.setattr(explore, "interactive", lambda: True)
+    assert explore.explored_viewer(explored).slice_number == 3
 
 
 class Sent(list):
@@ -180,7 +183,7 @@ def test_slice_that_cannot_be_read_is_said_and_not_sent(sent, tmp_path):
             raise OSError(f"file1.h5 ends before slice {number}")
         return stack()[0]
 
-    shown = Viewer([image_pane("target", broken, 2)])
+    shown = Viewer([image_pane("target", broken, 2)], slice_number=0)
     content, data = sent.ask(shown, domain="image", slice=1)
     assert (content["kind"], content["text"]) == ("failed", "file1.h5 ends before slice 1")
     assert not data

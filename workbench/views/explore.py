@@ -1,4 +1,4 @@
-"""One slice of one volume, looked at from all sides: k-space, coils, masks, header."""
+"""Figures of one explored slice: k-space, coils, oversampling, padding."""
 
 from typing import TYPE_CHECKING
 
@@ -8,303 +8,294 @@ from matplotlib.figure import Figure
 from workbench.data.images import (
     center_crop,
     centered_ifft2,
-    sensitivity_maps,
+    root_sum_of_squares,
     zero_filled,
 )
-from workbench.data.sampling import Sampling
-from workbench.data.slices import keep_columns
-from workbench.data.volume import Volume
-from workbench.views.anatomy import (
-    kspace_and_image_figure,
-    largest_signal,
-    oversampling_figure,
-    padding_figure,
-    profiles_figure,
-)
+from workbench.progress import interactive
 from workbench.views.annotations import Annotations, draw_boxes
-from workbench.views.explored import (
-    ExploredSlice,
-    find_volume,
-    open_slice,
-    read_explored,
-    sampling_of,
+from workbench.views.explored import ExploredSlice
+from workbench.views.kspace import coils_figure, decibels, show_kspace
+from workbench.views.reconstructions import contact_sheet
+from workbench.views.style import (
+    BLUE,
+    GREY,
+    LABEL,
+    ORANGE,
+    SMALL,
+    add_colour_bar,
+    new_figure,
+    show_image,
+    tidy,
+    window_of,
 )
-from workbench.views.kspace import (
-    coils_figure,
-    kspace_and_mask_figure,
-    point_spread_figure,
-    sensitivities_figure,
-)
-from workbench.views.reconstructions import contact_sheet, reconstruction_figure, slice_scores
-from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from workbench.views.viewer.viewer import Viewer
 
-__all__ = [
-    "ExploredSlice",
-    "aliasing_figure",
-    "annotated_figure",
-    "coil_images_figure",
-    "combination_figure",
-    "find_volume",
-    "frequencies_figure",
-    "kspace_and_image_figure",
-    "kspace_figure",
-    "masks_figure",
-    "open_slice",
-    "oversampling_figure",
-    "padding_figure",
-    "profiles_figure",
-    "read_explored",
-    "sampling_of",
-    "sensitivity_maps_figure",
-    "slices_figure",
-    "spread_figure",
-    "volume_table",
-]
+_DARKEST = -80.0  # dB, the lowest level of k-space on the colour scale
+_SIGNAL = "signal, % of maximum"
+_CENTRE = 0.08  # share of k-space that counts as its centre
 
 
-def volume_table(volume: Volume) -> "DataFrame":
-    """Return what the header and the attributes of a volume say, and what it means."""
-    from pandas import DataFrame
+def explored_viewer(
+    explored: ExploredSlice, annotations: Annotations | None = None
+) -> "Viewer | Figure":
+    """Show the volume in the viewer, with its annotated boxes; outside JupyterLab, as a sheet."""
+    if not interactive():
+        return slices_figure(explored)
+    from workbench.views.viewer.panes import volume_pane
+    from workbench.views.viewer.viewer import Viewer
 
-    height, width = volume.matrix
-    own = volume.own_mask
-    recon = " × ".join(map(str, volume.recon))
-    target = volume.target.shape if volume.target else None
-    rows = [
-        ("acquisition", volume.acquisition or "not said", "sequence and orientation"),
-        ("split", volume.split, "what fastMRI keeps it for"),
-        ("slices", volume.slices, ""),
-        ("coils", volume.coils, "receivers that listened at the same time"),
-        ("k-space", f"{height} × {width}", "readout samples × phase-encode lines"),
-        (
-            "acquired lines",
-            f"{volume.padding_left} to {volume.padding_right - 1}",
-            "the lines outside are zero padding",
-        ),
-        ("reconstruction", recon, "x readout, y phase encode, z; the header's"),
-        (
-            "target",
-            "none" if target is None else f"{volume.target_name}, {target[1]} × {target[2]}",
-            "the image to be reached",
-        ),
-        (
-            "own mask",
-            "none" if own is None else f"{own.sum()} of {width} lines",
-            "test volumes are stored undersampled",
-        ),
-    ]
-    known = {"acquisition"}
-    meanings = {
-        "max": "largest target value, arbitrary units; the data range of SSIM and PSNR",
-        "norm": "Euclidean norm of the target",
-        "patient_id": "a hash",
-        "acceleration": "of its own mask",
-        "num_low_frequency": "ACS lines of its own mask",
-    }
-    rows += [
-        (name, f"{value:.6g}" if isinstance(value, float) else value, meanings.get(name, ""))
-        for name, value in sorted(volume.attributes.items())
-        if name not in known
-    ]
-    table = DataFrame(rows, columns=["field", "value", "meaning"]).set_index("field")
-    return table.astype(str)
-
-
-def kspace_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
-    """Show k-space, the mask, and what it leaves."""
-    mask, low_frequencies = look.mask(sampling)
-    title = look.title if look.undersampled else f"{look.title}: {sampling}"
-    return kspace_and_mask_figure(
-        look.kspace,
-        mask,
-        low_frequencies=low_frequencies,
-        acquired=look.acquired,
-        title=title,
-        synthetic=look.volume.synthetic,
+    return Viewer(
+        [volume_pane(explored.file, explored.volume)],
+        title=f"{explored.name}, {explored.volume.acquisition}",
+        slice_number=explored.number,
+        boxes=annotations.boxes(explored.volume) if annotations else (),
+        synthetic=explored.volume.synthetic,
     )
 
 
-def frequencies_figure(look: ExploredSlice, share: float = 0.08) -> Figure:
-    """Show the images of k-space's centre and of the rest: contrast in one, edges in the other."""
-    height, width = look.volume.matrix
-    rows, columns = max(1, round(height * share)), max(1, round(width * share))
-    centre = np.zeros((height, width), bool)
-    top, left = (height - rows + 1) // 2, (width - columns + 1) // 2
-    centre[top : top + rows, left : left + columns] = True
+def slices_figure(explored: ExploredSlice, most: int = 16) -> Figure:
+    """Show the slices of the volume, root sum of squares; of many, some evenly apart."""
+    count = explored.volume.slices
+    numbers = sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
+    slices = [explored.other(number) for number in numbers]
+    return contact_sheet(
+        [zero_filled(each.kspace, explored.crop) for each in slices],
+        [f"slice {each.number}" + ("\nnot all finite" if each.bad else "") for each in slices],
+        title=f"{explored.name}: {explored.volume.acquisition}, {count} slices",
+        synthetic=explored.volume.synthetic,
+    )
+
+
+def annotated_figure(explored: ExploredSlice, annotations: Annotations) -> Figure | None:
+    """Show annotated slices of the volume with their boxes; None for a volume without a box.
+
+    At most eight evenly spaced slices, and the explored one if it has a box.
+    """
+    volume = explored.volume
+    marked = sorted({each.slice for each in annotations.of(volume.path)})
+    marked = [number for number in marked if number < volume.slices]
+    if not marked:
+        return None
+    chosen = {marked[round(n)] for n in np.linspace(0, len(marked) - 1, min(8, len(marked)))}
+    chosen |= {explored.number} & set(marked)
+    slices = [explored.other(number) for number in sorted(chosen)]
     images = [
-        zero_filled(look.kspace * kept, look.crop)
-        for kept in (np.ones_like(centre), centre, ~centre)
+        zero_filled(each.kspace, each.crop) if each.target is None else each.target
+        for each in slices
     ]
-    names = ("all of k-space", f"the central {rows} × {columns} alone", "all but the centre")
-    figure = new_figure(
-        9.2,
-        3.0 * look.crop[0] / look.crop[1] + 0.9,
-        title=f"The centre of k-space holds contrast, the rest holds edges\n{look.title}",
-        synthetic=look.volume.synthetic,
-    )
-    panels = figure.subplots(1, 3)
-    percent = 100 / largest_signal(look, images[0])
-    window = (0.0, window_of(images[0])[1] * percent)
-    for axes, image, name in zip(panels, images, names, strict=True):
-        drawn = show_image(axes, image * percent, window, name)
-    add_colour_bar(figure, drawn, list(panels), "signal, % of maximum", extend="max")
+    title = f"{explored.name}: fastMRI+'s findings on {len(marked)} of {volume.slices} slices"
+    if study := annotations.study_labels(volume.path):
+        title += f"\nwhole study: {', '.join(study)}"
+    labels = [f"slice {each.number}" for each in slices]
+    figure = contact_sheet(images, labels, title=title, synthetic=volume.synthetic)
+    for axes, each in zip(figure.axes, slices, strict=False):
+        draw_boxes(axes, annotations.boxes(volume, each.number))
     return figure
 
 
-def coil_images_figure(look: ExploredSlice) -> Figure:
-    """Show what each coil received, magnitude above and phase below."""
-    several = look.volume.coils > 1
-    said = "Each coil hears best what is near it" if several else "What the one coil received"
-    return coils_figure(
-        center_crop(centered_ifft2(look.kspace), look.crop),
-        title=f"{said}\n{look.title}",
-        synthetic=look.volume.synthetic,
+def kspace_and_image_figure(explored: ExploredSlice) -> Figure:
+    """Show a slice as it was measured, and its Fourier transform."""
+    image = zero_filled(explored.kspace, explored.crop)
+    image = image * (100 / _maximum(explored, image))
+    figure = new_figure(
+        8.6,
+        4.3,
+        title="The same slice twice: as it is measured, and its Fourier transform\n"
+        f"{explored.title}",
+        synthetic=explored.volume.synthetic,
+    )
+    left, right = figure.subplots(1, 2)
+    drawn = show_kspace(left, decibels(explored.kspace), (_DARKEST, 0.0), "k-space, all coils")
+    left.set_ylabel("readout, sample", fontsize=LABEL)
+    add_colour_bar(figure, drawn, [left], "dB of the maximum", extend="min")
+    drawn = show_image(right, image, window_of(image), "image")
+    add_colour_bar(figure, drawn, [right], _SIGNAL, extend="max")
+    return figure
+
+
+def profiles_figure(explored: ExploredSlice) -> Figure:
+    """Plot how the signal falls from the centre of k-space, along readout and phase encode."""
+    power = np.square(root_sum_of_squares(explored.kspace).astype(np.float64))
+    height, width = power.shape
+    left, right = explored.volume.acquired
+    count = max(1, round((right - left) * _CENTRE))
+    start = (width - count + 1) // 2
+    share = 100 * power[:, start : start + count].sum() / (power.sum() or 1.0)
+    figure = new_figure(
+        9.6,
+        3.3,
+        title="Most of the signal is in the centre: that is why its lines are always measured",
+        synthetic=explored.volume.synthetic,
+    )
+    readout, phase = figure.subplots(1, 2, sharey=True)
+    for axes, axis, size, name in (
+        (readout, 1, height, "readout, sample"),
+        (phase, 0, width, "phase encode, line"),
+    ):
+        axes.plot(np.arange(size), decibels(np.sqrt(power.sum(axis))[None])[0], BLUE, linewidth=1.2)
+        axes.set_xlabel(name, fontsize=LABEL)
+        axes.set_xticks([0, size // 2, size - 1])
+        tidy(axes)
+    readout.set_ylabel("energy, dB of the maximum", fontsize=LABEL)
+    phase.axvspan(start - 0.5, start + count - 0.5, color=ORANGE, alpha=0.3, linewidth=0)
+    text = f"the central {count} of {right - left} lines hold {share:.1f} % of the energy"
+    phase.set_title(text, fontsize=SMALL, loc="left")
+    for first, last in ((0, left), (right, width)):
+        if last > first:
+            phase.axvspan(first - 0.5, last - 0.5, color="0.85", linewidth=0)
+            place = ((first + last) / 2, 0.97)
+            style = {"color": GREY, "fontsize": SMALL, "ha": "center", "va": "top", "rotation": 90}
+            phase.annotate("padding", place, xycoords=("data", "axes fraction"), **style)
+    return figure
+
+
+def frequencies_figure(explored: ExploredSlice) -> Figure:
+    """Show the images of k-space's centre and of the rest: contrast in one, edges in the other."""
+    height, width = explored.volume.matrix
+    rows, columns = max(1, round(height * _CENTRE)), max(1, round(width * _CENTRE))
+    centre = np.zeros((height, width), bool)
+    top, left = (height - rows + 1) // 2, (width - columns + 1) // 2
+    centre[top : top + rows, left : left + columns] = True
+    kept = (np.ones_like(centre), centre, ~centre)
+    return _row(
+        explored,
+        [zero_filled(explored.kspace * part, explored.crop) for part in kept],
+        ("all of k-space", f"the central {rows} × {columns} only", "all but the centre"),
+        f"The centre of k-space holds contrast, the rest holds edges\n{explored.title}",
     )
 
 
-def combination_figure(look: ExploredSlice) -> Figure:
+def coil_images_figure(explored: ExploredSlice) -> Figure:
+    """Show what each coil received, magnitude above and phase below."""
+    several = explored.volume.coils > 1
+    message = "Each coil hears best what is near it" if several else "What the one coil received"
+    return coils_figure(
+        center_crop(centered_ifft2(explored.kspace), explored.crop),
+        title=f"{message}\n{explored.title}",
+        synthetic=explored.volume.synthetic,
+    )
+
+
+def combination_figure(explored: ExploredSlice) -> Figure:
     """Show the root sum of squares of the coil images beside the target, and their difference."""
-    combined = zero_filled(look.kspace, look.crop)
-    if look.target is None:
-        return contact_sheet(
-            [combined],
-            ["root sum of squares"],
-            title=f"{look.title} has no target",
-            synthetic=look.volume.synthetic,
-        )
-    target = center_crop(look.target, look.crop)
-    percent = 100 / look.data_range
+    combined = zero_filled(explored.kspace, explored.crop)
+    if explored.target is None:
+        title, synthetic = f"{explored.title} has no target", explored.volume.synthetic
+        return contact_sheet([combined], ["root sum of squares"], title=title, synthetic=synthetic)
+    target = center_crop(explored.target, explored.crop)
+    percent = 100 / explored.data_range
     difference = np.abs(combined - target) * percent
     largest = float(difference.max())
     figure = new_figure(
         9.6,
-        3.0 * look.crop[0] / look.crop[1] + 0.7,
+        3.0 * explored.crop[0] / explored.crop[1] + 0.7,
         title=f"The root sum of squares differs from the target by at most {largest:.2g} %"
         if largest
         else "The root sum of squares of the coil images is the target, to the last bit",
-        synthetic=look.volume.synthetic,
+        synthetic=explored.volume.synthetic,
     )
-    panels = figure.subplots(1, 3)
+    panels = list(figure.subplots(1, 3))
     window = (0.0, window_of(target)[1] * percent)
     show_image(panels[0], combined * percent, window, "root sum of squares of the coil images")
-    drawn = show_image(panels[1], target * percent, window, f"target ({look.volume.target_name})")
+    name = f"target ({explored.volume.target_name})"
+    drawn = show_image(panels[1], target * percent, window, name)
     error = show_image(panels[2], difference, (0, largest or 1.0), "difference", colours="inferno")
-    add_colour_bar(figure, drawn, list(panels[:2]), "signal, % of maximum", extend="max")
-    add_colour_bar(figure, error, [panels[2]], "% of maximum")
+    add_colour_bar(figure, drawn, panels[:2], _SIGNAL, extend="max")
+    add_colour_bar(figure, error, panels[2:], "% of maximum")
     return figure
 
 
-def sensitivity_maps_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
-    """Show sensitivity maps estimated from the ACS lines of a mask."""
-    low_frequencies = max(1, look.mask(sampling)[1])
-    maps = sensitivity_maps(look.kspace, low_frequencies)
-    return sensitivities_figure(
-        center_crop(maps, look.crop),
-        title=f"Sensitivity maps, estimated from {low_frequencies} ACS lines "
-        "(low-resolution coil images over their root sum of squares)",
-        synthetic=look.volume.synthetic,
+def oversampling_figure(explored: ExploredSlice) -> Figure:
+    """Show what the readout's oversampling is for: the whole image, cropped, and without it."""
+    crop = explored.crop
+    whole = root_sum_of_squares(centered_ifft2(explored.kspace))
+    cut = center_crop(whole, crop)
+    # Every second sample of the readout: the field of view halves, and what is outside folds in.
+    half = explored.kspace[:, explored.kspace.shape[1] // 2 % 2 :: 2]
+    folded = root_sum_of_squares(centered_ifft2(half))
+    folded = center_crop(folded, (min(crop[0], folded.shape[0]), min(crop[1], folded.shape[1])))
+    figure = _row(
+        explored,
+        [whole, cut, folded * np.sqrt(whole.shape[0] / half.shape[1])],
+        (
+            f"all samples, {whole.shape[0]} × {whole.shape[1]}",
+            f"cropped, {cut.shape[0]} × {cut.shape[1]}",
+            "every second sample only",
+        ),
+        "Twice as many samples along the readout cost no time, and nothing folds over",
+        reference=1,
     )
-
-
-def annotated_figure(look: ExploredSlice, annotations: Annotations) -> Figure | None:
-    """Show the annotated slices of the volume with their boxes; None where it has no box.
-
-    Of many slices some are shown, the explored one among them where it has a box.
-    """
-    marked = sorted({each.slice for each in annotations.of(look.volume.path)})
-    marked = [number for number in marked if number < look.volume.slices]
-    if not marked:
-        return None
-    chosen = {marked[round(n)] for n in np.linspace(0, len(marked) - 1, min(8, len(marked)))}
-    if look.number in marked:
-        chosen.add(look.number)
-    looks = [look.other(number) for number in sorted(chosen)]
-    images = [
-        each.target if each.target is not None else zero_filled(each.kspace, each.crop)
-        for each in looks
-    ]
-    study = annotations.study_labels(look.volume.path)
-    figure = contact_sheet(
-        images,
-        [f"slice {each.number}" for each in looks],
-        title=f"{look.name}: fastMRI+'s findings on {len(marked)} of "
-        f"{look.volume.slices} slices" + (f"\nwhole study: {', '.join(study)}" if study else ""),
-        synthetic=look.volume.synthetic,
-    )
-    for axes, each, image in zip(figure.axes, looks, images, strict=False):
-        draw_boxes(axes, annotations.of(look.volume.path, each.number), image.shape[0])
+    bottom, left = ((a - b) / 2 for a, b in zip(whole.shape, cut.shape, strict=True))
+    top, right = bottom + cut.shape[0], left + cut.shape[1]
+    corners = [left, right, right, left, left], [bottom, bottom, top, top, bottom]
+    figure.axes[0].plot(*corners, color=ORANGE, linewidth=1.2)
     return figure
 
 
-def spread_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
-    """Plot where a mask sends the signal of one bright pixel."""
-    mask, _ = look.mask(sampling)
-    form = "its own mask" if look.undersampled else f"a mask {sampling}"
-    return point_spread_figure(
-        mask, title=f"One bright pixel, seen through {form}", synthetic=look.volume.synthetic
-    )
+def padding_figure(explored: ExploredSlice) -> Figure:
+    """Show what zero padding does: the acquired lines only, padded as stored, and with more.
 
-
-def aliasing_figure(look: ExploredSlice, sampling: Sampling) -> Figure:
-    """Show the zero-filled image of a mask beside the target; alone where there is no target."""
-    image = zero_filled(keep_columns(look.kspace, look.mask(sampling)[0]), look.crop)
-    if look.target is None:
-        return contact_sheet(
-            [image],
-            ["zero-filled, its own mask"],
-            title=f"{look.title} has no target to compare with",
-            synthetic=look.volume.synthetic,
-        )
-    return reconstruction_figure(
-        center_crop(look.target, look.crop),
-        image,
-        {},
-        title=f"Aliasing: the object folds over itself\n{look.title}, {sampling}",
-        data_range=look.data_range,
-        synthetic=look.volume.synthetic,
-    )
-
-
-def masks_figure(look: ExploredSlice, center_fraction: float = 0.08) -> Figure:
-    """Show the zero-filled images of three forms of mask at four accelerations, with their SSIM.
-
-    Of a volume without target, or with a mask of its own, only that one image can be shown.
+    Padding adds no detail to an image: it draws the same one with smaller pixels.
     """
-    if look.undersampled or look.target is None:
-        return aliasing_figure(look, Sampling())
-    target = center_crop(look.target, look.crop)
-    images, labels = [], []
-    for form in ("equispaced", "equispaced_fraction", "random"):
-        for acceleration in (2, 4, 6, 8):
-            # The ACS takes half of the lines at most, so that some are left for the rest.
-            fraction = min(center_fraction, 0.5 / acceleration)
-            mask, _ = look.mask(Sampling(form, (acceleration,), (fraction,)))
-            image = zero_filled(keep_columns(look.kspace, mask), look.crop)
-            ssim = slice_scores(image, target, look.data_range)["ssim"]
-            images.append(image * (100 / look.data_range))
-            true = (look.acquired[1] - look.acquired[0]) / mask.sum()
-            labels.append(f"{form} {acceleration}× (true {true:.1f}×)\nSSIM {ssim:.3f}")
-    return contact_sheet(
+    left, right = explored.volume.acquired
+    (rows, shown), width = explored.crop, explored.volume.matrix[1]
+    middle = width // 2
+    reach = min(middle - left, right - middle)  # symmetric about the centre of k-space
+    only = explored.kspace[..., middle - reach : middle + reach]
+    more = np.pad(explored.kspace, [(0, 0), (0, 0), (middle, width - middle)])
+    images = []
+    for kspace in (only, explored.kspace, more):
+        # One field of view, whatever the number of lines: columns shrink, the object stays.
+        image = root_sum_of_squares(centered_ifft2(kspace))
+        columns = max(1, round(shown * kspace.shape[-1] / width))
+        image = center_crop(image, (rows, min(columns, image.shape[1])))
+        images.append(image * np.sqrt(kspace.shape[-1] / width))
+    padded = width - (right - left)
+    figure = _row(
+        explored,
         images,
-        labels,
-        columns=4,
-        window=(0.0, window_of(target)[1] * 100 / look.data_range),
-        title=f"Zero-filled images by form and acceleration of the mask\n{look.title}",
-        synthetic=look.volume.synthetic,
+        (
+            f"only the {2 * reach} lines about the centre",
+            f"as stored, {width} lines",
+            f"padded to {more.shape[-1]} lines",
+        ),
+        f"{padded} of {width} lines were never measured but are zeros: padding only interpolates"
+        if padded
+        else "Nothing is padded here: more zeros would only interpolate",
+        reference=1,
     )
+    for axes, image in zip(figure.axes, images, strict=False):
+        columns = image.shape[1]
+        axes.set_aspect(columns / shown)
+        axes.set_xlim(0.3 * columns, 0.6 * columns)
+        axes.set_ylim(0.4 * rows, 0.4 * rows + 0.3 * shown)
+    return figure
 
 
-def slices_figure(look: ExploredSlice, most: int = 16) -> Figure:
-    """Show the slices of the volume, root sum of squares; of many, some evenly apart."""
-    count = look.volume.slices
-    numbers = sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
-    looks = [look.other(number) for number in numbers]
-    return contact_sheet(
-        [zero_filled(each.kspace, look.crop) for each in looks],
-        [f"slice {each.number}" + ("\nnot all finite" if each.bad else "") for each in looks],
-        title=f"{look.name}: {look.volume.acquisition}, {count} slices",
-        synthetic=look.volume.synthetic,
-    )
+def _row(
+    explored: ExploredSlice,
+    images: list[np.ndarray],
+    names: tuple[str, ...],
+    title: str,
+    *,
+    reference: int = 0,
+) -> Figure:
+    """Show images in one row and one window, that of the reference image."""
+    percent = 100 / _maximum(explored, images[reference])
+    window = window_of(images[reference] * percent)
+    height = 3.0 * explored.crop[0] / explored.crop[1] + 0.8
+    figure = new_figure(9.4, height, title=title, synthetic=explored.volume.synthetic)
+    panels = list(figure.subplots(1, len(images)))
+    for axes, image, name in zip(panels, images, names, strict=True):
+        drawn = show_image(axes, image * percent, window, name)
+    add_colour_bar(figure, drawn, panels, _SIGNAL, extend="max")
+    return figure
+
+
+def _maximum(explored: ExploredSlice, image: np.ndarray) -> float:
+    """Return the 100 % of the colour scale: the volume's maximum; without target, the image's."""
+    if explored.target is not None:
+        return explored.data_range
+    return float(image.max()) or 1.0

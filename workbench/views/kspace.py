@@ -8,7 +8,6 @@ from matplotlib.patches import Rectangle
 
 from workbench.data.images import root_sum_of_squares
 from workbench.views.style import (
-    BLUE,
     LABEL,
     ORANGE,
     SKY,
@@ -16,7 +15,6 @@ from workbench.views.style import (
     add_colour_bar,
     new_figure,
     show_image,
-    tidy,
     window_of,
 )
 
@@ -28,8 +26,8 @@ def acs_columns(mask: np.ndarray, low_frequencies: int | None = None) -> tuple[i
 
     Args:
         mask: sampled columns.
-        low_frequencies: their number, where it is known; else the unbroken run of sampled columns
-            around DC counts, to which a neighbouring line may belong by chance.
+        low_frequencies: number of ACS columns. By default the unbroken run of sampled columns
+            around DC counts, which by chance may include a neighbouring line.
     """
     width = len(mask)
     if low_frequencies:
@@ -60,15 +58,24 @@ def sampling_in_words(
 
 
 def decibels(kspace: np.ndarray) -> np.ndarray:
-    """Return the magnitude of k-space ([coils,] H, W) over all coils, dB below its largest value.
+    """Return the magnitude of k-space ([coils,] H, W) over all coils, in dB of its largest value.
 
-    What is exactly zero is NaN.
+    Zeros become NaN.
     """
     magnitude = root_sum_of_squares(kspace if kspace.ndim == 3 else kspace[None])
     largest = magnitude.max() or 1.0
     return 20 * np.log10(
         magnitude / largest, where=magnitude > 0, out=np.full_like(magnitude, np.nan)
     )
+
+
+def point_spread(mask: np.ndarray) -> np.ndarray:
+    """Return the point spread function (W,) of a mask (W,): 1 at the centre; 0 for no samples.
+
+    It is the magnitude of the mask's Fourier transform. Its side peaks are where copies of the
+    object fall when the missing lines are left at zero.
+    """
+    return np.abs(np.fft.fftshift(np.fft.fft(mask.astype(float)))) / max(1, int(mask.sum()))
 
 
 def kspace_and_mask_figure(
@@ -83,24 +90,16 @@ def kspace_and_mask_figure(
     """Show k-space, a mask, and what the mask leaves, with zero padding hatched.
 
     Args:
-        kspace: (coils, H, W) or (H, W), H the readout. Where it is zero already outside the
-            mask, as in test volumes, there is no full k-space to show.
+        kspace: (coils, H, W) or (H, W), H the readout. Where it is zero outside the mask, as in
+            test volumes, there is no panel of full k-space.
         mask: (W,) bool, the sampled phase-encode columns.
         low_frequencies: number of ACS columns; found from the mask by default.
         acquired: first acquired column and the one after the last; all by default.
         title: a line above the one that says how much is sampled.
         synthetic: whether it is a phantom.
-
-    Raises:
-        ValueError: the shapes do not fit together.
     """
-    _check_kspace(kspace)
-    width = kspace.shape[-1]
-    if mask.shape != (width,):
-        raise ValueError(f"mask of shape {mask.shape}, kspace of {kspace.shape}: give ({width},)")
+    height, width = kspace.shape[-2:]
     left, right = acquired or (0, width)
-    if not 0 <= left < right <= width:
-        raise ValueError(f"acquired=({left}, {right}): give columns from 0 to {width}")
     sampled = mask.astype(bool) & (np.arange(width) >= left) & (np.arange(width) < right)
     full = bool(kspace[..., left:right][..., ~sampled[left:right]].any())
     words = sampling_in_words(sampled, low_frequencies, (left, right))
@@ -112,149 +111,38 @@ def kspace_and_mask_figure(
     )
     panels = figure.subplots(1, 3 if full else 2)
     level = decibels(kspace)
-    window = (_floor(level), 0.0)
+    known = level[np.isfinite(level)]
+    # The darkest level is the noise, in whole tens of dB.
+    noise = float(np.percentile(known, 2)) if known.size else -80.0
+    window = (float(np.clip(10 * np.floor(noise / 10), -120, -40)), 0.0)
     if full:
-        drawn = show_kspace(panels[0], level, window, "k-space, fully sampled")
-    _show_mask(panels[-2], sampled, acs_columns(sampled, low_frequencies), kspace.shape[-2])
-    if right - left < width:
-        panels[-2].set_title("mask: sampled lines white, padding hatched", fontsize=LABEL)
-    kept = np.where(sampled, level, np.nan)
-    drawn = show_kspace(
-        panels[-1], kept, window, "k-space, masked" if full else "k-space, sampled lines"
-    )
+        show_kspace(panels[0], level, window, "k-space, fully sampled")
+    panels[-2].imshow(np.broadcast_to(sampled, (height, width)), cmap="gray", vmin=0, vmax=1)
+    hatched = ", padding hatched" if right - left < width else ""
+    _label_axes(panels[-2], height, width, f"mask: sampled lines white{hatched}")
+    _mark_acs(panels[-2], acs_columns(sampled, low_frequencies), height, width)
+    kept = "k-space, masked" if full else "k-space, sampled lines"
+    drawn = show_kspace(panels[-1], np.where(sampled, level, np.nan), window, kept)
     panels[0].set_ylabel("readout, sample", fontsize=LABEL)
     for axes in panels:
-        _mark_padding(axes, (left, right), width)
-    add_colour_bar(
-        figure, drawn, list(panels), "magnitude over all coils, dB of the maximum", extend="min"
-    )
+        for start, stop in ((0, left), (right, width)):
+            if stop > start:
+                span = (start - 0.5, stop - 0.5)
+                axes.axvspan(*span, facecolor="#123", edgecolor=SKY, hatch="/////", linewidth=0)
+    label = "magnitude over all coils, dB of the maximum"
+    add_colour_bar(figure, drawn, list(panels), label, extend="min")
     return figure
-
-
-def point_spread(mask: np.ndarray) -> np.ndarray:
-    """Return what a mask (W,) makes of one bright pixel in the middle: (W,), 1 at its true place.
-
-    Zero everywhere where the mask samples nothing.
-    """
-    return np.abs(np.fft.fftshift(np.fft.fft(mask.astype(float)))) / max(1, int(mask.sum()))
-
-
-def point_spread_figure(mask: np.ndarray, *, title: str = "", synthetic: bool = False) -> Figure:
-    """Plot what a mask (W,) makes of one bright pixel, along the phase-encode direction.
-
-    The point spread function is the mask's Fourier transform; its side peaks are where an object's
-    copies fall when the missing lines are left at zero.
-
-    Raises:
-        ValueError: the mask has not one axis, or samples nothing.
-    """
-    if mask.ndim != 1 or not mask.any():
-        raise ValueError(f"mask of shape {mask.shape}: give (W,) with one sampled column or more")
-    width = len(mask)
-    spread = point_spread(mask)
-    shift = np.arange(width) - width // 2
-    figure = new_figure(9.6, 2.7, title=title, synthetic=synthetic)
-    axes = figure.subplots()
-    axes.vlines(shift, 0, 100 * spread, color=BLUE, linewidth=1.4)
-    axes.set_xlabel("distance along phase encode, pixels", fontsize=LABEL)
-    axes.set_ylabel("signal,\n% of the true place", fontsize=LABEL)
-    axes.set_xlim(shift[0] - 1, shift[-1] + 1)
-    axes.set_ylim(0, 105)
-    tidy(axes)
-    return figure
-
-
-def coils_figure(images: np.ndarray, *, title: str = "", synthetic: bool = False) -> Figure:
-    """Show the magnitude and the phase of coil images (coils, H, W), complex, all coils alike."""
-    _check_coils(images)
-    magnitude = np.abs(images)
-    percent = 100 * magnitude / (magnitude.max() or 1.0)
-    window = window_of(percent)
-    # Phase in air is noise: it fades with the signal.
-    seen = np.nan_to_num(np.clip(magnitude / (0.05 * window_of(magnitude)[1]), 0, 1) ** 2)
-    return _coil_grid(percent, images, seen, window, "signal, % of max.", "gray", title, synthetic)
-
-
-def sensitivities_figure(maps: np.ndarray, *, title: str = "", synthetic: bool = False) -> Figure:
-    """Show the magnitude and the phase of sensitivity maps (coils, H, W), complex."""
-    _check_coils(maps)
-    magnitude = np.abs(maps)
-    inside = (magnitude > 0).any(axis=0)
-    shown = np.where(inside, magnitude, np.nan)
-    seen = np.broadcast_to(inside, maps.shape).astype(float)
-    return _coil_grid(shown, maps, seen, (0, 1), "sensitivity", "viridis", title, synthetic)
-
-
-def _coil_grid(
-    magnitude: np.ndarray,
-    images: np.ndarray,
-    seen: np.ndarray,
-    window: tuple[float, float],
-    label: str,
-    colours: str,
-    title: str,
-    synthetic: bool,
-) -> Figure:
-    """Lay out coils in rows of at most eight: magnitude above, phase below."""
-    coils, height, width = images.shape
-    columns = min(coils, _COILS_A_ROW)
-    blocks = -(-coils // columns)
-    panel = min(2.6, max(1.4, 11 / columns))
-    figure = new_figure(
-        panel * columns + 0.9,
-        blocks * (2 * panel * height / width + 0.3) + 0.6,
-        title=title,
-        synthetic=synthetic,
-    )
-    axes = figure.subplots(2 * blocks, columns, squeeze=False)
-    for place in axes.flat:
-        place.set_axis_off()
-    phase = np.angle(images)
-    for coil in range(coils):
-        row, column = 2 * (coil // columns), coil % columns
-        upper, lower = axes[row, column], axes[row + 1, column]
-        first = show_image(upper, magnitude[coil], window, f"coil {coil}", colours=colours)
-        lower.add_patch(_backdrop(lower))
-        second = show_image(
-            lower, phase[coil], (-np.pi, np.pi), colours="twilight", alpha=seen[coil]
-        )
-    extend = "max" if window[1] > 1 else "neither"
-    for upper, lower in zip(axes[0::2], axes[1::2], strict=True):
-        add_colour_bar(figure, first, list(upper), label, extend=extend)
-        bar = add_colour_bar(figure, second, list(lower), "phase, rad")
-        bar.set_ticks([-np.pi, 0, np.pi], labels=["−π", "0", "π"])
-    return figure
-
-
-def _backdrop(axes: Axes) -> Rectangle:
-    """Return a grey ground, on which both ends of the phase's colours can be told."""
-    return Rectangle((0, 0), 1, 1, transform=axes.transAxes, color="0.55", zorder=-1)
 
 
 def show_kspace(
     axes: Axes, level: np.ndarray, window: tuple[float, float], title: str
 ) -> AxesImage:
-    """Show a level of k-space (H, W), dB, as stored: readout downwards, phase encode across."""
-    height, width = level.shape
+    """Show k-space (H, W), in dB, as stored: readout downwards, phase encode across."""
     drawn = axes.imshow(level, cmap="gray", vmin=window[0], vmax=window[1])
     axes.set_facecolor("black")
+    height, width = level.shape
     _label_axes(axes, height, width, title)
     return drawn
-
-
-def _show_mask(axes: Axes, sampled: np.ndarray, acs: tuple[int, int], height: int) -> None:
-    axes.imshow(np.broadcast_to(sampled, (height, len(sampled))), cmap="gray", vmin=0, vmax=1)
-    _label_axes(axes, height, len(sampled), "mask: sampled lines white")
-    for column in acs:
-        axes.axvline(column - 0.5, color=ORANGE, linewidth=1.4)
-    axes.annotate(
-        "ACS",
-        (acs[1] + 0.01 * len(sampled), 0.04 * height),
-        color="black",
-        fontsize=SMALL,
-        va="top",
-        bbox={"facecolor": ORANGE, "edgecolor": "none", "pad": 1.5},
-    )
 
 
 def _label_axes(axes: Axes, height: int, width: int, title: str) -> None:
@@ -267,26 +155,62 @@ def _label_axes(axes: Axes, height: int, width: int, title: str) -> None:
     axes.tick_params(labelsize=SMALL)
 
 
-def _mark_padding(axes: Axes, acquired: tuple[int, int], width: int) -> None:
-    for start, stop in ((0, acquired[0]), (acquired[1], width)):
-        if stop > start:
-            axes.axvspan(
-                start - 0.5, stop - 0.5, facecolor="#123", edgecolor=SKY, hatch="/////", linewidth=0
-            )
+def _mark_acs(axes: Axes, acs: tuple[int, int], height: int, width: int) -> None:
+    for column in acs:
+        axes.axvline(column - 0.5, color=ORANGE, linewidth=1.4)
+    axes.annotate(
+        "ACS",
+        (acs[1] + 0.01 * width, 0.04 * height),
+        color="black",
+        fontsize=SMALL,
+        va="top",
+        bbox={"facecolor": ORANGE, "edgecolor": "none", "pad": 1.5},
+    )
 
 
-def _floor(level: np.ndarray) -> float:
-    """Return the lowest level to show: the noise, in whole tens of dB, -120 to -40."""
-    finite = level[np.isfinite(level)]
-    noise = float(np.percentile(finite, 2)) if finite.size else -80.0
-    return float(np.clip(10 * np.floor(noise / 10), -120, -40))
+def coils_figure(
+    images: np.ndarray, *, sensitivities: bool = False, title: str = "", synthetic: bool = False
+) -> Figure:
+    """Show magnitude (above) and phase (below) of each coil, in rows of at most eight coils.
 
-
-def _check_kspace(kspace: np.ndarray) -> None:
-    if kspace.ndim not in (2, 3):
-        raise ValueError(f"kspace of shape {kspace.shape}: give one slice, ([coils,] H, W)")
-
-
-def _check_coils(images: np.ndarray) -> None:
-    if images.ndim != 3 or not np.iscomplexobj(images):
-        raise ValueError(f"{images.dtype} of shape {images.shape}: give complex (coils, H, W)")
+    Args:
+        images: (coils, H, W) complex.
+        sensitivities: whether these are sensitivity maps, which are 0 in air, or coil images.
+        title: the figure's message.
+        synthetic: whether they are of a phantom.
+    """
+    magnitude = np.abs(images)
+    if sensitivities:
+        inside = (magnitude > 0).any(axis=0)
+        seen = np.broadcast_to(inside, images.shape).astype(float)
+        magnitude, window = np.where(inside, magnitude, np.nan), (0.0, 1.0)
+        label, colours, extend = "sensitivity", "viridis", "neither"
+    else:
+        # Phase in air is noise: it fades with the signal.
+        seen = np.nan_to_num(np.clip(magnitude / (0.05 * window_of(magnitude)[1]), 0, 1) ** 2)
+        magnitude = 100 * magnitude / (magnitude.max() or 1.0)
+        window = window_of(magnitude)
+        label, colours, extend = "signal, % of max.", "gray", "max"
+    coils, height, width = images.shape
+    columns = min(coils, _COILS_A_ROW)
+    blocks = -(-coils // columns)
+    panel = min(2.6, max(1.4, 11 / columns))
+    size = panel * columns + 0.9, blocks * (2 * panel * height / width + 0.3) + 0.6
+    figure = new_figure(*size, title=title, synthetic=synthetic)
+    axes = figure.subplots(2 * blocks, columns, squeeze=False)
+    for place in axes.flat:
+        place.set_axis_off()
+    for coil in range(coils):
+        row, column = 2 * (coil // columns), coil % columns
+        upper, lower = axes[row, column], axes[row + 1, column]
+        first = show_image(upper, magnitude[coil], window, f"coil {coil}", colours=colours)
+        # Both ends of the phase's colours stand out from grey.
+        grey = Rectangle((0, 0), 1, 1, transform=lower.transAxes, color="0.55", zorder=-1)
+        lower.add_patch(grey)
+        phase = np.angle(images[coil])
+        second = show_image(lower, phase, (-np.pi, np.pi), colours="twilight", alpha=seen[coil])
+    for upper, lower in zip(axes[0::2], axes[1::2], strict=True):
+        add_colour_bar(figure, first, list(upper), label, extend=extend)
+        bar = add_colour_bar(figure, second, list(lower), "phase, rad")
+        bar.set_ticks([-np.pi, 0, np.pi], labels=["−π", "0", "π"])
+    return figure

@@ -1,10 +1,9 @@
-"""Annotated findings: on the slices that they lie on, and close up in a reconstruction."""
+"""Annotated findings in reconstructions: their SSIM, and close-ups."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench.data.images import cropped
@@ -16,24 +15,12 @@ from workbench.views.style import add_colour_bar, new_figure, show_image, window
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_LEAST = 8.0  # pixels: of a point, what is around it is seen
-_MARGIN = 1.0  # of the box's longer side, seen around it close up
-
-
-def annotated_results(
-    results: Sequence[Result], annotations: Annotations
-) -> list[tuple[Result, Annotation]]:
-    """Return the boxes on reconstructed volumes, those that no slice has left out."""
-    return [
-        (result, each)
-        for result in results
-        for each in annotations.of(result.volume.path)
-        if not result.slice_ssim or each.slice < len(result.slice_ssim)
-    ]
+_SMALLEST = 8.0  # pixels of a close-up's box, so that the surroundings of a point are seen
+_MARGIN = 1.0  # around the box close up, as a share of its longer side
 
 
 def lesion_ssim(image: np.ndarray, target: np.ndarray, box: Box, data_range: float) -> float:
-    """Return the mean SSIM over a box's pixels, of the map that the slice's SSIM is the mean of.
+    """Return the mean over a box's pixels of the SSIM map.
 
     Args:
         image: (h, w), of the target's size and place.
@@ -44,8 +31,7 @@ def lesion_ssim(image: np.ndarray, target: np.ndarray, box: Box, data_range: flo
     Returns:
         NaN where the 7x7 window around every pixel of the box leaves the image.
     """
-    likeness = ssim_image(image, target, data_range)
-    part = likeness[box.rows(target.shape[0]), box.columns(target.shape[1])]
+    part = ssim_image(image, target, data_range)[box.inside(target.shape)]
     return float(np.nanmean(part)) if np.isfinite(part).any() else float("nan")
 
 
@@ -54,20 +40,17 @@ def lesion_table(results: Sequence[Result], annotations: Annotations) -> "DataFr
     from pandas import DataFrame
 
     rows = []
-    for result, each in annotated_results(results, annotations):
-        pair = _images(result, each.slice)
-        if pair is None or each.box is None:
-            continue
-        target, filled, image, span = pair
+    for result, each, box in _found(results, annotations):
+        target, filled, image, span = _images(result, each.slice)
         rows.append(
             {
                 "volume": result.name,
                 "slice": each.slice,
                 "label": each.label,
-                "box, pixels": f"{each.box.width:g} × {each.box.height:g}",
-                "SSIM in the box": lesion_ssim(image, target, each.box, span),
+                "box, pixels": f"{box.width:g} × {box.height:g}",
+                "SSIM in the box": lesion_ssim(image, target, box, span),
                 "of the slice": slice_scores(image, target, span)["ssim"],
-                "zero-filled in the box": lesion_ssim(filled, target, each.box, span),
+                "zero-filled in the box": lesion_ssim(filled, target, box, span),
                 "of the slice ": slice_scores(filled, target, span)["ssim"],
             }
         )
@@ -75,71 +58,63 @@ def lesion_table(results: Sequence[Result], annotations: Annotations) -> "DataFr
     return table.sort_values("SSIM in the box", ignore_index=True) if rows else table
 
 
-def lesion_figure(result: Result, annotation: Annotation) -> Figure:
-    """Show a finding: the slice with its boxes; target and reconstructions close up.
+def lesion_figures(
+    results: Sequence[Result], annotations: Annotations, most: int = 6
+) -> Iterator[Figure]:
+    """Show some findings close up: in turn of each label the largest box, then the next."""
+    kinds: dict[str, list[tuple[Result, Annotation, Box]]] = {}
+    for found in _found(results, annotations):
+        kinds.setdefault(found[1].label, []).append(found)
+    for same in kinds.values():
+        same.sort(key=lambda found: -found[2].width * found[2].height)
+    turns = max(map(len, kinds.values()), default=0)
+    order = [same[turn] for turn in range(turns) for same in kinds.values() if turn < len(same)]
+    for result, annotation, box in order[:most]:
+        yield lesion_figure(result, annotation, box)
 
-    Raises:
-        ValueError: the volume has no target, or the annotation no box.
-    """
-    found = _images(result, annotation.slice)
-    if found is None or annotation.box is None:
-        raise ValueError(f"{result.name}, {annotation.label}: no target, or no box to show")
-    target, filled, image, span = found
-    volume = result.volume
-    percent = 100 / span
-    window = (0.0, window_of(target)[1] * percent)
-    figure = new_figure(
-        11.4,
-        3.7,
-        title=f"{annotation.label}: {result.name}, slice {annotation.slice}",
-        synthetic=volume.synthetic,
-    )
-    panels = figure.subplots(1, 4)
-    show_image(panels[0], target * percent, window, "target, whole slice")
-    draw_boxes(panels[0], [annotation], target.shape[0], labels=False)
-    texts = {"target": "target"}
+
+def lesion_figure(result: Result, annotation: Annotation, box: Box) -> Figure:
+    """Show a finding: the whole slice with its box; target and reconstructions close up."""
+    target, filled, image, span = _images(result, annotation.slice)
+    height, percent = target.shape[0], 100 / span
+    images = {"target, whole slice": target, "target": target}
     for name, values in (("zero-filled", filled), (result.label, image)):
-        inside = lesion_ssim(values, target, annotation.box, span)
+        inside = lesion_ssim(values, target, box, span)
         whole = slice_scores(values, target, span)["ssim"]
-        texts[name] = f"{name}\nSSIM {inside:.3f} in the box, {whole:.3f} the slice"
-    for axes, (name, values) in zip(
-        panels[1:],
-        {"target": target, "zero-filled": filled, result.label: image}.items(),
-        strict=True,
-    ):
-        drawn = show_image(axes, values * percent, window, texts[name])
-        draw_boxes(axes, [annotation], target.shape[0], labels=False)
-        _close_up(axes, annotation.box, target.shape)
-    add_colour_bar(figure, drawn, list(panels), "signal, % of maximum", extend="max")
+        images[f"{name}\nSSIM {inside:.3f} in the box, {whole:.3f} the slice"] = values
+    title = f"{annotation.label}: {result.name}, slice {annotation.slice}"
+    figure = new_figure(11.4, 3.7, title=title, synthetic=result.volume.synthetic)
+    panels = list(figure.subplots(1, 4))
+    window = (0.0, window_of(target)[1] * percent)
+    for axes, (text, values) in zip(panels, images.items(), strict=True):
+        drawn = show_image(axes, values * percent, window, text)
+        draw_boxes(axes, [annotation.stored(height)], labels=False)
+    reach = max(box.width, box.height, _SMALLEST) * (0.5 + _MARGIN)
+    column, row = box.x + box.width / 2, height - box.y - box.height / 2
+    for axes in panels[1:]:
+        axes.set(xlim=(column - reach, column + reach), ylim=(row - reach, row + reach))
+    add_colour_bar(figure, drawn, panels, "signal, % of maximum", extend="max")
     return figure
 
 
-def lesion_figures(
-    results: Sequence[Result],
-    annotations: Annotations,
-    most: int = 6,
-) -> Iterator[Figure]:
-    """Show some findings close up: of each kind of label the largest box first, in turn."""
-    kinds: dict[str, list[tuple[Result, Annotation]]] = {}
-    for result, each in annotated_results(results, annotations):
-        if result.volume.target is not None:
-            kinds.setdefault(each.label, []).append((result, each))
-    for found in kinds.values():
-        found.sort(key=lambda pair: -_area(pair[1]))
-    turns = max(map(len, kinds.values()), default=0)
-    order = [found[turn] for turn in range(turns) for found in kinds.values() if turn < len(found)]
-    for result, each in order[:most]:
-        yield lesion_figure(result, each)
+def _found(
+    results: Sequence[Result], annotations: Annotations
+) -> Iterator[tuple[Result, Annotation, Box]]:
+    """Yield the boxes on reconstructed slices of volumes with a target."""
+    for result in results:
+        for each in annotations.of(result.volume.path):
+            count = len(result.slice_ssim) or result.slices
+            if each.box and result.volume.target is not None and each.slice < count:
+                yield result, each, each.box
 
 
-def _images(result: Result, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
+def _images(result: Result, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Return target, zero-filled and reconstructed image at the target's size, and data range.
 
-    Boxes are counted on the target: an image that is smaller is padded with zeros.
+    Boxes are counted on the target: a smaller image is padded with zeros.
     """
     kspace, target = result.measured(number)
-    if target is None:
-        return None
+    assert target is not None
     filled, image = result.zero_fill(kspace), result.image(number)
     span = result.volume.largest or float(target.max()) or 1.0
     return target, _padded(filled, target), _padded(image, target), span
@@ -149,16 +124,3 @@ def _padded(image: np.ndarray, target: np.ndarray) -> np.ndarray:
     image, _ = cropped(image, target)
     missing = [large - small for large, small in zip(target.shape, image.shape, strict=True)]
     return np.pad(image, [(lack // 2, lack - lack // 2) for lack in missing])
-
-
-def _close_up(axes: Axes, box: Box, shape: tuple[int, ...]) -> None:
-    """Zoom in on a box and what is around it; the axes count rows as they are stored."""
-    side = max(box.width, box.height, _LEAST) * (1 + 2 * _MARGIN)
-    middle = (box.left + box.width / 2, shape[0] - box.top - box.height / 2)
-    axes.set_xlim(middle[0] - side / 2, middle[0] + side / 2)
-    axes.set_ylim(middle[1] - side / 2, middle[1] + side / 2)
-
-
-def _area(annotation: Annotation) -> float:
-    box = annotation.box
-    return box.width * box.height if box else 0.0

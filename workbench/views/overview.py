@@ -1,14 +1,13 @@
 """What a dataset holds: tables and figures of its cache."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.catalog import DATASETS, SPLITS
 from workbench.data.cache import DatasetCache
 from workbench.data.volume import Problem, Volume
 from workbench.progress import amount
+from workbench.views.header import is_finite
 from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
@@ -25,37 +24,26 @@ SPLIT_COLOURS = {
     "challenge": "#CC79A7",
     "test_full": "#56B4E9",
 }
-_MOST_BARS = 16
-
-
-@dataclass(frozen=True)
-class _Quantity:
-    of: Callable[[Volume], Any]
-    axis: str
-    title: str
-    by_size: bool = False
-
-
-QUANTITIES: Mapping[str, _Quantity] = {
-    "acquisition": _Quantity(
-        lambda volume: volume.acquisition or "not said",
-        "acquisition",
-        "volumes by acquisition",
-        by_size=True,
-    ),
-    "coils": _Quantity(
-        lambda volume: volume.coils, "receive coils", "{span} receive coils a volume"
-    ),
-    "matrix": _Quantity(
-        lambda volume: volume.matrix,
+# Quantity -> the axis's label, the title, and whether the most frequent values come first.
+_QUANTITIES = {
+    "acquisition": ("acquisition", "volumes by acquisition", True),
+    "coils": ("receive coils", "{span} receive coils a volume", False),
+    "matrix": (
         "readout × phase encodes",
         "{count} k-space sizes; only slices of one size fit in a batch",
-        by_size=True,
+        True,
     ),
-    "slices": _Quantity(
-        lambda volume: volume.slices, "slices in the volume", "{span} slices a volume"
-    ),
+    "slices": ("slices in the volume", "{span} slices a volume", False),
 }
+# Column of ``_volumes`` -> its title in the table of acquisitions.
+_SIZES = {
+    "slices": "slices a volume",
+    "coils": "coils",
+    "readout": "readout",
+    "width": "phase encodes",
+    "acquired": "of them acquired",
+}
+_MOST_BARS = 16
 
 
 def official_counts(cache: DatasetCache, dataset: str = "") -> dict[str, tuple[int, int]]:
@@ -75,7 +63,10 @@ def official_counts(cache: DatasetCache, dataset: str = "") -> dict[str, tuple[i
 
 
 def split_table(cache: DatasetCache, official: Mapping[str, tuple[int, int]]) -> "DataFrame":
-    """Tabulate volumes, slices and sizes by split, against fastMRI's official counts."""
+    """Tabulate volumes, slices and sizes by split, against fastMRI's official counts.
+
+    Volumes with NaN or infinity in their attributes are counted in a column of their own.
+    """
     import pandas
 
     rows = {}
@@ -90,39 +81,31 @@ def split_table(cache: DatasetCache, official: Mapping[str, tuple[int, int]]) ->
             "on disk": amount(sum(volume.size for volume in part), "B"),
             "with target": f"{sum(volume.target is not None for volume in part):,}",
             "with mask": f"{sum(volume.mask is not None for volume in part):,}",
+            "with NaN or Inf": f"{sum(map(_has_unknown, part)):,}",
             "folders": ", ".join(sorted({v.path.rpartition("/")[0] or "." for v in part})),
         }
-    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("split")
+    table = pandas.DataFrame.from_dict(rows, orient="index").rename_axis("split")
+    return (
+        table
+        if any(map(_has_unknown, cache))
+        else table.drop(columns="with NaN or Inf", errors="ignore")
+    )
 
 
 def acquisition_table(cache: DatasetCache) -> "DataFrame":
-    """Tabulate what volumes there are by split and acquisition: how many, and of what sizes."""
+    """Tabulate volumes by split and acquisition: how many, and of what sizes."""
     import pandas
 
-    rows = []
-    for split in cache.counts:
-        part = cache.split(split)
-        for acquisition in part.acquisitions:
-            volumes = part.only(acquisition=acquisition)
-            rows.append(
-                {
-                    "split": split,
-                    "acquisition": acquisition or "not said",
-                    "volumes": f"{len(volumes):,}",
-                    "slices": f"{volumes.slices:,}",
-                    "slices a volume": _span(v.slices for v in volumes),
-                    "coils": _span(v.coils for v in volumes),
-                    "readout": _span(v.matrix[0] for v in volumes),
-                    "phase encodes": _span(v.matrix[1] for v in volumes),
-                    "of them acquired": _span(_acquired(v) for v in volumes),
-                    "image": ", ".join(sorted({f"{v.recon[0]}×{v.recon[1]}" for v in volumes})),
-                }
-            )
-    return (
-        pandas.DataFrame(rows).set_index(["split", "acquisition"])
-        if rows
-        else (pandas.DataFrame(columns=["volumes", "slices"]))
-    )
+    volumes = _volumes(cache)
+    if volumes.empty:
+        return pandas.DataFrame(columns=["volumes", "slices"])
+    groups = volumes.groupby(["split", "acquisition"], observed=True)
+    table = groups.size().map("{:,}".format).to_frame("volumes")
+    table["slices"] = groups["slices"].sum().map("{:,}".format)
+    for name, title in _SIZES.items():
+        table[title] = groups[name].agg(_span)
+    table["image"] = groups["image"].agg(lambda sizes: ", ".join(sorted(set(sizes))))
+    return table
 
 
 def problem_table(problems: Iterable[Problem]) -> "Styler":
@@ -141,13 +124,12 @@ def completeness_figure(cache: DatasetCache, official: Mapping[str, tuple[int, i
         ValueError: there is nothing to compare with.
     """
     names = [split for split in SPLITS if split in official]
-    here = [len(cache.split(split)) for split in names]
-    wanted = [official[split][0] for split in names]
     if not names:
         raise ValueError(f"official={official}: fastMRI publishes no counts to compare with")
-    figure, axes = _figure(
-        len(names), cache, f"{_share(sum(here), sum(wanted))} of fastMRI's volumes are here"
-    )
+    here = [len(cache.split(split)) for split in names]
+    wanted = [official[split][0] for split in names]
+    title = f"{_share(sum(here), sum(wanted))} of fastMRI's volumes are here"
+    figure, axes = _figure(len(names), cache, title)
     shares = [100 * count / total for count, total in zip(here, wanted, strict=True)]
     axes.barh(names, [100] * len(names), color="0.93")
     axes.barh(names, shares, color=[SPLIT_COLOURS[split] for split in names])
@@ -164,34 +146,64 @@ def distribution_figure(cache: DatasetCache, quantity: str) -> "Figure":
     Raises:
         ValueError: the quantity is none of these.
     """
-    if quantity not in QUANTITIES:
-        raise ValueError(f"quantity={quantity!r}: give one of {', '.join(QUANTITIES)}")
+    if quantity not in _QUANTITIES:
+        raise ValueError(f"quantity={quantity!r}: give one of {', '.join(_QUANTITIES)}")
+    import pandas
     from matplotlib.ticker import MaxNLocator
 
-    shown = QUANTITIES[quantity]
-    total = Counter(shown.of(volume) for volume in cache)
-    order = [value for value, _ in total.most_common()] if shown.by_size else sorted(total)
-    most = _MOST_BARS if shown.by_size else len(order)
-    bars, rest = order[:most], order[most:]
-    labels = [_label(value) for value in bars] + ([f"{len(rest)} others"] if rest else [])
-    span = _span(order) if order and not shown.by_size else ""
-    title = shown.title.format(count=len(order), span=span) if order else "no volumes"
+    label, title, by_size = _QUANTITIES[quantity]
+    volumes = _volumes(cache)
+    order = volumes[quantity].value_counts()
+    order = order if by_size else order.sort_index()
+    title = title.format(count=len(order), span=_span(order.index)) if len(order) else "no volumes"
+    counts = pandas.crosstab(volumes[quantity], volumes["split"]).reindex(order.index)
+    if by_size and len(counts) > _MOST_BARS:
+        rest = counts[_MOST_BARS:]
+        counts = counts[:_MOST_BARS]
+        counts.loc[f"{len(rest)} others"] = rest.sum()
+    labels, left = [str(value) for value in counts.index], [0] * len(counts)
     figure, axes = _figure(len(labels), cache, title)
-    left = [0] * len(labels)
     for split in cache.counts:
-        counts = Counter(shown.of(volume) for volume in cache.split(split))
-        widths = [counts[value] for value in bars]
-        widths += [sum(counts[value] for value in rest)] if rest else []
-        axes.barh(labels, widths, left=left, color=SPLIT_COLOURS[split], label=split)
-        left = [start + width for start, width in zip(left, widths, strict=True)]
+        axes.barh(labels, counts[split], left=left, color=SPLIT_COLOURS[split], label=split)
+        left = [start + width for start, width in zip(left, counts[split], strict=True)]
     for row, count in enumerate(left):
         axes.annotate(f"{count:,}", (count, row), (4, 0), textcoords="offset points", va="center")
-    axes.set(xlabel="volumes", ylabel=shown.axis)
+    axes.set(xlabel="volumes", ylabel=label)
     axes.margins(x=0.1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if order:
+    if labels:
         axes.legend(title="split", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def _volumes(cache: DatasetCache) -> "DataFrame":
+    """Return one row for each volume; an acquisition that is not finite is "–"."""
+    import pandas
+
+    rows = []
+    for volume in (each for split in cache.counts for each in cache.split(split)):
+        (height, width), (left, right) = volume.matrix, volume.acquired
+        known = is_finite(volume.acquisition)
+        rows.append(
+            {
+                "split": volume.split,
+                "acquisition": (volume.acquisition or "not said") if known else "–",
+                "slices": volume.slices,
+                "coils": volume.coils,
+                "matrix": f"{height} × {width}",
+                "readout": height,
+                "width": width,
+                "acquired": right - left,
+                "image": f"{volume.recon[0]}×{volume.recon[1]}",
+            }
+        )
+    table = pandas.DataFrame(rows, columns=None if rows else [*_QUANTITIES, "split"])
+    table["split"] = pandas.Categorical(table["split"], list(cache.counts))
+    return table
+
+
+def _has_unknown(volume: Volume) -> bool:
+    return not all(map(is_finite, volume.attributes.values()))
 
 
 def _figure(rows: int, cache: DatasetCache, title: str) -> tuple["Figure", "Axes"]:
@@ -207,17 +219,8 @@ def _figure(rows: int, cache: DatasetCache, title: str) -> tuple["Figure", "Axes
     return figure, axes
 
 
-def _label(value: Any) -> str:
-    return " × ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _acquired(volume: Volume) -> int:
-    return min(volume.padding_right, volume.matrix[1]) - max(volume.padding_left, 0)
-
-
-def _span(values: Iterable[int]) -> str:
-    found = set(values)
-    low, high = min(found), max(found)
+def _span(values: Iterable[Any]) -> str:
+    low, high = min(values), max(values)
     return f"{low}" if low == high else f"{low} to {high}"
 
 

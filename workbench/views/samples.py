@@ -1,4 +1,4 @@
-"""Validation reconstructions as they come to be, epoch by epoch, out of a run's TensorBoard log."""
+"""Validation reconstructions epoch by epoch, from a run's TensorBoard log."""
 
 import re
 from collections.abc import Iterator
@@ -30,28 +30,27 @@ class Samples:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "tensorboard"
-        self._files: dict[Path, int] = {}
+        self._sizes: dict[Path, int] = {}
         self.images: dict[str, dict[str, dict[int, bytes]]] = {}
 
     @property
     def epochs(self) -> list[int]:
-        """The epochs of which there are samples."""
-        return sorted(
-            {epoch for kinds in self.images.values() for epoch in kinds.get("reconstruction", ())}
-        )
+        """The epochs with samples."""
+        kinds = self.images.values()
+        return sorted({epoch for kind in kinds for epoch in kind.get("reconstruction", ())})
 
     def read(self) -> bool:
         """Read what the log holds, if it has grown; return whether there is a new epoch."""
         before = self.epochs
         for path in sorted(self._folder.rglob("events.out.tfevents.*")):
             size = path.stat().st_size
-            if self._files.get(path) != size:
-                self._files[path] = size
-                for tag, step, png in _images(path):
-                    name, _, kind = tag.rpartition("/")
-                    if kind in _KINDS:
-                        kinds = self.images.setdefault(name, {})
-                        kinds.setdefault(kind, {})[step + 1] = png
+            if self._sizes.get(path) == size:
+                continue
+            self._sizes[path] = size
+            for tag, step, png in _images(path):
+                name, _, kind = tag.rpartition("/")
+                if kind in _KINDS:
+                    self.images.setdefault(name, {}).setdefault(kind, {})[step + 1] = png
         return self.epochs != before
 
 
@@ -64,44 +63,28 @@ def samples_figure(samples: Samples, *, synthetic: bool = False) -> Figure | Non
     epochs = samples.epochs
     if not epochs:
         return None
-    last = epochs[-1]
-    chosen = _spread(epochs)
+    last, count = epochs[-1], min(len(epochs), _MOST_EPOCHS)
+    chosen = [epochs[round(n * (len(epochs) - 1) / max(count - 1, 1))] for n in range(count)]
     names = [name for name, kinds in samples.images.items() if last in kinds["reconstruction"]]
     names = names[:_MOST_SLICES]
     short = {name: _short(name) for name in names}
     if len(set(short.values())) < len(short):
         short = {name: name for name in names}
     columns = [("reconstruction", epoch) for epoch in chosen] + [("target", last), ("error", last)]
-    figure = new_figure(
-        1.75 * len(columns), 1.9 * len(names) + 0.5, title=_title(chosen), synthetic=synthetic
-    )
+    title = f"Validation slices after epoch{'s' if count > 1 else ''} {', '.join(map(str, chosen))}"
+    size = 1.75 * len(columns), 1.9 * len(names) + 0.5
+    figure = new_figure(*size, title=title, synthetic=synthetic)
     grid = figure.subplots(len(names), len(columns), squeeze=False)
     for place, (row, name) in enumerate(zip(grid, names, strict=True)):
         for axes, (kind, epoch) in zip(row, columns, strict=True):
-            png = samples.images[name][kind].get(epoch)
             axes.set_axis_off()
-            if png is None:
-                continue
-            label = f"epoch {epoch}" if kind == "reconstruction" else kind
-            show_image(axes, _pixels(png), (0, 1), label if place == 0 else "")
-        row[0].text(
-            0, -0.02, short[name], transform=row[0].transAxes, fontsize=7, va="top", clip_on=False
-        )
+            png = samples.images[name][kind].get(epoch)
+            if png is not None:
+                label = f"epoch {epoch}" if kind == "reconstruction" else kind
+                show_image(axes, _pixels(png), (0, 1), label if place == 0 else "")
+        style = {"transform": row[0].transAxes, "fontsize": 7, "va": "top", "clip_on": False}
+        row[0].text(0, -0.02, short[name], **style)
     return figure
-
-
-def _spread(epochs: list[int]) -> list[int]:
-    """Choose the first epoch, the last, and some between."""
-    if len(epochs) <= _MOST_EPOCHS:
-        return epochs
-    step = (len(epochs) - 1) / (_MOST_EPOCHS - 1)
-    return [epochs[round(place * step)] for place in range(_MOST_EPOCHS)]
-
-
-def _title(epochs: list[int]) -> str:
-    return f"Validation slices after epoch{'s' if len(epochs) > 1 else ''} " + ", ".join(
-        map(str, epochs)
-    )
 
 
 def _short(name: str) -> str:

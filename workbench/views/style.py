@@ -84,7 +84,7 @@ def show_image(
 ) -> AxesImage:
     """Show an image (H, W) with square pixels, without axes, between two values.
 
-    It is shown upright: fastMRI stores images upside down (``workbench.views.orientation``), so
+    It is shown upright: fastMRI stores images upside down (``workbench.views.export.geometry``), so
     that row 0 is drawn at the bottom. Whatever is drawn over it counts rows as they are stored.
     ``undefined`` is the colour of values that are not finite; by default they are left blank.
     """

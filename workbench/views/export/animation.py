@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.views.orientation import upright
+from workbench.views.export.geometry import upright
 from workbench.views.style import SYNTHETIC_NOTE, window_of
 
 if TYPE_CHECKING:

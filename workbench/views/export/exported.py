@@ -14,8 +14,7 @@ from workbench.data.volume import Volume
 from workbench.recon.results import Result, Results, attributes_of, open_result
 from workbench.stores import open_store
 from workbench.stores.disk import naming, write_text
-from workbench.views.header import ScanGeometry, scan_geometry
-from workbench.views.orientation import Plane, plane_of
+from workbench.views.export.geometry import Geometry, scan_geometry
 
 NOTICE = "Research reconstruction, not for clinical use."
 _LIST = "exports.json"
@@ -26,14 +25,13 @@ class ReconstructedVolume:
     """A reconstructed volume as it is exported.
 
     Attributes:
-        result: what the file of results says.
+        result: its metrics and order.
         volume: the volume that it was reconstructed from.
         images: (slices, h, w) float32, as stored: upside down.
         run: name of the run or weights, and the results' folder, for people.
         digest: of weights, sampling and volume.
         sampling: for people.
         geometry: the header's.
-        plane: assumed from the acquisition's name.
     """
 
     result: Result
@@ -42,14 +40,13 @@ class ReconstructedVolume:
     run: str
     digest: str
     sampling: str
-    geometry: ScanGeometry
-    plane: Plane
+    geometry: Geometry
 
     @property
     def assumptions(self) -> str:
         """What no header says, as one sentence."""
-        said = [f"{self.plane.name} slices, left and right as radiologists see them"]
-        return f"Assumed: {'; '.join([*said, *self.geometry.assumed])}."
+        plane = f"{self.geometry.plane.name} slices, left and right as radiologists see them"
+        return f"Assumed: {'; '.join([plane, *self.geometry.assumed])}."
 
 
 def read_reconstructed(results: Results, result: Result) -> ReconstructedVolume:
@@ -60,16 +57,14 @@ def read_reconstructed(results: Results, result: Result) -> ReconstructedVolume:
     with open_result(result.path) as file:
         images = file["reconstruction"][()]
         attributes = attributes_of(file)
-        digest, sampling = str(attributes["digest"]), str(attributes["sampling"])
     return ReconstructedVolume(
         result,
         volume,
         images.astype(np.float32, copy=False),
         f"{results.run}/{results.folder.name}",
-        digest,
-        sampling,
+        str(attributes["digest"]),
+        str(attributes["sampling"]),
         geometry,
-        plane_of(volume.acquisition),
     )
 
 
@@ -82,19 +77,18 @@ class Exports:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._list = folder / _LIST
         try:
-            self._made_from: dict[str, str] = json.loads(self._list.read_text())
+            self._made_from: dict[str, str] = json.loads((folder / _LIST).read_text())
         except (OSError, ValueError):
             self._made_from = {}
 
     def make(self, name: str, made_from: str, write: Callable[[Path], None]) -> Path:
-        """Make a file or a folder whole, or not at all; keep one that was made from the same.
+        """Write a file or a folder whole, or not at all; keep one that was made from the same.
 
         Args:
             name: relative to the folder.
             made_from: what decides its content, as text.
-            write: writes it at the path that it is given, a file's or a new folder's.
+            write: writes a file or a new folder at the path that it is given.
 
         Returns:
             Its path.
@@ -109,21 +103,19 @@ class Exports:
             path.parent.mkdir(parents=True, exist_ok=True)
             # The extension stays last: some writers go by it.
             partial = path.with_name(f".partial.{os.getpid()}.{path.name}")
+            before = path.with_name(f".before.{path.name}")
             _remove(partial)
             try:
                 write(partial)
                 if path.is_dir():  # a folder with files in it cannot be replaced at one stroke
-                    before = path.with_name(f".before.{path.name}")
                     _remove(before)
                     path.rename(before)
-                    partial.rename(path)
-                    _remove(before)
-                else:
-                    partial.replace(path)
+                partial.replace(path)
+                _remove(before)
             finally:
                 _remove(partial)
         self._made_from[name] = made_from
-        write_text(self._list, json.dumps(self._made_from, indent=2))
+        write_text(self.folder / _LIST, json.dumps(self._made_from, indent=2))
         return path
 
 

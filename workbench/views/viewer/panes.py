@@ -1,9 +1,10 @@
-"""What a viewer shows: panes, each a stack of slices that are read when they are looked at."""
+"""The viewer's panes: stacks of slices that are read when they are looked at."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,17 +27,17 @@ class Pane:
     """One picture of a viewer.
 
     Attributes:
-        name: what it shows, such as "target".
-        slices: how many there are.
-        image: reads the image (H, W) of a slice, as stored: complex of one coil, real of all
+        name: its caption, such as "target".
+        slices: number of slices.
+        image: reads the image (H, W) of a slice, as stored: complex for one coil, real for all
             combined.
-        coils: how many can be looked at one by one; 0 where there is only the combined image.
-        kspace: reads k-space (H, W) alike; None takes the Fourier transform of the image.
-        scale: panes of one scale have one window; "error" stands for values of another range.
+        coils: number of coils to look at one by one; 0 if there is only the combined image.
+        kspace: reads k-space (H, W) likewise; None takes the Fourier transform of the image.
+        scale: panes of one scale share one window; "error" is for values of another range.
         colours: matplotlib's name of a colour map.
-        window: lowest and highest value of the combined image; by default 0 and the first pane's
-            99.7th percentile.
-        crop: the centre (h, w) of the image that is shown until a person asks for the rest.
+        window: lowest and highest value of the combined image; by default 0 and the 99.7th
+            percentile of the first pane.
+        crop: the centre (h, w) of the image that is shown until a person asks for all.
     """
 
     name: str
@@ -61,12 +62,12 @@ class Pane:
             raise ValueError(f"slice {number}: {self.name} has slices 0 to {self.slices - 1}")
         if coil is not None and not 0 <= coil < self.coils:
             raise ValueError(f"coil {coil}: {self.name} has {self.coils} coils")
-        if domain == "image":
-            values = self.image(number, coil)
-        elif self.kspace is not None:
+        if domain == "kspace" and self.kspace is not None:
             values = self.kspace(number, coil)
         else:
-            values = centered_fft2(self.image(number, coil).astype(np.complex64))
+            values = self.image(number, coil)
+            if domain == "kspace":
+                values = centered_fft2(values.astype(np.complex64))
         kind = np.complex64 if np.iscomplexobj(values) else np.float32
         return np.ascontiguousarray(values, kind)
 
@@ -75,39 +76,28 @@ def image_pane(
     name: str,
     images: Sequence[np.ndarray] | np.ndarray | Callable[[int], np.ndarray],
     slices: int | None = None,
-    *,
-    scale: str = "image",
-    colours: str = "gray",
-    window: tuple[float, float] | None = None,
+    **appearance: Any,
 ) -> Pane:
     """Make a pane of images without coils.
 
     Args:
-        name: what it shows.
-        images: (slices, h, w), real or complex, or a function that gives (h, w) of a slice.
-        slices: how many, where ``images`` is a function.
-        scale: panes of one scale have one window.
-        colours: colour map.
-        window: lowest and highest value.
+        name: its caption.
+        images: (slices, h, w), real or complex, or a function that returns (h, w) of a slice.
+        slices: number of slices, if ``images`` is a function.
+        **appearance: scale, colours and window, as for ``Pane``.
 
     Raises:
-        ValueError: the number of slices is missing, or an array has not three axes.
+        ValueError: the number of slices is missing, or an array does not have three axes.
     """
-    if callable(images):
-        if slices is None:
-            raise ValueError(f"{name}: give the number of slices with a function")
-        read: Callable[[int], np.ndarray] = lru_cache(maxsize=64)(images)
-        count = slices
-    else:
+    if not callable(images):
         stack = np.asarray(images)
         if stack.ndim != 3:
             raise ValueError(f"{name} of shape {stack.shape}: give (slices, h, w)")
-        read, count = stack.__getitem__, len(stack)
-
-    def image(number: int, _: int | None) -> np.ndarray:
-        return read(number)
-
-    return Pane(name, count, image, scale=scale, colours=colours, window=window)
+        return Pane(name, len(stack), lambda number, _: stack[number], **appearance)
+    if slices is None:
+        raise ValueError(f"{name}: give the number of slices with a function")
+    read = lru_cache(maxsize=64)(images)
+    return Pane(name, slices, lambda number, _: read(number), **appearance)
 
 
 def error_pane(first: Pane, second: Pane, name: str = "error") -> Pane:
@@ -120,12 +110,11 @@ def error_pane(first: Pane, second: Pane, name: str = "error") -> Pane:
 
 
 def volume_pane(file: Path, volume: Volume) -> Pane:
-    """Make a pane of a volume as measured: each coil's image and k-space, and their RSS.
+    """Make a pane of a volume as measured: image and k-space of each coil, and their RSS.
 
-    Of a volume with a mask of its own, what that mask leaves. Images are those of k-space without
-    its NaN and infinities, which would make all of an image unknown; k-space is shown as it is.
-
-    Each look reads what it needs of the file: one coil of a slice, or all of them for the RSS.
+    K-space is shown as it is. Images are computed with 0 in place of NaN and infinities, which
+    would otherwise spread over the whole image. Only what is looked at is read: one coil of a
+    slice, or all of them for the RSS.
 
     Args:
         file: the volume's path.
@@ -139,18 +128,13 @@ def volume_pane(file: Path, volume: Volume) -> Pane:
     @lru_cache(maxsize=64)
     def combined(number: int) -> np.ndarray:
         values = read_kspace(file, volume, number)
-        seen = root_sum_of_squares(centered_ifft2(values))
-        known = np.isfinite(seen).all()
-        return seen if known else root_sum_of_squares(centered_ifft2(finite(values)))
+        image = root_sum_of_squares(centered_ifft2(values))
+        if np.isfinite(image).all():
+            return image
+        return root_sum_of_squares(centered_ifft2(finite(values)))
 
     def image(number: int, coil: int | None) -> np.ndarray:
         return combined(number) if coil is None else centered_ifft2(finite(kspace(number, coil)))
 
-    return Pane(
-        volume.name,
-        volume.slices,
-        image,
-        coils=volume.coils,
-        kspace=kspace,
-        crop=crop_size(volume.matrix, volume.recon[:2]),
-    )
+    crop = crop_size(volume.matrix, volume.recon[:2])
+    return Pane(volume.name, volume.slices, image, volume.coils, kspace, crop=crop)

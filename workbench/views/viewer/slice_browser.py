@@ -1,46 +1,58 @@
-"""Slices in the order of any metric: choose one and it opens in the viewer. For JupyterLab."""
+"""Slices of reconstructed volumes in the order of any metric, and the viewer. For JupyterLab."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from workbench.data.volume import Volume
+import numpy as np
+
+from workbench.data.images import cropped
 from workbench.recon.metrics import LEADING, METRICS
 from workbench.recon.results import Result
 from workbench.views.annotations import Annotations
 from workbench.views.ranking import RankedSlice, check_order, orders, rank_slices, rank_volumes
-from workbench.views.viewer.viewer import Box
-from workbench.views.viewer.volumes import VolumeBrowser
+from workbench.views.reconstructions import ssim_image
+from workbench.views.viewer.panes import Pane, error_pane, image_pane
+from workbench.views.viewer.viewer import Viewer
 
 _MOST = 2000  # rows of the list
+_SLICES_KEPT = 32
 
 
-def viewer_boxes(volume: Volume, annotations: Annotations | None) -> list[Box]:
-    """Return a volume's annotated boxes as the viewer takes them, rows counted as stored.
+def reconstruction_panes(result: Result) -> list[Pane]:
+    """Make linked panes: target, zero-filled, the reconstruction, its error, its SSIM map.
 
-    None of a volume without a target: boxes are counted on its pixels.
+    Without a target: zero-filled and the reconstruction.
     """
-    if annotations is None or volume.target is None:
-        return []
-    height = volume.target.shape[-2]
-    return [
-        Box(
-            each.slice,
-            box.left,
-            height - box.top - box.height,
-            box.width or 1.0,  # a point is seen as a pixel
-            box.height or 1.0,
-            each.label,
-        )
-        for each in annotations.of(volume.path)
-        if (box := each.box) is not None
-    ]
+    volume, label = result.volume, result.label
+
+    @lru_cache(maxsize=_SLICES_KEPT)
+    def images(number: int) -> list[np.ndarray]:
+        kspace, target = result.measured(number)
+        shown = result.zero_fill(kspace), result.image(number)
+        return cropped(*shown, *([] if target is None else [target]))
+
+    def likeness(number: int) -> np.ndarray:
+        _, image, target = images(number)
+        return ssim_image(image, target, volume.largest or float(target.max()) or 1.0)
+
+    def pane(name: str, place: int) -> Pane:
+        return image_pane(name, lambda number: images(number)[place], volume.slices)
+
+    filled, image = pane("zero-filled", 0), pane(label, 1)
+    if volume.target is None:
+        return [filled, image]
+    target, error = pane("target", 2), f"error of {label}"
+    appearance: dict[str, Any] = {"scale": "SSIM", "colours": "viridis", "window": (0.0, 1.0)}
+    ssim = image_pane(f"SSIM map of {label}", likeness, volume.slices, **appearance)
+    return [target, filled, image, error_pane(image, target, error), ssim]
 
 
 class SliceBrowser:
-    """A list of slices, the worst first, beside the viewer that shows the chosen one.
+    """A list of slices, the worst first, a list of volumes, and the viewer of the chosen one.
 
     Args:
-        results: volumes.
+        results: volumes, one or more.
         sort_by: the order to begin with.
         annotations: boxes to draw, or None.
     """
@@ -53,8 +65,7 @@ class SliceBrowser:
     ) -> None:
         import ipywidgets
 
-        self._annotations = annotations
-        self.volumes = VolumeBrowser(rank_volumes(results, sort_by))
+        self.results, self._annotations = rank_volumes(results, sort_by), annotations
         name, turned = check_order(sort_by)
         self.order = ipywidgets.Dropdown(options=list(orders()), value=name, description="sort by")
         self.best_first = ipywidgets.Checkbox(turned, description="best first", indent=False)
@@ -62,38 +73,71 @@ class SliceBrowser:
             rows=10, description="slice", layout={"width": "100%", "max_width": "62em"}
         )
         self.list.add_class("workbench-slices")
+        self.volume = ipywidgets.Dropdown(
+            options=[(_label(result), place) for place, result in enumerate(self.results)],
+            value=0,
+            description="volume",
+            layout={"width": "max-content"},
+        )
+        self.viewer = Viewer(**self._shown(0))
+        self._open = 0
         self._slices: list[RankedSlice] = []
         self._sort()
         self.order.observe(self._sort, "value")
         self.best_first.observe(self._sort, "value")
-        self.list.observe(self._open, "index")
+        self.list.observe(self._slice_chosen, "index")
+        self.volume.observe(self._volume_chosen, "value")
+
+    def open(self, place: int, slice_number: int | None = None) -> None:
+        """Show a volume by its place among the results, from a slice; by default the middle one."""
+        shown = self._shown(place, slice_number)
+        self._open = place
+        self.viewer.replace_panes(**shown)
+        self.volume.value = place
+
+    def _shown(self, place: int, slice_number: int | None = None) -> dict[str, Any]:
+        result = self.results[place]
+        return {
+            "panes": reconstruction_panes(result),
+            "title": _label(result),
+            "slice_number": slice_number,
+            "boxes": self._annotations.boxes(result.volume) if self._annotations else (),
+            "synthetic": result.volume.synthetic,
+        }
 
     def _sort(self, _: Any = None) -> None:
         order = f"{'-' if self.best_first.value else ''}{self.order.value}"
-        ranked = rank_slices(self.volumes.results, order)
-        self._slices = ranked[:_MOST]
+        self._slices = rank_slices(self.results, order)[:_MOST]
         self.list.index = None
         self.list.options = [_row(each) for each in self._slices]
         self.list.index = None
 
-    def _open(self, change: dict[str, Any]) -> None:
-        if change["new"] is None:
-            return
-        chosen = self._slices[change["new"]]
-        place = next(n for n, each in enumerate(self.volumes.results) if each is chosen.result)
-        boxes = viewer_boxes(chosen.result.volume, self._annotations)
-        self.volumes.open_volume(place, chosen.number, boxes)
+    def _slice_chosen(self, change: dict[str, Any]) -> None:
+        if change["new"] is not None:
+            chosen = self._slices[change["new"]]
+            place = next(n for n, each in enumerate(self.results) if each is chosen.result)
+            self.open(place, chosen.number)
+
+    def _volume_chosen(self, change: dict[str, Any]) -> None:
+        if change["new"] != self._open:
+            self.open(change["new"])
 
     def _ipython_display_(self, **_: Any) -> None:
         import ipywidgets
         from IPython.display import display
 
         display(ipywidgets.HBox([self.order, self.best_first]))
-        display(self.list)
-        display(self.volumes)
+        for part in (self.list, self.volume, self.viewer):
+            display(part)
 
 
 def _row(each: RankedSlice) -> str:
     known = [metric for metric in METRICS if metric.name in each.scores]
     scores = ", ".join(metric.say(each.scores[metric.name]) for metric in known)
     return f"{each.result.name}, slice {each.number}: {scores}"
+
+
+def _label(result: Result) -> str:
+    scores = result.reconstruction
+    score = f", {LEADING.say(scores[LEADING.name], LEADING.short)}" if scores else ""
+    return f"{result.name}, {result.volume.acquisition}{score}"

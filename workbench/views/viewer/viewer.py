@@ -1,24 +1,30 @@
-"""Look through volumes: a viewer in JupyterLab, the same views as a contact sheet elsewhere.
+"""Look through volumes: a viewer in JupyterLab, and a sheet of the same slices elsewhere.
 
-The viewer answers to the wheel, to dragging and to keys; "?" shows which. What it shows is drawn by
-``viewer.js`` from arrays as they are: float32 and complex64, sent once, slice by slice. Pixel
-values under the cursor are therefore those of the arrays, to the last bit of single precision.
+The viewer answers to the wheel, dragging and keys; "?" lists them. ``viewer.js`` draws the arrays
+themselves, float32 and complex64, each slice sent once. Values under the cursor are therefore those
+of the arrays, to the last bit of single precision.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import Any
 
+import anywidget
 import numpy as np
+import traitlets
+from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from workbench.data.images import center_crop
 from workbench.progress import interactive
+from workbench.views.annotations import draw_boxes
 from workbench.views.style import (
     LABEL,
     SMALL,
-    YELLOW,
+    SYNTHETIC_NOTE,
     add_colour_bar,
     new_figure,
     show_image,
@@ -26,56 +32,39 @@ from workbench.views.style import (
 )
 from workbench.views.viewer.panes import Pane
 
-if TYPE_CHECKING:
-    from workbench.views.viewer.widget import Viewer
-
-_ALONE, _BESIDE_OTHERS = 10, 4  # slices on a contact sheet, of one pane and of each of several
-
-
-@dataclass(frozen=True)
-class Box:
-    """A labelled rectangle on a slice.
-
-    Attributes:
-        slice: its number, 0 first.
-        x: its first column.
-        y: its first row, counted as the image is stored.
-        width: columns.
-        height: rows.
-        label: what is there.
-    """
-
-    slice: int
-    x: float
-    y: float
-    width: float
-    height: float
-    label: str = ""
+_FOLDER = Path(__file__).parent
+# In the browser they are one module.
+_SCRIPTS = ("planes.js", "pane.js", "toolbar.js", "viewer.js")
+_PLANE = ("pane", "domain", "slice", "coil")
+_ONE_PANE, _SEVERAL = 10, 4  # most slices on a sheet
+# A notebook opened without its kernel has no viewer, only the line "model not found" in its place.
+# The picture hides that line, and a live viewer hides the picture. Both by style: nothing else in
+# a stored notebook runs.
+_STILL = """<style>
+.jp-OutputArea-child:has(+ .jp-OutputArea-child .workbench-still):not(:has(.workbench-live)) {
+  display: none;
+}
+.jp-OutputArea-child:has(.workbench-live) + .jp-OutputArea-child:has(.workbench-still) {
+  display: none;
+}
+</style><div class="workbench-still"><img alt="%s" src="data:image/jpeg;base64,%s"></div>"""
 
 
-def viewer(
-    panes: Sequence[Pane],
-    *,
-    title: str = "",
-    slice_number: int | None = None,
-    boxes: Sequence[Box] = (),
-    synthetic: bool = False,
-) -> "Viewer | Figure":
-    """Show panes side by side, linked: one slice, zoom and cursor for all, a window for each scale.
+def viewer(panes: Sequence[Pane], **shown: Any) -> "Viewer | Figure":
+    """Show panes side by side: a viewer in JupyterLab, elsewhere a sheet of some slices.
 
     Args:
-        panes: one or more, of the same number of slices.
-        title: what is shown.
-        slice_number: where to begin; the middle by default.
-        boxes: drawn over the images of their slices, as ``crop`` leaves them.
-        synthetic: whether it is a phantom.
-
-    Returns:
-        A widget in JupyterLab, a figure of some of the slices elsewhere.
+        panes: one or more, with the same number of slices.
+        **shown: title, slice_number, boxes and synthetic, as for ``viewer_figure``.
 
     Raises:
         ValueError: there is no pane, slices do not match, or there is no such slice.
     """
+    return Viewer(panes, **shown) if interactive() else viewer_figure(panes, **shown)
+
+
+def _slice_of(panes: Sequence[Pane], wanted: int | None) -> int:
+    """Check that panes belong together; return the number of the slice to begin with."""
     if not panes:
         raise ValueError("panes is empty: give one or more")
     slices = panes[0].slices
@@ -85,68 +74,57 @@ def viewer(
                 f"{panes[0].name} has {slices} slices, {pane.name} {pane.slices}: show panes of "
                 "one volume"
             )
-    number = slices // 2 if slice_number is None else slice_number
+    number = slices // 2 if wanted is None else wanted
     if not 0 <= number < slices:
         raise ValueError(f"slice_number={number}: there are slices 0 to {slices - 1}")
-    if not interactive():
-        return viewer_figure(
-            panes, title=title, slice_number=number, boxes=boxes, synthetic=synthetic
-        )
-    from workbench.views.viewer.widget import Viewer
-
-    return Viewer(panes, title=title, slice_number=number, boxes=boxes, synthetic=synthetic)
+    return number
 
 
 def viewer_figure(
     panes: Sequence[Pane],
     *,
     title: str = "",
-    slice_number: int = 0,
-    boxes: Sequence[Box] = (),
+    slice_number: int | None = None,
+    boxes: Sequence[Mapping[str, Any]] = (),
     synthetic: bool = False,
 ) -> Figure:
-    """Show some slices of each pane, evenly apart, ``slice_number`` among them.
+    """Show some slices of each pane, evenly spaced, ``slice_number`` among them.
 
     Args:
-        panes: one row each; a single one fills several.
-        title: what is shown.
-        slice_number: a slice that must be there.
-        boxes: drawn over their slices.
+        panes: one row each; a single pane fills several rows.
+        title: the figure's message.
+        slice_number: a slice that must be there; the middle by default.
+        boxes: drawn over their slices; see ``Annotations.boxes``.
         synthetic: whether it is a phantom.
     """
-    most = _ALONE if len(panes) == 1 else _BESIDE_OTHERS
-    numbers = _chosen(panes[0].slices, slice_number, most)
+    wanted = _slice_of(panes, slice_number)
+    most = _ONE_PANE if len(panes) == 1 else _SEVERAL
+    numbers = [round(n) for n in np.linspace(0, panes[0].slices - 1, min(panes[0].slices, most))]
+    if wanted not in numbers:
+        nearest = int(np.argmin(np.abs(np.subtract(numbers, wanted))))
+        numbers[nearest] = wanted
     rows = len(panes) if len(panes) > 1 else -(-len(numbers) // 5)
     columns = len(numbers) if len(panes) > 1 else -(-len(numbers) // rows)
     stacks = [[_image(pane, number) for number in numbers] for pane in panes]
-    windows = _windows(panes, stacks)
+    windows: dict[str, tuple[float, float]] = {}
+    for pane, images in zip(panes, stacks, strict=True):
+        highest = max(window_of(image)[1] for image in images)
+        windows.setdefault(pane.scale, pane.window or (0.0, highest))
     tall = stacks[0][0].shape[0] / stacks[0][0].shape[1]
-    figure = new_figure(
-        2.0 * columns + 0.9, rows * (2.0 * tall + 0.25) + 0.5, title=title, synthetic=synthetic
-    )
+    size = 2.0 * columns + 0.9, rows * (2.0 * tall + 0.25) + 0.5
+    figure = new_figure(*size, title=title, synthetic=synthetic)
     grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for row, (pane, images) in enumerate(zip(panes, stacks, strict=True)):
-        places = list(grid.flat) if len(panes) == 1 else list(grid[row])
-        for axes, number, image in zip(places, numbers, images, strict=False):
+    for place in grid.flat:
+        place.set_axis_off()
+    rows_of_panes = [list(grid.flat)] if len(panes) == 1 else [list(row) for row in grid]
+    for pane, images, places in zip(panes, stacks, rows_of_panes, strict=True):
+        for axes, image, number in zip(places, images, numbers, strict=False):
             name = f"slice {number}" if len(panes) == 1 else f"{pane.name}, slice {number}"
             drawn = show_image(axes, image, windows[pane.scale], colours=pane.colours)
             axes.set_title(name, fontsize=SMALL if len(name) > 24 else LABEL)
-            for box in boxes:
-                if box.slice == number:
-                    _draw_box(axes, box)
+            draw_boxes(axes, [box for box in boxes if box["slice"] == number])
         add_colour_bar(figure, drawn, places, pane.name, extend="max")
     return figure
-
-
-def _chosen(slices: int, wanted: int, most: int) -> list[int]:
-    """Return at most ``most`` slice numbers, evenly apart but for the one that is wanted."""
-    numbers = [round(n) for n in np.linspace(0, slices - 1, min(slices, most))]
-    if wanted not in numbers:
-        nearest = min(range(len(numbers)), key=lambda place: abs(numbers[place] - wanted))
-        numbers[nearest] = wanted
-    return sorted(set(numbers))
 
 
 def _image(pane: Pane, number: int) -> np.ndarray:
@@ -155,22 +133,133 @@ def _image(pane: Pane, number: int) -> np.ndarray:
     return center_crop(values, pane.crop) if pane.crop else values
 
 
-def _windows(
-    panes: Sequence[Pane], stacks: Sequence[Sequence[np.ndarray]]
-) -> dict[str, tuple[float, float]]:
-    windows: dict[str, tuple[float, float]] = {}
-    for pane, images in zip(panes, stacks, strict=True):
-        if pane.scale not in windows:
-            highest = max(window_of(image)[1] for image in images)
-            windows[pane.scale] = pane.window or (0.0, highest)
-    return windows
+class Viewer(anywidget.AnyWidget):
+    """Linked panes: one slice, zoom and cursor for all, a window for each scale.
+
+    Arguments are those of ``viewer_figure``.
+
+    Attributes:
+        slice_number: the slice on show, from 0; setting it goes there.
+        coil: the coil on show; -1 for all combined.
+        view: "magnitude", "phase", "real", "imaginary" or "kspace".
+        upright: whether images are turned over, since fastMRI stores them upside down.
+        boxes: rectangles with labels; see ``Annotations.boxes``.
+        note: shown at the lower right, such as that it is a phantom.
+        edition: goes up whenever other panes are opened.
+        sent: number of planes that the browser asked for and got.
+    """
+
+    _esm = "\n".join((_FOLDER / name).read_text() for name in _SCRIPTS)
+    _css = _FOLDER / "viewer.css"
+
+    title = traitlets.Unicode().tag(sync=True)
+    note = traitlets.Unicode().tag(sync=True)
+    slice_number = traitlets.Int().tag(sync=True)
+    coil = traitlets.Int(-1).tag(sync=True)
+    view = traitlets.Unicode("magnitude").tag(sync=True)
+    upright = traitlets.Bool(True).tag(sync=True)
+    boxes: Any = traitlets.List().tag(sync=True)
+    panes: Any = traitlets.List().tag(sync=True)
+    # The first planes travel with the widget, so that they are there even while the kernel is busy
+    # with the cells below. The browser empties this trait: no saved notebook holds images.
+    first = traitlets.Dict().tag(sync=True)
+    edition = traitlets.Int().tag(sync=True)
+
+    def __init__(self, panes: Sequence[Pane], **shown: Any) -> None:
+        self.sent = 0
+        super().__init__(**self._state(panes, **shown))
+        self.on_msg(self._answer)
+
+    def replace_panes(self, panes: Sequence[Pane], **shown: Any) -> None:
+        """Show other panes in place of the present ones."""
+        state = self._state(panes, **shown)
+        with self.hold_sync():
+            for name, value in state.items():
+                setattr(self, name, value)
+
+    def _state(
+        self,
+        panes: Sequence[Pane],
+        *,
+        title: str = "",
+        slice_number: int | None = None,
+        boxes: Sequence[Mapping[str, Any]] = (),
+        synthetic: bool = False,
+    ) -> dict[str, Any]:
+        """Take panes; return the traits that show them."""
+        number, edition = _slice_of(panes, slice_number), self.edition + 1
+        self._panes, self._synthetic = tuple(panes), synthetic
+        planes = [self._plane((pane, "image", number, -1), edition) for pane in range(len(panes))]
+        return {
+            "edition": edition,
+            "title": title,
+            "note": SYNTHETIC_NOTE if synthetic else "",
+            "slice_number": number,
+            "coil": -1,
+            "boxes": [dict(box) for box in boxes],
+            "panes": [_described(pane) for pane in panes],
+            "first": {"planes": [{**about, "data": data} for about, data in planes]},
+        }
+
+    def still(self) -> bytes:
+        """Return a JPEG file of some of the slices, ``slice_number`` among them."""
+        figure = viewer_figure(
+            self._panes,
+            title=self.title,
+            slice_number=self.slice_number,
+            boxes=self.boxes,
+            synthetic=self._synthetic,
+        )
+        buffer = BytesIO()
+        # Noise makes a PNG several times as large, and this is stored with the notebook.
+        figure.savefig(buffer, format="jpeg", dpi=80, pil_kwargs={"quality": 85})
+        return buffer.getvalue()
+
+    def _ipython_display_(self, **_: Any) -> None:
+        """Show the viewer, and a picture for when the notebook is opened without its kernel."""
+        from IPython.display import display
+
+        data, metadata = self._repr_mimebundle_() or ({}, {})
+        display(data, metadata=metadata, raw=True)
+        picture = base64.b64encode(self.still()).decode()
+        html = _STILL % (escape(self.title or "some of the slices", quote=True), picture)
+        display({"text/html": html, "text/plain": f"slices of {self.title}"}, raw=True)
+
+    def _plane(
+        self, asked: tuple[int, str, int, int], edition: int
+    ) -> tuple[dict[str, Any], memoryview]:
+        """Read a plane (pane, domain, slice, coil); return its description and its bytes."""
+        place, domain, number, coil = asked
+        pane = self._panes[place]
+        values = pane.read(domain, number, None if coil < 0 or not pane.coils else coil)
+        about = {
+            **dict(zip(_PLANE, asked, strict=True)),
+            "edition": edition,
+            "shape": list(values.shape),
+            "complex": bool(np.iscomplexobj(values)),
+        }
+        return about, values.reshape(-1).view(np.uint8).data
+
+    def _answer(self, _: object, content: Mapping[str, Any], __: object) -> None:
+        if content.get("kind") != "plane" or content.get("edition") != self.edition:
+            return
+        pane, domain, number, coil = (content[name] for name in _PLANE)
+        try:
+            about, data = self._plane((pane, domain, number, coil), self.edition)
+        except (OSError, KeyError, ValueError) as error:
+            self.send({**content, "kind": "failed", "text": str(error)})
+            return
+        self.sent += 1
+        self.send({"kind": "plane", **about}, [data])
 
 
-def _draw_box(axes: object, box: Box) -> None:
-    corner = (box.x - 0.5, box.y - 0.5)
-    axes.add_patch(  # type: ignore[attr-defined]
-        Rectangle(corner, box.width, box.height, fill=False, edgecolor=YELLOW, linewidth=1)
-    )
-    axes.annotate(  # type: ignore[attr-defined]
-        box.label, (box.x, box.y + box.height), color=YELLOW, fontsize=6, va="bottom"
-    )
+def _described(pane: Pane) -> dict[str, Any]:
+    """Return what the browser must know of a pane before its first slice."""
+    about = {name: getattr(pane, name) for name in ("name", "slices", "coils", "scale")}
+    about |= {name: list(getattr(pane, name) or ()) or None for name in ("window", "crop")}
+    return about | {"colours": _colours(pane.colours), "phaseColours": _colours("twilight")}
+
+
+def _colours(name: str) -> str:
+    """Return a colour map's 256 colours as hexadecimal digits, six for each colour."""
+    return colormaps[name](np.arange(256), bytes=True)[:, :3].tobytes().hex()

@@ -1,10 +1,19 @@
 import h5py
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from workbench.data.describe import describe
 from workbench.stores.disk import LocalFile
-from workbench.views.header import scan_geometry
+from workbench.views.export.geometry import (
+    AXIAL,
+    CORONAL,
+    SAGITTAL,
+    plane_of,
+    scan_geometry,
+    upright,
+)
+from workbench.views.reconstructions import contact_sheet, reconstruction_figure
 
 
 def space(name, matrix, field):
@@ -118,7 +127,61 @@ def test_slices_are_as_thick_as_the_header_says(geometry, encoded, recon, thickn
 
 
 @pytest.mark.parametrize("wrong", ["nan", "inf", "-1", "long"])
-def test_a_time_that_cannot_be_is_none(geometry, wrong):
+def test_a_time_that_cannot_be_is_left_out(geometry, wrong):
     times = f"<sequenceParameters><TR>{wrong}</TR><TE>30</TE></sequenceParameters>"
     found = geometry((64, 40), ((64, 40, 1), (320, 200, 4)), ((32, 32, 1), None), times)
-    assert (found.repetition_time, found.echo_time) == (None, 30)
+    assert "RepetitionTime" not in found.known
+    assert found.known["EchoTime"] == 30
+
+
+@pytest.fixture
+def stored():
+    """An image as fastMRI stores it: what is on top in the patient is in the last rows."""
+    image = np.zeros((20, 20), np.float32)
+    image[16:, :] = 1
+    image += 0.01 * np.arange(20)
+    return image
+
+
+def pixels(figure, axes):
+    """What is seen inside some axes, as brightness (H, W), row 0 on top."""
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3].mean(axis=-1)
+    box = axes.get_window_extent()
+    height = drawn.shape[0]
+    return drawn[
+        round(height - box.y1) + 2 : round(height - box.y0) - 2, round(box.x0) + 2 : round(box.x1)
+    ]
+
+
+def test_turning_twice_gives_the_stored_images_back():
+    images = np.arange(24).reshape(2, 4, 3)
+    assert (upright(images)[:, 0] == images[:, 3]).all()
+    assert (upright(upright(images)) == images).all()
+
+
+def test_figures_show_the_last_stored_row_on_top_and_keep_the_array(stored):
+    for figure in (
+        contact_sheet([stored], ["one"]),
+        reconstruction_figure(stored, stored, {"VarNet": stored}),
+    ):
+        FigureCanvasAgg(figure)
+        axes = next(axes for axes in figure.axes if axes.images)
+        seen = pixels(figure, axes)
+        quarter = len(seen) // 8
+        assert seen[:quarter].mean() > 5 * seen[-quarter:].mean()
+        shown = axes.images[0].get_array()
+        assert shown[-1].mean() > shown[0].mean()
+
+
+@pytest.mark.parametrize(
+    ("acquisition", "plane"),
+    [("AXT2", AXIAL), ("CORPDFS_FBK", CORONAL), ("SAGT1", SAGITTAL), ("", AXIAL)],
+)
+def test_acquisition_names_its_plane(acquisition, plane):
+    assert plane_of(acquisition) == plane
+
+
+@pytest.mark.parametrize("plane", [AXIAL, CORONAL, SAGITTAL])
+def test_planes_are_right_handed(plane):
+    assert tuple(np.cross(plane.right, plane.down)) == plane.next

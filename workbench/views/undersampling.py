@@ -1,0 +1,288 @@
+"""What leaving lines out does to a slice: masks, sensitivity maps, aliasing, and sliders to try."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from workbench.data.images import (
+    center_crop,
+    centered_ifft2,
+    root_sum_of_squares,
+    sensitivity_maps,
+    zero_filled,
+)
+from workbench.data.sampling import MASKS, Sampling
+from workbench.data.slices import keep_columns
+from workbench.progress import interactive
+from workbench.views.explored import ExploredSlice
+from workbench.views.kspace import (
+    coils_figure,
+    decibels,
+    kspace_and_mask_figure,
+    point_spread,
+)
+from workbench.views.reconstructions import (
+    contact_sheet,
+    metrics_text,
+    reconstruction_figure,
+    slice_scores,
+)
+from workbench.views.style import (
+    BLUE,
+    LABEL,
+    SMALL,
+    new_figure,
+    png,
+    show_image,
+    tidy,
+    window_of,
+)
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+_DPI = 88
+_DARKEST = -70.0  # dB
+_ERROR = 20.0  # % of the maximum
+
+
+def sensitivity_maps_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
+    """Show sensitivity maps estimated from the ACS lines of a mask."""
+    low_frequencies = max(1, explored.mask(sampling)[1])
+    maps = sensitivity_maps(explored.kspace, low_frequencies)
+    return coils_figure(
+        center_crop(maps, explored.crop),
+        sensitivities=True,
+        title=f"Sensitivity maps, estimated from {low_frequencies} ACS lines "
+        "(low-resolution coil images over their root sum of squares)",
+        synthetic=explored.volume.synthetic,
+    )
+
+
+def kspace_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
+    """Show k-space, the mask, and what it leaves."""
+    mask, low_frequencies = explored.mask(sampling)
+    return kspace_and_mask_figure(
+        explored.kspace,
+        mask,
+        low_frequencies=low_frequencies,
+        acquired=explored.volume.acquired,
+        title=explored.title if explored.undersampled else f"{explored.title}: {sampling}",
+        synthetic=explored.volume.synthetic,
+    )
+
+
+def spread_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
+    """Plot the point spread function of a mask: where the signal of one bright pixel goes."""
+    spread = 100 * point_spread(explored.mask(sampling)[0])
+    shift = np.arange(len(spread)) - len(spread) // 2
+    form = "its own mask" if explored.undersampled else f"a mask {sampling}"
+    title, synthetic = f"One bright pixel, seen through {form}", explored.volume.synthetic
+    figure = new_figure(9.6, 2.7, title=title, synthetic=synthetic)
+    axes = figure.subplots()
+    axes.vlines(shift, 0, spread, color=BLUE, linewidth=1.4)
+    axes.set_xlabel("distance along phase encode, pixels", fontsize=LABEL)
+    axes.set_ylabel("signal,\n% of the true place", fontsize=LABEL)
+    axes.set(xlim=(shift[0] - 1, shift[-1] + 1), ylim=(0, 105))
+    tidy(axes)
+    return figure
+
+
+def aliasing_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
+    """Show the zero-filled image of a mask beside the target, if there is one."""
+    image = zero_filled(keep_columns(explored.kspace, explored.mask(sampling)[0]), explored.crop)
+    if explored.target is None:
+        return contact_sheet(
+            [image],
+            ["zero-filled, its own mask"],
+            title=f"{explored.title} has no target to compare with",
+            synthetic=explored.volume.synthetic,
+        )
+    return reconstruction_figure(
+        center_crop(explored.target, explored.crop),
+        image,
+        {},
+        title=f"Aliasing: the object folds over itself\n{explored.title}, {sampling}",
+        data_range=explored.data_range,
+        synthetic=explored.volume.synthetic,
+    )
+
+
+def masks_figure(explored: ExploredSlice, center_fraction: float = 0.08) -> Figure:
+    """Show the zero-filled images of three forms of mask at four accelerations, with their SSIM.
+
+    A volume without target, or with its own mask, has only one image to show.
+    """
+    if explored.undersampled or explored.target is None:
+        return aliasing_figure(explored, Sampling())
+    target = center_crop(explored.target, explored.crop)
+    percent, (left, right) = 100 / explored.data_range, explored.volume.acquired
+    images, labels = [], []
+    for form in ("equispaced", "equispaced_fraction", "random"):
+        for acceleration in (2, 4, 6, 8):
+            # The ACS takes at most half of the sampled lines.
+            fraction = min(center_fraction, 0.5 / acceleration)
+            mask, _ = explored.mask(Sampling(form, (acceleration,), (fraction,)))
+            image = zero_filled(keep_columns(explored.kspace, mask), explored.crop)
+            ssim = slice_scores(image, target, explored.data_range)["ssim"]
+            images.append(image * percent)
+            true = (right - left) / mask.sum()
+            labels.append(f"{form} {acceleration}× (true {true:.1f}×)\nSSIM {ssim:.3f}")
+    return contact_sheet(
+        images,
+        labels,
+        columns=4,
+        window=(0.0, window_of(target)[1] * percent),
+        title=f"Zero-filled images by form and acceleration of the mask\n{explored.title}",
+        synthetic=explored.volume.synthetic,
+    )
+
+
+class SlicePicture:
+    """Five panels of one volume, drawn again and again; only what changes is replaced.
+
+    Args:
+        explored: any slice of the volume.
+    """
+
+    def __init__(self, explored: ExploredSlice) -> None:
+        height, width = explored.volume.matrix
+        self.figure = new_figure(13, 5.2, synthetic=explored.volume.synthetic)
+        self.figure.suptitle(" ", fontsize=11, fontweight="bold")
+        grid = self.figure.add_gridspec(2, 4, height_ratios=(3, 1))
+        blank = np.zeros(explored.crop, np.float32)
+        starts = (np.zeros((height, width), np.float32), blank, blank, blank)
+        windows = ((_DARKEST, 0.0), (0.0, 1.0), (0.0, 1.0), (0.0, _ERROR))
+        colours = ("gray", "gray", "gray", "inferno")
+        self._images = [
+            show_image(self.figure.add_subplot(grid[0, column]), start, window, " ", colours=name)
+            for column, (start, window, name) in enumerate(
+                zip(starts, windows, colours, strict=True)
+            )
+        ]
+        self._images[0].axes.set_aspect(width / height)
+        self._images[0].axes.invert_yaxis()  # k-space is shown as stored
+        shift = np.arange(width) - width // 2
+        self._below = below = self.figure.add_subplot(grid[1, :])
+        (self._spread,) = below.plot(shift, np.zeros(width), color=BLUE, linewidth=1.2)
+        below.set(xlim=(shift[0], shift[-1]), ylim=(0, 105), title=" ")
+        below.set_xlabel("distance along phase encode, pixels", fontsize=SMALL + 0.5)
+        below.set_ylabel("signal, %", fontsize=SMALL + 0.5)
+        tidy(below)
+        self._slice = lru_cache(maxsize=4)(explored.other)
+        png(self.figure, _DPI, quick=True)
+        # The layout stays from here on: computing it anew would take most of the time.
+        self.figure.set_layout_engine("none")
+
+    def draw(self, number: int, coil: int, sampling: Sampling) -> bytes:
+        """Draw slice, coil and mask; return a PNG file."""
+        explored = self._slice(number)
+        percent = 100 / explored.data_range
+        mask, _ = explored.mask(sampling)
+        kspace = keep_columns(explored.kspace, mask)
+        coils = center_crop(centered_ifft2(kspace), explored.crop)
+        image = root_sum_of_squares(coils).astype(np.float32)
+        one = np.abs(coils[coil]) * percent
+        left, right = explored.volume.acquired
+        rate = (right - left) / max(1, int(mask[left:right].sum()))
+        level = np.nan_to_num(decibels(kspace), nan=_DARKEST)
+        self._set(0, level, f"masked k-space, true {rate:.2f}×")
+        self._set(1, one, f"coil {coil}, zero-filled", window_of(one))
+        if explored.target is None:
+            self._set(2, image * percent, "zero-filled", window_of(image * percent))
+            self._set(3, np.zeros_like(image), "no target, no error")
+        else:
+            target = center_crop(explored.target, explored.crop)
+            # The target's window makes brightness comparable from mask to mask.
+            window = (0.0, window_of(target)[1] * percent)
+            text = f"zero-filled: {metrics_text(image, target, explored.data_range)}"
+            self._set(2, image * percent, text, window)
+            text = f"error ×{100 / _ERROR:.0f}: 0 to {_ERROR:.0f} % of max."
+            self._set(3, np.abs(image - target) * percent, text)
+        spread = 100 * point_spread(mask)
+        self._spread.set_ydata(spread)
+        self._below.set_title(_strongest_copy(spread), fontsize=10, loc="left")
+        form = "its own mask" if explored.undersampled else str(sampling)
+        self.figure.suptitle(f"{explored.title}: {form}", fontsize=11, fontweight="bold")
+        return png(self.figure, _DPI, quick=True)
+
+    def _set(
+        self, panel: int, values: np.ndarray, title: str, window: tuple[float, float] | None = None
+    ) -> None:
+        image = self._images[panel]
+        image.set_data(values)
+        if window is not None:
+            image.set_clim(*window)
+        image.axes.set_title(title, fontsize=10)
+
+
+def _strongest_copy(spread: np.ndarray) -> str:
+    away = np.abs(np.arange(len(spread)) - len(spread) // 2)
+    beyond = np.where(away > len(spread) / 24, spread, 0)
+    place = int(beyond.argmax())
+    return (
+        f"point spread function: the strongest copy has {beyond[place]:.0f} % of the signal, "
+        f"{away[place]} pixels away"
+    )
+
+
+def explorer(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox | Figure":
+    """Make sliders for slice, coil, acceleration, centre fraction and form of the mask.
+
+    Args:
+        explored: the slice to begin with.
+        sampling: the mask to begin with.
+
+    Returns:
+        Widgets in JupyterLab; elsewhere a sheet of masks.
+    """
+    if not interactive():
+        return masks_figure(explored, sampling.center_fractions[0])
+    return sliders(explored, sampling)
+
+
+def sliders(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox":
+    """Make the sliders, a line for messages, and the picture below them."""
+    import ipywidgets
+
+    picture = SlicePicture(explored)
+    (rate,), (share,) = sampling.accelerations, sampling.center_fractions
+    volume, own = explored.volume, explored.undersampled
+    wide = {"style": {"description_width": "8em"}, "layout": {"width": "24em"}}
+    masked = {**wide, "disabled": own}
+    controls = [
+        ipywidgets.IntSlider(explored.number, 0, volume.slices - 1, description="slice", **wide),
+        ipywidgets.IntSlider(0, 0, volume.coils - 1, description="coil", **wide),
+        ipywidgets.Dropdown(options=MASKS, value=sampling.mask, description="mask", **masked),
+        ipywidgets.FloatSlider(
+            rate, min=1, max=max(16, rate), step=0.5, description="acceleration", **masked
+        ),
+        ipywidgets.FloatSlider(
+            share,
+            min=min(0.01, share),
+            max=max(0.5, share),
+            step=0.01,
+            description="centre fraction",
+            **masked,
+        ),
+    ]
+    first = picture.draw(explored.number, 0, sampling)
+    shown = ipywidgets.Image(format="png", value=first, layout={"width": "100%"})
+    message = ipywidgets.Label()
+
+    def redraw(_: object) -> None:
+        number, coil, form, rate, share = (control.value for control in controls)
+        try:
+            chosen = Sampling(form, (rate,), (share,))
+        except ValueError as error:
+            message.value = f"Not drawn: {error}"
+            return
+        message.value = ""
+        shown.value = picture.draw(number, coil, chosen)
+
+    for control in controls:
+        control.observe(redraw, "value")
+    row = ipywidgets.HBox(controls, layout={"flex_flow": "row wrap"})
+    return ipywidgets.VBox([row, message, shown])
