@@ -28,19 +28,15 @@ def form(tmp_path, monkeypatch):
 
 
 def enter(form, **entries):
-    """Fill fields as the browser does."""
-    form.widget.values = {**form.widget.values, **entries}
-
-
-def send(form, **message):
-    """Send what a button or a secret's field sends."""
-    form._message(None, message, [])
+    """Fill fields as a person does."""
+    for name, entry in entries.items():
+        form.controls[name].enter(entry)
 
 
 def run(form):
     form.start()
     form.wait(60)
-    return form.widget
+    return form
 
 
 def wait_for(condition):
@@ -58,23 +54,23 @@ def alive(pid):
 
 
 def test_work_runs_in_a_process_of_its_own_and_its_result_comes_back(form, tmp_path):
-    widget = run(form)
-    assert widget.phase == "done"
+    turned = run(form)
+    assert turned.phase == "done"
     assert form.result["turned"] == 2
     assert int((tmp_path / "pid").read_text()) != os.getpid()
-    assert widget.status.endswith(": turned 2")
-    assert widget.log == ["at it"]
-    assert [output["data"] for output in widget.outputs] == ["rounds     2", "<b>shown</b>"]
+    assert turned.status.endswith(": turned 2")
+    assert turned.log == ["at it"]
+    assert [data for _, data in turned.outputs.values()] == ["rounds     2", "<b>shown</b>"]
 
 
 def test_plan_shows_what_would_be_done_and_does_nothing(form, tmp_path):
     form.plan()
     form.wait(60)
-    assert form.widget.phase == "planned"
-    assert form.widget.outputs[0]["data"] == "rounds     2"
+    assert form.phase == "planned"
+    assert form.outputs["plan"] == ("text/plain", "rounds     2")
     assert not (tmp_path / "pid").exists()
     enter(form, rounds="3")
-    assert form.widget.status == "changed since this plan was made"
+    assert form.status == "changed since this plan was made"
 
 
 def test_result_that_is_not_there_yet_is_asked_for_in_one_line(form):
@@ -105,25 +101,25 @@ def test_cell_that_is_run_again_shows_once(form, monkeypatch):
 
 def test_wrong_entries_are_told_each_beside_its_field_and_nothing_starts(form):
     enter(form, rounds="0", other="x", share="half")
-    assert form.widget.errors == {
+    assert form.errors == {
         "rounds": "rounds=0: give a whole number from 1 to 1000",
         "other": "other='x': give a whole number from 1 to 1000",
         "share": "share='half': give a number above 0, up to 1",
     }
     form.start()
-    assert form.widget.phase == "idle"
+    assert form.phase == "idle"
     enter(form, rounds="7", other="7", share="0.5")
-    assert form.widget.errors == {"other": "rounds and other are both 7: change one"}
+    assert form.errors == {"other": "rounds and other are both 7: change one"}
     enter(form, other="8")
-    assert form.widget.errors == {}
+    assert form.errors == {}
 
 
 def test_error_is_told_in_plain_words_with_the_traceback_apart(form):
     enter(form, fault="work")
-    widget = run(form)
-    assert widget.phase == "failed"
-    assert widget.failure["message"] == "the work failed, mend it so"
-    assert "RuntimeError: the work failed" in widget.failure["trace"]
+    turned = run(form)
+    assert turned.phase == "failed"
+    assert turned.failure["message"] == "the work failed, mend it so"
+    assert "RuntimeError: the work failed" in turned.failure["trace"]
     with pytest.raises(NotStartedError):
         _ = form.result
 
@@ -132,46 +128,47 @@ def test_error_of_a_plan_is_told_too_and_the_next_start_clears_it(form):
     enter(form, fault="plan")
     assert run(form).failure["message"] == "fault='plan': it was asked for"
     enter(form, fault="")
-    widget = run(form)
-    assert widget.failure == {}
-    assert widget.phase == "done"
+    turned = run(form)
+    assert turned.failure == {}
+    assert turned.phase == "done"
 
 
 def test_process_that_is_killed_says_so(form):
     enter(form, fault="kill")
-    widget = run(form)
-    assert widget.phase == "failed"
-    assert "exit code -9" in widget.failure["message"]
-    assert "memory" in widget.failure["message"]
+    turned = run(form)
+    assert turned.phase == "failed"
+    assert "exit code -9" in turned.failure["message"]
+    assert "memory" in turned.failure["message"]
 
 
 def test_result_that_cannot_be_opened_ends_the_run_with_its_reason(form):
     enter(form, fault="open")
-    widget = run(form)
-    assert widget.phase == "failed"
-    assert widget.failure["message"] == "the result is damaged: turn again"
+    turned = run(form)
+    assert turned.phase == "failed"
+    assert turned.failure["message"] == "the result is damaged: turn again"
     enter(form, fault="", rounds="1")
     assert run(form).phase == "done"
 
 
 def test_choices_that_cannot_be_looked_up_keep_nobody_from_starting(form):
-    send(form, look_up="other", values=form.widget.values)
-    wait_for(lambda: "could not be looked up: no login works" in form.widget.status)
+    form.look_up("other")
+    wait_for(lambda: "could not be looked up: no login works" in form.status)
     assert run(form).phase == "done"
 
 
 def test_cancel_interrupts_the_work_which_tidies_up(form, tmp_path):
     enter(form, rounds="1000")
     form.start()
-    wait_for(lambda: form.widget.progress)
-    assert "left" in form.widget.progress[0]["line"]
-    assert 0 < form.widget.progress[0]["share"] < 1
-    send(form, action="cancel")
+    wait_for(lambda: form.progress)
+    ((share, line),) = form.progress.values()
+    assert "left" in line
+    assert 0 < share < 1
+    form.cancel()
     form.wait(60)
-    assert form.widget.phase == "cancelled"
+    assert form.phase == "cancelled"
     assert (tmp_path / "tidied").exists()
     assert not alive((tmp_path / "pid").read_text())
-    assert form.widget.progress == []
+    assert form.progress == {}
 
 
 def test_one_run_at_a_time(form, tmp_path):
@@ -179,7 +176,7 @@ def test_one_run_at_a_time(form, tmp_path):
     form.start()
     wait_for((tmp_path / "pid").exists)
     first = form._process
-    send(form, action="start", values=form.widget.values)
+    form.start()
     assert form._process is first
 
 
@@ -219,8 +216,8 @@ def test_work_ends_with_the_kernel(tmp_path):
 class TestSecrets:
     def test_secret_reaches_the_work_and_nothing_else(self, form, tmp_path):
         enter(form, rounds="1000")
-        send(form, secret="FORM_SECRET", text=SECRET)
-        assert form.widget.secrets[0]["held"].startswith("✓ 13 letters")
+        form.secrets["FORM_SECRET"].typed.value = SECRET
+        assert "✓ 13 letters" in form.secrets["FORM_SECRET"].note.value
         form.start()
         wait_for((tmp_path / "pid").exists)
         process = Path("/proc", (tmp_path / "pid").read_text())
@@ -229,7 +226,7 @@ class TestSecrets:
         state = json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
         assert "FORM_SECRET" in state  # the field is there, and what it took is not
         assert SECRET not in state
-        assert SECRET not in repr(vars(form)) + form.widget.command
+        assert SECRET not in repr(vars(form))
         form.cancel()
         form.wait(60)
         enter(form, rounds="1")
@@ -237,21 +234,21 @@ class TestSecrets:
         assert form.result["secret"] == len(SECRET)
 
     def test_file_is_taken_as_editors_save_it(self, form):
-        form._message(None, {"secret": "FORM_SECRET"}, [memoryview(SECRET.encode("utf-16"))])
-        assert form.widget.secrets[0]["held"].startswith("✓ 13 letters")
+        form.take("FORM_SECRET", SECRET.encode("utf-16"))
+        assert "✓ 13 letters" in form.secrets["FORM_SECRET"].note.value
 
     def test_secret_that_does_not_do_is_told_beside_its_field_and_dropped(self, form):
-        send(form, secret="FORM_SECRET", text=SECRET)
-        send(form, secret="FORM_SECRET", text="short")
-        (shown,) = form.widget.secrets
-        assert shown["error"] == "a secret: give 10 letters or more"
-        assert not shown["forget"]
+        form.secrets["FORM_SECRET"].typed.value = SECRET
+        form.secrets["FORM_SECRET"].typed.value = "short"
+        shown = form.secrets["FORM_SECRET"]
+        assert "a secret: give 10 letters or more" in shown.note.value
+        assert shown.forget.layout.display == "none"
         run(form)
         assert form.result["secret"] == 0
 
     def test_secret_is_forgotten_when_asked(self, form):
-        send(form, secret="FORM_SECRET", text=SECRET)
-        send(form, forget="FORM_SECRET")
-        assert form.widget.secrets[0]["held"] == "✓ not needed"
+        form.secrets["FORM_SECRET"].typed.value = SECRET
+        form.secrets["FORM_SECRET"].forget.click()
+        assert "✓ not needed" in form.secrets["FORM_SECRET"].note.value
         run(form)
         assert form.result["secret"] == 0

@@ -10,7 +10,7 @@ import nbformat
 import papermill
 import pytest
 
-from workbench.forms.layout import choices_of, layout_of
+from workbench.forms.choices import choices_of, layout_of
 from workbench.forms.page import Page, open_page
 from workbench.forms.parameters import ParametersError
 from workbench.pages.__main__ import MODELS, NOTEBOOKS, with_cell

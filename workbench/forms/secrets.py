@@ -1,8 +1,13 @@
 """What a form holds of secrets: in this process's memory, never in a widget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from workbench.azure_storage import (
+    CONNECTION_FILE,
+    find_storage,
+    parse_connection,
+)
 from workbench.forms.page import SecretEntry
 from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE, LINKS_VARIABLE, Secret
 
@@ -91,3 +96,31 @@ class SecretFields:
         links = (LINKS_VARIABLE,) if wanted.get(LINKS_VARIABLE) else ()
         azure = (CONNECTION_VARIABLE, AZURE_LOGIN) if wanted.get(CONNECTION_VARIABLE, True) else ()
         return links + azure
+
+
+# ---- the storage account --------------------------------------------------------------
+
+_HELP = (
+    "From the portal: the storage account, Access keys. It leaves the field at once and is held in "
+    f"memory alone; headless it comes from {CONNECTION_VARIABLE} or a file that git ignores."
+)
+
+
+def connection_entry(only: Callable[[Any], bool] = lambda _: True) -> SecretEntry:
+    """Return the entry of a page that needs it, for the parameters that ``only`` says."""
+    return SecretEntry(
+        CONNECTION_VARIABLE,
+        "Storage account's connection string",
+        _HELP,
+        lambda text: f"storage account {parse_connection(Secret(text)).account}",
+        _found,
+        only=only,
+    )
+
+
+def _found(parameters: Any) -> str:
+    try:
+        there = find_storage(getattr(parameters, "connection_file", CONNECTION_FILE))
+    except (ValueError, OSError):
+        return ""
+    return f"storage account {there.account}, found where headless runs find it" if there else ""

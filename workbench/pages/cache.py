@@ -11,10 +11,10 @@ from workbench.catalog import DATASETS
 from workbench.data.cache import DatasetCache, build_cache, find_dataset, load_cache, open_cache
 from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.volume import Problem
-from workbench.forms.layout import datasets_here
+from workbench.forms.choices import datasets_here
 from workbench.forms.page import OpenPage, Page, open_page
 from workbench.forms.parameters import Field, Parameters, WrongValueError
-from workbench.forms.storage_secret import connection_entry
+from workbench.forms.secrets import connection_entry
 from workbench.settings import resolve, shown
 from workbench.stores import Store
 from workbench.views.tables import styled_table

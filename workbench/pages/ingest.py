@@ -10,7 +10,7 @@ from workbench.azure_login import credential, require_workspace
 from workbench.catalog import DATASETS
 from workbench.forms.page import OpenPage, Page, SecretEntry, open_page
 from workbench.forms.parameters import Field, Parameters, concerning
-from workbench.forms.storage_secret import connection_entry
+from workbench.forms.secrets import connection_entry
 from workbench.ingest.factory_copy import LEFTOVER
 from workbench.ingest.links import WHERE_TO_ASK, parse_links
 from workbench.ingest.plan import IngestPlan

@@ -12,7 +12,7 @@ from workbench.catalog import SPLITS
 from workbench.compute.runs import open_run
 from workbench.data.cache import CacheFileError, load_cache
 from workbench.data.sampling import MASKS, Sampling
-from workbench.forms.layout import datasets_here, runs_here
+from workbench.forms.choices import datasets_here, runs_here
 from workbench.forms.page import OpenPage, Page, open_page
 from workbench.forms.parameters import Field, Numbers, Parameters, WrongValueError, concerning
 from workbench.models import released

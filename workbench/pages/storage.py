@@ -10,7 +10,7 @@ from workbench.azure_storage import find_storage
 from workbench.catalog import DATASETS, SPLITS
 from workbench.forms.page import OpenPage, Page, open_page
 from workbench.forms.parameters import Field, Parameters, concerning
-from workbench.forms.storage_secret import connection_entry
+from workbench.forms.secrets import connection_entry
 from workbench.ingest.request import listed
 from workbench.ingest.transfer import Transfer, copy_dataset
 from workbench.settings import resolve, shown

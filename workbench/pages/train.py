@@ -18,7 +18,7 @@ from workbench.compute.runs import Run
 from workbench.compute.sender import parse_tags
 from workbench.compute.training import TARGETS, TrainingPlan, plan_training, train
 from workbench.data.sampling import MASKS, Sampling
-from workbench.forms.layout import datasets_here, runs_here
+from workbench.forms.choices import datasets_here, runs_here
 from workbench.forms.page import OpenPage, Page, open_page
 from workbench.forms.parameters import Field, Numbers, Parameters, WrongValueError, concerning
 from workbench.models import DEFAULT, NETWORKS
