@@ -127,9 +127,9 @@ class Control:
             for name in names
         ]
         label = ipywidgets.HTML(f'<div class="wb-label">{escape(self.label)}</div>')
-        boxes = ipywidgets.HBox([label, *self._inputs])
+        boxes = ipywidgets.HBox(self._inputs)
         boxes.add_class("wb-several")
-        return boxes
+        return ipywidgets.HBox([label, boxes])
 
 
 class SecretControl:

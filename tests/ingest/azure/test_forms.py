@@ -19,10 +19,12 @@ class Form:
     def __init__(self, page, **values):
         fields = page.parameters.fields().items()
         self.page = FormPage(page, {name: each.default for name, each in fields} | values)
-        self.widget = self.page.widget
 
-    def give(self, **message):
-        self.page._message(None, message, [])
+    def give(self, name, text):
+        self.page.secrets[name].typed.value = text
+
+    def said(self, name):
+        return self.page.secrets[name].note.value
 
     def start(self):
         self.page.start()
@@ -44,13 +46,13 @@ def test_form_takes_connection_string_and_email_and_keeps_neither(release, cloud
     brought = release()
     form = Form(INGEST, destination="azure")
     form.start()
-    assert form.widget.phase == "idle"
-    assert form.widget.status.startswith("first give fastMRI's email and Storage account's")
-    form.give(secret="FASTMRI_LINKS", text=brought.email)
-    form.give(secret=CONNECTION_VARIABLE, text=cloud.storage.connection_string)
-    assert f"✓ storage account {cloud.storage.account};" in form.widget.secrets[1]["held"]
+    assert form.page.phase == "idle"
+    assert form.page.status.startswith("first give fastMRI's email and Storage account's")
+    form.give("FASTMRI_LINKS", brought.email)
+    form.give(CONNECTION_VARIABLE, cloud.storage.connection_string)
+    assert f"✓ storage account {cloud.storage.account};" in form.said(CONNECTION_VARIABLE)
     form.start()
-    assert form.widget.phase == "done", form.widget.failure
+    assert form.page.phase == "done", form.page.failure
     assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
     assert cloud.factory.names == []
     state = json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
@@ -61,33 +63,34 @@ def test_form_takes_connection_string_and_email_and_keeps_neither(release, cloud
 def test_connection_string_that_is_none_is_refused_beside_its_field(release, person):
     release()
     form = Form(INGEST, destination="azure")
-    form.give(secret=CONNECTION_VARIABLE, text="something else")
-    assert form.widget.secrets[1]["error"].startswith("connection string: it is not a list")
-    assert form.widget.secrets[1]["held"] == ""
+    form.give(CONNECTION_VARIABLE, "something else")
+    assert "connection string: it is not a list" in form.said(CONNECTION_VARIABLE)
+    assert "wb-held" not in form.said(CONNECTION_VARIABLE)
 
 
 def test_clusters_and_locations_are_looked_up_when_asked(release, cloud, person):
     release()
     form = Form(INGEST, destination="azure")
-    assert "location" not in {name for name, found in form.widget.choices.items() if found}
+    offered = {name: form.page.controls[name]._inputs[0] for name in ("location", "cluster")}
+    assert offered["location"].options == ()
     for name in ("location", "cluster"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # azureml-core's own, while it is imported
             form.page._look_up(name)
-    assert "westeurope" in form.widget.choices["location"]
-    assert form.widget.choices["cluster"] == list(cloud.azureml.clusters)
+    assert "westeurope" in offered["location"].options
+    assert offered["cluster"].options == tuple(cloud.azureml.clusters)
     cloud.fail("Microsoft.DataFactory", 403)
     form.page._look_up("location")
-    assert form.widget.status == "location: there is none"
+    assert form.page.status == "location: there is none"
 
 
 def test_storage_form_transfers_with_the_connection_string_alone(release, cloud, person, tmp_path):
     release()
     cloud.storage.container().upload_blob("knee_multicoil/multicoil_val/a.h5", b"data")
     form = Form(STORAGE, root=str(tmp_path / "datasets"))
-    form.give(secret=CONNECTION_VARIABLE, text=cloud.storage.connection_string)
+    form.give(CONNECTION_VARIABLE, cloud.storage.connection_string)
     form.start()
-    assert "1 files of 4 B are there" in form.widget.status, form.widget.failure
+    assert "1 files of 4 B are there" in form.page.status, form.page.failure
     path = tmp_path / "datasets" / "knee_multicoil" / "multicoil_val" / "a.h5"
     assert path.read_bytes() == b"data"
 
