@@ -194,6 +194,7 @@ def test_training_is_started_watched_and_cancelled_by_keyboard_alone(open_notebo
     notebook = open_notebook("train", {**parameters, "epochs": 60})
     form = opened(notebook)
     page = notebook.page
+    page.set_default_timeout(240_000)  # a training begins, which takes as long as it takes
     form.get_by_label("model").focus()
     stops = [focused(page)]
     while stops[-1] != "Train":
@@ -205,7 +206,7 @@ def test_training_is_started_watched_and_cancelled_by_keyboard_alone(open_notebo
     page.keyboard.press("Enter")
     form.locator(".wb-status", has_text="at work").wait_for()
     assert focused(page) == "Cancel"
-    form.get_by_role("progressbar").wait_for(timeout=150_000)
+    form.get_by_role("progressbar").wait_for()
     form.get_by_role("img", name="learning curves").wait_for()
     form.get_by_role("img", name="validation slices by epoch").wait_for()
     page.keyboard.press("Enter")

@@ -10,7 +10,8 @@ import nbformat
 import papermill
 import pytest
 
-from workbench.forms.choices import choices_of, layout_of
+from workbench.forms.choices import datasets_here, runs_here
+from workbench.forms.form import FormPage
 from workbench.forms.page import Page, open_page
 from workbench.forms.parameters import ParametersError
 from workbench.pages.__main__ import MODELS, NOTEBOOKS, with_cell
@@ -199,10 +200,13 @@ class TestCommand:
 
 
 class TestForm:
-    def test_every_parameter_is_in_it_once_with_its_label(self, page):
-        fields = [each for group in layout_of(page) for each in group["fields"]]
-        assert [each["name"] for each in fields] == list(page.parameters.fields())
-        assert all(each["label"].strip() and each["help"].strip() for each in fields)
+    def test_every_parameter_is_in_it_with_its_label_and_default(self, page, bare):
+        form = FormPage(page, defaults(page.parameters))
+        assert list(form.controls) == list(page.parameters.fields())
+        for control in form.controls.values():
+            assert control.label.strip()
+            assert control.field.read(control.entry) == (control.field.default or control.entry)
+            assert not control.changed
 
     def test_default_is_among_the_choices_of_a_list(self, page):
         for field in page.parameters.fields().values():
@@ -221,12 +225,8 @@ class TestForm:
             (tmp_path / folder).mkdir(parents=True)
         for run in ("mine", "a/b"):
             (tmp_path / "outputs" / run / "job.json").touch()
-        choices = choices_of(RECONSTRUCT)
-        assert choices["local_dataset"] == [
-            "knee_multicoil",
-            "outputs/demo/datasets/brain_multicoil",
-        ]
-        assert sorted(choices["run"]) == ["a/b", "mine"]
+        assert datasets_here() == ["knee_multicoil", "outputs/demo/datasets/brain_multicoil"]
+        assert sorted(runs_here()) == ["a/b", "mine"]
 
 
 class TestPages:
