@@ -42,6 +42,12 @@ _ENDED = """<style>
 </style><p class="wb-record">The form ended with its kernel: run the notebook again for a new one.
 What it did is kept here.</p>"""
 
+# JupyterLab's keys (D D, arrows) are for cells, not for what has the focus in a form.
+_KEEP_KEYS = (
+    "this.closest('.wb-form').onkeydown = (event) => {"
+    " if (!(event.ctrlKey || event.metaKey) || event.key === 'Enter') event.stopPropagation(); }"
+)
+
 _open: dict[str, "FormPage"] = {}
 
 
@@ -145,7 +151,7 @@ class FormPage:
 
     def _laid_out(self) -> ipywidgets.VBox:
         css = (Path(__file__).parent / "form.css").read_text()
-        parts: list[Any] = [ipywidgets.HTML(f"<style>{css}</style>")]
+        parts: list[Any] = [ipywidgets.HTML(f'<style onload="{_KEEP_KEYS}">{css}</style>')]
         self._secret_grid = _grid([])
         parts.append(self._secret_grid)
         self._folded: list[tuple[Any, str, list[Control]]] = []
