@@ -216,14 +216,14 @@ def test_work_ends_with_the_kernel(tmp_path):
 class TestSecrets:
     def test_secret_reaches_the_work_and_nothing_else(self, form, tmp_path):
         enter(form, rounds="1000")
-        form.secrets["FORM_SECRET"].typed.value = SECRET
+        form.secrets["FORM_SECRET"].give(SECRET)
         assert "✓ 13 letters" in form.secrets["FORM_SECRET"].note.value
         form.start()
         wait_for((tmp_path / "pid").exists)
         process = Path("/proc", (tmp_path / "pid").read_text())
         for file in ("environ", "cmdline"):
             assert SECRET.encode() not in (process / file).read_bytes()
-        field = form.secrets["FORM_SECRET"].typed
+        field = form.secrets["FORM_SECRET"].input
         every = list(ipywidgets.widgets.widget._instances.values())
         state = json.dumps(ipywidgets.Widget.get_manager_state(widgets=every), default=str)
         assert field.model_id in state  # the field is there, and what it took is not
@@ -240,8 +240,8 @@ class TestSecrets:
         assert "✓ 13 letters" in form.secrets["FORM_SECRET"].note.value
 
     def test_secret_that_does_not_do_is_told_beside_its_field_and_dropped(self, form):
-        form.secrets["FORM_SECRET"].typed.value = SECRET
-        form.secrets["FORM_SECRET"].typed.value = "short"
+        form.secrets["FORM_SECRET"].give(SECRET)
+        form.secrets["FORM_SECRET"].give("short")
         shown = form.secrets["FORM_SECRET"]
         assert "a secret: give 10 letters or more" in shown.note.value
         assert shown.forget.layout.display == "none"
@@ -249,7 +249,7 @@ class TestSecrets:
         assert form.result["secret"] == 0
 
     def test_secret_is_forgotten_when_asked(self, form):
-        form.secrets["FORM_SECRET"].typed.value = SECRET
+        form.secrets["FORM_SECRET"].give(SECRET)
         form.secrets["FORM_SECRET"].forget.click()
         assert "✓ not needed" in form.secrets["FORM_SECRET"].note.value
         run(form)

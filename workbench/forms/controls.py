@@ -1,10 +1,13 @@
 """The widgets of a form's fields: each with its label, and beside it its help and its error."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
+import anywidget
 import ipywidgets
+import traitlets
 
 from workbench.forms.parameters import FormField
 
@@ -132,8 +135,21 @@ class Control:
         return ipywidgets.HBox([label, boxes])
 
 
+class SecretInput(anywidget.AnyWidget):
+    """A field that is emptied as soon as it was filled, and sends what it took as a message.
+
+    No widget of ipywidgets can do that: their values are part of the state that JupyterLab may
+    store with the notebook.
+    """
+
+    _esm = Path(__file__).parent / "secret.js"
+    label = traitlets.Unicode().tag(sync=True)
+    file = traitlets.Bool().tag(sync=True)
+    disabled = traitlets.Bool().tag(sync=True)
+
+
 class SecretControl:
-    """A field for a secret, emptied as soon as it was filled: no widget keeps what it took.
+    """A field for a secret with its note; no widget keeps what it took.
 
     Args:
         label: what it is.
@@ -154,28 +170,21 @@ class SecretControl:
         forget: Callable[[], None],
     ) -> None:
         self._take = take
-        self.typed = ipywidgets.Password(
-            description=label, placeholder="paste it here", continuous_update=False, style=_LABEL
-        )
-        self.typed.observe(self._typed, "value")
-        self.chosen = ipywidgets.FileUpload(description="or its file", multiple=False)
-        self.chosen.observe(self._chosen, "value")
+        self.input = SecretInput(label=label, file=file)
+        self.input.on_msg(self._message)
         self.forget = ipywidgets.Button(description="Forget it")
         self.forget.on_click(lambda _: forget())
-        parts = [self.typed, *([self.chosen] if file else []), self.forget]
-        self.widget = ipywidgets.HBox(parts)
+        self.widget = ipywidgets.HBox([self.input, self.forget])
         self.note = ipywidgets.HTML()
 
-    def _typed(self, change: Any) -> None:
-        text, self.typed.value = change["new"], ""
-        if text.strip():
-            self._take(text)
+    def _message(
+        self, _: object, content: Mapping[str, Any], buffers: Sequence[memoryview]
+    ) -> None:
+        self.give(bytes(buffers[0]) if buffers else content["text"])
 
-    def _chosen(self, change: Any) -> None:
-        files = change["new"]
-        self.chosen.value = ()
-        if files:
-            self._take(bytes(files[0]["content"]))
+    def give(self, secret: str | bytes) -> None:
+        """Take a text or a file's bytes, as the field does."""
+        self._take(secret)
 
     def show(self, held: str, help: str, error: str, forget: bool) -> None:
         """Show what is held, none of it secret."""
@@ -188,5 +197,4 @@ class SecretControl:
 
     def enable(self, on: bool) -> None:
         """Let a person change it, or not."""
-        for each in (self.typed, self.chosen, self.forget):
-            each.disabled = not on
+        self.input.disabled = self.forget.disabled = not on

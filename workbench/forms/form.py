@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
@@ -349,8 +350,11 @@ class FormPage:
         elif "interrupted" in message:
             self.failure = {}
         elif "result" in message:
-            self._result = self.page.open(message["result"], self._parameters)
-            self._there = True
+            try:
+                self._result = self.page.open(message["result"], self._parameters)
+                self._there = True
+            except (OSError, ValueError) as error:
+                self.failure = {"message": str(error), "trace": traceback.format_exc()}
 
     def _ended(self, end: Message) -> None:
         planned, start = self.phase == "planning", self.page.start

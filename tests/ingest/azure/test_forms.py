@@ -21,7 +21,7 @@ class Form:
         self.page = FormPage(page, {name: each.default for name, each in fields} | values)
 
     def give(self, name, text):
-        self.page.secrets[name].typed.value = text
+        self.page.secrets[name].give(text)
 
     def said(self, name):
         return self.page.secrets[name].note.value
