@@ -14,7 +14,7 @@ from workbench.azure_login import LoginError, new_login
 from workbench.azure_storage import parse_connection
 from workbench.settings import Secret
 from workbench.stores import CannotWriteError, DiskStore, StorageError, open_store
-from workbench.stores.blob import BlobStore, open_container
+from workbench.stores.blob import BlobStore, configured_store, open_container
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -258,3 +258,11 @@ def test_what_is_no_address_is_refused_without_its_signature(wrong):
     with pytest.raises(ValueError, match="is no dataset's address: give https://ACCOUNT") as caught:
         open_store(wrong)
     assert "secret" not in str(caught.value)
+
+
+def test_an_account_that_is_not_there_shows_before_anything_is_waited_for(cloud, monkeypatch):
+    cloud.apply(monkeypatch)
+    key = cloud.storage.connection_string.replace("AccountName=", "AccountName=no")
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", key)
+    with pytest.raises(StorageError, match="cannot be reached: check AccountName"):
+        configured_store("knee_multicoil")

@@ -101,9 +101,7 @@ class BlobStore:
                 "https://ACCOUNT.blob.core.windows.net/CONTAINER/FOLDER, without a signature"
             )
         endpoint, _, container, path = found.groups()
-        store = cls(endpoint, container, path)
-        _ = store.client  # a login that does not work shows now
-        return store
+        return cls(endpoint, container, path).checked()
 
     @classmethod
     def of(
@@ -118,6 +116,19 @@ class BlobStore:
             account=storage.account,
             connections=connections,
         )
+
+    def checked(self) -> "BlobStore":
+        """Ask the account once whether it lets us in, and return the store.
+
+        A wrong name, key or login shows within seconds, not after the patience for a transfer of
+        days.
+
+        Raises:
+            StorageError: the account is not there, or refuses.
+        """
+        with self._errors(""):
+            self._new_client(retry_total=3).exists()
+        return self
 
     def __repr__(self) -> str:
         return f"BlobStore({self.address!r})"
@@ -424,7 +435,7 @@ def configured_store(path: str, container: str = CONTAINER) -> BlobStore:
             f"no storage account is given: set {CONNECTION_VARIABLE}, or save the connection "
             f"string as {CONNECTION_FILE} in the project's folder"
         )
-    return BlobStore.of(storage, container, path)
+    return BlobStore.of(storage, container, path).checked()
 
 
 def configured_storage(account: str) -> Storage | None:
