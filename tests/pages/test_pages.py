@@ -12,7 +12,8 @@ import pytest
 
 from workbench.forms.choices import datasets_here, runs_here
 from workbench.forms.form import FormPage
-from workbench.forms.page import Page, open_page
+from workbench.forms.opening import open_page
+from workbench.forms.page import Page
 from workbench.forms.parameters import ParametersError
 from workbench.pages.__main__ import MODELS, NOTEBOOKS, with_cell
 from workbench.pages.cache import PAGE as CACHE

@@ -1,15 +1,10 @@
-"""A notebook's page: a form in JupyterLab, its work at once in a headless run.
+"""What a notebook's page asks for, does and shows."""
 
-The same cell opens both, and the cells below show the result in both: at once where it is there,
-as soon as the form's work is done where it is not.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from workbench.forms.parameters import Parameters, ParametersError
-from workbench.progress import interactive
+from workbench.forms.parameters import Parameters
 
 if TYPE_CHECKING:
     from threading import Event
@@ -76,32 +71,6 @@ class Page:
         return f"{self.plan.__module__}:PAGE"
 
 
-class OpenPage(Protocol):
-    """An opened page, in either mode."""
-
-    @property
-    def result(self) -> Any:
-        """The result of the work.
-
-        Raises:
-            NotStartedError: nothing was started yet.
-        """
-
-    def show(self, view: Callable[[Any], Any]) -> None:
-        """Show something of the result in this cell: what ``view`` displays and what it returns."""
-
-
-class HeadlessPage:
-    """Headless page: runs the work on construction."""
-
-    def __init__(self, page: Page, parameters: Parameters) -> None:
-        self.result = page.open(page.work(page.plan(parameters)), parameters)
-
-    def show(self, view: Callable[[Any], Any]) -> None:
-        """Show something of the result."""
-        display_of(view, self.result)
-
-
 def display_of(view: Callable[[Any], Any], result: Any) -> None:
     """Display what a view of a result displays, and what it returns."""
     from IPython.display import display
@@ -109,28 +78,3 @@ def display_of(view: Callable[[Any], Any], result: Any) -> None:
     shown = view(result)
     if shown is not None:
         display(shown)
-
-
-def open_page(page: Page, variables: Mapping[str, Any]) -> OpenPage:
-    """Open a page: show its form in JupyterLab, do its work at once elsewhere.
-
-    Args:
-        page: the page.
-        variables: the notebook's ``globals()``; those of the parameters cell are taken.
-
-    Raises:
-        NameError: the parameters cell was not run.
-        ParametersError: a parameter does not do. The form opens all the same and shows it beside
-            its field, unless the value may not be shown.
-    """
-    if not interactive():
-        return HeadlessPage(page, page.parameters.read(variables))
-    values = page.parameters.given(variables)
-    from workbench.forms.form import open_form
-
-    try:
-        page.parameters.of(values)
-    except ParametersError as error:
-        if error.hidden:
-            raise
-    return open_form(page, values)

@@ -12,7 +12,8 @@ from workbench.data.cache import DatasetCache, build_cache, find_dataset, load_c
 from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.volume import Problem
 from workbench.forms.choices import datasets_here
-from workbench.forms.page import OpenPage, Page, open_page
+from workbench.forms.opening import OpenPage, open_page
+from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Parameters, WrongValueError
 from workbench.forms.secrets import connection_entry
 from workbench.settings import resolve, shown

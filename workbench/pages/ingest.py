@@ -8,7 +8,8 @@ from pydantic import model_validator
 
 from workbench.azure_login import credential, require_workspace
 from workbench.catalog import DATASETS
-from workbench.forms.page import OpenPage, Page, SecretEntry, open_page
+from workbench.forms.opening import OpenPage, open_page
+from workbench.forms.page import Page, SecretEntry
 from workbench.forms.parameters import Field, Parameters, concerning
 from workbench.forms.secrets import connection_entry
 from workbench.ingest.factory_copy import LEFTOVER

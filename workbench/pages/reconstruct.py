@@ -13,7 +13,8 @@ from workbench.compute.runs import open_run
 from workbench.data.cache import CacheFileError, load_cache
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.choices import datasets_here, runs_here
-from workbench.forms.page import OpenPage, Page, open_page
+from workbench.forms.opening import OpenPage, open_page
+from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, Parameters, WrongValueError, concerning
 from workbench.models import released
 from workbench.pages.checks import RunName, check_sampling

@@ -8,7 +8,8 @@ from pydantic import model_validator
 
 from workbench.azure_storage import find_storage
 from workbench.catalog import DATASETS, SPLITS
-from workbench.forms.page import OpenPage, Page, open_page
+from workbench.forms.opening import OpenPage, open_page
+from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Parameters, concerning
 from workbench.forms.secrets import connection_entry
 from workbench.ingest.request import listed

@@ -19,7 +19,8 @@ from workbench.compute.sender import parse_tags
 from workbench.compute.training import TARGETS, TrainingPlan, plan_training, train
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.choices import datasets_here, runs_here
-from workbench.forms.page import OpenPage, Page, open_page
+from workbench.forms.opening import OpenPage, open_page
+from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, Parameters, WrongValueError, concerning
 from workbench.models import DEFAULT, NETWORKS
 from workbench.pages.checks import RunName, check_sampling
