@@ -30,7 +30,7 @@ def test_a_started_process_reports_to_the_listener_and_to_people(sent, heard, mo
         say("training", 0.5, "epoch 1/2: loss 0.4")
     lines = list(relayed(sent()))
     assert lines[0] == "training on 4 slices"
-    assert lines[1].startswith("training: 5 batches of 10 batches (50 %)")
+    assert lines[1].startswith("training: 5 of 10 batches (50 %)")
     assert lines[1].endswith("left, epoch 1/2, loss 0.4")
     assert lines[2] == "epoch 1/2: loss 0.4"
     assert heard == [("training", 0.5, line) for line in lines[1:]]

@@ -152,7 +152,9 @@ class Progress:
         speed = (self.done - self._start) / elapsed if elapsed > 0 else 0.0
         text = f"{self.title}: {amount(self.done, self.unit)}"
         if self.total:
-            text += f" of {amount(self.total, self.unit)} ({100 * self.done / self.total:.0f} %)"
+            done = amount(self.done, "B") if self.unit == "B" else f"{self.done:,.0f}"
+            share = f"{100 * self.done / self.total:.0f} %"
+            text = f"{self.title}: {done} of {amount(self.total, self.unit)} ({share})"
         if self.unit == "B":
             text += f", {amount(speed, 'B')}/s"
         if self.total and speed > 0:

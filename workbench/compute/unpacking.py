@@ -45,7 +45,7 @@ class UnpackJob(ClusterJob):
 
 
 def cluster_unpacker(
-    workspace: Workspace, container: BlobStore, cluster: str = "", sdk: str = "v1"
+    workspace: Workspace, container: BlobStore, cluster: str = "", sdk: str | None = None
 ) -> Unpacker:
     """Return an unpacker whose passes are jobs of a cluster.
 
@@ -53,7 +53,7 @@ def cluster_unpacker(
         workspace: the AzureML workspace.
         container: the container that the archives landed in.
         cluster: the cluster's name; "" takes the only one there is.
-        sdk: "v1" or "v2".
+        sdk: "v1" or "v2"; None takes the first that works here.
 
     Raises:
         ValueError: there is no such cluster, or the workspace knows no datastore of the container.

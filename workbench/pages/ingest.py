@@ -116,8 +116,11 @@ class IngestParameters(Parameters):
         "azure: the AzureML cluster that unpacks; empty: the only one there is",
         look_up=_clusters,
     )
-    sdk: str = Field(
-        "v1", 'azure: AzureML\'s SDK that sends the unpacking, "v1" or "v2"', choices=SDKS
+    sdk: str | None = Field(
+        None,
+        "azure: AzureML's SDK that unpacks, v1 or v2; None: the first that works here",
+        label="AzureML's SDK",
+        choices=SDKS,
     )
     connection_file: str = Field(
         "storage.secret", "azure: file with the account's connection string"
