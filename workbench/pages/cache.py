@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from workbench.catalog import DATASETS
 from workbench.data.cache import DatasetCache, build_cache, find_dataset, load_cache, open_cache
+from workbench.data.cache_file import CacheFileError
 from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.volume import Problem
 from workbench.forms.choices import datasets_here
@@ -135,10 +136,12 @@ def work(planned: tuple[CacheParameters, Store]) -> dict[str, Any]:
         cache = build_cache(store, refresh=not asked.rebuild, path=path, workers=workers)
     else:
         cache = open_cache(store, check=asked.check_files, path=path, workers=workers)
-    # The dataset's own cache file may be in storage, or not writable: a copy is what is opened.
-    folder = resolve("outputs/cache") / cache.name
-    cache.save(folder)
-    left: dict[str, Any] = {"folder": str(folder)}
+    left: dict[str, Any] = {"folder": store.address, "file": path and str(path)}
+    if asked.in_storage or not _is_kept(cache, path):
+        # A notebook has no key to the storage, and a folder may not be writable.
+        folder = resolve("outputs/cache") / cache.name
+        cache.save(folder)
+        left = {"folder": str(folder), "file": None}
     if asked.compare_pickle:
         listed = read_pickle(resolve(asked.compare_pickle))
         differences = [asdict(each) for each in compare(listed, cache)]
@@ -150,11 +153,19 @@ def work(planned: tuple[CacheParameters, Store]) -> dict[str, Any]:
     return left
 
 
+def _is_kept(cache: DatasetCache, path: Path | None) -> bool:
+    """Say whether a cache lies whole where it belongs."""
+    try:
+        return load_cache(cache.store, path) == cache
+    except (CacheFileError, OSError):
+        return False
+
+
 def open_indexed(left: Mapping[str, Any], asked: CacheParameters) -> Indexed:
     """Open what ``work`` left."""
     from workbench.views.overview import official_counts
 
-    cache = load_cache(left["folder"])
+    cache = load_cache(left["folder"], left["file"])
     assert cache is not None
     compared = None
     if found := left.get("compared"):
