@@ -4,6 +4,7 @@ A pickle names classes and functions, and Python's own reader imports and calls 
 and plain values are read alone; each other object becomes a ``StandIn`` that knows its class.
 """
 
+import errno
 import io
 import math
 import pickle
@@ -91,9 +92,10 @@ def read_torch_file(path: Path) -> Any:
             return _read_archive(file) if start.startswith(b"PK") else _read_stream(file, path)
         except _OtherKindError as error:
             what = str(error)
-        except OSError:
-            raise
         except Exception as error:
+            # A damaged archive may send the reader to a place before its start.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             # A damaged pickle raises nearly anything; zipfile's own errors name the part.
             why = str(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
             what = f"damaged or cut short ({why}): copy or download it again"
