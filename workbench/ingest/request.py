@@ -16,7 +16,6 @@ from workbench.stores.blob import check_container_name, open_container
 
 DESTINATIONS = ("local", "azure")
 UNPACK_ON = ("here", "azureml")
-SDKS = ("v1", "v2")
 
 
 def check_ingest(

@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from workbench.azure_login import credential, require_workspace
 from workbench.catalog import DATASETS
+from workbench.compute.cluster import SDKS
 from workbench.forms.opening import OpenPage, open_page
 from workbench.forms.page import Page, SecretEntry
 from workbench.forms.parameters import Field, Parameters, concerning
@@ -18,7 +19,6 @@ from workbench.ingest.plan import IngestPlan
 from workbench.ingest.report import plan_html, report_html
 from workbench.ingest.request import (
     DESTINATIONS,
-    SDKS,
     UNPACK_ON,
     check_ingest,
     email_text,

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, model_validator
 
 from workbench.azure_login import require_workspace
 from workbench.catalog import MODEL_ALIASES, MODELS, SPLITS
+from workbench.compute.cluster import SDKS
 from workbench.compute.gpus import TORCH_BUILDS
 from workbench.compute.jobs import COMPILE, PRECISIONS
 from workbench.compute.plan import Plan
@@ -232,7 +233,7 @@ class TrainParameters(Parameters):
         None,
         "AzureML's SDK, v1 or v2; None: the first that works here",
         label="AzureML's SDK",
-        choices=("v1", "v2"),
+        choices=SDKS,
     )
     dataset_access: str | None = Field(
         None,

@@ -98,15 +98,11 @@ class Store(Protocol):
             EOFError: the stream ended before that.
         """
 
-    def read_json(self, path: str, *, version: int | None = None) -> Any:
+    def read_json(self, path: str) -> Any:
         """Read a JSON file.
 
-        Args:
-            path: the file.
-            version: what its field ``version`` has to be.
-
         Raises:
-            ValueError: it is no JSON, or of another version.
+            ValueError: it is damaged.
         """
 
     def write_json(self, path: str, value: Any) -> None:
@@ -134,23 +130,17 @@ class Store(Protocol):
         """Return the same store as seen from a folder in it."""
 
 
-def parse_json(content: bytes, where: str, version: int | None = None) -> Any:
+def parse_json(content: bytes, where: str) -> Any:
     """Parse a JSON file's bytes.
 
     Args:
         content: the bytes.
         where: the file, for messages.
-        version: what the field ``version`` has to be.
 
     Raises:
-        ValueError: it is no JSON, or of another version.
+        ValueError: it is damaged.
     """
     try:
-        value = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is damaged: it is no JSON ({error})") from None
-    if version is not None:
-        found = value.get("version") if isinstance(value, dict) else None
-        if found != version:
-            raise ValueError(f"{where} has version {found!r}, this workbench reads {version}")
-    return value

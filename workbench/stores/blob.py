@@ -273,9 +273,9 @@ class BlobStore:
                 content_settings=ContentSettings(content_md5=bytearray.fromhex(md5) or None),
             )
 
-    def read_json(self, path: str, *, version: int | None = None) -> Any:
+    def read_json(self, path: str) -> Any:
         """Read a JSON file; see ``Store``."""
-        return parse_json(self.read(path), f"{self.address}/{path}", version)
+        return parse_json(self.read(path), f"{self.address}/{path}")
 
     def write_json(self, path: str, value: Any) -> None:
         """Write a JSON file."""

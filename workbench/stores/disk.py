@@ -288,9 +288,9 @@ class DiskStore:
             if size not in (None, file.tell()):
                 raise EOFError(f"{path} ends after {file.tell():,} of {size:,} bytes")
 
-    def read_json(self, path: str, *, version: int | None = None) -> Any:
+    def read_json(self, path: str) -> Any:
         """Read a JSON file; see ``Store``."""
-        return parse_json(self.read(path), shown(self.path(path)), version)
+        return parse_json(self.read(path), shown(self.path(path)))
 
     def write_json(self, path: str, value: Any) -> None:
         """Write a JSON file."""
