@@ -7,6 +7,7 @@ import tarfile
 
 import pytest
 
+from workbench.ingest import archives
 from workbench.ingest.archives import (
     ArchiveError,
     Unpacked,
@@ -77,6 +78,9 @@ def test_compressed_but_no_tar(tmp_path, compress):
         member("multicoil_val/null", tarfile.CHRTYPE),
         member("ingest.json"),
         member("./.ingest.lock"),
+        member("ingest.json/a.h5"),
+        member("dataset_cache.partial.json"),
+        member("dataset_cache.pkl"),
         member("../up", tarfile.DIRTYPE),
     ],
     ids=lambda info: f"{info.name} {info.type!r}",
@@ -280,6 +284,21 @@ def test_member_larger_than_the_disk_is_refused_before_it_is_written(small_disk,
     archive = gzip.compress(tar_of({"a.h5": bytes(900_000)}))
     with pytest.raises(OSError, match=r"No space left for 900,000 bytes of a.h5"):
         unpack(io.BytesIO(archive), DiskStore(small_disk / "knee"), "a.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"".join(member(f"m/{number}.h5").tobuf() for number in range(50)) + bytes(1024),
+        member("a.h5").tobuf() + bytes(50_000),
+    ],
+    ids=["empty members", "zeros at the end"],
+)
+def test_bomb_without_content_is_refused(tmp_path, content, monkeypatch):
+    monkeypatch.setattr(archives, "_SMALL", 20_000)
+    packed = lzma.compress(content)
+    with pytest.raises(ArchiveError, match="and is refused"):
+        unpack(io.BytesIO(packed), DiskStore(tmp_path, sync=False), "a.tar", size=100)
 
 
 def test_attributes_in_a_long_chain_are_an_error(tmp_path):

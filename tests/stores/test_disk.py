@@ -155,10 +155,13 @@ def test_who_waits_gets_the_lock_when_it_is_free(tmp_path, capsys):
     assert got.is_set()
 
 
-def test_what_a_killed_writer_left_is_swept_up_later(tmp_path):
-    left = tmp_path / ".x.json.0123.part"
-    left.write_text("half")
-    os.utime(left, (0, 0))
-    write_text(tmp_path / "x.json", "{}")
+@pytest.mark.parametrize("name", ["x.json", "a**b.json", "[x.json"])
+def test_what_a_killed_writer_left_is_swept_up_later(tmp_path, name):
+    left, of_another = tmp_path / f".{name}.0123.part", tmp_path / ".aXb.json.0123.part"
+    for file in (left, of_another):
+        file.write_text("half")
+        os.utime(file, (0, 0))
+    write_text(tmp_path / name, "{}")
     assert not left.exists()
+    assert of_another.exists()
     shutil.rmtree(tmp_path)

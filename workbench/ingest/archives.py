@@ -26,7 +26,10 @@ GZIP_MAGIC = b"\x1f\x8b"
 HEAD = tarfile.BLOCKSIZE
 KINDS = (".tar", ".tar.gz", ".tar.xz")
 # What this package writes into a dataset's folder, so that no archive may.
-RESERVED = ("ingest.json", ".ingest.lock", "dataset_cache.json")
+RESERVED = (
+    *("ingest.json", "ingest.json.damaged", ".ingest.lock"),
+    *("dataset_cache.json", "dataset_cache.partial.json", "dataset_cache.pkl"),
+)
 # fastMRI's archives unpack to at most some ten times their size. Beyond this many times it is a
 # bomb, or nothing that belongs here; up to so many bytes any archive may.
 _LARGEST_RATIO, _SMALL = 50, 1 << 30
@@ -129,13 +132,13 @@ def unpack(
             for entry in tar:
                 member = entry.name
                 path = _path_of(entry, archive)
-                writer.count(entry)
+                writer.count(tarfile.BLOCKSIZE + entry.size)
                 if path is None:
                     continue
                 writer.write(tar, entry, path)
                 if on_member:
                     on_member(path, entry.size)
-            _finish(tar, archive)
+            _finish(tar, writer)
     except (EOFError, tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         where = f"after {member}" if member else "at its start"
         raise ArchiveError(
@@ -225,13 +228,14 @@ class _StrictEntry(tarfile.TarInfo):
         return entry
 
 
-def _finish(tar: tarfile.TarFile, archive: str) -> None:
+def _finish(tar: tarfile.TarFile, writer: "_Writer") -> None:
     """Read what follows the end mark, which also checks it: nothing but zeros."""
     rest: Any = tar.fileobj
     while data := rest.read(CHUNK):
+        writer.count(len(data))
         if any(data):
             raise ArchiveError(
-                f"{archive}: more data follows after the tar's end; it was not unpacked"
+                f"{writer.archive}: more data follows after the tar's end; it was not unpacked"
             )
 
 
@@ -258,7 +262,7 @@ def _path_of(entry: tarfile.TarInfo, archive: str) -> str | None:
     elif not entry.isreg() and not entry.isdir():
         fault = "it is neither file nor folder"
     path = PurePosixPath(name)
-    if len(path.parts) == 1 and path.name in RESERVED and entry.isreg():
+    if path.parts[:1] and path.parts[0] in RESERVED and entry.isreg():
         fault = "the workbench keeps a file of that name"
     if fault:
         raise ArchiveError(
@@ -298,13 +302,13 @@ class _Writer:
         self.there = {entry.path: entry.size for entry in store.list()}
         self.content = 0
 
-    def count(self, entry: tarfile.TarInfo) -> None:
-        """Bound what comes out of a compressed archive.
+    def count(self, size: int) -> None:
+        """Bound what comes out of a compressed archive: members, their headers, zeros at the end.
 
         Raises:
             ArchiveError: it is too much.
         """
-        self.content += entry.size
+        self.content += size
         if self.largest is not None and self.content > self.largest:
             raise ArchiveError(too_large(self.archive, self.content))
 

@@ -15,10 +15,6 @@ from workbench.settings import shown
 from workbench.stores import DiskStore, Entry, Store
 from workbench.stores.streams import as_file, chunks_of
 
-# The cache lists what lies beside it, and the manifest what was unpacked there: a part of a dataset
-# has others, and the lock belongs to its machine.
-_OWN = (*RESERVED, "dataset_cache.pkl")
-
 
 class TransferError(Exception):
     """Files that could not be copied; the message lists the first of them."""
@@ -126,7 +122,9 @@ def copy_dataset(
 
 def _is_data(path: str) -> bool:
     name = path.rpartition("/")[2]
-    return name not in _OWN and not name.startswith(".")
+    # The cache lists what lies beside it, and the manifest what was unpacked there: a part of a
+    # dataset has others, and the lock belongs to its machine.
+    return name not in RESERVED and not name.startswith(".")
 
 
 def _copy(source: Store, target: Store, entry: Entry, progress: Progress) -> None:

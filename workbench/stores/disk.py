@@ -1,6 +1,7 @@
 """This machine's disk: files are written whole, a folder has one writer, errors name the file."""
 
 import errno
+import glob
 import json
 import os
 import re
@@ -78,7 +79,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     Raises:
         CannotWriteError: the disk refuses it.
     """
-    for left in path.parent.glob(f".{path.name}.*.part"):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _SECONDS_UNTIL_SWEPT:
                 left.unlink()
