@@ -225,6 +225,11 @@ def test_no_link_in_any_exception_or_log(folder, hasty, caplog):
             with pytest.raises(DownloadError) as error:
                 inspect(link, hasty)
             texts.append("".join(traceback.format_exception(error.value)))
+    # urllib3 warns of headers that it cannot read, with the link, where nobody configured a log.
+    with answering(GOOD.replace(b"\r\n", b"\r\nno header\r\n", 1)) as link:
+        with suppress(DownloadError):
+            inspect(link, hasty)
+        assert "Failed to parse headers" in caplog.text
     # The server is gone: the connection is refused.
     with pytest.raises(DownloadError) as error:
         inspect(links[2], hasty)
@@ -386,8 +391,29 @@ def test_time_to_wait_is_kept_and_capped():
     assert 0.05 <= patience.delay(1) <= 0.1
 
 
-def test_server_that_drips_is_given_up(hasty):
-    dripping = [GOOD[:-102_400], *(b"x" for _ in range(200))]
+CHUNKED = answer(
+    "206 Partial Content",
+    b"",
+    ETag='"v1"',
+    Content_Range=f"bytes 0-{len(BODY) - 1}/{len(BODY)}",
+    Transfer_Encoding="chunked",
+    Content_Length=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("start", "drop"),
+    [
+        (GOOD[:-102_400], b"x"),
+        (b"HTTP/1.1 200 OK\r\n", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (answer("403 Forbidden", b"", Content_Length="4096"), b"x"),
+        (CHUNKED, b"0"),
+    ],
+    ids=["body", "headers", "answers before the answer", "an error's text", "a chunk's size"],
+)
+def test_server_that_drips_is_given_up(hasty, start, drop):
+    dripping = [start, *(drop for _ in range(200))]
     patience = replace(hasty, timeout=0.1)
     with (
         answering(dripping) as link,
@@ -414,6 +440,6 @@ def test_redirects_are_followed_but_not_for_ever(hasty):
         assert streamed(link, hasty) == BODY
     with answering(to("/round")) as link, pytest.raises(DownloadError, match="without an end"):
         inspect(link, hasty)
-    for address in ("file:///etc/passwd", "ftp://127.0.0.1/x"):
+    for address in ("file:///etc/passwd", "ftp://127.0.0.1/x", "https://[bad", "http://[::1"):
         with answering(to(address)) as link, pytest.raises(DownloadError, match="not https"):
             inspect(link, hasty)

@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from workbench.ingest import server
 from workbench.ingest.links import SignedLink
 from workbench.ingest.server import PATIENT, Patience, RemoteObject, StoppedError
@@ -39,7 +37,7 @@ def stream(
     *,
     patience: Patience = PATIENT,
     stopped: threading.Event | None = None,
-    session: requests.Session | None = None,
+    session: server.Session | None = None,
 ) -> Generator[bytes, None, None]:
     """Yield an object's bytes ``start:stop`` in order; a broken connection is taken up again.
 
@@ -55,11 +53,9 @@ def stream(
             raise StoppedError(f"{link.name}: stopped")
         problem = None
         try:
-            with server.get_range(
-                session or requests, link, start, stop, remote.version, patience
-            ) as response:
-                server.skip_to(link, response, start, remote.size, patience)
-                for data in server.pieces(response, stop - start, patience):
+            with server.get_range(session, link, start, stop, remote.version, patience) as response:
+                server.skip_to(link, response, start, remote.size)
+                for data in server.pieces(response, stop - start):
                     if stopped.is_set():
                         break
                     start += len(data)
@@ -103,7 +99,10 @@ def stream_side_by_side(
 
     pending: deque[Future[bytes]] = deque()
     # One session: the next part goes over a connection that is open already.
-    with requests.Session() as session, ThreadPoolExecutor(connections, "range") as threads:
+    with (
+        server.Session(patience) as session,
+        ThreadPoolExecutor(connections, "range") as threads,
+    ):
         try:
             firsts = iter(range(start, remote.size, _PART))
             while True:

@@ -5,11 +5,14 @@ from a GET of the first range. No message here holds a link: exceptions of reque
 whose texts do, end where they are caught.
 """
 
+import http.client
+import io
 import random
 import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -119,11 +122,11 @@ def inspect(link: SignedLink, patience: Patience = PATIENT) -> RemoteObject:
     failures = 0
     while True:
         try:
-            with get_range(requests, link, 0, HEAD, None, patience) as response:
+            with get_range(None, link, 0, HEAD, None, patience) as response:
                 size = total_size(response)
                 if not size:
                     raise DownloadError(f"{link.name}: the server has an empty object")
-                head = b"".join(pieces(response, min(HEAD, size), patience))
+                head = b"".join(pieces(response, min(HEAD, size)))
                 version = response.headers.get("ETag") or None
                 return RemoteObject(size, version, head, response.status_code == 206)
         except BROKEN as error:
@@ -132,8 +135,78 @@ def inspect(link: SignedLink, patience: Patience = PATIENT) -> RemoteObject:
         wait_or_raise(link, problem, failures, patience, threading.Event())
 
 
+class _Paced(io.RawIOBase):
+    """What a connection brings, headers and all; an error where it brings too little."""
+
+    def __init__(self, raw: io.RawIOBase, patience: Patience) -> None:
+        self._raw, self._patience = raw, patience
+        self._waited, self._came = 0.0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        began = time.monotonic()
+        count = self._raw.readinto(buffer)
+        self._waited += time.monotonic() - began
+        self._came += count or 0
+        if self._waited > self._patience.timeout:
+            if count and self._came < self._patience.slowest:
+                raise BrokenError("the server sends too slowly")
+            self._waited, self._came = 0.0, 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _PacedAdapter(requests.adapters.HTTPAdapter):
+    """Makes connections that give up on a server that sends too slowly."""
+
+    def __init__(self, patience: Patience) -> None:
+        def response(*socket: Any, **more: Any) -> http.client.HTTPResponse:
+            made = http.client.HTTPResponse(*socket, **more)
+            made.fp = io.BufferedReader(_Paced(made.fp.detach(), patience))
+            return made
+
+        self._pools = {}
+        for pool in (urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool):
+            kind = type(
+                "_Connection", (pool.ConnectionCls,), {"response_class": staticmethod(response)}
+            )
+            self._pools[pool.scheme] = type("_Pool", (pool,), {"ConnectionCls": kind})
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        super().init_poolmanager(*arguments, **more)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *arguments: Any, **more: Any) -> Any:
+        manager = super().proxy_manager_for(*arguments, **more)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+class Session(requests.Session):
+    """Connections that are given up where a server sends too slowly; redirects are ours."""
+
+    def __init__(self, patience: Patience) -> None:
+        super().__init__()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _PacedAdapter(patience))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None: an address that cannot be read would raise ValueError here."""
+
+
 def get_range(
-    session: Any, link: SignedLink, start: int, stop: int, version: str | None, patience: Patience
+    session: Session | None,
+    link: SignedLink,
+    start: int,
+    stop: int,
+    version: str | None,
+    patience: Patience,
 ) -> requests.Response:
     """Ask for bytes ``start:stop`` of an object, of that very version where one is given.
 
@@ -147,20 +220,18 @@ def get_range(
         headers["If-Match"] = version
     url = link.url.reveal()
     for _ in range(_REDIRECTS):
-        response: requests.Response = session.get(
-            url,
-            headers=headers,
-            stream=True,
-            timeout=(30, patience.timeout),
-            allow_redirects=False,
-        )
+        with nullcontext(session) if session else Session(patience) as used:
+            response = used.get(
+                url,
+                headers=headers,
+                stream=True,
+                timeout=(30, patience.timeout),
+                allow_redirects=False,
+            )
         if not response.is_redirect:
             break
         response.close()
-        secure = urlsplit(url).scheme == "https"
-        url = urljoin(url, response.headers["Location"])
-        if urlsplit(url).scheme not in (("https",) if secure else ("https", "http")):
-            raise DownloadError(f"{link.name}: the server sends on to an address that is not https")
+        url = _sent_on(link, url, response.headers["Location"])
     else:
         raise DownloadError(
             f"{link.name}: the server sends on from address to address without an end: check the "
@@ -179,25 +250,34 @@ def get_range(
     return response
 
 
-def pieces(response: requests.Response, count: int, patience: Patience) -> Iterator[bytes]:
+def _sent_on(link: SignedLink, url: str, to: str) -> str:
+    """Return the address of a redirect.
+
+    Raises:
+        DownloadError: it is none, or less safe than the one before.
+    """
+    secure = urlsplit(url).scheme == "https"
+    try:
+        url = urljoin(url, to)
+        url.encode()
+        if urlsplit(url).scheme in (("https",) if secure else ("https", "http")):
+            return url
+    except ValueError:
+        pass
+    raise DownloadError(f"{link.name}: the server sends on to an address that is not https")
+
+
+def pieces(response: requests.Response, count: int) -> Iterator[bytes]:
     """Yield the next ``count`` bytes of a response as they come.
 
     Raises:
-        BrokenError: it ended early, or brought less than ``patience.slowest``.
+        BrokenError: it ended early, or is too slow.
     """
-    waited, came = 0.0, 0
     while count:
-        began = time.monotonic()
         data = response.raw.read1(min(READ, count), decode_content=False)
-        waited += time.monotonic() - began
         if not data:
             raise BrokenError("the connection ended early")
-        came += len(data)
         count -= len(data)
-        if waited > patience.timeout:
-            if came < patience.slowest and count:
-                raise BrokenError("the server sends too slowly")
-            waited, came = 0.0, 0
         yield data
 
 
@@ -268,9 +348,7 @@ def _range(response: requests.Response) -> tuple[int, int]:
     return int(match[1]), int(match[3])
 
 
-def skip_to(
-    link: SignedLink, response: requests.Response, start: int, size: int, patience: Patience
-) -> None:
+def skip_to(link: SignedLink, response: requests.Response, start: int, size: int) -> None:
     """Bring a response to the byte that was asked for: servers may ignore ranges.
 
     Raises:
@@ -282,7 +360,7 @@ def skip_to(
         if _range(response)[0] != start:
             raise BrokenError("the server sent another range than asked for")
         return
-    for _ in pieces(response, start, patience):
+    for _ in pieces(response, start):
         pass
 
 
