@@ -12,11 +12,11 @@ import pytest
 
 from demo.bucket import Bucket
 from workbench.azure_storage import parse_connection
+from workbench.ingest.fetch import Patience
 from workbench.ingest.links import parse_links
 from workbench.ingest.manifest import LOCK
 from workbench.ingest.plan import make_plan
 from workbench.ingest.run import ingest
-from workbench.ingest.server import Patience
 from workbench.settings import Secret
 from workbench.stores import DiskStore
 from workbench.stores.blob import open_container

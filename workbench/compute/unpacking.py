@@ -22,8 +22,8 @@ from workbench.compute.sender import (
     Sender,
 )
 from workbench.ingest.archives import ArchiveError, Unpacked
+from workbench.ingest.fetch import StoppedError
 from workbench.ingest.plan import archive_folder
-from workbench.ingest.server import StoppedError
 from workbench.ingest.unpacking import Unpacker, progress_name, result_name
 from workbench.stores import Store
 from workbench.stores.blob import BlobStore

@@ -8,8 +8,7 @@ import lzma
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import PurePosixPath
@@ -52,25 +51,21 @@ class Unpacked:
 
     Attributes:
         members: path (relative, with ``/``) -> bytes of every member that is there, whole.
-        written: how many of them were written now; the others were there.
-        replaced: members that took the place of a file of other content.
-        bytes_written: their bytes.
         digests: path -> ``digest_of`` its content.
+        written: how many members were written now; the others were there.
+        bytes_written: their bytes.
+        replaced: members that took the place of a file of other content.
     """
 
     members: dict[str, int] = field(default_factory=dict)
-    written: int = 0
-    replaced: list[str] = field(default_factory=list)
-    bytes_written: int = 0
     digests: dict[str, str] = field(default_factory=dict)
+    written: int = 0
+    bytes_written: int = 0
+    replaced: list[str] = field(default_factory=list)
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the extension that fits an archive's first bytes (``HEAD`` of them suffice).
-
-    Returns:
-        ".tar", ".tar.gz", ".tar.xz", or None for anything else.
-    """
+    """Return ".tar", ".tar.gz", ".tar.xz" or None by an archive's first ``HEAD`` bytes."""
     if head.startswith(XZ_MAGIC):
         return ".tar.xz"
     if head.startswith(GZIP_MAGIC):
@@ -97,24 +92,20 @@ def unpack(
     size: int | None = None,
     result: Unpacked | None = None,
     known: Mapping[str, str] | None = None,
-    pool: Executor | None = None,
-    on_member: Callable[[str, int], None] | None = None,
 ) -> Unpacked:
     """Unpack an archive into a store, reading it once from start to end.
 
     A member is written whole or not at all. One that is there with the same content is passed
-    over, as are macOS's and Windows's litter.
+    over, as are macOS's and Windows's litter. Nothing is written outside the store.
 
     Args:
         source: the archive's bytes: tar, plain or in gzip or xz.
-        store: the folder; nothing is written outside it.
+        store: the folder.
         archive: the archive's name, for messages.
         size: the archive's bytes, by which what it unpacks to is bounded; None for no bound.
         result: filled as members come out, so that it holds them too when the archive breaks off.
         known: path -> digest of members that are known to be there as this archive holds them:
             these are not read back.
-        pool: threads that decode xz.
-        on_member: called with each member's path and bytes.
 
     Raises:
         ArchiveError: not an archive, truncated, damaged, larger than it may be, or a member that
@@ -122,23 +113,35 @@ def unpack(
         OSError: the store refuses, as when a disk is full.
     """
     result = Unpacked() if result is None else result
-    writer = _Writer(store, archive, largest_content(size), result, known or {})
-    member = ""
+    writer = _Writer(store, archive, result, known or {})
+    largest, content, member = largest_content(size), 0, ""
+
+    def count(more: int) -> None:
+        """Bound what comes out: members, their headers, zeros at the end."""
+        nonlocal content
+        content += more
+        if largest is not None and content > largest:
+            raise ArchiveError(too_large(archive, content))
+
     try:
         with (
-            _decoded(source, archive, pool) as stream,
+            _decoded(source, archive) as stream,
             tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK, tarinfo=_StrictEntry) as tar,
         ):
             for entry in tar:
                 member = entry.name
                 path = _path_of(entry, archive)
-                writer.count(tarfile.BLOCKSIZE + entry.size)
-                if path is None:
-                    continue
-                writer.write(tar, entry, path)
-                if on_member:
-                    on_member(path, entry.size)
-            _finish(tar, writer)
+                count(tarfile.BLOCKSIZE + entry.size)
+                if path is not None:
+                    writer.write(tar, entry, path)
+            # What follows the end mark is read too, which checks the sums behind it.
+            rest: Any = tar.fileobj
+            while data := rest.read(CHUNK):
+                count(len(data))
+                if any(data):
+                    raise ArchiveError(
+                        f"{archive}: more data follows after the tar's end; it was not unpacked"
+                    )
     except (EOFError, tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         where = f"after {member}" if member else "at its start"
         raise ArchiveError(
@@ -150,7 +153,7 @@ def unpack(
 
 
 def largest_content(size: int | None) -> int | None:
-    """Return the most bytes that an archive of a size may unpack to; None for no bound."""
+    """Return the most bytes that an archive of ``size`` bytes may unpack to; None for no bound."""
     return None if size is None else max(_SMALL, _LARGEST_RATIO * size)
 
 
@@ -166,9 +169,11 @@ def too_large(archive: str, content: int) -> str:
 # ---- reading -----------------------------------------------------------------------------
 
 
-def _decoded(source: Readable, archive: str, pool: Executor | None) -> io.BufferedIOBase:
+def _decoded(source: Readable, archive: str) -> io.BufferedIOBase:
     """Return a file of the plain tar inside ``source``."""
-    head = _head(source)
+    head = b""
+    while len(head) < HEAD and (piece := source.read(HEAD - len(head))):
+        head += piece
     kind = sniff(head)
     whole = as_file(chain([head], chunks_of(source)))
     if kind == ".tar":
@@ -179,24 +184,17 @@ def _decoded(source: Readable, archive: str, pool: Executor | None) -> io.Buffer
             f"{archive}: neither tar nor gzip nor xz, it begins with {what}: download it again; "
             "if that does not help, it is broken at its source"
         )
-    stream = open_xz(whole, pool) if kind == ".tar.xz" else gzip.GzipFile(fileobj=whole)
-    inner = stream.read(HEAD)
-    if not _is_tar(inner):
-        raise ArchiveError(f"{archive}: decodes, but holds no tar")
-    return as_file(_after(inner, stream))
+    stream = open_xz(whole) if kind == ".tar.xz" else gzip.GzipFile(fileobj=whole)
 
+    def content() -> Iterator[bytes]:
+        with stream:
+            inner = stream.read(HEAD)
+            if not _is_tar(inner):
+                raise ArchiveError(f"{archive}: decodes, but holds no tar")
+            yield inner
+            yield from chunks_of(stream)
 
-def _after(head: bytes, stream: io.BufferedIOBase) -> Iterator[bytes]:
-    with stream:
-        yield head
-        yield from chunks_of(stream)
-
-
-def _head(source: Readable) -> bytes:
-    head = b""
-    while len(head) < HEAD and (piece := source.read(HEAD - len(head))):
-        head += piece
-    return head
+    return as_file(content())
 
 
 class _StrictEntry(tarfile.TarInfo):
@@ -226,17 +224,6 @@ class _StrictEntry(tarfile.TarInfo):
         except (tarfile.HeaderError, ValueError, OverflowError, RecursionError) as error:
             raise tarfile.ReadError(f"{error}, where a member or the end should be") from None
         return entry
-
-
-def _finish(tar: tarfile.TarFile, writer: "_Writer") -> None:
-    """Read what follows the end mark, which also checks it: nothing but zeros."""
-    rest: Any = tar.fileobj
-    while data := rest.read(CHUNK):
-        writer.count(len(data))
-        if any(data):
-            raise ArchiveError(
-                f"{writer.archive}: more data follows after the tar's end; it was not unpacked"
-            )
 
 
 # ---- writing -----------------------------------------------------------------------------
@@ -273,44 +260,20 @@ def _path_of(entry: tarfile.TarInfo, archive: str) -> str | None:
     litter = any(part in _LITTER or part.startswith("._") for part in path.parts)
     if litter or entry.isdir() or not path.parts:
         return None
-    return folder_of_test_full(archive, str(path))
-
-
-def folder_of_test_full(archive: str, path: str) -> str:
-    """Keep the fully sampled test scans apart from the masked ones, which have the same names.
-
-    Whether their archives name the folder ``multicoil_test_full`` is not known for certain.
-    """
-    if "test_full" not in archive:
-        return path
-    return re.sub(r"^((?:multi|single)coil_test)(?=/)", r"\1_full", path)
+    # The fully sampled test scans have the names of the masked ones. Whether their archives call
+    # the folder ``multicoil_test_full`` is not known for certain.
+    test = r"^((?:multi|single)coil_test)(?=/)"
+    return re.sub(test, r"\1_full", str(path)) if "test_full" in archive else str(path)
 
 
 class _Writer:
     """Writes the members of one archive into a store."""
 
     def __init__(
-        self,
-        store: Store,
-        archive: str,
-        largest: int | None,
-        result: Unpacked,
-        known: Mapping[str, str],
+        self, store: Store, archive: str, result: Unpacked, known: Mapping[str, str]
     ) -> None:
-        self.store, self.archive, self.largest = store, archive, largest
-        self.result, self.known = result, known
+        self.store, self.archive, self.result, self.known = store, archive, result, known
         self.there = {entry.path: entry.size for entry in store.list()}
-        self.content = 0
-
-    def count(self, size: int) -> None:
-        """Bound what comes out of a compressed archive: members, their headers, zeros at the end.
-
-        Raises:
-            ArchiveError: it is too much.
-        """
-        self.content += size
-        if self.largest is not None and self.content > self.largest:
-            raise ArchiveError(too_large(self.archive, self.content))
 
     def write(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> None:
         """Write one member, or find that it is there."""
@@ -326,8 +289,17 @@ class _Writer:
 
         with member, as_file(hashed()) as content:
             new: Readable | None = content
-            if self.there.get(path) == entry.size:
-                new = self._unless_known(path, content, digest)
+            if self.there.get(path) == entry.size and path in self.known:
+                new = None
+                for _ in chunks_of(content):
+                    pass
+                if digest.hexdigest() != self.known[path]:
+                    raise ArchiveError(
+                        f"{self.archive}: its member {path!r} is another one than when it was "
+                        "unpacked before: the kept archive changed since"
+                    )
+            elif self.there.get(path) == entry.size:
+                new = _unless_same(self.store, path, content)
             if new is not None:
                 self._put(path, new, entry.size)
         self.result.members[path] = entry.size
@@ -350,19 +322,6 @@ class _Writer:
         if path in self.there:
             self.result.replaced.append(path)
         self.there[path] = size
-
-    def _unless_known(self, path: str, content: Readable, digest: Any) -> Readable | None:
-        """Return the content of a member to write; None where the same is there."""
-        if path not in self.known:
-            return _unless_same(self.store, path, content)
-        for _ in chunks_of(content):
-            pass
-        if digest.hexdigest() != self.known[path]:
-            raise ArchiveError(
-                f"{self.archive}: its member {path!r} is another one than when it was unpacked "
-                "before: the kept archive changed since"
-            )
-        return None
 
 
 def _unless_same(store: Store, path: str, content: Readable) -> Readable | None:

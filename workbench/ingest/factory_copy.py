@@ -23,8 +23,8 @@ from workbench.ingest.factory import (
     temporary_factory,
 )
 from workbench.ingest.factory_documents import FactoryDocuments
+from workbench.ingest.fetch import expired_message
 from workbench.ingest.links import SignedLink
-from workbench.ingest.server import expired_message
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential

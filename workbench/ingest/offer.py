@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from workbench import catalog
-from workbench.ingest.download import stream
+from workbench.ingest.fetch import DownloadError, Patience, expired_message, inspect, stream
 from workbench.ingest.links import Links, SignedLink
-from workbench.ingest.server import DownloadError, Patience, expired_message, inspect
 
 
 def by_dataset(links: Sequence[SignedLink]) -> dict[str, list[SignedLink]]:
@@ -144,7 +143,7 @@ def read_sums(links: Sequence[SignedLink], patience: Patience, now: datetime) ->
             remote = inspect(link, patience)
             if remote.size > 16 << 20:
                 raise DownloadError(f"{link.name}: too large for a list of sums")
-            text = b"".join(stream(link, remote, patience=patience)).decode("utf-8", "replace")
+            text = b"".join(stream(remote)).decode("utf-8", "replace")
         except DownloadError as error:
             notes.append(f"{error}. Without this list its archives count as not listed")
             continue

@@ -9,19 +9,18 @@ from enum import Enum
 
 from workbench.ingest import archives, xz
 from workbench.ingest.archives import largest_content, too_large
-from workbench.ingest.download import read_at
 from workbench.ingest.factory_copy import COPY_SPEED, FactoryPlace
-from workbench.ingest.links import SignedLink
-from workbench.ingest.manifest import ArchiveRecord, Manifest
-from workbench.ingest.offer import Sums, missing, read_sums, wanted
-from workbench.ingest.server import (
+from workbench.ingest.fetch import (
     PATIENT,
     DownloadError,
     Patience,
-    RemoteObject,
+    Remote,
     expired_message,
     inspect,
 )
+from workbench.ingest.links import SignedLink
+from workbench.ingest.manifest import ArchiveRecord, Manifest
+from workbench.ingest.offer import Sums, missing, read_sums, wanted
 from workbench.progress import amount, duration
 from workbench.settings import shown
 from workbench.stores import Entry, Store
@@ -68,7 +67,7 @@ class PlannedArchive:
     unpacked: int = 0
     exact: bool = True
     sha256: str | None = None
-    remote: RemoteObject | None = None
+    remote: Remote | None = None
     problem: str = ""
 
     @property
@@ -108,7 +107,6 @@ class IngestPlan:
         least: bytes of disk that it takes for certain.
         free: bytes of disk that are free; None where there is no limit.
         notes: what the reader should know of the email.
-        patience: how long to bear with fastMRI's server.
     """
 
     store: Store
@@ -120,7 +118,6 @@ class IngestPlan:
     least: int
     free: int | None
     notes: tuple[str, ...]
-    patience: Patience
 
     @property
     def archives(self) -> list[PlannedArchive]:
@@ -233,7 +230,7 @@ def make_plan(
     need, least = _space(plans, found, keep_archives)
     return IngestPlan(
         store, factory, plans, keep_archives, tuple(accept_mismatch), need, least, store.free(),
-        tuple(notes), patience,
+        tuple(notes),
     )  # fmt: skip
 
 
@@ -350,7 +347,7 @@ class _Planner:
         kept: str,
         listed: str | None,
         found: _Found,
-        remote: RemoteObject | None = None,
+        remote: Remote | None = None,
     ) -> PlannedArchive:
         with closing(found.folder.source(kept, size)) as source:
             unpacked, exact = _unpacked(kind, size, source.read)
@@ -375,7 +372,7 @@ class _Planner:
         if kept:
             return self._unpack(link, kind, size, kept, listed, found, remote)
         there = found.archives.get(partial_name(link)) if same else None
-        read = read_at(link, remote, self.patience) if remote.ranges else None
+        read = remote.read if remote.ranges else None
         unpacked, exact = _unpacked(kind, size, read)
         largest = largest_content(size)
         if exact and largest is not None and unpacked > largest:

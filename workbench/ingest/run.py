@@ -12,8 +12,15 @@ from typing import Any
 
 from workbench.azure_resources import without_secrets
 from workbench.ingest.archives import ArchiveError, Unpacked, unpack
-from workbench.ingest.download import download, stream_side_by_side
 from workbench.ingest.factory_copy import Copy, copy_archives
+from workbench.ingest.fetch import (
+    DownloadError,
+    Patience,
+    StoppedError,
+    download,
+    inspect,
+    stream_side_by_side,
+)
 from workbench.ingest.manifest import LOCK, ArchiveRecord, Manifest, mark_of
 from workbench.ingest.plan import (
     Action,
@@ -24,9 +31,7 @@ from workbench.ingest.plan import (
     partial_name,
 )
 from workbench.ingest.report import IngestReport, Outcome, count_volumes
-from workbench.ingest.server import DownloadError, Patience, StoppedError, inspect
 from workbench.ingest.unpacking import Unpacker, unpack_kept
-from workbench.ingest.xz import cores
 from workbench.progress import Progress
 from workbench.settings import shown
 from workbench.stores import CannotWriteError, DiskStore, StorageError, Store
@@ -72,7 +77,6 @@ def ingest(
             plan,
             {name: Manifest(plan.store.folder(name)) for name in names},
             connections,
-            stack.enter_context(ThreadPoolExecutor(cores(), "xz")),
             stack.enter_context(ThreadPoolExecutor(max(side_by_side, 1), "archive")),
             stack.enter_context(Progress("fetching", sum(a.download for a in plan.archives))),
             stack.enter_context(
@@ -104,7 +108,6 @@ class _Run:
     plan: IngestPlan
     manifests: dict[str, Manifest]
     connections: int
-    decoders: ThreadPoolExecutor
     workers: ThreadPoolExecutor
     fetched: Progress
     unpacked: Progress
@@ -269,11 +272,9 @@ class _Archive:
         if isinstance(self.archives, DiskStore):
             partial = self.archives.path(partial_name(self.link))
             digest = download(
-                self.link,
                 remote,
                 partial,
                 connections=self.run.connections,
-                patience=self.plan.patience,
                 stopped=self.run.stopped,
                 on_bytes=lambda count: self.run.fetched.advance(count, self.name),
             )
@@ -294,10 +295,8 @@ class _Archive:
         remote = self.planned.remote
         assert remote is not None
         parts = stream_side_by_side(
-            self.link,
             remote,
             connections=self.run.connections,
-            patience=self.plan.patience,
             stopped=self.run.stopped,
         )
         with closing(parts):
@@ -322,7 +321,6 @@ class _Archive:
                 self.name,
                 size=self.planned.size,
                 result=self.out,
-                pool=self.run.decoders,
             )
             for _ in chunks:  # What follows the tar's end belongs to the hash.
                 pass
@@ -425,7 +423,6 @@ class _Archive:
                 self.file,
                 self.name,
                 self.out,
-                decoders=self.run.decoders,
                 **more,
             )
 

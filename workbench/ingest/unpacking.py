@@ -11,13 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import asdict
 from typing import Protocol
 
 from workbench.ingest.archives import ArchiveError, Unpacked, unpack
-from workbench.ingest.server import StoppedError
+from workbench.ingest.fetch import StoppedError
 from workbench.progress import Progress
 from workbench.stores import DiskStore, Store
 from workbench.stores.streams import as_file, chunks_of
@@ -50,7 +49,6 @@ def unpack_kept(
     out: Unpacked,
     *,
     known: Mapping[str, str] | None = None,
-    decoders: Executor | None = None,
     stopped: threading.Event | None = None,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> str:
@@ -63,7 +61,6 @@ def unpack_kept(
         source: its name in the email, for messages.
         out: filled as members come out.
         known: see ``unpack``.
-        decoders: threads that decode xz.
         stopped: ends the pass.
         on_bytes: called with the bytes of the archive as they are read.
 
@@ -86,7 +83,7 @@ def unpack_kept(
 
     with closing(hashed()) as chunks:
         size = entry.size if entry else None
-        unpack(as_file(chunks), members, source, size=size, result=out, known=known, pool=decoders)
+        unpack(as_file(chunks), members, source, size=size, result=out, known=known)
         for _ in chunks:  # What follows the tar's end belongs to the hash.
             pass
     return digest.hexdigest()

@@ -15,7 +15,7 @@ from workbench.compute.cluster import SDKS
 from workbench.compute.unpacking import cluster_unpacker
 from workbench.ingest import unpacking as job
 from workbench.ingest.archives import ArchiveError, Unpacked
-from workbench.ingest.server import StoppedError
+from workbench.ingest.fetch import StoppedError
 from workbench.settings import Secret
 from workbench.stores import DiskStore
 from workbench.stores.blob import open_container
