@@ -158,8 +158,10 @@ def test_attributes_that_json_does_not_know_are_kept_as_text(tmp_path, make_volu
     with h5py.File(path, "a") as file:
         file.attrs["norm"] = np.nan
         file.attrs["more"] = [np.inf, 1.0]
+        file.attrs[b"caf\xe9"] = b"\xe9"
     (volume,) = build_cache(tmp_path)
-    assert (volume.attributes["norm"], volume.attributes["more"]) == ("nan", ["inf", 1.0])
+    found = volume.attributes
+    assert (found["norm"], found["more"], found["caf\ufffd"]) == ("nan", ["inf", 1.0], "?")
     assert load_cache(tmp_path).volumes == (volume,)
 
 

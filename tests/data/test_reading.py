@@ -136,6 +136,25 @@ def test_file_that_was_cut_is_named(path, layout, tmp_path, threads, torch_threa
         read_slice(cut, "kspace", layout, 1)
 
 
+@pytest.mark.parametrize("filters", [{"compression": "gzip"}, {"fletcher32": True}], ids=str)
+def test_damaged_chunk_is_named(tmp_path, layout, array, filters):
+    path = tmp_path / "volume.h5"
+    with h5py.File(path, "w") as file:
+        chunked = file.create_dataset("kspace", data=array, chunks=(1, *SHAPE[1:]), **filters)
+        place = chunked.id.get_chunk_info(1).byte_offset
+    damaged = bytearray(path.read_bytes())
+    damaged[place + 100 : place + 200] = bytes(100)
+    path.write_bytes(damaged)
+    for file in (path, Far(bytes(damaged))):
+        with pytest.raises(
+            OSError, match=r"slice 1 of kspace of .* it is damaged, or the file was"
+        ):
+            read_slice(file, "kspace", replace(layout, offset=None), 1)
+    gone = r"slice 5 of kspace of .*volume\.h5 cannot be read"
+    with pytest.raises(OSError, match=gone):
+        read_slice(path, "kspace", replace(layout, offset=None, shape=(9, *SHAPE[1:])), 5)
+
+
 def test_refusal_of_the_system_names_the_file(tmp_path, layout):
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
         read_slice(tmp_path, "kspace", layout, 0)

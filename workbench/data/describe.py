@@ -226,7 +226,7 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
         recon=header.recon,
         padding_left=header.padding_left,
         padding_right=header.padding_right,
-        attributes={name: _plain(name, value) for name, value in file.attrs.items()},
+        attributes={_text(name): _plain(_text(name), value) for name, value in file.attrs.items()},
     )
     try:
         check_volume(volume)
@@ -432,18 +432,22 @@ def _sampled_columns(
     return tuple(np.flatnonzero(mask).tolist())
 
 
+def _text(value: bytes | str) -> str:
+    """Return text as JSON can hold it: h5py keeps what is no UTF-8 as bytes or lone surrogates."""
+    content = value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+    return content.decode("utf-8", "replace")
+
+
 def _plain(name: str, value: Any) -> Any:
     """Return an attribute as JSON can hold it, numbers with their exact value."""
     if isinstance(value, np.generic | np.ndarray):
         if value.size > _MOST_VALUES:
             raise UnusableVolumeError(f"its attribute {_short(name)} holds {value.size:,} values")
         value = value.tolist()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+    if isinstance(value, bytes | str):
+        return _text(value)
     if isinstance(value, list):
         return [_plain(name, item) for item in value]
-    if isinstance(value, str):  # h5py keeps bytes that are no UTF-8 as lone surrogates
-        return value.encode("utf-8", "replace").decode()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no such number
     return value if isinstance(value, int | float | bool | None) else str(value)

@@ -13,7 +13,7 @@ import numpy as np
 
 from workbench.data.fetched import FetchedFile
 from workbench.data.volume import ArrayLayout, Volume
-from workbench.stores import Source
+from workbench.stores import Source, StorageError
 from workbench.stores.disk import LocalFile
 from workbench_kernels import rows
 
@@ -74,7 +74,13 @@ def read_slice(
         with h5py.File(content, "r") as volume:
             return _read_stored(volume[name], layout, indices, keep, out, f"{what} in {file}")
 
-    return parse(file.path) if isinstance(file, LocalFile) else FetchedFile(file).parse(parse)
+    try:
+        return parse(file.path) if isinstance(file, LocalFile) else FetchedFile(file).parse(parse)
+    except StorageError:
+        raise
+    except (OSError, KeyError, IndexError, RuntimeError, TypeError) as error:
+        reason = f"{what} of {file} cannot be read ({error}): it is damaged, or {_CHANGED}"
+        raise OSError(reason) from None
 
 
 def read_kspace(
