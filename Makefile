@@ -14,6 +14,8 @@
 # when that list has changed. Any Python 3.11 will do; PYTHON=/path/to/python3.11 chooses one.
 
 PY := .venv/bin/python
+# processes that run the tests; each may start a JupyterLab, an Azurite and ranks of its own
+WORKERS := 2
 COMMA := ,
 
 # A virtual environment holds its own path: a checkout that was moved or copied makes it anew.
@@ -45,7 +47,7 @@ pictures: .venv/ready-to-test tools
 	@$(PY) -m tests.browser.pictures
 
 test: lint tools
-	$(PY) -m pytest --durations=10
+	$(PY) -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=10
 
 fuzz: .venv/ready-to-test
 	@$(PY) -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES))

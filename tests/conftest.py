@@ -6,8 +6,28 @@ import torch
 
 pytest_plugins = ["tests.cloud.plugin"]
 
+# Side by side (pytest-xdist) tests of one group share a process, and so what starts slowly: a
+# JupyterLab, an Azurite. Long groups come first, so that both processes end at the same time.
+_GROUPS = ("tests/compute/azureml", "tests/browser", "tests/ingest/azure", "tests/demo")
+
 # A shell's background job ignores interrupts, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Put tests into groups for pytest-xdist: those of ``_GROUPS`` by folder, others by file."""
+
+    def group(item):
+        file = item.nodeid.partition("::")[0]
+        return next((folder for folder in _GROUPS if file.startswith(folder)), file)
+
+    def place(item):
+        name = group(item)
+        return _GROUPS.index(name) if name in _GROUPS else len(_GROUPS)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=place)
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ class Secret:
 
 
 class _NoQuery(logging.Filter):
-    """Cuts signatures out of urllib3's log, which holds each request's path and query."""
+    """Cuts signatures out of urllib3's log, which holds requests' paths and queries."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
@@ -116,4 +116,5 @@ _NO_QUERY = _NoQuery()
 
 def hide_queries_in_logs() -> None:
     """Keep signatures of signed URLs out of urllib3's log, from now on."""
-    logging.getLogger("urllib3.connectionpool").addFilter(_NO_QUERY)  # the same one counts once
+    for name in ("connectionpool", "connection", "poolmanager", "response", "util.retry"):
+        logging.getLogger(f"urllib3.{name}").addFilter(_NO_QUERY)  # the same one counts once

@@ -37,7 +37,9 @@ ROWS = [
 ]
 
 
-def test_toy_run_writes_every_row_with_both_medians_and_their_ratio(tmp_path):
+def test_toy_run_writes_every_row_with_both_medians_and_their_ratio(tmp_path, monkeypatch):
+    # Without a process a group: torch and fastmri are imported once.
+    monkeypatch.setattr("benchmarks.__main__.ProcessPoolExecutor", lambda *_, **__: Here())
     assert main(["--toy", "--out", str(tmp_path)]) == 0
     document = json.loads((tmp_path / "bench.json").read_text())
     names = [row["name"] for row in document["rows"]]
@@ -51,6 +53,12 @@ def test_toy_run_writes_every_row_with_both_medians_and_their_ratio(tmp_path):
     assert document["machine"]["versions"]["fastmri"] == "0.3.0"
     table = (tmp_path / "bench.md").read_text()
     assert all(f"| {name} |" in table for name in ROWS)
+
+
+def test_a_group_is_measured_in_a_process_of_its_own(tmp_path, capfd):
+    assert main(["--toy", "--only", "adam", "--out", str(tmp_path)]) == 0
+    assert capfd.readouterr().out.count("adam: ") == 1
+    assert "| adam |" in (tmp_path / "bench.md").read_text()
 
 
 def pair(calls, check=lambda: None, repeats=3, before=lambda: None):

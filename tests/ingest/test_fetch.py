@@ -186,6 +186,11 @@ def test_no_link_in_any_exception_or_log(served, hasty, caplog):
             with pytest.raises(DownloadError) as error:
                 inspect(each, hasty)
             texts.append("".join(traceback.format_exception(error.value)))
+    # urllib3 warns of headers that it cannot read, with the link, where nobody configured a log.
+    with answering(GOOD.replace(b"\r\n", b"\r\nno header\r\n", 1)) as link:
+        with suppress(DownloadError):
+            inspect(link, hasty)
+        assert "Failed to parse headers" in caplog.text
     # The server is gone: the connection is refused.
     with pytest.raises(DownloadError) as error:
         inspect(whole, hasty)
@@ -328,13 +333,36 @@ def test_server_that_asks_for_time_gets_it_up_to_the_longest_delay(hasty, asked,
     assert (1 <= time.monotonic() - began < 6) == waits
 
 
-def test_server_that_drips_is_given_up(hasty):
-    dripping = [GOOD[: -len(BODY)], *(b"x" for _ in range(200))]
+CHUNKED = answer(
+    "206 Partial Content",
+    b"",
+    ETag='"v1"',
+    Content_Range=f"bytes 0-{len(BODY) - 1}/{len(BODY)}",
+    Transfer_Encoding="chunked",
+    Content_Length=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("start", "drop"),
+    [
+        (GOOD[: -len(BODY)], b"x"),
+        (b"HTTP/1.1 200 OK\r\n", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (answer("403 Forbidden", b"", Content_Length="4096"), b"x"),
+        (CHUNKED, b"0"),
+    ],
+    ids=["body", "headers", "answers before the answer", "an error's text", "a chunk's size"],
+)
+def test_server_that_drips_is_given_up(hasty, start, drop):
+    dripping = [start, *(drop for _ in range(200))]
     patience = replace(hasty, timeout=0.1)
     with pytest.raises(DownloadError, match="sends too slowly, 4 times in a row"):
         streamed([dripping], patience)
     assert len(streamed((dripping, GOOD), patience)) == len(BODY)
-    # Nor are a few bytes at each try any progress.
+
+
+def test_server_that_sends_a_few_bytes_at_each_try_is_given_up(hasty):
     with pytest.raises(DownloadError, match="4 times in a row"):
         streamed([GOOD[:-102_300]], hasty)
 
@@ -346,6 +374,6 @@ def test_redirects_are_followed_but_not_for_ever(hasty):
     assert streamed((to("/elsewhere"), to("/v2.0/again"), GOOD), hasty) == BODY
     with pytest.raises(DownloadError, match="without an end"):
         streamed([to("/round")], hasty)
-    for address in ("file:///etc/passwd", "ftp://127.0.0.1/x"):
+    for address in ("file:///etc/passwd", "ftp://127.0.0.1/x", "https://[bad", "http://[::1"):
         with pytest.raises(DownloadError, match="not https"):
             streamed([to(address)], hasty)

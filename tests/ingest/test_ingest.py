@@ -446,7 +446,7 @@ def test_archive_that_unpacks_to_far_more_than_it_may_is_refused(on_disk, tar_of
     on_disk.val.write_bytes(gzip.compress(bomb))
     (on_disk.folder / "SHA256").unlink()
     (problem,) = on_disk.ingest(on_disk.bucket.email(names=[on_disk.val.name])).problems
-    assert "it unpacks to 5,000,001 bytes or more, over 50 times its own size" in problem
+    assert "it unpacks to 5,001,025 bytes or more, over 50 times its own size" in problem
     assert on_disk.there() == {"multicoil_val/a.h5": b"1"}
 
 

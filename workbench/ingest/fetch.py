@@ -6,6 +6,8 @@ whose texts do, end where they are caught.
 """
 
 import hashlib
+import http.client
+import io
 import random
 import re
 import threading
@@ -13,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -117,11 +119,11 @@ def inspect(link: SignedLink, patience: Patience = PATIENT) -> Remote:
     failures = 0
     while True:
         try:
-            with _request(requests, link, 0, HEAD, None, patience) as response:
+            with _request(None, link, 0, HEAD, None, patience) as response:
                 _, size = _extent(response)
                 if not size:
                     raise DownloadError(f"{link.name}: the server has an empty object")
-                head = b"".join(_pieces(response, min(HEAD, size), patience))
+                head = b"".join(_pieces(response, min(HEAD, size)))
                 version = response.headers.get("ETag") or None
                 return Remote(link, size, version, head, response.status_code == 206, patience)
         except _BROKEN as error:
@@ -137,7 +139,7 @@ def stream(
     stop: int | None = None,
     *,
     stopped: threading.Event | None = None,
-    session: Any = requests,
+    session: requests.Session | None = None,
 ) -> Generator[bytes, None, None]:
     """Yield an object's bytes ``start:stop`` in order; a broken connection is taken up again.
 
@@ -160,9 +162,9 @@ def stream(
                     raise ChangedError(link)
                 if response.status_code == 206 and first != start:
                     raise _BrokenError("the server sent another range than asked for")
-                for _ in _pieces(response, start - first, patience):  # servers may ignore ranges
+                for _ in _pieces(response, start - first):  # servers may ignore ranges
                     pass
-                for data in _pieces(response, stop - start, patience):
+                for data in _pieces(response, stop - start):
                     if stopped.is_set():
                         break
                     start += len(data)
@@ -199,7 +201,7 @@ def stream_side_by_side(
 
     pending: deque[Future[bytes]] = deque()
     # One session: the next part goes over a connection that is open already.
-    with requests.Session() as session, ThreadPoolExecutor(connections, "range") as threads:
+    with _Session(remote.patience) as session, ThreadPoolExecutor(connections, "range") as threads:
         try:
             firsts = iter(range(start, remote.size, _PART))
             while True:
@@ -259,8 +261,77 @@ def download(
 # ---- one request -------------------------------------------------------------------------
 
 
+class _Paced(io.RawIOBase):
+    """What a connection brings, headers and all; an error where it brings too little."""
+
+    def __init__(self, raw: io.RawIOBase, patience: Patience) -> None:
+        self._raw, self._patience = raw, patience
+        self._waited, self._came = 0.0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        began = time.monotonic()
+        count = self._raw.readinto(buffer)
+        self._waited += time.monotonic() - began
+        self._came += count or 0
+        if self._waited > self._patience.timeout:
+            if count and self._came < self._patience.slowest:
+                raise _BrokenError("the server sends too slowly")
+            self._waited, self._came = 0.0, 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _PacedAdapter(requests.adapters.HTTPAdapter):
+    """Makes connections that give up on a server that sends too slowly."""
+
+    def __init__(self, patience: Patience) -> None:
+        def response(*socket: Any, **more: Any) -> http.client.HTTPResponse:
+            made = http.client.HTTPResponse(*socket, **more)
+            made.fp = io.BufferedReader(_Paced(made.fp.detach(), patience))
+            return made
+
+        self._pools = {}
+        for pool in (urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool):
+            paced = {"response_class": staticmethod(response)}
+            kind = type("_Connection", (pool.ConnectionCls,), paced)
+            self._pools[pool.scheme] = type("_Pool", (pool,), {"ConnectionCls": kind})
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        super().init_poolmanager(*arguments, **more)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *arguments: Any, **more: Any) -> Any:
+        manager = super().proxy_manager_for(*arguments, **more)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+class _Session(requests.Session):
+    """Connections that are given up where a server sends too slowly; redirects are ours."""
+
+    def __init__(self, patience: Patience) -> None:
+        super().__init__()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _PacedAdapter(patience))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None: an address that cannot be read would raise ValueError here."""
+
+
 def _request(
-    session: Any, link: SignedLink, start: int, stop: int, version: str | None, patience: Patience
+    session: requests.Session | None,
+    link: SignedLink,
+    start: int,
+    stop: int,
+    version: str | None,
+    patience: Patience,
 ) -> requests.Response:
     """Ask for bytes ``start:stop`` of an object, of that very version where one is given.
 
@@ -274,16 +345,14 @@ def _request(
         headers["If-Match"] = version
     url, timeout = link.url.reveal(), (30, patience.timeout)
     for _ in range(_REDIRECTS):
-        response: requests.Response = session.get(
-            url, headers=headers, stream=True, timeout=timeout, allow_redirects=False
-        )
+        with nullcontext(session) if session else _Session(patience) as used:
+            response = used.get(
+                url, headers=headers, stream=True, timeout=timeout, allow_redirects=False
+            )
         if not response.is_redirect:
             break
         response.close()
-        schemes = ("https",) if urlsplit(url).scheme == "https" else ("https", "http")
-        url = urljoin(url, response.headers["Location"])
-        if urlsplit(url).scheme not in schemes:
-            raise DownloadError(f"{link.name}: the server sends on to an address that is not https")
+        url = _sent_on(link, url, response.headers["Location"])
     else:
         raise DownloadError(
             f"{link.name}: the server sends on from address to address without an end: check the "
@@ -300,6 +369,19 @@ def _request(
         response.close()
         raise
     return response
+
+
+def _sent_on(link: SignedLink, url: str, to: str) -> str:
+    """Return the address of a redirect; refuse one that is none, or less safe than before."""
+    schemes = ("https",) if urlsplit(url).scheme == "https" else ("https", "http")
+    try:
+        url = urljoin(url, to)
+        url.encode()
+        if urlsplit(url).scheme in schemes:
+            return url
+    except ValueError:
+        pass
+    raise DownloadError(f"{link.name}: the server sends on to an address that is not https")
 
 
 def _check(link: SignedLink, response: requests.Response) -> None:
@@ -357,21 +439,13 @@ def _extent(response: requests.Response) -> tuple[int, int]:
     return 0, int(length)
 
 
-def _pieces(response: requests.Response, count: int, patience: Patience) -> Iterator[bytes]:
-    """Yield the next ``count`` bytes of a response as they come, or find it too slow or short."""
-    waited, came = 0.0, 0
+def _pieces(response: requests.Response, count: int) -> Iterator[bytes]:
+    """Yield the next ``count`` bytes of a response as they come."""
     while count:
-        began = time.monotonic()
         data = response.raw.read1(min(_READ, count), decode_content=False)
-        waited += time.monotonic() - began
         if not data:
             raise _BrokenError("the connection ended early")
-        came += len(data)
         count -= len(data)
-        if waited > patience.timeout:
-            if came < patience.slowest and count:
-                raise _BrokenError("the server sends too slowly")
-            waited, came = 0.0, 0
         yield data
 
 
