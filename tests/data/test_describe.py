@@ -14,9 +14,11 @@ from tests.data.far import Far
 from workbench.data import confined
 from workbench.data.cache import build_cache, load_cache
 from workbench.data.confined import Confined, ConfinedError
-from workbench.data.describe import UnusableVolumeError, describe, parse_header
+from workbench.data.describe import describe
+from workbench.data.header import parse_header
 from workbench.data.legacy_cache import metadata_of
 from workbench.data.reading import read_kspace
+from workbench.data.volume import UnusableVolumeError
 from workbench.stores.disk import LocalFile
 
 SHAPE = (2, 3, 20, 14)

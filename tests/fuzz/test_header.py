@@ -4,8 +4,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from demo.phantom.header import Geometry, header_xml
-from workbench.data.describe import UnusableVolumeError, parse_header
-from workbench.data.volume import MOST_AXIS
+from workbench.data.header import parse_header
+from workbench.data.volume import MOST_AXIS, UnusableVolumeError
 
 VALID = header_xml(
     Geometry(encoded=(20, 14), recon=(10, 10), acquired=(2, 13)),

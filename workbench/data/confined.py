@@ -2,14 +2,14 @@
 
 import faulthandler
 import gc
+import multiprocessing
 import os
-import pickle
 import resource
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -50,7 +50,11 @@ class Confined(Generic[Arguments, Answer]):
             Exception: what the function raised.
         """
         with self._turns:
-            process = self._take()
+            try:
+                process = self._idle.pop()
+            except IndexError:
+                with self._forking:  # no process may hold the end of another's pipe
+                    process = _Process(self._function)
             try:
                 raised, answer = process.ask((arguments, more))
             except BaseException:
@@ -67,80 +71,38 @@ class Confined(Generic[Arguments, Answer]):
             with suppress(IndexError):  # another thread was faster
                 self._idle.pop().end()
 
-    def _take(self) -> "_Process":
-        with suppress(IndexError):
-            return self._idle.pop()
-        with self._forking:  # no process may hold the end of another's pipe
-            return _Process(self._function)
-
 
 class _Process:
     """One forked process, and this one's end of the pipe to it."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._pipe, theirs = socket.socketpair()
-        self._pipe.settimeout(_PATIENCE)
-        self._pid = os.fork()
-        if self._pid == 0:
-            try:
-                _serve(function, theirs)
-            finally:
-                os._exit(1)
+        fork = multiprocessing.get_context("fork")
+        self._pipe, theirs = fork.Pipe()
+        self._process = fork.Process(target=_serve, args=(function, theirs), daemon=True)
+        self._process.start()
         theirs.close()
 
     def ask(self, call: Any) -> tuple[bool, Any]:
         try:
-            _send(self._pipe, call)
-            return _receive(self._pipe)
-        except TimeoutError:
-            raise ConfinedError(f"gave no answer in {_PATIENCE} seconds") from None
-        except (EOFError, ConnectionError):
-            raise ConfinedError(_cause(self._wait())) from None
+            self._pipe.send(call)
+            if not self._pipe.poll(_PATIENCE):
+                raise ConfinedError(f"gave no answer in {_PATIENCE} seconds")
+            return self._pipe.recv()
+        except (EOFError, OSError):  # its end of the pipe is closed
+            self._process.join()
+            number = -(self._process.exitcode or 0)
+            if number == signal.SIGXCPU:
+                raise ConfinedError(f"takes more than {SECONDS} s of a processor") from None
+            how = f"crashes ({signal.Signals(number).name})" if number > 0 else "ends its process"
+            raise ConfinedError(how) from None
 
     def end(self) -> None:
         self._pipe.close()
-        if self._pid:
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
-            self._wait()
-
-    def _wait(self) -> int:
-        pid, self._pid = self._pid, 0
-        with suppress(ChildProcessError):  # whoever embeds us waits for all children
-            return os.waitpid(pid, 0)[1]
-        return 0
+        self._process.kill()
+        self._process.join()
 
 
-def _send(pipe: socket.socket, value: Any) -> None:
-    content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    pipe.sendall(len(content).to_bytes(8, "little"))
-    pipe.sendall(content)
-
-
-def _receive(pipe: socket.socket) -> Any:
-    length = int.from_bytes(_exactly(pipe, 8), "little")
-    return pickle.loads(_exactly(pipe, length))
-
-
-def _exactly(pipe: socket.socket, count: int) -> bytearray:
-    content = bytearray(count)
-    view = memoryview(content)
-    while view:
-        received = pipe.recv_into(view)
-        if not received:
-            raise EOFError
-        view = view[received:]
-    return content
-
-
-def _cause(status: int) -> str:
-    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    if number == signal.SIGXCPU:
-        return f"takes more than {SECONDS} s of a processor"
-    return f"crashes ({signal.Signals(number).name})" if number else "ends its process"
-
-
-def _serve(function: Callable[..., Any], pipe: socket.socket) -> None:
+def _serve(function: Callable[..., Any], pipe: Connection) -> None:
     """Answer calls until the pipe is closed: when the parent ends, at the latest."""
     # The parent's open files, locks and pipes are none of this process's.
     opened: list[str] = []
@@ -162,16 +124,16 @@ def _serve(function: Callable[..., Any], pipe: socket.socket) -> None:
     _limit(resource.RLIMIT_AS, held + _MEMORY)
     while True:
         try:
-            arguments, more = _receive(pipe)
+            arguments, more = pipe.recv()
         except EOFError:
-            return
+            os._exit(0)
         used = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + 1 + SECONDS)
         try:
             answer = False, function(*arguments, **more)
         except Exception as error:
             answer = True, error
-        _send(pipe, answer)
+        pipe.send(answer)
 
 
 def _limit(kind: int, value: int) -> None:

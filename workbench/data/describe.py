@@ -3,8 +3,6 @@
 import math
 import os
 import re
-import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -12,12 +10,13 @@ import numpy as np
 
 from workbench.data.confined import Confined, ConfinedError
 from workbench.data.fetched import END_BYTES, FetchedFile
+from workbench.data.header import Header, parse_header
 from workbench.data.volume import (
     KSPACE_TYPES,
-    MOST_AXIS,
     TARGET_TYPES,
     TARGETS,
     ArrayLayout,
+    UnusableVolumeError,
     Volume,
     check_volume,
 )
@@ -25,105 +24,18 @@ from workbench.stores import Source
 
 _MOST_STRUCTURE = 64 * 2**20  # bytes; a few kilobytes are usual
 _TOO_LARGE = "its HDF5 structure claims more than 64 MiB, as in damaged files: bring it in again"
-_MOST_XML = 4 * 2**20  # characters; fastMRI's headers have some thousands
-_MOST_LEVELS = 100
 _MOST_LINKS = 16
 _MOST_VALUES = 10_000  # of an attribute
 _WRITE_INTO = "write its values into this file, such as with h5repack -l CONTI"
+_AGAIN = "bring it in again"
+_MASK = "give each phase-encode column 1 where it was sampled and 0 elsewhere"
+# A pair (real, imag) is a complex number; h5py itself takes only a pair (r, i) for one.
 _PAIRS = {
     np.dtype(
         [(part, f"{name[0]}f{np.dtype(name).itemsize // 2}") for part in ("real", "imag")]
     ): name
     for name in KSPACE_TYPES
 }
-_MASK = "give each phase-encode column 1 where it was sampled and 0 elsewhere"
-
-
-class UnusableVolumeError(ValueError):
-    """A file is no volume that can be read; the message says why."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """The fields of the ISMRMRD header that reconstruction needs.
-
-    Attributes:
-        encoded: encoded matrix size (x readout, y phase encode, z).
-        recon: reconstructed matrix size (x, y, z).
-        padding_left: first phase-encode column that was acquired.
-        padding_right: first column after the last acquired one.
-    """
-
-    encoded: tuple[int, int, int]
-    recon: tuple[int, int, int]
-    padding_left: int
-    padding_right: int
-
-
-def parse_header(xml: bytes | str) -> Header:
-    """Read an ISMRMRD header (XML, schema at https://ismrmrd.readthedocs.io).
-
-    The acquired phase-encode columns lie around the encoded centre: they begin at
-    ``encoded y // 2 - center`` and are ``maximum + 1`` many, as fastMRI counts them.
-
-    Its namespace does not matter.
-
-    Raises:
-        UnusableVolumeError: it is no XML, or a field is missing or not a possible number.
-    """
-    root = parse_xml(xml)
-    encoded, recon = _matrix(root, "encodedSpace"), _matrix(root, "reconSpace")
-    limits = ("encoding", "encodingLimits", "kspace_encoding_step_1")
-    padding_left = encoded[1] // 2 - _number(root, *limits, "center")
-    padding_right = padding_left + _number(root, *limits, "maximum") + 1
-    return Header(encoded, recon, padding_left, padding_right)
-
-
-def parse_xml(xml: bytes | str) -> ElementTree.Element:
-    """Parse the XML of a header.
-
-    Raises:
-        UnusableVolumeError: it is no XML, or too long or too deep for a header.
-    """
-    if len(xml) > _MOST_XML:
-        raise UnusableVolumeError(
-            f"its ismrmrd_header is {len(xml):,} characters long, more than {_MOST_XML:,}"
-        )
-    try:
-        root = ElementTree.fromstring(xml)
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # encodings that none knows
-        raise UnusableVolumeError(f"its ismrmrd_header is no XML: {error}") from None
-    level, depth = [root], 1
-    while level := [child for element in level for child in element]:
-        depth += 1
-        if depth > _MOST_LEVELS:
-            raise UnusableVolumeError(f"its ismrmrd_header has more than {_MOST_LEVELS} levels")
-    return root
-
-
-def _matrix(root: ElementTree.Element, space: str) -> tuple[int, int, int]:
-    x, y, z = (_number(root, "encoding", space, "matrixSize", axis, least=1) for axis in "xyz")
-    return x, y, z
-
-
-def _number(root: ElementTree.Element, *names: str, least: int = 0) -> int:
-    text = root.findtext("." + "".join(f"//{{*}}{name}" for name in names))
-    try:
-        number = int(text or "")
-    except ValueError:
-        raise UnusableVolumeError(
-            f"its ismrmrd_header has {_short(text)} for {'/'.join(names)}, not a number"
-        ) from None
-    if not least <= number <= MOST_AXIS:
-        raise UnusableVolumeError(
-            f"its ismrmrd_header has {number} for {'/'.join(names)}, not {least} to {MOST_AXIS}"
-        )
-    return number
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def describe(
@@ -134,7 +46,7 @@ def describe(
     Args:
         source: the file's bytes.
         path: where it lies, relative to the dataset's folder.
-        split: "train", "val", "test" or "challenge".
+        split: one of ``workbench.catalog.SPLITS``.
         mtime_ns: time of last change, nanoseconds.
         end_bytes: bytes to fetch from either end before parsing.
 
@@ -143,20 +55,18 @@ def describe(
         OSError: the source cannot be read.
     """
     if source.size == 0:
-        raise UnusableVolumeError("it is empty (0 bytes): bring it in again")
+        raise UnusableVolumeError(f"it is empty (0 bytes): {_AGAIN}")
 
     def parse(file: FetchedFile) -> Volume | str:
         if file.fetched > _MOST_STRUCTURE:
-            raise UnusableVolumeError(_TOO_LARGE)
+            return _TOO_LARGE
         answer, file.wanted = PARSERS(file, path, split, mtime_ns)
         return answer
 
     try:
         answer = FetchedFile(source, end_bytes).parse(parse)
     except ConfinedError as error:
-        raise UnusableVolumeError(
-            f"reading its HDF5 structure {error}, as in damaged files: bring it in again"
-        ) from None
+        answer = f"reading its HDF5 structure {error}, as in damaged files: {_AGAIN}"
     if isinstance(answer, str):
         raise UnusableVolumeError(answer)
     return answer
@@ -172,7 +82,15 @@ def _parse(
     except UnusableVolumeError as error:
         answer = str(error)
     except Exception as error:  # h5py can raise anything at damaged structure
-        answer = _reason(error, file.size)
+        message = str(error)
+        if promised := re.search(r"truncated file.*stored_eof = (\d+)", message):
+            answer = f"it is truncated ({file.size} of {promised[1]} bytes): {_AGAIN}"
+        elif "signature not found" in message:
+            answer = "it is no HDF5 file"
+        elif "invalid dataset size" in message or "addr overflow" in message:
+            answer = f"it is damaged (its arrays end after the file does, at {file.size}): {_AGAIN}"
+        else:
+            answer = f"its HDF5 structure cannot be read: {message or type(error).__name__}"
     if file.wanted and file.wanted[1] > _MOST_STRUCTURE:
         return _TOO_LARGE, None
     return answer, file.wanted
@@ -180,17 +98,6 @@ def _parse(
 
 PARSERS = Confined(_parse)
 """Describes files in processes of their own, so that a damaged one costs itself alone."""
-
-
-def _reason(error: Exception, size: int) -> str:
-    message = str(error)
-    if promised := re.search(r"truncated file.*stored_eof = (\d+)", message):
-        return f"it is truncated ({size} of {promised.group(1)} bytes): bring it in again"
-    if "signature not found" in message:
-        return "it is no HDF5 file"
-    if "invalid dataset size" in message or "addr overflow" in message:
-        return f"it is damaged (its arrays end after the file does, at {size}): bring it in again"
-    return f"its HDF5 structure cannot be read: {message or type(error).__name__}"
 
 
 def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) -> Volume:
@@ -207,8 +114,7 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
     # Single-coil files hold both targets; the reference takes the one of the data's kind.
     target_name = TARGETS[0] if len(layout.shape) == 4 else TARGETS[1]
     target = _dataset(file, target_name)
-    target_layout = None if target is None else _layout(target)
-    if target and target_layout and target_layout.dtype not in TARGET_TYPES:
+    if target is not None and _layout(target).dtype not in TARGET_TYPES:
         raise UnusableVolumeError(
             f"its target is {target.dtype}, not real numbers: write it as float32"
         )
@@ -220,19 +126,21 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
         mtime_ns=mtime_ns,
         kspace=layout,
         target_name=None if target is None else target_name,
-        target=target_layout,
+        target=None if target is None else _layout(target),
         mask=_sampled_columns(file, layout.shape, header),
-        encoded=header.encoded,
-        recon=header.recon,
-        padding_left=header.padding_left,
-        padding_right=header.padding_right,
         attributes={_text(name): _plain(_text(name), value) for name, value in file.attrs.items()},
+        **header._asdict(),
     )
-    try:
-        check_volume(volume)
-    except ValueError as error:
-        raise UnusableVolumeError(str(error)) from None
+    check_volume(volume)
     return volume
+
+
+def _layout(dataset: h5py.Dataset) -> ArrayLayout:
+    """Say where an array lies; its offset only where ``np.fromfile`` there gives its values."""
+    kind = dataset.dtype
+    plain = dataset.id.get_type().equal(h5py.h5t.py_create(kind))
+    offset = dataset.id.get_offset() if plain else None  # else h5py converts: padding, other floats
+    return ArrayLayout(dataset.shape, _PAIRS.get(kind, kind.str), offset)
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
@@ -264,7 +172,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
         else:
             where = found.get(names[0], getlink=True).filename
             raise UnusableVolumeError(
-                f"its {name} is a link to another file, {_short(where)}: "
+                f"its {name} is a link to another file, {where!r:.80}: "
                 "write the values into this file"
             )
     else:
@@ -276,6 +184,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
 
 
 def _check_stored(dataset: h5py.Dataset, name: str, file_size: int) -> None:
+    """Refuse values that lie in another file, were never written, or cannot be unpacked here."""
     shape, held = dataset.shape, dataset.id.get_type()
     if shape is None:
         raise UnusableVolumeError(f"its {name} holds no values")
@@ -283,14 +192,10 @@ def _check_stored(dataset: h5py.Dataset, name: str, file_size: int) -> None:
     kind = properties.get_layout()
     if properties.get_external_count():
         where = os.fsdecode(properties.get_external(0)[0])
-        raise UnusableVolumeError(
-            f"its {name} lies in another file, {_short(where)}: {_WRITE_INTO}"
-        )
+        raise UnusableVolumeError(f"its {name} lies in another file, {where!r:.80}: {_WRITE_INTO}")
     if kind == h5py.h5d.VIRTUAL:
-        sources = [
-            properties.get_virtual_filename(i) for i in range(properties.get_virtual_count())
-        ]
-        where = f" such as {_short(sources[0])}" if sources else ""
+        count = properties.get_virtual_count()
+        where = f" such as {properties.get_virtual_filename(0)!r:.80}" if count else ""
         raise UnusableVolumeError(
             f"its {name} is a virtual dataset, with values in other files{where}: {_WRITE_INTO}"
         )
@@ -298,7 +203,7 @@ def _check_stored(dataset: h5py.Dataset, name: str, file_size: int) -> None:
     for code, _, _, title in filters:
         if not h5py.h5z.filter_avail(code):
             raise UnusableVolumeError(
-                f"its {name} is compressed with filter {code} ({_short(title)}), which is not "
+                f"its {name} is compressed with filter {code} ({title!r:.80}), which is not "
                 "installed here: write it without compression, or with gzip"
             )
     # Of values of any length, the array holds only where they lie.
@@ -306,39 +211,33 @@ def _check_stored(dataset: h5py.Dataset, name: str, file_size: int) -> None:
         isinstance(held, h5py.h5t.TypeStringID) and held.is_variable_str()
     )
     if kind == h5py.h5d.CHUNKED:
-        chunk = properties.get_chunk()
-        plain_bytes = math.prod(chunk) * held.get_size() if fixed and not filters else 0
-        _check_chunks(dataset, name, shape, chunk, file_size, plain_bytes)
+        sides = properties.get_chunk()
+        plain_bytes = math.prod(sides) * held.get_size() if fixed and not filters else 0
+        _check_chunks(dataset, name, sides, file_size, plain_bytes)
     elif kind == h5py.h5d.CONTIGUOUS and 0 not in shape:
         stored, offset = dataset.id.get_storage_size(), dataset.id.get_offset()
         if stored == 0:
-            raise UnusableVolumeError(f"its {name} was never written: bring it in again")
+            raise UnusableVolumeError(f"its {name} was never written: {_AGAIN}")
         short = fixed and stored != math.prod(shape) * held.get_size()
         if short or offset is None or offset + stored > file_size:
             raise UnusableVolumeError(
                 f"its {name} is damaged ({stored:,} bytes for {math.prod(shape):,} values): "
-                "bring it in again"
+                f"{_AGAIN}"
             )
-
     if properties.get_alloc_time() == h5py.h5d.ALLOC_TIME_EARLY and len(shape) > 2:
         # Room that was taken before anything was written holds zeros.
         for number in range(shape[0]):
             if not dataset[number, ..., shape[-2] // 2, :].tobytes().strip(b"\0"):
                 raise UnusableVolumeError(
-                    f"slice {number} of its {name} holds zeros and was never written: "
-                    "bring it in again"
+                    f"slice {number} of its {name} holds zeros and was never written: {_AGAIN}"
                 )
 
 
 def _check_chunks(
-    dataset: h5py.Dataset,
-    name: str,
-    shape: tuple[int, ...],
-    sides: tuple[int, ...],
-    file_size: int,
-    plain_bytes: int,
+    dataset: h5py.Dataset, name: str, sides: tuple[int, ...], file_size: int, plain_bytes: int
 ) -> None:
     """Refuse chunks that were never written, or are not of ``plain_bytes`` (0: of any number)."""
+    shape = dataset.shape
     expected = math.prod(-(-length // side) for length, side in zip(shape, sides, strict=True))
     places = set()
 
@@ -359,24 +258,8 @@ def _check_chunks(
     missing = expected - min(dataset.id.get_num_chunks(), expected)
     raise UnusableVolumeError(
         f"{f'{missing:,}' if missing else 'some'} of the {expected:,} chunks of its {name} "
-        "were never written: bring it in again"
+        f"were never written: {_AGAIN}"
     )
-
-
-def _type_of(kind: np.dtype) -> str:
-    """Return NumPy's name of an array's type; a pair (real, imag) is a complex number.
-
-    h5py itself takes only a pair (r, i) for one.
-    """
-    return _PAIRS.get(kind, kind.str)
-
-
-def _layout(dataset: h5py.Dataset) -> ArrayLayout:
-    """Say where an array lies; its offset only where ``np.fromfile`` there gives its values."""
-    kind = dataset.dtype
-    plain = dataset.id.get_type().equal(h5py.h5t.py_create(kind))
-    offset = dataset.id.get_offset() if plain else None  # else h5py converts: padding, other floats
-    return ArrayLayout(dataset.shape, _type_of(kind), offset)
 
 
 def _header_text(file: h5py.File) -> bytes | str:
@@ -386,7 +269,7 @@ def _header_text(file: h5py.File) -> bytes | str:
     if header.size != 1:
         raise UnusableVolumeError(f"its ismrmrd_header is {header.size:,} values, not one text")
     value = header[()]
-    if isinstance(value, np.ndarray) and value.size == 1:
+    if isinstance(value, np.ndarray):
         value = value.item()
     if not isinstance(value, bytes | str):
         raise UnusableVolumeError(f"its ismrmrd_header is {header.dtype}, not text")
@@ -442,7 +325,7 @@ def _plain(name: str, value: Any) -> Any:
     """Return an attribute as JSON can hold it, numbers with their exact value."""
     if isinstance(value, np.generic | np.ndarray):
         if value.size > _MOST_VALUES:
-            raise UnusableVolumeError(f"its attribute {_short(name)} holds {value.size:,} values")
+            raise UnusableVolumeError(f"its attribute {name!r:.80} holds {value.size:,} values")
         value = value.tolist()
     if isinstance(value, bytes | str):
         return _text(value)

@@ -13,10 +13,6 @@ END_BYTES = 32 * 1024
 """How much of a file's head and tail one request brings: HDF5's structure lies there."""
 
 
-class _NotFetchedError(Exception):
-    """A parser asked for bytes that are not in memory yet."""
-
-
 class FetchedFile(io.RawIOBase):
     """A read-only file object over the parts of a source that were fetched.
 
@@ -30,21 +26,17 @@ class FetchedFile(io.RawIOBase):
     """
 
     def __init__(self, source: Source, end_bytes: int = END_BYTES) -> None:
-        self._source = source
-        self._restore(source.size, [])
-        self.fetch(0, end_bytes)
-        if source.size > end_bytes:
-            start = max(end_bytes, source.size - end_bytes)
-            self.fetch(start, source.size - start)
-
-    def _restore(self, size: int, parts: list[tuple[int, bytes]]) -> None:
-        self.size, self._parts = size, parts
-        self._position = 0
+        self._source: Source | None = source
+        self._parts: list[tuple[int, bytes]] = []
+        self._position, self.size = 0, source.size
         self.wanted: tuple[int, int] | None = None
+        self.fetch(0, end_bytes)
+        if self.size > end_bytes:
+            start = max(end_bytes, self.size - end_bytes)
+            self.fetch(start, self.size - start)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the parts."""
-        return _of_parts, (self.size, self._parts)
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_source": None}
 
     @property
     def fetched(self) -> int:
@@ -57,6 +49,7 @@ class FetchedFile(io.RawIOBase):
         Raises:
             OSError: the source gave fewer bytes than its size promises.
         """
+        assert self._source is not None  # nobody fetches in a process that it was sent to
         part = self._source.read(offset, count)
         if len(part) < min(count, self.size - offset):
             raise OSError(f"the file ended at byte {offset + len(part)} of {self.size}")
@@ -113,12 +106,6 @@ class FetchedFile(io.RawIOBase):
                     break
             else:
                 self.wanted = here, count - filled
-                raise _NotFetchedError
+                raise EOFError("these bytes are not fetched yet")
         self._position += count
         return count
-
-
-def _of_parts(size: int, parts: list[tuple[int, bytes]]) -> FetchedFile:
-    file = FetchedFile.__new__(FetchedFile)
-    file._restore(size, parts)
-    return file

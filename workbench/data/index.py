@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import closing
 
-from workbench.data.describe import PARSERS, UnusableVolumeError, describe
+from workbench.data.describe import PARSERS, describe
 from workbench.data.folders import FoundFile, find_files
-from workbench.data.volume import Problem, Volume
+from workbench.data.volume import Problem, UnusableVolumeError, Volume
 from workbench.progress import Progress
 from workbench.stores import DiskStore, StorageError, Store
 

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,17 @@ _SMALLEST = 7  # the window of SSIM
 TARGET_TYPES = ("<f4", ">f4", "<f8", ">f8", "<f2", ">f2")
 
 
+class UnusableVolumeError(ValueError):
+    """A file is no volume that can be read; the message completes the file's name."""
+
+
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Where an array lies in its file.
+    """Where an array lies in its file."""
 
-    Attributes:
-        shape: (slices, coils, readout, phase encode) for multi-coil k-space, (slices, readout,
-            phase encode) for single-coil k-space, (slices, height, width) for a target.
-        dtype: NumPy's name with byte order, one of ``KSPACE_TYPES`` or ``TARGET_TYPES``.
-        offset: first byte in the file where the data is contiguous and plain, else None.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    offset: int | None
+    shape: tuple[int, ...]  # (slices, [coils,] readout, phase encode), or (slices, height, width)
+    dtype: str  # of KSPACE_TYPES or TARGET_TYPES
+    offset: int | None  # first byte in the file; None where the data is not contiguous and plain
 
     @property
     def read_as(self) -> np.dtype:
@@ -40,37 +38,21 @@ class ArrayLayout:
 
 @dataclass(frozen=True)
 class Volume:
-    """What the dataset cache knows of one file.
+    """What the dataset cache knows of one file; single-coil k-space has no axis of coils."""
 
-    Attributes:
-        path: relative to the dataset's folder, with ``/``.
-        split: one of ``workbench.catalog.SPLITS``, from the folder's name.
-        size: bytes.
-        mtime_ns: time of last change, nanoseconds.
-        kspace: layout of ``kspace``.
-        target_name: "reconstruction_rss", "reconstruction_esc" or None where the file has neither.
-        target: layout of the target, or None.
-        mask: sampled phase-encode columns of the file's own ``mask``, or None; see ``own_mask``.
-        encoded: encoded matrix size (x readout, y phase encode, z).
-        recon: reconstructed matrix size (x, y, z).
-        padding_left: first phase-encode column that was acquired (left of it is zero padding).
-        padding_right: first column after the last acquired one.
-        attributes: the file's attributes (``max``, ``norm``, ``patient_id``, ``acquisition``, ...).
-    """
-
-    path: str
-    split: str
-    size: int
+    path: str  # relative to the dataset's folder, with "/"
+    split: str  # of workbench.catalog.SPLITS
+    size: int  # bytes
     mtime_ns: int
     kspace: ArrayLayout
-    target_name: str | None
+    target_name: str | None  # of TARGETS
     target: ArrayLayout | None
-    mask: tuple[int, ...] | None
-    encoded: tuple[int, int, int]
-    recon: tuple[int, int, int]
-    padding_left: int
-    padding_right: int
-    attributes: dict[str, Any]
+    mask: tuple[int, ...] | None  # columns that the file's own mask samples; see own_mask
+    encoded: tuple[int, int, int]  # matrix size (x readout, y phase encode, z)
+    recon: tuple[int, int, int]  # reconstructed matrix size (x, y, z)
+    padding_left: int  # first column that was acquired; what is left of it is zero padding
+    padding_right: int  # first column after the last acquired one
+    attributes: dict[str, Any]  # the file's: max, norm, patient_id, acquisition, ...
 
     @property
     def name(self) -> str:
@@ -131,78 +113,70 @@ def check_volume(volume: Volume) -> None:
     """Refuse what no slice can be read of, no network trained on and no figure formed of.
 
     Raises:
-        ValueError: the message completes a file's name, such as "its k-space has shape ...".
+        UnusableVolumeError: the message completes a file's name, "its k-space has shape ...".
     """
-    shape, target = volume.kspace.shape, volume.target
+    shape, target, mask = volume.kspace.shape, volume.target, volume.mask or ()
     if len(shape) not in (3, 4) or 0 in shape:
-        raise ValueError(
+        raise UnusableVolumeError(
             f"its k-space has shape {shape}, not (slices, coils, readout, phase encode) "
             "or, single-coil, (slices, readout, phase encode)"
         )
     if min(shape[-2:]) < _SMALLEST:
-        raise ValueError(f"its k-space of {shape[-2]}x{shape[-1]} is no image's")
+        raise UnusableVolumeError(f"its k-space of {shape[-2]}x{shape[-1]} is no image's")
     _check_layout("k-space", volume.kspace, KSPACE_TYPES, volume.size)
-    if volume.mask is not None and not all(0 <= column < shape[-1] for column in volume.mask):
-        raise ValueError(f"its mask samples columns outside its k-space's {shape[-1]}")
+    if not all(0 <= column < shape[-1] for column in mask):
+        raise UnusableVolumeError(f"its mask samples columns outside its k-space's {shape[-1]}")
+    if any(left >= right for left, right in pairwise(mask)):
+        raise UnusableVolumeError("its mask does not rise from column to column")
     if not all(1 <= length <= MOST_AXIS for length in (*volume.encoded, *volume.recon)):
-        raise ValueError(f"its matrix is {volume.encoded}, reconstructed {volume.recon}")
-    if volume.padding_left >= shape[-1] or volume.padding_right <= max(volume.padding_left, 0):
-        raise ValueError(
-            f"its ismrmrd_header has columns {volume.padding_left} to {volume.padding_right} "
-            f"acquired, and its k-space {shape[-1]} columns"
+        raise UnusableVolumeError(f"its matrix is {volume.encoded}, reconstructed {volume.recon}")
+    left, right = volume.padding_left, volume.padding_right
+    if max(abs(left), abs(right)) > MOST_AXIS or left >= shape[-1] or right <= max(left, 0):
+        raise UnusableVolumeError(
+            f"its ismrmrd_header has columns {left} to {right} acquired, and its k-space "
+            f"{shape[-1]} columns"
         )
     if target is None:
         return
     if len(target.shape) != 3 or target.shape[0] != shape[0] or 0 in target.shape:
-        raise ValueError(
+        raise UnusableVolumeError(
             f"its {volume.target_name} has shape {target.shape} beside a k-space of {shape}"
         )
     if min(target.shape[1:]) < _SMALLEST:
-        raise ValueError(f"its target of {target.shape[1]}x{target.shape[2]} is no image")
+        raise UnusableVolumeError(f"its target of {target.shape[1]}x{target.shape[2]} is no image")
     _check_layout("target", target, TARGET_TYPES, volume.size)
-    if "max" not in volume.attributes:
-        raise ValueError(
-            "it has a target and no attribute max: write the target's largest value there"
-        )
-    largest = volume.attributes["max"]
+    largest = volume.attributes.get("max")
     if type(largest) not in (int, float) or not 0 <= largest < math.inf:
-        raise ValueError(
-            f"its attribute max is {largest!r}, not one number of 0 or more: write the target's "
-            "largest value there"
-        )
+        found = f"its attribute max is {largest!r}, not one number of 0 or more"
+        if largest is None:
+            found = "it has a target and no attribute max"
+        raise UnusableVolumeError(f"{found}: write the target's largest value there")
 
 
 def _check_layout(name: str, layout: ArrayLayout, types: tuple[str, ...], size: int) -> None:
     if layout.dtype not in types:
-        raise ValueError(f"its {name} is of type {layout.dtype!r}, not one of {', '.join(types)}")
+        raise UnusableVolumeError(
+            f"its {name} is of type {layout.dtype!r}, not one of {', '.join(types)}"
+        )
     slice_bytes = math.prod(layout.shape[1:]) * np.dtype(layout.dtype).itemsize
     if max(layout.shape) > MOST_AXIS or slice_bytes > _MOST_SLICE_BYTES:
-        raise ValueError(f"its {name} has shape {layout.shape}, too large to be one")
+        raise UnusableVolumeError(f"its {name} has shape {layout.shape}, too large to be one")
     end = layout.shape[0] * slice_bytes
     if layout.offset is not None and not 0 <= layout.offset <= size - end:
-        raise ValueError(f"its {name} ends after the file does, at {size} bytes")
+        raise UnusableVolumeError(f"its {name} ends after the file does, at {size} bytes")
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Return what to call each path: its file name; the whole path where another has that name.
-
-    Args:
-        paths: of volumes, relative to their dataset's folder, with ``/``.
-    """
+    """Return what to call each path: its file name; the whole path where another has that name."""
     every = set(paths)
-    named = {path: path.rpartition("/")[2] for path in every}
-    counts = Counter(named.values())
-    return {path: name if counts[name] == 1 else path for path, name in named.items()}
+    counts = Counter(path.rpartition("/")[2] for path in every)
+    names = {path: path.rpartition("/")[2] for path in every}
+    return {path: name if counts[name] == 1 else path for path, name in names.items()}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file of a dataset that is left out.
+    """A file of a dataset that is left out."""
 
-    Attributes:
-        path: relative to the dataset's folder, with ``/``.
-        reason: what is wrong with it, and what to do where that is known.
-    """
-
-    path: str
-    reason: str
+    path: str  # relative to the dataset's folder, with "/"
+    reason: str  # what is wrong with it, and what to do where that is known

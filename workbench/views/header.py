@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from workbench.data.describe import UnusableVolumeError, parse_xml
 from workbench.data.fetched import FetchedFile
-from workbench.data.volume import Volume
+from workbench.data.header import parse_xml
+from workbench.data.volume import UnusableVolumeError, Volume
 from workbench.stores import Source
 
 if TYPE_CHECKING:
