@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, FailFast, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, FailFast, Field, TypeAdapter, ValidationError
 
 from workbench.catalog import SPLITS, split_of_folder
 from workbench.data.folders import printable
@@ -58,7 +58,7 @@ def _check_attribute(name: str, value: Any) -> None:
 
 class _CacheFile(BaseModel, strict=True, extra="forbid"):
     format: Literal["fastmri-workbench dataset cache"]
-    version: Literal[1, 2]
+    version: Annotated[int, Field(ge=1, le=VERSION)]
     volumes: Annotated[list[Annotated[Volume, AfterValidator(_checked)]], FailFast()]
     problems: Annotated[list[Problem], FailFast()]
 
@@ -98,6 +98,8 @@ def parse_cache(
         first = error.errors(include_url=False)[0]
         place = "".join(f"{part}: " for part in (".".join(map(str, first["loc"])),) if part)
         what = first["msg"].removeprefix("Value error, ")
+        if first["type"].endswith("_type"):  # not for what is missing
+            what = f"{what}, not {first['input']!r:.80}"
         raise CacheFileError(f"{where} is damaged ({place}{what})") from None
     if found.version != VERSION and not earlier:
         raise CacheFileError(_other_version(where, found.version))
