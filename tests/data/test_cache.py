@@ -250,12 +250,18 @@ def test_a_cache_file_that_cannot_be_used_is_refused_and_rebuilt(dataset, capsys
     [
         (lambda entry: entry.pop("padding_left"), "padding_left"),
         (lambda entry: entry.update(kspace=None), "kspace: Input should be an object, not None"),
-        (lambda entry: entry["kspace"].update(shape=[2, "2", 3, 4]), "kspace.shape.1: .*integer, not '2'"),
+        (
+            lambda entry: entry["kspace"].update(shape=[2, "2", 3, 4]),
+            "kspace.shape.1: .*integer, not '2'",
+        ),
         (lambda entry: entry["kspace"].update(offset=1.5), "kspace.offset: "),
         (lambda entry: entry.update(split="elsewhere"), "has no split"),
         (lambda entry: entry.update(attributes=None), "attributes: "),
         (lambda entry: entry.update(mask=[0.5]), "mask.0: "),
-        (lambda entry: entry.update(size="large"), "size: Input should be a valid integer, not 'large'"),
+        (
+            lambda entry: entry.update(size="large"),
+            "size: Input should be a valid integer, not 'large'",
+        ),
         (lambda entry: entry["kspace"].update(dtype="|O"), r"type '\|O', not one of <c8"),
         (lambda entry: entry["kspace"].update(dtype="<f4"), "type '<f4', not one of <c8"),
         (lambda entry: entry["kspace"].update(dtype=["<c8"]), "kspace.dtype: "),

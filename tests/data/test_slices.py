@@ -158,10 +158,8 @@ def test_own_mask_is_applied_to_full_kspace(tmp_path, far_away, storage, acquire
         root = tmp_path / folder
         cache = build_cache(root)
         ours = SliceDataset(far(cache) if far_away else cache, None)
-        for number, (sample, reference) in enumerate(zip(ours, expected, strict=True)):
+        for sample, reference in zip(ours, expected, strict=True):
             assert_same(sample, reference)
-            again = ours.transform(number, 0, *ours.read(ours.volumes[0], number))
-            assert torch.equal(again.masked_kspace, reference.masked_kspace)
 
 
 @pytest.mark.parametrize("undersampled", [False, True])

@@ -13,8 +13,9 @@ from tests.views.conftest import ACQUIRED, RECON, write
 from workbench.data.cache import open_cache
 from workbench.data.images import center_crop, centered_fft2, centered_ifft2, zero_filled
 from workbench.data.masks import mask_of
+from workbench.data.reading import keep_columns
 from workbench.data.sampling import Sampling
-from workbench.data.slices import SliceDataset, keep_columns
+from workbench.data.slices import SliceDataset
 from workbench.recon.uncertainty import masks_for
 from workbench.settings import project_root
 from workbench.views import explore, undersampling

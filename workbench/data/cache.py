@@ -40,17 +40,11 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class DatasetCache:
-    """What a dataset, or a part of it, holds.
-
-    Attributes:
-        store: the dataset's folder.
-        volumes: sorted by path.
-        problems: files that were left out.
-    """
+    """What a dataset, or a part of it, holds."""
 
     store: Store
-    volumes: tuple[Volume, ...]
-    problems: tuple[Problem, ...] = ()
+    volumes: tuple[Volume, ...]  # sorted by path
+    problems: tuple[Problem, ...] = ()  # the files that were left out
 
     def __len__(self) -> int:
         """Number of volumes."""
@@ -84,14 +78,6 @@ class DatasetCache:
     def names(self) -> dict[str, str]:
         """Path -> file name, or the path again where several volumes have that file name."""
         return short_names(volume.path for volume in self.volumes)
-
-    @cached_property
-    def namesakes(self) -> dict[str, list[str]]:
-        """File name -> the paths of the volumes that have it, of names that several have."""
-        found: dict[str, list[str]] = {}
-        for volume in self.volumes:
-            found.setdefault(volume.name, []).append(volume.path)
-        return {name: paths for name, paths in found.items() if len(paths) > 1}
 
     @property
     def acquisitions(self) -> tuple[str, ...]:
@@ -180,25 +166,22 @@ def as_store(place: Store | str | Path) -> Store:
 def load_cache(
     dataset: Store | str | Path, path: str | Path | None = None, *, earlier: bool = False
 ) -> DatasetCache | None:
-    """Load a dataset's cache as it was written, without a look at the files.
+    """Load a dataset's cache as it was written, without a look at the files; None without one.
 
     Args:
         dataset: its folder.
         path: the cache file where it lies elsewhere; the folder's own is read if it is missing.
         earlier: take a cache of version 1 as well, whose masks may be misread.
 
-    Returns:
-        The cache, or None where there is none.
-
     Raises:
         CacheFileError: the file is damaged or of another version.
         OSError: the store refuses or cannot be reached.
     """
     store = as_store(dataset)
-    for place in dict.fromkeys((_place(store, path), (store, CACHE_NAME))):
-        content = _read(*place)
+    for place, name in dict.fromkeys((_place(store, path), (store, CACHE_NAME))):
+        content = _read(place, name)
         if content is not None:
-            return DatasetCache(store, *parse_cache(content, _shown(*place), earlier=earlier))
+            return DatasetCache(store, *parse_cache(content, _shown(place, name), earlier=earlier))
     return None
 
 
@@ -290,13 +273,20 @@ def build_cache(
         raise ValueError(f"workers={workers}: give 1 or more")
     store = as_store(dataset)
     place, name = _place(store, path)
-    before, known, remark = None, {}, ""
+    before, remark = None, ""
+    known: dict[str, Volume] = {}  # path -> what need not be read again
     if refresh:
+        with suppress(CacheFileError):
+            if (partial := _read(place, _PARTIAL_NAME)) is not None:
+                known = {v.path: v for v in parse_cache(partial, _PARTIAL_NAME)[0]}
         try:
             before = load_cache(store, path)
+            known |= {volume.path: volume for volume in before or ()}
         except CacheFileError as error:
             remark = f"{error}, so it is built anew. "
-        known = _known(store, path, before)
+            with suppress(CacheFileError):  # of version 1, the splits hold, and nothing else
+                old = load_cache(store, path, earlier=True) or ()
+                known = {v.path: replace(v, mtime_ns=-1) for v in old} | known
 
     def save(volumes: tuple[Volume, ...]) -> None:
         with suppress(OSError):
@@ -318,27 +308,11 @@ def build_cache(
         where = f"not saved: {error}; give another `path` to keep it"
     verb = "Built" if before is None else "Refreshed"
     print(f"{remark}{verb} the dataset cache of {_held(cache)}: {done}, {where}.")
-    lines = [f"  left out: {problem.path}: {problem.reason}" for problem in cache.problems]
+    lines = [f"  left out: {problem.path}: {problem.reason}" for problem in problems]
     if len(lines) > _NAMED:
         lines[_NAMED:] = [f"  and {len(lines) - _NAMED:,} more, in the cache's `problems`"]
     print("".join(f"{line}\n" for line in lines), end="")
     return cache
-
-
-def _known(store: Store, path: str | Path | None, before: DatasetCache | None) -> dict[str, Volume]:
-    """Return what need not be read again: path -> volume."""
-    known = {volume.path: volume for volume in before or ()}
-    if before is None:
-        with suppress(CacheFileError):  # of version 1, the splits hold, and nothing else
-            old = load_cache(store, path, earlier=True)
-            known = {volume.path: replace(volume, mtime_ns=-1) for volume in old or ()}
-    place, _ = _place(store, path)
-    with suppress(CacheFileError):
-        partial = _read(place, _PARTIAL_NAME)
-        if partial is not None:
-            volumes, _ = parse_cache(partial, _PARTIAL_NAME)
-            known = {volume.path: volume for volume in volumes} | known
-    return known
 
 
 def _held(cache: DatasetCache) -> str:

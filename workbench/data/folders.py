@@ -6,9 +6,8 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from workbench import settings
 from workbench.catalog import DATASETS, split_of_folder
@@ -17,6 +16,7 @@ from workbench.stores import DiskStore, Store, is_address, open_store
 
 _STATS_A_TASK = 64
 _NAMED = 8
+_DEMO = "outputs/demo/datasets"
 _SUFFIXES = (".h5", ".hdf5")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _KINDS = {
@@ -49,43 +49,29 @@ def find_dataset(name_or_path: str | Path) -> Store:
     if path.is_dir():
         return DiskStore(path)
     is_name = not isinstance(name_or_path, Path) and Path(text).name == text
-    if is_name:
-        real = settings.resolve(Path("datasets", text))
-        demo = settings.resolve(Path("outputs/demo/datasets", text))
-        if real.is_dir():
-            return DiskStore(real)
-        if demo.is_dir():
-            print(
-                f"NOTE: {settings.shown(real)} is not here; using {settings.shown(demo)}, "
-                "the demo's synthetic phantom. It is not patient data."
-            )
-            return DiskStore(demo)
+    real, demo = (settings.resolve(Path(where, text)) for where in ("datasets", _DEMO))
+    if is_name and real.is_dir():
+        return DiskStore(real)
+    if is_name and demo.is_dir():
+        print(
+            f"NOTE: {settings.shown(real)} is not here; using {settings.shown(demo)}, "
+            "the demo's synthetic phantom. It is not patient data."
+        )
+        return DiskStore(demo)
     if path.is_file():
         raise NotADirectoryError(f"{path} is a file: give the dataset's folder")
-    raise FileNotFoundError(_how_to_get(text, path, is_name))
-
-
-def _how_to_get(text: str, path: Path, is_name: bool) -> str:
     if is_name and text in DATASETS:
-        where = settings.shown(settings.resolve(Path("datasets", text)))
-        return (
-            f"dataset {text} is not here ({where} is missing): bring it in with "
+        raise FileNotFoundError(
+            f"dataset {text} is not here ({settings.shown(real)} is missing): bring it in with "
             "notebooks/ingest.ipynb, give the path of a copy, or run `make demo` for a phantom"
         )
-    names = ", ".join(DATASETS)
-    return f"no dataset at {path}: give the path of its folder, or one of {names}"
+    raise FileNotFoundError(
+        f"no dataset at {path}: give the path of its folder, or one of {', '.join(DATASETS)}"
+    )
 
 
-@dataclass(frozen=True)
-class FoundFile:
-    """A file that may be a volume.
-
-    Attributes:
-        path: relative to the dataset's folder, with ``/``.
-        split: "train", "val", "test" or "challenge".
-        size: bytes.
-        mtime_ns: time of last change, nanoseconds.
-    """
+class FoundFile(NamedTuple):
+    """A file that may be a volume; its fields are those of ``Volume``."""
 
     path: str
     split: str
@@ -115,35 +101,42 @@ def find_files(
         root = store.root
         if not root.is_dir():
             raise FileNotFoundError(f"no dataset at {root}: there is no such folder")
-        sizes = dict.fromkeys(_walk(root, problems), (-1, 0))
-        own_split = split_of_folder(root.absolute().name)
+        entries = dict.fromkeys(_walk(root, problems), (-1, 0))
     else:
-        sizes = {entry.path: (entry.size, entry.mtime_ns) for entry in store.list()}
-        own_split = split_of_folder(store.address.rpartition("/")[2])
-    splits, unplaced = place_files(sizes, own_split, known_splits)
+        entries = {entry.path: (entry.size, entry.mtime_ns) for entry in store.list()}
+    own_split = split_of_folder(Path(store.address).absolute().name)
+    splits, unplaced = place_files(entries, own_split, known_splits)
     problems += unplaced
-    files = [FoundFile(path, split, *sizes[path]) for path, split in splits.items()]
+    files = [FoundFile(path, split, *entries[path]) for path, split in splits.items()]
     if not files and not problems:
+        on_disk = isinstance(store, DiskStore)
+        paths = [path.name for path in root.iterdir()] if on_disk else entries
+        tops = {printable(path.partition("/")[0]) for path in paths}
+        names = sorted(name for name in tops if name[0] != ".")
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        listed = ", ".join(names[:_NAMED]) + more if names else "nothing: ingest the dataset"
         raise FileNotFoundError(
             f"no volumes in {store.address}: expected .h5 files in folders such as "
-            f"multicoil_train, multicoil_val or singlecoil_test; found {_listed(store, sizes)}"
+            f"multicoil_train, multicoil_val or singlecoil_test; found {listed}"
         )
     if not isinstance(store, DiskStore):
         return files, problems
     tasks = [files[i : i + _STATS_A_TASK] for i in range(0, len(files), _STATS_A_TASK)]
     asked = executor.map(lambda task: [_stat(root, file) for file in task], tasks)
-    found = list(chain.from_iterable(asked))
+    found = [item for task in asked for item in task]
     problems += [item for item in found if isinstance(item, Problem)]
     return [item for item in found if isinstance(item, FoundFile)], problems
 
 
-def _listed(store: Store, paths: Iterable[str]) -> str:
-    if isinstance(store, DiskStore):
-        paths = (path.name for path in store.root.iterdir())
-    tops = {printable(path.partition("/")[0]) for path in paths}
-    names = sorted(name for name in tops if name[0] != ".")
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more if names else "nothing: ingest the dataset"
+def _stat(root: Path, file: FoundFile) -> FoundFile | Problem:
+    try:
+        found = (root / file.path).stat()
+    except OSError as error:
+        return Problem(file.path, f"it cannot be read: {error.strerror}")
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        return Problem(file.path, f"it is {kind}, not a file")
+    return file._replace(size=found.st_size, mtime_ns=found.st_mtime_ns)
 
 
 def place_files(
@@ -207,48 +200,36 @@ def _walk(root: Path, problems: list[Problem]) -> Iterator[str]:
     seen = set[str]()
     while folders or links:
         folder, here = folders.pop() if folders else links.pop(0)
-        real = os.path.realpath(root / folder)
-        if real in seen:
-            problems.append(
-                Problem(f"{printable(folder)}/", "it leads to a folder that is read already")
-            )
-            continue
-        seen.add(real)
+        real, reason = os.path.realpath(root / folder), ""
         try:
-            with os.scandir(root / folder) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+            if real in seen:
+                reason = "it leads to a folder that is read already"
+            else:
+                with os.scandir(root / folder) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             if not folder:
                 raise
             reason = f"it cannot be read: {error.strerror}"
+        seen.add(real)
+        if reason:
             problems.append(Problem(f"{printable(folder)}/", reason))
             continue
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.name.startswith("."):
-                continue
+            may_be_volume = PurePosixPath(path).suffix.lower() in _SUFFIXES
             try:
                 is_folder = entry.is_dir()
             except OSError:  # a link that leads to itself: whoever reads it says so
                 is_folder = False
-            may_be_volume = PurePosixPath(path).suffix.lower() in _SUFFIXES
-            if is_folder and may_be_volume:
+            if entry.name.startswith("."):
+                continue
+            if may_be_volume and is_folder:
                 problems.append(Problem(printable(path), "it is a folder, not a file"))
-            elif not is_folder and may_be_volume:
+            elif may_be_volume:
                 yield path
             elif is_folder and (here or split_of_folder(entry.name)):
                 if entry.is_symlink():
                     links.append((path, False))
                 else:
                     folders.append((path, here))
-
-
-def _stat(root: Path, file: FoundFile) -> FoundFile | Problem:
-    try:
-        found = (root / file.path).stat()
-    except OSError as error:
-        return Problem(file.path, f"it cannot be read: {error.strerror}")
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        return Problem(file.path, f"it is {kind}, not a file")
-    return replace(file, size=found.st_size, mtime_ns=found.st_mtime_ns)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 
 from workbench.data.describe import PARSERS, describe
@@ -40,58 +40,39 @@ def index_files(
         FileNotFoundError: the folder is missing or holds no ``.h5`` file.
         OSError: the storage refuses or cannot be reached.
     """
+    volumes: dict[str, Volume] = {}
+    name, saved = store.address.rpartition("/")[2], time.monotonic()
+
+    def in_order() -> tuple[Volume, ...]:
+        return tuple(volumes[path] for path in sorted(volumes))
+
     default = WORKERS if isinstance(store, DiskStore) else _WORKERS_IN_STORAGE
     with ThreadPoolExecutor(workers or default) as executor:
         splits = {path: volume.split for path, volume in known.items()}
         files, problems = find_files(store, executor, splits)
-        volumes = {file.path: known[file.path] for file in files if _is_known(file, known)}
-        unread = [file for file in files if file.path not in volumes]
+        same = {FoundFile(v.path, v.split, v.size, v.mtime_ns) for v in known.values()}
+        volumes.update((file.path, known[file.path]) for file in files if file in same)
+        unread = [file for file in files if file not in same]
+        reading = [executor.submit(_describe, store, file) for file in unread]
         try:
-            _read(store, unread, executor, volumes, problems, save)
+            with Progress(f"indexing {name}", len(unread), "volumes") as progress:
+                for future in as_completed(reading):
+                    result = future.result()
+                    if isinstance(result, Problem):
+                        problems.append(result)
+                    else:
+                        volumes[result.path] = result
+                    progress.advance(1, result.path)
+                    if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                        save(in_order())
+                        saved = time.monotonic()
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
-            save(_sorted(volumes))
+            save(in_order())
             raise
         finally:
             PARSERS.close()
-    return _sorted(volumes), tuple(sorted(problems, key=lambda p: p.path)), len(unread)
-
-
-def _is_known(file: FoundFile, known: Mapping[str, Volume]) -> bool:
-    volume = known.get(file.path)
-    return volume is not None and (volume.size, volume.mtime_ns, volume.split) == (
-        file.size,
-        file.mtime_ns,
-        file.split,
-    )
-
-
-def _sorted(volumes: Mapping[str, Volume]) -> tuple[Volume, ...]:
-    return tuple(volumes[path] for path in sorted(volumes))
-
-
-def _read(
-    store: Store,
-    files: list[FoundFile],
-    executor: Executor,
-    volumes: dict[str, Volume],
-    problems: list[Problem],
-    save: Callable[[tuple[Volume, ...]], None],
-) -> None:
-    """Add what the files are to ``volumes`` and ``problems``."""
-    saved = time.monotonic()
-    name = store.address.rpartition("/")[2]
-    with Progress(f"indexing {name}", len(files), "volumes") as progress:
-        for future in as_completed([executor.submit(_describe, store, file) for file in files]):
-            result = future.result()
-            if isinstance(result, Problem):
-                problems.append(result)
-            else:
-                volumes[result.path] = result
-            progress.advance(1, result.path)
-            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                save(_sorted(volumes))
-                saved = time.monotonic()
+    return in_order(), tuple(sorted(problems, key=lambda p: p.path)), len(unread)
 
 
 def _describe(store: Store, file: FoundFile) -> Volume | Problem:

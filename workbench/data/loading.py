@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -163,25 +164,17 @@ class SliceData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Load the training batches of this rank."""
-        batches = TrainingBatches(
-            self.train,
-            self.batch_size,
-            self.seed,
-            self._trainer.global_rank,
-            self._trainer.world_size,
-            self._batches_done(self._trainer),
-        )
+        trainer = cast(pl.Trainer, self.trainer)
+        rank, ranks = trainer.global_rank, trainer.world_size
+        start = self._batches_done(trainer)
+        batches = TrainingBatches(self.train, self.batch_size, self.seed, rank, ranks, start)
         return self._loader(self.train, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader:
         """Load the validation slices of this rank."""
-        slices = slices_of_rank(self.val, self._trainer.global_rank, self._trainer.world_size)
-        return self._loader(self.val, sampler=slices)
-
-    @property
-    def _trainer(self) -> pl.Trainer:
-        assert self.trainer is not None  # Lightning sets it before it asks for a loader
-        return self.trainer
+        trainer = cast(pl.Trainer, self.trainer)
+        own = slices_of_rank(self.val, trainer.global_rank, trainer.world_size)
+        return self._loader(self.val, sampler=own)
 
     def _loader(self, dataset: SliceDataset, **order: Iterable) -> DataLoader:
         return DataLoader(
@@ -189,6 +182,6 @@ class SliceData(pl.LightningDataModule):
             collate_fn=collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            pin_memory=self._trainer.strategy.root_device.type == "cuda",
+            pin_memory=cast(pl.Trainer, self.trainer).strategy.root_device.type == "cuda",
             **order,  # type: ignore[arg-type]
         )

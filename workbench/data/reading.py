@@ -72,7 +72,15 @@ def read_slice(
 
     def parse(content: Path | FetchedFile) -> np.ndarray:
         with h5py.File(content, "r") as volume:
-            return _read_stored(volume[name], layout, indices, keep, out, f"{what} in {file}")
+            array = volume[name]
+            if array.dtype == out.dtype:
+                array.read_direct(out, indices)
+            else:  # a pair of floats under other names than h5py's is complex here
+                stored = np.ascontiguousarray(array[indices]).view(layout.dtype)
+                _cast(stored, out, f"{what} in {file}")
+        if keep is not None:
+            rows.keep_columns(out, keep, out)
+        return out
 
     try:
         return parse(file.path) if isinstance(file, LocalFile) else FetchedFile(file).parse(parse)
@@ -81,6 +89,47 @@ def read_slice(
     except (OSError, KeyError, IndexError, RuntimeError, TypeError) as error:
         reason = f"{what} of {file} cannot be read ({error}): it is damaged, or {_CHANGED}"
         raise OSError(reason) from None
+
+
+def read_both(
+    source: Source,
+    volume: Volume,
+    number: int,
+    *,
+    keep: np.ndarray | None = None,
+    room: Callable[[Sequence[int], np.dtype], np.ndarray] = np.empty,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a slice's k-space and its target, far away at the same time.
+
+    Args:
+        source: the volume's file.
+        volume: the volume.
+        number: slice number.
+        keep: (phase encode,) bool, the columns of k-space that are kept.
+        room: makes the array that takes one of them, of a shape and type.
+
+    Returns:
+        ([coils,] readout, phase encode) complex64, and (height, width) float32 or None.
+    """
+    arrays = [("kspace", volume.kspace, keep)]
+    if volume.target is not None and volume.target_name is not None:
+        arrays.append((volume.target_name, volume.target, None))
+
+    calls = [
+        partial(
+            read_slice,
+            source,
+            name,
+            layout,
+            number,
+            keep=columns,
+            out=room(layout.shape[1:], layout.read_as),
+        )
+        for name, layout, columns in arrays
+    ]
+    near = isinstance(source, LocalFile)
+    found = [call() for call in calls] if near else in_parallel(calls)
+    return found[0], found[1] if len(found) > 1 else None
 
 
 def read_kspace(
@@ -95,6 +144,13 @@ def read_kspace(
     index = (number, coil or 0) if alone else number
     values = read_slice(file, "kspace", volume.kspace, index, keep=volume.own_mask)
     return values.reshape((-1, *volume.matrix) if coil is None else volume.matrix)
+
+
+def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return k-space (..., phase encode) with the columns outside ``mask`` set to zero."""
+    out = np.empty(kspace.shape, kspace.dtype)
+    rows.keep_columns(np.ascontiguousarray(kspace), mask, out)
+    return out
 
 
 def _read_rows(
@@ -144,25 +200,6 @@ def in_parallel(calls: Sequence[Callable[[], Result]]) -> list[Result]:
         return [calls[0]()]
     with ThreadPoolExecutor(len(calls)) as executor:
         return [call.result() for call in [executor.submit(call) for call in calls]]
-
-
-def _read_stored(
-    array: h5py.Dataset,
-    layout: ArrayLayout,
-    indices: tuple[int, ...],
-    keep: np.ndarray | None,
-    out: np.ndarray,
-    what: str,
-) -> np.ndarray:
-    """Fill ``out`` with a part of an array, by h5py."""
-    if array.dtype == out.dtype:
-        array.read_direct(out, indices)
-    else:  # A pair of floats under other names than h5py's is complex here.
-        values = np.ascontiguousarray(array[indices]).view(layout.dtype)
-        _cast(values, out, what)
-    if keep is not None:
-        rows.keep_columns(out, keep, out)
-    return out
 
 
 def _cast(values: np.ndarray, out: np.ndarray, what: str) -> np.ndarray:

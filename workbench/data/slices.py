@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from contextlib import closing
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,37 +11,22 @@ from torch.utils.data import Dataset, get_worker_info
 
 from workbench.data.cache import DatasetCache
 from workbench.data.masks import mask_of
-from workbench.data.reading import in_parallel, read_slice
+from workbench.data.reading import read_both
 from workbench.data.sampling import Sampling, seed_of_draw
-from workbench.data.volume import ArrayLayout, Volume
-from workbench.stores.disk import LocalFile
-from workbench_kernels import rows
 
 
 class Sample(NamedTuple):
-    """A slice, or a batch of slices: fastMRI's ``VarNetSample`` and which volume it is of.
+    """A slice, or a batch of slices: fastMRI's ``VarNetSample`` and which volume it is of."""
 
-    Attributes:
-        masked_kspace: (coils, readout, phase encode, 2) float32.
-        mask: (1, 1, phase encode, 1) bool.
-        num_low_frequencies: ACS columns; 0 to read them off the mask.
-        target: (height, width) float32, or a scalar 0 where the volume has none.
-        fname: file name, which two volumes may share.
-        slice_num: slice number.
-        max_value: the volume's largest target value, 0 without a target.
-        crop_size: the header's (height, width) of the image.
-        volume: path within the dataset, which no two volumes share.
-    """
-
-    masked_kspace: torch.Tensor
-    mask: torch.Tensor
-    num_low_frequencies: Any
-    target: torch.Tensor
-    fname: Any
+    masked_kspace: torch.Tensor  # (coils, readout, phase encode, 2) float32
+    mask: torch.Tensor  # (1, 1, phase encode, 1) bool
+    num_low_frequencies: Any  # ACS columns; 0 to read them off the mask
+    target: torch.Tensor  # (height, width) float32; a scalar 0 where the volume has none
+    fname: Any  # which two volumes may share
     slice_num: Any
-    max_value: Any
-    crop_size: Any
-    volume: Any
+    max_value: Any  # the volume's largest target value, 0 without a target
+    crop_size: Any  # the header's (height, width) of the image
+    volume: Any  # path within the dataset, which no two volumes share
 
 
 class SliceDataset(Dataset):
@@ -99,63 +83,19 @@ class SliceDataset(Dataset):
         index, epoch = item if isinstance(item, tuple) else (item, 0)
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
-        mask, low_frequencies = self._mask(index, epoch, volume)
-        return self._sample(
-            index, *self._read(volume, slice_number, mask), torch.from_numpy(mask), low_frequencies
-        )
+        seed = None if self.seed is None else seed_of_draw(self.seed, epoch, index)
+        drawn, low_frequencies = mask_of(volume, self.sampling, seed)
+        tensors: list[torch.Tensor] = []
 
-    def read(self, volume: Volume, number: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return one slice's k-space ([coils,] readout, phase encode) and target, if it has one."""
-        kspace, target = self._read(volume, number, None)
-        return kspace.numpy(), None if target is None else target.numpy()
+        def room(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+            of_torch = torch.complex64 if dtype == np.complex64 else torch.float32
+            tensors.append(_room(shape, of_torch))
+            return tensors[-1].numpy()
 
-    def _read(
-        self, volume: Volume, number: int, keep: np.ndarray | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Read one slice, and set the columns of k-space that are not kept to zero."""
         with closing(self.cache.source(volume)) as source:
-
-            def read(name: str, layout: ArrayLayout, keep: np.ndarray | None) -> torch.Tensor:
-                dtype = torch.complex64 if layout is volume.kspace else torch.float32
-                values = _room(layout.shape[1:], dtype)
-                read_slice(source, name, layout, number, keep=keep, out=values.numpy())
-                return values
-
-            if volume.target is None or volume.target_name is None:
-                return read("kspace", volume.kspace, keep), None
-            both = (
-                partial(read, "kspace", volume.kspace, keep),
-                partial(read, volume.target_name, volume.target, None),
-            )
-            # Far away the time of both is the time of one.
-            near = isinstance(source, LocalFile)
-            kspace, target = [one() for one in both] if near else in_parallel(both)
-            return kspace, target
-
-    def transform(
-        self, index: int, epoch: int, kspace: np.ndarray, target: np.ndarray | None
-    ) -> Sample:
-        """Mask a slice that was read, in its own array, and say what it is; see ``__getitem__``."""
-        mask, low_frequencies = self._mask(index, epoch, self.volumes[self.slices[index][0]])
-        rows.keep_columns(kspace, mask, kspace)
-        return self._sample(
-            index,
-            torch.from_numpy(kspace),
-            None if target is None else torch.from_numpy(target),
-            torch.from_numpy(mask),
-            low_frequencies,
-        )
-
-    def _sample(
-        self,
-        index: int,
-        kspace: torch.Tensor,
-        target: torch.Tensor | None,
-        mask: torch.Tensor,
-        low_frequencies: int,
-    ) -> Sample:
-        number, slice_number = self.slices[index]
-        volume = self.volumes[number]
+            read_both(source, volume, slice_number, keep=drawn, room=room)
+        kspace, target = (*tensors, torch.tensor(0))[:2]
+        mask = torch.from_numpy(drawn)
         if self.sampling is not None and volume.own_mask is not None:
             # A drawn mask on a file that is undersampled already: zeros there were not measured.
             beyond = mask & ~torch.from_numpy(volume.own_mask)
@@ -165,17 +105,13 @@ class SliceDataset(Dataset):
             masked_kspace=torch.view_as_real(kspace if kspace.ndim == 3 else kspace[None]),
             mask=mask.view(1, 1, -1, 1),
             num_low_frequencies=low_frequencies,
-            target=torch.tensor(0) if target is None else target,
+            target=target,
             fname=volume.name,
             slice_num=slice_number,
             max_value=volume.largest,
             crop_size=volume.recon[:2],
             volume=volume.path,
         )
-
-    def _mask(self, index: int, epoch: int, volume: Volume) -> tuple[np.ndarray, int]:
-        seed = None if self.seed is None else seed_of_draw(self.seed, epoch, index)
-        return mask_of(volume, self.sampling, seed)
 
     def sampled(self, fraction: float, seed: int) -> "SliceDataset":
         """Return a dataset of a seeded share of the slices, in their order; at least one."""
@@ -187,13 +123,6 @@ class SliceDataset(Dataset):
         chosen = np.random.default_rng(seed).permutation(len(self.slices))[:count]
         kept = [self.slices[i] for i in sorted(chosen)]
         return SliceDataset(self.cache, self.sampling, seed=self.seed, slices=kept)
-
-
-def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return k-space (..., phase encode) with the columns outside ``mask`` set to zero."""
-    out = np.empty(kspace.shape, kspace.dtype)
-    rows.keep_columns(np.ascontiguousarray(kspace), mask, out)
-    return out
 
 
 def _room(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

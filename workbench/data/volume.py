@@ -145,7 +145,7 @@ def check_volume(volume: Volume) -> None:
     if min(target.shape[1:]) < _SMALLEST:
         raise UnusableVolumeError(f"its target of {target.shape[1]}x{target.shape[2]} is no image")
     _check_layout("target", target, TARGET_TYPES, volume.size)
-    largest = volume.attributes.get("max")
+    largest: Any = volume.attributes.get("max")
     if type(largest) not in (int, float) or not 0 <= largest < math.inf:
         found = f"its attribute max is {largest!r}, not one number of 0 or more"
         if largest is None:

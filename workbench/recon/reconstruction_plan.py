@@ -58,9 +58,13 @@ class ReconstructionPlan:
 
     def __str__(self) -> str:
         done = len(self.cache) - len(self.order.volumes)
+        called: dict[str, list[str]] = {}
+        for volume in self.cache:
+            called.setdefault(volume.name, []).append(volume.path)
         notes = [
             f"{len(paths)} volumes are called {name}: {', '.join(paths[:3])}; each is reconstructed"
-            for name, paths in self.cache.namesakes.items()
+            for name, paths in called.items()
+            if len(paths) > 1
         ]
         if len(notes) > 1:
             notes = [f"{notes[0]}; so it is with {len(notes)} file names"]

@@ -15,7 +15,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from workbench.compute.evaluation import ORDER, SCORES
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.images import zero_filled
+from workbench.data.reading import read_both
 from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
 from workbench.models import DEFAULT, label_of
@@ -174,10 +175,9 @@ class Result:
 
     def measured(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Read a slice's k-space (coils, H, W) as stored, and its target (h, w) or None."""
-        kspace, target = self.order.slices(self.volume).read(self.volume, number)
-        # Streamed arrays are read-only, and torch warns of those.
-        kspace = np.require(kspace, requirements="W")
-        target = None if target is None else np.require(target, requirements="W")
+        cache = DatasetCache(open_store(self.order.dataset), (self.volume,))
+        with closing(cache.source(self.volume)) as source:
+            kspace, target = read_both(source, self.volume, number)
         return (kspace if kspace.ndim == 3 else kspace[None]), target
 
     def targets(self) -> np.ndarray | None:
@@ -189,7 +189,7 @@ class Result:
 
     def zero_fill(self, kspace: np.ndarray) -> np.ndarray:
         """Reconstruct k-space (coils, H, W) with zeros in place of what the mask leaves out."""
-        from workbench.data.slices import keep_columns
+        from workbench.data.reading import keep_columns
 
         return zero_filled(keep_columns(kspace, self.mask()[0]), self.volume.recon[:2])
 

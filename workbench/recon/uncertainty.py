@@ -145,7 +145,7 @@ def map_uncertainty(
     Raises:
         ValueError: there are fewer than 2 masks.
     """
-    from workbench.data.slices import keep_columns
+    from workbench.data.reading import keep_columns
 
     if len(masks) < 2:
         raise ValueError(f"{len(masks)} masks: give 2 or more different ones")

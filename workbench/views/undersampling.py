@@ -13,8 +13,8 @@ from workbench.data.images import (
     sensitivity_maps,
     zero_filled,
 )
+from workbench.data.reading import keep_columns
 from workbench.data.sampling import MASKS, Sampling
-from workbench.data.slices import keep_columns
 from workbench.progress import interactive
 from workbench.views.explored import ExploredSlice
 from workbench.views.kspace import (
