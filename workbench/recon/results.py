@@ -27,7 +27,6 @@ from workbench.compute.evaluation import ORDER, SCORES
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.images import zero_filled
-from workbench.data.reading import read_both
 from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
 from workbench.models import DEFAULT, label_of
@@ -175,6 +174,8 @@ class Result:
 
     def measured(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Read a slice's k-space (coils, H, W) as stored, and its target (h, w) or None."""
+        from workbench.data.reading import read_both  # imports torch
+
         cache = DatasetCache(open_store(self.order.dataset), (self.volume,))
         with closing(cache.source(self.volume)) as source:
             kspace, target = read_both(source, self.volume, number)
