@@ -47,7 +47,12 @@ def resolve(path: str | Path) -> Path:
     """Return a path as an absolute one; a relative path counts from the project's root."""
     if not isinstance(path, str | Path):
         raise ValueError(f"{path!r} is no path: give a folder or a file")
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{path}: nobody of that name has a home here: give the path whole"
+        ) from None
     return path if path.is_absolute() else project_root() / path
 
 

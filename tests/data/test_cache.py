@@ -558,6 +558,10 @@ def test_a_missing_dataset_says_how_to_get_it(project):
         find_dataset("volume.h5")
     with pytest.raises(ValueError, match="give a name such as"):
         find_dataset(" ")
+    with pytest.raises(
+        ValueError, match=r"~no-such-user/data: nobody of that name has a home here"
+    ):
+        find_dataset("~no-such-user/data")
 
 
 def test_link_that_leads_to_itself_is_a_problem_and_no_more(dataset):

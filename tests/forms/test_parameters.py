@@ -93,6 +93,12 @@ def test_text_that_no_file_system_takes_is_refused(text):
         'curl -C - "https://host/a?AWSAccessKeyId=A&Signature=c2VjcmV0&Expires=1" --output b',
         "https://host/a?X-Amz-Signature=c2VjcmV0",
         "https://host.blob.core.windows.net/datasets?sig=c2VjcmV0",
+        "https://host/a?AWSAccessKeyId=A&amp;Signature=c2VjcmV0&amp;Expires=1",
+        "https://gate.example/?url=https%3A%2F%2Fhost%2Fa%3FExpires%3D1%26Signature%3Dc2VjcmV0",
+        "https%253A%252F%252Fhost%252Fa%253Fsig%253Dc2VjcmV0",
+        "https://urldefense.proofpoint.com/v2/url?u=https-3A__host_a-3FSignature-3Dc2VjcmV0",
+        "Signature=c2VjcmV0",
+        "SharedAccessSignature = sv=1&sig=c2VjcmV0",
     ],
 )
 @pytest.mark.parametrize("name", list(Kinds.fields()))

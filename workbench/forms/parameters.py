@@ -30,7 +30,12 @@ Choices = Sequence[str] | Callable[[], Sequence[str]]
 
 _NOUNS = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
 _LONGEST = 255  # bytes; no file system takes a longer name
-_SECRET = re.compile(r"(?i)accountkey=|sharedaccesssignature=|[?&](?:sig|[\w-]*signature)=")
+# "=", "?" and "&" may be quoted, as a gateway has them: %3D, %253D, -3D.
+_SECRET = re.compile(
+    r"(?i)accountkey\s*="
+    r"|(?:sharedaccess\w+|signature|(?:(?<![a-z])|[%-](?:25)*(?:3f|26))sig)"
+    r"\s*(?:=|[%-](?:25)*3d)\s*[\w+/%]{8}"
+)
 
 
 def _check_numbers(value: str, info: ValidationInfo) -> str:
