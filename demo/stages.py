@@ -89,14 +89,14 @@ class Demo:
                 size = (bucket / archive.name).stat().st_size
                 print(f"    | {archive.name}: {size / 1e6:.1f} MB, {archive.kind}", flush=True)
 
-        code = (_CODE / "demo/pack.py", _CODE / "demo/xz.py")
+        code = _CODE / "demo/pack.py"
         leaves = tuple(
             bucket / name
             for part in self.size.parts
             for name in packed_names(part.dataset, part.study["volumes"])
         )
         return Stage(
-            "pack", work, _digest(self._phantom().made_from, *code), (*leaves, bucket / "SHA256")
+            "pack", work, _digest(self._phantom().made_from, code), (*leaves, bucket / "SHA256")
         )
 
     def _page(self, part: Part, page: str, code: str) -> Stage:
