@@ -1,7 +1,9 @@
 """Datasets copied between a disk and a container."""
 
 import hashlib
+import os
 import random
+import time
 from itertools import pairwise
 
 import pytest
@@ -66,6 +68,20 @@ def test_what_is_there_is_passed_over_in_both_directions(stored, dataset, tmp_pa
     leftover.write_bytes(b"of a killed run")
     assert copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil").moved == 1
     assert files_in(tmp_path / "knee_multicoil") == FILES
+
+
+def test_file_that_changed_since_is_brought_over_again_whatever_its_size(stored, dataset, tmp_path):
+    path, name = dataset / "knee_multicoil/multicoil_val/file1.h5", "knee_multicoil"
+    copy_dataset(stored, DiskStore(tmp_path), name)
+    path.write_bytes(path.read_bytes()[::-1])
+    later = time.time() + 60
+    os.utime(path, (later, later))
+    os.utime(dataset / name / "multicoil_val/file2.h5", (later, later))  # its content is the same
+    assert copy_dataset(DiskStore(dataset), stored, name).moved == 1
+    os.utime(tmp_path / name / "multicoil_val/file1.h5", (0, 0))
+    os.utime(tmp_path / name / "multicoil_val/file3.h5", (0, 0))
+    assert copy_dataset(stored, DiskStore(tmp_path), name).moved == 1
+    assert (tmp_path / name / "multicoil_val/file1.h5").read_bytes() == path.read_bytes()
 
 
 def test_part_of_a_dataset_is_chosen_by_split_and_fraction(stored, tmp_path):
