@@ -92,11 +92,11 @@ def workspace_with(monkeypatch):
             return lambda _: SimpleNamespace(sdk=name, open=open_workspace)
 
         known = {
-            name: (module, package, sender(name, answers.get(name)))
-            for name, (module, package, _) in offers._SENDERS.items()
+            name: (package, module, sender(name, answers.get(name)))
+            for name, (package, module, _) in offers._SENDERS.items()
         }
         monkeypatch.setattr(offers, "_SENDERS", known)
-        there = [known[name][0] for name in answers]
+        there = [known[name][1] for name in answers]
         monkeypatch.setattr(offers, "_installed", there.__contains__)
 
     return make

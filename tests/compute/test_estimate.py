@@ -7,11 +7,18 @@ from urllib.parse import unquote_plus
 
 import pytest
 
-from workbench.compute import prices
-from workbench.compute.estimate import P40_PACE, Pace, efficiency, estimates, measured_pace
+from workbench.compute import estimate
+from workbench.compute.estimate import (
+    P40_PACE,
+    Pace,
+    Price,
+    efficiency,
+    estimates,
+    measured_pace,
+    retail_price,
+)
 from workbench.compute.gpus import Machine, machine_of
 from workbench.compute.jobs import training_job
-from workbench.compute.prices import given_price, retail_price
 from workbench.compute.runs import prepare_run
 
 BRAIN = (70748, 21842)
@@ -27,7 +34,7 @@ def test_estimate_repeats_the_table_of_2021():
 def test_cost_is_price_times_nodes_times_hours():
     machine = Machine("card", (9, 0), 2)
     (one, two) = estimates(
-        Pace(1.8, ""), machine, slices=(3000, 3000), epochs=1, nodes=(1, 2), dollars=10
+        Pace(1.8, ""), machine, slices=(3000, 3000), epochs=1, nodes=(1, 2), price=Price(10, "")
     )
     assert one.hours == pytest.approx(4000 * 1.8 / 2 / 3600)
     assert one.dollars == pytest.approx(10 * one.hours)
@@ -38,14 +45,6 @@ def test_cost_is_price_times_nodes_times_hours():
     )
     assert more.hours == pytest.approx(5000 * 1.8 / 2 / 3600)
     assert more.dollars is None
-
-
-def test_price_is_what_was_given():
-    price = given_price(3.5)
-    assert (price.dollars, price.source) == (3.5, "price_per_hour=3.5 US dollars a node")
-    for wrong in (-1, "3", True, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"^price_per_hour=.*: give US dollars"):
-            given_price(wrong)
 
 
 def listed(dollars, meter="NC24ads A100 v4", product="NCads A100 v4 Series Linux", unit="1 Hour"):
@@ -82,7 +81,7 @@ def price_list(monkeypatch):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        monkeypatch.setattr(prices, "RETAIL_PRICES", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setattr(estimate, "RETAIL_PRICES", f"http://127.0.0.1:{server.server_port}/")
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
         def serve(text):
@@ -110,7 +109,7 @@ def test_without_a_price_in_the_list_there_is_none(price_list, text):
 
 
 def test_where_the_list_cannot_be_reached_there_is_no_price(monkeypatch):
-    monkeypatch.setattr(prices, "RETAIL_PRICES", "http://127.0.0.1:1/")
+    monkeypatch.setattr(estimate, "RETAIL_PRICES", "http://127.0.0.1:1/")
     assert retail_price("STANDARD_X", "westeurope", low_priority=False) is None
 
 
@@ -122,12 +121,16 @@ def test_efficiency_between_the_tables_rows_is_the_lower():
 
 def test_pace_is_taken_from_a_run_of_the_same_network_and_machines(project):
     job = training_job(project, synthetic=False, model="brain", name="earlier")
+    assert measured_pace(job, "STANDARD_ND24S") is None
     run = prepare_run(job, resume=True)
     (run.folder / "metrics.csv").write_text("epoch,seconds\n1,200\n2,100\n")
-    known = [(run, "STANDARD_X", 4, (300, 300))]
-    pace = measured_pace(job, known, "STANDARD_X")
+    sent = {"vm_size": "STANDARD_ND24S", "nodes": 1, "slices": [300, 300]}
+    (run.folder / "azureml.json").write_text(json.dumps(sent))
+    (project / "outputs/damaged").mkdir()
+    (project / "outputs/damaged/azureml.json").write_text("[")
+    pace = measured_pace(job, "STANDARD_ND24S")
     assert pace.seconds == pytest.approx(100 * 4 / 400)
     assert "measured in earlier" in pace.source
-    assert measured_pace(job, known, "STANDARD_Y") is None
+    assert measured_pace(job, "STANDARD_Y") is None
     other = training_job(project, synthetic=False, model="brain", chans=4)
-    assert measured_pace(other, known, "STANDARD_X") is None
+    assert measured_pace(other, "STANDARD_ND24S") is None

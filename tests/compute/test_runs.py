@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from workbench.compute.jobs import training_job
-from workbench.compute.runs import Run, prepare_run
-from workbench.compute.volumes import keep_cache
+from workbench.compute.runs import Run, keep_cache, prepare_run
 from workbench.data.cache import build_cache
 
 WHOLE = "epoch,step,train_loss\n1,10,0.5\n2,20,0.4\n"

@@ -39,7 +39,7 @@ def test_plan_says_what_will_run_and_where(dataset):
     assert re.search(r"dataset +datasets/brain_multicoil: 1 training volumes \(2 slices\)", text)
     assert "VarNet of 12 cascades, 18 channels" in text
     assert "no AzureML workspace is configured, so the job runs on this machine" in text
-    if plan.ranks.device == "CPU":
+    if plan.where.device == "CPU":
         assert "this machine has no GPU, so 2 CPU processes stand for them" in text
 
 
@@ -70,7 +70,7 @@ def test_wrong_number_is_refused_before_the_dataset_is_looked_for(project):
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"nodes": 0}, "nodes=0: give 1 or more"),
+        ({"nodes": 0}, "nodes=0: give a whole number, 1 or more"),
         ({"resume": "false"}, "resume='false': give True or False"),
         ({"nodes": 3}, "3 processes are more than the 2 training"),
         ({"mask": "magic_fraction", "acceleration": 8, "center_fraction": 0.5}, "cannot be drawn"),

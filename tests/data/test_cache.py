@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from workbench.compute.volumes import keep_cache, kept_cache
+from workbench.compute.runs import keep_cache, kept_cache
 from workbench.data.cache import (
     CacheFileError,
     build_cache,

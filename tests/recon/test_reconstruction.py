@@ -239,7 +239,7 @@ def test_bad_parameters_are_refused_before_anything_runs(study, project, release
         ({"acceleration": 0.5}, "acceleration=0.5: give 1 or more"),
         ({"mask": "spiral"}, "mask='spiral': give one of"),
         ({"volumes": 0}, "volumes=0"),
-        ({"nodes": 0}, "nodes=0: give 1 or more"),
+        ({"nodes": 0}, "nodes=0: give a whole number, 1 or more"),
         ({"run": "../x"}, "name='../x'"),
         ({"mask": "magic_fraction", "center_fraction": 0.9}, "cannot be drawn"),
         ({"weights": None}, "no run in outputs/r"),

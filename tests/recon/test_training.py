@@ -358,7 +358,7 @@ def test_checkpoint_carries_what_changes_the_numbers_and_released_weights_do_not
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"compile": "yes"}, "compile='yes': give one of auto, on, off"),
+        ({"compile": "yes"}, "compile='yes': give 'auto', 'on' or 'off'"),
         ({"low_memory": "always"}, "low_memory='always': give True, False or"),
         ({"crop_readout": 16}, "crop_readout=16: give True or False"),
     ],

@@ -1,7 +1,7 @@
 """Where in a workspace a job goes: through which SDK, to which cluster, with which datastore."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from workbench.azure_login import Workspace
@@ -11,9 +11,10 @@ from workbench.compute.sender import Cluster, ClusterError, Datastore, LostConta
 from workbench.stores.blob import CONTAINER
 
 SDKS = ("v1", "v2")
-_SENDERS: dict[str, tuple[str, str, Callable[[Workspace], Sender]]] = {
-    "v1": ("azureml.core", "azureml-core", AzureMLv1),
-    "v2": ("azure.ai.ml", "azure-ai-ml", AzureMLv2),
+# The package that brings each, its module, and the sender.
+_SENDERS: dict[str, tuple[str, str, type[Sender]]] = {
+    "v1": ("azureml-core", "azureml.core", AzureMLv1),
+    "v2": ("azure-ai-ml", "azure.ai.ml", AzureMLv2),
 }
 
 
@@ -31,25 +32,23 @@ def connect(workspace: Workspace, sdk: str | None = None) -> Sender:
     """
     if sdk not in (None, *SDKS):
         raise ValueError(f"sdk={sdk!r}: give one of {', '.join(SDKS)}, or None")
-    usable = [name for name in SDKS if _installed(_SENDERS[name][0])]
-    wanted = usable if sdk is None else [name for name in usable if name == sdk]
+    wanted = [name for name in SDKS if sdk in (None, name) and _installed(_SENDERS[name][1])]
     if not wanted:
-        package = _SENDERS[sdk or "v2"][1]
+        package = _SENDERS[sdk or "v2"][0]
         raise ValueError(
             f"sdk={sdk!r}: Python {platform.python_version()} lacks {package}; install it with "
             f"`.venv/bin/uv pip install --python .venv/bin/python {package}`"
         )
-    first, *others = (_SENDERS[name][2] for name in wanted)
-    sender = first(workspace)
-    try:
-        sender.open()
-    except LostContactError:
-        raise
-    except ClusterError:
-        if not others:
+    for name in wanted:
+        sender = _SENDERS[name][2](workspace)
+        try:
+            sender.open()
+            break
+        except LostContactError:
             raise
-        sender = others[0](workspace)
-        sender.open()
+        except ClusterError:
+            if name == wanted[-1]:
+                raise
     return sender
 
 
@@ -77,20 +76,19 @@ def choose_cluster(
     """
     offered = "; ".join(map(str, clusters)) or "none: make one in the studio, under Compute"
     if name is None:
-        fitting = [
+        named = [
             each
             for each in clusters
             if each.max_nodes >= nodes and low_priority in (None, each.low_priority)
         ]
-        if len(fitting) != 1:
-            which = "several clusters fit" if fitting else f"no cluster takes {nodes} nodes"
+        if len(named) != 1:
+            which = "several clusters fit" if named else f"no cluster takes {nodes} nodes"
             raise ValueError(f"cluster=None: {which}; give one of these: {offered}")
-        (chosen,) = fitting
     else:
         named = [each for each in clusters if each.name.lower() == name.lower()]
         if not named:
             raise ValueError(f"cluster={name!r}: the workspace has {offered}")
-        (chosen,) = named
+    chosen = named[0]
     if chosen.max_nodes == 0:
         raise ValueError(f"cluster {chosen} has zero nodes: raise its maximum in the studio")
     if nodes > chosen.max_nodes:
@@ -118,19 +116,17 @@ def choose_datastore(datastores: Sequence[Datastore], name: str | None) -> Datas
     Raises:
         ValueError: there is none of that name, or none at all.
     """
+    if name is not None:
+        found = [each for each in datastores if each.name == name]
+    else:
+        found = [each for each in datastores if each.container == CONTAINER]
+        found = found or [each for each in datastores if each.default]
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise ValueError(f"datastore=None: several hold {CONTAINER!r}; give one of {names}")
+    if found:
+        return found[0]
     offered = ", ".join(f"{each.name} ({each.account}/{each.container})" for each in datastores)
-    rules: tuple[Callable[[Datastore], bool], ...] = (
-        (lambda each: each.container == CONTAINER, lambda each: each.default)
-        if name is None
-        else (lambda each: each.name == name,)
-    )
-    for rule in rules:
-        found = [each for each in datastores if rule(each)]
-        if len(found) > 1:
-            names = ", ".join(each.name for each in found)
-            raise ValueError(f"datastore=None: several hold {CONTAINER!r}; give one of {names}")
-        if found:
-            return found[0]
     raise ValueError(
         f"datastore={name!r}: the workspace has {offered or 'none'}; register the container "
         f"{CONTAINER!r} as a datastore in the studio (Data, Datastores)"

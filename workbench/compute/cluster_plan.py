@@ -1,107 +1,63 @@
 """A training job for a cluster: everything is checked before it is sent."""
 
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
+
+import pydantic
+from pydantic import ConfigDict, Field
 
 from workbench.azure_login import require_workspace
 from workbench.catalog import model_by_name
 from workbench.compute.cluster import choose_cluster, choose_datastore, connect
-from workbench.compute.estimate import P40_PACE, Estimate, Pace, estimates, measured_pace
-from workbench.compute.evaluation import check_splits
+from workbench.compute.estimate import P40_PACE, Price, measured_pace, retail_price
+from workbench.compute.evaluation import split_sampling, split_volumes, training_volumes
 from workbench.compute.gpus import cluster_warnings, has_gpus, machine_of
-from workbench.compute.jobs import TrainingJob, run_folder, training_job
+from workbench.compute.jobs import in_words, run_folder, training_job
 from workbench.compute.kept import fetch
-from workbench.compute.plan import Plan, phantom_remarks
-from workbench.compute.prices import Price, given_price, retail_price
-from workbench.compute.runs import SENT, Run, prepare_run, read_record
+from workbench.compute.plan import Cloud, Plan, phantom_remarks
+from workbench.compute.runs import prepare_run
 from workbench.compute.sender import (
-    Cluster,
     ClusterJob,
     DataFolder,
-    Sender,
     conda_specification,
     parse_tags,
 )
-from workbench.compute.volumes import keep_cache, training_volumes
 from workbench.data.cache import open_cache
-from workbench.progress import duration
-from workbench.stores import Store
+from workbench.models.entry import check_whole
 
-ACCESS = ("mount", "download", "stream")
-_ACCESS_SHOWN = {
-    "mount": "mounts",
-    "download": "downloads once a node",
-    "stream": "streams by ranged reads",
-}
+Access = Literal["mount", "download", "stream"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClusterPlan(Plan):
-    """What is about to be sent to a cluster; ``run`` fills with what the nodes keep.
+class ClusterChoices(pydantic.BaseModel):
+    """A notebook's parameters that count only on a cluster; ``train.ipynb`` explains each."""
 
-    Attributes:
-        cluster: the cluster.
-        cluster_job: the job as it is sent.
-        sender: the workspace.
-        store: the run's folder in blob storage.
-        pace: what a card does, for the estimate.
-        price: what a node costs; None where it is unknown.
-    """
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
-    cluster: Cluster
-    cluster_job: ClusterJob
-    sender: Sender
-    store: Store
-    pace: Pace
-    price: Price | None
+    cluster: str | None = None
+    low_priority: bool | None = None
+    dataset_access: Access | None = None
+    dataset_mount: bool | None = None
+    azure_dataset: str | None = None
+    datastore: str | None = None
+    experiment: str = "fastmri"
+    tags: str | None = None
+    torch_build: str = ""
+    sdk: str | None = None
+    price_per_hour: float | None = Field(None, ge=0)
 
     @property
-    def processes(self) -> int:
-        """Number of processes on all machines."""
-        return self.cluster_job.nodes * _cards(self.cluster.vm_size)
-
-    @property
-    def slices(self) -> tuple[int, int]:
-        """Training and validation slices of an epoch."""
-        train, val = training_volumes(self.job, self.cache)
-        return max(1, round(self.job.sample_rate * train.slices)), val.slices
-
-    @property
-    def estimates(self) -> list[Estimate]:
-        """Time and cost for several numbers of nodes; none where the machines are unknown."""
-        machine = machine_of(self.cluster.vm_size)
-        if machine is None:
-            return []
-        return estimates(
-            self.pace,
-            machine,
-            slices=self.slices,
-            epochs=self.job.epochs - len(self.run.metrics),
-            once=sum(self.cache.split(split).slices for split in self.splits),
-            nodes=sorted({1, 2, 4, 8, self.cluster_job.nodes}),
-            dollars=self.price.dollars if self.price else None,
-        )
-
-    def where(self) -> Iterator[str]:
-        """Write where it runs, and what it takes."""
-        nodes, dataset = self.cluster_job.nodes, self.cluster_job.dataset
-        yield f"where      {nodes} node(s) of cluster {self.cluster}"
-        yield (
-            f"data       {_ACCESS_SHOWN[dataset.mode]} {dataset.path} in datastore "
-            f"{dataset.datastore}; checkpoints go to {self.cluster_job.store.path} there"
-        )
-        found = self.estimates
-        for each in (each for each in found if each.nodes == nodes):
-            cost = "" if each.dollars is None else f", about {each.dollars:,.0f} US dollars"
-            yield (
-                f"estimate   {duration(3600 * each.hours)}{cost} at {each.efficiency:.0%} parallel "
-                f"efficiency; {self.pace.source}"
+    def access(self) -> Access:
+        """How the nodes read the dataset; ``dataset_mount`` is the name of 2021 for it."""
+        named: Access | None = None
+        if self.dataset_mount is not None:
+            named = "mount" if self.dataset_mount else "download"
+        if named and self.dataset_access not in (None, named):
+            raise ValueError(
+                f"dataset_access={self.dataset_access!r} and dataset_mount={self.dataset_mount}: "
+                "give one of the two"
             )
-        if found and self.price:
-            yield f"estimate   cost: {self.price.source}"
+        return self.dataset_access or named or get_args(Access)[0]
 
 
 def plan_on_cluster(
@@ -110,19 +66,8 @@ def plan_on_cluster(
     resume: bool,
     splits: tuple[str, ...],
     parameters: dict[str, Any],
-    *,
-    cluster: str | None = None,
-    low_priority: bool | None = None,
-    dataset_access: str | None = None,
-    dataset_mount: bool | None = None,
-    azure_dataset: str | None = None,
-    datastore: str | None = None,
-    experiment: str = "fastmri",
-    tags: str | None = None,
-    torch_build: str = "",
-    sdk: str | None = None,
-    price_per_hour: float | None = None,
-) -> ClusterPlan:
+    choices: Mapping[str, Any],
+) -> Plan:
     """Check a notebook's parameters against the workspace, and prepare the run's folder.
 
     The dataset's cache is built on blob storage where it is missing.
@@ -133,18 +78,7 @@ def plan_on_cluster(
         resume: whether to go on with a run that is there.
         splits: what to reconstruct and measure once it is trained.
         parameters: what ``training_job`` takes.
-        cluster: name of the cluster; None takes the only one that fits.
-        low_priority: take only a cluster of that kind; None takes either.
-        dataset_access: how the nodes read the dataset, one of ``ACCESS``; None is the first.
-        dataset_mount: the name of 2021 for that: True mounts, False downloads.
-        azure_dataset: its folder in the container; None takes the model's.
-        datastore: the datastore; None takes that of the container ``datasets``.
-        experiment: what the studio lists the run under.
-        tags: shown in the studio, as "study:4x, who:me".
-        torch_build: another build of torch, for older cards.
-        sdk: "v1" or "v2"; None takes the first that works here.
-        price_per_hour: US dollars for a node and hour, for the estimate; None takes Azure's
-            public price where it can be looked up.
+        choices: fields of ``ClusterChoices``; None stands for the default.
 
     Raises:
         ValueError: a parameter is outside what is allowed, or the dataset cannot be trained on.
@@ -153,106 +87,74 @@ def plan_on_cluster(
         ClusterError: AzureML refuses what it was asked.
         LoginError: no login works.
     """
-    if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
-        raise ValueError(f"nodes={nodes!r}: give 1 or more")
-    access = _access(dataset_access, dataset_mount)
-    price = None if price_per_hour is None else given_price(price_per_hour)
-    folder = azure_dataset or model_by_name(model).dataset
+    check_whole("nodes", nodes, 1)
+    try:
+        chosen = ClusterChoices(**{key: each for key, each in choices.items() if each is not None})
+    except pydantic.ValidationError as error:
+        raise ValueError(in_words(error)) from None
+    access, tags = chosen.access, parse_tags(chosen.tags)
+    folder = chosen.azure_dataset or model_by_name(model).dataset
     training_job(Path(), synthetic=False, model=model, **parameters)
-    conda_specification(torch_build)
-    shown_tags = parse_tags(tags)
-    sender = connect(require_workspace(), sdk)
-    chosen = choose_cluster(sender.clusters(), cluster, nodes, low_priority)
-    if access == "stream" and not chosen.identity:
+    conda_specification(chosen.torch_build)
+    sender = connect(require_workspace(), chosen.sdk)
+    cluster = choose_cluster(sender.clusters(), chosen.cluster, nodes, chosen.low_priority)
+    if access == "stream" and not cluster.identity:
         raise ValueError(
-            f"dataset_access='stream': cluster {chosen.name} has no managed identity to read the "
+            f"dataset_access='stream': cluster {cluster.name} has no managed identity to read the "
             "storage with: assign it one in the studio, with the role Storage Blob Data Reader on "
             "the account, or give 'mount' or 'download'"
         )
-    container = choose_datastore(sender.datastores(), datastore)
-    dataset = container.store(folder)
-    cache = open_cache(dataset)
-    job = training_job(dataset.address, synthetic=cache.synthetic, model=model, **parameters)
+    container = choose_datastore(sender.datastores(), chosen.datastore)
+    cache = open_cache(container.store(folder))
+    address = cache.store.address
+    job = training_job(address, synthetic=cache.synthetic, model=model, **parameters)
     training_volumes(job, cache)
-    check_splits(splits, job, cache)
-    kept_there = f"runs/{job.name}"
-    store = container.store(kept_there)
+    for split in splits:
+        split_volumes(cache, split, split_sampling(job, split))
+    store = container.store(f"runs/{job.name}")
     if not (run_folder(job.name) / "job.json").exists():
         fetch(store, run_folder(job.name), lambda path: path in ("job.json", "metrics.csv"))
-    run = prepare_run(job, resume=resume)
-    keep_cache(cache, run.folder, goes_on=run.last.exists())
-    if price is None and machine_of(chosen.vm_size):
-        price = retail_price(chosen.vm_size, chosen.region, low_priority=chosen.low_priority)
-    return ClusterPlan(
-        job=job,
-        cache=cache,
-        run=run,
-        splits=splits,
-        remarks=(
-            *cluster_warnings(chosen.vm_size, torch_build),
-            *_remarks(chosen, sender, sdk, job),
-            *phantom_remarks(job, cache, parameters),
-        ),
-        resume=resume,
-        cluster=chosen,
-        cluster_job=ClusterJob(
-            name=job.name,
-            experiment=experiment,
-            cluster=chosen.name,
-            nodes=nodes,
-            device="GPU" if has_gpus(chosen.vm_size) else "CPU",
-            dataset=DataFolder("dataset", container.name, folder, access, dataset.address),
-            store=DataFolder("store", container.name, kept_there, "write"),
-            parameters={"model": model, "reconstruct": ", ".join(splits) or None, **parameters},
-            tags=shown_tags,
-            torch_build=torch_build,
-        ),
-        sender=sender,
-        store=store,
-        pace=measured_pace(job, _earlier_runs(), chosen.vm_size) or P40_PACE,
-        price=price,
-    )
-
-
-def _access(access: str | None, mount: bool | None) -> str:
-    """Return how the nodes read the dataset."""
-    if mount is not None and not isinstance(mount, bool):
-        raise ValueError(f"dataset_mount={mount!r}: give True or False")
-    if access not in (None, *ACCESS):
-        raise ValueError(f"dataset_access={access!r}: give one of {', '.join(ACCESS)}")
-    named_otherwise = None if mount is None else "mount" if mount else "download"
-    if access and named_otherwise and access != named_otherwise:
-        raise ValueError(
-            f"dataset_access={access!r} and dataset_mount={mount}: give one of the two"
-        )
-    return access or named_otherwise or ACCESS[0]
-
-
-def _earlier_runs() -> Iterator[tuple[Run, str, int, tuple[int, int]]]:
-    """Yield the runs here that a cluster trained, each with VM size, ranks and slices."""
-    outputs = run_folder("x").parent
-    records = sorted(outputs.rglob(SENT), key=lambda path: -path.stat().st_mtime)
-    for path in records:
-        with suppress(ValueError, KeyError, TypeError):  # a damaged one tells nothing
-            record = read_record(path)
-            train, val = record["slices"]
-            ranks = record["nodes"] * _cards(record["vm_size"])
-            yield Run(path.parent), record["vm_size"], ranks, (train, val)
-
-
-def _cards(vm_size: str) -> int:
-    """Return the processes of a node: one for each GPU, else one."""
-    machine = machine_of(vm_size)
-    return machine.count if machine else 1
-
-
-def _remarks(cluster: Cluster, sender: Sender, sdk: str | None, job: TrainingJob) -> Iterator[str]:
+    run = prepare_run(job, cache, resume=resume)
+    price = None
+    if chosen.price_per_hour is not None:
+        said = f"price_per_hour={chosen.price_per_hour:g} US dollars a node"
+        price = Price(chosen.price_per_hour, said)
+    elif machine_of(cluster.vm_size):
+        price = retail_price(cluster.vm_size, cluster.region, low_priority=cluster.low_priority)
+    remarks = cluster_warnings(cluster.vm_size, chosen.torch_build)
     if cluster.low_priority:
-        yield (
+        remarks.append(
             "nodes of low priority may be taken away at any time: the run then goes on from its "
             f"last checkpoint, one every {job.checkpoint_minutes:g} minutes"
         )
     if cluster.problem:
-        yield f"the cluster reports: {cluster.problem}"
-    chosen = "" if sdk else ", the first that this Python and the workspace support"
-    yield f"sent through AzureML's SDK {sender.sdk} ({sender.package}){chosen}"
+        remarks.append(f"the cluster reports: {cluster.problem}")
+    first = "" if chosen.sdk else ", the first that this Python and the workspace support"
+    remarks.append(f"sent through AzureML's SDK {sender.sdk} ({sender.package}){first}")
+    return Plan(
+        job=job,
+        cache=cache,
+        run=run,
+        splits=splits,
+        remarks=(*remarks, *phantom_remarks(job, cache, parameters)),
+        resume=resume,
+        where=Cloud(
+            cluster,
+            ClusterJob(
+                name=job.name,
+                experiment=chosen.experiment,
+                cluster=cluster.name,
+                nodes=nodes,
+                device="GPU" if has_gpus(cluster.vm_size) else "CPU",
+                dataset=DataFolder("dataset", container.name, folder, access, address),
+                store=DataFolder("store", container.name, f"runs/{job.name}", "write"),
+                parameters={"model": model, "reconstruct": ", ".join(splits) or None, **parameters},
+                tags=tags,
+                torch_build=chosen.torch_build,
+            ),
+            sender,
+            store,
+            measured_pace(job, cluster.vm_size) or P40_PACE,
+            price,
+        ),
+    )

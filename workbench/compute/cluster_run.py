@@ -5,18 +5,18 @@ all that reads a run reads this one as if it had been trained here. ``azureml.js
 AzureML's run: whoever trains under the same name again watches that one, as long as it runs.
 """
 
-import json
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
-from workbench.compute.cluster_plan import ClusterPlan
+import pydantic
+
 from workbench.compute.evaluation import FOLDER, SCORES, unevaluated
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.kept import LOG_FILE, fetch, files_of, put
 from workbench.compute.node import ERRORS, noted_error
-from workbench.compute.runs import SENT, damaged, only_writer, read_record, take_up
+from workbench.compute.plan import Cloud, Plan
+from workbench.compute.runs import SENT, damaged, only_writer, take_up
 from workbench.compute.sender import ClusterError, LostContactError, RunState
 from workbench.progress import duration
 from workbench.settings import shown
@@ -30,22 +30,14 @@ ATTEMPTS = 5
 TRIES = 40
 
 _SMALL = (LOG_FILE, "metrics.csv", "volumes.csv", "versions.json")
-# It says where the dataset is mounted on the nodes; ours says where it lies.
-_OWN = "job.json"
-
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(pydantic.BaseModel):
     """What is kept here of a run on a cluster.
 
     Attributes:
         run: AzureML's id of the run.
-        sdk: the SDK that sent it.
-        cluster: where it runs.
-        vm_size: size of the machines.
-        nodes: how many.
         slices: training and validation slices of an epoch.
         attempts: how often it was sent.
         fetched: whether all that it kept has been brought here since it ended.
@@ -60,8 +52,12 @@ class Record:
     attempts: int = 1
     fetched: bool = False
 
+    def keep(self, plan: Plan) -> None:
+        """Write it into the run's folder."""
+        write_text(plan.run.folder / SENT, self.model_dump_json(indent=2))
 
-def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
+
+def train_on_cluster(plan: Plan, cloud: Cloud) -> Iterator[str]:
     """Send the job, or find it again, and watch it to its end; yield what happens.
 
     Interrupting it asks nothing of the job.
@@ -73,28 +69,28 @@ def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
     with only_writer(plan.run):
         take_up(plan.run, plan.job, resume=plan.resume)
         record = _record(plan)
-        state = _state(plan, record)
+        state = _state(cloud, record)
         ended = state is None or state.ended
         if record and ended and not record.fetched:
-            yield from _fetch_all(plan, record)  # what it kept while nobody watched to the end
+            yield from _fetch_all(plan, cloud, record)  # what it kept while nobody watched
         if ended and plan.run.finished and not unevaluated(plan.run, plan.splits):
             yield f"{shown(plan.run.folder)} is finished: {plan.job.epochs} epochs are done"
             return
         if record is None or state is None or ended:
-            record = _send(plan, 1)
-            sent = f"sent as run {record.run} to {plan.cluster.name}"
+            record = _send(plan, cloud, 1)
+            sent = f"sent as run {record.run} to {cloud.cluster.name}"
         else:
             sent = f"found run {record.run} again on {record.cluster}: {state.status}"
     yield sent
     while True:
-        state = yield from _watch(plan, record)
+        state = yield from _watch(plan, cloud, record)
         if state.status == "Completed":
             break
         if state.status == "Canceled":
             raise TrainingFailedError(
                 f"run {record.run} was cancelled; run this again to go on from its last checkpoint"
             )
-        cause, only_a_node = _patiently(lambda: noted_error(plan.store))
+        cause, only_a_node = _patiently(lambda: noted_error(cloud.store))
         # What fails before the training has begun would fail again.
         began = (plan.run.folder / LOG_FILE).exists()
         if not only_a_node or record.attempts >= ATTEMPTS or not began:
@@ -103,18 +99,18 @@ def train_on_cluster(plan: ClusterPlan) -> Iterator[str]:
                 f"{said or 'AzureML gives no reason'} (run {record.run}, its logs: {state.url})"
             )
         with only_writer(plan.run, wait=True):
-            latest = _record(plan)
+            latest = _record(plan)  # another notebook may watch it too, and have sent it again
             if latest is None or latest.run == record.run:
-                latest = _send(plan, record.attempts + 1)
-            record = latest  # which another notebook may have sent, that watches it too
+                latest = _send(plan, cloud, record.attempts + 1)
+            record = latest
         yield (
             "a node was lost, not the code at fault: sent again, to go on from the last "
             f"checkpoint, as run {record.run} (attempt {record.attempts} of {ATTEMPTS})"
         )
-    yield from _fetch_all(plan, record)
+    yield from _fetch_all(plan, cloud, record)
 
 
-def cancel(plan: ClusterPlan) -> str:
+def cancel(plan: Plan) -> str:
     """Cancel the job that a plan sent; what it has kept stays.
 
     Raises:
@@ -122,37 +118,34 @@ def cancel(plan: ClusterPlan) -> str:
         ClusterError: AzureML refuses.
     """
     record = _record(plan)
-    if record is None:
+    if record is None or not isinstance(plan.where, Cloud):
         raise ValueError(f"{shown(plan.run.folder)} was not sent to a cluster")
-    plan.sender.cancel(record.run)
+    plan.where.sender.cancel(record.run)
     return f"run {record.run} is being cancelled"
 
 
-def _record(plan: ClusterPlan) -> Record | None:
+def _record(plan: Plan) -> Record | None:
     path = plan.run.folder / SENT
-    if not path.exists():
-        return None
-    found = read_record(path)
     try:
-        return Record(**found | {"slices": tuple(found["slices"])})
-    except (KeyError, TypeError) as error:
+        return Record.model_validate_json(path.read_bytes()) if path.exists() else None
+    except ValueError as error:
         raise ValueError(damaged(path, error)) from None
 
 
-def _state(plan: ClusterPlan, record: Record | None) -> RunState | None:
+def _state(cloud: Cloud, record: Record | None) -> RunState | None:
     """Return how a run that was sent before stands; None where AzureML knows no such run."""
     if record is None:
         return None
     try:
-        return plan.sender.state(record.run)
+        return cloud.sender.state(record.run)
     except LostContactError:
         raise
     except ClusterError:
         return None
 
 
-def _send(plan: ClusterPlan, attempt: int) -> Record:
-    folder, store = plan.run.folder, plan.store
+def _send(plan: Plan, cloud: Cloud, attempt: int) -> Record:
+    folder, store = plan.run.folder, cloud.store
     if plan.run.last.exists() and store.entry("checkpoints/last.ckpt") is None:
         # A run that was begun on this machine goes on there.
         put(folder, store, [path for path in files_of(folder) if path != SENT])
@@ -160,39 +153,38 @@ def _send(plan: ClusterPlan, attempt: int) -> Record:
     for entry in list(store.list(ERRORS)):
         store.delete(entry.path)
     record = Record(
-        plan.sender.submit(plan.cluster_job),
-        plan.sender.sdk,
-        plan.cluster.name,
-        plan.cluster.vm_size,
-        plan.cluster_job.nodes,
-        plan.slices,
-        attempt,
+        run=cloud.sender.submit(cloud.job),
+        sdk=cloud.sender.sdk,
+        cluster=cloud.cluster.name,
+        vm_size=cloud.cluster.vm_size,
+        nodes=cloud.job.nodes,
+        slices=plan.slices,
+        attempts=attempt,
     )
-    _keep(plan, record)
+    record.keep(plan)
     return record
 
 
-def _fetch_all(plan: ClusterPlan, record: Record) -> Iterator[str]:
-    """Bring all that the nodes have kept, the reconstructions last, and note that it is here."""
-    folder, results = shown(plan.run.folder), f"{FOLDER}/"
+def _fetch_all(plan: Plan, cloud: Cloud, record: Record) -> Iterator[str]:
+    """Bring all that the nodes have kept, the reconstructions last, and note that it is here.
+
+    Their job.json says where the dataset is mounted on the nodes; ours says where it lies.
+    """
+    folder, results = plan.run.folder, f"{FOLDER}/"
 
     def bring(wanted: Callable[[str], bool]) -> list[str]:
-        return _patiently(lambda: fetch(plan.store, plan.run.folder, wanted))
+        return _patiently(lambda: fetch(cloud.store, folder, wanted))
 
-    came = bring(lambda path: path != _OWN and not path.endswith(".h5"))
+    came = bring(lambda path: path != "job.json" and not path.endswith(".h5"))
     named = [path for path in sorted(came) if not path.startswith(("tensorboard/", results))]
-    yield f"fetched into {folder}: {', '.join(named) or 'nothing new'}"
+    yield f"fetched into {shown(folder)}: {', '.join(named) or 'nothing new'}"
     if plan.splits:
         volumes = bring(lambda path: path.startswith(results))
-        yield f"fetched into {folder}/{FOLDER}: {len(volumes)} reconstructed volumes"
-    _keep(plan, replace(record, fetched=True))
+        yield f"fetched into {shown(folder)}/{FOLDER}: {len(volumes)} reconstructed volumes"
+    record.model_copy(update={"fetched": True}).keep(plan)
 
 
-def _keep(plan: ClusterPlan, record: Record) -> None:
-    write_text(plan.run.folder / SENT, json.dumps(asdict(record), indent=2))
-
-
-def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
+def _watch(plan: Plan, cloud: Cloud, record: Record) -> Generator[str, None, RunState]:
     """Yield what is new in a run until it ends; return its last state."""
     began = time.monotonic()
     status = problem = lost = ""
@@ -200,7 +192,7 @@ def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
     shown_log = 0
     while True:
         try:
-            state = plan.sender.state(record.run)
+            state = cloud.sender.state(record.run)
             if lost:
                 yield "in contact again"
             lost = ""
@@ -210,14 +202,20 @@ def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
                 status = state.status
                 yield f"{status} after {duration(time.monotonic() - began)}"
             if not state.ended and status != "Running":
-                found = [each for each in plan.sender.clusters() if each.name == record.cluster]
-                for cluster in found:
-                    if (cluster.nodes, cluster.problem) != (nodes, problem):
-                        nodes, problem = cluster.nodes, cluster.problem
-                        yield f"{cluster.name} has {nodes} node(s), {record.nodes} wanted"
+                for each in cloud.sender.clusters():
+                    if each.name == record.cluster and (each.nodes, each.problem) != (
+                        nodes,
+                        problem,
+                    ):
+                        nodes, problem = each.nodes, each.problem
+                        yield f"{each.name} has {nodes} node(s), {record.nodes} wanted"
                         if problem:
-                            yield f"{cluster.name} reports: {problem}"
-            came = fetch(plan.store, plan.run.folder, _is_small)
+                            yield f"{each.name} reports: {problem}"
+            came = fetch(
+                cloud.store,
+                plan.run.folder,
+                lambda path: path in _SMALL or path.endswith(f"/{SCORES}"),
+            )
             if LOG_FILE in came:
                 text = (plan.run.folder / LOG_FILE).read_text(errors="replace")
                 *lines, _ = text.split("\n")  # the last may yet be incomplete
@@ -230,10 +228,6 @@ def _watch(plan: ClusterPlan, record: Record) -> Generator[str, None, RunState]:
                 lost = str(error)
                 yield f"{lost}; the job runs on, and this page goes on watching"
         time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def _is_small(path: str) -> bool:
-    return path in _SMALL or path.endswith(f"/{SCORES}")
 
 
 def _patiently(ask: Callable[[], Result]) -> Result:

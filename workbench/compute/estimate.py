@@ -1,15 +1,22 @@
-"""How long a job will take on a cluster, and what it will cost, before it is sent."""
+"""How long a job will take on a cluster, and what it will cost, before it is sent.
+
+Prices: https://learn.microsoft.com/rest/api/cost-management/retail-prices/azure-retail-prices
+"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from typing import NamedTuple
 
-from workbench.compute.gpus import Machine
-from workbench.compute.jobs import TrainingJob
-from workbench.compute.runs import Run
+from workbench.compute.gpus import Machine, cards_of
+from workbench.compute.jobs import TrainingJob, run_folder
+from workbench.compute.runs import SENT, Run, read_record
 
 NODES = (1, 2, 4, 8)
 VALIDATION = 1 / 3
 """Work of a validation slice over that of a training slice: the backward pass is left out."""
+
+RETAIL_PRICES = "https://prices.azure.com/api/retail/prices"
+_SECONDS_TO_WAIT = 10
 
 # The 2021 toolbox's table for brain_multicoil, nodes of 4 P40 cards: an epoch of training and
 # validation took 255, 133, 66 and 34 minutes on 1, 2, 4 and 8 nodes.
@@ -17,17 +24,30 @@ _EPOCH_MINUTES = {1: 255, 2: 133, 4: 66, 8: 34}
 _P40_SECONDS = 255 * 60 * 4 / (70748 + 21842 * VALIDATION)
 
 
-@dataclass(frozen=True)
-class Pace:
-    """What a card does.
-
-    Attributes:
-        seconds: for a training slice on one card.
-        source: where the figure is from.
-    """
+class Pace(NamedTuple):
+    """What a card does: seconds for a training slice, and where that is from."""
 
     seconds: float
     source: str
+
+
+class Price(NamedTuple):
+    """What a node costs: US dollars an hour, and where that is from."""
+
+    dollars: float
+    source: str
+
+
+class Estimate(NamedTuple):
+    """What a job takes on some number of nodes, at an assumed parallel efficiency.
+
+    ``dollars`` is None where no price is known.
+    """
+
+    nodes: int
+    hours: float
+    efficiency: float
+    dollars: float | None
 
 
 P40_PACE = Pace(
@@ -35,23 +55,6 @@ P40_PACE = Pace(
     f"{_P40_SECONDS:.2f} s a slice on a P40 card, from the table of 2021 for the default network; "
     "newer cards are several times as fast",
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a job takes on some number of nodes.
-
-    Attributes:
-        nodes: number of machines.
-        hours: wall time.
-        efficiency: parallel efficiency that it assumes.
-        dollars: what that time costs; None where no price is known.
-    """
-
-    nodes: int
-    hours: float
-    efficiency: float
-    dollars: float | None
 
 
 def efficiency(nodes: int) -> float:
@@ -69,7 +72,7 @@ def estimates(
     epochs: int,
     once: int = 0,
     nodes: Iterable[int] = NODES,
-    dollars: float | None = None,
+    price: Price | None = None,
 ) -> list[Estimate]:
     """Estimate time and cost of a job for several numbers of nodes.
 
@@ -83,40 +86,66 @@ def estimates(
         epochs: number of epochs.
         once: slices that are reconstructed once, after the training.
         nodes: the numbers of nodes.
-        dollars: what a node costs an hour; None where it is unknown.
+        price: of a node.
     """
     done = epochs * (slices[0] + slices[1] * VALIDATION) + once * VALIDATION
-    work = done * pace.seconds / 3600
     found = []
     for count in nodes:
         share = efficiency(count)
-        hours = work / (max(machine.count, 1) * count * share)
-        cost = None if dollars is None else hours * count * dollars
+        hours = done * pace.seconds / 3600 / (max(machine.count, 1) * count * share)
+        cost = hours * count * price.dollars if price else None
         found.append(Estimate(count, hours, share, cost))
     return found
 
 
-def measured_pace(
-    job: TrainingJob, runs: Iterable[tuple[Run, str, int, tuple[int, int]]], vm_size: str
-) -> Pace | None:
-    """Return what earlier runs of the same network took on the same machines; None without one.
-
-    Args:
-        job: what is to be trained.
-        runs: earlier runs, each with its VM size, its ranks, and its training and validation
-            slices.
-        vm_size: the machines that it is to be trained on.
-    """
-    for run, size, ranks, (train, val) in runs:
-        try:
-            seconds = [row["seconds"] for row in run.metrics]
+def measured_pace(job: TrainingJob, vm_size: str) -> Pace | None:
+    """Return what the latest run of the same network took on the same machines, if there is one."""
+    records = run_folder("x").parent.rglob(SENT)
+    for path in sorted(records, key=lambda path: -path.stat().st_mtime):
+        with suppress(ValueError, KeyError, TypeError, OSError):  # a damaged run tells nothing
+            record, run = read_record(path), Run(path.parent)
+            (train, val), seconds = record["slices"], [row["seconds"] for row in run.metrics]
             same = all(
                 getattr(run.job, name) == getattr(job, name)
                 for name in ("network", "config", "precision")
             )
-        except (ValueError, KeyError, OSError):  # a damaged run tells nothing
-            continue
-        if size == vm_size and same and seconds:
-            pace = min(seconds) * ranks / (train + val * VALIDATION)
-            return Pace(pace, f"{pace:.3f} s a slice, measured in {run.folder.name} on {vm_size}")
+            if record["vm_size"] == vm_size and same and seconds:
+                ranks = record["nodes"] * cards_of(vm_size)
+                pace = min(seconds) * ranks / (train + val * VALIDATION)
+                source = f"{pace:.3f} s a slice, measured in {run.folder.name} on {vm_size}"
+                return Pace(pace, source)
     return None
+
+
+def retail_price(vm_size: str, region: str, *, low_priority: bool) -> Price | None:
+    """Look a price up in Azure's public list; None where it has none, or cannot be reached."""
+    import requests
+
+    where = {
+        "serviceName": "Virtual Machines",
+        "priceType": "Consumption",
+        "armSkuName": vm_size,
+        "armRegionName": region,
+    }
+    asked = " and ".join(f"{name} eq '{value}'" for name, value in where.items())
+    try:
+        answer = requests.get(RETAIL_PRICES, params={"$filter": asked}, timeout=_SECONDS_TO_WAIT)
+        answer.raise_for_status()
+        prices = [
+            float(item["retailPrice"])
+            for item in answer.json()["Items"]
+            if item["unitOfMeasure"] == "1 Hour"
+            and "Windows" not in item["productName"]
+            and "Spot" not in item["meterName"]
+            and ("Low Priority" in item["meterName"]) == low_priority
+        ]
+    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return None
+    if not prices:
+        return None
+    kind = "low priority" if low_priority else "dedicated"
+    return Price(
+        min(prices),
+        f"{min(prices):g} US dollars an hour and node ({kind}, {region}), from Azure's public "
+        "price list; give price_per_hour for your own",
+    )

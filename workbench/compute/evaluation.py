@@ -1,4 +1,4 @@
-"""What is reconstructed of a run once it is trained: which splits, and where.
+"""Which volumes a run trains on, and which splits it reconstructs afterwards, and where.
 
 What a folder of results holds says ``workbench.recon.results``.
 """
@@ -20,31 +20,43 @@ ORDER = "reconstruction.json"
 SCORES = "scores.csv"
 
 
+def training_volumes(job: TrainingJob, cache: DatasetCache) -> tuple[DatasetCache, DatasetCache]:
+    """Return the volumes that a job trains on and those that it validates on.
+
+    Raises:
+        ValueError: a split is empty, or a volume of it has no target.
+    """
+    train, val = cache.split("train"), cache.split("val")
+    for name, part in (("train", train), ("val", val)):
+        if not part.volumes:
+            held = ", ".join(f"{split} {count[0]}" for split, count in cache.counts.items())
+            raise ValueError(
+                f"{cache.address} has no {name} volumes (volumes by split: {held or 'none'}): "
+                f"ingest the dataset's {name} archives"
+            )
+        if untargeted := [volume.path for volume in part if volume.target is None]:
+            raise ValueError(
+                f"{len(untargeted)} {name} volumes of {cache.address} have no target to learn "
+                f"from, such as {untargeted[0]}: move them out of the {name} folder"
+            )
+    return (
+        train.sample_volumes(job.volume_sample_rate, job.seed),
+        val.sample_volumes(job.val_volume_sample_rate, job.seed),
+    )
+
+
 def parse_splits(text: str | None) -> tuple[str, ...]:
     """Read splits written as "val, test".
 
     Raises:
         ValueError: one of them is not a split.
     """
-    if text is None:
-        return ()
-    if not isinstance(text, str):
+    if not isinstance(text, str | None):
         raise ValueError(f"reconstruct={text!r}: give splits separated by commas, such as 'val'")
-    splits = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for split in splits:
-        if split not in SPLITS:
-            raise ValueError(f"reconstruct={text!r}: give one or several of {', '.join(SPLITS)}")
-    return splits
-
-
-def check_splits(splits: Iterable[str], job: TrainingJob, cache: DatasetCache) -> None:
-    """Check before a training that its splits can be reconstructed after it.
-
-    Raises:
-        ValueError: a split is empty, lacks its own masks, or cannot be undersampled as asked.
-    """
-    for split in splits:
-        split_volumes(cache, split, split_sampling(job, split))
+    splits = dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip())
+    if not splits.keys() <= set(SPLITS):
+        raise ValueError(f"reconstruct={text!r}: give one or several of {', '.join(SPLITS)}")
+    return tuple(splits)
 
 
 def split_volumes(

@@ -17,55 +17,38 @@ TORCH_BUILDS = ("cu126", "cu130")
 # CUDA 12.6 builds still do.
 _OLDEST = {"": (7, 5), "cu130": (7, 5), "cu126": (5, 0)}
 FOR_OLD_CARDS = "cu126"
+_WAY_OUT = (
+    f"Give torch_build={FOR_OLD_CARDS!r} (train.ipynb) for older cards and drivers, or take a "
+    "cluster with newer cards"
+)
+_NO_DRIVER = "no NVIDIA driver"
 
-
-@dataclass(frozen=True)
-class Machine:
-    """The GPUs of a VM size.
-
-    Attributes:
-        card: the GPU's name.
-        capability: its CUDA compute capability, (7, 0) for Volta.
-        count: number of cards.
-    """
-
-    card: str
-    capability: tuple[int, int]
-    count: int
-
-
-_CAPABILITIES = {
-    "P100": (6, 0),
-    "P40": (6, 1),
-    "V100": (7, 0),
-    "T4": (7, 5),
-    "A10": (8, 6),
-    "A100": (8, 0),
-    "H100": (9, 0),
-    "H200": (9, 0),
-}
-# By card: sizes, without "standard_", and how many cards each has.
-_SIZES = {
-    "P100": {"nc6s_v2": 1, "nc12s_v2": 2, "nc24s_v2": 4, "nc24rs_v2": 4},
-    "P40": {"nd6s": 1, "nd12s": 2, "nd24s": 4, "nd24rs": 4},
-    "V100": {"nc6s_v3": 1, "nc12s_v3": 2, "nc24s_v3": 4, "nc24rs_v3": 4, "nd40rs_v2": 8},
-    "T4": {"nc4as_t4_v3": 1, "nc8as_t4_v3": 1, "nc16as_t4_v3": 1, "nc64as_t4_v3": 4},
-    "A10": {"nv36ads_a10_v5": 1, "nv72ads_a10_v5": 2},
-    "A100": {
+# By card and its CUDA compute capability: sizes, without "standard_", and the cards of each.
+_SIZES: dict[tuple[str, tuple[int, int]], dict[str, int]] = {
+    ("P100", (6, 0)): {"nc6s_v2": 1, "nc12s_v2": 2, "nc24s_v2": 4, "nc24rs_v2": 4},
+    ("P40", (6, 1)): {"nd6s": 1, "nd12s": 2, "nd24s": 4, "nd24rs": 4},
+    ("V100", (7, 0)): {"nc6s_v3": 1, "nc12s_v3": 2, "nc24s_v3": 4, "nc24rs_v3": 4, "nd40rs_v2": 8},
+    ("T4", (7, 5)): {"nc4as_t4_v3": 1, "nc8as_t4_v3": 1, "nc16as_t4_v3": 1, "nc64as_t4_v3": 4},
+    ("A10", (8, 6)): {"nv36ads_a10_v5": 1, "nv72ads_a10_v5": 2},
+    ("A100", (8, 0)): {
         "nc24ads_a100_v4": 1,
         "nc48ads_a100_v4": 2,
         "nc96ads_a100_v4": 4,
         "nd96asr_v4": 8,
         "nd96amsr_a100_v4": 8,
     },
-    "H100": {"nc40ads_h100_v5": 1, "nc80adis_h100_v5": 2, "nd96isr_h100_v5": 8},
-    "H200": {"nd96isr_h200_v5": 8},
+    ("H100", (9, 0)): {"nc40ads_h100_v5": 1, "nc80adis_h100_v5": 2, "nd96isr_h100_v5": 8},
+    ("H200", (9, 0)): {"nd96isr_h200_v5": 8},
 }
-_MACHINES = {
-    f"standard_{size}": Machine(card, _CAPABILITIES[card], count)
-    for card, sizes in _SIZES.items()
-    for size, count in sizes.items()
-}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The GPUs of a VM size: the card's name, its CUDA compute capability, number of cards."""
+
+    card: str
+    capability: tuple[int, int]
+    count: int
 
 
 class UnusableGpuError(RuntimeError):
@@ -74,7 +57,17 @@ class UnusableGpuError(RuntimeError):
 
 def machine_of(vm_size: str) -> Machine | None:
     """Return the GPUs of a VM size; None where it has none, or is not known here."""
-    return _MACHINES.get(vm_size.lower())
+    size = vm_size.lower().removeprefix("standard_")
+    for (card, capability), sizes in _SIZES.items():
+        if size in sizes:
+            return Machine(card, capability, sizes[size])
+    return None
+
+
+def cards_of(vm_size: str) -> int:
+    """Return the processes of a node: one for each GPU, else one."""
+    machine = machine_of(vm_size)
+    return machine.count if machine else 1
 
 
 def has_gpus(vm_size: str) -> bool:
@@ -116,28 +109,26 @@ def check_gpus(promised: bool) -> None:
     """
     import torch
 
-    build = f"torch {torch.__version__} (CUDA {torch.version.cuda or 'none'})"
+    cards, build = _driver(), f"torch {torch.__version__} (CUDA {torch.version.cuda or 'none'})"
+    problem: str | None = None
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
-            problem = missing_kernels(
+            problem = problem or missing_kernels(
                 torch.cuda.get_device_name(number),
                 torch.cuda.get_device_capability(number),
                 torch.cuda.get_arch_list(),
             )
-            if problem:
-                raise UnusableGpuError(f"{problem}; {_driver()}, {build}. {_WAY_OUT}")
-        torch.zeros(1, device="cuda").add_(1).item()
-        return
-    cards = _driver()
-    if promised or cards != _NO_DRIVER:
+        if problem is None:
+            torch.zeros(1, device="cuda").add_(1).item()
+    elif promised or cards != _NO_DRIVER:
         why = (
             "this build of torch has no CUDA"
             if torch.version.cuda is None
             else "the driver is too old for it, or the container was not given the cards"
         )
-        raise UnusableGpuError(
-            f"torch sees no GPU on this machine: {why}; {cards}, {build}. {_WAY_OUT}"
-        )
+        problem = f"torch sees no GPU on this machine: {why}"
+    if problem:
+        raise UnusableGpuError(f"{problem}; {cards}, {build}. {_WAY_OUT}")
 
 
 def missing_kernels(
@@ -154,23 +145,13 @@ def missing_kernels(
         architectures: the build's, as ``torch.cuda.get_arch_list()`` names them: "sm_75".
     """
     for name in architectures:
-        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name)
-        if match is None:
-            continue
-        kind, major, minor = match[1], int(match[2]), int(match[3])
-        if kind == "sm" and major == capability[0] and minor <= capability[1]:
-            return None
-        if kind == "compute" and (major, minor) <= capability:
-            return None
+        if match := re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name):
+            built_for = int(match[2]), int(match[3])
+            same = match[1] == "compute" or built_for[0] == capability[0]
+            if same and built_for <= capability:
+                return None
     held = ", ".join(architectures) or "none"
     return f"{card} has compute capability {capability[0]}.{capability[1]}, and torch has {held}"
-
-
-_NO_DRIVER = "no NVIDIA driver"
-_WAY_OUT = (
-    f"Give torch_build={FOR_OLD_CARDS!r} (train.ipynb) for older cards and drivers, or take a "
-    "cluster with newer cards"
-)
 
 
 def _driver() -> str:
@@ -186,5 +167,5 @@ def _driver() -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return _NO_DRIVER
-    lines = found.stdout.splitlines()
-    return f"{lines[0].replace(', ', ', driver ')}" if lines else _NO_DRIVER
+    first = found.stdout.partition("\n")[0].replace(", ", ", driver ")
+    return first or _NO_DRIVER

@@ -10,16 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from workbench.compute.node import (
-    ERRORS,
-    NOTE,
-    Node,
-    error_line,
-    noted_error,
-    this_node,
-)
+from workbench.compute.node import ERRORS, NOTE, Node, error_line, noted_error, this_node
 from workbench.compute.processes import ProcessFailedError, lines_of
 from workbench.compute.runs import Run, only_writer
+from workbench.models.entry import check_whole
 from workbench.progress import RELAY
 from workbench.stores import DiskStore
 
@@ -54,7 +48,7 @@ class Ranks:
         text = f"{self.count} {self.device} {plural}, {self.threads} thread(s) each"
         if self.node and self.node.count > 1:
             text = f"node {self.node.rank} of {self.node.count} with {text}"
-        return text
+        return f"this machine: {text}"
 
 
 def ranks_here(nodes: int) -> Ranks:
@@ -65,8 +59,7 @@ def ranks_here(nodes: int) -> Ranks:
     Raises:
         ValueError: ``nodes`` is below 1, or not the number that the job runs on.
     """
-    if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
-        raise ValueError(f"nodes={nodes!r}: give 1 or more")
+    check_whole("nodes", nodes, 1)
     import torch
 
     node = this_node()
@@ -105,31 +98,28 @@ def run_here(
         TrainingFailedError: a rank failed; with that rank's own error.
         RuntimeError: another process holds the run's folder.
     """
-    node = ranks.node if ranks.node and ranks.node.count > 1 else None
-    meeting = (
-        (
-            f"--nnodes={node.count}",
-            f"--node-rank={node.rank}",
-            f"--master-addr={node.address}",
-            f"--master-port={node.port}",
-        )
-        if node
-        # By its own name a machine may not know itself, and torchrun looks for it for minutes.
-        else ("--standalone", "--local-addr=127.0.0.1")
-    )
-    torchrun = [
-        *(sys.executable, "-m", "torch.distributed.run", *meeting),
-        f"--nproc-per-node={ranks.count}",
-    ]
     environment = {
         "OMP_NUM_THREADS": str(ranks.threads),
         "PYTHONUNBUFFERED": "1",
         RELAY: "relay",
     }
-    on_one_machine = node is None or node.address in ("127.0.0.1", "localhost")
-    if sys.platform == "linux" and on_one_machine:
+    node = ranks.node if ranks.node and ranks.node.count > 1 else None
+    if node:
+        meeting = [
+            f"--nnodes={node.count}",
+            f"--node-rank={node.rank}",
+            f"--master-addr={node.address}",
+            f"--master-port={node.port}",
+        ]
+    else:  # By its own name a machine may not know itself, and torchrun looks for it for minutes.
+        meeting = ["--standalone", "--local-addr=127.0.0.1"]
+    if sys.platform == "linux" and (not node or node.address in ("127.0.0.1", "localhost")):
         environment["GLOO_SOCKET_IFNAME"] = "lo"  # ranks of one machine need no network
-    command = [*torchrun, "-m", module, str(run.folder), *arguments]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *meeting]
+    command = [
+        *(*torchrun, f"--nproc-per-node={ranks.count}"),
+        *("-m", module, str(run.folder), *arguments),
+    ]
     with only_writer(run) if lock is None else nullcontext(lock) as held:
         shutil.rmtree(run.folder / ERRORS, ignore_errors=True)
         reporting, note = False, ""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from workbench.compute.node import ERRORS
 from workbench.compute.runs import read_record
@@ -45,19 +46,18 @@ def fetch(
     Raises:
         OSError: the store refuses or cannot be reached; what came until then stays.
     """
-    note = folder / FETCHED
-    fetched: dict[str, list] = {}
+    fetched: dict[str, Any] = {}
     with suppress(OSError, ValueError):
-        fetched = read_record(note)
+        fetched = read_record(folder / FETCHED)
     missing = {}
     for entry in store.list():
         version = [entry.etag or entry.mtime_ns, entry.size]
         is_here = fetched.get(entry.path) == version and (folder / entry.path).exists()
         if not _hidden(entry.path) and wanted(entry.path) and not is_here:
-            missing[entry.path] = entry, version
+            missing[entry.path] = entry.mtime_ns, version
 
     def bring(path: str) -> str:
-        target, changed = folder / path, missing[path][0].mtime_ns
+        target, changed = folder / path, missing[path][0]
         target.parent.mkdir(parents=True, exist_ok=True)
         with store.open(path) as source, replacing(target) as file:
             shutil.copyfileobj(source, file, 1 << 20)
@@ -71,10 +71,10 @@ def fetch(
                 fetched[path] = missing[path][1]
                 came.append(path)
                 if len(came) % _FILES_BETWEEN_NOTES == 0:
-                    write_text(note, json.dumps(fetched))
+                    write_text(folder / FETCHED, json.dumps(fetched))
     finally:
         if came:
-            write_text(note, json.dumps(fetched))
+            write_text(folder / FETCHED, json.dumps(fetched))
     return came
 
 
@@ -106,26 +106,30 @@ def kept(folder: Path, store: Store, under: str = "") -> Iterator[None]:
         store: where they are kept.
         under: the only folder of the run to keep, besides errors; "" for the whole run.
     """
+
+    def state(path: str) -> tuple[int, int]:
+        found = (folder / path).stat()
+        return found.st_mtime_ns, found.st_size
+
     seen: dict[str, tuple[int, int]] = {}
     for entry in store.list():
         # What was fetched is there: gigabytes of reconstructions are not sent back.
         with suppress(FileNotFoundError):
-            if _state(folder / entry.path) == (entry.mtime_ns, entry.size):
+            if state(entry.path) == (entry.mtime_ns, entry.size):
                 seen[entry.path] = entry.mtime_ns, entry.size
         if entry.path.startswith(f"{ERRORS}/") and not under:
             store.delete(entry.path)  # an earlier attempt's
 
     def copy(*, logs: bool) -> None:
         for path in files_of(folder):
-            if not path.startswith((under, f"{ERRORS}/")):
-                continue
-            if path.startswith("tensorboard/") and not logs:
+            is_log = path.startswith("tensorboard/")
+            if not path.startswith((under, f"{ERRORS}/")) or (is_log and not logs):
                 continue
             try:
-                state = _state(folder / path)
-                if seen.get(path) != state:
+                now = state(path)
+                if seen.get(path) != now:
                     put(folder, store, [path])
-                    seen[path] = state
+                    seen[path] = now
             except FileNotFoundError:
                 if (folder / path).exists():  # then the store has gone
                     raise
@@ -147,11 +151,6 @@ def kept(folder: Path, store: Store, under: str = "") -> Iterator[None]:
         stop.set()
         thread.join()
         copy(logs=True)
-
-
-def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_mtime_ns, found.st_size
 
 
 def _hidden(path: str) -> bool:

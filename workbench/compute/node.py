@@ -6,7 +6,6 @@ The cloud starts the job's command on every node and tells each its place by var
 import json
 import os
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,9 @@ ERRORS = "errors"
 
 NOTE = "error: "
 """A rank's error follows it on the output where the disk has no room for the file."""
+
+# torch's own words for a peer's death: gloo, NCCL, store.
+_LOST_PEER = r"Connection closed by peer|Connection reset by peer|NCCL|Broken pipe|recvValue failed"
 
 
 @dataclass(frozen=True)
@@ -45,32 +47,30 @@ class Node:
     device: str = "CPU"
 
 
-def this_node(environment: Mapping[str, str] = os.environ) -> Node | None:
+def this_node() -> Node | None:
     """Return this machine's place in a cluster's job; None outside of one.
 
     Raises:
         ValueError: the job has several nodes, and the cluster did not tell this one its place.
     """
-    if NODES not in environment:
+    if NODES not in os.environ:
         return None
-    count = int(environment[NODES])
-    missing = [
-        name
-        for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
-        if count > 1 and not environment.get(name)
-    ]
-    if missing:
+    count = int(os.environ[NODES])
+    rank, address, port = (
+        os.environ.get(name, "") for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+    )
+    if count > 1 and not (rank and address and port):
         raise ValueError(
-            f"this is one of {count} nodes, but {', '.join(missing)} is not set: the job must be "
-            "submitted with AzureML's PyTorch distribution, one process a node"
+            f"this is one of {count} nodes, but NODE_RANK, MASTER_ADDR or MASTER_PORT is not set: "
+            "the job must be submitted with AzureML's PyTorch distribution, one process a node"
         )
     return Node(
-        int(environment.get("NODE_RANK") or 0) if count > 1 else 0,
+        int(rank) if count > 1 else 0,
         count,
-        environment.get("MASTER_ADDR", ""),
-        int(environment.get("MASTER_PORT") or 0),
-        open_store(environment[STORE]) if environment.get(STORE) else None,
-        environment.get(DEVICE, "CPU"),
+        address,
+        int(port or 0),
+        open_store(os.environ[STORE]) if os.environ.get(STORE) else None,
+        os.environ.get(DEVICE, "CPU"),
     )
 
 
@@ -85,9 +85,12 @@ def note_error(folder: Path, error: BaseException) -> None:
 
 def error_note(error: BaseException) -> tuple[str, str]:
     """Return this rank's number, and its error as JSON."""
-    rank = os.environ.get("RANK", "0")
-    note = {"rank": rank, "kind": type(error).__name__, "message": str(error)}
-    return rank, json.dumps(note | {"lost_peer": _lost_peer(error)})
+    rank, kind = os.environ.get("RANK", "0"), type(error).__name__
+    lost_peer = kind.startswith("Dist") or (
+        isinstance(error, RuntimeError) and bool(re.search(_LOST_PEER, str(error)))
+    )
+    note = {"rank": rank, "kind": kind, "message": str(error), "lost_peer": lost_peer}
+    return rank, json.dumps(note)
 
 
 def noted_error(store: Store) -> tuple[str, bool]:
@@ -112,11 +115,3 @@ def error_line(note: str) -> str:
         found = json.loads(note)
         return f"rank {found['rank']}: {found['kind']}: {found['message']}"
     return ""
-
-
-def _lost_peer(error: BaseException) -> bool:
-    """Tell the sequel of another rank's death by torch's own words for it (gloo, NCCL, store)."""
-    words = r"Connection closed by peer|Connection reset by peer|NCCL|Broken pipe|recvValue failed"
-    return type(error).__name__.startswith("Dist") or bool(
-        isinstance(error, RuntimeError) and re.search(words, str(error))
-    )

@@ -4,14 +4,58 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.compute.estimate import Estimate
-from workbench.compute.evaluation import split_sampling
+from workbench.compute.estimate import NODES, Estimate, Pace, Price, estimates
+from workbench.compute.evaluation import split_sampling, training_volumes
+from workbench.compute.gpus import cards_of, machine_of
+from workbench.compute.here import Ranks
 from workbench.compute.jobs import TrainingJob
 from workbench.compute.runs import Run
-from workbench.compute.volumes import training_volumes
+from workbench.compute.sender import Cluster, ClusterJob, Sender
 from workbench.data.cache import DatasetCache
 from workbench.models import find_network
+from workbench.progress import duration
 from workbench.settings import shown
+from workbench.stores import Store
+
+_ACCESS = {
+    "mount": "mounts",
+    "download": "downloads once a node",
+    "stream": "streams by ranged reads",
+}
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Where a job is sent, and what that takes.
+
+    Attributes:
+        cluster: the cluster.
+        job: the job as it is sent.
+        sender: the workspace.
+        store: the run's folder in blob storage, which outlives the nodes.
+        pace: what a card does.
+        price: what a node costs; None where it is unknown.
+    """
+
+    cluster: Cluster
+    job: ClusterJob
+    sender: Sender
+    store: Store
+    pace: Pace
+    price: Price | None
+
+    @property
+    def total(self) -> int:
+        """Number of processes on all machines."""
+        return self.job.nodes * cards_of(self.cluster.vm_size)
+
+    def __str__(self) -> str:
+        dataset = self.job.dataset
+        return (
+            f"{self.job.nodes} node(s) of cluster {self.cluster}\n"
+            f"data       {_ACCESS[dataset.mode]} {dataset.path} in datastore "
+            f"{dataset.datastore}; checkpoints go to {self.job.store.path} there"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +65,8 @@ class Plan:
     Attributes:
         job: what to train.
         cache: the dataset.
-        run: the run's folder.
+        run: the run's folder; from a cluster it fills with what the nodes keep.
+        where: the processes on this machine, or the cluster.
         splits: what to reconstruct and measure after the training.
         remarks: what a person should know before it starts.
         resume: whether to go on with a run that the folder holds.
@@ -30,55 +75,71 @@ class Plan:
     job: TrainingJob
     cache: DatasetCache
     run: Run
+    where: Ranks | Cloud
     splits: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     resume: bool = True
 
     @property
-    def processes(self) -> int:
-        """Number of processes on all machines."""
-        raise NotImplementedError
+    def slices(self) -> tuple[int, int]:
+        """Training and validation slices of an epoch."""
+        train, val = training_volumes(self.job, self.cache)
+        return max(1, round(self.job.sample_rate * train.slices)), val.slices
 
     @property
     def estimates(self) -> list[Estimate]:
-        """Time and cost for several numbers of nodes; none where they are unknown."""
-        return []
-
-    def where(self) -> Iterator[str]:
-        """Write where it runs, a line for each subject."""
-        raise NotImplementedError
+        """Time and cost for several numbers of a cluster's nodes; none where they are unknown."""
+        machine = machine_of(self.where.cluster.vm_size) if isinstance(self.where, Cloud) else None
+        if machine is None or not isinstance(self.where, Cloud):
+            return []
+        return estimates(
+            self.where.pace,
+            machine,
+            slices=self.slices,
+            epochs=self.job.epochs - len(self.run.metrics),
+            once=sum(self.cache.split(split).slices for split in self.splits),
+            nodes=sorted({*NODES, self.where.job.nodes}),
+            price=self.where.price,
+        )
 
     def __str__(self) -> str:
-        notes = (f"note       {remark}" for remark in self.remarks)
-        return "\n".join((*self._what(), *self.where(), *notes))
-
-    def _what(self) -> Iterator[str]:
         job, cache = self.job, self.cache
         train, val = training_volumes(job, cache)
         start = f", going on after epoch {len(self.run.metrics)}" if self.run.last.exists() else ""
-        yield f"run        {shown(self.run.folder)}{start}"
-        yield (
+        changing = "".join(f", {name}" for name in ("tf32", "crop_readout") if getattr(job, name))
+        lines = [
+            f"run        {shown(self.run.folder)}{start}",
             f"dataset    {cache.address}: {len(train)} training volumes ({train.slices:,} "
-            f"slices), {len(val)} validation volumes ({val.slices:,} slices)"
-        )
-        yield f"network    {job.config}"
-        yield f"sampling   {job.sampling}"
-        yield (
-            f"schedule   {job.epochs} epochs, batch {job.batch_size} x {self.processes} rank(s) x "
-            f"{job.accumulate} accumulated, Adam {job.lr:g}, times {job.lr_gamma:g} every "
-            f"{job.lr_step} epochs"
-        )
-        changing = [name for name in ("tf32", "crop_readout") if getattr(job, name)]
-        yield (
-            f"speed      {', '.join((f'precision {job.precision}', *changing))}, low_memory "
-            f"{job.low_memory}, compile {job.compile}"
-        )
+            f"slices), {len(val)} validation volumes ({val.slices:,} slices)",
+            f"network    {job.config}",
+            f"sampling   {job.sampling}",
+            f"schedule   {job.epochs} epochs, batch {job.batch_size} x {self.where.total} rank(s) "
+            f"x {job.accumulate} accumulated, Adam {job.lr:g}, times {job.lr_gamma:g} every "
+            f"{job.lr_step} epochs",
+            f"speed      precision {job.precision}{changing}, low_memory {job.low_memory}, compile "
+            f"{job.compile}",
+        ]
         for split in self.splits:
             part, sampling = cache.split(split), split_sampling(job, split)
-            yield (
+            lines.append(
                 f"then       reconstructs {split} on all ranks: {len(part)} volumes "
                 f"({part.slices:,} slices), {sampling or 'under the mask of each file'}"
             )
+        lines.append(f"where      {self.where}")
+        if isinstance(self.where, Cloud):
+            lines += self._cost(self.where)
+        return "\n".join([*lines, *(f"note       {remark}" for remark in self.remarks)])
+
+    def _cost(self, cloud: Cloud) -> Iterator[str]:
+        for each in self.estimates:
+            if each.nodes == cloud.job.nodes:
+                cost = "" if each.dollars is None else f", about {each.dollars:,.0f} US dollars"
+                yield (
+                    f"estimate   {duration(3600 * each.hours)}{cost} at {each.efficiency:.0%} "
+                    f"parallel efficiency; {cloud.pace.source}"
+                )
+                if cloud.price:
+                    yield f"estimate   cost: {cloud.price.source}"
 
 
 def phantom_remarks(
@@ -86,9 +147,8 @@ def phantom_remarks(
 ) -> Iterator[str]:
     """Say that a dataset is synthetic, and which defaults are its own."""
     if cache.synthetic:
-        names = (*find_network(job.network).phantom, "epochs")
-        own = [name for name in names if choices.get(name) is None]
         yield "the dataset is the synthetic phantom, not patient data"
-        if own:
+        names = (*find_network(job.network).phantom, "epochs")
+        if own := [name for name in names if choices.get(name) is None]:
             values = ", ".join(f"{name} {job.parameters[name]}" for name in own)
             yield f"small defaults for the phantom ({values}); give {', '.join(own)} to override"

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from workbench.settings import child_environment
 
@@ -58,28 +60,20 @@ def lines_of(
         preexec_fn=die_with_parent,
     )
     assert process.stdout is not None
-    last: list[str] = []
+    last: deque[str] = deque(maxlen=20)
     try:
         for line in process.stdout:
-            last = [*last[-19:], line.rstrip("\n")]
+            last.append(line.rstrip("\n"))
             yield last[-1]
         code = process.wait()
     except BaseException:
-        _stop(process)
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, how)
+                process.wait(_SECONDS_TO_STOP)
+        process.poll()
         raise
     finally:
         process.stdout.close()
     if code:
         raise ProcessFailedError(f"exit code {code}:\n" + "\n".join(last))
-
-
-def _stop(process: subprocess.Popen) -> None:
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, how)
-            process.wait(_SECONDS_TO_STOP)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    process.poll()

@@ -7,46 +7,46 @@
 
 import csv
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from workbench.compute.jobs import TrainingJob, run_folder
-from workbench.data.cache import load_cache
+from workbench.data.cache import CACHE_NAME, CacheFileError, DatasetCache, load_cache, open_cache
 from workbench.settings import shown
 from workbench.stores.disk import only_one, write_text
 
 SENT = "azureml.json"
 """Names the run on a cluster that was sent from here, see ``cluster_run``."""
 
-# A run goes on with another value of these: they do not change what has been learned so far.
-# What changes no number, but how, where and how long.
-_MAY_CHANGE = (
+# A run goes on with another value of these: they change how, where and how long it computes, but
+# not what has been learned so far.
+_MAY_CHANGE = {
     *("dataset", "epochs", "workers", "checkpoint_minutes", "images"),
     *("low_memory", "compile"),
-)
+}
+# What a file raises that is damaged, or of another version.
+_DAMAGES = (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, opened for reading: nothing is planned, and torch is not needed."""
+    """A run's folder, opened for reading: nothing is planned, and torch is not needed.
+
+    Its properties raise ValueError where a file is damaged, with the way out.
+    """
 
     folder: Path
 
     @property
     def job(self) -> TrainingJob:
-        """What was asked for.
-
-        Raises:
-            ValueError: the file is damaged, or of another version of the workbench.
-        """
+        """What was asked for."""
         file = self.folder / "job.json"
         try:
             return TrainingJob.from_json(file.read_text())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except _DAMAGES as error:
             raise ValueError(damaged(file, error)) from None
 
     @property
@@ -58,28 +58,22 @@ class Run:
 
     @cached_property
     def synthetic(self) -> bool:
-        """Whether it is trained on phantoms.
-
-        Raises:
-            CacheFileError: the list of its volumes is damaged.
-        """
+        """Whether it is trained on phantoms."""
         cache = load_cache(self.folder, earlier=True)
         return cache is not None and cache.synthetic
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """A row for each epoch that is done.
-
-        Raises:
-            ValueError: the table is damaged.
-        """
+        """A row for each epoch that is done."""
         file = self.folder / "metrics.csv"
         try:
             rows = [{name: float(value) for name, value in row.items()} for row in _rows(file)]
-            begins = file.read_text().startswith("epoch,") if file.exists() else True
-            if not begins or [row["epoch"] for row in rows] != list(range(1, 1 + len(rows))):
+            epochs = [row["epoch"] for row in rows]
+            if epochs != list(range(1, 1 + len(rows))) or (
+                file.exists() and not file.read_text().startswith("epoch,")
+            ):
                 raise ValueError("the epochs are not 1, 2, 3 and so on")
-        except (ValueError, TypeError, KeyError, csv.Error) as error:
+        except _DAMAGES as error:
             if self.last.exists():
                 raise ValueError(
                     f"{shown(file)} is damaged ({type(error).__name__}): remove it, and the run "
@@ -90,15 +84,11 @@ class Run:
 
     @property
     def volumes(self) -> list[dict[str, str]]:
-        """The last validation's metrics of each volume.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
+        """The last validation's metrics of each volume."""
         file = self.folder / "volumes.csv"
         try:
             return _rows(file)
-        except (ValueError, csv.Error) as error:
+        except _DAMAGES as error:
             raise ValueError(damaged(file, error)) from None
 
     @property
@@ -135,27 +125,42 @@ def open_run(name: str) -> Run:
     return Run(folder)
 
 
-def prepare_run(job: TrainingJob, *, resume: bool) -> Run:
-    """Make a run's folder, or open the one that an interrupted run left.
+# ---- who may write -----------------------------------------------------------------------
 
-    Args:
-        job: what to train.
-        resume: whether a run that is there may go on.
+
+def only_writer(run: Run, *, wait: bool = False) -> AbstractContextManager[int]:
+    """Hold a run's folder, so that no second process works in it; see ``only_one``.
 
     Raises:
-        ValueError: the folder holds a run of another job, or one that may not go on.
+        RuntimeError: another process holds it.
+    """
+    way_out = "waiting for it" if wait else "wait for it, stop it, or give another name"
+    busy = f"another process is at work in {shown(run.folder)}: {way_out}"
+    return only_one(run.folder / ".lock", busy, wait=wait)
+
+
+def prepare_run(job: TrainingJob, cache: DatasetCache | None = None, *, resume: bool) -> Run:
+    """Make a run's folder, or open the one that an interrupted run left; see ``take_up``.
+
+    Raises:
         RuntimeError: a process is at work in it.
     """
     run = Run(run_folder(job.name))
     with only_writer(run):
-        take_up(run, job, resume=resume)
+        take_up(run, job, cache, resume=resume)
     return run
 
 
-def take_up(run: Run, job: TrainingJob, *, resume: bool) -> None:
+def take_up(run: Run, job: TrainingJob, cache: DatasetCache | None = None, *, resume: bool) -> None:
     """Check that a job may run in a folder, which the caller holds, and leave it there.
 
     Between a plan and its start other plans may have been made in the same folder, and run.
+
+    Args:
+        run: the folder.
+        job: what to train.
+        cache: the volumes, which are left there for all ranks.
+        resume: whether a run that is there may go on.
 
     Raises:
         ValueError: the folder holds a run of another job, or one that may not go on.
@@ -169,11 +174,10 @@ def take_up(run: Run, job: TrainingJob, *, resume: bool) -> None:
             raise ValueError(
                 f"{shown(run.folder)} holds a run already: give another name, or resume=True"
             )
-        now = job.parameters
         changed = [
-            f"{field} {before.get(field)} there, {now[field]} here"
-            for field in now
-            if before.get(field) != now[field] and field not in _MAY_CHANGE
+            f"{name} {before.get(name)} there, {value} here"
+            for name, value in job.parameters.items()
+            if before.get(name) != value and name not in _MAY_CHANGE
         ]
         if changed:
             raise ValueError(
@@ -185,6 +189,44 @@ def take_up(run: Run, job: TrainingJob, *, resume: bool) -> None:
                 f"epochs={job.epochs}: {shown(run.folder)} has done {len(run.metrics)} already"
             )
     write_text(run.folder / "job.json", job.to_json())
+    if cache is not None:
+        keep_cache(cache, run.folder, goes_on=run.last.exists())
+
+
+def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:
+    """Leave the dataset cache that a plan was made with in a run's folder, for all of its ranks.
+
+    Args:
+        cache: the dataset.
+        folder: the run's folder.
+        goes_on: whether the run has learned from that dataset already.
+
+    Raises:
+        ValueError: it has learned from other volumes, or this cannot be told.
+    """
+
+    def learned(found: DatasetCache) -> set[tuple[str, tuple[int, ...]]]:
+        """Return the volumes that count, wherever the dataset is mounted."""
+        return {(each.path, each.kspace.shape) for each in found if each.split in ("train", "val")}
+
+    try:
+        before = load_cache(folder, earlier=True) if goes_on else None
+    except CacheFileError as error:
+        raise ValueError(
+            f"{error}, so nobody can tell whether the run has trained on the volumes that "
+            f"{cache.address} holds now: remove that file if it has"
+        ) from None
+    if before is not None and learned(before) != learned(cache):
+        raise ValueError(
+            f"{shown(folder)} has trained on other volumes than {cache.address} holds now: "
+            "give another name, or bring the dataset back as it was"
+        )
+    cache.save(folder)
+
+
+def kept_cache(root: str | Path, folder: Path) -> DatasetCache:
+    """Return the dataset cache that was left for a run's ranks, or else the dataset's own."""
+    return load_cache(root, folder / CACHE_NAME, earlier=True) or open_cache(root)
 
 
 def check_not_sent(run: Run) -> None:
@@ -201,6 +243,9 @@ def check_not_sent(run: Run) -> None:
         )
 
 
+# ---- files -------------------------------------------------------------------------------
+
+
 def read_record(file: Path) -> dict[str, Any]:
     """Read a file of a run's folder that holds one JSON object.
 
@@ -208,12 +253,9 @@ def read_record(file: Path) -> dict[str, Any]:
         ValueError: it is damaged, or holds something else; the message names it.
     """
     try:
-        found = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
+        return dict(json.loads(file.read_bytes()).items())
+    except _DAMAGES as error:
         raise ValueError(damaged(file, error)) from None
-    if not isinstance(found, dict):
-        raise ValueError(damaged(file, TypeError()))
-    return found
 
 
 def damaged(file: Path, error: Exception) -> str:
@@ -222,19 +264,6 @@ def damaged(file: Path, error: Exception) -> str:
         f"{shown(file)} is damaged, or of another version of the workbench "
         f"({type(error).__name__}): give another name, or remove {shown(file.parent)}"
     )
-
-
-@contextmanager
-def only_writer(run: Run, *, wait: bool = False) -> Iterator[int]:
-    """Hold a run's folder, so that no second process works in it; see ``only_one``.
-
-    Raises:
-        RuntimeError: another process holds it.
-    """
-    at_work = f"another process is at work in {shown(run.folder)}"
-    way_out = "waiting for it" if wait else "wait for it, stop it, or give another name"
-    with only_one(run.folder / ".lock", f"{at_work}: {way_out}", wait=wait) as lock:
-        yield lock
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

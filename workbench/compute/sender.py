@@ -9,8 +9,11 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import yaml  # type: ignore[import-untyped, unused-ignore]
+
+from workbench.azure_login import Workspace
 from workbench.compute.gpus import TORCH_BUILDS
 from workbench.compute.node import DEVICE, NODES, STORE
 from workbench.settings import Secret
@@ -22,7 +25,6 @@ SOURCE = Path(__file__).resolve().parents[2]
 """The checkout: what ``.amlignore`` lets through of it goes to the cluster."""
 
 NOTEBOOK = "notebooks/train.ipynb"
-ENDED = ("Completed", "Failed", "Canceled")
 
 
 class ClusterError(RuntimeError):
@@ -57,7 +59,6 @@ class Cluster:
     """A cluster of a workspace.
 
     Attributes:
-        name: its name.
         vm_size: size of its machines, such as "STANDARD_NC24ADS_A100_V4".
         low_priority: whether its machines may be taken away at any time.
         max_nodes: the most machines that it grows to.
@@ -88,9 +89,6 @@ class Datastore:
     """A blob container that a workspace knows.
 
     Attributes:
-        name: the datastore's name.
-        account: the storage account.
-        container: the container.
         endpoint: the cloud's suffix, "core.windows.net".
         key: the account's key or a shared access signature, where the workspace holds one.
         default: whether it is the workspace's default.
@@ -136,12 +134,8 @@ class ClusterJob:
     """A job on a cluster: the same notebook on every node.
 
     Attributes:
-        environment: name of the environment that its nodes run in.
-        image: that environment's base image.
-        shared_memory: size of ``/dev/shm``.
         name: of the run.
         experiment: that it is listed under.
-        cluster: the cluster's name.
         nodes: number of machines.
         device: "GPU" where the cluster's machines have GPUs, else "CPU".
         dataset: the dataset's folder.
@@ -190,8 +184,6 @@ class ClusterJob:
         Args:
             places: the names of ``folders`` -> how the shell writes where they are.
         """
-        import yaml  # type: ignore[import-untyped, unused-ignore]
-
         given = {key: value for key, value in self.parameters.items() if value is not None}
         given |= {"nodes": self.nodes, "target": "local", "name": self.name}
         # As YAML writes it: 1e-05, as JSON does, is text to papermill.
@@ -216,13 +208,7 @@ class ClusterJob:
 
 @dataclass(frozen=True)
 class RunState:
-    """How a run stands.
-
-    Attributes:
-        status: AzureML's own word: "Queued", "Running", "Completed", "Failed", "Canceled" ...
-        url: the studio's page of the run.
-        error: why it failed, where AzureML says so.
-    """
+    """How a run stands: AzureML's own word, the studio's page, and why it failed, where known."""
 
     status: str
     url: str = ""
@@ -231,10 +217,10 @@ class RunState:
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return self.status in ENDED
+        return self.status in ("Completed", "Failed", "Canceled")
 
 
-class Sender(Protocol):
+class Sender:
     """A workspace through one of the SDKs.
 
     All methods raise ``LostContactError`` where a later try may work, ``ClusterError`` where the
@@ -243,28 +229,38 @@ class Sender(Protocol):
     Attributes:
         sdk: the SDK, such as "v1".
         package: its package, for people.
+        address: the workspace.
     """
 
-    sdk: str
-    package: str
+    sdk: ClassVar[str]
+    package: ClassVar[str]
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.address = workspace
 
     def open(self) -> None:
         """Log in, and look the workspace up."""
+        raise NotImplementedError
 
     def clusters(self) -> list[Cluster]:
         """Return the clusters that jobs can be sent to."""
+        raise NotImplementedError
 
     def datastores(self) -> list[Datastore]:
         """Return the blob containers that the workspace knows."""
+        raise NotImplementedError
 
     def submit(self, job: ClusterJob) -> str:
         """Send a job; return its run's id."""
+        raise NotImplementedError
 
     def state(self, run: str) -> RunState:
         """Return how a run stands."""
+        raise NotImplementedError
 
     def cancel(self, run: str) -> None:
         """Cancel a run."""
+        raise NotImplementedError
 
 
 def conda_specification(torch_build: str = "", file: Path | None = None) -> dict[str, Any]:
@@ -277,8 +273,6 @@ def conda_specification(torch_build: str = "", file: Path | None = None) -> dict
     Raises:
         ValueError: there is no such build, or the list does not pin torch.
     """
-    import yaml
-
     specification = yaml.safe_load((file or SOURCE / "environment.yml").read_text())
     if not torch_build:
         return specification

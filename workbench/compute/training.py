@@ -1,56 +1,35 @@
 """From a notebook's parameters to a training run: everything is checked before anything starts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workbench.azure_login import find_workspace
 from workbench.catalog import model_by_name
-from workbench.compute.cluster_plan import ClusterPlan, plan_on_cluster
+from workbench.compute.cluster_plan import ClusterChoices, plan_on_cluster
 from workbench.compute.cluster_run import train_on_cluster
-from workbench.compute.evaluation import FOLDER, check_splits, parse_splits, unevaluated
+from workbench.compute.evaluation import (
+    FOLDER,
+    parse_splits,
+    split_sampling,
+    split_volumes,
+    training_volumes,
+    unevaluated,
+)
 from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, ranks_here, run_here
-from workbench.compute.jobs import TrainingJob, run_folder, training_job
+from workbench.compute.jobs import run_folder, training_job
 from workbench.compute.kept import LOG_FILE, fetch, kept
 from workbench.compute.node import ERRORS, Node, error_note, this_node
-from workbench.compute.plan import Plan, phantom_remarks
+from workbench.compute.plan import Cloud, Plan, phantom_remarks
 from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
-from workbench.compute.volumes import keep_cache, training_volumes
-from workbench.data.cache import DatasetCache, open_dataset
+from workbench.data.cache import open_dataset
 from workbench.progress import relayed
 from workbench.settings import shown
 from workbench.stores import credentials_for
 from workbench.stores.disk import naming
 
 TARGETS = ("auto", "local", "azureml")
-
-# What ``plan_on_cluster`` takes by name; the rest of a notebook's choices is the job's.
-CLUSTER_PARAMETERS = (
-    *("cluster", "low_priority", "dataset_access", "dataset_mount", "azure_dataset", "datastore"),
-    *("experiment", "tags", "torch_build", "sdk", "price_per_hour"),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan(Plan):
-    """What is about to run on this machine.
-
-    Attributes:
-        ranks: the processes on this machine.
-    """
-
-    ranks: Ranks
-
-    @property
-    def processes(self) -> int:
-        """Number of processes on all machines."""
-        return self.ranks.total
-
-    def where(self) -> Iterator[str]:
-        """Write where it runs."""
-        yield f"where      this machine: {self.ranks}"
 
 
 def plan_training(
@@ -62,7 +41,7 @@ def plan_training(
     resume: bool = True,
     reconstruct: str | None = None,
     **choices: Any,
-) -> TrainingPlan | ClusterPlan:
+) -> Plan:
     """Check a notebook's parameters and prepare the run's folder.
 
     Args:
@@ -74,8 +53,8 @@ def plan_training(
             its address in blob storage, from which slices are then read by ranges.
         resume: whether to go on with a run that the folder holds.
         reconstruct: splits to reconstruct and measure after the training, such as "val, test".
-        **choices: what ``training_job`` takes, and the cluster's parameters, those of
-            ``plan_on_cluster``; None stands for the default.
+        **choices: what ``training_job`` takes, and the fields of ``ClusterChoices``; None stands
+            for the default.
 
     Raises:
         ValueError: a parameter is outside what is allowed, or the dataset cannot be trained on.
@@ -87,34 +66,32 @@ def plan_training(
     if target not in TARGETS:
         raise ValueError(f"target={target!r}: give one of {', '.join(TARGETS)}")
     splits = parse_splits(reconstruct)
-    of_cluster = {key: choices.pop(key, None) for key in CLUSTER_PARAMETERS}
+    on_cluster = {key: choices.pop(key, None) for key in ClusterChoices.model_fields}
     workspace = None if target == "local" else find_workspace()
-    on_cluster = workspace is not None and not (target == "auto" and local_dataset)
-    if target == "azureml" or on_cluster:
+    if target == "azureml" or (workspace and not local_dataset):
         if local_dataset:
             raise ValueError(
                 f"local_dataset={local_dataset!r} is a folder of this machine: for target=azureml "
                 "give azure_dataset, a folder in the container"
             )
-        given = {key: value for key, value in of_cluster.items() if value is not None}
-        return plan_on_cluster(model, nodes, resume, splits, choices, **given)
+        return plan_on_cluster(model, nodes, resume, splits, choices, on_cluster)
+    why = "no AzureML workspace is configured, so the job runs on this machine"
+    if target == "local":
+        why = "target=local, so the job runs on this machine"
+    elif workspace:
+        why = "an AzureML workspace is configured, but local_dataset is for this machine"
+    if unused := [key for key, value in on_cluster.items() if value not in (None, True)]:
+        why += f"; {', '.join(unused)} has no effect here"
     node = this_node()
     try:
         if node:
             check_gpus(node.device == "GPU")
-        plan = _plan_here(model, nodes, local_dataset, resume, splits, choices)
+        return _plan_here(model, nodes, local_dataset, resume, splits, choices, why)
     except Exception as error:
         if node and node.store:
             rank, note = error_note(error)
             node.store.write(f"{ERRORS}/{rank}.json", note.encode())
         raise
-    if node:
-        return plan
-    where = _why_here(workspace is not None, target)
-    unused = [key for key, value in of_cluster.items() if value not in (None, True)]
-    if unused:
-        where += f"; {', '.join(unused)} has no effect here"
-    return replace(plan, remarks=(where, *plan.remarks))
 
 
 def _plan_here(
@@ -124,18 +101,19 @@ def _plan_here(
     resume: bool,
     splits: tuple[str, ...],
     choices: dict[str, Any],
-) -> TrainingPlan:
+    why: str,
+) -> Plan:
     from workbench.data.masks import check_masks
 
     ranks = ranks_here(nodes)
     node = ranks.node
-    known_model = model_by_name(model)
     # The numbers are checked before the dataset is opened, which can take a while.
     training_job(Path(), synthetic=False, model=model, **choices)
     # To look at each file of a mount takes minutes.
-    cache = open_dataset(local_dataset or known_model.dataset, check=node is None)
+    cache = open_dataset(local_dataset or model_by_name(model).dataset, check=node is None)
     job = training_job(cache.store.address, synthetic=cache.synthetic, model=model, **choices)
-    check_splits(splits, job, cache)
+    for split in splits:
+        split_volumes(cache, split, split_sampling(job, split))
     if job.precision == "16" and ranks.device == "CPU":
         raise ValueError("precision=16: only GPUs train in float16; give 32 or bf16")
     train, val = training_volumes(job, cache)
@@ -145,22 +123,32 @@ def _plan_here(
             f"nodes={nodes}: {ranks.total} processes are more than the {train.slices} training or "
             f"{val.slices} validation slices"
         )
-    if node and node.store:
-        without = (f"{ERRORS}/", *([f"{FOLDER}/"] if node.rank else []))
-        fetch(node.store, run_folder(job.name), lambda path: not path.startswith(without))
+    remarks = [] if node else [why]
     if node is None:
         check_not_sent(Run(run_folder(job.name)))
-    run = prepare_run(job, resume=resume)
-    keep_cache(cache, run.folder, goes_on=run.last.exists())
-    remarks = tuple(_remarks(job, cache, ranks, nodes, choices))
-    return TrainingPlan(
+        if ranks.device == "GPU" and nodes != 1:
+            remarks.append(
+                f"nodes={nodes} has no effect here: one process a GPU, {ranks.count} in all"
+            )
+        elif nodes > 1:
+            remarks.append(
+                f"nodes={nodes}: this machine has no GPU, so {nodes} CPU processes stand for them"
+            )
+    elif node.store:
+        without = (f"{ERRORS}/", *([f"{FOLDER}/"] if node.rank else []))
+        fetch(node.store, run_folder(job.name), lambda path: not path.startswith(without))
+    if needs := credentials_for(job.dataset):
+        remarks.append(
+            f"the processes read blob storage: they are handed {needs[0]}, and no other secret"
+        )
+    return Plan(
         job=job,
         cache=cache,
-        run=run,
+        run=prepare_run(job, cache, resume=resume),
+        where=ranks,
         splits=splits,
-        remarks=remarks,
+        remarks=(*remarks, *phantom_remarks(job, cache, choices)),
         resume=resume,
-        ranks=ranks,
     )
 
 
@@ -174,29 +162,26 @@ def train(plan: Plan) -> Iterator[str]:
         RuntimeError: another process trains into the same folder.
         ClusterError: AzureML refuses what it was asked.
     """
-    if isinstance(plan, ClusterPlan):
-        yield from relayed(train_on_cluster(plan))
-    elif isinstance(plan, TrainingPlan):
-        yield from relayed(_train_here(plan))
+    where = plan.where
+    yield from relayed(
+        train_on_cluster(plan, where) if isinstance(where, Cloud) else _train_here(plan, where)
+    )
 
 
-def _train_here(plan: TrainingPlan) -> Iterator[str]:
+def _train_here(plan: Plan, ranks: Ranks) -> Iterator[str]:
     """Train what was planned, whatever was planned and run in the same folder since then."""
-    node, run = plan.ranks.node, plan.run
+    node, run = ranks.node, plan.run
     with only_writer(run) as lock:
         if node is None:
             check_not_sent(run)
-        take_up(run, plan.job, resume=plan.resume)
-        keep_cache(plan.cache, run.folder, goes_on=run.last.exists())
+        take_up(run, plan.job, plan.cache, resume=plan.resume)
         # Of a job's nodes only the first knows what was reconstructed: its ranks ask it later.
         if run.finished and not (plan.splits if node else unevaluated(run, plan.splits)):
             yield f"{shown(run.folder)} is finished: {plan.job.epochs} epochs are done"
             return
         needs = credentials_for(plan.job.dataset)
-        lines = run_here(
-            run, "workbench.recon.run", plan.ranks, *plan.splits, needs=needs, lock=lock
-        )
-        yield from lines if node is None or node.store is None else _kept(run, node, lines)
+        lines = run_here(run, "workbench.recon.run", ranks, *plan.splits, needs=needs, lock=lock)
+        yield from _kept(run, node, lines) if node and node.store else lines
 
 
 def _kept(run: Run, node: Node, lines: Iterator[str]) -> Iterator[str]:
@@ -209,23 +194,3 @@ def _kept(run: Run, node: Node, lines: Iterator[str]) -> Iterator[str]:
             with naming(log_file), log_file.open("a") as log:
                 log.write(f"{line}\n")
             yield line
-
-
-def _why_here(workspace: bool, target: str) -> str:
-    if target == "local":
-        return "target=local, so the job runs on this machine"
-    if workspace:
-        return "an AzureML workspace is configured, but local_dataset is for this machine"
-    return "no AzureML workspace is configured, so the job runs on this machine"
-
-
-def _remarks(
-    job: TrainingJob, cache: DatasetCache, ranks: Ranks, nodes: int, choices: dict[str, Any]
-) -> Iterator[str]:
-    if ranks.node is None and ranks.device == "GPU" and nodes != 1:
-        yield f"nodes={nodes} has no effect here: one process a GPU, {ranks.count} in all"
-    elif ranks.node is None and nodes > 1:
-        yield f"nodes={nodes}: this machine has no GPU, so {nodes} CPU processes stand for them"
-    if needs := credentials_for(job.dataset):
-        yield f"the processes read blob storage: they are handed {needs[0]}, and no other secret"
-    yield from phantom_remarks(job, cache, choices)

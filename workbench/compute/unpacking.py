@@ -59,9 +59,16 @@ def cluster_unpacker(
         ValueError: there is no such cluster, or the workspace knows no datastore of the container.
         ClusterError: the workspace refuses.
     """
-    backend = connect(workspace, sdk)
-    chosen = choose_cluster(backend.clusters(), cluster or None, 1, None)
-    datastore = _datastore(backend, container)
+    sender = connect(workspace, sdk)
+    chosen = choose_cluster(sender.clusters(), cluster or None, 1, None)
+    place = (container.account, container.container_name)
+    datastores = {(each.account, each.container): each.name for each in sender.datastores()}
+    if place not in datastores:
+        raise ValueError(
+            f"unpack_on='azureml': the workspace has no datastore of {'/'.join(place)}: register "
+            "one in the studio (Data, Datastores), or give unpack_on='here'"
+        )
+    datastore = datastores[place]
 
     def unpacker(
         dataset: str,
@@ -84,10 +91,10 @@ def cluster_unpacker(
             parameters={"file": file, "source": source},
         )
         archive = container.folder(archive_folder(dataset)).entry(file)
-        traces = _Traces(container.folder(dataset), file, archive.etag if archive else "")
-        state = _followed(backend, job, traces, stopped, on_bytes)
-        found = traces.result
-        traces.clear()
+        folder, tag = container.folder(dataset), archive.etag if archive else ""
+        state = _followed(sender, job, folder, file, tag, stopped, on_bytes)
+        found = _noted(folder, result_name(file))
+        _clear(folder, file)
         if found is None:
             error = f": {state.error}" if state.error else ""
             raise ClusterError(
@@ -102,104 +109,71 @@ def cluster_unpacker(
 
 
 def _followed(
-    backend: Sender,
+    sender: Sender,
     job: UnpackJob,
-    traces: "_Traces",
+    folder: Store,
+    file: str,
+    tag: str,
     stopped: threading.Event,
     on_bytes: Callable[[int], None],
 ) -> RunState:
     """Send a job, or take over the one that was sent, and wait for its end; a stop cancels it.
 
+    Args:
+        sender: the workspace.
+        job: the job.
+        folder: the dataset's folder, where jobs leave their traces.
+        file: the archive's name.
+        tag: the archive's ETag; a job for another one is not waited for.
+        stopped: ends it.
+        on_bytes: called with the bytes of the archive that were read since the last call.
+
     Raises:
         StoppedError: it was stopped.
     """
-    run = traces.run_of(backend)
-    if run is None:
-        traces.clear()
-        run = backend.submit(job)
-        traces.note(run)
+    run = ""
+    noted = _noted(folder, _note(file)) or {}
+    if noted.get("archive") == tag:
+        try:
+            state = sender.state(noted["run"])
+            whole = state.status == "Completed" and _noted(folder, result_name(file)) is not None
+            run = str(noted["run"]) if whole or not state.ended else ""
+        except LostContactError:
+            raise
+        except ClusterError:  # AzureML knows no such run
+            pass
+    if not run:
+        _clear(folder, file)
+        run = sender.submit(job)
+        folder.write_json(_note(file), {"run": run, "archive": tag})
     counted = 0
     while True:
         with suppress(LostContactError):  # the next look may come through
-            state = backend.state(run)
+            state = sender.state(run)
             if state.ended:
                 return state
-            count = traces.bytes
-            on_bytes(max(count - counted, 0))
-            counted = max(count, counted)
+            with suppress(OSError):
+                count = int((_noted(folder, progress_name(file)) or {}).get("bytes", 0))
+                on_bytes(max(count - counted, 0))
+                counted = max(count, counted)
         if stopped.wait(SECONDS_BETWEEN_LOOKS):
-            backend.cancel(run)
-            traces.clear()
+            sender.cancel(run)
+            _clear(folder, file)
             raise StoppedError(f"run {run}: stopped")
 
 
-@dataclass(frozen=True)
-class _Traces:
-    """What the jobs that unpack an archive leave in the dataset's folder.
-
-    Attributes:
-        folder: the dataset's folder.
-        file: the archive's name.
-        tag: the archive's ETag; a job for another one is not waited for.
-    """
-
-    folder: Store
-    file: str
-    tag: str
-
-    @property
-    def _job(self) -> str:
-        return f".unpack-job-{self.file}.json"
-
-    def run_of(self, backend: Sender) -> str | None:
-        """Return the run that unpacks this very archive, or has unpacked it; None for none."""
-        noted = self._content(self._job)
-        if noted is None or noted.get("archive") != self.tag:
-            return None
-        try:
-            state = backend.state(noted["run"])
-        except LostContactError:
-            raise
-        except ClusterError:
-            return None
-        whole = state.status == "Completed" and self.result is not None
-        return str(noted["run"]) if whole or not state.ended else None
-
-    def note(self, run: str) -> None:
-        """Leave word of a job that was sent."""
-        self.folder.write_json(self._job, {"run": run, "archive": self.tag})
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the archive that the job has read, as far as is known."""
-        with suppress(OSError):  # the next look may come through
-            return int((self._content(progress_name(self.file)) or {}).get("bytes", 0))
-        return 0
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        """What the job found; None as long as it is not through."""
-        return self._content(result_name(self.file))
-
-    def clear(self) -> None:
-        """Take all of it away."""
-        for name in (self._job, progress_name(self.file), result_name(self.file)):
-            self.folder.delete(name)
-
-    def _content(self, name: str) -> dict[str, Any] | None:
-        try:
-            return dict(self.folder.read_json(name))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
+def _note(file: str) -> str:
+    return f".unpack-job-{file}.json"
 
 
-def _datastore(backend: Sender, container: BlobStore) -> str:
-    """Return the name of the workspace's datastore of a container."""
-    for each in backend.datastores():
-        if (each.account, each.container) == (container.account, container.container_name):
-            return each.name
-    raise ValueError(
-        f"unpack_on='azureml': the workspace has no datastore of {container.account}/"
-        f"{container.container_name}: register one in the studio (Data, Datastores), or give "
-        "unpack_on='here'"
-    )
+def _noted(folder: Store, name: str) -> dict[str, Any] | None:
+    """Return what a job, or whoever sent it, has left; None where it is missing or damaged."""
+    try:
+        return dict(folder.read_json(name))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _clear(folder: Store, file: str) -> None:
+    for name in (_note(file), progress_name(file), result_name(file)):
+        folder.delete(name)

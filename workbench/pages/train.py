@@ -13,11 +13,12 @@ from workbench.azure_login import require_workspace
 from workbench.catalog import MODEL_ALIASES, MODELS, SPLITS
 from workbench.compute.cluster import SDKS
 from workbench.compute.gpus import TORCH_BUILDS
+from workbench.compute.here import Ranks
 from workbench.compute.jobs import COMPILE, PRECISIONS
 from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
 from workbench.compute.sender import parse_tags
-from workbench.compute.training import TARGETS, TrainingPlan, plan_training, train
+from workbench.compute.training import TARGETS, plan_training, train
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.choices import datasets_here, runs_here
 from workbench.forms.opening import OpenPage, open_page
@@ -326,7 +327,7 @@ def watch(planned: Plan, ended: Event) -> None:
             display(learning_curves(metrics, synthetic=synthetic), display_id="learning curves")
         if epochs and samples.read() and (figure := samples_figure(samples, synthetic=synthetic)):
             display(figure, display_id="validation slices by epoch")
-        if isinstance(planned, TrainingPlan) and planned.ranks.device == "GPU" and not last:
+        if isinstance(planned.where, Ranks) and planned.where.device == "GPU" and not last:
             tell_gpu_memory()
 
 

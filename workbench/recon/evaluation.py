@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 from torch import distributed
 
 from workbench.compute.evaluation import FOLDER
-from workbench.compute.runs import Run, only_writer
-from workbench.compute.volumes import kept_cache
+from workbench.compute.runs import Run, kept_cache, only_writer
 from workbench.recon.reconstruction import reconstruct_share
 from workbench.recon.reconstruction_plan import begin, keep_scores, order_of_run
 from workbench.recon.weights import load_network

@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from workbench.compute.evaluation import sha256_of
 from workbench.compute.node import note_error
 from workbench.compute.processes import die_with_parent
-from workbench.compute.volumes import kept_cache
+from workbench.compute.runs import kept_cache
 from workbench.data.cache import DatasetCache
 from workbench.data.images import center_crop, crop_size, cropped, zero_filled
 from workbench.data.slices import SliceDataset, collate

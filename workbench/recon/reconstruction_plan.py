@@ -76,7 +76,7 @@ class ReconstructionPlan:
             f"({self.cache.slices:,} slices), {done} of them reconstructed already\n"
             f"sampling   {self.order}\n"
             f"into       {shown(self.folder)}\n"
-            f"where      this machine: {self.ranks}" + "".join(f"\nnote       {n}" for n in notes)
+            f"where      {self.ranks}" + "".join(f"\nnote       {n}" for n in notes)
         )
 
 

@@ -20,10 +20,11 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from workbench.compute.evaluation import training_volumes
 from workbench.compute.jobs import TrainingJob
 from workbench.compute.node import note_error
 from workbench.compute.processes import die_with_parent
-from workbench.compute.volumes import kept_cache, training_volumes
+from workbench.compute.runs import kept_cache
 from workbench.data.cache import DatasetCache
 from workbench.data.images import crop_size
 from workbench.data.loading import SliceData, check_shared_memory, naming_shared_memory

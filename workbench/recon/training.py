@@ -117,7 +117,7 @@ class Training(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the job beside the weights, so that a checkpoint says what it is."""
-        checkpoint["job"] = asdict(self.job)
+        checkpoint["job"] = self.job.model_dump()
         checkpoint["ranks"] = self.trainer.world_size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from IPython.display import display
 
-from workbench.compute.cluster_plan import ClusterPlan
 from workbench.compute.evaluation import evaluated, results_folder, split_sampling
 from workbench.compute.gpus import machine_of
-from workbench.compute.plan import Plan
+from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import Run
 from workbench.data.volume import short_names
 from workbench.models import label_of
@@ -30,16 +29,17 @@ def show_estimate(plan: Plan) -> None:
 
     On this machine there is nothing to show.
     """
-    if isinstance(plan, ClusterPlan) and (estimates := plan.estimates):
-        machine = machine_of(plan.cluster.vm_size)
+    if isinstance(plan.where, Cloud) and (estimates := plan.estimates):
+        cloud, vm_size = plan.where, plan.where.cluster.vm_size
+        machine = machine_of(vm_size)
         display(
             estimate_figure(
                 estimates,
-                chosen=plan.cluster_job.nodes,
-                title=f"{plan.job.epochs - len(plan.run.metrics)} epochs on {plan.cluster.vm_size}"
+                chosen=cloud.job.nodes,
+                title=f"{plan.job.epochs - len(plan.run.metrics)} epochs on {vm_size}"
                 + (f", {machine.count} x {machine.card} a node" if machine else ""),
-                source=plan.pace.source,
-                price=plan.price.source if plan.price else "",
+                source=cloud.pace.source,
+                price=cloud.price.source if cloud.price else "",
                 synthetic=plan.cache.synthetic,
             )
         )
