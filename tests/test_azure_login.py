@@ -32,8 +32,7 @@ def bare(tmp_path, monkeypatch):
     """An environment and a project's folder that name nothing of Azure."""
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
     names = [azure_login.CONFIG_VARIABLE, "AZURE_STORAGE_CONNECTION_STRING"]
-    for known in (azure_login._WORKSPACE_VARIABLES, azure_login._PRINCIPAL_VARIABLES):
-        names += [name for variables in known.values() for name in variables]
+    names += " ".join(azure_login._VARIABLES.values()).split()
     for name in names:
         monkeypatch.delenv(name, raising=False)
     return tmp_path

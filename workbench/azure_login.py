@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.progress import interactive
 from workbench.settings import Secret, project_root, resolve, shown
@@ -18,28 +18,22 @@ from workbench.settings import Secret, project_root, resolve, shown
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
-CONFIG = "config.json"
 CONFIG_VARIABLE = "AZUREML_CONFIG"
 MANAGEMENT = "https://management.azure.com/.default"
 STORAGE = "https://storage.azure.com/.default"
 
 # The names of one thing, the first that is set counts: today's, AzureML's own on its nodes, and
 # those of the tools of 2021.
-_WORKSPACE_VARIABLES = {
-    "subscription_id": (
-        *("AZURE_SUBSCRIPTION_ID", "AZUREML_ARM_SUBSCRIPTION", "HIML_SUBSCRIPTION_ID"),
-    ),
-    "resource_group": ("AZURE_RESOURCE_GROUP", "AZUREML_ARM_RESOURCEGROUP", "HIML_RESOURCE_GROUP"),
-    "workspace_name": (
-        *("AZURE_WORKSPACE_NAME", "AZUREML_ARM_WORKSPACE_NAME", "HIML_WORKSPACE_NAME"),
-    ),
+_VARIABLES = {
+    "subscription_id": "AZURE_SUBSCRIPTION_ID AZUREML_ARM_SUBSCRIPTION HIML_SUBSCRIPTION_ID",
+    "resource_group": "AZURE_RESOURCE_GROUP AZUREML_ARM_RESOURCEGROUP HIML_RESOURCE_GROUP",
+    "workspace_name": "AZURE_WORKSPACE_NAME AZUREML_ARM_WORKSPACE_NAME HIML_WORKSPACE_NAME",
+    "tenant": "AZURE_TENANT_ID HIML_TENANT_ID TENANT_ID",
+    "client": "AZURE_CLIENT_ID HIML_SERVICE_PRINCIPAL_ID APPLICATION_ID",
+    "secret": "AZURE_CLIENT_SECRET HIML_SERVICE_PRINCIPAL_PASSWORD APPLICATION_KEY",
 }
-_PRINCIPAL_VARIABLES = {
-    "tenant": ("AZURE_TENANT_ID", "HIML_TENANT_ID", "TENANT_ID"),
-    "client": ("AZURE_CLIENT_ID", "HIML_SERVICE_PRINCIPAL_ID", "APPLICATION_ID"),
-    "secret": ("AZURE_CLIENT_SECRET", "HIML_SERVICE_PRINCIPAL_PASSWORD", "APPLICATION_KEY"),
-}
-_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_WORKSPACE = ("subscription_id", "resource_group", "workspace_name")
+_PRINCIPAL = ("tenant", "client", "secret")
 _HOW_TO_CONFIGURE = (
     "download config.json from https://ml.azure.com (the workspace's name at the upper right) into "
     "the project's folder, or set AZURE_SUBSCRIPTION_ID, AZURE_RESOURCE_GROUP and "
@@ -51,30 +45,28 @@ class LoginError(Exception):
     """Azure does not let us in; the message says what to do."""
 
 
+def _configured(part: str) -> str:
+    """Return what the environment names; "" where none of its variables is set."""
+    values = (os.environ.get(name, "").strip() for name in _VARIABLES[part].split())
+    return next(filter(None, values), "")
+
+
 # ---- the workspace -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """An AzureML workspace by its address.
-
-    Attributes:
-        subscription_id: GUID of the subscription.
-        resource_group: its resource group.
-        name: its name.
-    """
+    """An AzureML workspace by its address; ValueError where a part is missing or cannot be one."""
 
     subscription_id: str
     resource_group: str
     name: str
 
     def __post_init__(self) -> None:
-        """Check the address.
-
-        Raises:
-            ValueError: a part is missing or cannot be one.
-        """
-        if not _GUID.fullmatch(self.subscription_id):
+        """Check the address."""
+        if not re.fullmatch(
+            r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", self.subscription_id
+        ):
             raise ValueError(
                 f"subscription_id={self.subscription_id!r}: give a GUID such as "
                 "01234567-89ab-cdef-0123-456789abcdef; `az account show` prints it"
@@ -107,23 +99,33 @@ def find_workspace(named: str = "") -> Workspace | None:
         ValueError: what is configured is no workspace.
         FileNotFoundError: AZUREML_CONFIG leads to no file.
     """
+    where, parts = "the environment", [_configured(part) for part in _WORKSPACE]
     if named.strip():
-        return _named(named)
-    parts = {part: _first_set(names) or "" for part, names in _WORKSPACE_VARIABLES.items()}
-    if all(parts.values()):
-        return _workspace(parts, "the environment")
-    file = _config_file()
-    if file is None:
-        return None
+        where, parts = "workspace", named.strip().strip("/").split("/")
+        if len(parts) == 8 and parts[0].lower() == "subscriptions":
+            parts = [parts[1], parts[3], parts[7]]
+        if len(parts) != 3:
+            raise ValueError(f"workspace={named!r}: give SUBSCRIPTION-ID/RESOURCE-GROUP/WORKSPACE")
+    elif not all(parts):
+        file = _config_file()
+        if file is None:
+            return None
+        where = shown(file)
+        try:
+            content = json.loads(file.read_text("utf-8-sig"))
+            if scope := content.get("Scope"):  # The form of early versions of the SDK.
+                parts = [scope.split("/")[place] for place in (2, 4, 8)]
+            else:
+                parts = [str(content[part]).strip() for part in _WORKSPACE]
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            raise ValueError(
+                f"{where} is not AzureML's config.json, which names subscription_id, "
+                f"resource_group and workspace_name: {_HOW_TO_CONFIGURE}"
+            ) from None
     try:
-        content = json.loads(file.read_text("utf-8-sig"))
-        parts = _parts_of_config(content)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        raise ValueError(
-            f"{shown(file)} is not AzureML's config.json, which names subscription_id, "
-            f"resource_group and workspace_name: {_HOW_TO_CONFIGURE}"
-        ) from None
-    return _workspace(parts, shown(file))
+        return Workspace(*parts)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def require_workspace(named: str = "") -> Workspace:
@@ -138,46 +140,15 @@ def require_workspace(named: str = "") -> Workspace:
     return found
 
 
-def _named(text: str) -> Workspace:
-    pieces = text.strip().strip("/").split("/")
-    if len(pieces) == 8 and pieces[0].lower() == "subscriptions":
-        pieces = pieces[1::2][:2] + pieces[-1:]
-    if len(pieces) != 3:
-        raise ValueError(f"workspace={text!r}: give SUBSCRIPTION-ID/RESOURCE-GROUP/WORKSPACE")
-    return _workspace(dict(zip(_WORKSPACE_VARIABLES, pieces, strict=True)), "workspace")
-
-
 def _config_file() -> Path | None:
-    named = os.environ.get(CONFIG_VARIABLE, "").strip()
-    if named:
+    if named := os.environ.get(CONFIG_VARIABLE, "").strip():
         file = resolve(named)
-        file = file / CONFIG if file.is_dir() else file
+        file = file / "config.json" if file.is_dir() else file
         if not file.is_file():
             raise FileNotFoundError(f"{CONFIG_VARIABLE}={shown(file)}: no such file")
         return file
-    root = project_root()
-    places = (root / ".azureml" / CONFIG, root / CONFIG)
+    places = (project_root() / ".azureml/config.json", project_root() / "config.json")
     return next((place for place in places if place.is_file()), None)
-
-
-def _parts_of_config(content: dict[str, Any]) -> dict[str, str]:
-    if content.get("Scope"):  # The form of early versions of the SDK.
-        pieces = content["Scope"].split("/")
-        return dict(zip(_WORKSPACE_VARIABLES, (pieces[2], pieces[4], pieces[8]), strict=True))
-    return {part: str(content[part]).strip() for part in _WORKSPACE_VARIABLES}
-
-
-def _workspace(parts: dict[str, str], where: str) -> Workspace:
-    try:
-        return Workspace(parts["subscription_id"], parts["resource_group"], parts["workspace_name"])
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _first_set(names: tuple[str, ...]) -> str | None:
-    return next(
-        (os.environ[name].strip() for name in names if os.environ.get(name, "").strip()), None
-    )
 
 
 # ---- the login ---------------------------------------------------------------------------
@@ -193,12 +164,7 @@ def credential() -> "TokenCredential":
     Raises:
         LoginError: the service principal's tenant cannot be one.
     """
-    principal = tuple(
-        (part, Secret(value))
-        for part, names in _PRINCIPAL_VARIABLES.items()
-        if (value := _first_set(names))
-    )
-    return _credential(principal, interactive())
+    return _credential(*(Secret(_configured(part)) for part in _PRINCIPAL), person=interactive())
 
 
 def new_login() -> "TokenCredential":
@@ -208,20 +174,21 @@ def new_login() -> "TokenCredential":
 
 
 @lru_cache(maxsize=1)  # One login for all that a kernel does: the browser asks only once.
-def _credential(principal: tuple[tuple[str, Secret], ...], person: bool) -> "TokenCredential":
+def _credential(
+    tenant: Secret, client: Secret, secret: Secret, *, person: bool
+) -> "TokenCredential":
     from azure.identity import ClientSecretCredential, DefaultAzureCredential
 
     # It warns at length of each kind of login that is not there; our own errors say it shorter.
     logging.getLogger("azure.identity").setLevel(logging.ERROR)
-    parts = {part: value.reveal() for part, value in principal}
-    if len(parts) == len(_PRINCIPAL_VARIABLES):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", parts["tenant"]):
-            raise LoginError(
-                f"AZURE_TENANT_ID={parts['tenant']!r}: give the tenant's GUID or domain name; "
-                "`az account show` prints it as tenantId"
-            )
-        return ClientSecretCredential(parts["tenant"], parts["client"], parts["secret"])
-    return DefaultAzureCredential(exclude_interactive_browser_credential=not person)
+    if not (tenant and client and secret):
+        return DefaultAzureCredential(exclude_interactive_browser_credential=not person)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", tenant.reveal()):
+        raise LoginError(
+            f"AZURE_TENANT_ID={tenant.reveal()!r}: give the tenant's GUID or domain name; "
+            "`az account show` prints it as tenantId"
+        )
+    return ClientSecretCredential(tenant.reveal(), client.reveal(), secret.reveal())
 
 
 def check_login(login: "TokenCredential | None" = None, scope: str = MANAGEMENT) -> None:
@@ -236,9 +203,8 @@ def check_login(login: "TokenCredential | None" = None, scope: str = MANAGEMENT)
     """
     from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 
-    login = login or credential()
     try:
-        login.get_token(scope)
+        (login or credential()).get_token(scope)
         return
     except ClientAuthenticationError as error:
         problem = login_problem(str(error))
@@ -248,24 +214,24 @@ def check_login(login: "TokenCredential | None" = None, scope: str = MANAGEMENT)
 
 
 _NO_TENANT = "the tenant does not exist: check AZURE_TENANT_ID"
+_KNOWN = {
+    "AADSTS7000215": "the service principal's secret is wrong: mind that it is the secret's "
+    "value, not its ID; set AZURE_CLIENT_SECRET anew",
+    "AADSTS7000222": "the service principal's secret has expired: make a new one in the portal "
+    "(App registrations, Certificates & secrets) and set AZURE_CLIENT_SECRET",
+    "AADSTS700016": "the service principal is not known in this tenant: check AZURE_CLIENT_ID "
+    "and AZURE_TENANT_ID",
+    "AADSTS90002": _NO_TENANT,
+    # Which of the two appears is up to the version of msal, which asks for the tenant first.
+    "Unable to get authority configuration": _NO_TENANT,
+    "AADSTS700082": "the login has expired: run `az login` again",
+    "AADSTS50173": "the login was withdrawn: run `az login` again",
+}
 
 
 def login_problem(text: str) -> str:
     """Say what a refused login means, by Microsoft's error codes (AADSTS...), and what to do."""
-    known = {
-        "AADSTS7000215": "the service principal's secret is wrong: mind that it is the secret's "
-        "value, not its ID; set AZURE_CLIENT_SECRET anew",
-        "AADSTS7000222": "the service principal's secret has expired: make a new one in the portal "
-        "(App registrations, Certificates & secrets) and set AZURE_CLIENT_SECRET",
-        "AADSTS700016": "the service principal is not known in this tenant: check AZURE_CLIENT_ID "
-        "and AZURE_TENANT_ID",
-        "AADSTS90002": _NO_TENANT,
-        # Which of the two appears is up to the version of msal, which asks for the tenant first.
-        "Unable to get authority configuration": _NO_TENANT,
-        "AADSTS700082": "the login has expired: run `az login` again",
-        "AADSTS50173": "the login was withdrawn: run `az login` again",
-    }
-    for code, what in known.items():
+    for code, what in _KNOWN.items():
         if re.search(rf"{code}\b", text):
             return f"{what} ({code})" if code.startswith("AADSTS") else what
     other = re.search(r"AADSTS\d+", text)

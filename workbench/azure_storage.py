@@ -1,7 +1,6 @@
 """The storage account: its connection string, read from where secrets may lie, checked for form."""
 
 import base64
-import binascii
 import os
 import re
 from dataclasses import dataclass
@@ -19,22 +18,12 @@ _WHERE_TO_COPY = (
 
 @dataclass(frozen=True)
 class Storage:
-    """A storage account and the key to it.
-
-    Attributes:
-        account: its name.
-        connection: its connection string.
-        endpoint: URL of its Blob service.
-    """
+    """A storage account: its name, connection string, its Blob service's URL, and the key."""
 
     account: str
     connection: Secret
     endpoint: str
-
-    @property
-    def key(self) -> Secret:
-        """The account's key, from its connection string."""
-        return Secret(_parts(self.connection.reveal())["accountkey"])
+    key: Secret
 
 
 def find_storage(file: str = "") -> Storage | None:
@@ -70,63 +59,52 @@ def parse_connection(text: Secret) -> Storage:
     Raises:
         ValueError: says which part is wrong, never what it was.
     """
+
+    def refuse_if(wrong: object, what: str) -> None:
+        if wrong:
+            raise ValueError(f"connection string: {what}: {_WHERE_TO_COPY}")
+
     plain = "".join(text.reveal().split()).strip("\"'").removeprefix(f"{CONNECTION_VARIABLE}=")
     plain = plain.strip("\"'").rstrip(";")
-    if not plain:
-        raise _bad("it is empty")
-    if len(plain) == 88 and ";" not in plain:
-        raise _bad("this is an account key alone")
-    if "usedevelopmentstorage" in plain.lower():
-        raise _bad("it is the storage emulator's, which Azure cannot reach")
-    parts = _parts(plain)
-    if "sharedaccesssignature" in parts:
-        raise _bad("it holds a shared access signature, and Data Factory needs the account's key")
+    refuse_if(not plain, "it is empty")
+    refuse_if(len(plain) == 88 and ";" not in plain, "this is an account key alone")
+    emulator = "usedevelopmentstorage" in plain.lower()
+    refuse_if(emulator, "it is the storage emulator's, which Azure cannot reach")
+    pairs = [part.partition("=") for part in plain.split(";")]
+    listed = all(sign and re.fullmatch(r"[A-Za-z]+", name) for name, sign, _ in pairs)
+    refuse_if(not listed, "it is not a list of NAME=VALUE; NAME=VALUE")
+    parts = {name.lower(): value for name, _, value in pairs}
+    refuse_if(
+        "sharedaccesssignature" in parts,
+        "it holds a shared access signature, and Data Factory needs the account's key",
+    )
     for name in ("AccountName", "AccountKey"):
-        if not parts.get(name.lower()):
-            raise _bad(f"{name} is missing")
-    account = parts["accountname"]
-    if not re.fullmatch(r"[a-z0-9]{3,24}", account):
-        raise _bad("AccountName is not 3 to 24 lower-case letters and digits")
-    _check_key(parts["accountkey"])
-    endpoint = _endpoint(account, parts)
-    return Storage(account, Secret(plain), endpoint)
-
-
-def _parts(connection: str) -> dict[str, str]:
-    parts: dict[str, str] = {}
-    for part in connection.split(";"):
-        name, separator, value = part.partition("=")
-        if not separator or not re.fullmatch(r"[A-Za-z]+", name):
-            raise _bad("it is not a list of NAME=VALUE; NAME=VALUE")
-        parts[name.lower()] = value
-    return parts
-
-
-def _check_key(key: str) -> None:
+        refuse_if(not parts.get(name.lower()), f"{name} is missing")
+    account, key = parts["accountname"], parts["accountkey"]
+    refuse_if(
+        not re.fullmatch(r"[a-z0-9]{3,24}", account),
+        "AccountName is not 3 to 24 lower-case letters and digits",
+    )
     try:
         whole = len(base64.b64decode(key, validate=True)) == 64
-    except (binascii.Error, ValueError):
+    except ValueError:
         whole = False
-    if not whole:
-        raise _bad(
-            f"AccountKey is not 88 characters of base64 (it has {len(key)}): it is cut short"
-        )
-
-
-def _endpoint(account: str, parts: dict[str, str]) -> str:
-    given = parts.get("blobendpoint")
-    if given is None:
-        suffix = parts.get("endpointsuffix", "core.windows.net")
-        if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", suffix):
-            raise _bad("EndpointSuffix is none such as core.windows.net")
-        given = f"{parts.get('defaultendpointsprotocol', 'https')}://{account}.blob.{suffix}"
-    url = urlsplit(given)
-    if url.scheme not in ("http", "https") or not url.hostname or url.query:
-        raise _bad("DefaultEndpointsProtocol or BlobEndpoint make no URL")
-    if url.scheme == "http" and url.hostname not in ("127.0.0.1", "localhost"):
-        raise _bad("DefaultEndpointsProtocol is http, which sends patients' data in the clear")
-    return given.rstrip("/")
-
-
-def _bad(what: str) -> ValueError:
-    return ValueError(f"connection string: {what}: {_WHERE_TO_COPY}")
+    cut = f"AccountKey is not 88 characters of base64 (it has {len(key)}): it is cut short"
+    refuse_if(not whole, cut)
+    suffix = parts.get("endpointsuffix", "core.windows.net")
+    refuse_if(
+        "blobendpoint" not in parts and not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", suffix),
+        "EndpointSuffix is none such as core.windows.net",
+    )
+    protocol = parts.get("defaultendpointsprotocol", "https")
+    endpoint = parts.get("blobendpoint", f"{protocol}://{account}.blob.{suffix}")
+    url = urlsplit(endpoint)
+    refuse_if(
+        url.scheme not in ("http", "https") or not url.hostname or url.query,
+        "DefaultEndpointsProtocol or BlobEndpoint make no URL",
+    )
+    refuse_if(
+        url.scheme == "http" and url.hostname not in ("127.0.0.1", "localhost"),
+        "DefaultEndpointsProtocol is http, which sends patients' data in the clear",
+    )
+    return Storage(account, Secret(plain), endpoint.rstrip("/"), Secret(key))

@@ -8,17 +8,7 @@ from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE, resolve
 from workbench.stores.base import CannotWriteError, Entry, Source, StorageError, Store
 from workbench.stores.disk import DiskStore
 
-__all__ = [
-    "CannotWriteError",
-    "DiskStore",
-    "Entry",
-    "Source",
-    "StorageError",
-    "Store",
-    "credentials_for",
-    "is_address",
-    "open_store",
-]
+__all__ = ["CannotWriteError", "DiskStore", "Entry", "Source", "StorageError", "Store"]
 
 
 def is_address(place: str | Path) -> bool:
@@ -47,9 +37,9 @@ def open_store(place: str | Path) -> Store:
 @lru_cache(maxsize=8)
 def _blob_store(address: str, process: int) -> Store:
     """Return one store for an address and process, so that its connections are kept."""
-    from workbench.stores.blob import BlobStore  # brings azure's packages in
+    from workbench.stores.blob import BlobStore, parse_address  # brings azure's packages in
 
-    return BlobStore.at(address)
+    return BlobStore(*parse_address(address)).checked()
 
 
 def credentials_for(place: str | Path) -> tuple[str, ...]:
@@ -59,9 +49,10 @@ def credentials_for(place: str | Path) -> tuple[str, ...]:
     """
     if not is_address(place):
         return ()
-    from workbench.stores.blob import account_of, configured_storage
+    from workbench.stores.blob import configured_storage, parse_address
 
-    account = account_of(str(place))
-    if not account:
+    try:
+        account = parse_address(str(place))[3]
+    except ValueError:
         return ()
     return (CONNECTION_VARIABLE,) if configured_storage(account) else (AZURE_LOGIN,)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
+from workbench.settings import shown
 from workbench.stores.streams import Readable
 
 
@@ -63,6 +64,15 @@ class Store(Protocol):
 
     address: str
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and other.address == self.address
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
     def list(self, under: str = "") -> Iterator[Entry]:
         """Yield the files in a folder and in all folders below; none where it is missing."""
 
@@ -70,12 +80,7 @@ class Store(Protocol):
         """Return one file's entry; None where it is missing."""
 
     def source(self, path: str, size: int | None = None) -> Source:
-        """Open a file to be read by byte range.
-
-        Args:
-            path: the file.
-            size: its bytes where they are known, which saves a request.
-        """
+        """Open a file to be read by byte range; its size, where it is known, saves a request."""
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""
@@ -98,16 +103,6 @@ class Store(Protocol):
             EOFError: the stream ended before that.
         """
 
-    def read_json(self, path: str) -> Any:
-        """Read a JSON file.
-
-        Raises:
-            ValueError: it is damaged.
-        """
-
-    def write_json(self, path: str, value: Any) -> None:
-        """Write a JSON file."""
-
     def delete(self, path: str) -> None:
         """Delete a file, if it is there."""
 
@@ -129,18 +124,18 @@ class Store(Protocol):
     def folder(self, path: str) -> "Store":
         """Return the same store as seen from a folder in it."""
 
+    def read_json(self, path: str) -> Any:
+        """Read a JSON file.
 
-def parse_json(content: bytes, where: str) -> Any:
-    """Parse a JSON file's bytes.
+        Raises:
+            ValueError: it is damaged.
+        """
+        try:
+            return json.loads(self.read(path))
+        except (ValueError, RecursionError) as error:
+            where = shown(f"{self.address}/{path}")
+            raise ValueError(f"{where} is damaged: it is no JSON ({error})") from None
 
-    Args:
-        content: the bytes.
-        where: the file, for messages.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is damaged: it is no JSON ({error})") from None
+    def write_json(self, path: str, value: Any) -> None:
+        """Write a JSON file."""
+        self.write(path, json.dumps(value, indent=1).encode())

@@ -1,7 +1,5 @@
 """A folder of a container in Azure Blob storage: listed, read by ranges, written whole, locked."""
 
-import io
-import json
 import multiprocessing
 import os
 import re
@@ -25,18 +23,12 @@ from workbench.azure_login import (
 )
 from workbench.azure_storage import CONNECTION_FILE, Storage, find_storage
 from workbench.settings import CONNECTION_VARIABLE, Secret
-from workbench.stores.base import CannotWriteError, Entry, StorageError, parse_json
+from workbench.stores.base import CannotWriteError, Entry, StorageError, Store
 from workbench.stores.ranges import RangeReader
-from workbench.stores.streams import Readable, as_file
+from workbench.stores.streams import CHUNK, Readable, as_file
 
 if TYPE_CHECKING:
-    from azure.core.pipeline.transport import RequestsTransport
-    from azure.storage.blob import (
-        BlobClient,
-        BlobLeaseClient,
-        BlobProperties,
-        ContainerClient,
-    )
+    from azure.storage.blob import BlobClient, BlobProperties, ContainerClient
 
 CONTAINER = "datasets"
 ROLE = (
@@ -55,7 +47,23 @@ _LEASE_SECONDS = 15
 _LEASE_PATIENCE = 25.0
 
 
-class BlobStore:
+def parse_address(address: str) -> tuple[str, str, str, str]:
+    """Return an address's endpoint, container, folder and account.
+
+    Raises:
+        ValueError: it is none; a signature in it is not repeated.
+    """
+    found = _ADDRESS.fullmatch(address.rstrip("/"))
+    if found is None:
+        raise ValueError(
+            f"{address.split('?')[0]!r} is no dataset's address: give "
+            "https://ACCOUNT.blob.core.windows.net/CONTAINER/FOLDER, without a signature"
+        )
+    endpoint, account, container, path = found.groups()
+    return endpoint, container, path, account
+
+
+class BlobStore(Store):
     """A folder of a container, as a ``Store``.
 
     Each process has connections of its own: a store can be used after a fork. Pickled, it takes
@@ -65,57 +73,35 @@ class BlobStore:
         endpoint: URL of the account's Blob service.
         container: the container.
         path: the folder; "" for the container itself.
+        account: the storage account; by default the first part of the endpoint's host.
         key: the account's key or a shared access signature; None takes the connection string
             that is configured for the account, else our login.
-        account: the storage account; by default the first part of the endpoint's host.
-        connections: connections that read or write one large file.
 
     Attributes:
         address: the folder's URL.
+        connections: that read or write one large file.
     """
+
+    connections = 8
 
     def __init__(
         self,
         endpoint: str,
         container: str,
         path: str = "",
+        account: str = "",
         *,
         key: Secret | None = None,
-        account: str = "",
-        connections: int = 8,
     ) -> None:
         self.account = account or str(urlsplit(endpoint).hostname).partition(".")[0]
-        self.container_name, self.connections = container, connections
-        self.path = path.strip("/")
+        self.container_name, self.path = container, path.strip("/")
         self.address = "/".join(filter(None, (endpoint, container, self.path)))
         self._endpoint, self._key = endpoint, key
         self._shared: dict[int, tuple[ContainerClient, RangeReader]] = {}
 
-    @classmethod
-    def at(cls, address: str) -> "BlobStore":
-        """Return the folder at an address; see ``workbench.stores.open_store``."""
-        found = _ADDRESS.fullmatch(address.rstrip("/"))
-        if found is None:
-            raise ValueError(
-                f"{address.split('?')[0]!r} is no dataset's address: give "
-                "https://ACCOUNT.blob.core.windows.net/CONTAINER/FOLDER, without a signature"
-            )
-        endpoint, _, container, path = found.groups()
-        return cls(endpoint, container, path).checked()
-
-    @classmethod
-    def of(
-        cls, storage: Storage, container: str, path: str = "", *, connections: int = 8
-    ) -> "BlobStore":
-        """Return a folder in a storage account whose connection string is known."""
-        return cls(
-            storage.endpoint,
-            container,
-            path,
-            key=storage.key,
-            account=storage.account,
-            connections=connections,
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the address."""
+        return BlobStore, (self._endpoint, self.container_name, self.path, self.account)
 
     def checked(self) -> "BlobStore":
         """Ask the account once whether it lets us in, and return the store.
@@ -129,19 +115,6 @@ class BlobStore:
         with self._errors(""):
             self._new_client(retry_total=3).exists()
         return self
-
-    def __repr__(self) -> str:
-        return f"BlobStore({self.address!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BlobStore) and other.address == self.address
-
-    def __hash__(self) -> int:
-        return hash(self.address)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the address."""
-        return _reopen, (self._endpoint, self.container_name, self.path, self.account)
 
     @property
     def client(self) -> "ContainerClient":
@@ -158,18 +131,27 @@ class BlobStore:
         return self._shared[process]
 
     def _new_client(self, *, retry_total: int) -> "ContainerClient":
+        import requests
+        from azure.core.pipeline.transport import RequestsTransport
         from azure.storage.blob import ContainerClient, ExponentialRetry
+        from requests.adapters import HTTPAdapter
 
         storage = None if self._key else configured_storage(self.account)
         key = storage.key if storage else self._key
         held: Any = key.reveal() if key else self._log_in()
         if key and "sig=" not in held:
             held = {"account_name": self.account, "account_key": held}
+        # As many connections as requests are under way at a time: with the usual ten, each further
+        # request at a time would shake hands anew.
+        session = requests.Session()
+        session.mount("https://", HTTPAdapter(pool_maxsize=REQUESTS))
         return ContainerClient(
             self._endpoint,
             self.container_name,
             credential=held,
-            transport=_transport(),
+            transport=RequestsTransport(
+                session=session, session_owner=False, connection_timeout=20, read_timeout=60
+            ),
             max_block_size=_BLOCK,
             max_single_put_size=_BLOCK,
             retry_policy=ExponentialRetry(1, increment_base=2, retry_total=retry_total),
@@ -190,8 +172,7 @@ class BlobStore:
     def list(self, under: str = "") -> Iterator[Entry]:
         """Yield the files in a folder and in all folders below, 5,000 a request."""
         start = self._name(under).rstrip("/")
-        start = f"{start}/" if start else ""
-        blobs = self.client.list_blobs(name_starts_with=start)
+        blobs = self.client.list_blobs(name_starts_with=f"{start}/" if start else "")
         while True:
             with self._errors(under):
                 blob = next(blobs, None)
@@ -201,16 +182,13 @@ class BlobStore:
 
     def entry(self, path: str) -> Entry | None:
         """Return one file's entry; None where it is missing."""
-        with suppress(FileNotFoundError), self._errors(path):
-            return _entry(path, self._blob(path).get_blob_properties())
+        with suppress(FileNotFoundError):
+            return _entry(path, self._properties(path))
         return None
 
     def source(self, path: str, size: int | None = None) -> "BlobFile":
         """Open a file to be read by byte range."""
-        if size is None:
-            with self._errors(path):
-                size = int(self._blob(path).get_blob_properties().size)
-        return BlobFile(self, path, size)
+        return BlobFile(self, path, self._properties(path).size if size is None else size)
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""
@@ -219,25 +197,18 @@ class BlobStore:
 
     def open(self, path: str) -> BinaryIO:
         """Open a file as a stream, which fetches ahead over several connections."""
-        with self._errors(path):
-            properties = self._blob(path).get_blob_properties()
-        return cast(BinaryIO, as_file(self._parts(path, properties)))
+        return cast(BinaryIO, as_file(self._parts(path, self._properties(path))))
 
     def _parts(self, path: str, properties: "BlobProperties") -> Generator[bytes, None, None]:
         """Yield a file's bytes in order; an error where it becomes another one meanwhile."""
         from azure.core import MatchConditions
 
         blob = self._blob(path)
+        same: Any = {"etag": properties.etag, "match_condition": MatchConditions.IfNotModified}
 
         def part(start: int) -> bytes:
-            return bytes(
-                blob.download_blob(
-                    start,
-                    min(_PART, properties.size - start),
-                    etag=properties.etag,
-                    match_condition=MatchConditions.IfNotModified,
-                ).readall()
-            )
+            count = min(_PART, properties.size - start)
+            return bytes(blob.download_blob(start, count, **same).readall())
 
         pending: deque[Future[bytes]] = deque()
         starts = iter(range(0, properties.size, _PART))
@@ -262,24 +233,18 @@ class BlobStore:
         from azure.storage.blob import ContentSettings
 
         whole: Any = content
-        if size is not None and not isinstance(content, bytes):
-            whole = _Whole(content, size)
+        if isinstance(content, bytes):
+            size = len(content)
+        elif size is not None:
+            whole = as_file(_exactly(content, size))
         with self._errors(path, writing=True):
             self._blob(path).upload_blob(
                 whole,
-                length=len(content) if isinstance(content, bytes) else size,
+                length=size,
                 overwrite=True,
                 max_concurrency=self.connections,
                 content_settings=ContentSettings(content_md5=bytearray.fromhex(md5) or None),
             )
-
-    def read_json(self, path: str) -> Any:
-        """Read a JSON file; see ``Store``."""
-        return parse_json(self.read(path), f"{self.address}/{path}")
-
-    def write_json(self, path: str, value: Any) -> None:
-        """Write a JSON file."""
-        self.write(path, json.dumps(value, indent=1).encode())
 
     def delete(self, path: str) -> None:
         """Delete a file, if it is there."""
@@ -294,11 +259,25 @@ class BlobStore:
         minute.
         """
         from azure.core.exceptions import AzureError, ResourceExistsError
+        from azure.storage.blob import BlobLeaseClient
 
+        lease = BlobLeaseClient(self._blob(path))
+        until, said, held = time.monotonic() + _LEASE_PATIENCE, False, False
         with self._errors(path, writing=True):
             with suppress(ResourceExistsError):
                 self._blob(path).upload_blob(b"", overwrite=False)
-            lease = _take_lease(self._blob(path), busy, wait)
+            while not held:
+                try:
+                    lease.acquire(_LEASE_SECONDS)
+                    held = True
+                except ResourceExistsError:
+                    if not wait and time.monotonic() > until:
+                        raise RuntimeError(busy) from None
+                    if not said:
+                        may_be = "waiting for a lock that may be a killed process's: "
+                        print(busy if wait else f"{may_be}{busy}")
+                        said = True
+                    time.sleep(1)
         over = threading.Event()
 
         def renew() -> None:
@@ -325,14 +304,8 @@ class BlobStore:
 
     def folder(self, path: str) -> "BlobStore":
         """Return the same store as seen from a folder in it, over the same connections."""
-        below = BlobStore(
-            self._endpoint,
-            self.container_name,
-            self._name(path),
-            key=self._key,
-            account=self.account,
-            connections=self.connections,
-        )
+        place = (self._endpoint, self.container_name, self._name(path), self.account)
+        below = BlobStore(*place, key=self._key)
         below._shared = self._shared
         return below
 
@@ -347,24 +320,27 @@ class BlobStore:
     def _blob(self, path: str) -> "BlobClient":
         return self.client.get_blob_client(self._name(path))
 
+    def _properties(self, path: str) -> "BlobProperties":
+        with self._errors(path):
+            return self._blob(path).get_blob_properties()
+
     @contextmanager
     def _errors(self, path: str, *, writing: bool = False) -> Iterator[None]:
         """Turn the storage SDK's errors, which can quote what it signed, into ours."""
         from azure.core.exceptions import AzureError, ResourceNotFoundError
 
+        what = f"{self.address}/{path}".rstrip("/")
         try:
             yield
             return
         except ResourceNotFoundError as error:
-            code = getattr(error, "error_code", None)
-            problem: OSError = FileNotFoundError(f"{self.address}/{path} is not there".rstrip("/"))
-            if code == "ContainerNotFound":
+            problem: OSError = FileNotFoundError(f"{what} is not there")
+            if getattr(error, "error_code", None) == "ContainerNotFound":
                 problem = FileNotFoundError(
                     f"the storage account {self.account} has no container "
                     f"{self.container_name}: ingest with destination azure makes it"
                 )
         except AzureError as error:
-            what = f"{self.address}/{path}".rstrip("/")
             said = _problem(error, self.account)
             status = getattr(error, "status_code", None)
             if writing and status and status < 500:
@@ -405,21 +381,32 @@ class BlobFile:
         """Do nothing: the connections belong to the store."""
 
 
-def _reopen(endpoint: str, container: str, path: str, account: str) -> BlobStore:
-    return BlobStore(endpoint, container, path, account=account)
-
-
 def _entry(path: str, blob: Any) -> Entry:
     changed = int(blob.last_modified.timestamp() * 1e9)
-    md5 = blob.content_settings.content_md5
-    etag = str(blob.etag).strip('"')
-    return Entry(path.lstrip("/"), int(blob.size), changed, etag, bytes(md5 or b"").hex())
+    md5 = bytes(blob.content_settings.content_md5 or b"").hex()
+    return Entry(path.lstrip("/"), int(blob.size), changed, str(blob.etag).strip('"'), md5)
 
 
-def account_of(address: str) -> str:
-    """Return the storage account of an address; "" where it is no address."""
-    found = _ADDRESS.fullmatch(address.rstrip("/"))
-    return found[2] if found else ""
+def _exactly(content: Readable, size: int) -> Iterator[bytes]:
+    """Yield a stream's ``size`` bytes, or fail: an upload must not end early in silence."""
+    left = size
+    while left:
+        piece = content.read(min(CHUNK, left))
+        if not piece:
+            raise EOFError(f"the stream lacks {left:,} of its {size:,} bytes")
+        left -= len(piece)
+        yield piece
+
+
+# ---- the account that is configured here, and its containers -----------------------------
+
+
+def configured_storage(account: str) -> Storage | None:
+    """Return the storage account whose connection string is configured, if it is this one."""
+    with suppress(FileNotFoundError):
+        storage = find_storage()
+        return storage if storage and storage.account == account else None
+    return None
 
 
 def configured_store(path: str, container: str = CONTAINER) -> BlobStore:
@@ -435,19 +422,8 @@ def configured_store(path: str, container: str = CONTAINER) -> BlobStore:
             f"no storage account is given: set {CONNECTION_VARIABLE}, or save the connection "
             f"string as {CONNECTION_FILE} in the project's folder"
         )
-    return BlobStore.of(storage, container, path).checked()
-
-
-def configured_storage(account: str) -> Storage | None:
-    """Return the storage account whose connection string is configured, if it is this one."""
-    with suppress(FileNotFoundError):
-        storage = find_storage()
-        if storage and storage.account == account:
-            return storage
-    return None
-
-
-# ---- the container -----------------------------------------------------------------------
+    place = (storage.endpoint, container, path, storage.account)
+    return BlobStore(*place, key=storage.key).checked()
 
 
 def check_container_name(name: str) -> None:
@@ -463,7 +439,7 @@ def check_container_name(name: str) -> None:
         )
 
 
-def open_container(storage: Storage, name: str = CONTAINER, *, connections: int = 8) -> BlobStore:
+def open_container(storage: Storage, name: str = CONTAINER) -> BlobStore:
     """Open a container as a store; make it where it does not exist.
 
     Raises:
@@ -473,7 +449,7 @@ def open_container(storage: Storage, name: str = CONTAINER, *, connections: int 
     from azure.core.exceptions import AzureError
 
     check_container_name(name)
-    store = BlobStore.of(storage, name, connections=connections)
+    store = BlobStore(storage.endpoint, name, account=storage.account, key=storage.key)
     problem = ""
     try:
         # A wrong name or key shows at once, not after the patience for a day-long transfer.
@@ -486,22 +462,6 @@ def open_container(storage: Storage, name: str = CONTAINER, *, connections: int 
     if problem:  # Outside of the except block: the SDK's own text can quote what it signed.
         raise StorageError(problem)
     return store
-
-
-def _transport() -> "RequestsTransport":
-    """Return a transport with as many connections as requests are under way at a time.
-
-    With the usual ten, each further request at a time would shake hands anew.
-    """
-    import requests
-    from azure.core.pipeline.transport import RequestsTransport
-    from requests.adapters import HTTPAdapter
-
-    session = requests.Session()
-    session.mount("https://", HTTPAdapter(pool_maxsize=REQUESTS))
-    return RequestsTransport(
-        session=session, session_owner=False, connection_timeout=20, read_timeout=60
-    )
 
 
 def _problem(error: Exception, account: str) -> str:
@@ -524,62 +484,15 @@ def _problem(error: Exception, account: str) -> str:
         "ContainerBeingDeleted": "is still deleting a container of that name: try in a minute",
         "InvalidResourceName": "takes no container of that name: give another container",
     }
-    if code in known:
-        return f"storage account {account} {known[code]}"
-    if isinstance(error, ClientAuthenticationError) and not code:
+    said = known.get(code)
+    if said is None and isinstance(error, ClientAuthenticationError) and not code:
         return f"storage account {account}: {login_problem(str(error))}; {ROLE}"
-    if status is None:
-        return (
-            f"storage account {account} cannot be reached: check AccountName in the connection "
-            "string, the network and the proxy"
+    if said is None and status is None:
+        said = (
+            "cannot be reached: check AccountName in the connection string, the network and the "
+            "proxy"
         )
-    if status == 403:
-        return f"storage account {account} {known['AuthorizationFailure']}"
-    return f"storage account {account} answers {status} {code}: try again later".replace(" :", ":")
-
-
-class _Whole(io.RawIOBase):
-    """A stream of exactly ``size`` bytes, or an error: an upload must not end early in silence."""
-
-    def __init__(self, content: Readable, size: int) -> None:
-        self._content, self._size, self._left = content, size, size
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, count: int = -1) -> bytes:
-        count = self._left if count is None or count < 0 else min(count, self._left)
-        data = b""
-        while len(data) < count:
-            piece = self._content.read(count - len(data))
-            if not piece:
-                left = self._left - len(data)
-                raise EOFError(f"the stream lacks {left:,} of its {self._size:,} bytes")
-            data += piece
-        self._left -= count
-        return data
-
-
-def _take_lease(blob: "BlobClient", busy: str, wait: bool) -> "BlobLeaseClient":
-    """Take a blob's lease.
-
-    Raises:
-        RuntimeError: another process holds it, and did not lose it within half a minute.
-    """
-    from azure.core.exceptions import ResourceExistsError
-    from azure.storage.blob import BlobLeaseClient
-
-    until = time.monotonic() + _LEASE_PATIENCE
-    said = False
-    while True:
-        lease = BlobLeaseClient(blob)
-        try:
-            lease.acquire(_LEASE_SECONDS)
-            return lease
-        except ResourceExistsError:
-            if not wait and time.monotonic() > until:
-                raise RuntimeError(busy) from None
-        if not said:
-            print(busy if wait else f"waiting for a lock that may be a killed process's: {busy}")
-            said = True
-        time.sleep(1)
+    elif said is None and status == 403:
+        said = known["AuthorizationFailure"]
+    answer = f"answers {status} {code}".rstrip()
+    return f"storage account {account} {said or f'{answer}: try again later'}"

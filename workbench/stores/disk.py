@@ -2,7 +2,6 @@
 
 import errno
 import glob
-import json
 import os
 import re
 import secrets
@@ -11,10 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from workbench.settings import shown
-from workbench.stores.base import CannotWriteError, Entry, parse_json
+from workbench.stores.base import CannotWriteError, Entry, Store
 from workbench.stores.streams import CHUNK, Readable
 
 _SECONDS_UNTIL_SWEPT = 3600
@@ -47,22 +46,18 @@ def naming(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, CannotWriteError) or error.errno not in _REFUSALS:
             raise
-        if error.filename and not _concerns(Path(error.filename), path):
-            raise
+        if error.filename:
+            file = Path(error.filename)
+            hidden = file.name.startswith(".") and file.parent in (path, path.parent)
+            if not hidden and file not in (path, *path.parents):
+                raise
         advice = (
             "free some space and run again"
             if disk_is_full(error)
             else "see to the folder and its permissions, or give another name"
         )
-        reason = os.strerror(error.errno)
-        message = f"{shown(path)} cannot be written: {reason}: {advice}"
+        message = f"{shown(path)} cannot be written: {os.strerror(error.errno)}: {advice}"
         raise CannotWriteError(error.errno, message) from None
-
-
-def _concerns(file: Path, path: Path) -> bool:
-    """Say whether a file is the path, a folder above it, or a hidden file beside or in it."""
-    hidden = file.name.startswith(".") and file.parent in (path, path.parent)
-    return hidden or file in (path, *path.parents)
 
 
 @contextmanager
@@ -132,34 +127,27 @@ def only_one(file: Path, busy: str, *, wait: bool = False) -> Iterator[int]:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         with naming(file.parent):
-            _lock(descriptor, file.parent, busy, wait)
+            try:
+                import fcntl
+
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if not wait:
+                        raise RuntimeError(busy) from None
+                    print(busy, flush=True)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except (ImportError, OSError) as error:  # Windows has no such module
+                if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+                    raise
+                print(
+                    f"the file system of {shown(file.parent)} knows no locks: see to it yourself "
+                    "that no second process writes there",
+                    flush=True,
+                )
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: Path, busy: str, wait: bool) -> None:
-    try:
-        import fcntl
-
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise RuntimeError(busy) from None
-            print(busy, flush=True)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return
-    except ImportError:  # Windows
-        pass
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    print(
-        f"the file system of {shown(folder)} knows no locks: see to it yourself that no second "
-        "process writes there",
-        flush=True,
-    )
 
 
 class LocalFile:
@@ -201,7 +189,7 @@ class LocalFile:
         self.close()
 
 
-class DiskStore:
+class DiskStore(Store):
     """A folder on a disk, as a ``Store``; it need not exist before something is written.
 
     Args:
@@ -216,15 +204,6 @@ class DiskStore:
     def __init__(self, root: str | Path, *, sync: bool = True) -> None:
         self.root, self.sync = Path(root), sync
         self.address = str(self.root)
-
-    def __repr__(self) -> str:
-        return f"DiskStore({self.address!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, DiskStore) and other.root == self.root
-
-    def __hash__(self) -> int:
-        return hash(self.root)
 
     def path(self, path: str) -> Path:
         """Return where a file of the store lies.
@@ -242,11 +221,9 @@ class DiskStore:
         for folder, folders, names in os.walk(self.path(under)):
             folders.sort()
             for name in sorted(names):
-                path = Path(folder, name)
-                if not _UNFINISHED.fullmatch(name):
-                    entry = self.entry(path.relative_to(self.root).as_posix())
-                    if entry is not None:
-                        yield entry
+                path = Path(folder, name).relative_to(self.root).as_posix()
+                if not _UNFINISHED.fullmatch(name) and (entry := self.entry(path)):
+                    yield entry
 
     def entry(self, path: str) -> Entry | None:
         """Return one file's entry; None where it is missing."""
@@ -288,14 +265,6 @@ class DiskStore:
             shutil.copyfileobj(content, file, CHUNK)
             if size not in (None, file.tell()):
                 raise EOFError(f"{path} ends after {file.tell():,} of {size:,} bytes")
-
-    def read_json(self, path: str) -> Any:
-        """Read a JSON file; see ``Store``."""
-        return parse_json(self.read(path), shown(self.path(path)))
-
-    def write_json(self, path: str, value: Any) -> None:
-        """Write a JSON file."""
-        self.write(path, json.dumps(value, indent=1).encode())
 
     def delete(self, path: str) -> None:
         """Delete a file, if it is there."""
