@@ -86,14 +86,9 @@ class Workspace:
 def find_workspace(named: str = "") -> Workspace | None:
     """Find the workspace: as it is named, in the environment, or in AzureML's ``config.json``.
 
-    The file is the one that the variable AZUREML_CONFIG names (or the folder that holds it), else
-    the project's ``.azureml/config.json`` or ``config.json``.
-
-    Args:
-        named: "SUBSCRIPTION/GROUP/WORKSPACE", or the workspace's resource ID; "" to look further.
-
-    Returns:
-        The workspace; None where none is configured.
+    It is named "SUBSCRIPTION/GROUP/WORKSPACE", or by its resource ID. The file is the one that the
+    variable AZUREML_CONFIG names (or the folder that holds it), else the project's
+    ``.azureml/config.json`` or ``config.json``. None where nothing is configured.
 
     Raises:
         ValueError: what is configured is no workspace.
@@ -129,11 +124,7 @@ def find_workspace(named: str = "") -> Workspace | None:
 
 
 def require_workspace(named: str = "") -> Workspace:
-    """Return the workspace; see ``find_workspace``.
-
-    Raises:
-        ValueError: there is none, or what is configured is none.
-    """
+    """Return the workspace, see ``find_workspace``; ValueError where none is configured."""
     found = find_workspace(named)
     if found is None:
         raise ValueError(f"no AzureML workspace is configured: {_HOW_TO_CONFIGURE}")
@@ -160,9 +151,6 @@ def credential() -> "TokenCredential":
     It is azure-identity's default chain: service principal from ``AZURE_*``, workload and managed
     identity, Azure CLI and, where a person sits at the notebook, the browser. The variables that
     the tools of 2021 read for a service principal serve as well. Nothing is asked of Azure yet.
-
-    Raises:
-        LoginError: the service principal's tenant cannot be one.
     """
     return _credential(*(Secret(_configured(part)) for part in _PRINCIPAL), person=interactive())
 
@@ -193,10 +181,6 @@ def _credential(
 
 def check_login(login: "TokenCredential | None" = None, scope: str = MANAGEMENT) -> None:
     """Log in once, so that a missing or expired login shows before anything starts.
-
-    Args:
-        login: the credential; None takes ``credential()``.
-        scope: what to log in to.
 
     Raises:
         LoginError: no login works; the message says what to do.

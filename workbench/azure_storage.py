@@ -29,11 +29,8 @@ class Storage:
 def find_storage(file: str = "") -> Storage | None:
     """Find the connection string in its variable or in a file that git ignores.
 
-    Args:
-        file: the file; by default ``storage.secret`` in the project's folder.
-
-    Returns:
-        The account; None where there is none and a person is there to type it.
+    The file is ``storage.secret`` in the project's folder by default. None where there is none and
+    a person is there to type it.
 
     Raises:
         ValueError: it is not a storage account's connection string.
@@ -56,8 +53,7 @@ def find_storage(file: str = "") -> Storage | None:
 def parse_connection(text: Secret) -> Storage:
     """Read a storage account's connection string and check its form.
 
-    Raises:
-        ValueError: says which part is wrong, never what it was.
+    ValueError says which part is wrong, never what it was.
     """
 
     def refuse_if(wrong: object, what: str) -> None:

@@ -19,14 +19,10 @@ _SENDERS: dict[str, tuple[str, str, type[Sender]]] = {
 
 
 def connect(workspace: Workspace, sdk: str | None = None) -> Sender:
-    """Log in to a workspace through one of the SDKs.
-
-    Args:
-        workspace: the workspace.
-        sdk: "v1" or "v2"; None takes the first that this Python has and the workspace accepts.
+    """Log in to a workspace through an SDK; None takes the first that works here.
 
     Raises:
-        ValueError: there is no such SDK, or it is not installed.
+        ValueError: there is no such SDK, or this Python lacks it.
         ClusterError: the workspace refuses, or does not exist.
         LoginError: no login works.
     """
@@ -62,13 +58,7 @@ def _installed(module: str) -> bool:
 def choose_cluster(
     clusters: Sequence[Cluster], name: str | None, nodes: int, low_priority: bool | None
 ) -> Cluster:
-    """Return the cluster to train on.
-
-    Args:
-        clusters: those of the workspace.
-        name: the one that was asked for; None takes the only one that fits.
-        nodes: machines that the job takes.
-        low_priority: what its machines have to be; None takes either.
+    """Return the cluster of a name; None takes the only one that fits.
 
     Raises:
         ValueError: there is none of that name, it is too small, of the other priority or not
@@ -108,10 +98,7 @@ def choose_cluster(
 def choose_datastore(datastores: Sequence[Datastore], name: str | None) -> Datastore:
     """Return the datastore that holds the datasets.
 
-    Args:
-        datastores: those of the workspace.
-        name: the one that was asked for; None takes that of the container ``datasets``, else the
-            workspace's default.
+    None takes that of the container ``datasets``, else the workspace's default.
 
     Raises:
         ValueError: there is none of that name, or none at all.

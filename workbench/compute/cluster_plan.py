@@ -1,7 +1,6 @@
 """A training job for a cluster: everything is checked before it is sent."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pydantic
@@ -11,11 +10,10 @@ from workbench.azure_login import require_workspace
 from workbench.catalog import model_by_name
 from workbench.compute.cluster import choose_cluster, choose_datastore, connect
 from workbench.compute.estimate import P40_PACE, Price, measured_pace, retail_price
-from workbench.compute.evaluation import split_sampling, split_volumes, training_volumes
 from workbench.compute.gpus import cluster_warnings, has_gpus, machine_of
-from workbench.compute.jobs import in_words, run_folder, training_job
+from workbench.compute.jobs import in_words, run_folder
 from workbench.compute.kept import fetch
-from workbench.compute.plan import Cloud, Plan, phantom_remarks
+from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
 from workbench.compute.runs import prepare_run
 from workbench.compute.sender import (
     ClusterJob,
@@ -70,22 +68,8 @@ def plan_on_cluster(
 ) -> Plan:
     """Check a notebook's parameters against the workspace, and prepare the run's folder.
 
-    The dataset's cache is built on blob storage where it is missing.
-
-    Args:
-        model: a model's name.
-        nodes: number of nodes.
-        resume: whether to go on with a run that is there.
-        splits: what to reconstruct and measure once it is trained.
-        parameters: what ``training_job`` takes.
-        choices: fields of ``ClusterChoices``; None stands for the default.
-
-    Raises:
-        ValueError: a parameter is outside what is allowed, or the dataset cannot be trained on.
-        FileNotFoundError: there is no such dataset in the storage.
-        OSError: the storage refuses or cannot be reached.
-        ClusterError: AzureML refuses what it was asked.
-        LoginError: no login works.
+    The dataset's cache is built on blob storage where it is missing. ``parameters`` are what
+    ``training_job`` takes, ``choices`` the fields of ``ClusterChoices``; see ``plan_training``.
     """
     check_whole("nodes", nodes, 1)
     try:
@@ -94,7 +78,6 @@ def plan_on_cluster(
         raise ValueError(in_words(error)) from None
     access, tags = chosen.access, parse_tags(chosen.tags)
     folder = chosen.azure_dataset or model_by_name(model).dataset
-    training_job(Path(), synthetic=False, model=model, **parameters)
     conda_specification(chosen.torch_build)
     sender = connect(require_workspace(), chosen.sdk)
     cluster = choose_cluster(sender.clusters(), chosen.cluster, nodes, chosen.low_priority)
@@ -106,11 +89,7 @@ def plan_on_cluster(
         )
     container = choose_datastore(sender.datastores(), chosen.datastore)
     cache = open_cache(container.store(folder))
-    address = cache.store.address
-    job = training_job(address, synthetic=cache.synthetic, model=model, **parameters)
-    training_volumes(job, cache)
-    for split in splits:
-        split_volumes(cache, split, split_sampling(job, split))
+    job = checked_job(model, cache, splits, parameters)
     store = container.store(f"runs/{job.name}")
     if not (run_folder(job.name) / "job.json").exists():
         fetch(store, run_folder(job.name), lambda path: path in ("job.json", "metrics.csv"))
@@ -146,7 +125,7 @@ def plan_on_cluster(
                 cluster=cluster.name,
                 nodes=nodes,
                 device="GPU" if has_gpus(cluster.vm_size) else "CPU",
-                dataset=DataFolder("dataset", container.name, folder, access, address),
+                dataset=DataFolder("dataset", container.name, folder, access, job.dataset),
                 store=DataFolder("store", container.name, f"runs/{job.name}", "write"),
                 parameters={"model": model, "reconstruct": ", ".join(splits) or None, **parameters},
                 tags=tags,

@@ -34,12 +34,10 @@ Result = TypeVar("Result")
 
 
 class Record(pydantic.BaseModel):
-    """What is kept here of a run on a cluster.
+    """What is kept here of a run on a cluster, AzureML's id of it first.
 
     Attributes:
-        run: AzureML's id of the run.
         slices: training and validation slices of an epoch.
-        attempts: how often it was sent.
         fetched: whether all that it kept has been brought here since it ended.
     """
 
@@ -111,12 +109,7 @@ def train_on_cluster(plan: Plan, cloud: Cloud) -> Iterator[str]:
 
 
 def cancel(plan: Plan) -> str:
-    """Cancel the job that a plan sent; what it has kept stays.
-
-    Raises:
-        ValueError: it was never sent.
-        ClusterError: AzureML refuses.
-    """
+    """Cancel the job that a plan sent; what it has kept stays. ValueError: it was never sent."""
     record = _record(plan)
     if record is None or not isinstance(plan.where, Cloud):
         raise ValueError(f"{shown(plan.run.folder)} was not sent to a cluster")

@@ -79,14 +79,7 @@ def estimates(
     hours = (epochs x (training slices + validation slices / 3) + slices once / 3)
     x seconds a slice / (cards a node x nodes x efficiency)
 
-    Args:
-        pace: what a card does.
-        machine: a node's GPUs.
-        slices: training and validation slices of an epoch.
-        epochs: number of epochs.
-        once: slices that are reconstructed once, after the training.
-        nodes: the numbers of nodes.
-        price: of a node.
+    ``once`` counts slices that are reconstructed once, after the training.
     """
     done = epochs * (slices[0] + slices[1] * VALIDATION) + once * VALIDATION
     found = []

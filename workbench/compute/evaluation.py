@@ -46,11 +46,7 @@ def training_volumes(job: TrainingJob, cache: DatasetCache) -> tuple[DatasetCach
 
 
 def parse_splits(text: str | None) -> tuple[str, ...]:
-    """Read splits written as "val, test".
-
-    Raises:
-        ValueError: one of them is not a split.
-    """
+    """Read splits written as "val, test"; ValueError where one of them is none."""
     if not isinstance(text, str | None):
         raise ValueError(f"reconstruct={text!r}: give splits separated by commas, such as 'val'")
     splits = dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip())
@@ -62,13 +58,9 @@ def parse_splits(text: str | None) -> tuple[str, ...]:
 def split_volumes(
     cache: DatasetCache, split: str, sampling: Sampling | None, *, first: int | None = None
 ) -> DatasetCache:
-    """Return the volumes of a split, which can all be undersampled as asked.
+    """Return the (first) volumes of a split, which can all be undersampled as asked.
 
-    Args:
-        cache: the dataset.
-        split: one of ``SPLITS``.
-        sampling: how to undersample; None takes each file's own mask.
-        first: take only so many of them, the first ones.
+    Without a sampling each takes its file's own mask.
 
     Raises:
         ValueError: the split is empty, or a volume cannot be undersampled so.

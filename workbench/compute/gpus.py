@@ -76,12 +76,7 @@ def has_gpus(vm_size: str) -> bool:
 
 
 def cluster_warnings(vm_size: str, torch_build: str = "") -> list[str]:
-    """Say what stands between a cluster's GPUs and a build of torch, before a job is sent.
-
-    Args:
-        vm_size: such as "STANDARD_ND24S".
-        torch_build: one of ``TORCH_BUILDS``; "" for the usual one.
-    """
+    """Say what stands between a cluster's GPUs and a build of torch, before a job is sent."""
     if not has_gpus(vm_size):
         return [
             f"{vm_size} has no GPU: each node trains in one CPU process, which is for trials only"
@@ -101,11 +96,8 @@ def cluster_warnings(vm_size: str, torch_build: str = "") -> list[str]:
 def check_gpus(promised: bool) -> None:
     """Check this machine's driver and cards against torch before any data is touched.
 
-    Args:
-        promised: whether the machine was taken for its GPUs.
-
     Raises:
-        UnusableGpuError: torch cannot use the cards.
+        UnusableGpuError: torch cannot use the cards, or there are none where some were promised.
     """
     import torch
 
@@ -136,13 +128,8 @@ def missing_kernels(
 ) -> str | None:
     """Say that a build of torch lacks kernels for a card, or return None.
 
-    A binary for (major, minor) runs on cards of the same major and the same or a higher minor;
-    PTX ("compute_90") on any that is newer (CUDA C++ Programming Guide, compatibility).
-
-    Args:
-        card: the card's name.
-        capability: its compute capability.
-        architectures: the build's, as ``torch.cuda.get_arch_list()`` names them: "sm_75".
+    A binary ("sm_75") for (major, minor) runs on cards of the same major and the same or a higher
+    minor; PTX ("compute_90") on any that is newer (CUDA C++ Programming Guide, compatibility).
     """
     for name in architectures:
         if match := re.fullmatch(r"(sm|compute)_(\d+)(\d)[af]?", name):

@@ -24,14 +24,7 @@ class TrainingFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run on this machine.
-
-    Attributes:
-        count: number of processes.
-        device: "GPU" or "CPU".
-        threads: threads of each.
-        node: this machine's place in a cluster's job; None outside of one.
-    """
+    """The processes of a run on this machine, and its place in a cluster's job, if it has one."""
 
     count: int
     device: str
@@ -54,10 +47,8 @@ class Ranks:
 def ranks_here(nodes: int) -> Ranks:
     """Choose this machine's processes: one a GPU, or ``nodes`` on the CPU where it has none.
 
-    On a node of a cluster's job: one a GPU, or one on the CPU.
-
-    Raises:
-        ValueError: ``nodes`` is below 1, or not the number that the job runs on.
+    On a node of a cluster's job: one a GPU, or one on the CPU. ValueError: ``nodes`` is below 1,
+    or not the number that the job runs on.
     """
     check_whole("nodes", nodes, 1)
     import torch
@@ -96,7 +87,6 @@ def run_here(
 
     Raises:
         TrainingFailedError: a rank failed; with that rank's own error.
-        RuntimeError: another process holds the run's folder.
     """
     environment = {
         "OMP_NUM_THREADS": str(ranks.threads),

@@ -28,12 +28,8 @@ PHANTOM_DEFAULTS: dict[str, Any] = {"epochs": 8, "lr": 1e-3, "lr_step": 6}
 def run_folder(name: str, parameter: str = "name") -> Path:
     """Return a run's folder, ``outputs/NAME``.
 
-    Args:
-        name: of the run.
-        parameter: of the notebook that gives it, for the error.
-
     Raises:
-        ValueError: the name leaves ``outputs/`` or is no folder's name.
+        ValueError: the name leaves ``outputs/`` or is no folder's name; it is called ``parameter``.
     """
     parts = name.split("/") if isinstance(name, str) else []
     if not parts or not all(re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", part) for part in parts):
@@ -52,16 +48,12 @@ class TrainingJob(pydantic.BaseModel):
     """Everything that decides the outcome of a training run; ``job.json`` holds it.
 
     Attributes:
-        name: folder of the run under ``outputs/``.
         model: name in ``catalog.MODELS``.
         dataset: the dataset's folder, or its address.
-        network: name in ``models.NETWORKS``.
         config: the network's numbers, an object of its entry's config class; None for its defaults.
         batch_size: slices a rank and step.
         accumulate: batches whose gradients are added up before a step.
         lr_step: epochs after which Adam's learning rate is multiplied by ``lr_gamma`` (StepLR).
-        weight_decay: Adam's L2 penalty.
-        sample_rate: share of the training slices that is used.
         precision: "32"; "bf16", which convolves in bfloat16 and does all else in float32; or
             "16", mixed, for GPUs that lack bfloat16 (its weights reconstruct in float32).
         tf32: whether an NVIDIA GPU may round float32 factors to TF32; faster, other numbers.
@@ -73,7 +65,6 @@ class TrainingJob(pydantic.BaseModel):
             does in a long training on a GPU that can.
         seed: of weights, order, masks and sampling.
         workers: loader processes a rank; None chooses.
-        checkpoint_minutes: time between checkpoints within an epoch.
         images: validation slices that go to TensorBoard each epoch.
     """
 
@@ -130,11 +121,7 @@ class TrainingJob(pydantic.BaseModel):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read a job that ``to_json`` wrote, in this version or an earlier one.
-
-        Raises:
-            ValueError: the text is no job.
-        """
+        """Read a job of this version or an earlier one; ValueError where the text is none."""
         values = flat(json.loads(text))
         names = _names(find_network(values["network"]).config)
         config = {name: values.pop(name) for name in names if name in values}
@@ -161,8 +148,7 @@ def training_job(
         model: a name of ``catalog.MODELS`` or its 2021 class name.
         name: folder of the run; the model's name where None.
         **choices: fields of ``TrainingJob`` and of its network's config, and for its sampling
-            ``mask``, ``acceleration`` and ``center_fraction`` (one number, or several separated by
-            commas).
+            ``mask``, ``acceleration`` and ``center_fraction`` (one number, or several).
 
     Raises:
         ValueError: a parameter is unknown or outside what is allowed.

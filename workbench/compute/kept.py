@@ -33,15 +33,7 @@ _PASSES_BETWEEN_LOGS = 30  # TensorBoard's files grow with every step, and are c
 def fetch(
     store: Store, folder: Path, wanted: Callable[[str], bool] = lambda path: True
 ) -> list[str]:
-    """Bring files that are new or changed from a store into a folder.
-
-    Args:
-        store: where they were kept.
-        folder: the run's folder.
-        wanted: says of a path whether to bring it.
-
-    Returns:
-        The paths of the files that were fetched.
+    """Bring wanted files that are new or changed from a store into a folder; return their paths.
 
     Raises:
         OSError: the store refuses or cannot be reached; what came until then stays.
@@ -79,11 +71,7 @@ def fetch(
 
 
 def put(folder: Path, store: Store, paths: Iterable[str]) -> None:
-    """Copy files of a folder to a store.
-
-    Raises:
-        OSError: the store refuses or cannot be reached.
-    """
+    """Copy files of a folder to a store; OSError where it refuses or cannot be reached."""
     for path in paths:
         with (folder / path).open("rb") as file:
             store.write(path, file)
@@ -99,12 +87,8 @@ def files_of(folder: Path) -> list[str]:
 def kept(folder: Path, store: Store, under: str = "") -> Iterator[None]:
     """Copy a run's files to the store as they change, and once more at the end.
 
-    A thread does it, so that training does not wait for the storage.
-
-    Args:
-        folder: the run's folder.
-        store: where they are kept.
-        under: the only folder of the run to keep, besides errors; "" for the whole run.
+    A thread does it, so that training does not wait for the storage. ``under`` is the only folder
+    of the run to keep, besides errors; "" for the whole run.
     """
 
     def state(path: str) -> tuple[int, int]:

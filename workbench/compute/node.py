@@ -33,8 +33,7 @@ class Node:
     Attributes:
         rank: its number, 0 first.
         count: machines in the job.
-        address: host of node 0.
-        port: node 0's port for the rendezvous.
+        address: host of node 0, where ranks meet at ``port``.
         store: folder that outlives the nodes, or None.
         device: "GPU" where the job was promised GPUs, else "CPU".
     """

@@ -1,14 +1,14 @@
 """What is about to be trained, wherever it runs: shown to people before anything starts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from workbench.compute.estimate import NODES, Estimate, Pace, Price, estimates
-from workbench.compute.evaluation import split_sampling, training_volumes
+from workbench.compute.evaluation import split_sampling, split_volumes, training_volumes
 from workbench.compute.gpus import cards_of, machine_of
 from workbench.compute.here import Ranks
-from workbench.compute.jobs import TrainingJob
+from workbench.compute.jobs import TrainingJob, training_job
 from workbench.compute.runs import Run
 from workbench.compute.sender import Cluster, ClusterJob, Sender
 from workbench.data.cache import DatasetCache
@@ -26,16 +26,7 @@ _ACCESS = {
 
 @dataclass(frozen=True)
 class Cloud:
-    """Where a job is sent, and what that takes.
-
-    Attributes:
-        cluster: the cluster.
-        job: the job as it is sent.
-        sender: the workspace.
-        store: the run's folder in blob storage, which outlives the nodes.
-        pace: what a card does.
-        price: what a node costs; None where it is unknown.
-    """
+    """Where a job is sent, and what that takes; ``store`` is the run's folder there."""
 
     cluster: Cluster
     job: ClusterJob
@@ -63,8 +54,6 @@ class Plan:
     """A training that was checked, and may start.
 
     Attributes:
-        job: what to train.
-        cache: the dataset.
         run: the run's folder; from a cluster it fills with what the nodes keep.
         where: the processes on this machine, or the cluster.
         splits: what to reconstruct and measure after the training.
@@ -140,6 +129,24 @@ class Plan:
                 )
                 if cloud.price:
                     yield f"estimate   cost: {cloud.price.source}"
+
+
+def checked_job(
+    model: str, cache: DatasetCache, splits: Iterable[str], choices: dict[str, Any]
+) -> TrainingJob:
+    """Form a job, and check that the dataset has what it trains on and reconstructs afterwards.
+
+    Raises:
+        ValueError: a parameter is wrong, or volumes are missing or cannot be undersampled so.
+    """
+    from workbench.data.masks import check_masks  # imports torch
+
+    job = training_job(cache.store.address, synthetic=cache.synthetic, model=model, **choices)
+    train, val = training_volumes(job, cache)
+    check_masks(job.sampling, (volume.matrix[1] for volume in (*train, *val)))
+    for split in splits:
+        split_volumes(cache, split, split_sampling(job, split))
+    return job
 
 
 def phantom_remarks(

@@ -109,11 +109,7 @@ class Run:
 
 
 def open_run(name: str) -> Run:
-    """Open the folder of a run that was started.
-
-    Raises:
-        FileNotFoundError: there is no such run; the message lists the runs that exist.
-    """
+    """Open the folder of a run that was started; FileNotFoundError lists the runs that exist."""
     folder = run_folder(name)
     if not (folder / "job.json").exists():
         outputs = run_folder("x").parent
@@ -129,22 +125,14 @@ def open_run(name: str) -> Run:
 
 
 def only_writer(run: Run, *, wait: bool = False) -> AbstractContextManager[int]:
-    """Hold a run's folder, so that no second process works in it; see ``only_one``.
-
-    Raises:
-        RuntimeError: another process holds it.
-    """
+    """Hold a run's folder, so that no second process works in it; see ``only_one``."""
     way_out = "waiting for it" if wait else "wait for it, stop it, or give another name"
     busy = f"another process is at work in {shown(run.folder)}: {way_out}"
     return only_one(run.folder / ".lock", busy, wait=wait)
 
 
 def prepare_run(job: TrainingJob, cache: DatasetCache | None = None, *, resume: bool) -> Run:
-    """Make a run's folder, or open the one that an interrupted run left; see ``take_up``.
-
-    Raises:
-        RuntimeError: a process is at work in it.
-    """
+    """Make a run's folder, or open the one that an interrupted run left; see ``take_up``."""
     run = Run(run_folder(job.name))
     with only_writer(run):
         take_up(run, job, cache, resume=resume)
@@ -154,13 +142,8 @@ def prepare_run(job: TrainingJob, cache: DatasetCache | None = None, *, resume: 
 def take_up(run: Run, job: TrainingJob, cache: DatasetCache | None = None, *, resume: bool) -> None:
     """Check that a job may run in a folder, which the caller holds, and leave it there.
 
-    Between a plan and its start other plans may have been made in the same folder, and run.
-
-    Args:
-        run: the folder.
-        job: what to train.
-        cache: the volumes, which are left there for all ranks.
-        resume: whether a run that is there may go on.
+    Between a plan and its start other plans may have been made in the same folder, and run. The
+    volumes are left there too, for all ranks.
 
     Raises:
         ValueError: the folder holds a run of another job, or one that may not go on.
@@ -196,13 +179,8 @@ def take_up(run: Run, job: TrainingJob, cache: DatasetCache | None = None, *, re
 def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:
     """Leave the dataset cache that a plan was made with in a run's folder, for all of its ranks.
 
-    Args:
-        cache: the dataset.
-        folder: the run's folder.
-        goes_on: whether the run has learned from that dataset already.
-
     Raises:
-        ValueError: it has learned from other volumes, or this cannot be told.
+        ValueError: the run goes on, but has learned from other volumes, or this cannot be told.
     """
 
     def learned(found: DatasetCache) -> set[tuple[str, tuple[int, ...]]]:
@@ -230,11 +208,7 @@ def kept_cache(root: str | Path, folder: Path) -> DatasetCache:
 
 
 def check_not_sent(run: Run) -> None:
-    """Check that no job on a cluster may still leave what it learns in a run's folder.
-
-    Raises:
-        ValueError: a job was sent, and its end was not seen here.
-    """
+    """Refuse a run's folder in which a job on a cluster may still leave what it learns."""
     record = run.folder / SENT
     if record.exists() and not read_record(record).get("fetched"):
         raise ValueError(
@@ -247,11 +221,7 @@ def check_not_sent(run: Run) -> None:
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """Read a file of a run's folder that holds one JSON object.
-
-    Raises:
-        ValueError: it is damaged, or holds something else; the message names it.
-    """
+    """Read a file of a run's folder that holds one JSON object; ValueError names a damaged one."""
     try:
         return dict(json.loads(file.read_bytes()).items())
     except _DAMAGES as error:

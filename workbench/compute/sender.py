@@ -59,14 +59,10 @@ class Cluster:
     """A cluster of a workspace.
 
     Attributes:
-        vm_size: size of its machines, such as "STANDARD_NC24ADS_A100_V4".
-        low_priority: whether its machines may be taken away at any time.
-        max_nodes: the most machines that it grows to.
         nodes: machines that it has now.
         state: of its provisioning; "Succeeded" where it can be used.
         problem: what keeps it from growing, such as a quota; "" where nothing does.
         identity: whether its nodes have a managed identity to log in with.
-        region: Azure region, such as "westeurope".
     """
 
     name: str
@@ -86,13 +82,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Datastore:
-    """A blob container that a workspace knows.
-
-    Attributes:
-        endpoint: the cloud's suffix, "core.windows.net".
-        key: the account's key or a shared access signature, where the workspace holds one.
-        default: whether it is the workspace's default.
-    """
+    """A blob container that a workspace knows, with the key or signature that it holds."""
 
     name: str
     account: str
@@ -115,11 +105,8 @@ class DataFolder:
 
     Attributes:
         name: what the job calls it, "dataset" or "store".
-        datastore: the datastore's name.
-        path: the folder in the datastore.
         mode: "mount" (read-only), "download" (once a node), "write" (mounted for writing), or
             "stream": the node gets only the folder's address, and reads ranges by its identity.
-        address: URL of the folder; needed to stream.
     """
 
     name: str
@@ -134,14 +121,9 @@ class ClusterJob:
     """A job on a cluster: the same notebook on every node.
 
     Attributes:
-        name: of the run.
-        experiment: that it is listed under.
-        nodes: number of machines.
         device: "GPU" where the cluster's machines have GPUs, else "CPU".
-        dataset: the dataset's folder.
         store: folder that outlives the nodes; checkpoints go there.
         parameters: of the notebook; None stands for its default and is left out.
-        tags: shown in the studio.
         torch_build: "" for the default build of torch, or one of ``TORCH_BUILDS``.
     """
 
@@ -176,13 +158,10 @@ class ClusterJob:
         return {NODES: str(self.nodes), DEVICE: self.device, "PYTHONUNBUFFERED": "1"}
 
     def command(self, places: Mapping[str, str]) -> str:
-        """Return what every node runs in its shell.
+        """Return what every node runs in its shell; ``places`` says where each folder is.
 
         Only node 0 has its folder where AzureML collects a job's outputs: all nodes' files would
         meet there under the same names.
-
-        Args:
-            places: the names of ``folders`` -> how the shell writes where they are.
         """
         given = {key: value for key, value in self.parameters.items() if value is not None}
         given |= {"nodes": self.nodes, "target": "local", "name": self.name}
@@ -225,11 +204,6 @@ class Sender:
 
     All methods raise ``LostContactError`` where a later try may work, ``ClusterError`` where the
     workspace refuses, and ``LoginError`` where no login works.
-
-    Attributes:
-        sdk: the SDK, such as "v1".
-        package: its package, for people.
-        address: the workspace.
     """
 
     sdk: ClassVar[str]
@@ -266,10 +240,6 @@ class Sender:
 def conda_specification(torch_build: str = "", file: Path | None = None) -> dict[str, Any]:
     """Return environment.yml as AzureML takes it, with another build of torch where asked.
 
-    Args:
-        torch_build: "" for the list as it is, or one of ``TORCH_BUILDS``, such as "cu126".
-        file: the list, the project's own by default.
-
     Raises:
         ValueError: there is no such build, or the list does not pin torch.
     """
@@ -290,11 +260,7 @@ def conda_specification(torch_build: str = "", file: Path | None = None) -> dict
 
 
 def parse_tags(text: str | None) -> dict[str, str]:
-    """Read tags written as "study:4x, who:me".
-
-    Raises:
-        ValueError: it is written otherwise.
-    """
+    """Read tags written as "study:4x, who:me"; ValueError where they are written otherwise."""
     tags = {}
     for part in filter(None, (part.strip() for part in (text or "").split(","))):
         name, separator, value = part.partition(":")

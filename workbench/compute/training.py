@@ -11,8 +11,6 @@ from workbench.compute.cluster_run import train_on_cluster
 from workbench.compute.evaluation import (
     FOLDER,
     parse_splits,
-    split_sampling,
-    split_volumes,
     training_volumes,
     unevaluated,
 )
@@ -21,7 +19,7 @@ from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder, training_job
 from workbench.compute.kept import LOG_FILE, fetch, kept
 from workbench.compute.node import ERRORS, Node, error_note, this_node
-from workbench.compute.plan import Cloud, Plan, phantom_remarks
+from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
 from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
 from workbench.data.cache import open_dataset
 from workbench.progress import relayed
@@ -53,8 +51,7 @@ def plan_training(
             its address in blob storage, from which slices are then read by ranges.
         resume: whether to go on with a run that the folder holds.
         reconstruct: splits to reconstruct and measure after the training, such as "val, test".
-        **choices: what ``training_job`` takes, and the fields of ``ClusterChoices``; None stands
-            for the default.
+        **choices: what ``training_job`` takes, and the fields of ``ClusterChoices``.
 
     Raises:
         ValueError: a parameter is outside what is allowed, or the dataset cannot be trained on.
@@ -67,6 +64,8 @@ def plan_training(
         raise ValueError(f"target={target!r}: give one of {', '.join(TARGETS)}")
     splits = parse_splits(reconstruct)
     on_cluster = {key: choices.pop(key, None) for key in ClusterChoices.model_fields}
+    # The numbers are checked before the dataset is opened, which can take a while.
+    training_job(Path(), synthetic=False, model=model, **choices)
     workspace = None if target == "local" else find_workspace()
     if target == "azureml" or (workspace and not local_dataset):
         if local_dataset:
@@ -103,21 +102,14 @@ def _plan_here(
     choices: dict[str, Any],
     why: str,
 ) -> Plan:
-    from workbench.data.masks import check_masks
-
     ranks = ranks_here(nodes)
     node = ranks.node
-    # The numbers are checked before the dataset is opened, which can take a while.
-    training_job(Path(), synthetic=False, model=model, **choices)
     # To look at each file of a mount takes minutes.
     cache = open_dataset(local_dataset or model_by_name(model).dataset, check=node is None)
-    job = training_job(cache.store.address, synthetic=cache.synthetic, model=model, **choices)
-    for split in splits:
-        split_volumes(cache, split, split_sampling(job, split))
+    job = checked_job(model, cache, splits, choices)
     if job.precision == "16" and ranks.device == "CPU":
         raise ValueError("precision=16: only GPUs train in float16; give 32 or bf16")
     train, val = training_volumes(job, cache)
-    check_masks(job.sampling, (volume.matrix[1] for volume in (*train, *val)))
     if ranks.total > min(train.slices, val.slices):
         raise ValueError(
             f"nodes={nodes}: {ranks.total} processes are more than the {train.slices} training or "
@@ -160,7 +152,6 @@ def train(plan: Plan) -> Iterator[str]:
     Raises:
         TrainingFailedError: a rank failed; with that rank's own error.
         RuntimeError: another process trains into the same folder.
-        ClusterError: AzureML refuses what it was asked.
     """
     where = plan.where
     yield from relayed(

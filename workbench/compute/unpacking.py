@@ -47,13 +47,7 @@ class UnpackJob(ClusterJob):
 def cluster_unpacker(
     workspace: Workspace, container: BlobStore, cluster: str = "", sdk: str | None = None
 ) -> Unpacker:
-    """Return an unpacker whose passes are jobs of a cluster.
-
-    Args:
-        workspace: the AzureML workspace.
-        container: the container that the archives landed in.
-        cluster: the cluster's name; "" takes the only one there is.
-        sdk: "v1" or "v2"; None takes the first that works here.
+    """Return an unpacker whose passes are jobs of a cluster; "" takes the only one there is.
 
     Raises:
         ValueError: there is no such cluster, or the workspace knows no datastore of the container.
@@ -119,17 +113,7 @@ def _followed(
 ) -> RunState:
     """Send a job, or take over the one that was sent, and wait for its end; a stop cancels it.
 
-    Args:
-        sender: the workspace.
-        job: the job.
-        folder: the dataset's folder, where jobs leave their traces.
-        file: the archive's name.
-        tag: the archive's ETag; a job for another one is not waited for.
-        stopped: ends it.
-        on_bytes: called with the bytes of the archive that were read since the last call.
-
-    Raises:
-        StoppedError: it was stopped.
+    A job that was sent for an archive of another ETag is not waited for.
     """
     run = ""
     noted = _noted(folder, _note(file)) or {}

@@ -17,13 +17,10 @@ def is_address(place: str | Path) -> bool:
 
 
 def open_store(place: str | Path) -> Store:
-    """Open a folder as a store.
+    """Open a folder as a store: a path, or the URL ``https://ACCOUNT.blob.../CONTAINER/FOLDER``.
 
-    Args:
-        place: a path (a relative one counts from the project's root), or the folder's URL in blob
-            storage, ``https://ACCOUNT.blob.core.windows.net/CONTAINER/FOLDER``. The account's
-            connection string lets us in where it is configured, else our own login: on a
-            cluster's node its managed identity.
+    A relative path counts from the project's root. The account's connection string lets us in
+    where it is configured, else our own login: on a cluster's node its managed identity.
 
     Raises:
         ValueError: it is no such URL, or what is configured is no connection string.

@@ -20,14 +20,9 @@ class CannotWriteError(OSError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One file in a store.
+    """One file in a store: its path with ``/``, its bytes, and when it changed.
 
-    Attributes:
-        path: relative to the store, with ``/``.
-        size: bytes.
-        mtime_ns: time of last change, nanoseconds.
-        etag: the storage's name for this content; "" on a disk.
-        md5: MD5 sum of the content in hex, where the storage holds one.
+    The etag is the storage's name for this content, the MD5 sum (hex) what it holds; "" on a disk.
     """
 
     path: str
@@ -93,29 +88,17 @@ class Store(Protocol):
     ) -> None:
         """Write a file whole or not at all; what was there before stays until then.
 
-        Args:
-            path: the file; its folder is made.
-            content: bytes, or a stream that is read to its end.
-            size: the bytes that a stream has to give.
-            md5: sum to be kept with the file, in hex, where the storage keeps one.
-
-        Raises:
-            EOFError: the stream ended before that.
+        A stream is read to its end, and has to give ``size`` bytes, else EOFError. The MD5 sum
+        (hex) is kept with the file where the storage keeps one.
         """
 
     def delete(self, path: str) -> None:
         """Delete a file, if it is there."""
 
     def lock(self, path: str, busy: str, *, wait: bool = False) -> AbstractContextManager[Any]:
-        """Hold a lock while the context lasts: one process at a time.
+        """Hold a lock's file while the context lasts: one process at a time.
 
-        Args:
-            path: the lock's file; it is made.
-            busy: the message where another process holds it.
-            wait: print the message and wait, instead of raising.
-
-        Raises:
-            RuntimeError: another process holds it.
+        ``busy`` is said where another process holds it: as RuntimeError, or printed by who waits.
         """
 
     def free(self) -> int | None:
@@ -125,11 +108,7 @@ class Store(Protocol):
         """Return the same store as seen from a folder in it."""
 
     def read_json(self, path: str) -> Any:
-        """Read a JSON file.
-
-        Raises:
-            ValueError: it is damaged.
-        """
+        """Read a JSON file; ValueError where it is damaged."""
         try:
             return json.loads(self.read(path))
         except (ValueError, RecursionError) as error:

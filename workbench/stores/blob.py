@@ -50,8 +50,7 @@ _LEASE_PATIENCE = 25.0
 def parse_address(address: str) -> tuple[str, str, str, str]:
     """Return an address's endpoint, container, folder and account.
 
-    Raises:
-        ValueError: it is none; a signature in it is not repeated.
+    ValueError where it is none; a signature in it is not repeated.
     """
     found = _ADDRESS.fullmatch(address.rstrip("/"))
     if found is None:
@@ -64,22 +63,14 @@ def parse_address(address: str) -> tuple[str, str, str, str]:
 
 
 class BlobStore(Store):
-    """A folder of a container, as a ``Store``.
+    """A folder of a container, as a ``Store``; "" is the container itself.
 
     Each process has connections of its own: a store can be used after a fork. Pickled, it takes
     its address along and no key; the other process finds its own way in.
 
-    Args:
-        endpoint: URL of the account's Blob service.
-        container: the container.
-        path: the folder; "" for the container itself.
-        account: the storage account; by default the first part of the endpoint's host.
-        key: the account's key or a shared access signature; None takes the connection string
-            that is configured for the account, else our login.
-
-    Attributes:
-        address: the folder's URL.
-        connections: that read or write one large file.
+    The key is the account's or a shared access signature; None takes the connection string that is
+    configured for the account, else our login. The account is the first part of the endpoint's
+    host where it is not given.
     """
 
     connections = 8
@@ -106,11 +97,7 @@ class BlobStore(Store):
     def checked(self) -> "BlobStore":
         """Ask the account once whether it lets us in, and return the store.
 
-        A wrong name, key or login shows within seconds, not after the patience for a transfer of
-        days.
-
-        Raises:
-            StorageError: the account is not there, or refuses.
+        A wrong name, key or login shows within seconds, not after a transfer's patience of days.
         """
         with self._errors(""):
             self._new_client(retry_total=3).exists()
@@ -360,11 +347,7 @@ class BlobFile:
         return f"{self._store.address}/{self._path}"
 
     def read(self, offset: int, count: int) -> bytes:
-        """Return ``count`` bytes from ``offset``, fewer only where the blob ends.
-
-        Raises:
-            OSError: the storage refuses, or cannot be reached after the client's own retries.
-        """
+        """Return ``count`` bytes from ``offset``, fewer only where the blob ends."""
         count = min(count, self.size - offset)
         if count <= 0:
             return b""
@@ -427,11 +410,7 @@ def configured_store(path: str, container: str = CONTAINER) -> BlobStore:
 
 
 def check_container_name(name: str) -> None:
-    """Check a container's name against Azure's rules.
-
-    Raises:
-        ValueError: it cannot be one.
-    """
+    """Check a container's name against Azure's rules; ValueError where it cannot be one."""
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9](-?[a-z0-9]){2,62}", name):
         raise ValueError(
             f"container={name!r}: give 3 to 63 lower-case letters, digits and single dashes, "
@@ -442,9 +421,7 @@ def check_container_name(name: str) -> None:
 def open_container(storage: Storage, name: str = CONTAINER) -> BlobStore:
     """Open a container as a store; make it where it does not exist.
 
-    Raises:
-        ValueError: the name cannot be a container's.
-        StorageError: the account is not there, or refuses the key.
+    StorageError where the account is not there, or refuses the key.
     """
     from azure.core.exceptions import AzureError
 

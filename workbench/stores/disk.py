@@ -34,12 +34,9 @@ def disk_is_full(error: OSError) -> bool:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have a refusal of the disk name what was being written, in one line.
+    """Have a refusal of the disk name what was being written, in one line: ``CannotWriteError``.
 
     Errors of anything else, such as a network or a file that is read meanwhile, stay as they are.
-
-    Raises:
-        CannotWriteError: the disk is full, read-only or broken, or ``path`` is not ours to write.
     """
     try:
         yield
@@ -65,14 +62,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file under a temporary name beside ``path``; rename it once it is whole on the disk.
 
     An error leaves ``path`` as it was. What a killed process left is swept up an hour later.
-
-    Args:
-        path: the file.
-        sync: whether to wait for the disk before the renaming; False where the caller does so once
-            for many files.
-
-    Raises:
-        CannotWriteError: the disk refuses it.
+    Without ``sync`` nobody waits for the disk before that: the caller does once for many files.
     """
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with suppress(OSError):
@@ -93,11 +83,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, and its folder, so that it is there whole or not at all.
-
-    Raises:
-        CannotWriteError: the disk refuses it.
-    """
+    """Write a text file, and its folder, so that it is there whole or not at all."""
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
@@ -108,19 +94,11 @@ def write_text(path: Path, text: str) -> None:
 def only_one(file: Path, busy: str, *, wait: bool = False) -> Iterator[int]:
     """Hold a lock's file: one process at a time. The system lets go when the last holder ends.
 
-    A file system without locks is told of, and nobody is held off there.
-
-    Args:
-        file: the lock; it is made where it is missing, with its folder.
-        busy: the message where somebody else holds it.
-        wait: print the message and wait for the lock, instead of raising.
+    A file system without locks is told of, and nobody is held off there. ``busy`` is the message
+    where somebody else holds it: raised as RuntimeError, or printed by who waits.
 
     Yields:
         The file's descriptor. A process that inherits it holds the lock too.
-
-    Raises:
-        RuntimeError: somebody else holds it.
-        CannotWriteError: the folder cannot be written to.
     """
     with naming(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -151,13 +129,7 @@ def only_one(file: Path, busy: str, *, wait: bool = False) -> Iterator[int]:
 
 
 class LocalFile:
-    """A file on this machine or on a mounted one, read by byte range.
-
-    Attributes:
-        path: the file.
-        size: its bytes.
-        descriptor: the open file's.
-    """
+    """A file on this machine or on a mounted one, read by byte range."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -192,13 +164,7 @@ class LocalFile:
 class DiskStore(Store):
     """A folder on a disk, as a ``Store``; it need not exist before something is written.
 
-    Args:
-        root: the folder.
-        sync: see ``replacing``.
-
-    Attributes:
-        root: the folder.
-        address: the folder as text.
+    Without ``sync`` files are not waited for, see ``replacing``.
     """
 
     def __init__(self, root: str | Path, *, sync: bool = True) -> None:
@@ -206,11 +172,7 @@ class DiskStore(Store):
         self.address = str(self.root)
 
     def path(self, path: str) -> Path:
-        """Return where a file of the store lies.
-
-        Raises:
-            ValueError: the path leads out of the store.
-        """
+        """Return where a file of the store lies; ValueError where that is out of the store."""
         parts = PurePosixPath(path)
         if parts.is_absolute() or ".." in parts.parts:
             raise ValueError(f"{path!r} leads out of {self.address}")

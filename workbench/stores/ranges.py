@@ -35,13 +35,9 @@ class _Rights(NamedTuple):
 
 
 class RangeReader:
-    """Reads ranges of a container's blobs with the rights that its client has.
+    """Reads ranges of a container's blobs with the key, signature or login of its client.
 
     It may be used by many threads at a time, in the process that made it.
-
-    Args:
-        container: the client, whose account key, signature or login it uses.
-        connections: that are kept open.
     """
 
     def __init__(self, container: "ContainerClient", connections: int) -> None:
