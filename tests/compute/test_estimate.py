@@ -21,30 +21,25 @@ from workbench.compute.gpus import Machine, machine_of
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
 
-BRAIN = (70748, 21842)
-
 
 def test_estimate_repeats_the_table_of_2021():
-    found = estimates(P40_PACE, machine_of("STANDARD_ND24S"), slices=BRAIN, epochs=1)
-    minutes = [round(60 * each.hours) for each in found]
-    assert minutes == [255, 133, 66, 34]
+    found = estimates(P40_PACE, machine_of("STANDARD_ND24S"), slices=(70748, 21842), epochs=1)
+    assert [round(60 * each.hours) for each in found] == [255, 133, 66, 34]
     assert all(each.dollars is None for each in found)
+    assert efficiency(1) == 1
+    assert efficiency(3) == min(efficiency(2), efficiency(4)), "between rows the lower"
+    assert efficiency(64) == efficiency(8) < 1
 
 
 def test_cost_is_price_times_nodes_times_hours():
-    machine = Machine("card", (9, 0), 2)
-    (one, two) = estimates(
-        Pace(1.8, ""), machine, slices=(3000, 3000), epochs=1, nodes=(1, 2), price=Price(10, "")
-    )
+    given = {"machine": Machine("card", (9, 0), 2), "slices": (3000, 3000), "epochs": 1}
+    one, two = estimates(Pace(1.8, ""), **given, nodes=(1, 2), price=Price(10, ""))
     assert one.hours == pytest.approx(4000 * 1.8 / 2 / 3600)
     assert one.dollars == pytest.approx(10 * one.hours)
     assert two.hours == pytest.approx(one.hours / 2 / efficiency(2))
     assert two.dollars > one.dollars
-    (more,) = estimates(
-        Pace(1.8, ""), machine, slices=(3000, 3000), epochs=1, once=3000, nodes=(1,)
-    )
+    (more,) = estimates(Pace(1.8, ""), **given, once=3000, nodes=(1,))
     assert more.hours == pytest.approx(5000 * 1.8 / 2 / 3600)
-    assert more.dollars is None
 
 
 def listed(dollars, meter="NC24ads A100 v4", product="NCads A100 v4 Series Linux", unit="1 Hour"):
@@ -102,21 +97,13 @@ def test_price_is_looked_up_in_azure_s_public_list(price_list):
         assert f"eq '{part}'" in asked[0]
 
 
-@pytest.mark.parametrize("text", ['{"Items": []}', "{}", "no JSON", '{"Items": [{}]}'])
-def test_without_a_price_in_the_list_there_is_none(price_list, text):
-    price_list(text)
+@pytest.mark.parametrize("text", ['{"Items": []}', "{}", "no JSON", '{"Items": [{}]}', None])
+def test_without_a_list_or_a_price_in_it_there_is_none(price_list, monkeypatch, text):
+    if text is None:
+        monkeypatch.setattr(estimate, "RETAIL_PRICES", "http://127.0.0.1:1/")
+    else:
+        price_list(text)
     assert retail_price("STANDARD_X", "westeurope", low_priority=False) is None
-
-
-def test_where_the_list_cannot_be_reached_there_is_no_price(monkeypatch):
-    monkeypatch.setattr(estimate, "RETAIL_PRICES", "http://127.0.0.1:1/")
-    assert retail_price("STANDARD_X", "westeurope", low_priority=False) is None
-
-
-def test_efficiency_between_the_tables_rows_is_the_lower():
-    assert efficiency(1) == 1
-    assert efficiency(3) == min(efficiency(2), efficiency(4))
-    assert efficiency(64) == efficiency(8) < 1
 
 
 def test_pace_is_taken_from_a_run_of_the_same_network_and_machines(project):

@@ -97,7 +97,7 @@ def test_parameters_are_those_of_the_network(toy, study):
     assert job.parameters["start"] == 3
     assert TrainingJob.from_json(job.to_json()) == job
     for choices, message in (
-        ({"network": "toy", "cascades": 3}, "no such parameter: cascades"),
+        ({"network": "toy", "cascades": 3}, "cascades: no such parameter"),
         ({"network": "toy", "start": 0}, "start=0: give a whole number, 1 or more"),
         ({"network": "gan"}, "network='gan': give one of varnet, toy"),
         ({"network": "toy", "model": "knee_singlecoil"}, "learns from multicoil, not singlecoil"),
