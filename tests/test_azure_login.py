@@ -1,3 +1,5 @@
+"""Workspace, login and storage account are found where people have them, or named as missing."""
+
 import base64
 import json
 
@@ -20,6 +22,11 @@ CONFIG = {
     "resource_group": "group",
     "workspace_name": "workspace",
 }
+FOUND = Workspace(SUBSCRIPTION, "group", "workspace")
+RESOURCE = (
+    f"/subscriptions/{SUBSCRIPTION}/resourceGroups/group/providers/"
+    "Microsoft.MachineLearningServices/workspaces/workspace"
+)
 KEY = base64.b64encode(bytes(range(64))).decode()
 CONNECTION = (
     f"DefaultEndpointsProtocol=https;AccountName=scans;AccountKey={KEY};"
@@ -31,65 +38,54 @@ CONNECTION = (
 def bare(tmp_path, monkeypatch):
     """An environment and a project's folder that name nothing of Azure."""
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    names = [azure_login.CONFIG_VARIABLE, "AZURE_STORAGE_CONNECTION_STRING"]
-    names += " ".join(azure_login._VARIABLES.values()).split()
-    for name in names:
+    names = " ".join(azure_login._VARIABLES.values()).split()
+    for name in (*names, azure_login.CONFIG_VARIABLE, "AZURE_STORAGE_CONNECTION_STRING"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
-@pytest.mark.parametrize("place", ["config.json", ".azureml/config.json"])
-def test_workspace_is_found_in_azureml_s_own_file(bare, place):
-    file = bare / place
-    file.parent.mkdir(exist_ok=True)
-    file.write_text("\ufeff" + json.dumps(CONFIG))
-    assert find_workspace() == Workspace(SUBSCRIPTION, "group", "workspace")
-
-
-def test_workspace_file_of_early_sdks_is_read(bare):
-    scope = (
-        f"/subscriptions/{SUBSCRIPTION}/resourceGroups/group/providers/"
-        "Microsoft.MachineLearningServices/workspaces/workspace"
-    )
-    (bare / "config.json").write_text(json.dumps({"Scope": scope}))
-    assert find_workspace() == Workspace(SUBSCRIPTION, "group", "workspace")
-
-
+@pytest.mark.parametrize("content", [CONFIG, {"Scope": RESOURCE}], ids=["today", "early SDKs"])
 @pytest.mark.parametrize(
-    "names",
+    ("place", "variable"),
     [
-        ("AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP", "AZURE_WORKSPACE_NAME"),
-        ("HIML_SUBSCRIPTION_ID", "HIML_RESOURCE_GROUP", "HIML_WORKSPACE_NAME"),
+        ("config.json", ""),
+        (".azureml/config.json", ""),
+        ("there/config.json", "there"),
+        ("there/config.json", "there/config.json"),
     ],
 )
-def test_environment_comes_before_the_file(bare, monkeypatch, names):
+def test_workspace_is_found_in_azureml_s_own_file(bare, monkeypatch, place, variable, content):
+    (bare / place).parent.mkdir(exist_ok=True)
+    (bare / place).write_text("\ufeff" + json.dumps(content))
+    monkeypatch.setenv("AZUREML_CONFIG", variable)
+    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "half an environment does not hide it")
+    assert find_workspace() == FOUND
+
+
+@pytest.mark.parametrize("tool", ["AZURE", "HIML"])
+def test_what_is_named_comes_before_the_environment_and_that_before_the_file(
+    bare, monkeypatch, tool
+):
     (bare / "config.json").write_text(json.dumps(CONFIG))
-    for name, value in zip(names, (SUBSCRIPTION, "other", "place"), strict=True):
-        monkeypatch.setenv(name, value)
+    for name, value in (
+        ("SUBSCRIPTION_ID", SUBSCRIPTION),
+        ("RESOURCE_GROUP", "other"),
+        ("WORKSPACE_NAME", "place"),
+    ):
+        monkeypatch.setenv(f"{tool}_{name}", value)
     assert find_workspace() == Workspace(SUBSCRIPTION, "other", "place")
+    assert find_workspace(RESOURCE) == find_workspace(f"{SUBSCRIPTION}/group/workspace") == FOUND
+    with pytest.raises(ValueError, match="workspace='a/b': give SUBSCRIPTION-ID/RESOURCE"):
+        find_workspace("a/b")
 
 
-def test_half_an_environment_does_not_hide_the_file(bare, monkeypatch):
-    (bare / "config.json").write_text(json.dumps(CONFIG))
-    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "of something else")
-    assert find_workspace() == Workspace(SUBSCRIPTION, "group", "workspace")
-
-
-def test_variable_leads_to_the_file_or_its_folder(bare, monkeypatch):
-    (bare / "there").mkdir()
-    (bare / "there" / "config.json").write_text(json.dumps(CONFIG))
-    for place in ("there", "there/config.json"):
-        monkeypatch.setenv("AZUREML_CONFIG", place)
-        assert find_workspace() == Workspace(SUBSCRIPTION, "group", "workspace")
-    monkeypatch.setenv("AZUREML_CONFIG", "nowhere.json")
-    with pytest.raises(FileNotFoundError, match=r"AZUREML_CONFIG=nowhere.json: no such file"):
-        find_workspace()
-
-
-def test_no_workspace_says_where_to_get_the_file():
+def test_no_workspace_says_where_to_get_the_file(monkeypatch):
     assert find_workspace() is None
     with pytest.raises(ValueError, match=r"no AzureML workspace is configured: download config"):
         require_workspace()
+    monkeypatch.setenv("AZUREML_CONFIG", "nowhere.json")
+    with pytest.raises(FileNotFoundError, match=r"AZUREML_CONFIG=nowhere.json: no such file"):
+        find_workspace()
 
 
 @pytest.mark.parametrize(
@@ -138,28 +134,32 @@ def test_refused_login_says_what_to_do():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "endpoint"),
     [
-        CONNECTION,
-        f'"{CONNECTION};"\n',
-        f"AZURE_STORAGE_CONNECTION_STRING='{CONNECTION}'",
-        CONNECTION.replace(";", ";\n  "),
-        f"AccountName=scans;AccountKey={KEY}",
+        (CONNECTION, "https://scans.blob.core.windows.net"),
+        (f'"{CONNECTION};"\n', "https://scans.blob.core.windows.net"),
+        (
+            f"AZURE_STORAGE_CONNECTION_STRING='{CONNECTION}'",
+            "https://scans.blob.core.windows.net",
+        ),
+        (CONNECTION.replace(";", ";\n  "), "https://scans.blob.core.windows.net"),
+        (f"AccountName=scans;AccountKey={KEY}", "https://scans.blob.core.windows.net"),
+        (
+            CONNECTION.replace("core.windows.net", "core.chinacloudapi.cn"),
+            "https://scans.blob.core.chinacloudapi.cn",
+        ),
+        (
+            f"AccountName=scans;AccountKey={KEY};BlobEndpoint=http://127.0.0.1:10000/scans",
+            "http://127.0.0.1:10000/scans",
+        ),
     ],
 )
-def test_connection_string_is_read_as_people_paste_it(text):
+def test_connection_string_is_read_as_people_paste_it(text, endpoint):
     storage = parse_connection(Secret(text))
-    assert storage.account == "scans"
-    assert storage.endpoint == "https://scans.blob.core.windows.net"
+    assert (storage.account, storage.endpoint) == ("scans", endpoint)
+    assert storage.key.reveal() == KEY
     assert KEY in storage.connection.reveal()
     assert KEY not in repr(storage)
-
-
-def test_endpoint_of_other_clouds_and_of_a_loopback_is_kept():
-    china = CONNECTION.replace("core.windows.net", "core.chinacloudapi.cn")
-    assert parse_connection(Secret(china)).endpoint == "https://scans.blob.core.chinacloudapi.cn"
-    near = f"AccountName=scans;AccountKey={KEY};BlobEndpoint=http://127.0.0.1:10000/scans"
-    assert parse_connection(Secret(near)).endpoint == "http://127.0.0.1:10000/scans"
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,9 @@ def test_wrong_connection_string_is_refused_without_showing_it(text, message):
 
 
 def test_connection_string_comes_from_the_variable_then_from_the_file(bare, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"set AZURE_STORAGE_.*storage\.secret; copy it"):
+        find_storage()
     (bare / "storage.secret").write_text(CONNECTION.replace("scans", "file"))
     assert find_storage().account == "file"
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", CONNECTION)
     assert find_storage().account == "scans"
-
-
-def test_no_connection_string_and_nobody_to_ask_says_where_to_put_it():
-    with pytest.raises(FileNotFoundError, match=r"set AZURE_STORAGE_.*storage\.secret; copy it"):
-        find_storage()
