@@ -334,3 +334,21 @@ def test_batches_of_loader_processes_hold_the_same_values(root, batch_size):
 )
 def test_one_number_or_several_are_read(value, expected):
     assert numbers("acceleration", value) == expected
+
+
+def test_slice_that_was_never_written_is_named_and_an_empty_one_is_not(tmp_path):
+    kspace = complex_noise(np.random.default_rng(0), 3, 2, 24, 37)
+    target = np.ones((3, 12, 12), np.float32)
+    kspace[1:] = target[2] = 0
+    path = write_volume(
+        tmp_path / "multicoil_train/file1.h5",
+        kspace=kspace,
+        target=target,
+        recon=(12, 12),
+        acquisition="AXT2",
+        patient_id="a",
+    )
+    data = SliceDataset(build_cache(tmp_path), Sampling())
+    assert not data[2].masked_kspace.any()
+    with pytest.raises(ValueError, match=rf"slice 1 of kspace in {path} holds nothing but zeros"):
+        data[1]

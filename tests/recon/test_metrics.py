@@ -99,6 +99,7 @@ def test_undefined_figures_are_left_out_of_their_mean():
             score_slice(image, image, "exact.h5", 0, 1.0),
             score_slice(image, image.flip(0), "flipped.h5", 0, 1.0),
             score_slice(image, image * 0, "empty.h5", 0, 1.0),
+            score_slice(image, -image - 1, "negative.h5", 0, -1.0),
         ]
     )
     means = mean_scores(scores)

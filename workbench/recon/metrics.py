@@ -80,6 +80,8 @@ def _psnr(slices: Sequence[Parts]) -> float:
     error = math.fsum(each["squared_error"] for each in slices)
     error /= sum(each["pixels"] for each in slices)
     peak = max(each["peak"] for each in slices)
+    if peak < 0:  # of a target that is negative everywhere
+        return math.nan
     return 20 * math.log10(peak) - 10 * math.log10(error) if error else math.inf
 
 
