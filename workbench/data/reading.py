@@ -110,9 +110,6 @@ def read_both(
 
     Returns:
         ([coils,] readout, phase encode) complex64, and (height, width) float32 or None.
-
-    Raises:
-        ValueError: k-space is all zero and its target is not; the message names the file.
     """
     arrays = [("kspace", volume.kspace, keep)]
     if volume.target is not None and volume.target_name is not None:
@@ -132,15 +129,7 @@ def read_both(
     ]
     near = isinstance(source, LocalFile)
     found = [call() for call in calls] if near else in_parallel(calls)
-    kspace, target = found[0], found[1] if len(found) > 1 else None
-    middle = kspace[..., volume.matrix[0] // 2, :]  # answers at once where there is anything
-    if target is not None and not (middle.any() or kspace.any()) and target.any():
-        raise ValueError(
-            f"slice {number} of kspace in {source} holds nothing but zeros, and its target does "
-            "not: it was never written, as where a conversion broke off; write the file anew, or "
-            "take it out of the dataset"
-        )
-    return kspace, target
+    return found[0], found[1] if len(found) > 1 else None
 
 
 def read_kspace(

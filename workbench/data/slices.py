@@ -79,6 +79,10 @@ class SliceDataset(Dataset):
         Args:
             item: its index; with the epoch that its mask is drawn for, so that loader processes
                 that live on draw new masks.
+
+        Raises:
+            OSError: its file cannot be read; the message names it.
+            ValueError: its k-space is all zero and its target is not.
         """
         index, epoch = item if isinstance(item, tuple) else (item, 0)
         number, slice_number = self.slices[index]
@@ -95,6 +99,13 @@ class SliceDataset(Dataset):
         with closing(self.cache.source(volume)) as source:
             read_both(source, volume, slice_number, keep=drawn, room=room)
         kspace, target = (*tensors, torch.tensor(0))[:2]
+        middle = kspace[..., volume.matrix[0] // 2, :]  # answers at once where there is anything
+        if not (middle.any() or kspace.any()) and target.any():
+            raise ValueError(
+                f"slice {slice_number} of kspace in {source} holds nothing but zeros, and its "
+                "target does not: it was never written, as where a conversion broke off; write "
+                "the file anew, or take it out of the dataset"
+            )
         mask = torch.from_numpy(drawn)
         if self.sampling is not None and volume.own_mask is not None:
             # A drawn mask on a file that is undersampled already: zeros there were not measured.
