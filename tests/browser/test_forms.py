@@ -243,7 +243,7 @@ def test_reconstruction_that_fails_tells_why_in_the_form(open_notebook, lab):
     form.get_by_text("Details for programmers").click()
     assert trace.is_visible()
     form.get_by_label("split").select_option("val")
-    form.get_by_text("-p split challenge").wait_for(state="detached")
+    form.get_by_text("-r split challenge").wait_for(state="detached")
     press(form, "Reconstruct")
     wait_for_end(form, "done in")
     notebook.output("show_scores").locator("table").first.wait_for()

@@ -1,79 +1,19 @@
-"""A page for the forms' tests, which the process of a form imports by its address."""
+"""A page for the forms' tests, which the process of a form imports by its name."""
 
 import os
 import signal
 import time
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import model_validator
 
 from workbench.forms.page import Page, SecretEntry
-from workbench.forms.parameters import Field, Parameters, WrongValueError
+from workbench.forms.parameters import Field, WrongValueError
 from workbench.progress import Progress
 
 
-def look_up(parameters):
+def look_up(asked):
     raise OSError("no login works")
-
-
-class TurningParameters(Parameters):
-    notebook: ClassVar[str] = "turning"
-
-    rounds: int = Field(2, "how many, 1 to 1000", ge=1, le=1000, aliases=("num_rounds",))
-    folder: str = Field(".", "where it writes")
-    fault: str | None = Field(
-        None,
-        "what goes wrong; None: nothing",
-        section="Trouble",
-        label="what goes wrong",
-        choices=("plan", "work", "kill", "open"),
-    )
-    other: int = Field(3, "another number", ge=1, le=1000, unit="turns", look_up=look_up)
-    share: float | None = Field(None, "a share, 0.5 (None)", gt=0, le=1)
-    several: str = Field("", "some of them", choices=("a", "b", "c"), several=True)
-    quiet: bool = Field(False, "True: prints nothing")
-
-    @model_validator(mode="after")
-    def _check(self):
-        if self.rounds == self.other == 7:
-            raise WrongValueError("other", "rounds and other are both 7: change one")
-        return self
-
-
-def plan(parameters):
-    print(f"rounds     {parameters.rounds}")
-    if parameters.fault == "plan":
-        raise FileNotFoundError("fault='plan': it was asked for")
-    return parameters
-
-
-def work(asked):
-    from IPython.display import HTML, display
-
-    folder = Path(asked.folder)
-    try:
-        (folder / "pid").write_text(str(os.getpid()))
-        display(HTML("<b>shown</b>"))
-        print("at it")
-        if asked.fault == "work":
-            raise RuntimeError("the work failed, mend it so")
-        if asked.fault == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        with Progress("turning", asked.rounds, "rounds") as progress:
-            for _ in range(asked.rounds):
-                time.sleep(0.05)
-                progress.advance()
-    except KeyboardInterrupt:
-        (folder / "tidied").touch()
-        raise
-    return {"turned": asked.rounds, "secret": len(os.environ.get("FORM_SECRET", ""))}
-
-
-def open_turned(left, asked):
-    if asked.fault == "open":
-        raise ValueError("the result is damaged: turn again")
-    return left
 
 
 def check_secret(text):
@@ -82,14 +22,9 @@ def check_secret(text):
     return f"{len(text)} letters"
 
 
-PAGE = Page(
-    TurningParameters,
-    "Turn",
-    plan,
-    work,
-    open_turned,
-    report=lambda done: f": turned {done['turned']}",
-    secrets=(
+class TurningPage(Page):
+    notebook, start = "turning", "Turn"
+    secrets = (
         SecretEntry(
             "FORM_SECRET",
             "a secret",
@@ -98,9 +33,65 @@ PAGE = Page(
             found=lambda _: "not needed",
             file=True,
         ),
-    ),
-)
+    )
+
+    rounds: int = Field(2, ge=1, le=1000, aliases=("num_rounds",))
+    """how many, 1 to 1000"""
+    folder: str = "."
+    """where it writes"""
+    fault: str | None = Field(None, section="Trouble", choices=("plan", "work", "kill", "open"))
+    """what goes wrong; None: nothing"""
+    other: int = Field(3, ge=1, le=1000, unit="turns", look_up=look_up)
+    """another number"""
+    share: float | None = Field(None, gt=0, le=1)
+    """a share, 0.5 (None)"""
+    several: str = Field("", choices=("a", "b", "c"), several=True)
+    """some of them"""
+    quiet: bool = False
+    """True: prints nothing"""
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.rounds == self.other == 7:
+            raise WrongValueError("other", "rounds and other are both 7: change one")
+        return self
+
+    def plan(self):
+        print(f"rounds     {self.rounds}")
+        if self.fault == "plan":
+            raise FileNotFoundError("fault='plan': it was asked for")
+
+    def work(self, planned):
+        from IPython.display import HTML, display
+
+        folder = Path(self.folder)
+        try:
+            (folder / "pid").write_text(str(os.getpid()))
+            display(HTML("<b>shown</b>"))
+            print("at it")
+            os.write(1, b"a library's line\n")
+            if self.fault == "work":
+                raise RuntimeError("the work failed, mend it so")
+            if self.fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            with Progress("turning", self.rounds, "rounds") as progress:
+                for _ in range(self.rounds):
+                    time.sleep(0.05)
+                    progress.advance()
+        except KeyboardInterrupt:
+            (folder / "tidied").touch()
+            raise
+        return {"turned": self.rounds, "secret": len(os.environ.get("FORM_SECRET", ""))}
+
+    def result(self, left):
+        if self.fault == "open":
+            raise ValueError("the result is damaged: turn again")
+        return left
+
+    def report(self, result):
+        return f": turned {result['turned']}"
 
 
-def values(**changed):
-    return {name: each.default for name, each in TurningParameters.fields().items()} | changed
+def values(page=TurningPage, /, **changed):
+    """Return a page's defaults, some of them changed."""
+    return {name: each.default for name, each in page.fields.items()} | changed

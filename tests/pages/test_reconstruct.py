@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from workbench.forms.page import display_of
+from tests.forms.turning import values
+from workbench.forms.page import show
 from workbench.pages import reconstruct as views
-from workbench.pages.reconstruct import PAGE, ReconstructParameters
+from workbench.pages.reconstruct import ReconstructPage
 from workbench.recon.metrics import METRICS
 from workbench.views.uncertainty import uncertainty_figures
 
@@ -25,9 +26,12 @@ def shown(monkeypatch):
 
 
 def asked(**changed):
-    defaults = {name: each.default for name, each in ReconstructParameters.fields().items()}
     given = {"weights": "weights.pt", "local_dataset": "knee_multicoil"}
-    return ReconstructParameters.of(defaults | given | changed)
+    return ReconstructPage.of(values(ReconstructPage, **given | changed))
+
+
+def reconstruct(page):
+    return page.result(page.work(page.plan()))
 
 
 @pytest.fixture
@@ -43,12 +47,12 @@ def done(reconstructed, in_project, tmp_path):
         annotations=str(path),
         export="nifti",
     )
-    return PAGE.open(PAGE.work(PAGE.plan(parameters)), parameters)
+    return reconstruct(parameters)
 
 
 def test_comparison_that_is_not_there_is_refused_before_any_work(done, capsys):
     with pytest.raises(FileNotFoundError, match="weights@6x"):
-        PAGE.plan(asked(compare="weights@6x"))
+        asked(compare="weights@6x").plan()
 
 
 def test_every_cell_shows_something(done, shown, capsys):
@@ -64,7 +68,7 @@ def test_every_cell_shows_something(done, shown, capsys):
     }
     for view, count in cells.items():
         shown.clear()
-        display_of(view, done)
+        show(view, done)
         assert len(shown) == count, view.__name__
         assert all(f._repr_png_() for f in shown if isinstance(f, Figure))
     printed = capsys.readouterr().out
@@ -73,11 +77,9 @@ def test_every_cell_shows_something(done, shown, capsys):
 
 
 def test_first_volumes_are_shown_where_more_are_there(done):
-    parameters = asked(volumes=1)
-    fewer = PAGE.open(PAGE.work(PAGE.plan(parameters)), parameters)
+    fewer = reconstruct(asked(volumes=1))
     assert [each.name for each in fewer.results] == [done.results[0].name]
-    again = PAGE.open(PAGE.work(PAGE.plan(asked())), asked())
-    assert len(again.results) == len(done.results) == 2
+    assert len(reconstruct(asked()).results) == len(done.results) == 2
 
 
 def test_cells_of_what_was_not_asked_for_say_so(done, shown, capsys):
@@ -88,7 +90,7 @@ def test_cells_of_what_was_not_asked_for_say_so(done, shown, capsys):
         views.show_findings,
         views.show_exports,
     ):
-        display_of(view, plain)
+        show(view, plain)
     assert shown == []
     assert len(capsys.readouterr().out.splitlines()) == 4
 
@@ -115,7 +117,7 @@ def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, caps
         views.show_findings,
         views.show_volumes,
     ):
-        display_of(view, one)
+        show(view, one)
     figures = [each for each in shown if isinstance(each, Figure)]
     assert all(figure._repr_png_() for figure in figures)
     assert any(

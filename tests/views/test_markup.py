@@ -20,7 +20,7 @@ from workbench.compute.jobs import training_job
 from workbench.compute.runs import Run
 from workbench.data.cache import open_cache
 from workbench.data.volume import Problem
-from workbench.forms.page import display_of
+from workbench.forms.page import show
 from workbench.ingest.report import IngestReport, Outcome, report_html, table
 from workbench.models import VarNet
 from workbench.pages import cache as cache_views
@@ -128,7 +128,7 @@ def done(evil, monkeypatch):
             list(reconstruct_share(plan.order, plan.cache, plan.folder, network))
         sets.append(Results(plan.folder))
     compared = tuple(find_compared(f"{sets[-1].run}@8x", sets[-1].folder))
-    asked = result_views.ReconstructParameters.model_construct(uncertainty=3)
+    asked = result_views.ReconstructPage.model_construct(uncertainty=3)
     annotations = read_annotations("plus.csv")
     return result_views.Reconstructed(sets[-1], asked, compared, annotations)
 
@@ -143,7 +143,7 @@ def test_every_cell_of_a_reconstruction_shows_names_as_text(done, shown, capsys)
         result_views.show_findings,
         result_views.show_volumes,
     ):
-        display_of(view, done)
+        show(view, done)
     assert any("&lt;img" in html for html in shown)
     assert_text_alone("".join(shown))
 
@@ -165,7 +165,7 @@ def test_every_cell_of_the_cache_shows_names_as_text(evil, shown, monkeypatch, c
         cache_views.show_problems,
         cache_views.show_comparison,
     ):
-        display_of(view, found)
+        show(view, found)
     assert any("&lt;img" in html for html in shown)
     assert_text_alone("".join(shown))
 

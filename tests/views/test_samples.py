@@ -1,11 +1,7 @@
-import time
-import urllib.request
-
 import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from workbench.forms.tensorboard import TensorBoard
 from workbench.views.samples import Samples, samples_figure
 
 
@@ -61,25 +57,3 @@ def test_slice_that_the_last_epoch_lacks_is_left_out(tmp_path):
     samples = Samples(tmp_path)
     samples.read()
     assert len(samples_figure(samples).axes) == 4  # a's two epochs, its target, its error
-
-
-def test_tensorboard_starts_on_loopback_and_stops(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    board, states = TensorBoard(), []
-    try:
-        board.toggle(states.append)
-        assert board.running
-        end = time.monotonic() + 60
-        while "url" not in states[-1] and time.monotonic() < end:
-            time.sleep(0.1)
-        url = states[-1]["url"]
-        assert url.startswith("http://127.0.0.1:")
-        with urllib.request.urlopen(url, timeout=10) as page:
-            assert b"TensorBoard" in page.read()
-        board.toggle(states.append)
-        assert not board.running
-        assert states[-1] == {"offered": True}
-        with pytest.raises(OSError, match="refused"):
-            urllib.request.urlopen(url, timeout=10)
-    finally:
-        board.stop()

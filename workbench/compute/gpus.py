@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from workbench.progress import amount, tell
 from workbench.settings import child_environment
 
 TORCH_BUILDS = ("cu126", "cu130")
@@ -141,18 +142,34 @@ def missing_kernels(
     return f"{card} has compute capability {capability[0]}.{capability[1]}, and torch has {held}"
 
 
+
+def tell_memory_in_use() -> None:
+    """Tell how much memory of this machine's GPUs is in use, where ``nvidia-smi`` says."""
+    answer = _nvidia_smi("memory.used,memory.total", "nounits")
+    cards = re.findall(r"^(\d+), (\d+)$", answer, re.MULTILINE)  # MiB
+    if cards:
+        used = [[int(number) * 2**20 for number in card] for card in cards]
+        text = "; ".join(f"{amount(part, 'B')} of {amount(total, 'B')}" for part, total in used)
+        tell("GPU memory", max(part / total for part, total in used), f"GPU memory: {text}")
+
+
 def _driver() -> str:
     """Return cards and driver as nvidia-smi names them."""
+    lines = _nvidia_smi("name,driver_version").splitlines()
+    return f"{lines[0].replace(', ', ', driver ')}" if lines else _NO_DRIVER
+
+
+def _nvidia_smi(query: str, *more: str) -> str:
+    """Return what nvidia-smi answers, a line a card; "" where it does not."""
+    form = ",".join(("csv", "noheader", *more))
     try:
-        found = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+        return subprocess.run(
+            ["nvidia-smi", f"--query-gpu={query}", f"--format={form}"],
             capture_output=True,
             text=True,
             timeout=30,
             check=True,
             env=child_environment(),
-        )
+        ).stdout
     except (OSError, subprocess.SubprocessError):
-        return _NO_DRIVER
-    first = found.stdout.partition("\n")[0].replace(", ", ", driver ")
-    return first or _NO_DRIVER
+        return ""

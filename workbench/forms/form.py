@@ -3,7 +3,8 @@
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -11,26 +12,17 @@ from typing import Any
 
 import ipywidgets
 
-from workbench.forms.controls import Control, SecretControl
-from workbench.forms.page import Page, display_of
-from workbench.forms.parameters import Parameters, ParametersError
+from workbench.forms.controls import control, note_of
+from workbench.forms.page import Page, show
+from workbench.forms.parameters import ParametersError
 from workbench.forms.process import Message, PageProcess
-from workbench.forms.secrets import SecretFields
-from workbench.forms.sections import (
-    WAITING,
-    NotStartedError,
-    Section,
-    on_main_thread,
-    output_of,
-    this_cell,
-)
+from workbench.forms.secrets import SecretField
 from workbench.forms.tensorboard import TensorBoard
 from workbench.progress import duration
+from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE, LINKS_VARIABLE
 
-SECONDS_BETWEEN_DRAWINGS = 0.2
 _SECONDS_UNTIL_CANCEL = 0.7  # a double click on Start cancels nothing
 _LINES_KEPT = 400
-_BUSY = ("planning", "running", "cancelling")
 
 # A notebook that is opened without its kernel has no form, only the line "model not found" in its
 # place. Style alone hides that line and shows this, with what the form did; where there is a form
@@ -48,25 +40,36 @@ _KEEP_KEYS = (
     "this.closest('.wb-form').onkeydown = (event) => {"
     " if (!(event.ctrlKey || event.metaKey) || event.key === 'Enter') event.stopPropagation(); }"
 )
+_WAITING = (
+    '<p style="color: var(--jp-ui-font-color2); font-style: italic">'
+    "This cell fills when the form above has done its work: press <b>{start}</b> there. Where the "
+    "page was reloaded meanwhile, run this cell again.</p>"
+)
 
-_open: dict[str, "FormPage"] = {}
+_open: dict[str, "Form"] = {}
 
 
-def open_form(page: Page, values: Mapping[str, Any]) -> "FormPage":
+def open_form(page: type[Page], values: Mapping[str, Any]) -> "Form":
     """Show a page's form in this cell; the one that is there already while its work runs."""
     from IPython.display import display
 
-    notebook = page.parameters.notebook
-    there = _open.get(notebook)
+    there = _open.get(page.notebook)
     if there is None or not there.busy:
-        there = _open[notebook] = FormPage(page, values)
+        there = _open[page.notebook] = Form(page, values)
     there.cell = this_cell()[1]
     display(there.widget)
-    display({"text/html": _ENDED, "text/plain": f"form of {notebook}"}, raw=True)
+    display({"text/html": _ENDED, "text/plain": f"form of {page.notebook}"}, raw=True)
     return there
 
 
-class FormPage:
+class NotStartedError(RuntimeError):
+    """A result was asked for before there was one; shown in one line, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+class Form:
     """A page as a form.
 
     Args:
@@ -74,138 +77,132 @@ class FormPage:
         values: what the parameters cell gives them.
 
     Attributes:
-        controls: the fields by their names.
+        inputs: the fields' widgets by their names; ``notes`` stand beside them.
+        secrets: the secrets' fields by their names.
         errors: field -> what is wrong; under "" what concerns no one field.
         phase: "idle", "planning", "planned", "running", "cancelling", "cancelled", "done" or
             "failed".
         status: one line beside the buttons.
-        outputs: name -> kind and data of what the work displayed.
+        outputs: name -> what the work displayed.
         log: the last lines that the work printed.
         failure: message and traceback of an error.
         progress: title -> share and line.
         widget: all of it.
+        cell: the request that ran the form's cell.
     """
 
-    def __init__(self, page: Page, values: Mapping[str, Any]) -> None:
-        self.page = page
+    def __init__(self, page: type[Page], values: Mapping[str, Any]) -> None:
+        self.page, self.fields = page, page.fields
         self.cell: dict[str, Any] = {}
         # The last that were right; until then what was given.
-        self._parameters: Parameters = page.parameters.model_construct(**values)
-        self._result: Any = None
-        self._there = False
-        self._sections: dict[str, Section] = {}
+        self._asked: Page = page.model_construct(**values)
+        self._results: list[Any] = []  # the last one, once there is one
+        self._cells: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {}
         self._process: PageProcess | None = None
+        self._follower: threading.Thread | None = None
         self._began = 0.0
-        self._drawing: threading.Timer | None = None
-        self._lock = threading.Lock()
-        self._board = TensorBoard()
-        self._secrets = SecretFields(page.secrets)
         self.errors: dict[str, str] = {}
         self.phase, self.status = "idle", page.hint
-        self.outputs: dict[str, tuple[str, str]] = {}
+        self.outputs: dict[str, ipywidgets.HTML] = {}
+        self.planned: list[str] = []
         self.log: list[str] = []
-        self.failure: dict[str, str] = {}
+        self.failure: tuple[str, str] | None = None
         self.progress: dict[str, tuple[float | None, str]] = {}
-        self.controls = {
-            name: Control(field, values[name], self._check, self.look_up)
-            for name, field in page.parameters.fields().items()
-        }
-        self.secrets = {
-            entry.name: SecretControl(
-                entry.label,
-                entry.file,
-                partial(self.take, entry.name),
-                partial(self.forget, entry.name),
-            )
-            for entry in page.secrets
-        }
+        self.inputs = {name: control(field, values[name]) for name, field in self.fields.items()}
+        self.notes = {name: ipywidgets.HTML(note_of(each)) for name, each in self.fields.items()}
+        self.secrets = {each.name: SecretField(each, self._check) for each in page.secrets}
         self.widget = self._laid_out()
         self._check()
 
     @property
     def busy(self) -> bool:
         """Whether something is being planned or done."""
-        return self.phase in _BUSY
+        return self.phase in ("planning", "running", "cancelling")
 
     @property
     def result(self) -> Any:
-        """What the work left."""
-        if not self._there:
+        """What the work left.
+
+        Raises:
+            NotStartedError: there is nothing yet.
+        """
+        if not self._results:
             raise NotStartedError(
                 f"Nothing to show yet: press {self.page.start} in the form above, and run this "
                 "cell again when its work is done."
             )
-        return self._result
+        return self._results[0]
 
     def show(self, view: Callable[[Any], Any]) -> None:
         """Show something of the result in this cell, now or as soon as it is there."""
         from IPython.display import HTML, display
 
         cell, parent = this_cell()
-        self._sections[cell] = Section(cell, parent, view)
-        if self._there:
-            display_of(view, self._result)
+        self._cells[cell] = parent, view  # a cell that is run again shows once
+        if self._results:
+            show(view, self.result)
         else:
-            display(HTML(WAITING.format(start=self.page.start)))
+            display(HTML(_WAITING.format(start=self.page.start)))
 
     # ---- layout --------------------------------------------------------------------------
 
     def _laid_out(self) -> ipywidgets.VBox:
         css = (Path(__file__).parent / "form.css").read_text()
-        parts: list[Any] = [ipywidgets.HTML(f'<style onload="{_KEEP_KEYS}">{css}</style>')]
-        self._secret_grid = _grid([])
-        parts.append(self._secret_grid)
-        self._folded: list[tuple[Any, str, list[Control]]] = []
-        group: list[Control] = []
-        title = ""
-        for control in [*self.controls.values(), None]:
-            if control is None or control.field.section:
-                parts += self._section(title, group)
-                title, group = control.field.section if control else "", []
-            if control:
-                group.append(control)
-                control.on_enter(self.start)
+        self._secret_grid = _with_class(ipywidgets.GridBox(), "wb-grid")
+        fields: list[Any] = []
+        self.folds: list[tuple[Any, str, list[str]]] = []
+        for name, field in self.fields.items():
+            if field.section or not fields:
+                grid = _with_class(ipywidgets.GridBox(), "wb-grid")
+                if field.section:
+                    fold = _with_class(ipywidgets.ToggleButton(), "wb-section")
+                    fold.observe(partial(self._unfold, grid), "value")
+                    grid.layout.display = "none"
+                    self.folds.append((fold, field.section, []))
+                    fields.append(fold)
+                fields.append(grid)
+            if self.folds:
+                self.folds[-1][2].append(name)
+            grid.children += self._row(name)
         self._plan = ipywidgets.Button(description="Plan")
         self._plan.on_click(lambda _: self.plan())
-        self._start = ipywidgets.Button(description=self.page.start)
-        self._start.add_class("wb-main")
+        self._start = _with_class(ipywidgets.Button(), "wb-main")
         self._start.on_click(lambda _: self._press())
-        buttons = [self._plan, self._start]
-        if self.page.tensorboard:
-            board = ipywidgets.Button(description="TensorBoard")
-            board.on_click(lambda _: self._board.toggle(self._show_board))
-            self._board_button, self._board_link = board, ipywidgets.HTML()
-            buttons += [board, self._board_link]
-        self._status, self._general, self._command = (ipywidgets.HTML() for _ in range(3))
+        self._status, self._general, self.command = (ipywidgets.HTML() for _ in range(3))
         self._bars, self._failure, self._log = (ipywidgets.HTML() for _ in range(3))
         self._shown = ipywidgets.VBox()
-        actions = ipywidgets.HBox([*buttons, self._status])
-        actions.add_class("wb-actions")
-        parts += [self._general, actions, self._bars, self._failure, self._shown]
-        parts += [self._log, self._command]
-        form = ipywidgets.VBox(parts)
-        form.add_class("wb-form")
-        return form
+        board = [TensorBoard()] if self.page.tensorboard else []
+        buttons = ipywidgets.HBox([self._plan, self._start, *board, self._status])
+        actions = [self._general, _with_class(buttons, "wb-actions"), self._bars, self._failure]
+        style = ipywidgets.HTML(f'<style onload="{_KEEP_KEYS}">{css}</style>')
+        parts = [style, self._secret_grid, *fields, *actions, self._shown, self._log, self.command]
+        return _with_class(ipywidgets.VBox(parts), "wb-form")
 
-    def _section(self, title: str, group: list[Control]) -> list[Any]:
-        grid = _grid([part for each in group for part in (each.widget, each.note)])
-        if not title:
-            return [grid]
-        fold = ipywidgets.ToggleButton(description=f"▸ {title}")
-        fold.add_class("wb-section")
+    def _row(self, name: str) -> tuple[Any, Any]:
+        """Return a field's widget, which is heard from now on, and its note."""
+        widget = self.inputs[name]
+        widget.observe(lambda _: self._check(), "value")
+        if isinstance(widget, ipywidgets.Text):
+            widget.on_msg(
+                lambda _, content, __: self.start() if content.get("event") == "submit" else None
+            )
+        if self.fields[name].look_up:
+            tip = f"ask Azure for what there is ({widget.description})"
+            button = ipywidgets.Button(description="Look up", tooltip=tip)
+            button.on_click(lambda _: threading.Thread(target=self.look_up, args=(name,)).start())
+            widget = ipywidgets.HBox([widget, button])
+        return widget, self.notes[name]
 
-        def unfold(_: Any) -> None:
-            grid.layout.display = None if fold.value else "none"
-            self._name_sections()
+    def _unfold(self, grid: Any, change: Any) -> None:
+        grid.layout.display = None if change["new"] else "none"
+        self._name_folds()
 
-        fold.observe(unfold, "value")
-        grid.layout.display = "none"
-        self._folded.append((fold, title, group))
-        return [fold, grid]
-
-    def _name_sections(self) -> None:
-        for fold, title, group in self._folded:
-            changed = sum(each.changed for each in group)
+    def _name_folds(self) -> None:
+        for fold, title, names in self.folds:
+            changed = sum(
+                self.inputs[name].value != self.fields[name].entry(self.fields[name].default)
+                for name in names
+            )
             mark = "▾" if fold.value else "▸"
             fold.description = f"{mark} {title}" + (f" ({changed} changed)" if changed else "")
 
@@ -213,60 +210,43 @@ class FormPage:
 
     def _check(self) -> None:
         """Check what was entered, and show each error beside its field."""
-        before, errors = self._parameters, {}
-        values = {name: each.field.read(each.entry) for name, each in self.controls.items()}
+        before, errors = self._asked, {}
         try:
-            self._parameters = self.page.parameters.of(values)
+            entries = {name: each.value for name, each in self.inputs.items()}
+            self._asked = self.page.of(entries, typed=False)
         except ParametersError as error:
             errors = error.errors
-        if self.phase == "planned" and self._parameters != before:
+        if self.phase == "planned" and self._asked != before:
             self.status = "changed since this plan was made"
-        for name in errors.keys() | self.errors.keys():
-            if name in self.controls:
-                self.controls[name].show(errors.get(name, ""))
+        for name in (errors.keys() | self.errors.keys()) & self.inputs.keys():
+            self.notes[name].value = note_of(self.fields[name], errors.get(name, ""))
+            wrong = (
+                self.inputs[name].add_class if name in errors else self.inputs[name].remove_class
+            )
+            wrong("wb-wrong")
         self.errors = errors
-        for fold, _, group in self._folded:
-            if any(each.field.name in errors for each in group):
-                fold.value = True
-        self._name_sections()
-        self._show_secrets()
+        for fold, _, names in self.folds:
+            fold.value = fold.value or not errors.keys().isdisjoint(names)
+        self._name_folds()
+        wanted = [each for each in self.secrets.values() if each.entry.only(self._asked)]
+        for secret in wanted:
+            secret.show(self._asked)
+        children = tuple(part for each in wanted for part in (each.widget, each.note))
+        if children != self._secret_grid.children:
+            self._secret_grid.children = children
         self._show_state()
 
-    def _show_secrets(self) -> None:
-        wanted = []
-        for each in self._secrets.shown(self._parameters):
-            control = self.secrets[each["name"]]
-            control.show(each["held"], each["help"], each["error"], each["forget"])
-            if each["wanted"]:
-                wanted += [control.widget, control.note]
-        if tuple(wanted) != self._secret_grid.children:
-            self._secret_grid.children = wanted
-
-    def take(self, name: str, text: str | bytes) -> None:
-        """Take a secret that was typed, or a file's bytes."""
-        self._secrets.take(name, text)
-        self._check()
-
-    def forget(self, name: str) -> None:
-        """Drop a secret."""
-        self._secrets.forget(name)
-        self._check()
-
     def look_up(self, name: str) -> None:
-        """Ask Azure for a field's choices, on a thread."""
-        threading.Thread(target=self._look_up, args=(name,)).start()
-
-    def _look_up(self, name: str) -> None:
-        ask = self.controls[name].field.look_up
+        """Ask Azure for a field's choices."""
+        ask = self.fields[name].look_up
         assert ask is not None
         self._say(f"asking Azure for {name} ...")
         try:
-            found = list(ask(self._parameters))
+            found = self.inputs[name].options = tuple(ask(self._asked))
         except Exception as error:
             self._say(f"{name} could not be looked up: {error}")
-            return
-        self.controls[name].suggest(found)
-        self._say(f"{name}: {', '.join(found) or 'there is none'}")
+        else:
+            self._say(f"{name}: {', '.join(found) or 'there is none'}")
 
     def _say(self, status: str) -> None:
         self.status = status
@@ -298,167 +278,191 @@ class FormPage:
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait for the end of what is running."""
-        if self._process:
-            self._process.wait(seconds)
+        if self._follower:
+            self._follower.join(seconds)
 
     def _begin(self, action: str) -> None:
         if self.busy or self.errors:
             return
-        if lacking := self._secrets.lacking(self._parameters):
-            self._say(f"first give {lacking}")
+        if lacking := [
+            each.entry.label for each in self.secrets.values() if each.lacks(self._asked)
+        ]:
+            self._say(f"first give {' and '.join(lacking)}")
             return
         self._began = time.monotonic()
-        self.outputs, self.log, self.progress, self.failure = {}, [], {}, {}
+        self.outputs, self.planned, self.log, self.progress, self.failure = {}, [], [], {}, None
         self.phase, self.status = "planning", "looking at what there is to do ..."
         self._draw()
+        wanted = {name: each.entry.only(self._asked) for name, each in self.secrets.items()}
         request = {
-            "page": self.page.address,
+            "page": f"{self.page.__module__}:{self.page.__qualname__}",
             "action": action,
-            "values": self._parameters.model_dump(),
-            "secrets": self._secrets.variables(self._parameters),
+            "values": self._asked.model_dump(),
+            "secrets": {
+                name: each.held.reveal()
+                for name, each in self.secrets.items()
+                if each.held and wanted[name]
+            },
         }
-        needs = self._secrets.needs(self._parameters)
-        self._process = PageProcess(request, self._receive, needs)
+        needs = [LINKS_VARIABLE] if wanted.get(LINKS_VARIABLE) else []
+        # A page that does not ask for the storage's key may yet be given an address in it.
+        needs += [CONNECTION_VARIABLE, AZURE_LOGIN] if wanted.get(CONNECTION_VARIABLE, True) else []
+        self._process = PageProcess(request, *needs)
+        self._follower = threading.Thread(target=self._follow, args=(self._process,), daemon=True)
+        self._follower.start()
 
-    def _receive(self, message: Message) -> None:
-        """Take a message of the process, on one of its threads."""
-        with self._lock:
-            self._take(message)
-            if self._drawing is None and "end" not in message:
-                self._drawing = threading.Timer(SECONDS_BETWEEN_DRAWINGS, self._draw)
-                self._drawing.daemon = True
-                self._drawing.start()
-        if "end" in message:
-            self._ended(message)
+    def _follow(self, process: PageProcess) -> None:
+        """Show what the work tells, a few times a second; at its end fill the cells."""
+        from IPython import get_ipython
+
+        for batch in process.batches():
+            for message in batch:
+                self._take(message)
+            self._draw()
+        if self.phase == "done":
+            kernel = getattr(get_ipython(), "kernel", None)
+            # Between two cells, on the kernel's own thread.
+            kernel.io_loop.add_callback(self._fill) if kernel else self._fill()
 
     def _take(self, message: Message) -> None:
-        if "planned" in message:
-            before = self.outputs.get("plan", ("", ""))[1]
-            text = f"{before}\n{message['planned']}" if before else message["planned"]
-            self.outputs["plan"] = ("text/plain", text)
-        elif "display" in message:
-            name = message["name"] or f"output {len(self.outputs)}"
-            self.outputs[name] = (message["display"], message["data"])
-        elif "progress" in message:
-            self.progress[message["progress"]] = (message["share"], message["line"])
-        elif "line" in message:
-            self.log = [*self.log, message["line"]][-_LINES_KEPT:]
-        elif "started" in message and self.phase == "planning":
-            self.phase, self.status = "running", "at work"
-        elif "error" in message:
-            self.failure = {"message": message["error"], "trace": message["trace"]}
-        elif "interrupted" in message:
-            self.failure = {}
-        elif "result" in message:
-            try:
-                self._result = self.page.open(message["result"], self._parameters)
-                self._there = True
-            except (OSError, ValueError) as error:
-                self.failure = {"message": str(error), "trace": traceback.format_exc()}
+        match message:
+            case {"planned": line}:
+                self.planned.append(line)
+                text = escape("\n".join(self.planned))
+                self._output("plan", f"<pre>{text}</pre>")
+            case {"display": "image/png", "data": data, "name": name}:
+                image = f'<img src="data:image/png;base64,{data}" alt="{escape(name)}">'
+                self._output(name, image)
+            case {"display": kind, "data": data, "name": name}:
+                # HTML is the package's own tables, escaped where they are made.
+                self._output(name, data if kind == "text/html" else f"<pre>{escape(data)}</pre>")
+            case {"progress": title, "share": share, "line": line}:
+                self.progress[title] = share, line
+            case {"line": line}:
+                self.log = [*self.log, line][-_LINES_KEPT:]
+            case {"started": _} if self.phase == "planning":
+                self.phase, self.status = "running", "at work"
+            case {"error": text, "trace": trace}:
+                self.failure = text, trace
+            case {"interrupted": _}:
+                self.failure = None
+            case {"result": left}:
+                try:
+                    self._results = [self._asked.result(left)]
+                except Exception as error:
+                    self.failure = str(error), traceback.format_exc()
+            case {"end": code, "cancelled": cancelled}:
+                self._end(code, cancelled)
 
-    def _ended(self, end: Message) -> None:
-        planned, start = self.phase == "planning", self.page.start
-        spent = duration(time.monotonic() - self._began)
+    def _output(self, name: str, html: str) -> None:
+        place = self.outputs.setdefault(name or f"output {len(self.outputs)}", ipywidgets.HTML())
+        place.value = html
+
+    def _end(self, code: int, cancelled: bool) -> None:
+        start, spent = self.page.start, duration(time.monotonic() - self._began)
         self.progress = {}
-        if end["cancelled"]:
+        if cancelled:
             phase, status = "cancelled", f"cancelled after {spent}; {start} goes on from there"
-        elif self.failure or end["end"]:
+        elif self.failure or code:
             phase, status = "failed", f"failed after {spent}"
-            self.failure = self.failure or {
-                "message": f"the process ended with exit code {end['end']}: something outside "
-                "ended it; -9 is what Linux does where memory runs out",
-                "trace": "",
-            }
-        elif planned:
+            ended = (
+                f"the process ended with exit code {code}: something outside ended it; -9 is what "
+                "Linux does where memory runs out"
+            )
+            self.failure = self.failure or (ended, "")
+        elif self.phase == "planning":
             phase, status = "planned", f"nothing was changed; {start} does this"
         else:
-            phase, status = "done", f"done in {spent}{self.page.report(self._result)}"
+            phase, status = "done", f"done in {spent}{self._asked.report(self.result)}"
         self.phase, self.status = phase, status
-        self._draw()
-        if phase == "done":
-            on_main_thread(self._fill)
 
     def _fill(self) -> None:
         """Show the result in the cells that wait for it, and keep what was done in the form's."""
-        from IPython.display import HTML, display
+        from IPython import get_ipython
+        from IPython.display import HTML, clear_output, display
 
-        plan = self.outputs.get("plan", ("", ""))[1]
-        lines = escape("\n".join([self._parameters.command(), plan, self.status]))
+        lines = escape("\n".join([self._asked.command(), *self.planned, self.status]))
         with output_of(self.cell):
             display(HTML(f'<pre class="wb-record">{lines}</pre>'))
-        for section in list(self._sections.values()):
-            section.fill(self._result)
+        for parent, view in list(self._cells.values()):
+            with output_of(parent):
+                clear_output()
+                try:
+                    show(view, self.result)
+                except Exception:
+                    shell = get_ipython()
+                    if shell is None:
+                        raise
+                    shell.showtraceback()
 
     # ---- what is seen --------------------------------------------------------------------
 
     def _draw(self) -> None:
-        """Show what the work shows: a few times a second, however much it tells."""
-        with self._lock:
-            self._drawing = None
-            self._bars.value = "".join(
-                f'<div class="wb-progress"><progress max="1" aria-label="{escape(title)}"'
-                + ("" if share is None else f' value="{share:.4f}"')
-                + f"></progress> {escape(line)}</div>"
-                for title, (share, line) in self.progress.items()
-            )
-            lines = escape("\n".join(self.log))
-            self._log.value = lines and (
-                "<details open><summary>What it prints</summary>"
-                f'<div class="wb-lines" tabindex="0"><pre>{lines}</pre></div></details>'
-            )
-            self._failure.value = _failure(**self.failure) if self.failure else ""
-            self._draw_outputs()
+        """Show what the work shows."""
+        self._bars.value = "".join(
+            f'<div class="wb-progress"><progress max="1" aria-label="{escape(title)}"'
+            + ("" if share is None else f' value="{share:.4f}"')
+            + f"></progress> {escape(line)}</div>"
+            for title, (share, line) in self.progress.items()
+        )
+        text, trace = self.failure or ("", "")
+        self._failure.value = (
+            text and f'<div class="wb-failure" role="alert">{escape(text)}</div>'
+        ) + _details("", "Details for programmers", trace, "")
+        self._shown.children = list(self.outputs.values())
+        self._log.value = _details("open", "What it prints", "\n".join(self.log), "wb-lines")
         self._show_state()
-
-    def _draw_outputs(self) -> None:
-        shown = list(self._shown.children)[: len(self.outputs)]
-        shown += [ipywidgets.HTML() for _ in range(len(self.outputs) - len(shown))]
-        for place, (name, (kind, data)) in zip(shown, self.outputs.items(), strict=True):
-            place.value = _output(name, kind, data)
-        if len(shown) != len(self._shown.children):
-            self._shown.children = shown
 
     def _show_state(self) -> None:
         self._status.value = f'<span class="wb-status" role="status">{escape(self.status)}</span>'
         general = escape(self.errors.get("", ""))
         self._general.value = general and f'<div class="wb-error" role="alert">{general}</div>'
-        command = escape(self._parameters.command())
-        self._command.value = (
-            '<details open class="wb-command"><summary>The same without a browser</summary>'
-            f'<pre tabindex="0" aria-label="the command">{command}</pre></details>'
+        self.command.value = _details(
+            "open", "The same without a browser", self._asked.command(), "wb-command"
         )
         name = "End it at once" if self.phase == "cancelling" else "Cancel"
         self._start.description = name if self.busy else self.page.start
         self._start.disabled = not self.busy and bool(self.errors)
         self._plan.disabled = self.busy or bool(self.errors)
-        for control in self.controls.values():
-            control.enable(not self.busy)
+        for widget in self.inputs.values():
+            widget.disabled = self.busy
         for secret in self.secrets.values():
             secret.enable(not self.busy)
 
-    def _show_board(self, state: Mapping[str, Any]) -> None:
-        url, note = state.get("url"), state.get("note", "")
-        self._board_button.description = "Stop TensorBoard" if url or note else "TensorBoard"
-        link = f'<a href="{url}" target="_blank" rel="noopener">open TensorBoard</a>'
-        self._board_link.value = link if url else f'<span class="wb-note">{escape(note)}</span>'
+
+def this_cell() -> tuple[str, dict[str, Any]]:
+    """Return the id of the cell that is being run, and the request that runs it."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    parent = dict(shell.get_parent()) if hasattr(shell, "get_parent") else {}
+    cell = str((parent.get("metadata") or {}).get("cellId") or parent.get("msg_id") or "")
+    return cell, parent
 
 
-def _grid(children: list[Any]) -> ipywidgets.GridBox:
-    grid = ipywidgets.GridBox(children)
-    grid.add_class("wb-grid")
-    return grid
+@contextmanager
+def output_of(parent: dict[str, Any]) -> Iterator[None]:
+    """Have what is displayed or printed meanwhile go to the cell that a request ran."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if not parent or not hasattr(shell, "set_parent"):
+        yield
+        return
+    before = shell.get_parent()
+    shell.set_parent(parent)
+    try:
+        yield
+    finally:
+        shell.set_parent(before)
 
 
-def _output(name: str, kind: str, data: str) -> str:
-    if kind == "image/png":
-        return f'<img src="data:image/png;base64,{data}" alt="{escape(name)}">'
-    # HTML is the package's own tables, escaped where they are made.
-    return data if kind == "text/html" else f"<pre>{escape(data)}</pre>"
+def _with_class(widget: Any, name: str) -> Any:
+    widget.add_class(name)
+    return widget
 
 
-def _failure(message: str, trace: str) -> str:
-    return f'<div class="wb-failure" role="alert">{escape(message)}</div>' + (
-        f"<details><summary>Details for programmers</summary><pre>{escape(trace)}</pre></details>"
-        if trace
-        else ""
-    )
+def _details(state: str, title: str, text: str, kind: str) -> str:
+    """Write a part that folds; nothing for no text."""
+    inner = f'<div class="{kind}"><pre tabindex="0" aria-label="{title}">{escape(text)}</pre></div>'
+    return text and f"<details {state}><summary>{title}</summary>{inner}</details>"

@@ -1,17 +1,15 @@
-"""What a notebook's page asks for, does and shows."""
+"""What a notebook asks for, does and shows: a form in JupyterLab, at once in a headless run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from threading import Event
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from workbench.forms.parameters import Parameters
+from workbench.forms.parameters import Parameters, ParametersError
+from workbench.progress import interactive
 
 if TYPE_CHECKING:
-    from threading import Event
-
-
-def _same(found: Any, _: Any) -> Any:
-    return found
+    from workbench.forms.form import Form
 
 
 @dataclass(frozen=True)
@@ -37,44 +35,84 @@ class SecretEntry:
     only: Callable[[Any], bool] = lambda _: True
 
 
-@dataclass(frozen=True)
-class Page:
-    """What a notebook asks for and does.
+class Page(Parameters):
+    """A notebook's parameters and its work, which runs in a process of its own.
+
+    The cell ``page = TrainPage.open(globals())`` opens a form, or does the work at once when
+    headless; cells below it show the result, in both the same: ``page.show(volume_table)``.
 
     Attributes:
-        parameters: what it asks for.
         start: the text of the button.
-        plan: checks everything, shows what will be done, and returns it.
-        work: does it and prints how it goes; returns what JSON can hold, such as a folder's path.
-        open: reads the result from what ``work`` returned, given the parameters.
-        secrets: what is never a parameter.
-        watch: shows in the form what comes while the work runs, until the event is set.
         hint: what the form says before anything was pressed.
-        report: shown in the form beside the buttons once the work is done.
+        secrets: what is never a parameter.
         tensorboard: whether TensorBoard is one click away.
     """
 
-    parameters: type[Parameters]
-    start: str
-    plan: Callable[[Any], Any]
-    work: Callable[[Any], Any]
-    open: Callable[[Any, Any], Any] = _same
-    secrets: tuple[SecretEntry, ...] = ()
-    watch: "Callable[[Any, Event], None] | None" = None
-    hint: str = ""
-    report: Callable[[Any], str] = lambda _: ""
-    tensorboard: bool = False
+    start: ClassVar[str]
+    hint: ClassVar[str] = ""
+    secrets: ClassVar[tuple[SecretEntry, ...]] = ()
+    tensorboard: ClassVar[bool] = False
 
-    @property
-    def address(self) -> str:
-        """Where this page is imported from, as module:attribute."""
-        return f"{self.plan.__module__}:PAGE"
+    def plan(self) -> Any:
+        """Check everything, show what will be done, and return it."""
+
+    def work(self, planned: Any) -> Any:
+        """Do it and print how it goes; return what JSON can hold, such as a folder's path."""
+
+    def watch(self, planned: Any, ended: Event) -> None:
+        """Show in the form what comes while the work runs, until the event is set."""
+
+    def result(self, left: Any) -> Any:
+        """Read the result from what ``work`` returned."""
+        return left
+
+    def report(self, result: Any) -> str:
+        """Return what the form adds to "done in 3 s"."""
+        return ""
+
+    @classmethod
+    def open(cls, variables: Mapping[str, Any]) -> "HeadlessPage | Form":
+        """Open the page: show its form in JupyterLab, do its work at once elsewhere.
+
+        Args:
+            variables: the notebook's ``globals()``; those of the parameters cell are taken.
+
+        Raises:
+            NameError: the parameters cell was not run.
+            ParametersError: a parameter does not do. The form opens all the same and shows it
+                beside its field, unless the value may not be shown.
+        """
+        values = cls.given(variables)
+        if not interactive():
+            return HeadlessPage(cls.of(values))
+        from workbench.forms.form import open_form  # ipywidgets are for JupyterLab only
+
+        try:
+            cls.of(values)
+        except ParametersError as error:
+            if error.hidden:
+                raise
+        return open_form(cls, values)
 
 
-def display_of(view: Callable[[Any], Any], result: Any) -> None:
-    """Display what a view of a result displays, and what it returns."""
+class HeadlessPage:
+    """Headless page: runs the work on construction."""
+
+    def __init__(self, asked: Page) -> None:
+        self.result = asked.result(asked.work(asked.plan()))
+
+    def show(self, view: Callable[[Any], Any]) -> None:
+        """Show something of the result."""
+        show(view, self.result)
+
+
+def show(view: Callable[[Any], Any], result: Any) -> None:
+    """Display what a view of a result returns, or each thing that it yields; texts are printed."""
     from IPython.display import display
 
-    shown = view(result)
-    if shown is not None:
-        display(shown)
+    found = view(result)
+    for each in found if isinstance(found, Iterator) else [found]:
+        if isinstance(each, str):
+            print(each)
+        elif each is not None:
+            display(each)

@@ -2,21 +2,21 @@
 
 The parameters cell, the check, the form, the papermill command and the names of 2021 come from it::
 
-    class CacheParameters(Parameters):
-        workers: int = Field(32, "threads that read files", ge=1, unit="threads")
+    class CachePage(Parameters):
+        notebook = "cache"
+        workers: int = Field(32, ge=1, unit="threads")
+        \"\"\"threads that read files\"\"\"
 
-A new parameter is one such line; ``make notebooks`` writes it into the notebook's cell.
+A new parameter is two such lines; ``make notebooks`` writes it into the notebook's cell.
 """
 
 import json
-import math
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
@@ -26,9 +26,8 @@ from pydantic import AfterValidator, ConfigDict, ValidationInfo, field_validator
 from workbench.data.sampling import numbers
 from workbench.settings import shown
 
-Choices = Sequence[str] | Callable[[], Sequence[str]]
-
 _NOUNS = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
+_BOUNDS = {"gt": " above {}", "ge": ", {} or more", "le": ", up to {}", "lt": " below {}"}
 _LONGEST = 255  # bytes; no file system takes a longer name
 # "=", "?" and "&" may be quoted, as a gateway has them: %3D, %253D, -3D.
 _SECRET = re.compile(
@@ -47,71 +46,40 @@ Numbers = Annotated[str, AfterValidator(_check_numbers)]
 """One number or several, such as "4,8"."""
 
 
-def Field(  # noqa: N802 - as pydantic's
-    default: Any,
-    help: str,
-    *,
-    section: str = "",
-    label: str = "",
-    unit: str = "",
-    choices: Choices = (),
-    several: bool = False,
-    look_up: "Callable[[Any], Sequence[str]] | None" = None,
-    also: tuple[type, ...] = (),
-    meanings: Mapping[Any, str] | None = None,
-    aliases: tuple[str, ...] = (),
-    **bounds: Any,
-) -> Any:
-    """Describe a parameter.
+@dataclass(frozen=True, kw_only=True)
+class FormField:
+    """A parameter: what ``Field`` was told, and what pydantic knows of it.
 
-    Args:
-        default: what the notebook gives it.
-        help: one line.
+    Attributes:
         section: title of the folded part of the form that begins with this field.
         label: what the form calls it; the name by default.
         unit: of the number.
         choices: a tuple allows nothing else; a function suggests what is there.
         several: whether several choices may be given, with commas between them.
         look_up: asks Azure for choices, given the parameters; a button in the form.
-        also: types that may come for a text, because papermill's ``-p`` makes numbers of texts.
+        numeric: whether a number stands for its text; papermill's ``-p`` makes numbers of texts.
         meanings: values -> the text that they stand for.
         aliases: names of 2021.
-        **bounds: pydantic's ge, gt, le, lt.
-    """
-    more = {
-        "section": section, "label": label, "unit": unit, "choices": choices, "several": several,
-        "look_up": look_up, "also": also, "meanings": meanings or {}, "aliases": aliases,
-        "bounds": bounds,
-    }  # fmt: skip
-    extra: Any = more
-    return pydantic.Field(default, description=help, json_schema_extra=extra, **bounds)
-
-
-@dataclass(frozen=True)
-class FormField:
-    """A parameter, described; see ``Field``.
-
-    Attributes:
-        name: of the variable.
         kind: str, int, float or bool.
         optional: whether None is allowed.
+        bounds: pydantic's ge, gt, le and lt.
     """
 
-    name: str
-    kind: type
-    optional: bool
-    default: Any
-    help: str
-    section: str
-    label: str
-    unit: str
-    choices: Choices
-    several: bool
-    look_up: Callable[[Any], Sequence[str]] | None
-    also: tuple[type, ...]
-    meanings: Mapping[Any, str]
-    aliases: tuple[str, ...]
-    bounds: Mapping[str, float]
+    section: str = ""
+    label: str = ""
+    unit: str = ""
+    choices: Sequence[str] | Callable[[], Sequence[str]] = ()
+    several: bool = False
+    look_up: Callable[[Any], Sequence[str]] | None = None
+    numeric: bool = False
+    meanings: Mapping[Any, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    name: str = ""
+    kind: type = str
+    optional: bool = False
+    default: Any = None
+    help: str = ""
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def only(self) -> tuple[str, ...]:
@@ -123,14 +91,10 @@ class FormField:
         """What the parameter takes, for an error."""
         if self.only:
             return f"one {'or several ' if self.several else ''}of {', '.join(self.only)}"
-        low, high = self.bounds.get("ge"), self.bounds.get("le")
-        if low is not None and high is not None:
-            return f"{_NOUNS[self.kind]} from {low} to {high}"
-        above = f" above {self.bounds['gt']}" if "gt" in self.bounds else ""
-        least = f", {low} or more" if low is not None else ""
-        most = f", up to {high}" if high is not None else ""
-        below = f" below {self.bounds['lt']}" if "lt" in self.bounds else ""
-        return f"{_NOUNS[self.kind]}{above}{least}{most}{below}"
+        if {"ge", "le"} <= self.bounds.keys():
+            return f"{_NOUNS[self.kind]} from {self.bounds['ge']} to {self.bounds['le']}"
+        bounds = [text.format(self.bounds[k]) for k, text in _BOUNDS.items() if k in self.bounds]
+        return _NOUNS[self.kind] + "".join(bounds)
 
     @property
     def explanation(self) -> str:
@@ -145,13 +109,16 @@ class FormField:
         """What an empty field stands for, as the help says it."""
         if self.default not in (None, ""):
             return ""
-        if found := re.search(r"([^\s,;]+) \(None\)", self.help):
-            return found.group(1)
-        found = re.search(r"\b(?:None|empty): ([^;]+)", self.help)
-        return found.group(1).strip() if found else ""
+        found = re.search(r"([^\s,;]+) \(None\)|\b(?:None|empty): ([^;]+)", self.help)
+        return (found[1] or found[2]).strip() if found else ""
 
-    def refusal(self, value: Any) -> str:
-        """Say that a value does not do, and what does; a secret is not repeated."""
+    def refusal(self, value: Any, *, typed: bool = True) -> str:
+        """Say that a value does not do, and what does; a secret is not repeated.
+
+        Args:
+            value: the value.
+            typed: whether it is a Python value; else a form's entry, which has no quotes.
+        """
         if isinstance(value, str) and _SECRET.search(value):
             return (
                 f"{self.name}=***: this holds a signature or a key, and parameters are stored in "
@@ -166,7 +133,8 @@ class FormField:
             )
         scalar = isinstance(value, str | int | float | None)
         # What is in another value may be long, or a secret.
-        came = repr(value)[:60] if scalar else f"<{type(value).__name__}>"
+        came = (repr if typed or not value else str)(value)[:60]
+        came = came if scalar else f"<{type(value).__name__}>"
         return f"{self.name}={came}: give {self.expected}{advice}"
 
     def clean(self, value: Any) -> Any:
@@ -177,12 +145,13 @@ class FormField:
         """
         if isinstance(value, bool | str) and value in self.meanings:
             value = self.meanings[value]
-        if isinstance(value, list | tuple) and list in self.also and _plain(value):
-            value = ", ".join(map(str, value))
-        elif isinstance(value, self.also) and not isinstance(value, bool | list | tuple):
-            value = str(value) if _finite(value) else value
-        if isinstance(value, int | float) and not _finite(value):
-            raise ValueError(self.refusal(value))
+        if type(value) in (int, float):
+            if not abs(value) <= sys.float_info.max:
+                raise ValueError(self.refusal(value))
+            value = str(value) if self.numeric else value
+        elif self.numeric and isinstance(value, list | tuple):
+            plain = all(type(each) in (str, int, float) for each in value)
+            value = ", ".join(map(str, value)) if plain and value else value
         if not isinstance(value, str):
             return value
         value = value.strip()
@@ -193,25 +162,31 @@ class FormField:
                 f"{self.name}={value[:40]!r}: give one line of text, with at most {_LONGEST} bytes "
                 'between two "/"'
             )
+        if self.only and value:
+            chosen = [each.strip() for each in value.split(",")] if self.several else [value]
+            if not set(chosen) <= {*self.only, ""}:
+                raise ValueError(self.refusal(value))
         return None if self.optional and not value else value
-
-    def read(self, entry: str | bool) -> Any:
-        """Return what an entry of the form stands for; the model refuses what cannot be read."""
-        if isinstance(entry, bool) or self.kind is str:
-            return entry
-        text = entry.strip()
-        try:
-            if self.kind is bool:
-                return {"true": True, "false": False}[text.lower()]
-            return self.kind(text)
-        except (KeyError, ValueError):
-            return text
 
     def entry(self, value: Any) -> str | bool:
         """Return how a value stands in the form."""
         if self.kind is bool and isinstance(value, bool) and not self.optional:
             return value
         return "" if value is None else str(value)
+
+
+def Field(  # noqa: N802 - as pydantic's
+    default: Any,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    **form: Any,
+) -> Any:
+    """Describe a parameter: its default, its bounds, and what ``FormField`` takes by name."""
+    extra: Any = {"form": FormField(**form)}
+    return pydantic.Field(default, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra=extra)
 
 
 class ParametersError(ValueError):
@@ -252,29 +227,39 @@ class Parameters(pydantic.BaseModel):
     """A notebook's parameters, checked; see the module."""
 
     model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
     notebook: ClassVar[str]
 
+    fields: ClassVar[dict[str, FormField]]
+    """The parameters in the notebook's order."""
+
     @classmethod
-    def fields(cls) -> dict[str, FormField]:
-        """Return the parameters in the notebook's order."""
-        return _fields(cls)
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls.fields = {}
+        for name, info in cls.model_fields.items():
+            kinds = [each for each in get_args(info.annotation) if each is not type(None)]
+            kind: Any = kinds[0] if kinds else info.annotation
+            extra: Any = info.json_schema_extra or {"form": FormField()}
+            cls.fields[name] = replace(
+                extra["form"],
+                name=name,
+                kind=get_args(kind)[0] if get_origin(kind) is Annotated else kind,
+                optional=bool(kinds),
+                default=info.default,
+                help=info.description or "",
+                bounds={k: getattr(m, k) for m in info.metadata for k in _BOUNDS if hasattr(m, k)},
+            )
 
     @field_validator("*", mode="before")
     @classmethod
     def _clean(cls, value: Any, info: ValidationInfo) -> Any:
-        return cls.fields()[str(info.field_name)].clean(value)
-
-    @field_validator("*")
-    @classmethod
-    def _choose(cls, value: Any, info: ValidationInfo) -> Any:
-        field = cls.fields()[str(info.field_name)]
-        if field.only and value not in (None, ""):
-            chosen = [part.strip() for part in value.split(",")] if field.several else [value]
-            if not set(filter(None, chosen)) <= set(field.only):
-                raise ValueError(field.refusal(value))
-        return value
+        return cls.fields[str(info.field_name)].clean(value)
 
     @classmethod
     def given(cls, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,31 +269,31 @@ class Parameters(pydantic.BaseModel):
             NameError: the parameters cell was not run.
             ParametersError: a parameter is given under two names.
         """
-        fields = cls.fields()
-        if missing := [name for name in fields if name not in variables]:
+        if missing := [name for name in cls.fields if name not in variables]:
             raise NameError(f"{', '.join(missing)}: run the parameters cell at the top first")
-        values = {name: variables[name] for name in fields}
-        for name, field in fields.items():
-            for alias in field.aliases:
-                if alias not in variables:
-                    continue
-                if values[name] not in (field.default, variables[alias]):
+        values = {name: variables[name] for name in cls.fields}
+        for name, each in cls.fields.items():
+            for alias in filter(variables.__contains__, each.aliases):
+                if values[name] not in (each.default, variables[alias]):
                     raise ParametersError({name: f"{name} and {alias}: give one of the two"})
                 values[name] = variables[alias]
         return values
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
+    def of(cls, values: Mapping[str, Any], *, typed: bool = True) -> Self:
         """Check values.
+
+        Args:
+            values: all parameters.
+            typed: whether a number has to be one; in a form's entries its text will do.
 
         Raises:
             ParametersError: names every parameter that does not do, and what does.
         """
-        fields = cls.fields()
         errors: dict[str, str] = {}
         hidden = False
         try:
-            return cls(**values)
+            return cls.model_validate(dict(values), strict=typed)
         except pydantic.ValidationError as error:
             for each in error.errors(include_url=False):
                 name = str(each["loc"][0]) if each["loc"] else ""
@@ -316,8 +301,8 @@ class Parameters(pydantic.BaseModel):
                 if isinstance(cause, WrongValueError):
                     name = cause.field
                 message = str(cause) if cause else ""
-                if not message and name in fields:
-                    message = fields[name].refusal(each["input"])
+                if not message and name in cls.fields:
+                    message = cls.fields[name].refusal(each["input"], typed=typed)
                     hidden |= not isinstance(each["input"], str | int | float | None)
                 hidden |= "=***:" in message
                 errors.setdefault(name, message or f"{name}: no such parameter")
@@ -331,64 +316,24 @@ class Parameters(pydantic.BaseModel):
     def command(self) -> str:
         """Write the papermill command for these values, ready for a shell.
 
-        Only values that differ from the notebook's own are named.
+        Only values that differ from the notebook's own are named; texts by ``-r``, because ``-p``
+        makes numbers, True and False of texts that look so.
         """
         papermill = shlex.quote(shown(Path(sys.prefix, "bin", "papermill")))
         start = f"{papermill} notebooks/{self.notebook}.ipynb outputs/{self.notebook}.ipynb"
         given = [
-            f"{'-r' if _would_be_guessed(value) else '-p'} {name} {shlex.quote(str(value))}"
-            for name, value in self.model_dump().items()
-            if value != self.fields()[name].default
+            f"{'-r' if isinstance(value, str) else '-p'} {name} {shlex.quote(str(value))}"
+            for name, value in self
+            if value != self.fields[name].default
         ]
         return " \\\n    ".join([start, *given])
 
     @classmethod
     def cell(cls) -> str:
         """Write the notebook's parameters cell."""
-        return "\n".join(
-            f"{name}: {each.kind.__name__} = {_literal(each.default)}  # {each.help}"
-            for name, each in cls.fields().items()
-        )
-
-
-@cache
-def _fields(model: type[Parameters]) -> dict[str, FormField]:
-    found = {}
-    for name, info in model.model_fields.items():
-        kinds = [each for each in get_args(info.annotation) if each is not type(None)]
-        kind: Any = kinds[0] if kinds else info.annotation
-        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-        extra: Any = info.json_schema_extra
-        optional = bool(kinds)
-        found[name] = FormField(name, kind, optional, info.default, info.description or "", **extra)
-    return found
-
-
-def _literal(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-
-
-def _plain(values: Sequence[Any]) -> bool:
-    """Say whether a list holds numbers and texts, and at least one."""
-    return bool(values) and all(
-        isinstance(each, str) or (isinstance(each, int | float) and not isinstance(each, bool))
-        for each in values
-    )
-
-
-def _finite(value: Any) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond any float
-        return False
-
-
-def _would_be_guessed(value: Any) -> bool:
-    """Say whether papermill's ``-p`` would take a text for something else; ``-r`` never does."""
-    if not isinstance(value, str):
-        return False
-    try:
-        float(value)
-    except ValueError:
-        return value in ("True", "False", "None")
-    return True
+        lines = []
+        for name, each in cls.fields.items():
+            text = isinstance(each.default, str)
+            default = json.dumps(each.default, ensure_ascii=False) if text else each.default
+            lines.append(f"{name}: {each.kind.__name__} = {default}  # {each.help}")
+        return "\n".join(lines)

@@ -1,126 +1,90 @@
-"""What a form holds of secrets: in this process's memory, never in a widget."""
+"""A field for a secret, which is held in this process's memory and in no widget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
 from typing import Any
 
-from workbench.azure_storage import (
-    CONNECTION_FILE,
-    find_storage,
-    parse_connection,
-)
+import anywidget
+import ipywidgets
+import traitlets
+
 from workbench.forms.page import SecretEntry
-from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE, LINKS_VARIABLE, Secret
+from workbench.settings import Secret
 
 
-class SecretFields:
-    """The secrets of a form, taken and never given back.
+class SecretInput(anywidget.AnyWidget):
+    """A field that is emptied as soon as it was filled, and sends what it took as a message.
 
-    Args:
-        entries: what the form asks for.
+    No widget of ipywidgets can do that: their values are part of the state that JupyterLab may
+    store with the notebook.
     """
 
-    def __init__(self, entries: Sequence[SecretEntry]) -> None:
-        self._entries = entries
-        self._held: dict[str, Secret] = {}
-        self._said: dict[str, str] = {}
-        self._wrong: dict[str, str] = {}
+    _esm = Path(__file__).parent / "secret.js"
+    label = traitlets.Unicode().tag(sync=True)
+    file = traitlets.Bool().tag(sync=True)
+    disabled = traitlets.Bool().tag(sync=True)
 
-    def take(self, name: str, text: str | bytes) -> None:
-        """Take a text that was typed or pasted, or a file's bytes; drop one that does not do."""
+
+class SecretField:
+    """A secret of a form: taken and never given back.
+
+    Args:
+        entry: what it is.
+        changed: called when one was taken or dropped.
+
+    Attributes:
+        held: the secret, or None.
+        widget: the field.
+        note: what is held, help and error, beside it.
+    """
+
+    def __init__(self, entry: SecretEntry, changed: Callable[[], None]) -> None:
+        self.entry, self._changed = entry, changed
+        self.held: Secret | None = None
+        self._said = self._wrong = ""
+        self.input = SecretInput(label=entry.label, file=entry.file)
+        self.input.on_msg(
+            lambda _, content, buffers: self.take(bytes(buffers[0]) if buffers else content["text"])
+        )
+        self.forget = ipywidgets.Button(description="Forget it")
+        self.forget.on_click(lambda _: self.take(None))
+        self.widget = ipywidgets.HBox([self.input, self.forget])
+        self.note = ipywidgets.HTML()
+
+    def take(self, text: str | bytes | None) -> None:
+        """Take a text or a file's bytes; drop what was held for None or one that does not do."""
         from workbench.ingest.request import decoded
 
         plain = decoded(text) if isinstance(text, bytes) else text
-        entry = next(each for each in self._entries if each.name == name)
-        self._wrong.pop(name, None)
-        try:
-            self._said[name] = entry.check(plain)
-        except ValueError as error:
-            self.forget(name)
-            self._wrong[name] = str(error)
-        else:
-            self._held[name] = Secret(plain)
+        self.held, self._wrong = None, ""
+        if plain is not None:
+            try:
+                self._said, self.held = self.entry.check(plain), Secret(plain)
+            except ValueError as error:
+                self._wrong = str(error)
+        self._changed()
 
-    def forget(self, name: str) -> None:
-        """Drop a secret."""
-        self._held.pop(name, None)
-        self._said.pop(name, None)
-        self._wrong.pop(name, None)
+    def lacks(self, asked: Any) -> bool:
+        """Say whether the work with these parameters needs it and it is not there."""
+        return self.entry.only(asked) and not self.held and not self.entry.found(asked)
 
-    def shown(self, parameters: Any) -> list[dict[str, Any]]:
-        """Return what the form shows of each secret, none of it secret."""
-        return [
-            {
-                "name": entry.name,
-                "label": entry.label,
-                "help": entry.help,
-                "file": entry.file,
-                "wanted": entry.only(parameters),
-                "held": self._state(entry, parameters),
-                "forget": entry.name in self._held,
-                "error": self._wrong.get(entry.name, ""),
-            }
-            for entry in self._entries
-        ]
-
-    def _state(self, entry: SecretEntry, parameters: Any) -> str:
-        if entry.name in self._held:
-            return (
-                f"✓ {self._said[entry.name]}; held until this notebook's kernel ends, never saved"
+    def show(self, asked: Any) -> None:
+        """Show what is held, none of it secret."""
+        found = "" if self.held else self.entry.found(asked)
+        held = f"{self._said}; held until this notebook's kernel ends, never saved"
+        there = f"✓ {held if self.held else found}" if self.held or found else ""
+        self.note.value = (
+            (
+                f'<div class="wb-error" role="alert">{escape(self._wrong)}</div>'
+                if self._wrong
+                else ""
             )
-        return f"✓ {found}" if (found := entry.found(parameters)) else ""
-
-    def lacking(self, parameters: Any) -> str:
-        """Name what is needed and not there; "" where nothing is."""
-        return " and ".join(
-            entry.label
-            for entry in self._entries
-            if entry.only(parameters)
-            and entry.name not in self._held
-            and not entry.found(parameters)
+            + (f'<div class="wb-held" role="status">{escape(there)}</div>' if there else "")
+            + f'<div class="wb-help">{escape(self.entry.help)}</div>'
         )
+        self.forget.layout.display = None if self.held else "none"
 
-    def variables(self, parameters: Any) -> dict[str, str]:
-        """Return the environment of the work: it goes to its process by a pipe."""
-        return {
-            entry.name: self._held[entry.name].reveal()
-            for entry in self._entries
-            if entry.name in self._held and entry.only(parameters)
-        }
-
-    def needs(self, parameters: Any) -> tuple[str, ...]:
-        """Return what the work needs of this process's own secrets, see ``child_environment``.
-
-        A page that does not ask for the storage's key may yet be given an address in it.
-        """
-        wanted = {entry.name: entry.only(parameters) for entry in self._entries}
-        links = (LINKS_VARIABLE,) if wanted.get(LINKS_VARIABLE) else ()
-        azure = (CONNECTION_VARIABLE, AZURE_LOGIN) if wanted.get(CONNECTION_VARIABLE, True) else ()
-        return links + azure
-
-
-# ---- the storage account --------------------------------------------------------------
-
-_HELP = (
-    "From the portal: the storage account, Access keys. It leaves the field at once and is held in "
-    f"memory alone; headless it comes from {CONNECTION_VARIABLE} or a file that git ignores."
-)
-
-
-def connection_entry(only: Callable[[Any], bool] = lambda _: True) -> SecretEntry:
-    """Return the entry of a page that needs it, for the parameters that ``only`` says."""
-    return SecretEntry(
-        CONNECTION_VARIABLE,
-        "Storage account's connection string",
-        _HELP,
-        lambda text: f"storage account {parse_connection(Secret(text)).account}",
-        _found,
-        only=only,
-    )
-
-
-def _found(parameters: Any) -> str:
-    try:
-        there = find_storage(getattr(parameters, "connection_file", CONNECTION_FILE))
-    except (ValueError, OSError):
-        return ""
-    return f"storage account {there.account}, found where headless runs find it" if there else ""
+    def enable(self, on: bool) -> None:
+        """Let a person change it, or not."""
+        self.input.disabled = self.forget.disabled = not on

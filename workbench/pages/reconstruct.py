@@ -1,10 +1,10 @@
 """The page of ``reconstruct.ipynb``: from a run's weights to reconstructed volumes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import model_validator
 
@@ -12,12 +12,11 @@ from workbench.catalog import SPLITS
 from workbench.compute.runs import open_run
 from workbench.data.cache import CacheFileError, load_cache
 from workbench.data.sampling import MASKS, Sampling
-from workbench.forms.choices import datasets_here, runs_here
-from workbench.forms.opening import OpenPage, open_page
 from workbench.forms.page import Page
-from workbench.forms.parameters import Field, Numbers, Parameters, WrongValueError, concerning
+from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
 from workbench.models import released
-from workbench.pages.checks import RunName, check_sampling
+from workbench.pages.shared import RunName, check_sampling, datasets_here, runs_here
+from workbench.progress import interactive
 from workbench.recon.reconstruction_plan import (
     ReconstructionPlan,
     plan_reconstruction,
@@ -25,6 +24,7 @@ from workbench.recon.reconstruction_plan import (
 )
 from workbench.recon.results import Results
 from workbench.recon.uncertainty import check_masks_wanted
+from workbench.views import reconstruct as views
 from workbench.views.annotations import Annotations, read_annotations
 from workbench.views.comparison import (
     acceleration_figure,
@@ -35,75 +35,50 @@ from workbench.views.comparison import (
     left_out_of_comparison,
 )
 from workbench.views.export.results import KINDS, export_kinds, export_results
+from workbench.views.lesions import lesion_figures, lesion_table
 from workbench.views.ranking import check_order, orders, rank_slices, rank_volumes, slice_table
 from workbench.views.tables import styled_table
+from workbench.views.uncertainty import uncertainty_figures
+
+_OF_LOOKING = {"compare", "sort_by", "uncertainty", "annotations", "export"}
 
 
-class ReconstructParameters(Parameters):
-    """What ``reconstruct.ipynb`` asks for."""
+class ReconstructPage(Page):
+    """Reconstruct a split with a run's weights, and look at the results."""
 
-    notebook: ClassVar[str] = "reconstruct"
+    notebook, start = "reconstruct", "Reconstruct"
 
-    run: RunName | None = Field(
-        None, "run under outputs/ whose best checkpoint to take; None: brain", choices=runs_here
-    )
-    split: str = Field(
-        "val",
-        "train, val, test, challenge; test_full: the brain's test set with targets",
-        choices=SPLITS,
-    )
-    volumes: int | None = Field(None, "how many volumes, the first ones; None: all", ge=1)
-    compare: str | None = Field(
-        None,
-        'other results: a run, or "knee@8x" for its results at 8x, with commas between',
-        label="compare with",
-        choices=runs_here,
-    )
-    export: str | None = Field(
-        None,
-        "png, svg, gif, dicom, nifti, leaderboard, report",
-        choices=KINDS,
-        several=True,
-    )
-    sort_by: str = Field(
-        "ssim",
-        "orders volumes and slices, worst first: ssim, psnr, nmse, gain, ...",
-        section="Looking",
-        label="sort by",
-        choices=lambda: tuple(orders()),
-    )
-    uncertainty: int = Field(
-        0, "masks to draw for maps of uncertainty, such as 8; 0: no maps", ge=0, unit="masks"
-    )
-    annotations: str | None = Field(None, "path of fastMRI+'s knee.csv or brain.csv")
-    mask: str | None = Field(
-        None,
-        "kind of mask; None: the run's, on test and challenge the files' own",
-        section="Undersampling",
-        choices=MASKS,
-    )
-    acceleration: Numbers | None = Field(
-        None, "such as 4 or 8; None: as for mask", also=(int, float, list, tuple)
-    )
-    center_fraction: Numbers | None = Field(
-        None,
-        "share of ACS columns; None: as for mask",
-        label="centre fraction",
-        also=(int, float, list, tuple),
-    )
-    weights: str | None = Field(
-        None,
-        "other weights: a file, or fastmri-knee, fastmri-brain (as released)",
-        section="More",
-        choices=lambda: tuple(released()),
-    )
-    local_dataset: str | None = Field(
-        None,
-        "the dataset's folder or name; None: the run's",
-        label="dataset",
-        choices=datasets_here,
-    )
-    nodes: int = Field(1, "processes on this machine where it has no GPU", ge=1, unit="processes")
+    run: RunName | None = Field(None, choices=runs_here)
+    """run under outputs/ whose best checkpoint to take; None: brain"""
+    split: str = Field("val", choices=SPLITS)
+    """train, val, test, challenge; test_full: the brain's test set with targets"""
+    volumes: int | None = Field(None, ge=1)
+    """how many volumes, the first ones; None: all"""
+    compare: str | None = Field(None, label="compare with", choices=runs_here)
+    """other results: a run, or "knee@8x" for its results at 8x, with commas between"""
+    export: str | None = Field(None, choices=KINDS, several=True)
+    """png, svg, gif, dicom, nifti, leaderboard, report"""
+
+    sort_by: str = Field("ssim", section="Looking", choices=lambda: tuple(orders()))
+    """orders volumes and slices, worst first: ssim, psnr, nmse, gain, ..."""
+    uncertainty: int = Field(0, ge=0, unit="masks")
+    """masks to draw for maps of uncertainty, such as 8; 0: no maps"""
+    annotations: str | None = None
+    """path of fastMRI+'s knee.csv or brain.csv"""
+
+    mask: str | None = Field(None, section="Undersampling", choices=MASKS)
+    """kind of mask; None: the run's, on test and challenge the files' own"""
+    acceleration: Numbers | None = Field(None, numeric=True)
+    """such as 4 or 8; None: as for mask"""
+    center_fraction: Numbers | None = Field(None, label="centre fraction", numeric=True)
+    """share of ACS columns; None: as for mask"""
+
+    weights: str | None = Field(None, section="More", choices=lambda: tuple(released()))
+    """other weights: a file, or fastmri-knee, fastmri-brain (as released)"""
+    local_dataset: str | None = Field(None, label="dataset", choices=datasets_here)
+    """the dataset's folder or name; None: the run's"""
+    nodes: int = Field(1, ge=1, unit="processes")
+    """processes on this machine where it has no GPU"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -122,197 +97,132 @@ class ReconstructParameters(Parameters):
             except (ValueError, OSError) as error:
                 raise WrongValueError("run", f"run={self.run!r}: {error}") from None
         if not self.mask is self.acceleration is self.center_fraction is None:
-            check_sampling(self.mask, self.acceleration, self.center_fraction, usual)
+            check_sampling(self, usual)
         return self
+
+    def plan(self) -> ReconstructionPlan:
+        """Check everything, see what is there already, and show it."""
+        planned = plan_reconstruction(**self.model_dump(exclude=_OF_LOOKING))
+        find_compared(self.compare, planned.folder)
+        print(planned, flush=True)
+        return planned
+
+    def work(self, planned: ReconstructionPlan) -> str:
+        """Reconstruct what is missing; return the results' folder."""
+        for line in reconstruct(planned):
+            print(line, flush=True)
+        return str(planned.folder)
+
+    def result(self, left: str) -> "Reconstructed":
+        """Open the results, and what is to be shown beside them."""
+        results = Results(Path(left)).first(self.volumes)
+        annotations = read_annotations(self.annotations) if self.annotations else None
+        if annotations:
+            volumes = [each.volume for each in results]
+            with suppress(CacheFileError):  # then these alone say which names are unclear
+                volumes = list(load_cache(results.order.dataset) or volumes)
+            annotations = annotations.within(volumes)
+        compared = tuple(find_compared(self.compare, results.folder))
+        return Reconstructed(results, self, compared, annotations)
+
+    def report(self, result: "Reconstructed") -> str:
+        """Count the volumes."""
+        return f": {len(result.results)} volumes"
 
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """What a reconstruction left, and what is to be shown of it.
-
-    Attributes:
-        results: a result for each volume.
-        asked: how to look at them.
-        compared: other results to set beside them.
-        annotations: findings to draw, or None.
-    """
+    """What a reconstruction left, how to look at it, and what to set beside it."""
 
     results: Results
-    asked: ReconstructParameters
+    asked: ReconstructPage
     compared: tuple[Results, ...] = ()
     annotations: Annotations | None = None
-
-    @property
-    def export(self) -> tuple[str, ...]:
-        """Kinds of ``workbench.views.export.results``."""
-        return export_kinds(self.asked.export)
-
-
-def reconstruct_page(variables: Mapping[str, Any]) -> OpenPage:
-    """Open the page: a form in JupyterLab; the reconstruction at once elsewhere.
-
-    Args:
-        variables: the notebook's ``globals()``, with its parameters.
-    """
-    return open_page(PAGE, variables)
-
-
-_OF_LOOKING = {"compare", "sort_by", "uncertainty", "annotations", "export"}
-
-
-def plan(parameters: ReconstructParameters) -> ReconstructionPlan:
-    """Check everything, see what is there already, and show it."""
-    found = plan_reconstruction(**parameters.model_dump(exclude=_OF_LOOKING))
-    find_compared(parameters.compare, found.folder)
-    print(found, flush=True)
-    return found
-
-
-def work(planned: ReconstructionPlan) -> str:
-    """Reconstruct what is missing; return the results' folder."""
-    for line in reconstruct(planned):
-        print(line, flush=True)
-    return str(planned.folder)
-
-
-def open_reconstructed(folder: str, asked: ReconstructParameters) -> Reconstructed:
-    """Open what ``work`` left, and what is to be shown beside it."""
-    results = Results(Path(folder)).first(asked.volumes)
-    annotations = read_annotations(asked.annotations) if asked.annotations else None
-    if annotations:
-        volumes = [each.volume for each in results]
-        with suppress(CacheFileError):  # then these alone say which names are unclear
-            volumes = list(load_cache(results.order.dataset) or volumes)
-        annotations = annotations.within(volumes)
-    compared = tuple(find_compared(asked.compare, results.folder))
-    return Reconstructed(results, asked, compared, annotations)
 
 
 # ---- what the cells below show ------------------------------------------------------------
 
 
-def show_scores(done: Reconstructed) -> None:
+def show_scores(done: Reconstructed) -> Iterator[Any]:
     """Show each volume's metrics, the worst first, and the first slices of the same order."""
-    from IPython.display import display
-
-    from workbench.views import reconstruct as views
-
     if not done.results.scored:
-        print("no volume here has a target")
+        yield "no volume here has a target"
         return
-    display(views.score_table(done.results, sort_by=done.asked.sort_by))
+    yield views.score_table(done.results, sort_by=done.asked.sort_by)
     ranked = rank_slices(done.results.scored, done.asked.sort_by)
-    display(styled_table(slice_table(ranked, most=10)))
+    yield styled_table(slice_table(ranked, most=10))
 
 
-def show_acquisitions(done: Reconstructed) -> Any:
+def show_acquisitions(done: Reconstructed) -> Iterator[Any]:
     """Show the metrics by acquisition, and how they are spread."""
-    from IPython.display import display
-
-    from workbench.views import reconstruct as views
-
     if done.results.scored:
-        display(views.score_table(done.results, by="acquisition"))
-        display(views.spread_figure(done.results))
+        yield views.score_table(done.results, by="acquisition")
+        yield views.spread_figure(done.results)
 
 
-def show_compared(done: Reconstructed) -> None:
+def show_compared(done: Reconstructed) -> Iterator[Any]:
     """Show the results beside others: a table, figures by acceleration, volume by volume."""
-    from IPython.display import display
-
-    from workbench.views import reconstruct as views
-
     if not done.compared or not done.results.scored:
-        print("nothing to compare with: give compare, such as other_run or knee@8x")
+        yield "nothing to compare with: give compare, such as other_run or knee@8x"
         return
     sets = [done.results, *done.compared]
     try:
         common_volumes(sets)
     except ValueError as error:
-        print(f"not compared: {error}")
+        yield f"not compared: {error}"
         return
-    if left_out := left_out_of_comparison(sets):
-        print(left_out)
-    display(styled_table(comparison_table(sets, done.asked.sort_by), index=False))
-    display(acceleration_figure(sets))
+    yield left_out_of_comparison(sets) or None
+    yield styled_table(comparison_table(sets, done.asked.sort_by), index=False)
+    yield acceleration_figure(sets)
     for other in done.compared:
         names = labels_of([other, done.results])
-        display(views.against_figure(done.results, other, (names[0], names[1])))
+        yield views.against_figure(done.results, other, (names[0], names[1]))
 
 
-def show_extremes(done: Reconstructed) -> None:
+def show_extremes(done: Reconstructed) -> Iterator[Any]:
     """Show the best, the median and the worst slice."""
-    from IPython.display import display
-
-    from workbench.views import reconstruct as views
-
     for kind, result, number in views.extreme_slices(done.results):
-        for figure in views.slice_views(result, number, kind):
-            display(figure)
+        yield from views.slice_views(result, number, kind)
 
 
-def show_findings(done: Reconstructed) -> None:
+def show_findings(done: Reconstructed) -> Iterator[Any]:
     """Show annotated findings close up, with SSIM inside their boxes beside the whole slices'."""
-    from IPython.display import display
-
-    from workbench.views.lesions import lesion_figures, lesion_table
-
     findings = done.annotations
     if findings is None:
-        print("no annotations: give the path of fastMRI+'s knee.csv or brain.csv")
+        yield "no annotations: give the path of fastMRI+'s knee.csv or brain.csv"
         return
-    for remark in findings.remarks:
-        print(remark)
+    yield from findings.remarks
     for result in done.results:
         if labels := findings.study_labels(result.volume.path):
-            print(f"{result.name}, the whole study: {', '.join(labels)}")
+            yield f"{result.name}, the whole study: {', '.join(labels)}"
     table = lesion_table(done.results, findings)
     if not len(table):
-        print(f"{findings.source.name} has no box on a volume here that has a target")
+        yield f"{findings.source.name} has no box on a volume here that has a target"
         return
-    display(styled_table(table.round(4)))
-    for figure in lesion_figures(done.results, findings):
-        display(figure)
+    yield styled_table(table.round(4))
+    yield from lesion_figures(done.results, findings)
 
 
-def show_uncertainty(done: Reconstructed) -> None:
+def show_uncertainty(done: Reconstructed) -> Iterator[Any]:
     """Show where the best, median and worst slice are not to be trusted."""
-    from IPython.display import display
-
-    from workbench.views.uncertainty import uncertainty_figures
-
-    if not done.asked.uncertainty:
-        print("no maps: give uncertainty, the number of masks to draw, such as 8")
-        return
-    for figure in uncertainty_figures(done.results, done.asked.uncertainty):
-        display(figure)
+    if done.asked.uncertainty:
+        yield from uncertainty_figures(done.results, done.asked.uncertainty)
+    else:
+        yield "no maps: give uncertainty, the number of masks to draw, such as 8"
 
 
 def show_volumes(done: Reconstructed) -> Any:
     """Show every slice: in a viewer, opened from a sorted list; elsewhere a sheet of one volume."""
-    from workbench.progress import interactive
-    from workbench.views import reconstruct as views
+    if not interactive():
+        return views.sheet_figure(rank_volumes(done.results, done.asked.sort_by)[0])
+    from workbench.views.viewer.slice_browser import SliceBrowser
 
-    if interactive():
-        from workbench.views.viewer.slice_browser import SliceBrowser
-
-        return SliceBrowser(done.results, done.asked.sort_by, done.annotations)
-    return views.sheet_figure(rank_volumes(done.results, done.asked.sort_by)[0])
+    return SliceBrowser(done.results, done.asked.sort_by, done.annotations)
 
 
-def show_exports(done: Reconstructed) -> None:
+def show_exports(done: Reconstructed) -> Iterator[str]:
     """Write what was asked for, and say where it is."""
-    if not done.export:
-        print(f"nothing to export: give export, some of {', '.join(KINDS)}")
-    for line in export_results(done.results, done.export):
-        print(line, flush=True)
-
-
-PAGE = Page(
-    ReconstructParameters,
-    "Reconstruct",
-    plan,
-    work,
-    open_reconstructed,
-    report=lambda done: f": {len(done.results)} volumes",
-)
+    kinds = export_kinds(done.asked.export)
+    if not kinds:
+        yield f"nothing to export: give export, some of {', '.join(KINDS)}"
+    yield from export_results(done.results, kinds)

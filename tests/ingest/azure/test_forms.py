@@ -5,30 +5,17 @@ import warnings
 
 import pytest
 
+from tests.forms.turning import values
 from workbench.azure_storage import CONNECTION_VARIABLE, find_storage
-from workbench.forms.form import FormPage
-from workbench.pages.ingest import PAGE as INGEST
-from workbench.pages.ingest import IngestParameters
-from workbench.pages.storage import PAGE as STORAGE
-from workbench.pages.storage import StorageParameters
+from workbench.forms.form import Form
+from workbench.pages.ingest import IngestPage
+from workbench.pages.storage import StoragePage
 
 
-class Form:
-    """A page's form, filled as a browser fills it."""
-
-    def __init__(self, page, **values):
-        fields = page.parameters.fields().items()
-        self.page = FormPage(page, {name: each.default for name, each in fields} | values)
-
-    def give(self, name, text):
-        self.page.secrets[name].give(text)
-
-    def said(self, name):
-        return self.page.secrets[name].note.value
-
-    def start(self):
-        self.page.start()
-        self.page.wait(120)
+def run(form):
+    form.start()
+    form.wait(120)
+    return form
 
 
 @pytest.fixture
@@ -44,15 +31,16 @@ def test_form_takes_connection_string_and_email_and_keeps_neither(release, cloud
     import ipywidgets
 
     brought = release()
-    form = Form(INGEST, destination="azure")
-    form.start()
-    assert form.page.phase == "idle"
-    assert form.page.status.startswith("first give fastMRI's email and Storage account's")
-    form.give("FASTMRI_LINKS", brought.email)
-    form.give(CONNECTION_VARIABLE, cloud.storage.connection_string)
-    assert f"✓ storage account {cloud.storage.account};" in form.said(CONNECTION_VARIABLE)
-    form.start()
-    assert form.page.phase == "done", form.page.failure
+    form = Form(IngestPage, values(IngestPage, destination="azure"))
+    run(form)
+    assert form.phase == "idle"
+    assert form.status.startswith("first give fastMRI's email and Storage account's")
+    form.secrets["FASTMRI_LINKS"].take(brought.email)
+    form.secrets[CONNECTION_VARIABLE].take(cloud.storage.connection_string)
+    said = form.secrets[CONNECTION_VARIABLE].note.value
+    assert f"✓ storage account {cloud.storage.account};" in said
+    run(form)
+    assert form.phase == "done", form.failure
     assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
     assert cloud.factory.names == []
     state = json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
@@ -62,41 +50,42 @@ def test_form_takes_connection_string_and_email_and_keeps_neither(release, cloud
 
 def test_connection_string_that_is_none_is_refused_beside_its_field(release, person):
     release()
-    form = Form(INGEST, destination="azure")
-    form.give(CONNECTION_VARIABLE, "something else")
-    assert "connection string: it is not a list" in form.said(CONNECTION_VARIABLE)
-    assert "wb-held" not in form.said(CONNECTION_VARIABLE)
+    form = Form(IngestPage, values(IngestPage, destination="azure"))
+    form.secrets[CONNECTION_VARIABLE].take("something else")
+    said = form.secrets[CONNECTION_VARIABLE].note.value
+    assert "connection string: it is not a list" in said
+    assert "wb-held" not in said
 
 
 def test_clusters_and_locations_are_looked_up_when_asked(release, cloud, person):
     release()
-    form = Form(INGEST, destination="azure")
-    offered = {name: form.page.controls[name]._inputs[0] for name in ("location", "cluster")}
+    form = Form(IngestPage, values(IngestPage, destination="azure"))
+    offered = {name: form.inputs[name] for name in ("location", "cluster")}
     assert offered["location"].options == ()
     for name in ("location", "cluster"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # azureml-core's own, while it is imported
-            form.page._look_up(name)
+            form.look_up(name)
     assert "westeurope" in offered["location"].options
     assert offered["cluster"].options == tuple(cloud.azureml.clusters)
     cloud.fail("Microsoft.DataFactory", 403)
-    form.page._look_up("location")
-    assert form.page.status == "location: there is none"
+    form.look_up("location")
+    assert form.status == "location: there is none"
 
 
 def test_storage_form_transfers_with_the_connection_string_alone(release, cloud, person, tmp_path):
     release()
     cloud.storage.container().upload_blob("knee_multicoil/multicoil_val/a.h5", b"data")
-    form = Form(STORAGE, root=str(tmp_path / "datasets"))
-    form.give(CONNECTION_VARIABLE, cloud.storage.connection_string)
-    form.start()
-    assert "1 files of 4 B are there" in form.page.status, form.page.failure
+    form = Form(StoragePage, values(StoragePage, root=str(tmp_path / "datasets")))
+    form.secrets[CONNECTION_VARIABLE].take(cloud.storage.connection_string)
+    run(form)
+    assert "1 files of 4 B are there" in form.status, form.failure
     path = tmp_path / "datasets" / "knee_multicoil" / "multicoil_val" / "a.h5"
     assert path.read_bytes() == b"data"
 
 
-def of(model, **changed):
-    return model.of({name: each.default for name, each in model.fields().items()} | changed)
+def of(page, **changed):
+    return page.of(values(page, **changed))
 
 
 def test_unpacking_on_a_cluster_that_does_not_exist_is_told_before_copying(
@@ -105,37 +94,37 @@ def test_unpacking_on_a_cluster_that_does_not_exist_is_told_before_copying(
     brought = release()
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
     monkeypatch.setenv("FASTMRI_LINKS", brought.email)
-    parameters = of(IngestParameters, destination="azure", unpack_on="azureml", cluster="none-such")
-    order = INGEST.plan(parameters)
+    parameters = of(IngestPage, destination="azure", unpack_on="azureml", cluster="none-such")
+    planned = parameters.plan()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # azureml-core's own, while it is imported
         with pytest.raises(ValueError, match="cluster='none-such': the workspace has"):
-            INGEST.work(order)
+            parameters.work(planned)
     assert cloud.factory.deleted == []
 
 
 @pytest.mark.parametrize(
     ("model", "change", "message"),
     [
-        (IngestParameters, {"container": "Data sets"}, "container='Data sets': give 3 to 63"),
-        (IngestParameters, {"workspace": "mine"}, "workspace='mine': give SUBSCRIPTION-ID/RESO"),
-        (IngestParameters, {"workspace": "a/b/c"}, "workspace: subscription_id='a': give a GUID"),
-        (StorageParameters, {"dataset": "../elsewhere"}, "give a dataset's folder"),
-        (StorageParameters, {"splits": "all"}, "splits='all': give one or several of train"),
-        (StorageParameters, {"container": "Data sets"}, "give 3 to 63"),
+        (IngestPage, {"container": "Data sets"}, "container='Data sets': give 3 to 63"),
+        (IngestPage, {"workspace": "mine"}, "workspace='mine': give SUBSCRIPTION-ID/RESO"),
+        (IngestPage, {"workspace": "a/b/c"}, "workspace: subscription_id='a': give a GUID"),
+        (StoragePage, {"dataset": "../elsewhere"}, "give a dataset's folder"),
+        (StoragePage, {"splits": "all"}, "splits='all': give one or several of train"),
+        (StoragePage, {"container": "Data sets"}, "give 3 to 63"),
     ],
 )
 def test_wrong_parameter_is_refused(release, cloud, monkeypatch, model, change, message):
     release()
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
-    azure = {"destination": "azure"} if model is IngestParameters else {}
+    azure = {"destination": "azure"} if model is IngestPage else {}
     with pytest.raises(ValueError, match=message):
         of(model, **azure | change)
 
 
 def test_no_storage_account_and_nobody_to_ask_says_what_to_set(release):
     release()
-    for model, azure in ((IngestParameters, {"destination": "azure"}), (StorageParameters, {})):
+    for model, azure in ((IngestPage, {"destination": "azure"}), (StoragePage, {})):
         with pytest.raises(ValueError, match="set AZURE_STORAGE_CONNECTION_STRING"):
             of(model, **azure)
     with pytest.raises(FileNotFoundError, match="set AZURE_STORAGE_CONNECTION_STRING"):
