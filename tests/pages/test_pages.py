@@ -13,6 +13,7 @@ import pytest
 
 from tests.forms.turning import values
 from workbench.forms.form import Form
+from workbench.forms.opening import open_page
 from workbench.forms.page import Page
 from workbench.forms.parameters import ParametersError
 from workbench.pages.__main__ import MODELS, NOTEBOOKS, PAGES, with_cell
@@ -217,9 +218,9 @@ def test_headless_page_works_at_once_and_shows_in_the_same_cells(capsys):
         def work(self, planned):
             return len(self.text)
 
-    opened = Lengths.open({"text": "four"})
+    opened = open_page(Lengths, {"text": "four"})
     assert opened.result == 4
     opened.show(lambda result: (f"{each} of {result}" for each in "ab"))
     assert capsys.readouterr().out == "a of 4\nb of 4\n"
     with pytest.raises(NameError, match=r"text: run the parameters cell at the top"):
-        Lengths.open({})
+        open_page(Lengths, {})

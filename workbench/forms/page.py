@@ -1,15 +1,11 @@
-"""What a notebook asks for, does and shows: a form in JupyterLab, at once in a headless run."""
+"""What a notebook asks for, does and shows."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from workbench.forms.parameters import Parameters, ParametersError
-from workbench.progress import interactive
-
-if TYPE_CHECKING:
-    from workbench.forms.form import Form
+from workbench.forms.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -37,9 +33,6 @@ class SecretEntry:
 
 class Page(Parameters):
     """A notebook's parameters and its work, which runs in a process of its own.
-
-    The cell ``page = TrainPage.open(globals())`` opens a form, or does the work at once when
-    headless; cells below it show the result, in both the same: ``page.show(volume_table)``.
 
     Attributes:
         start: the text of the button.
@@ -69,41 +62,6 @@ class Page(Parameters):
     def report(self, result: Any) -> str:
         """Return what the form adds to "done in 3 s"."""
         return ""
-
-    @classmethod
-    def open(cls, variables: Mapping[str, Any]) -> "HeadlessPage | Form":
-        """Open the page: show its form in JupyterLab, do its work at once elsewhere.
-
-        Args:
-            variables: the notebook's ``globals()``; those of the parameters cell are taken.
-
-        Raises:
-            NameError: the parameters cell was not run.
-            ParametersError: a parameter does not do. The form opens all the same and shows it
-                beside its field, unless the value may not be shown.
-        """
-        values = cls.given(variables)
-        if not interactive():
-            return HeadlessPage(cls.of(values))
-        from workbench.forms.form import open_form  # ipywidgets are for JupyterLab only
-
-        try:
-            cls.of(values)
-        except ParametersError as error:
-            if error.hidden:
-                raise
-        return open_form(cls, values)
-
-
-class HeadlessPage:
-    """Headless page: runs the work on construction."""
-
-    def __init__(self, asked: Page) -> None:
-        self.result = asked.result(asked.work(asked.plan()))
-
-    def show(self, view: Callable[[Any], Any]) -> None:
-        """Show something of the result."""
-        show(view, self.result)
 
 
 def show(view: Callable[[Any], Any], result: Any) -> None:
