@@ -142,7 +142,6 @@ def missing_kernels(
     return f"{card} has compute capability {capability[0]}.{capability[1]}, and torch has {held}"
 
 
-
 def tell_memory_in_use() -> None:
     """Tell how much memory of this machine's GPUs is in use, where ``nvidia-smi`` says."""
     answer = _nvidia_smi("memory.used,memory.total", "nounits")
