@@ -1,5 +1,6 @@
 """Files of results are read as they were written, or named as damaged."""
 
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.views.test_annotations import volume_at
 from workbench.recon.reconstruction import write_result
-from workbench.recon.results import Order, open_result, read_result
+from workbench.recon.results import Order, open_result, read_order, read_result
 
 ATTRIBUTES = {
     "digest": "a" * 64,
@@ -86,6 +87,50 @@ def test_what_is_no_result_is_named_with_a_remedy(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"file\.h5 is damaged.*reconstruct again"):
         read_result(path, VOLUME, ORDER)
+
+
+def images(values):
+    """Return what puts other images into a file of results."""
+
+    def change(file):
+        del file["reconstruction"]
+        file["reconstruction"] = values
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: file.attrs.update(slice_ssim="text"),
+        lambda file: file.attrs.update(slice_ssim=np.zeros((3, 2))),
+        lambda file: file.attrs.update(slice_ssim=np.zeros(2)),
+        lambda file: file.attrs.update(acceleration="text"),
+        *(
+            (lambda file, name=name: file.attrs.pop(name))
+            for name in ("acceleration", "digest", "sampling", "zero_filled_ssim")
+        ),
+        lambda file: file.move("reconstruction", "elsewhere"),
+        images(np.ones((3, 4))),
+        images(np.ones(())),
+        images(np.ones((0, 4, 4))),
+        images(np.ones((3, 4, 4), "c8")),
+    ],
+)
+def test_result_that_no_reconstruction_writes_is_named_with_a_remedy(change, result):
+    path, _ = result
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(ValueError, match=r"file\.h5 is damaged.*reconstruct again"):
+        read_result(path, VOLUME, ORDER)
+
+
+@pytest.mark.parametrize("name", ["weights", "weights_sha256", "dataset", "split"])
+def test_order_of_wrong_types_is_named(name, tmp_path):
+    values = json.loads(ORDER.to_json()) | {name: None}
+    (tmp_path / "reconstruction.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=rf"reconstruction\.json is damaged: {name} is no text"):
+        read_order(tmp_path)
 
 
 def test_results_and_runs_are_read_without_torch():

@@ -93,6 +93,9 @@ class Order:
     def from_json(cls, text: str) -> "Order":
         """Read an order that ``to_json`` wrote."""
         values = json.loads(text)
+        for name in ("weights", "weights_sha256", "dataset", "split"):
+            if not isinstance(values[name], str):
+                raise ValueError(f"{name} is no text")
         if sampling := values.pop("sampling"):
             sampling = Sampling(
                 sampling["mask"],
@@ -346,16 +349,23 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
         ValueError: it is damaged.
     """
     with open_result(path) as file:
-        found = attributes_of(file)
-        slices = len(file["reconstruction"])
+        found, images = attributes_of(file), file["reconstruction"]
+        if images.ndim != 3 or not images.size or images.dtype.kind != "f":
+            raise ValueError(f"its images are {images.dtype} of shape {images.shape}")
+        slices, slice_ssim = len(images), np.asarray(found.get("slice_ssim", ()), np.float64)
+        if slice_ssim.shape not in ((0,), (slices,)):
+            raise ValueError(f"its slice_ssim has shape {slice_ssim.shape}")
+        scores = {kind: scores for kind in KINDS if (scores := _scores_of(found, kind))}
+        if len(scores) not in (0, len(KINDS)) or not {"digest", "sampling"} <= found.keys():
+            raise ValueError("an attribute is missing")
         return Result(
             path,
             volume,
             order,
             float(found["acceleration"]),
             slices,
-            {kind: scores for kind in KINDS if (scores := _scores_of(found, kind))},
-            tuple(np.asarray(found.get("slice_ssim", ())).tolist()),
+            scores,
+            tuple(slice_ssim.tolist()),
             shared,
             str(found.get("network", DEFAULT)),
         )

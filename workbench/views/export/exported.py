@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +76,9 @@ class Exports:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            self._made_from: dict[str, str] = json.loads((folder / _LIST).read_text())
-        except (OSError, ValueError):
-            self._made_from = {}
+        self.folder, self._made_from = folder, dict[str, str]()
+        with suppress(OSError, ValueError, TypeError, RecursionError):
+            self._made_from = dict(json.loads((folder / _LIST).read_text()))
 
     def make(self, name: str, made_from: str, write: Callable[[Path], None]) -> Path:
         """Write a file or a folder whole, or not at all; keep one that was made from the same.
