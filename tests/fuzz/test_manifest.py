@@ -1,7 +1,6 @@
 """Whatever lies at ingest.json is read as an ingest wrote it, or said to be damaged."""
 
 import json
-from dataclasses import asdict
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -10,10 +9,10 @@ from workbench.ingest.manifest import ArchiveRecord, Manifest, read_records
 from workbench.stores import DiskStore
 
 WHOLE = ArchiveRecord(
-    "knee_multicoil_val.tar.xz",
-    "/v2.0/knee_multicoil_val.tar.xz",
-    1234,
-    '"tag"',
+    source="knee_multicoil_val.tar.xz",
+    object_path="/v2.0/knee_multicoil_val.tar.xz",
+    size=1234,
+    version='"tag"',
     state="unpacked",
     sha256="a" * 64,
     listed="a" * 64,
@@ -23,7 +22,7 @@ WHOLE = ArchiveRecord(
     digests={"multicoil_val/a.h5": "b" * 32},
     marks={"multicoil_val/a.h5": 10**18, "multicoil_val/b.h5": "0x8DC"},
 )
-TEXT = json.dumps({"version": 1, "archives": {"knee_multicoil_val": asdict(WHOLE)}}).encode()
+TEXT = json.dumps({"version": 1, "archives": {"knee_multicoil_val": dict(WHOLE)}}).encode()
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -66,13 +65,13 @@ def test_changed_manifest_is_sound_or_damaged(tmp_path, place, removed, put):
     is_sound(tmp_path, TEXT[:place] + put + TEXT[place + removed :])
 
 
-@given(st.sampled_from(sorted(asdict(WHOLE))), VALUES)
+@given(st.sampled_from(sorted(dict(WHOLE))), VALUES)
 def test_field_of_any_type_is_sound_or_damaged(tmp_path, name, value):
-    record = asdict(WHOLE) | {name: value}
+    record = dict(WHOLE) | {name: value}
     is_sound(tmp_path, json.dumps({"version": 1, "archives": {"x": record}}).encode())
 
 
 @given(st.text(), VALUES)
 def test_member_of_any_path_and_size_is_sound_or_damaged(tmp_path, path, size):
-    record = asdict(WHOLE) | {"members": {path: size}, "digests": {}, "marks": {}}
+    record = dict(WHOLE) | {"members": {path: size}, "digests": {}, "marks": {}}
     is_sound(tmp_path, json.dumps({"version": 1, "archives": {"x": record}}).encode())

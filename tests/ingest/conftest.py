@@ -22,12 +22,12 @@ from workbench.stores import DiskStore
 from workbench.stores.blob import open_container
 
 
-def make_volumes(*paths: str, size: int = 50_000) -> dict[str, bytes]:
+def volumes(*paths: str, size: int = 50_000) -> dict[str, bytes]:
     """Make members: path -> bytes, random but the same each time."""
     return {path: random.Random(path).randbytes(size) for path in paths}
 
 
-def make_tar(members: dict[str, bytes], *extra: tarfile.TarInfo) -> bytes:
+def tar_of(members: dict[str, bytes], *extra: tarfile.TarInfo) -> bytes:
     """Make a tar of members; a TarInfo stands for itself."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -40,39 +40,17 @@ def make_tar(members: dict[str, bytes], *extra: tarfile.TarInfo) -> bytes:
     return buffer.getvalue()
 
 
-def make_archive(kind: str, members: dict[str, bytes]) -> bytes:
+def packed(kind: str, members: dict[str, bytes]) -> bytes:
     """Make an archive of a kind: "tar", "gz" or "xz"."""
-    tar = make_tar(members)
+    tar = tar_of(members)
     if kind == "gz":
         return gzip.compress(tar, 1)
     return lzma.compress(tar, preset=0) if kind == "xz" else tar
 
 
-@pytest.fixture
-def volumes():
-    return make_volumes
-
-
-@pytest.fixture
-def tar_of():
-    return make_tar
-
-
-@pytest.fixture
-def packed():
-    return make_archive
-
-
-@pytest.fixture
-def sums_of():
+def sums_of(*files: Path) -> str:
     """Write a list in the form of sha256sum for files."""
-
-    def make(*files: Path) -> str:
-        return "".join(
-            f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files
-        )
-
-    return make
+    return "".join(f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.name}\n" for f in files)
 
 
 class Knee:
@@ -143,7 +121,7 @@ def store(request, tmp_path):
 
 
 @pytest.fixture
-def release(tmp_path, packed, volumes, sums_of):
+def release(tmp_path):
     """A knee release in three kinds of archive: the bucket's folder, and what it holds."""
     folder = tmp_path / "bucket"
     folder.mkdir()
@@ -173,18 +151,13 @@ def on_disk(release, tmp_path, hasty):
         yield Knee(*release, bucket, DiskStore(tmp_path / "datasets"), hasty)
 
 
-@pytest.fixture
-def members_in():
+def members_in(folder: Path) -> dict[str, bytes]:
     """Read a folder: path -> bytes of every file."""
-
-    def read(folder: Path) -> dict[str, bytes]:
-        return {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
-
-    return read
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@ import papermill
 import pytest
 
 from demo.bucket import Bucket
-from workbench.ingest.request import check_ingest, decoded, email_text, plan_ingest
+from tests.ingest.conftest import members_in
+from workbench.ingest.request import decoded, email_text, plan_ingest
+from workbench.pages.ingest import IngestParameters
 from workbench.settings import Secret, project_root
 from workbench.stores import DiskStore
 
@@ -23,7 +25,7 @@ def run(tmp_path, **parameters) -> str:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_notebook_brings_the_data_in_and_holds_no_link(release, tmp_path, members_in):
+def test_notebook_brings_the_data_in_and_holds_no_link(release, tmp_path):
     folder, members = release
     with Bucket(folder) as bucket:
         (tmp_path / "curl.txt").write_text(bucket.email())
@@ -50,12 +52,20 @@ def test_notebook_fails_where_an_archive_failed_and_holds_no_link(release, tmp_p
     assert "Signature" not in run.output
 
 
-def test_root_that_is_a_file_and_an_unknown_dataset_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"root": "file"}, "it is a file, give a folder"),
+        ({"datasets": "knee"}, r"datasets='knee': give one or several of knee_singlecoil, "),
+        ({"destination": "moon"}, r"destination='moon': give"),
+    ],
+)
+def test_parameter_that_cannot_be_is_refused(tmp_path, monkeypatch, change, message):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="it is a file, give a folder"):
-        check_ingest(datasets="", destination="local", root=str(tmp_path / "file"))
-    with pytest.raises(ValueError, match=r"^datasets='knee': give one of knee_singlecoil, "):
-        check_ingest(datasets="knee", destination="local", root="datasets")
+    fields = {name: each.default for name, each in IngestParameters.fields().items()}
+    with pytest.raises(ValueError, match=message):
+        IngestParameters.of(fields | change)
 
 
 def test_names_are_read_from_a_list_with_blanks(release):

@@ -103,9 +103,8 @@ def unpack(
         store: the folder.
         archive: the archive's name, for messages.
         size: the archive's bytes, by which what it unpacks to is bounded; None for no bound.
-        result: filled as members come out, so that it holds them too when the archive breaks off.
-        known: path -> digest of members that are known to be there as this archive holds them:
-            these are not read back.
+        result: filled as members come out, also where the archive breaks off.
+        known: path -> digest of members that are there as the archive holds them, for certain.
 
     Raises:
         ArchiveError: not an archive, truncated, damaged, larger than it may be, or a member that

@@ -31,44 +31,26 @@ ENDED = ("Succeeded", "Failed", "Cancelled")
 
 @dataclass(frozen=True)
 class PipelineRun:
-    """A run of a pipeline.
-
-    Attributes:
-        id: its ID.
-        archive: stem of the archive that it brings.
-        status: Queued, InProgress, Canceling, or one of ``ENDED``.
-        message: why it failed, without secrets.
-    """
+    """A run of a pipeline."""
 
     id: str
-    archive: str
-    status: str
-    message: str
+    archive: str  # its stem
+    status: str  # Queued, InProgress, Canceling, or one of ENDED
+    message: str  # why it failed, without secrets
 
 
 @dataclass(frozen=True)
 class Activity:
-    """One attempt of one activity of a run.
+    """One attempt of one activity of a run, "land" or "unpack"."""
 
-    Attributes:
-        archive: stem of the archive.
-        name: "land" or "unpack".
-        status: Queued, InProgress, Succeeded, Failed or Cancelled.
-        read: bytes read.
-        written: bytes written.
-        files: files written.
-        seconds: how long it took.
-        error: why it failed, without secrets.
-    """
-
-    archive: str
+    archive: str  # its stem
     name: str
-    status: str
-    read: int
-    written: int
-    files: int
+    status: str  # Queued, InProgress, Succeeded, Failed or Cancelled
+    read: int  # bytes
+    written: int  # bytes
+    files: int  # written
     seconds: float
-    error: str
+    error: str  # why it failed, without secrets
 
 
 class Factory:
@@ -121,10 +103,9 @@ class Factory:
                     )
                 time.sleep(min(2.0, patience / 10))
                 made = self._client.factories.get(*self._address)
+            return
         except AzureError as error:
             problem = login_or_resource_error(error, self.workspace)
-        else:
-            return
         raise problem
 
     def put(self, documents: FactoryDocuments) -> None:
@@ -153,11 +134,7 @@ class Factory:
     # ---- runs: all raise azure.core.exceptions.AzureError where the service does not answer ---
 
     def start(self, request: RunRequest, *, again: bool = False) -> PipelineRun:
-        """Start a run.
-
-        Args:
-            request: the run.
-            again: an earlier try got no answer: the run may be there already.
+        """Start a run; ``again`` where an earlier try got no answer, so that it may be there.
 
         Raises:
             ResourceError: the service refuses it.
@@ -165,10 +142,9 @@ class Factory:
         from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
         archive = request.parameters["archive"]
-        if again:
-            for there in self.runs():
-                if there.archive == archive and there.status not in ("Failed", "Cancelled"):
-                    return there
+        for there in self.runs() if again else ():
+            if there.archive == archive and there.status not in ("Failed", "Cancelled"):
+                return there
         try:
             run = self._client.pipelines.create_run(
                 *self._address, request.pipeline, request.parameters
@@ -221,13 +197,10 @@ class Factory:
 
 
 def left_behind(workspace: Workspace, login: "TokenCredential", container: str) -> list[Factory]:
-    """Find the factories that earlier runs made for a container and could not delete.
+    """Find the factories that earlier runs made for ACCOUNT/CONTAINER and could not delete.
 
-    Args:
-        workspace: the workspace in whose resource group they are.
-        login: the credential for Azure.
-        container: "ACCOUNT/CONTAINER". Whoever holds the container's lock knows that no other run
-            is at work on it, so that these are nobody's.
+    Whoever holds the container's lock knows that no other run is at work on it, so that these are
+    nobody's.
 
     Raises:
         LoginError: Azure refuses the login.
@@ -253,34 +226,24 @@ def temporary_factory(
 ) -> Iterator[Factory]:
     """Have a factory for the length of a ``with`` block; it is deleted whatever happens in it.
 
-    Args:
-        factory: one that is there already is taken over.
-        location: where to make it.
-        container: "ACCOUNT/CONTAINER" that it copies to, by which a later run finds it.
-        patience: seconds for Azure to make it.
+    One that is there already is taken over. By ACCOUNT/CONTAINER, which is written on it, a later
+    run finds it.
     """
     try:
         factory.make(location, container, patience)
         yield factory
     finally:
-        with _undisturbed():
+        # Deleting takes seconds: an interrupt is held back until it is through.
+        came: list[int] = []
+        here = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, lambda *_: came.append(1)) if here else None
+        try:
             factory.delete()
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold an interrupt back until a ``with`` block is through: deleting takes seconds."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came = []
-    before = signal.signal(signal.SIGINT, lambda *_: came.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
+        finally:
+            if here:
+                signal.signal(signal.SIGINT, before)
+        if came:
+            raise KeyboardInterrupt
 
 
 def _client(workspace: Workspace, login: "TokenCredential") -> Any:

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
@@ -56,21 +56,16 @@ _OPAQUE = re.compile(
 
 @dataclass(frozen=True)
 class SignedLink:
-    """One file that the email offers.
-
-    Attributes:
-        name: file name that the email gives it, with no folder.
-        url: the signed link itself.
-        object_path: path of the object in its bucket, such as ``/v2.0/knee_multicoil_val.tar.xz``.
-        dataset: the dataset that it belongs to, or None.
-        expires: when the signature ends, in UTC, or None where the link does not say.
-    """
+    """One file that the email offers."""
 
     name: str
+    """File name that the email gives it, with no folder."""
     url: Secret
     object_path: str
+    """Path of the object in its bucket, such as ``/v2.0/knee_multicoil_val.tar.xz``."""
     dataset: str | None
     expires: datetime | None
+    """When the signature ends, in UTC, or None where the link does not say."""
 
     @property
     def stem(self) -> str:
@@ -127,19 +122,21 @@ def parse_links(text: str) -> Links:
     broken: dict[str, str] = {}
     for url, output in mail.urls(text, _whole):
         link = _signed_link(url, output)
-        if isinstance(link, _Broken):
-            broken.setdefault(link.name, link.reason)
-        elif link is not None:
-            rank = (_ends(link), output is not None)
-            if link.object_path not in found or rank > found[link.object_path][0]:
-                found[link.object_path] = rank, link
-    links, contradictions = _agreeing([link for _, link in found.values()])
-    names = sorted(
-        name for link in links for name in (shown_name(link.name), shown_name(link.object_name))
-    )
-    left_out = contradictions + [
-        f"{name}: {reason}" for name, reason in broken.items() if not _listed(name, names)
-    ]
+        if link is None:
+            for name, reason in _broken(url, output):
+                broken.setdefault(name, reason)
+            continue
+        rank = (link.expires or datetime.min.replace(tzinfo=UTC), output is not None)
+        if link.object_path not in found or rank > found[link.object_path][0]:
+            found[link.object_path] = rank, link
+    links, left_out = _agreeing([link for _, link in found.values()])
+    names = sorted(shown_name(name) for link in links for name in (link.name, link.object_name))
+    for name, reason in broken.items():
+        # Not where a whole link for it, or for a name that begins so, stands in the text too.
+        start = name.rstrip(".…")
+        place = bisect_left(names, start)
+        if not start or place == len(names) or not names[place].startswith(start):
+            left_out.append(f"{name}: {reason}")
     if not links:
         raise ValueError(
             "; ".join(left_out)
@@ -147,17 +144,6 @@ def parse_links(text: str) -> Links:
             f'`curl -C - "https://...Signature=..." --output NAME`; ask for one at {WHERE_TO_ASK}'
         )
     return Links(links, left_out)
-
-
-def _ends(link: SignedLink) -> datetime:
-    return link.expires or datetime.min.replace(tzinfo=UTC)
-
-
-def _listed(name: str, names: list[str]) -> bool:
-    """Say whether a name, or one that begins so, is in a sorted list."""
-    start = name.rstrip(".…")
-    place = bisect_left(names, start)
-    return bool(start) and place < len(names) and names[place].startswith(start)
 
 
 def _agreeing(links: list[SignedLink]) -> tuple[list[SignedLink], list[str]]:
@@ -181,17 +167,11 @@ def _agreeing(links: list[SignedLink]) -> tuple[list[SignedLink], list[str]]:
     return kept, list(dict.fromkeys(refused.values()))
 
 
-@dataclass(frozen=True)
-class _Broken:
-    name: str
-    reason: str
-
-
 _CUT = "its link is cut short or damaged: copy its line from the email again, whole"
 
 
-def _signed_link(url: str, output: str | None) -> SignedLink | _Broken | None:
-    """Make a link of a URL; None where it has nothing to do with the data."""
+def _signed_link(url: str, output: str | None) -> SignedLink | None:
+    """Make a link of a URL; None where it is not one, or damaged."""
     parts = _PARTS.match(url)
     path = re.sub(r"(?:%20)+$", "", parts["path"]) if parts else ""
     object_name = _file_name(unquote(path))
@@ -200,7 +180,7 @@ def _signed_link(url: str, output: str | None) -> SignedLink | _Broken | None:
     if not name or object_name.startswith(name):
         name = object_name
     if not parts or not name or not _whole(url):
-        return _broken(url, output)
+        return None
     query = _cleaned(parts["query"])
     return SignedLink(
         name=name,
@@ -211,25 +191,23 @@ def _signed_link(url: str, output: str | None) -> SignedLink | _Broken | None:
     )
 
 
-def _broken(url: str, output: str | None) -> _Broken | None:
-    """Name the archive that a damaged URL was for; None where it was for none of fastMRI's."""
+def _broken(url: str, output: str | None) -> Iterator[tuple[str, str]]:
+    """Name the archive of fastMRI's, if any, that a damaged URL was for, and say what to do."""
     address, _, query = url[:2000].partition("?")
     host = re.sub(r"^https?://", "", address).partition("/")[0]
-    for text in (output or "", address.rpartition("/")[2]):
+    object_name = address.rpartition("/")[2]
+    for text in (output or "", object_name):
         match = mail.ARCHIVE_NAME.match(text)
-        if not match or not (catalog.dataset_of_archive(match[0]) or "SHA256" in match[0]):
-            continue
-        hider = _OPAQUE.search(host)
-        reason = (
-            f"{hider[0]} hides where its link leads: open the email where that gateway does not "
-            f"rewrite it, or ask for it at another address ({WHERE_TO_ASK})"
-            if hider
-            else _CUT
-        )
-        return _Broken(shown_name(match[0]), reason)
+        if match and (catalog.dataset_of_archive(match[0]) or "SHA256" in match[0]):
+            hider = _OPAQUE.search(host)
+            hidden = hider and (
+                f"{hider[0]} hides where its link leads: open the email where that gateway does "
+                f"not rewrite it, or ask for it at another address ({WHERE_TO_ASK})"
+            )
+            yield shown_name(match[0]), hidden or _CUT
+            return
     if "fastmri-dataset" in host and ("Signature" in query or "AWSAccessKeyId" in query):
-        return _Broken(shown_name(address.rpartition("/")[2]) or "an archive", _CUT)
-    return None
+        yield shown_name(object_name) or "an archive", _CUT
 
 
 def shown_name(name: str) -> str:

@@ -5,12 +5,18 @@ compressed archives are removed. It never holds a link.
 """
 
 import json
-import re
 import threading
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
-from dataclasses import fields as dataclass_fields
-from typing import Any
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from workbench.ingest.archives import digest_of
 from workbench.settings import shown
@@ -18,42 +24,80 @@ from workbench.stores import Entry, Store
 
 FILE = "ingest.json"
 LOCK = ".ingest.lock"
-_VERSION = 1
 
 
-@dataclass(frozen=True)
-class ArchiveRecord:
-    """The state of one archive.
+def _text(value: Any) -> str:
+    """Check for a text; pydantic's own check refuses names of files that are not UTF-8."""
+    if not isinstance(value, str):
+        raise ValueError("it is no text")
+    return value
 
-    Attributes:
-        source: name in the email, such as ``knee_multicoil_val.tar.xz``.
-        object_path: path of the object in fastMRI's bucket.
-        size: bytes of the archive.
-        version: the server's name for the object's content (ETag), or None.
-        state: "downloading", then "downloaded" (kept, hash known), then "unpacked".
-        sha256: hash of what came, in hex; "" until it is whole.
-        listed: the hash that fastMRI lists for it, or "".
-        check: "verified", "mismatch" or "not listed"; "" until it is whole.
-        archive: name of the file kept in ``NAME_compressed``, or None.
-        members: path -> bytes of what was unpacked.
-        digests: path -> ``digest_of`` the member as it was unpacked.
-        marks: path -> ``mark_of`` the member as it was unpacked.
-        problem: what went wrong last, or "".
-    """
 
-    source: str
-    object_path: str
-    size: int
-    version: str | None
-    state: str = "downloading"
-    sha256: str = ""
-    listed: str = ""
-    check: str = ""
-    archive: str | None = None
-    members: dict[str, int] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    marks: dict[str, int | str] = field(default_factory=dict)
-    problem: str = ""
+def _file_name(value: Any) -> str:
+    if _text(value) in ("", ".", "..") or set(value) & set("/\\\0"):
+        raise ValueError("it is no file's name")
+    return str(value)
+
+
+def _inside(value: Any) -> str:
+    if not _text(value) or value.startswith("/") or ".." in value.split("/"):
+        raise ValueError("it is no path inside the folder")
+    return str(value)
+
+
+_Text = Annotated[str, PlainValidator(_text)]
+_Path = Annotated[str, PlainValidator(_inside)]
+_Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+_Hash = Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+
+
+class ArchiveRecord(BaseModel):
+    """The state of one archive; a record is never changed, but replaced."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    source: _Text
+    """Name in the email, such as ``knee_multicoil_val.tar.xz``."""
+    object_path: _Text
+    """Path of the object in fastMRI's bucket."""
+    size: _Count
+    """Bytes of the archive."""
+    version: _Text | None
+    """The server's name for the object's content (ETag)."""
+    state: Literal["downloading", "downloaded", "unpacked"] = "downloading"
+    """A downloaded one is kept, and its hash is known."""
+    sha256: _Hash = ""
+    """Hash of what came, in hex; "" until it is whole."""
+    listed: _Hash = ""
+    """The hash that fastMRI lists for it."""
+    check: Literal["", "verified", "mismatch", "not listed"] = ""
+    archive: Annotated[str, PlainValidator(_file_name)] | None = None
+    """Name of the file kept in ``NAME_compressed``."""
+    members: dict[_Path, _Count] = {}
+    """Path -> bytes of what was unpacked."""
+    digests: dict[_Path, _Text] = {}
+    """Path -> ``digest_of`` the member as it was unpacked."""
+    marks: dict[_Path, int | _Text] = {}
+    """Path -> ``mark_of`` the member as it was unpacked."""
+    problem: _Text = ""
+    """What went wrong last."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and "times" in fields:
+            fields = {("marks" if name == "times" else name): fields[name] for name in fields}
+        return fields
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.digests.keys() | self.marks.keys()) - self.members.keys():
+            raise ValueError("digests or marks of no member")
+        if self.state == "unpacked" and not self.sha256:
+            raise ValueError("unpacked, but without a sha256")
+        if (self.state, self.check) == ("unpacked", "verified") and self.sha256 != self.listed:
+            raise ValueError("verified, but with another sha256 than listed")
+        return self
 
     def same_object(self, size: int, version: str | None) -> bool:
         """Say whether this record surely speaks of the content that the server offers now."""
@@ -64,14 +108,9 @@ class ArchiveRecord:
         return self.state == "unpacked" and listed in (None, self.listed, self.sha256)
 
     def is_as_unpacked(self, folder: Store, path: str, entry: Entry | None) -> bool:
-        """Say whether a member is in the folder with the content that was unpacked.
+        """Say whether a member, of which the folder lists ``entry``, has the unpacked content.
 
         Only a file whose mark changed is read; records from before digests tell its size alone.
-
-        Args:
-            folder: the dataset's folder.
-            path: the member.
-            entry: what the folder lists for it, or None.
         """
         if entry is None or entry.size != self.members[path]:
             return False
@@ -79,6 +118,13 @@ class ArchiveRecord:
             return True
         with folder.open(path) as file:
             return digest_of(file) == self.digests[path]
+
+
+class _Content(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    version: Literal[1] = 1
+    archives: dict[_Text, ArchiveRecord]
 
 
 def mark_of(entry: Entry) -> int | str:
@@ -94,88 +140,22 @@ def read_records(text: bytes) -> dict[str, ArchiveRecord]:
     """
     try:
         content = json.loads(text)
+        if not isinstance(content, dict) or "version" not in content:
+            raise ValueError("it is no manifest of version 1")
+        return _Content.model_validate(content).archives
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    archives = content.get("archives") if isinstance(content, dict) else None
-    if not isinstance(archives, dict) or content.get("version") != _VERSION:
-        raise ValueError(f"it is no manifest of version {_VERSION}")
-    return {stem: _record(stem, fields) for stem, fields in archives.items()}
-
-
-def unreadable(name: str, error: Exception) -> str:
-    """Say that a manifest is not believed, and what follows."""
-    return (
-        f"{name} is damaged ({error}): it is put aside, and each archive of the dataset is checked "
-        "anew; members that are there whole are not written again"
-    )
-
-
-def _record(stem: str, fields: Any) -> ArchiveRecord:
-    def wrong(name: str) -> ValueError:
-        return ValueError(f"archive {stem[:80]!r}: {name} is missing or wrong")
-
-    if not isinstance(fields, dict):
-        raise wrong("its record")
-    if "times" in fields:  # the name of earlier versions
-        fields = {("marks" if name == "times" else name): fields[name] for name in fields}
-    names = {each.name for each in dataclass_fields(ArchiveRecord)}
-    if unknown := sorted(fields.keys() - names):
-        raise wrong(repr(unknown[0][:80]))
-    for name in ("source", "object_path", "size", "version"):
-        if name not in fields:
-            raise wrong(name)
-    record = ArchiveRecord(**fields)
-    for name in ("source", "object_path", "state", "sha256", "listed", "check", "problem"):
-        if not isinstance(getattr(record, name), str):
-            raise wrong(name)
-    for name in ("members", "digests", "marks"):
-        if not isinstance(getattr(record, name), dict):
-            raise wrong(name)
-    hexadecimal = re.compile("[0-9a-f]{64}|").fullmatch
-    right = {
-        "size": _is_count(record.size),
-        "version": record.version is None or isinstance(record.version, str),
-        "state": record.state in ("downloading", "downloaded", "unpacked"),
-        "check": record.check in ("", "verified", "mismatch", "not listed"),
-        "sha256": hexadecimal(record.sha256),
-        "listed": hexadecimal(record.listed),
-        "archive": record.archive is None or _is_file_name(record.archive),
-        "members": all(_is_inside(p) and _is_count(n) for p, n in record.members.items()),
-        "digests": record.digests.keys() <= record.members.keys()
-        and all(isinstance(digest, str) for digest in record.digests.values()),
-        "marks": record.marks.keys() <= record.members.keys()
-        and all(type(mark) in (int, str) for mark in record.marks.values()),
-    }
-    for name, is_right in right.items():
-        if not is_right:
-            raise wrong(name)
-    if record.state == "unpacked":  # What is through has a hash, and its check speaks of that.
-        if not record.sha256:
-            raise wrong("sha256")
-        if record.check == "verified" and record.sha256 != record.listed:
-            raise wrong("check")
-    return record
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 62
-
-
-def _is_file_name(value: Any) -> bool:
-    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")
-
-
-def _is_inside(path: str) -> bool:
-    return bool(path) and not path.startswith("/") and ".." not in path.split("/")
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(str(part)[:80] for part in first["loc"])
+        raise ValueError(f"{where}: {first['msg'][:200]}") from None
 
 
 class Manifest:
     """The archives of one dataset by stem; every change is stored before ``update`` returns.
 
-    Args:
-        folder: the dataset's folder.
-
     Attributes:
+        folder: the dataset's folder.
         problem: why what lay there is not believed, or "".
     """
 
@@ -188,7 +168,11 @@ class Manifest:
         except FileNotFoundError:
             pass
         except (ValueError, IsADirectoryError) as error:
-            self.problem = unreadable(f"{shown(folder.address)}/{FILE}", error)
+            self.problem = (
+                f"{shown(folder.address)}/{FILE} is damaged ({error}): it is put aside, and each "
+                "archive of the dataset is checked anew; members that are there whole are not "
+                "written again"
+            )
 
     def get(self, stem: str) -> ArchiveRecord | None:
         """Return the record of an archive, or None."""
@@ -203,12 +187,12 @@ class Manifest:
         """Set an archive's record, or change fields of the one that is there."""
         with self._lock:
             base = self._records[stem] if record is None else record
-            changed = replace(base, **changes)
+            changed = base.model_copy(update=changes)
             if changed == self._records.get(stem):
                 return
             self._records[stem] = changed
             if self.problem:
                 self.folder.write(f"{FILE}.damaged", self.folder.read(FILE))
                 self.problem = ""
-            archives = {name: asdict(each) for name, each in sorted(self._records.items())}
-            self.folder.write_json(FILE, {"version": _VERSION, "archives": archives})
+            archives = {name: dict(each) for name, each in sorted(self._records.items())}
+            self.folder.write_json(FILE, {"version": 1, "archives": archives})

@@ -1,9 +1,9 @@
 """Plan an ingest: what the email offers, what is there already, what it takes, before any work."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
@@ -20,14 +20,13 @@ from workbench.ingest.fetch import (
 )
 from workbench.ingest.links import SignedLink
 from workbench.ingest.manifest import ArchiveRecord, Manifest
-from workbench.ingest.offer import Sums, missing, read_sums, wanted
+from workbench.ingest.offer import missing, read_sums, sum_of, wanted
 from workbench.progress import amount, duration
 from workbench.settings import shown
-from workbench.stores import Entry, Store
+from workbench.stores import Source, Store
 
 # How many bytes come out of one byte of gzip, which does not say; k-space hardly shrinks.
-_GZIP_RATIO = 1.5
-_XZ_RATIO = 2.1
+_GZIP_RATIO, _XZ_RATIO = 1.5, 2.1
 
 
 class Action(Enum):
@@ -42,33 +41,27 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class PlannedArchive:
-    """One archive and what is to be done with it.
-
-    Attributes:
-        link: where it comes from.
-        action: what is to be done.
-        kind: extension by its first bytes, ".tar", ".tar.gz" or ".tar.xz"; "" where unknown.
-        size: bytes of the archive; 0 where unknown.
-        there: bytes of it that a broken download left.
-        kept: name of the kept archive that is to be unpacked.
-        unpacked: bytes that it unpacks to; 0 where there is nothing to do.
-        exact: whether ``unpacked`` is known, not estimated.
-        sha256: hash that fastMRI lists for it, or None.
-        remote: what the server says of it; None where it was not asked.
-        problem: why it cannot be brought in, and what to do; "" where it can.
-    """
+    """One archive and what is to be done with it; sizes are in bytes."""
 
     link: SignedLink
     action: Action
     kind: str = ""
+    """Extension by its first bytes, ".tar", ".tar.gz" or ".tar.xz"; "" where unknown."""
     size: int = 0
     there: int = 0
+    """Of it, what a broken download left."""
     kept: str = ""
+    """Name of the kept archive that is to be unpacked."""
     unpacked: int = 0
+    """What it unpacks to; 0 where there is nothing to do."""
     exact: bool = True
+    """Whether ``unpacked`` is known, not estimated."""
     sha256: str | None = None
+    """The hash that fastMRI lists for it."""
     remote: Remote | None = None
+    """The object on the server; None where it was not asked."""
     problem: str = ""
+    """Why it cannot be brought in, and what to do."""
 
     @property
     def download(self) -> int:
@@ -78,14 +71,7 @@ class PlannedArchive:
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """One dataset.
-
-    Attributes:
-        name: its folder.
-        generation: generation of the links, "2021" or "2025".
-        archives: what the email offers of it.
-        missing: archives of that generation that the email lacks.
-    """
+    """One dataset: its archives in the email, and those of their generation that it lacks."""
 
     name: str
     generation: str
@@ -95,18 +81,10 @@ class DatasetPlan:
 
 @dataclass(frozen=True)
 class IngestPlan:
-    """Everything that an ingest would do.
+    """Everything that an ingest would do; see ``make_plan``.
 
-    Attributes:
-        store: the store that holds the datasets.
-        factory: where to make the Data Factory that fetches; None fetches by HTTP, from here.
-        datasets: in the order of the catalogue.
-        keep_archives: whether the archives stay in ``NAME_compressed``.
-        accept_mismatch: stems of archives to unpack although their hash differs from the list.
-        need: bytes of disk that it takes, in part by estimate.
-        least: bytes of disk that it takes for certain.
-        free: bytes of disk that are free; None where there is no limit.
-        notes: what the reader should know of the email.
+    Of the disk it takes ``need`` bytes by estimate, ``least`` for certain; ``free`` are free, None
+    where there is no limit.
     """
 
     store: Store
@@ -181,7 +159,6 @@ def make_plan(
     keep_archives: bool = True,
     accept_mismatch: Sequence[str] = (),
     patience: Patience = PATIENT,
-    now: datetime | None = None,
 ) -> IngestPlan:
     """Find out what there is to do, without changing anything.
 
@@ -193,54 +170,47 @@ def make_plan(
         keep_archives: whether to keep each archive beside what it holds.
         accept_mismatch: stems of archives to unpack although their hash differs from the list.
         patience: how long to bear with fastMRI's server.
-        now: the time against which links expire; by default the clock's.
 
     Raises:
         ValueError: an unknown dataset, one without links, or every link needed has expired.
         OSError: the store refuses or cannot be reached.
     """
-    now = now or datetime.now(UTC)
-    parts, notes = wanted(links, datasets)
+    now, accept = datetime.now(UTC), tuple(accept_mismatch)
+    by_dataset, notes = wanted(links, datasets)
     notes += factory.notes if factory else ()
-    sums = read_sums([link for link in links if link.is_checksums], patience, now)
-    found = {part.dataset: _Found.of(store, part.dataset) for part in parts}
+    sums, problems = read_sums([link for link in links if link.is_checksums], patience, now)
+    found = {name: _Found(store, name, factory is not None, accept) for name in by_dataset}
     notes += [each.manifest.problem for each in found.values() if each.manifest.problem]
-    planner = _Planner(found, factory is not None, tuple(accept_mismatch), sums, patience, now)
-    needed = [link for part in parts for link in part.links]
+
+    def planned(link: SignedLink) -> PlannedArchive:
+        return found[str(link.dataset)].plan(link, sum_of(link, sums), patience, now)
+
     with ThreadPoolExecutor(8, "plan") as threads:
-        planned = dict(zip(needed, threads.map(planner.plan, needed), strict=True))
-    expired = [link for link, each in planned.items() if each.action is Action.EXPIRED]
-    if expired and all(
-        each.action in (Action.EXPIRED, Action.NOTHING) for each in planned.values()
-    ):
-        raise ValueError(f"{expired[0].name}: {expired_message(expired[0])}")
-    if any(each.action is Action.FETCH for each in planned.values()):
-        notes += sums.problems
-    if factory:
-        notes += _short_lived(planned.values(), now)
-    plans = tuple(
-        DatasetPlan(
-            part.dataset,
-            part.generation,
-            tuple(planned[link] for link in part.links),
-            missing(part.dataset, part.links),
+        asked = {name: threads.map(planned, mine) for name, mine in by_dataset.items()}
+        plans = tuple(
+            DatasetPlan(name, mine[0].generation, tuple(asked[name]), missing(name, mine))
+            for name, mine in by_dataset.items()
         )
-        for part in parts
-    )
-    need, least = _space(plans, found, keep_archives)
+    every = [archive for plan in plans for archive in plan.archives]
+    expired = [archive.problem for archive in every if archive.action is Action.EXPIRED]
+    if expired and {each.action for each in every} <= {Action.EXPIRED, Action.NOTHING}:
+        raise ValueError(expired[0])
+    fetch = [archive for archive in every if archive.action is Action.FETCH]
+    notes += problems if fetch else ()
+    notes += _short_lived(fetch, now) if factory else ()
+    sizes = [found[plan.name].space(plan.archives, keep_archives) for plan in plans]
+    need, least = (sum(size) for size in zip(*sizes, strict=True))
     return IngestPlan(
-        store, factory, plans, keep_archives, tuple(accept_mismatch), need, least, store.free(),
-        tuple(notes),
-    )  # fmt: skip
+        store, factory, plans, keep_archives, accept, need, least, store.free(), tuple(notes)
+    )
 
 
-def _short_lived(planned: Collection[PlannedArchive], now: datetime) -> list[str]:
+def _short_lived(fetch: Collection[PlannedArchive], now: datetime) -> list[str]:
     """Name the links that will expire before a careful copy would be through."""
     notes = []
-    for archive in planned:
-        link = archive.link
-        takes = timedelta(seconds=archive.size / COPY_SPEED)
-        if archive.action is Action.FETCH and link.expires and link.expires < now + takes:
+    for archive in fetch:
+        link, takes = archive.link, timedelta(seconds=archive.size / COPY_SPEED)
+        if link.expires and link.expires < now + takes:
             left = (link.expires - now).total_seconds()
             notes.append(
                 f"{link.name}: its link ends in {duration(left)}, and copying "
@@ -250,158 +220,115 @@ def _short_lived(planned: Collection[PlannedArchive], now: datetime) -> list[str
     return notes
 
 
-# ---- one archive -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
 class _Found:
-    """What the store holds of a dataset.
+    """What the store holds of a dataset: its members, its archives, and its manifest."""
 
-    Attributes:
-        manifest: its manifest.
-        members: path -> entry of what lies in its folder.
-        folder: the folder of its archives.
-        archives: name -> entry of those.
-    """
+    def __init__(self, store: Store, name: str, by_factory: bool, accept: Sequence[str]) -> None:
+        members, self.folder = store.folder(name), store.folder(archive_folder(name))
+        self.manifest, self.by_factory, self.accept = Manifest(members), by_factory, accept
+        self.members = {entry.path: entry for entry in members.list()}
+        self.archives = {entry.path: entry.size for entry in self.folder.list()}
 
-    manifest: Manifest
-    members: dict[str, Entry]
-    folder: Store
-    archives: dict[str, Entry]
-
-    @classmethod
-    def of(cls, store: Store, dataset: str) -> "_Found":
-        members, kept = store.folder(dataset), store.folder(archive_folder(dataset))
-        return cls(
-            Manifest(members),
-            {entry.path: entry for entry in members.list()},
-            kept,
-            {entry.path: entry for entry in kept.list()},
-        )
-
-    def whole(self, names: Sequence[str], size: int) -> str:
-        """Return the first of some archives that is there with all its bytes, or ""."""
-        there = self.archives
-        return next((name for name in names if name in there and there[name].size == size), "")
-
-
-@dataclass(frozen=True)
-class _Planner:
-    found: Mapping[str, _Found]
-    by_factory: bool
-    accept_mismatch: tuple[str, ...]
-    sums: Sums
-    patience: Patience
-    now: datetime
-
-    def plan(self, link: SignedLink) -> PlannedArchive:
-        """Find out what there is to do for one archive."""
-        found = self.found[str(link.dataset)]
-        record = found.manifest.get(link.stem)
-        # A later email may come without the list.
-        listed = self.sums.of(link) or (record.listed if record else "") or None
-        if record and self._through(link, record, listed, found):
-            return PlannedArchive(link, Action.NOTHING, size=record.size, sha256=listed)
+    def plan(
+        self, link: SignedLink, listed: str | None, patience: Patience, now: datetime
+    ) -> PlannedArchive:
+        """Find out what there is to do for one archive, of which a list may name the SHA256."""
+        record = self.manifest.get(link.stem)
         if record:
-            kinds = (link.stem + kind for kind in archives.KINDS)
-            if kept := found.whole([*filter(None, [record.archive]), *kinds], record.size):
-                return self._kept(link, record, kept, listed, found)
-        if link.expired(self.now):
+            # A later email may come without the list.
+            listed = listed or record.listed or None
+            if self._through(link, record, listed):
+                return PlannedArchive(link, Action.NOTHING, size=record.size, sha256=listed)
+            names = [record.archive or "", *(link.stem + kind for kind in archives.KINDS)]
+            if kept := self._whole(names, record.size):
+                archive = PlannedArchive(link, Action.UNPACK, size=record.size, sha256=listed)
+                archive = self._to_unpack(archive, kept)
+                wrong = record.sha256 and listed not in (None, record.sha256)
+                if not wrong or link.stem in self.accept:
+                    return archive
+                problem = mismatch_message(link, record.sha256, str(listed), self.folder, kept)
+                return replace(
+                    archive, action=Action.REFUSE, kept="", unpacked=0, exact=True, problem=problem
+                )
+        if link.expired(now):
             problem = f"{link.name}: {expired_message(link)}"
             return PlannedArchive(link, Action.EXPIRED, problem=problem)
         try:
-            return self._remote(link, record, listed, found)
+            return self._remote(inspect(link, patience), record, listed)
         except DownloadError as error:
             return PlannedArchive(link, Action.REFUSE, problem=str(error))
 
-    def _through(
-        self, link: SignedLink, record: ArchiveRecord, listed: str | None, found: _Found
-    ) -> bool:
+    def _through(self, link: SignedLink, record: ArchiveRecord, listed: str | None) -> bool:
         """Say whether an archive came through whole and, where its hash differs, accepted."""
         # Fetched by HTTP, a kept archive of another hash is not unpacked.
         unpacked = bool(record.members) and (record.archive is None or self.by_factory)
-        accepted = record.check == "mismatch" and unpacked and link.stem in self.accept_mismatch
+        accepted = record.check == "mismatch" and unpacked and link.stem in self.accept
         return (record.is_unpacked_for(listed) or accepted) and all(
-            record.is_as_unpacked(found.manifest.folder, path, found.members.get(path))
+            record.is_as_unpacked(self.manifest.folder, path, self.members.get(path))
             for path in record.members
         )
 
-    def _kept(
-        self, link: SignedLink, record: ArchiveRecord, kept: str, listed: str | None, found: _Found
-    ) -> PlannedArchive:
-        with closing(found.folder.source(kept, record.size)) as source:
-            kind = archives.sniff(source.read(0, archives.HEAD)) or ""
-        wrong = bool(record.sha256) and listed not in (None, record.sha256)
-        if wrong and link.stem not in self.accept_mismatch:
-            problem = mismatch_message(link, record.sha256, str(listed), found.folder, kept)
-            return PlannedArchive(
-                link, Action.REFUSE, kind, record.size, sha256=listed, problem=problem
-            )
-        return self._unpack(link, kind, record.size, kept, listed, found)
+    def _whole(self, names: Sequence[str], size: int) -> str:
+        """Return the first of some archives that is there with all its bytes, or ""."""
+        return next((name for name in names if self.archives.get(name) == size), "")
 
-    def _unpack(
-        self,
-        link: SignedLink,
-        kind: str,
-        size: int,
-        kept: str,
-        listed: str | None,
-        found: _Found,
-        remote: Remote | None = None,
-    ) -> PlannedArchive:
-        with closing(found.folder.source(kept, size)) as source:
-            unpacked, exact = _unpacked(kind, size, source.read)
-        return PlannedArchive(
-            link, Action.UNPACK, kind, size, 0, kept, unpacked, exact, listed, remote
-        )
+    def _to_unpack(self, archive: PlannedArchive, kept: str) -> PlannedArchive:
+        with closing(self.folder.source(kept, archive.size)) as source:
+            kind = archives.sniff(source.read(0, archives.HEAD)) or ""
+            return _estimated(replace(archive, action=Action.UNPACK, kept=kept, kind=kind), source)
 
     def _remote(
-        self, link: SignedLink, record: ArchiveRecord | None, listed: str | None, found: _Found
+        self, remote: Remote, record: ArchiveRecord | None, listed: str | None
     ) -> PlannedArchive:
-        remote = inspect(link, self.patience)
-        size, kind = remote.size, archives.sniff(remote.head)
+        link, size, kind = remote.link, remote.size, archives.sniff(remote.head)
         if kind is None:
             problem = (
                 f"{link.name}: neither tar nor gzip nor xz, it begins with {remote.head[:8]!r}: "
                 "it is broken at its source, or the link leads to something else"
             )
             return PlannedArchive(link, Action.REFUSE, size=size, problem=problem)
+        archive = PlannedArchive(link, Action.FETCH, kind, size, sha256=listed, remote=remote)
         # Brought there by other means, or by a run that was killed before it could take note.
         same = record is not None and record.same_object(size, remote.version)
-        kept = found.whole([link.stem + kind, link.name], size) if same or not record else ""
+        kept = self._whole([link.stem + kind, link.name], size) if same or not record else ""
         if kept:
-            return self._unpack(link, kind, size, kept, listed, found, remote)
-        there = found.archives.get(partial_name(link)) if same else None
-        read = remote.read if remote.ranges else None
-        unpacked, exact = _unpacked(kind, size, read)
+            return self._to_unpack(archive, kept)
+        archive = _estimated(archive, remote if remote.ranges else None)
         largest = largest_content(size)
-        if exact and largest is not None and unpacked > largest:
-            problem = too_large(link.name, unpacked)
+        if archive.exact and largest is not None and archive.unpacked > largest:
+            problem = too_large(link.name, archive.unpacked)
             return PlannedArchive(link, Action.REFUSE, kind, size, problem=problem)
-        return PlannedArchive(
-            link,
-            Action.FETCH,
-            kind,
-            size,
-            there=min(there.size, size) if there else 0,
-            unpacked=unpacked,
-            exact=exact,
-            sha256=listed,
-            remote=remote,
-        )
+        there = self.archives.get(partial_name(link), 0) if same else 0
+        return replace(archive, there=min(there, size))
+
+    def space(self, planned: Sequence[PlannedArchive], keep: bool) -> tuple[int, int]:
+        """Return the bytes of disk that archives take, with estimates and without."""
+        kept = sum(a.download for a in planned if keep or a.there)
+        # What lies there already of the archives that are to be unpacked.
+        stems = {a.link.stem for a in planned if a.unpacked}
+        others = self.manifest.members(without=stems)
+        there = sum(e.size for e in self.members.values() if e.path not in others) if stems else 0
+        sizes = (sum(a.unpacked for a in planned if a.exact or about) for about in (True, False))
+        need, least = (kept + max(0, size - there) for size in sizes)
+        return need, least
+
+
+def _estimated(archive: PlannedArchive, source: Source | Remote | None) -> PlannedArchive:
+    """Say what an archive unpacks to, and whether that is certain."""
+    if archive.kind == ".tar":
+        return replace(archive, unpacked=archive.size)
+    is_xz = archive.kind == ".tar.xz"
+    known = xz.unpacked_size(archive.size, source.read) if source and is_xz else None
+    about = int(archive.size * (_XZ_RATIO if is_xz else _GZIP_RATIO))
+    return replace(archive, unpacked=about if known is None else known, exact=known is not None)
 
 
 def mismatch_message(
     link: SignedLink, came: str, listed: str, folder: Store, kept: str | None
 ) -> str:
-    """Say that an archive's hash differs from the list, and what to do.
+    """Say that an archive has the hash ``came`` and not the listed one, and what to do.
 
-    Args:
-        link: the archive.
-        came: the hash that it has.
-        listed: the hash that fastMRI lists.
-        folder: the folder of the archives.
-        kept: its name there; None where it is not kept.
+    ``kept`` is its name in the folder of archives, None where it is not kept.
     """
     file = f"{shown(folder.address)}/{kept}"
     where = f"kept as {file}" if kept else "its members are unpacked"
@@ -411,32 +338,3 @@ def mismatch_message(
         f"{remove} to fetch it anew; where it stays so and you trust the archive all the same, "
         f"give accept_mismatch={link.stem!r}"
     )
-
-
-def _unpacked(kind: str, size: int, read: Callable[[int, int], bytes] | None) -> tuple[int, bool]:
-    """Return the bytes that an archive unpacks to, and whether that is certain."""
-    if kind == ".tar":
-        return size, True
-    if kind == ".tar.gz":
-        return int(size * _GZIP_RATIO), False
-    known = xz.unpacked_size(size, read) if read else None
-    return (known, True) if known is not None else (int(size * _XZ_RATIO), False)
-
-
-def _space(
-    plans: Sequence[DatasetPlan], found: Mapping[str, _Found], keep_archives: bool
-) -> tuple[int, int]:
-    """Return the bytes of disk that plans take, with estimates and without."""
-    need = least = 0
-    for plan in plans:
-        kept = sum(a.download for a in plan.archives if keep_archives or a.there)
-        unpacked = sum(a.unpacked for a in plan.archives)
-        certain = sum(a.unpacked for a in plan.archives if a.exact)
-        # What lies there already of the archives that are to be unpacked.
-        stems = {a.link.stem for a in plan.archives if a.unpacked}
-        recorded = found[plan.name].manifest.members(without=stems)
-        members = found[plan.name].members.values()
-        there = sum(entry.size for entry in members if entry.path not in recorded) if stems else 0
-        need += kept + max(0, unpacked - there)
-        least += kept + max(0, certain - there)
-    return need, least

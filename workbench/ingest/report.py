@@ -3,15 +3,12 @@
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from workbench import catalog
 from workbench.ingest.factory import Activity
+from workbench.ingest.plan import IngestPlan, PlannedArchive
 from workbench.progress import amount, duration
 from workbench.stores import Store
-
-if TYPE_CHECKING:
-    from workbench.ingest.plan import IngestPlan, PlannedArchive
 
 
 class IngestError(Exception):
@@ -20,57 +17,41 @@ class IngestError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one archive.
-
-    Attributes:
-        archive: its name.
-        dataset: where it belongs.
-        result: "unpacked", "was there" or "failed".
-        check: "verified", "mismatch", "not listed", or "" where it did not come whole.
-        size: bytes of the archive.
-        members: members that are there.
-        written: members written in this run.
-        bytes_written: their bytes.
-        replaced: members that took the place of a file of another size.
-        downloaded: bytes that came in this run.
-        problem: what went wrong and what to do, or "".
-    """
+    """What became of one archive."""
 
     archive: str
     dataset: str
-    result: str
-    check: str
-    size: int
-    members: int
-    written: int
-    bytes_written: int
-    replaced: int
-    downloaded: int
-    problem: str
+    result: str  # "unpacked", "was there" or "failed"
+    check: str  # "verified", "mismatch", "not listed", or "" where it did not come whole
+    size: int  # bytes
+    members: int = 0  # that are there
+    written: int = 0  # members, in this run
+    bytes_written: int = 0
+    replaced: int = 0  # members that took the place of another file
+    downloaded: int = 0  # bytes, in this run
+    problem: str = ""  # what went wrong and what to do
+    activities: tuple[Activity, ...] = ()  # every attempt of the Data Factory
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What a run did.
-
-    Attributes:
-        outcomes: one an archive.
-        volumes: dataset -> split -> (volumes found, volumes that fastMRI publishes).
-        notes: what the reader should know of the email.
-        seconds: how long it took.
-        activities: every attempt of every activity of the Data Factory, where there was one.
-    """
+    """What a run did."""
 
     outcomes: tuple[Outcome, ...]
     volumes: dict[str, dict[str, tuple[int, int]]]
+    """Dataset -> split -> (volumes found, volumes that fastMRI publishes)."""
     notes: tuple[str, ...]
     seconds: float
-    activities: tuple[Activity, ...] = ()
 
     @property
     def problems(self) -> list[str]:
         """Every problem with what to do."""
         return [outcome.problem for outcome in self.outcomes if outcome.problem]
+
+    @property
+    def activities(self) -> list[Activity]:
+        """Every attempt of every activity of the Data Factory, where there was one."""
+        return [activity for outcome in self.outcomes for activity in outcome.activities]
 
     def raise_for_problems(self) -> None:
         """Fail where an archive failed.
@@ -86,11 +67,11 @@ class IngestReport:
         """Say in one line how much came, and how fast."""
         came = sum(outcome.downloaded for outcome in self.outcomes)
         written = sum(outcome.bytes_written for outcome in self.outcomes)
-        done = sum(outcome.result == "unpacked" for outcome in self.outcomes)
-        there = sum(outcome.result == "was there" for outcome in self.outcomes)
+        results = [outcome.result for outcome in self.outcomes]
         speed = f", {amount(came / self.seconds, 'B')}/s over all" if came and self.seconds else ""
         return (
-            f"{done} archives brought in, {there} were there, {len(self.problems)} failed: "
+            f"{results.count('unpacked')} archives brought in, {results.count('was there')} were "
+            f"there, {len(self.problems)} failed: "
             f"{amount(came, 'B')} downloaded and {amount(written, 'B')} unpacked "
             f"in {duration(self.seconds)}{speed}"
         )
@@ -118,106 +99,79 @@ def count_volumes(store: Store, dataset: str) -> dict[str, tuple[int, int]]:
 # ---- tables ------------------------------------------------------------------------------
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Write a table as HTML; every cell is escaped."""
-    head = "".join(f'<th style="text-align:left">{html.escape(cell)}</th>' for cell in header)
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td style="text-align:left">{html.escape(str(cell))}</td>' for cell in row)
-        + "</tr>"
-        for row in rows
-    )
+def table(header: str, rows: Sequence[Sequence[object]]) -> str:
+    """Write a table as HTML; every cell is escaped. The header's cells stand between commas."""
+
+    def row(tag: str, cells: Sequence[object]) -> str:
+        left = 'style="text-align:left"'
+        made = (f"<{tag} {left}>{html.escape(str(cell))}</{tag}>" for cell in cells)
+        return f"<tr>{''.join(made)}</tr>"
+
     # MathJax leaves these classes alone: "$" in a name begins no formula.
     text = 'class="tex2jax_ignore mathjax_ignore"'
-    return f"<table {text}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    head, body = row("th", header.split(", ")), "".join(row("td", cells) for cells in rows)
+    return f"<table {text}><thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
-def plan_html(plan: "IngestPlan") -> str:
+def plan_html(plan: IngestPlan) -> str:
     """Show a plan: datasets, archives, space, notes."""
     datasets = table(
-        ("dataset", "links of", "archives", "missing from the email"),
+        "dataset, links of, archives, missing from the email",
         [
             (p.name, p.generation, len(p.archives), ", ".join(p.missing) or "none: complete")
             for p in plan.datasets
         ],
     )
-    archives = table(
-        ("archive", "kind", "size", "unpacks to", "to do", "link ends", "hash", "problem"),
-        [
-            (
-                archive.link.name,
-                archive.kind or "?",
-                amount(archive.size, "B") if archive.size else "?",
-                ("" if archive.exact else "about ") + amount(archive.unpacked, "B")
-                if archive.unpacked
-                else "-",
-                _to_do(archive, plan),
-                f"{archive.link.expires:%Y-%m-%d %H:%M} UTC" if archive.link.expires else "?",
-                "listed" if archive.sha256 else "not listed",
-                archive.problem,
-            )
-            for archive in plan.archives
-        ],
-    )
-    space = f"<p>{html.escape(plan.space())}</p>" + "".join(
-        f"<p>Note: {html.escape(note)}</p>" for note in plan.notes
-    )
-    return datasets + archives + space
 
+    def cells(archive: PlannedArchive) -> Sequence[object]:
+        about = ("" if archive.exact else "about ") + amount(archive.unpacked, "B")
+        fetch = "go on downloading" if archive.there else "download"
+        fetch = "copy by Data Factory" if plan.factory else fetch
+        ends = archive.link.expires
+        return (
+            archive.link.name,
+            archive.kind or "?",
+            amount(archive.size, "B") if archive.size else "?",
+            about if archive.unpacked else "-",
+            fetch if archive.download else archive.action.value,
+            f"{ends:%Y-%m-%d %H:%M} UTC" if ends else "?",
+            "listed" if archive.sha256 else "not listed",
+            archive.problem,
+        )
 
-def _to_do(archive: "PlannedArchive", plan: "IngestPlan") -> str:
-    if archive.download and plan.factory:
-        return "copy by Data Factory"
-    if archive.download:
-        return "go on downloading" if archive.there else "download"
-    return archive.action.value
+    header = "archive, kind, size, unpacks to, to do, link ends, hash, problem"
+    lines = [plan.space(), *(f"Note: {note}" for note in plan.notes)]
+    said = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    return datasets + table(header, [cells(archive) for archive in plan.archives]) + said
 
 
 def report_html(report: IngestReport) -> str:
     """Show a report: archives, volumes against the official counts, problems."""
-    archives = table(
-        ("archive", "result", "hash", "size", "members", "written now", "bytes written"),
-        [
-            (
-                o.archive,
-                o.result,
-                o.check or "-",
-                amount(o.size, "B"),
-                o.members,
-                o.written,
-                amount(o.bytes_written, "B"),
-            )
-            for o in report.outcomes
-        ],
-    )
+
+    def cells(o: Outcome) -> Sequence[object]:
+        size, written = amount(o.size, "B"), amount(o.bytes_written, "B")
+        return o.archive, o.result, o.check or "-", size, o.members, o.written, written
+
+    header = "archive, result, hash, size, members, written now, bytes written"
+    archives = table(header, [cells(outcome) for outcome in report.outcomes])
     rows = [
         (dataset, split, found, official or "not published")
         for dataset, splits in report.volumes.items()
         for split, (found, official) in splits.items()
     ]
-    volumes = table(("dataset", "split", "volumes here", "volumes of fastMRI"), rows)
+    volumes = table("dataset, split, volumes here, volumes of fastMRI", rows) if rows else ""
     problems = "".join(f"<li>{html.escape(problem)}</li>" for problem in report.problems)
-    parts = [f"<p>{html.escape(report.summary())}</p>", archives, volumes if rows else ""]
-    parts.append(f"<p>Problems:</p><ul>{problems}</ul>" if problems else "<p>No problems.</p>")
-    if report.activities:
-        parts += ["<p>Activities of the factory:</p>", _activities(report.activities)]
-    return "".join(parts)
+    said = f"<p>Problems:</p><ul>{problems}</ul>" if problems else "<p>No problems.</p>"
 
-
-def _activities(activities: Sequence[Activity]) -> str:
-    header = ("archive", "activity", "status", "read", "written", "files", "took", "speed", "error")
-    rows = [
-        (
-            each.archive,
-            each.name,
-            each.status,
-            amount(each.read, "B"),
-            amount(each.written, "B"),
-            each.files,
-            duration(each.seconds),
-            f"{amount(each.read / each.seconds if each.seconds else 0, 'B')}/s",
-            each.error,
+    def activity(a: Activity) -> Sequence[object]:
+        read, written = amount(a.read, "B"), amount(a.written, "B")
+        speed = f"{amount(a.read / (a.seconds or 1), 'B')}/s"
+        return (
+            *(a.archive, a.name, a.status, read, written, a.files, duration(a.seconds)),
+            *(speed, a.error),
         )
-        for each in activities
-    ]
-    return table(header, rows)
+
+    header = "archive, activity, status, read, written, files, took, speed, error"
+    activities = table(header, [activity(each) for each in report.activities])
+    shown = f"<p>Activities of the factory:</p>{activities}" if report.activities else ""
+    return f"<p>{html.escape(report.summary())}</p>{archives}{volumes}{said}{shown}"

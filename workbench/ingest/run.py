@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.azure_resources import without_secrets
@@ -16,6 +16,7 @@ from workbench.ingest.factory_copy import Copy, copy_archives
 from workbench.ingest.fetch import (
     DownloadError,
     Patience,
+    Remote,
     StoppedError,
     download,
     inspect,
@@ -52,7 +53,7 @@ def ingest(
 
     Args:
         plan: from ``make_plan``.
-        side_by_side: archives at work at the same time; a Data Factory copies all so.
+        side_by_side: archives at work at the same time; a Data Factory copies all at once.
         connections: connections that fetch one archive by HTTP.
         unpacker: verifies and unpacks what a Data Factory landed; by default this machine does.
 
@@ -73,32 +74,27 @@ def ingest(
             stack.enter_context(folder.lock(LOCK, busy))
             if isinstance(folder, DiskStore):
                 folder.sweep()
+        unpacked = sum(archive.size for archive in plan.archives if archive.unpacked)
+        fetched = sum(archive.download for archive in plan.archives)
         run = _Run(
             plan,
             {name: Manifest(plan.store.folder(name)) for name in names},
             connections,
-            stack.enter_context(ThreadPoolExecutor(max(side_by_side, 1), "archive")),
-            stack.enter_context(Progress("fetching", sum(a.download for a in plan.archives))),
-            stack.enter_context(
-                Progress("unpacking", sum(a.size for a in plan.archives if a.unpacked))
-            ),
             unpacker,
+            stack.enter_context(ThreadPoolExecutor(max(side_by_side, 1), "archive")),
+            stack.enter_context(Progress("fetching", fetched)),
+            stack.enter_context(Progress("unpacking", unpacked)),
         )
         archives = [_Archive(planned, run) for planned in plan.archives]
         try:
-            run.work(archives)
+            _work(archives, run)
         except BaseException:
             run.stopped.set()
             run.workers.shutdown(cancel_futures=True)
             raise
         volumes = {name: count_volumes(plan.store, name) for name in names}
-    return IngestReport(
-        tuple(archive.outcome() for archive in archives),
-        volumes,
-        (*plan.notes, *run.notes),
-        time.monotonic() - began,
-        tuple(each for archive in archives for each in archive.activities()),
-    )
+    outcomes = tuple(archive.outcome() for archive in archives)
+    return IngestReport(outcomes, volumes, (*plan.notes, *run.notes), time.monotonic() - began)
 
 
 @dataclass
@@ -108,37 +104,53 @@ class _Run:
     plan: IngestPlan
     manifests: dict[str, Manifest]
     connections: int
+    unpacker: Unpacker | None
     workers: ThreadPoolExecutor
     fetched: Progress
     unpacked: Progress
-    unpacker: Unpacker | None
     stopped: threading.Event = field(default_factory=threading.Event)
     notes: list[str] = field(default_factory=list)
-    futures: list[Future[None]] = field(default_factory=list)
 
-    def work(self, archives: "Sequence[_Archive]") -> None:
-        """Bring all archives in."""
-        copies = []
-        for archive in archives:
-            action = archive.planned.action
-            if action is Action.NOTHING:
-                archive.confirm()
-            elif action is Action.UNPACK:
-                self.submit(archive, archive.unpack_kept)
-            elif action is not Action.FETCH:
-                archive.fail(archive.planned.problem)
-            elif self.plan.factory:
-                copies.append(archive.copy())
-            else:
-                self.submit(archive, archive.fetch)
-        if self.plan.factory:
-            copy_archives(self.plan.factory, copies, self.stopped)
-        for future in self.futures:
-            future.result()
 
-    def submit(self, archive: "_Archive", step: Callable[[], None]) -> None:
-        """Have a step of an archive done when a worker is free."""
-        self.futures.append(self.workers.submit(archive.attempt, step))
+def _work(archives: "Sequence[_Archive]", run: _Run) -> None:
+    """Bring all archives in."""
+    futures: list[Future[None]] = []
+    copies: dict[Copy, _Archive] = {}
+
+    def submit(archive: _Archive, step: Callable[[], None]) -> None:
+        futures.append(run.workers.submit(archive.attempt, step))
+
+    for archive in archives:
+        action = archive.planned.action
+        if action is Action.NOTHING:
+            archive.confirm()
+        elif action is Action.UNPACK:
+            submit(archive, archive.unpack_kept)
+        elif action is not Action.FETCH:
+            archive.fail(archive.planned.problem)
+        elif run.plan.factory:
+            copies[archive.copy] = archive
+        else:
+            submit(archive, archive.fetch)
+    if run.plan.factory:
+        with closing(copy_archives(run.plan.factory, list(copies), run.stopped)) as watched:
+            counted = dict.fromkeys(copies, 0)
+            for copy in watched:
+                archive = copies[copy]
+                run.fetched.advance(copy.read - counted[copy], archive.name)
+                counted[copy] = copy.read
+                if copy.problem:
+                    archive.fail(copy.problem)
+                elif copy.over:
+                    submit(archive, archive.unpack_landed)
+                elif copy.run is None:
+                    archive.begin()
+    for future in futures:
+        future.result()
+
+
+class _MismatchError(Exception):
+    """An archive's hash differs from the listed one."""
 
 
 class _Archive:
@@ -146,29 +158,53 @@ class _Archive:
 
     def __init__(self, planned: PlannedArchive, run: _Run) -> None:
         self.planned, self.run, self.plan, self.link = planned, run, run.plan, planned.link
-        self.name, self.stem, dataset = self.link.name, self.link.stem, str(self.link.dataset)
-        self.dataset = dataset
+        self.name, self.stem, self.dataset = self.link.name, self.link.stem, str(self.link.dataset)
         store = self.plan.store
         # The members reach the disk all at once, before the manifest says that they are there.
         root = DiskStore(store.root, sync=False) if isinstance(store, DiskStore) else store
-        self.members: Store = root.folder(dataset)
-        self.archives: Store = store.folder(archive_folder(dataset))
-        self.manifest = run.manifests[dataset]
+        self.members: Store = root.folder(self.dataset)
+        self.archives: Store = store.folder(archive_folder(self.dataset))
+        self.manifest = run.manifests[self.dataset]
         self.file = self.stem + planned.kind
+        self.copy = Copy(self.link, planned.kind, self.archives, self.file, planned.size)
         self.out = Unpacked()
         self.result, self.problem = "failed", ""
-        self.factory_copy: Copy | None = None
+
+    @property
+    def record(self) -> ArchiveRecord:
+        """What the manifest says of it."""
+        record = self.manifest.get(self.stem)
+        assert record is not None
+        return record
+
+    @property
+    def remote(self) -> Remote:
+        """The object on the server, where it is to be fetched."""
+        assert self.planned.remote is not None
+        return self.planned.remote
+
+    def update(self, record: ArchiveRecord | None = None, **changes: Any) -> None:
+        """Change its record in the manifest."""
+        self.manifest.update(self.stem, record, **changes)
 
     def attempt(self, step: Callable[[], None]) -> None:
         """Do a step; whatever goes wrong is in the outcome."""
         try:
             step()
             self.result = "unpacked"
-            self.manifest.update(self.stem, problem="")
+            self.update(problem="")
         except (ArchiveError, DownloadError, _MismatchError) as error:
             self.fail(str(error))
         except OSError as error:
-            self.fail(self._store_problem(error))
+            own = isinstance(error, StorageError | CannotWriteError)
+            text = str(error) if own else without_secrets(str(error))
+            text += "; run again, it goes on from there"
+            if disk_is_full(error):
+                text = (
+                    f"the disk of {shown(self.plan.store.address)} is full: free some space and "
+                    "run again; what came so far is kept and it goes on from there"
+                )
+            self.fail(f"{self.name}: {text}")
         except Exception as error:
             self.fail(f"{self.name}: {type(error).__name__}: {without_secrets(str(error))}")
 
@@ -178,84 +214,60 @@ class _Archive:
         if self.manifest.get(self.stem):
             # A full disk may take no manifest either; the report has the problem all the same.
             with suppress(OSError):
-                self.manifest.update(self.stem, problem=problem)
+                self.update(problem=problem)
 
     def confirm(self) -> None:
         """Take note that its members were found as they were unpacked."""
-        record, listed = self._record(), self.planned.sha256
-        found: dict[str, Any] = {"state": "unpacked", "problem": ""}
-        if listed and listed == record.sha256:
-            found |= {"listed": listed, "check": "verified"}
-        self.manifest.update(self.stem, marks=self._marks(record.members), **found)
+        listed = self.planned.sha256
+        if listed and listed == self.record.sha256:
+            self.update(listed=listed, check="verified")
+        self.update(state="unpacked", problem="", marks=self._marks(self.record.members))
         self.result = "was there"
 
-    def _record(self) -> ArchiveRecord:
-        record = self.manifest.get(self.stem)
-        assert record is not None
-        return record
+    def outcome(self) -> Outcome:
+        """Say what became of it."""
+        record, activities = self.manifest.get(self.stem), tuple(self.copy.activities)
+        done = [each for each in activities if each.status == "Succeeded"]
+        unpacked = [each for each in done if each.name == "unpack"]
+        known = record.members if record and self.result != "failed" else self.out.members
+        came = self.planned.download if self.result == "unpacked" else 0
+        landed = sum(each.written for each in done if each.name == "land")
+        return Outcome(
+            archive=self.name,
+            dataset=self.dataset,
+            result=self.result,
+            check=record.check if record else "",
+            size=self.planned.size,
+            members=len(known),
+            written=self.out.written + sum(each.files for each in unpacked),
+            bytes_written=self.out.bytes_written + sum(each.written for each in unpacked),
+            replaced=len(self.out.replaced),
+            downloaded=landed if self.plan.factory else came,
+            problem=self.problem,
+            activities=activities,
+        )
 
     # ---- fetching ------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Record which object is being fetched, before its first byte."""
-        remote = self.planned.remote
-        assert remote is not None
         record = self.manifest.get(self.stem)
-        if record is None or not record.same_object(remote.size, remote.version):
+        if record is None or not record.same_object(self.remote.size, self.remote.version):
             self.archives.delete(partial_name(self.link))
             if record:  # what it kept is of another object
                 self.archives.delete(self.file)
-        fresh = self._fresh_record()
-        if record:  # What an earlier object left here is compared, and what is stale removed.
-            fresh = replace(
-                fresh, members=record.members, digests=record.digests, marks=record.marks
-            )
-        self.manifest.update(self.stem, fresh)
+        # What an earlier object left here is compared, and what is stale removed.
+        left = record.model_dump(include={"members", "digests", "marks"}) if record else {}
+        self.update(self._fresh_record(), **left)
 
     def _fresh_record(self) -> ArchiveRecord:
-        remote, listed = self.planned.remote, self.planned.sha256 or ""
-        assert remote is not None
         return ArchiveRecord(
-            self.name, self.link.object_path, remote.size, remote.version, listed=listed
+            source=self.name,
+            object_path=self.link.object_path,
+            size=self.remote.size,
+            version=self.remote.version,
+            listed=self.planned.sha256 or "",
         )
-
-    def copy(self) -> Copy:
-        """Return what a Data Factory has to know to fetch it."""
-        self.factory_copy = Copy(
-            self.link,
-            self.planned.kind,
-            self.file,
-            self.planned.size,
-            begin=self.begin,
-            landed_size=self._landed_size,
-            landed=lambda: self.run.submit(self, self._unpack_landed),
-            failed=self.fail,
-            on_bytes=lambda count: self.run.fetched.advance(count, self.name),
-        )
-        return self.factory_copy
-
-    def _landed_size(self) -> int:
-        entry = self.archives.entry(self.file)
-        return entry.size if entry else 0
-
-    def _unpack_landed(self) -> None:
-        size = self._landed_size()
-        if size != self.planned.size or self._changed():
-            self.archives.delete(self.file)
-            raise ArchiveError(
-                f"{self.name}: {size} bytes landed of {self.planned.size}: the object changed "
-                "while it was copied: run again to copy it anew"
-            )
-        self.unpack_kept()
-
-    def _changed(self) -> bool:
-        """Say whether the server has another object by now; a listed hash tells more surely."""
-        before = self.planned.remote
-        if self.planned.sha256 is None and before:
-            with suppress(DownloadError):  # the link may have expired since
-                now = inspect(self.link, _QUICK)
-                return (now.size, now.version) != (before.size, before.version)
-        return False
 
     def fetch(self) -> None:
         """Fetch it by HTTP, verify and unpack it."""
@@ -267,12 +279,11 @@ class _Archive:
 
     def _fetch_whole(self) -> str:
         """Bring the archive to ``NAME_compressed``; return its SHA256."""
-        remote, listed = self.planned.remote, self.planned.sha256
-        assert remote is not None
+        listed = self.planned.sha256
         if isinstance(self.archives, DiskStore):
             partial = self.archives.path(partial_name(self.link))
             digest = download(
-                remote,
+                self.remote,
                 partial,
                 connections=self.run.connections,
                 stopped=self.run.stopped,
@@ -286,18 +297,14 @@ class _Archive:
         else:
             hashing = hashlib.sha256()
             with closing(self._stream(hashing)) as chunks:
-                self.archives.write(self.file, as_file(chunks), remote.size)
+                self.archives.write(self.file, as_file(chunks), self.remote.size)
             digest = hashing.hexdigest()
-        self.manifest.update(self.stem, state="downloaded", sha256=digest, archive=self.file)
+        self.update(state="downloaded", sha256=digest, archive=self.file)
         return digest
 
     def _stream(self, hashing: Any) -> Generator[bytes, None, None]:
-        remote = self.planned.remote
-        assert remote is not None
         parts = stream_side_by_side(
-            remote,
-            connections=self.run.connections,
-            stopped=self.run.stopped,
+            self.remote, connections=self.run.connections, stopped=self.run.stopped
         )
         with closing(parts):
             for data in parts:
@@ -315,28 +322,35 @@ class _Archive:
                 yield data
 
         with closing(self._stream(hashing)) as chunks, self._noting_members():
-            unpack(
-                as_file(counted()),
-                self.members,
-                self.name,
-                size=self.planned.size,
-                result=self.out,
-            )
+            source, size = as_file(counted()), self.planned.size
+            unpack(source, self.members, self.name, size=size, result=self.out)
             for _ in chunks:  # What follows the tar's end belongs to the hash.
                 pass
         self._verify(hashing.hexdigest(), None)
         self._finish()
 
+    def unpack_landed(self) -> None:
+        """Verify and unpack what a Data Factory landed, if it is what the plan saw."""
+        landed, changed = self.copy.landed, False
+        if self.planned.sha256 is None:  # a listed hash tells more surely
+            with suppress(DownloadError):  # the link may have expired since
+                now = inspect(self.link, _QUICK)
+                changed = (now.size, now.version) != (self.remote.size, self.remote.version)
+        if landed != self.planned.size or changed:
+            self.archives.delete(self.file)
+            raise ArchiveError(
+                f"{self.name}: {landed} bytes landed of {self.planned.size}: the object changed "
+                "while it was copied: run again to copy it anew"
+            )
+        self.unpack_kept()
+
     # ---- verifying and unpacking ---------------------------------------------------------
 
     def unpack_kept(self, digest: str = "") -> None:
-        """Verify and unpack the kept archive.
+        """Verify and unpack the kept archive; ``digest`` is its SHA256 if it was fetched just now.
 
         What a Data Factory landed is unpacked there already, and hashed while it is compared. Of
         another archive nothing is unpacked before its hash is known to be right.
-
-        Args:
-            digest: its SHA256 where it was fetched just now.
         """
         if not digest:
             self._take_kept()
@@ -354,24 +368,17 @@ class _Archive:
         self._finish()
         if self.plan.factory and not self.plan.keep_archives:
             self.archives.delete(self.file)
-            self.manifest.update(self.stem, archive=None)
+            self.update(archive=None)
 
     def _take_kept(self) -> None:
         """Record an archive that is there; on a disk it gets the name that its kind asks for."""
         record = self.manifest.get(self.stem) or self._fresh_record()
         kept = self.planned.kept or self.file
-        known = kept == record.archive
-        if isinstance(self.archives, DiskStore) and not known and kept != self.file:
+        if isinstance(self.archives, DiskStore) and kept not in (record.archive, self.file):
             self.archives.path(kept).replace(self.archives.path(self.file))
             kept = self.file
-        self.file = kept
-        self.manifest.update(
-            self.stem,
-            record,
-            state="downloaded",
-            archive=kept,
-            listed=self.planned.sha256 or "",
-        )
+        self.file, listed = kept, self.planned.sha256 or ""
+        self.update(record, state="downloaded", archive=kept, listed=listed)
 
     def _hash_of_kept(self) -> str:
         """Return the SHA256 of a kept archive, which may have changed since its download."""
@@ -381,9 +388,9 @@ class _Archive:
                 if self.run.stopped.is_set():
                     raise StoppedError(f"{self.name}: stopped")
                 hashing.update(data)
-        found, known = hashing.hexdigest(), self._record().sha256
+        found, known = hashing.hexdigest(), self.record.sha256
         if known and found not in (known, self.planned.sha256):
-            self.manifest.update(self.stem, check="")
+            self.update(check="")
             raise ArchiveError(
                 f"{self.name}: {shown(self.archives.address)}/{self.file} changed since it was "
                 f"downloaded (SHA256 {found[:12]}..., was {known[:12]}...). Nothing was unpacked "
@@ -394,7 +401,7 @@ class _Archive:
     def _verify(self, digest: str, kept: str | None) -> None:
         listed = self.planned.sha256
         check = "not listed" if listed is None else "verified" if listed == digest else "mismatch"
-        self.manifest.update(self.stem, sha256=digest, listed=listed or "", check=check)
+        self.update(sha256=digest, listed=listed or "", check=check)
         if check == "mismatch" and self.stem not in self.plan.accept_mismatch:
             raise _MismatchError(
                 mismatch_message(self.link, digest, str(listed), self.archives, kept)
@@ -402,48 +409,35 @@ class _Archive:
 
     def _pass_over(self) -> str:
         """Unpack the kept archive; return its SHA256."""
-        record = self._record()
+        record = self.record
         marks = self._marks(record.members) if record.sha256 else {}
-        known = {
-            path: record.digests[path]
-            for path, mark in marks.items()
-            if path in record.digests and mark == record.marks.get(path)
-        }
-        more: dict[str, Any] = {
-            "known": known,
+        same = {path for path, mark in marks.items() if mark == record.marks.get(path)}
+        how: dict[str, Any] = {
+            "known": {path: record.digests[path] for path in same & record.digests.keys()},
             "stopped": self.run.stopped,
             "on_bytes": lambda count: self.run.unpacked.advance(count, self.name),
         }
         with self._noting_members():
             if self.run.unpacker:
-                return self.run.unpacker(self.dataset, self.file, self.name, self.out, **more)
-            return unpack_kept(
-                self.archives,
-                self.members,
-                self.file,
-                self.name,
-                self.out,
-                **more,
-            )
+                return self.run.unpacker(self.dataset, self.file, self.name, self.out, **how)
+            folders = (self.archives, self.members)
+            return unpack_kept(*folders, self.file, self.name, self.out, **how)
 
     @contextmanager
     def _noting_members(self) -> Iterator[None]:
         """Record what came out, however it ends: the next run compares it with the archive."""
+
+        def note() -> None:
+            members = self.record.members | self.out.members
+            self.update(members=members, digests=self.record.digests | self.out.digests)
+
         try:
             yield
         except BaseException:
             with suppress(OSError):
-                self._note_members()
+                note()
             raise
-        self._note_members()
-
-    def _note_members(self) -> None:
-        record = self._record()
-        self.manifest.update(
-            self.stem,
-            members=record.members | self.out.members,
-            digests=record.digests | self.out.digests,
-        )
+        note()
 
     def _marks(self, members: dict[str, int]) -> dict[str, int | str]:
         """Return the marks of members as they are there now."""
@@ -451,20 +445,8 @@ class _Archive:
         return {each.path: mark_of(each) for each in entries if members.get(each.path) == each.size}
 
     def _finish(self) -> None:
-        self._remove_stale()
-        if isinstance(self.members, DiskStore):
-            os.sync()
-        self.manifest.update(
-            self.stem,
-            state="unpacked",
-            members=self.out.members,
-            digests=self.out.digests,
-            marks=self._marks(self.out.members),
-        )
-
-    def _remove_stale(self) -> None:
-        """Remove what an earlier pass unpacked and the archive, now whole, does not hold."""
-        record, others = self._record(), self.manifest.members(without={self.stem})
+        """Remove what an earlier pass unpacked and the whole archive does not hold; take note."""
+        record, others = self.record, self.manifest.members(without={self.stem})
         for path in sorted(record.digests.keys() - self.out.members.keys() - others):
             if record.is_as_unpacked(self.members, path, self.members.entry(path)):
                 self.members.delete(path)
@@ -472,46 +454,8 @@ class _Archive:
                     f"{self.name}: {path} was removed: it came from an earlier, different archive "
                     "of that name, and this one does not hold it"
                 )
-
-    # ---- what became of it ---------------------------------------------------------------
-
-    def activities(self) -> tuple[Any, ...]:
-        """Return every attempt of every activity of the factory for it."""
-        return tuple(self.factory_copy.activities) if self.factory_copy else ()
-
-    def outcome(self) -> Outcome:
-        """Say what became of it."""
-        record = self.manifest.get(self.stem)
-        done = [each for each in self.activities() if each.status == "Succeeded"]
-        unpacked = [each for each in done if each.name == "unpack"]
-        known = record.members if record and self.result != "failed" else self.out.members
-        by_http = self.planned.download if self.result == "unpacked" else 0
-        return Outcome(
-            archive=self.name,
-            dataset=self.dataset,
-            result=self.result,
-            check=record.check if record else "",
-            size=self.planned.size,
-            members=len(known),
-            written=self.out.written + sum(each.files for each in unpacked),
-            bytes_written=self.out.bytes_written + sum(each.written for each in unpacked),
-            replaced=len(self.out.replaced),
-            downloaded=sum(each.written for each in done if each.name == "land")
-            if self.plan.factory
-            else by_http,
-            problem=self.problem,
-        )
-
-    def _store_problem(self, error: OSError) -> str:
-        if disk_is_full(error):
-            return (
-                f"{self.name}: the disk of {shown(self.plan.store.address)} is full: free some "
-                "space and run again; what came so far is kept and it goes on from there"
-            )
-        own = isinstance(error, StorageError | CannotWriteError)
-        text = str(error) if own else without_secrets(str(error))
-        return f"{self.name}: {text}; run again, it goes on from there"
-
-
-class _MismatchError(Exception):
-    """An archive's hash differs from the listed one."""
+        if isinstance(self.members, DiskStore):
+            os.sync()
+        members, digests = self.out.members, self.out.digests
+        marks = self._marks(members)
+        self.update(state="unpacked", members=members, digests=digests, marks=marks)

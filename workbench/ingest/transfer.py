@@ -22,16 +22,7 @@ class TransferError(Exception):
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a transfer did.
-
-    Attributes:
-        dataset: the dataset.
-        files: files that were to be there.
-        moved: those that came in this run.
-        size: bytes of all of them.
-        moved_size: bytes that came in this run.
-        seconds: how long it took.
-    """
+    """What a transfer did: files and bytes that were to be there, and those that came now."""
 
     dataset: str
     files: int
@@ -77,13 +68,21 @@ def copy_dataset(
         OSError: a store cannot be listed.
         TransferError: files could not be copied; run again for them.
     """
-    check_choice(splits, fraction)
+    for split in splits:
+        if split not in catalog.SPLITS:
+            raise ValueError(f"splits={split!r}: give one of {', '.join(catalog.SPLITS)}")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction={fraction!r}: give a number above 0, up to 1")
     began, here, there = time.monotonic(), source.folder(dataset), target.folder(dataset)
-    files = {entry.path: entry for entry in here.list() if _is_data(entry.path)}
-    if not files:
+    # The cache lists what lies beside it, and the manifest what was unpacked there: a part of a
+    # dataset has others, and the lock belongs to its machine.
+    names = ((entry, entry.path.rpartition("/")[2]) for entry in here.list())
+    data = [entry for entry, name in names if name not in RESERVED and not name.startswith(".")]
+    if not data:
         raise ValueError(
             f"{shown(here.address)}: no files to copy: ingest the dataset first, or check its name"
         )
+    files = {entry.path: entry for entry in data}
     wanted = choose(files, splits, fraction)
     if not wanted:
         raise ValueError(f"{dataset} has no files of {', '.join(splits)} in the source")
@@ -124,11 +123,17 @@ def copy_dataset(
     return Transfer(dataset, len(wanted), len(missing), total, size, seconds)
 
 
-def _is_data(path: str) -> bool:
-    name = path.rpartition("/")[2]
-    # The cache lists what lies beside it, and the manifest what was unpacked there: a part of a
-    # dataset has others, and the lock belongs to its machine.
-    return name not in RESERVED and not name.startswith(".")
+def choose(paths: Collection[str], splits: Sequence[str], fraction: float) -> list[str]:
+    """Choose files by split, and of each split a share by the hash of their names."""
+    by_split: dict[str | None, list[str]] = {}
+    for path in sorted(paths, key=lambda path: hashlib.sha256(path.encode()).digest()):
+        by_split.setdefault(catalog.split_of_folder(path.split("/")[0]), []).append(path)
+    return sorted(
+        path
+        for split, members in by_split.items()
+        if not splits or split in splits
+        for path in members[: max(1, round(fraction * len(members)))]
+    )
 
 
 def _is_copy(source: Store, entry: Entry, target: Store, copy: Entry) -> bool:
@@ -177,30 +182,3 @@ def _copy(source: Store, target: Store, entry: Entry, progress: Progress) -> Non
         except TransferError:
             target.delete(entry.path)
             raise
-
-
-def choose(paths: Collection[str], splits: Sequence[str], fraction: float) -> list[str]:
-    """Choose files by split, and of each split a share by the hash of their names."""
-    by_split: dict[str | None, list[str]] = {}
-    for path in paths:
-        by_split.setdefault(catalog.split_of_folder(path.split("/")[0]), []).append(path)
-    chosen = []
-    for split, members in by_split.items():
-        if splits and split not in splits:
-            continue
-        members.sort(key=lambda path: hashlib.sha256(path.encode()).digest())
-        chosen += members[: max(1, round(fraction * len(members)))]
-    return sorted(chosen)
-
-
-def check_choice(splits: Sequence[str], fraction: float) -> None:
-    """Check what of a dataset is asked for.
-
-    Raises:
-        ValueError: names the parameter, what it was and what is allowed.
-    """
-    for split in splits:
-        if split not in catalog.SPLITS:
-            raise ValueError(f"splits={split!r}: give one of {', '.join(catalog.SPLITS)}")
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction={fraction!r}: give a number above 0, up to 1")

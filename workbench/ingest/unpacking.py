@@ -25,7 +25,7 @@ SECONDS_BETWEEN_NOTES = 5.0
 
 
 class Unpacker(Protocol):
-    """Makes the pass over archives of a store: on this machine, or on a cluster."""
+    """Makes the pass over an archive of a dataset, here or on a cluster."""
 
     def __call__(
         self,
@@ -52,7 +52,7 @@ def unpack_kept(
     stopped: threading.Event | None = None,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> str:
-    """Unpack a kept archive, and return the SHA256 of all its bytes, in hex.
+    """Unpack an archive, and return the SHA256 of all its bytes, in hex.
 
     Args:
         archives: folder of the archives.
@@ -62,7 +62,7 @@ def unpack_kept(
         out: filled as members come out.
         known: see ``unpack``.
         stopped: ends the pass.
-        on_bytes: called with the bytes of the archive as they are read.
+        on_bytes: told how many bytes of the archive were read.
 
     Raises:
         ArchiveError: it is no archive, truncated or damaged; the members before that stay.
@@ -81,8 +81,8 @@ def unpack_kept(
                 on_bytes(len(data))
                 yield data
 
+    size = entry.size if entry else None
     with closing(hashed()) as chunks:
-        size = entry.size if entry else None
         unpack(as_file(chunks), members, source, size=size, result=out, known=known)
         for _ in chunks:  # What follows the tar's end belongs to the hash.
             pass

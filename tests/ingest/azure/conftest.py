@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest.conftest import make_archive, make_volumes
+from tests.ingest.conftest import packed, volumes
 from workbench.azure_login import Workspace, credential
 from workbench.azure_storage import parse_connection
 from workbench.ingest.factory_copy import factory_place
@@ -19,16 +19,16 @@ RELEASES = {
     "2021": {
         "multicoil_train.tar.gz": (
             "tar",
-            make_volumes("multicoil_train/a.h5", "multicoil_train/b.h5"),
+            volumes("multicoil_train/a.h5", "multicoil_train/b.h5"),
         ),
-        "multicoil_val.tar.gz": ("gz", make_volumes("multicoil_val/c.h5")),
-        "brain_multicoil_val.tar.gz": ("tar", make_volumes("multicoil_val/d.h5")),
-        "knee_mri_dicom_batch1.tar": ("tar", make_volumes("1/series/0001.dcm")),
+        "multicoil_val.tar.gz": ("gz", volumes("multicoil_val/c.h5")),
+        "brain_multicoil_val.tar.gz": ("tar", volumes("multicoil_val/d.h5")),
+        "knee_mri_dicom_batch1.tar": ("tar", volumes("1/series/0001.dcm")),
     },
     "2025": {
-        "knee_multicoil_train_batch_0.tar.xz": ("xz", make_volumes("multicoil_train/a.h5")),
-        "knee_multicoil_val.tar.xz": ("xz", make_volumes("multicoil_val/b.h5", size=3_000_000)),
-        "knee_multicoil_test.tar.xz": ("tar", make_volumes("multicoil_test/c.h5")),
+        "knee_multicoil_train_batch_0.tar.xz": ("xz", volumes("multicoil_train/a.h5")),
+        "knee_multicoil_val.tar.xz": ("xz", volumes("multicoil_val/b.h5", size=3_000_000)),
+        "knee_multicoil_test.tar.xz": ("tar", volumes("multicoil_test/c.h5")),
     },
 }
 
@@ -41,9 +41,9 @@ class Release:
         self.members: dict[str, dict[str, bytes]] = {}
         listed = []
         for name, (kind, members) in RELEASES[generation].items():
-            packed = make_archive(kind, members)
-            (cloud.bucket.folder / name).write_bytes(packed)
-            listed.append(f"{hashlib.sha256(packed).hexdigest()}  {name}\n")
+            content = packed(kind, members)
+            (cloud.bucket.folder / name).write_bytes(content)
+            listed.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
             dataset = "brain_multicoil" if "brain" in name else "knee_multicoil"
             dataset = "knee_DICOMs" if "dicom" in name else dataset
             self.members.setdefault(dataset, {}).update(members)

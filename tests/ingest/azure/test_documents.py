@@ -3,25 +3,30 @@ from datetime import UTC, datetime
 
 import pytest
 
-from workbench.ingest.factory_documents import CODECS, FactoryDocuments
+from workbench.ingest.factory_documents import CODECS, factory_documents
 from workbench.ingest.links import SignedLink
 from workbench.settings import Secret
 
 CONNECTION = Secret("AccountName=scans;AccountKey=KEY-THAT-NOBODY-SEES")
 
 
-def link(name: str, host: str = "https://bucket.example") -> SignedLink:
+def archive(name: str, kind: str, host: str = "https://bucket.example"):
     url = f"{host}/v2.0/{name}?AWSAccessKeyId=A&Signature=SIGNED%2B&Expires=1900000000"
-    return SignedLink(
+    link = SignedLink(
         name, Secret(url), f"/v2.0/{name}", "knee_multicoil", datetime(2030, 1, 1, tzinfo=UTC)
     )
+    return link, kind, link.stem + kind
 
 
 ARCHIVES = [
-    (link("knee_multicoil_val.tar.gz"), ".tar"),
-    (link("knee_multicoil_test.tar.gz"), ".tar.gz"),
-    (link("knee_multicoil_train_batch_0.tar.xz"), ".tar.xz"),
+    archive("knee_multicoil_val.tar.gz", ".tar"),
+    archive("knee_multicoil_test.tar.gz", ".tar.gz"),
+    archive("knee_multicoil_train_batch_0.tar.xz", ".tar.xz"),
 ]
+
+
+def documents_of(*archives, **how):
+    return factory_documents(archives, "datasets", CONNECTION, **how)
 
 
 def named(document: object, key: str) -> list:
@@ -34,9 +39,17 @@ def named(document: object, key: str) -> list:
     )
 
 
+def locations(documents):
+    """Name of each dataset -> where it is."""
+    return {
+        name: document["properties"]["typeProperties"]["location"]
+        for name, document in documents.datasets.items()
+    }
+
+
 @pytest.fixture
 def documents():
-    return FactoryDocuments(ARCHIVES, CONNECTION)
+    return documents_of(*ARCHIVES)
 
 
 def test_each_codec_has_one_pipeline_and_only_tar_and_gzip_are_unpacked(documents):
@@ -49,6 +62,7 @@ def test_each_codec_has_one_pipeline_and_only_tar_and_gzip_are_unpacked(document
         "ingest-targzip-0": ["land", "unpack"],
         "ingest-tarxz-0": ["land"],
     }
+    assert [run.pipeline for run in documents.runs.values()] == list(steps)
 
 
 def test_every_copy_has_timeout_retries_and_a_hidden_input(documents):
@@ -66,49 +80,42 @@ def test_signed_part_of_a_link_is_a_secure_parameter_of_the_run(documents):
         assert document["properties"]["parameters"]["relativeUrl"] == {"type": "SecureString"}
     whole = json.dumps([documents.linked_services, documents.datasets, documents.pipelines])
     assert "Signature" not in whole
-    run = FactoryDocuments(ARCHIVES, CONNECTION).run(
-        *ARCHIVES[0], "datasets", "knee_multicoil_val.tar"
-    )
-    assert run.pipeline == "ingest-tar-0"
-    assert run.parameters["relativeUrl"].startswith("v2.0/knee_multicoil_val.tar.gz?AWSAccess")
-    assert run.parameters["relativeUrl"].endswith("Signature=SIGNED%2B&Expires=1900000000")
-    assert run.parameters["folder"] == "knee_multicoil"
+    assert documents.runs["knee_multicoil_val"].parameters == {
+        "archive": "knee_multicoil_val",
+        "container": "datasets",
+        "folder": "knee_multicoil",
+        "file": "knee_multicoil_val.tar",
+        "relativeUrl": "v2.0/knee_multicoil_val.tar.gz?AWSAccessKeyId=A&Signature=SIGNED%2B"
+        "&Expires=1900000000",
+    }
 
 
 def test_links_can_stand_in_datasets_where_secure_parameters_are_refused():
-    documents = FactoryDocuments(ARCHIVES, CONNECTION, secure_runs=False)
-    paths = [
-        document["properties"]["typeProperties"]["location"]["relativeUrl"]
-        for name, document in documents.datasets.items()
-        if name.startswith("SignedFile")
-    ]
-    assert paths == [
-        f"v2.0/{a.name}?AWSAccessKeyId=A&Signature=SIGNED%2B&Expires=1900000000"
-        for a, _ in ARCHIVES
-    ]
-    run = documents.run(*ARCHIVES[2], "datasets", "x.tar.xz")
+    documents = documents_of(*ARCHIVES, secure_runs=False)
+    found = locations(documents)
+    for number, (link, _, _) in enumerate(ARCHIVES):
+        path = f"v2.0/{link.name}?AWSAccessKeyId=A&Signature=SIGNED%2B&Expires=1900000000"
+        assert found[f"SignedFile{number}"]["relativeUrl"] == path
+    run = documents.runs["knee_multicoil_train_batch_0"]
     assert run.pipeline == "ingest-tarxz-2"
     assert "relativeUrl" not in run.parameters
     assert "SecureString" not in json.dumps(documents.pipelines)
 
 
 def test_links_of_several_servers_have_a_linked_service_each():
-    other = (link("brain_multicoil_val.tar", "https://another.example"), ".tar")
-    plan = FactoryDocuments([*ARCHIVES, other], CONNECTION)
-    services = plan.linked_services
-    urls = [s["properties"]["typeProperties"].get("url") for s in services.values()]
+    other = archive("brain_multicoil_val.tar", ".tar", "https://another.example")
+    documents = documents_of(*ARCHIVES, other)
+    services = documents.linked_services.values()
+    urls = [service["properties"]["typeProperties"].get("url") for service in services]
     assert urls == ["https://another.example/", "https://bucket.example/", None]
-    assert plan.run(*other, "datasets", "x.tar").pipeline == "ingest-tar-0"
-    assert plan.run(*ARCHIVES[0], "datasets", "x.tar").pipeline == "ingest-tar-1"
+    assert documents.runs["brain_multicoil_val"].pipeline == "ingest-tar-0"
+    assert documents.runs["knee_multicoil_val"].pipeline == "ingest-tar-1"
 
 
 def test_members_go_to_the_dataset_and_archives_beside_it(documents):
-    locations = {
-        name: document["properties"]["typeProperties"]["location"]
-        for name, document in documents.datasets.items()
-    }
-    assert locations["DatasetFolder"]["folderPath"]["value"] == "@dataset().folder"
-    assert locations["LandedArchive"]["folderPath"]["value"] == "@{dataset().folder}_compressed"
+    found = locations(documents)
+    assert found["DatasetFolder"]["folderPath"]["value"] == "@dataset().folder"
+    assert found["LandedArchive"]["folderPath"]["value"] == "@{dataset().folder}_compressed"
     keep = named(documents.pipelines, "preserveCompressionFileNameAsFolder")
     assert keep == [False, False]
 
@@ -116,24 +123,20 @@ def test_members_go_to_the_dataset_and_archives_beside_it(documents):
 def test_key_is_a_secure_string_and_neither_it_nor_a_link_is_in_any_repr(documents):
     storage = documents.linked_services["DatasetStorage"]["properties"]["typeProperties"]
     assert storage["connectionString"] == {"type": "SecureString", "value": CONNECTION.reveal()}
-    run = FactoryDocuments(ARCHIVES, CONNECTION).run(*ARCHIVES[0], "datasets", "x.tar")
-    assert "KEY-THAT" not in repr(documents)
-    assert "SIGNED" not in repr(run)
+    for shown in (repr(documents), repr(documents_of(*ARCHIVES, secure_runs=False))):
+        assert "KEY-THAT" not in shown
+        assert "SIGNED" not in shown
 
 
 def test_fully_sampled_test_scans_are_only_landed_and_cannot_overwrite_the_masked_ones():
-    full = link("brain_multicoil_test_full_batch_0.tar.gz")
-    documents = FactoryDocuments([(full, ".tar.gz")], CONNECTION)
-    (pipeline,) = documents.pipelines.values()
+    documents = documents_of(archive("brain_multicoil_test_full_batch_0.tar.gz", ".tar.gz"))
+    ((name, pipeline),) = documents.pipelines.items()
     assert [each["name"] for each in pipeline["properties"]["activities"]] == ["land"]
-    assert documents.run(full, ".tar.gz", "datasets", "x.tar.gz").pipeline in documents.pipelines
+    assert documents.runs["brain_multicoil_test_full_batch_0"].pipeline == name
 
 
-def test_names_of_linked_services_and_datasets_hold_no_dash(documents):
+def test_documents_are_such_as_the_service_takes(documents):
     assert not [n for n in [*documents.linked_services, *documents.datasets] if "-" in n]
-
-
-def test_everything_polymorphic_has_its_type(documents):
     for key in ("source", "sink", "storeSettings", "compressionProperties", "linkedServiceName"):
         for found in named([documents.pipelines, documents.datasets], key):
             assert found["type"], key

@@ -12,7 +12,7 @@ from demo.bucket import Faults
 from workbench.azure_login import credential
 from workbench.azure_resources import ResourceError
 from workbench.ingest.factory import PREFIX, Factory, temporary_factory
-from workbench.ingest.factory_documents import FactoryDocuments
+from workbench.ingest.factory_documents import factory_documents
 from workbench.ingest.manifest import LOCK
 from workbench.ingest.plan import Action
 from workbench.ingest.report import IngestError, report_html
@@ -234,10 +234,11 @@ def test_run_that_started_without_our_knowing_is_not_started_twice(release, clou
     cloud.factory.pace.go.clear()
     factory = Factory(plan.factory.workspace, credential())
     archive = plan.archives[0]
-    documents = FactoryDocuments([(archive.link, archive.kind)], plan.factory.storage.connection)
+    copy = (archive.link, archive.kind, "x.tar")
+    documents = factory_documents([copy], "datasets", plan.factory.storage.connection)
     with temporary_factory(factory, "westeurope", "account/container"):
         factory.put(documents)
-        run = documents.run(archive.link, archive.kind, "datasets", "x.tar")
+        run = documents.runs[archive.link.stem]
         first = factory.start(run)
         assert factory.start(run, again=True).id == first.id
         assert factory.start(run).id != first.id
