@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,8 +31,7 @@ def evaluate(folder: Path, splits: Sequence[str]) -> None:
         splits: what to reconstruct.
     """
     run = Run(folder)
-    dataset = run.job.dataset
-    cache = kept_cache(dataset, folder)
+    cache = kept_cache(run.job.dataset, folder)
     among = distributed.is_available() and distributed.is_initialized()
     group = distributed.new_group(timeout=_PATIENCE) if among else None
     first = not among or distributed.get_rank() == 0
@@ -47,7 +45,8 @@ def evaluate(folder: Path, splits: Sequence[str]) -> None:
     network = from_first(lambda: load_network(run.best))
     for split in splits:
         order, part, place = from_first(lambda split=split: order_of_run(run, split, cache))  # type: ignore[misc]
-        place = folder / FOLDER / place.name
+        # Each node has its own place for the results, and its own way to the dataset.
+        part, place = cache.with_volumes(part), folder / FOLDER / place.name
         place.mkdir(parents=True, exist_ok=True)
         # reconstruct.ipynb may be at work on the same split.
         with only_writer(Run(place), wait=True) if first else nullcontext():
@@ -58,7 +57,7 @@ def evaluate(folder: Path, splits: Sequence[str]) -> None:
                     f"{len(part) - len(order.volumes)} are there",
                     flush=True,
                 )
-            rows = list(reconstruct_share(replace(order, dataset=dataset), part, place, network))
+            rows = list(reconstruct_share(order, part, place, network))
             everyone = [rows]
             if among:
                 everyone = [[] for _ in range(distributed.get_world_size())]

@@ -26,27 +26,17 @@ A metric that is measured by slice adds a part under its own name.
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of images against their targets.
+    """A metric of images against their targets."""
 
-    Attributes:
-        name: in files, orders and code.
-        label: for people.
-        unit: such as "dB"; empty for a plain number.
-        form: format of a value in tables.
-        short: format of a value where room is short.
-        higher_is_better: which of two values is the better one.
-        of_volume: forms the metric of a volume from the parts of its slices.
-        of_slices: measures images and targets (slices, H, W) with a data range; returns (slices,).
-            None where the common parts are enough.
-    """
-
-    name: str
-    label: str
-    unit: str
-    form: str
-    short: str
+    name: str  # in files, orders and code
+    label: str  # for people
+    unit: str  # such as "dB"; empty for a plain number
+    form: str  # format of a value in tables
+    short: str  # format of a value where room is short
     higher_is_better: bool
-    of_volume: Callable[[Sequence[Parts]], float]
+    of_volume: Callable[[Sequence[Parts]], float]  # from the parts of its slices
+    # Measures images and targets (slices, H, W) with a data range, (slices,); None where the common
+    # parts are enough.
     of_slices: "Callable[[Tensor, Tensor, float], Tensor] | None" = None
 
     @property
@@ -112,15 +102,9 @@ def described(scores: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class SliceScore:
-    """A slice's parts.
+    """What a slice adds to its volume's metrics."""
 
-    Attributes:
-        volume: path within the dataset, which no two volumes share.
-        slice: slice number.
-        parts: what it adds to its volume's metrics.
-    """
-
-    volume: str
+    volume: str  # path within the dataset, which no two volumes share
     slice: int
     parts: Parts
 

@@ -59,41 +59,21 @@ def reconstruct_volume(
         Reconstructed and zero-filled images, the target or None, each (slices, h, w) float32, and
         the true acceleration.
     """
-    volume = data.volumes[0]
-    height, width = crop_size(volume.matrix, volume.recon[:2])
+    (volume,) = data.volumes
+    size = crop_size(volume.matrix, volume.recon[:2])
     images, filled, targets = [], [], []
-    acceleration = 1.0
     for number in range(len(data)):
         sample = data[number]
         batch = collate([sample])
-        image = network(
-            batch.masked_kspace.to(device),
-            batch.mask.to(device),
-            batch.num_low_frequencies.to(device),
-            rows=height,
-        )
-        images.append(center_crop(image[0].float().cpu().numpy(), (height, width)))
+        inputs = (batch.masked_kspace, batch.mask, batch.num_low_frequencies)
+        image = network(*(each.to(device) for each in inputs), rows=size[0])
+        images.append(center_crop(image[0].float().cpu().numpy(), size))
         masked = torch.view_as_complex(sample.masked_kspace).numpy()
         filled.append(zero_filled(masked, volume.recon[:2]))
-        if volume.target is not None:
-            targets.append(sample.target.numpy())
-        acceleration = sample.mask.numel() / max(int(sample.mask.sum()), 1)
-    target = np.stack(targets) if targets else None
+        targets.append(sample.target.numpy())
+    acceleration = sample.mask.numel() / max(int(sample.mask.sum()), 1)
+    target = None if volume.target is None else np.stack(targets)
     return np.stack(images), np.stack(filled), target, acceleration
-
-
-def scores(
-    images: np.ndarray, filled: np.ndarray, target: np.ndarray, volume: str
-) -> dict[str, Any]:
-    """Return the attributes that say how good a reconstruction is."""
-    image, truth = torch.from_numpy(images), torch.from_numpy(target)
-    found = {
-        "reconstruction": score_volume(image, truth, volume),
-        "zero_filled": score_volume(torch.from_numpy(filled), truth, volume),
-    }
-    image, truth = cropped(image.double(), truth.double())
-    slice_ssim = mean_ssim(image, truth, float(target.max()) or 1.0).numpy()
-    return {**named_scores(found), "slice_ssim": slice_ssim}
 
 
 def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> None:
@@ -107,12 +87,9 @@ def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> 
     # HDF5 checks all that is read of this version, but for text of no fixed length: that can even
     # stop its reader for ever where it is damaged.
     with h5py.File(content, "w", libver="v110") as file:
-        file.create_dataset(
-            "reconstruction",
-            data=images.astype(np.float32),
-            chunks=(1, *images.shape[1:]),
-            fletcher32=True,
-        )
+        chunks = (1, *images.shape[1:])
+        values = images.astype(np.float32)
+        file.create_dataset("reconstruction", data=values, chunks=chunks, fletcher32=True)
         for name, value in attributes.items():
             text = isinstance(value, str)
             file.attrs[name] = np.bytes_(value.encode() or b" ") if text else value
@@ -140,16 +117,14 @@ def reconstruct_share(
         int(os.environ.get(name, default))
         for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     network = network.to(device)
     use_tf32(network.tf32)
-    wanted = [volume for volume in cache if volume.path in set(order.volumes)]
-    own = share(wanted, rank, ranks)
+    wanted = set(order.volumes)
+    own = share([volume for volume in cache if volume.path in wanted], rank, ranks)
     for number, volume in enumerate(own, start=1):
-        images, filled, target, acceleration = reconstruct_volume(
-            network, order.slices(volume), device
-        )
+        data = SliceDataset(cache.with_volumes([volume]), order.sampling)
+        images, filled, target, acceleration = reconstruct_volume(network, data, device)
         attributes = {
             "digest": order.digest(volume),
             "network": network.name,
@@ -163,12 +138,14 @@ def reconstruct_share(
         name = cache.names[volume.path]
         line = f"rank {rank}: {number} of {len(own)}, {name}, {volume.slices} slices"
         if target is not None:
-            measured = scores(images, filled, target, volume.path)
-            attributes |= measured
-            line += ", " + ", ".join(
-                f"{LEADING.say(measured[f'{kind}_{LEADING.name}'], LEADING.short)} {label}"
-                for kind, label in zip(KINDS, ("zero-filled", label_of(network.name)), strict=True)
-            )
+            made = dict(zip(KINDS, (filled, images), strict=True))
+            truth = torch.from_numpy(target)
+            scores = {k: score_volume(torch.from_numpy(made[k]), truth, volume.path) for k in KINDS}
+            pair = cropped(torch.from_numpy(images).double(), truth.double())
+            slice_ssim = mean_ssim(*pair, float(target.max()) or 1.0).numpy()
+            attributes |= {**named_scores(scores), "slice_ssim": slice_ssim}
+            for kind, label in zip(KINDS, ("zero-filled", label_of(network.name)), strict=True):
+                line += f", {LEADING.say(scores[kind][LEADING.name], LEADING.short)} {label}"
         write_result(result_place(folder, volume, name), images, attributes)
         print(line, flush=True)
         yield attributes | {"slices": volume.slices}

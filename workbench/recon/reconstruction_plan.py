@@ -20,40 +20,30 @@ from workbench.compute.evaluation import (
 from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run, only_writer, open_run
-from workbench.data.cache import CacheFileError, DatasetCache, load_cache, open_dataset
+from workbench.data.cache import DatasetCache, load_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.data.volume import Volume
 from workbench.progress import relayed
 from workbench.recon.results import (
     Order,
-    attributes_of,
     find_result,
-    open_result,
     read_order,
     read_results,
     score_row,
-    volume_of,
+    what_it_says,
     write_scores,
 )
 from workbench.settings import shown
 from workbench.stores import credentials_for, is_address
-from workbench.stores.disk import write_text
 
 
 @dataclass(frozen=True)
 class ReconstructionPlan:
-    """What is about to be reconstructed, and where it goes.
+    """What is about to be reconstructed, and where it goes."""
 
-    Attributes:
-        order: what is asked for, and the volumes that are missing.
-        cache: the split's volumes, those that are there included.
-        folder: of the results.
-        ranks: the processes on this machine.
-    """
-
-    order: Order
-    cache: DatasetCache
-    folder: Path
+    order: Order  # with the volumes that are missing
+    cache: DatasetCache  # the split's volumes, those that are there included
+    folder: Path  # of the results
     ranks: Ranks
 
     def __str__(self) -> str:
@@ -118,7 +108,9 @@ def plan_reconstruction(
         raise ValueError(f"volumes={volumes!r}: give a whole number, 1 or more, or None for all")
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: give one of {', '.join(SPLITS)}")
-    name = str(run) if run is not None else _own_name(weights) if weights else "brain"
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(weights or "").stem)[:80]
+    own_name = stem.strip("._-") or "weights"
+    name = str(run) if run is not None else own_name if weights else "brain"
     source = Run(run_folder(name)) if weights else open_run(name)
     job = source.job if (source.folder / "job.json").exists() else None
     if weights is None and not source.best.exists():
@@ -127,9 +119,15 @@ def plan_reconstruction(
         raise ValueError("local_dataset=None: with weights of your own, name the dataset")
     file = find_weights(weights or source.best)
     load_network(file)  # weights of another network are refused here
-    own_mask = split in OWN_MASKS and mask is acceleration is center_fraction is None
-    usual = job.sampling if job else Sampling()
-    sampling = None if own_mask else _sampling(usual, mask, acceleration, center_fraction)
+    sampling = None
+    if split not in OWN_MASKS or not mask is acceleration is center_fraction is None:
+        usual = job.sampling if job else Sampling()
+        rates, centres = usual.accelerations, usual.center_fractions
+        if acceleration is not None:
+            rates = numbers("acceleration", acceleration)
+        if center_fraction is not None:
+            centres = numbers("center_fraction", center_fraction)
+        sampling = Sampling(mask or usual.mask, rates, centres)
     try:
         cache = open_dataset(local_dataset or job.dataset)  # type: ignore[union-attr]
     except (LoginError, OSError) as error:
@@ -140,18 +138,27 @@ def plan_reconstruction(
     part = split_volumes(cache, split, sampling, first=volumes)
     folder = results_folder(source, split, sampling)
     if weights and job:
-        folder = folder.with_name(f"{folder.name}-{_own_name(weights)}")
+        folder = folder.with_name(f"{folder.name}-{own_name}")
     asked = Order(str(file), sha256_of(file), cache.store.address, split, sampling)
     if weights and _is_of_another_file(folder, asked):  # whose name is the same
         folder = folder.with_name(f"{folder.name}-{asked.weights_sha256[:8]}")
     return ReconstructionPlan(_missing(asked, part, folder), part, folder, ranks)
 
 
+def _is_of_another_file(folder: Path, order: Order) -> bool:
+    """Say whether a folder's results were made with other weights, from another file."""
+    try:
+        made = json.loads((folder / ORDER).read_text())
+        return made["weights"] != order.weights and made["weights_sha256"] != order.weights_sha256
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def order_of_run(run: Run, split: str, cache: DatasetCache) -> tuple[Order, DatasetCache, Path]:
     """See what of a split a run's best checkpoint has yet to reconstruct.
 
     Returns:
-        The job, the split's volumes, and the folder of the results.
+        The order, the split's volumes, and the folder of the results.
 
     Raises:
         ValueError: the split is empty, or cannot be undersampled as asked.
@@ -163,11 +170,13 @@ def order_of_run(run: Run, split: str, cache: DatasetCache) -> tuple[Order, Data
 
 
 def _missing(order: Order, part: DatasetCache, folder: Path) -> Order:
-    """Return an order for the volumes that are not there already."""
+    """Return an order for the volumes that are not there already, whole and as asked."""
+    needed = {"volume", "acquisition", "acceleration", "synthetic"}
     missing = []
     for volume in part:
         path = find_result(folder, volume)
-        if path is None or _digest(path) != order.digest(volume):
+        found = what_it_says(path) if path else {}
+        if not needed <= found.keys() or found.get("digest") != order.digest(volume):
             missing.append(volume.path)
     return replace(order, volumes=tuple(missing))
 
@@ -179,21 +188,22 @@ def begin(order: Order, part: DatasetCache, folder: Path) -> None:
     """
     if order.volumes:
         (folder / SCORES).unlink(missing_ok=True)
-    listed = [*part.volumes, *_listed_besides(order, part, folder)]
-    write_text(folder / ORDER, order.to_json())
-    part.with_volumes(listed).save(folder)
-
-
-def _listed_besides(order: Order, part: DatasetCache, folder: Path) -> list[Volume]:
-    try:
-        before = read_order(folder)
-        listed = load_cache(folder, earlier=True) or ()
-    except (OSError, ValueError, CacheFileError):
-        return []
-    if replace(before, volumes=order.volumes) != order:
-        return []
+    before, listed = _held(folder)
+    if before is None or replace(before, volumes=order.volumes) != order:
+        listed = ()
     asked = {volume.path for volume in part}
-    return [volume for volume in listed if volume.path not in asked]
+    order.write(folder)
+    others = (volume for volume in listed if volume.path not in asked)
+    part.with_volumes([*part.volumes, *others]).save(folder)
+
+
+def _held(folder: Path) -> tuple[Order | None, tuple[Volume, ...]]:
+    """Return the order and the volumes that a folder holds; None and none where it says neither."""
+    try:
+        cache = load_cache(folder, earlier=True)
+        return read_order(folder), cache.volumes if cache else ()
+    except (OSError, ValueError):
+        return None, ()
 
 
 def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
@@ -210,20 +220,13 @@ def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
             module = "workbench.recon.reconstruction"
             yield from relayed(run_here(run, module, plan.ranks, needs=needs, lock=lock))
         return
-    if not _is_listed(plan):
+    # Readers are told what the plan has found, such as where the dataset is now.
+    before, listed = _held(plan.folder)
+    same = before is not None and before.dataset == plan.order.dataset
+    if not same or listed[: len(plan.cache)] != plan.cache.volumes:
         with only_writer(run):
             begin(plan.order, plan.cache, plan.folder)
     yield f"{shown(plan.folder)} holds every volume already"
-
-
-def _is_listed(plan: ReconstructionPlan) -> bool:
-    """Say whether a folder tells readers what a plan has found, such as where the dataset is."""
-    try:
-        volumes = (load_cache(plan.folder, earlier=True) or plan.cache).volumes
-        same = read_order(plan.folder).dataset == plan.order.dataset
-        return same and volumes[: len(plan.cache)] == plan.cache.volumes
-    except (OSError, ValueError, CacheFileError):
-        return False
 
 
 def result_place(folder: Path, volume: Volume, name: str) -> Path:
@@ -234,7 +237,8 @@ def result_place(folder: Path, volume: Volume, name: str) -> Path:
         volume: the volume.
         name: what ``DatasetCache.names`` calls it among those that are reconstructed.
     """
-    taken = volume_of(folder / name) not in (None, volume.path)
+    there = what_it_says(folder / name)
+    taken = there and there.get("volume") != volume.path
     return find_result(folder, volume) or folder / (volume.path if taken else name)
 
 
@@ -250,38 +254,3 @@ def keep_scores(part: DatasetCache, folder: Path, rows: Iterable[Mapping[str, An
     earlier = (volume for volume in part if volume.path not in known)
     there = read_results(folder, read_order(folder), earlier)
     write_scores(folder, [*known.values(), *map(score_row, there)])
-
-
-def _sampling(default: Sampling, mask: Any, acceleration: Any, center_fraction: Any) -> Sampling:
-    return Sampling(
-        mask or default.mask,
-        default.accelerations if acceleration is None else numbers("acceleration", acceleration),
-        default.center_fractions
-        if center_fraction is None
-        else numbers("center_fraction", center_fraction),
-    )
-
-
-def _is_of_another_file(folder: Path, job: Order) -> bool:
-    """Say whether a folder's results were made with other weights, from another file."""
-    try:
-        made = json.loads((folder / ORDER).read_text())
-        return made["weights"] != job.weights and made["weights_sha256"] != job.weights_sha256
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _own_name(weights: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(weights).stem)[:80]
-    return name.strip("._-") or "weights"
-
-
-def _digest(path: Path) -> str | None:
-    """Return a result's digest; None where the file is not whole."""
-    try:
-        with open_result(path) as file:
-            found = attributes_of(file)
-            known = {"volume", "acquisition", "acceleration", "synthetic"} <= found.keys()
-            return str(found.get("digest")) if known and "reconstruction" in file else None
-    except (OSError, ValueError):
-        return None

@@ -16,9 +16,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -35,9 +35,6 @@ from workbench.settings import shown
 from workbench.stores import is_address, open_store
 from workbench.stores.disk import write_text
 
-if TYPE_CHECKING:
-    from workbench.data.slices import SliceDataset
-
 KINDS = ("zero_filled", "reconstruction")
 """What is measured of a volume."""
 
@@ -46,23 +43,14 @@ _EARLIER = "varnet"  # what files of results called "reconstruction" at first
 
 @dataclass(frozen=True)
 class Order:
-    """What was asked for: all that decides what a reconstruction looks like.
+    """What was asked for: all that decides what a reconstruction looks like."""
 
-    Attributes:
-        weights: file of weights.
-        weights_sha256: its hash.
-        dataset: the dataset's folder, or its address in blob storage.
-        split: one of ``workbench.catalog.SPLITS``.
-        sampling: how to undersample; None takes each file's own mask.
-        volumes: paths of the volumes that were still to be made, relative to the dataset.
-    """
-
-    weights: str
+    weights: str  # the file
     weights_sha256: str
-    dataset: str
+    dataset: str  # its folder, or its address in blob storage
     split: str
-    sampling: Sampling | None
-    volumes: tuple[str, ...] = ()
+    sampling: Sampling | None  # None takes each file's own mask
+    volumes: tuple[str, ...] = ()  # paths in the dataset of those that were still to be made
 
     def __str__(self) -> str:
         """Say how k-space was undersampled."""
@@ -78,58 +66,44 @@ class Order:
         text = json.dumps([self.weights_sha256, sampling, known], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def slices(self, volume: Volume) -> "SliceDataset":
-        """Return a volume's slices, undersampled as asked, wherever the dataset lies."""
-        from workbench.data.slices import SliceDataset
+    def write(self, folder: Path) -> None:
+        """Leave the order in a folder of results."""
+        write_text(folder / ORDER, json.dumps(asdict(self), indent=2))
 
-        cache = DatasetCache(open_store(self.dataset), (volume,))
-        return SliceDataset(cache, self.sampling)
 
-    def to_json(self) -> str:
-        """Write the order as JSON."""
-        return json.dumps(asdict(self), indent=2)
+def read_order(folder: Path) -> Order:
+    """Read what was asked for in a folder of results.
 
-    @classmethod
-    def from_json(cls, text: str) -> "Order":
-        """Read an order that ``to_json`` wrote."""
-        values = json.loads(text)
+    Raises:
+        FileNotFoundError: nothing was.
+        ValueError: the file is damaged.
+    """
+    try:
+        values = json.loads((folder / ORDER).read_text())
         for name in ("weights", "weights_sha256", "dataset", "split"):
             if not isinstance(values[name], str):
                 raise ValueError(f"{name} is no text")
-        if sampling := values.pop("sampling"):
-            sampling = Sampling(
-                sampling["mask"],
-                tuple(sampling["accelerations"]),
-                tuple(sampling["center_fractions"]),
-            )
-        return cls(**values | {"sampling": sampling, "volumes": tuple(values["volumes"])})
+        if sampling := values["sampling"]:
+            rates, centres = (tuple(sampling[n]) for n in ("accelerations", "center_fractions"))
+            values["sampling"] = Sampling(sampling["mask"], rates, centres)
+        return Order(**values | {"volumes": tuple(values["volumes"])})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{shown(folder / ORDER)} is damaged: {error}") from None
 
 
 @dataclass(frozen=True)
 class Result:
-    """One reconstructed volume, and what was measured of it.
+    """One reconstructed volume, and what was measured of it; no scores without a target."""
 
-    Attributes:
-        path: its HDF5 file.
-        volume: the volume.
-        order: what was asked for.
-        acceleration: true acceleration, phase-encode columns over sampled ones.
-        slices: number of slices.
-        scores: of each of ``KINDS`` the metrics; empty without a target.
-        slice_ssim: SSIM of each slice; empty without a target.
-        shared: whether other volumes beside it have its file name.
-        network: name of the network in the registry.
-    """
-
-    path: Path
+    path: Path  # its HDF5 file
     volume: Volume
     order: Order
-    acceleration: float
+    acceleration: float  # true one, phase-encode columns over sampled ones
     slices: int
-    scores: Mapping[str, Scores] = field(default_factory=dict)
+    scores: Mapping[str, Scores] = field(default_factory=dict)  # of each of KINDS
     slice_ssim: tuple[float, ...] = ()
-    shared: bool = False
-    network: str = DEFAULT
+    shared: bool = False  # whether other volumes beside it have its file name
+    network: str = DEFAULT  # its name in the registry
 
     @property
     def name(self) -> str:
@@ -161,17 +135,13 @@ class Result:
             return file["reconstruction"][()]
 
     def image(self, number: int) -> np.ndarray:
-        """Read one reconstructed slice (h, w) float32.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
+        """Read one reconstructed slice (h, w) float32; see ``images``."""
         with open_result(self.path) as file:
             return file["reconstruction"][number]
 
     def mask(self) -> tuple[np.ndarray, int]:
         """Return the volume's mask (W,) and its number of ACS columns; 0 where they are unknown."""
-        from workbench.data.masks import mask_of
+        from workbench.data.masks import mask_of  # imports torch
 
         return mask_of(self.volume, self.order.sampling)
 
@@ -193,39 +163,35 @@ class Result:
 
     def zero_fill(self, kspace: np.ndarray) -> np.ndarray:
         """Reconstruct k-space (coils, H, W) with zeros in place of what the mask leaves out."""
-        from workbench.data.reading import keep_columns
+        from workbench.data.reading import keep_columns  # imports torch
 
         return zero_filled(keep_columns(kspace, self.mask()[0]), self.volume.recon[:2])
 
 
-@dataclass(frozen=True)
 class Results(Sequence[Result]):
     """The results in a folder, in the dataset's order.
 
     Args:
         folder: of the results, ``outputs/NAME/reconstructions/SPLIT...``.
-        items: the results and
-        order: what was asked for, where they are known; both are read from the folder by default.
+        items: the results, where they are known; read from the folder by default.
+        order: what was asked for, as well.
 
     Raises:
         FileNotFoundError: the folder holds none.
         ValueError: what the folder says of itself is damaged.
     """
 
-    folder: Path
-    items: tuple[Result, ...] = None  # type: ignore[assignment]
-    order: Order = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.items is None:
-            order = read_order(self.folder)
-            volumes = load_cache(self.folder, earlier=True) or ()
-            object.__setattr__(self, "order", order)
-            object.__setattr__(self, "items", read_results(self.folder, order, volumes))
-            if not self.items:
+    def __init__(
+        self, folder: Path, items: Iterable[Result] | None = None, order: Order | None = None
+    ) -> None:
+        self.folder, self.order = folder, order or read_order(folder)
+        if items is None:
+            items = read_results(folder, self.order, load_cache(folder, earlier=True) or ())
+            if not items:
                 raise FileNotFoundError(
-                    f"{shown(self.folder)} holds no results: run reconstruct.ipynb for it"
+                    f"{shown(folder)} holds no results: run reconstruct.ipynb for it"
                 )
+        self.items = tuple(items)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -235,24 +201,21 @@ class Results(Sequence[Result]):
 
     def first(self, count: int | None) -> "Results":
         """Return so many of the results, the first ones; all of them for None."""
-        return replace(self, items=self[:count])
+        return Results(self.folder, self[:count], self.order)
 
     def only(self, volumes: Iterable[str]) -> "Results":
         """Return the results of some volumes, by their paths."""
         wanted = set(volumes)
-        return replace(self, items=tuple(each for each in self if each.volume.path in wanted))
+        some = [each for each in self if each.volume.path in wanted]
+        return Results(self.folder, some, self.order)
 
     @property
     def scored(self) -> "Results":
         """The results that have a target to be measured against."""
-        return replace(self, items=tuple(each for each in self if each.scores))
+        return self.only(each.volume.path for each in self if each.scores)
 
     def scores(self, kind: str) -> dict[str, Scores]:
-        """Return the metrics of each volume that has a target, by its path.
-
-        Args:
-            kind: one of ``KINDS``.
-        """
+        """Return the metrics, of one of ``KINDS``, of each volume with a target, by its path."""
         return {each.volume.path: each.scores[kind] for each in self if each.scores}
 
     @property
@@ -298,19 +261,6 @@ class Results(Sequence[Result]):
         return is_address(root) or all(Path(root, each.volume.path).exists() for each in self)
 
 
-def read_order(folder: Path) -> Order:
-    """Read what was asked for in a folder of results.
-
-    Raises:
-        FileNotFoundError: nothing was.
-        ValueError: the file is damaged.
-    """
-    try:
-        return Order.from_json((folder / ORDER).read_text())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{shown(folder / ORDER)} is damaged: {error}") from None
-
-
 def read_results(folder: Path, order: Order, volumes: Iterable[Volume]) -> tuple[Result, ...]:
     """Read the results of those of some volumes that have one."""
     volumes = list(volumes)
@@ -326,24 +276,18 @@ def read_results(folder: Path, order: Order, volumes: Iterable[Volume]) -> tuple
 def find_result(folder: Path, volume: Volume) -> Path | None:
     """Return the file of a volume's result, which says that it is of that volume, or None."""
     places = (folder / volume.path, folder / volume.name)
-    return next((path for path in places if volume_of(path) == volume.path), None)
+    return next((path for path in places if what_it_says(path).get("volume") == volume.path), None)
 
 
-def volume_of(path: Path) -> str | None:
-    """Return the volume that a file of results says it is of; None where there is no such file."""
+def what_it_says(path: Path) -> dict[str, Any]:
+    """Return the attributes of a file of results; none where there is no such file, or a part."""
     with suppress(OSError, ValueError), open_result(path) as file:
-        return str(attributes_of(file).get("volume"))
-    return None
+        return attributes_of(file) if "reconstruction" in file else {}
+    return {}
 
 
 def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = False) -> Result:
     """Read what a file of results says of its volume.
-
-    Args:
-        path: the file.
-        volume: the volume that it is of.
-        order: what was asked for.
-        shared: whether other volumes beside it have its file name.
 
     Raises:
         ValueError: it is damaged.
@@ -352,32 +296,29 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
         found, images = attributes_of(file), file["reconstruction"]
         if images.ndim != 3 or not images.size or images.dtype.kind != "f":
             raise ValueError(f"its images are {images.dtype} of shape {images.shape}")
-        slices, slice_ssim = len(images), np.asarray(found.get("slice_ssim", ()), np.float64)
-        if slice_ssim.shape not in ((0,), (slices,)):
+        slice_ssim = np.asarray(found.get("slice_ssim", ()), np.float64)
+        if slice_ssim.shape not in ((0,), (len(images),)):
             raise ValueError(f"its slice_ssim has shape {slice_ssim.shape}")
-        scores = {kind: scores for kind in KINDS if (scores := _scores_of(found, kind))}
+        scores = {}
+        for kind in KINDS:
+            earlier = kind == "reconstruction" and f"{_EARLIER}_ssim" in found
+            name = _EARLIER if earlier else kind
+            if f"{name}_ssim" in found:  # NaN for metrics that an earlier version did not know
+                values = {m.name: float(found.get(f"{name}_{m.name}", np.nan)) for m in METRICS}
+                scores[kind] = values
         if len(scores) not in (0, len(KINDS)) or not {"digest", "sampling"} <= found.keys():
             raise ValueError("an attribute is missing")
         return Result(
-            path,
-            volume,
-            order,
-            float(found["acceleration"]),
-            slices,
-            scores,
-            tuple(slice_ssim.tolist()),
-            shared,
-            str(found.get("network", DEFAULT)),
+            path=path,
+            volume=volume,
+            order=order,
+            acceleration=float(found["acceleration"]),
+            slices=len(images),
+            scores=scores,
+            slice_ssim=tuple(slice_ssim.tolist()),
+            shared=shared,
+            network=str(found.get("network", DEFAULT)),
         )
-
-
-def _scores_of(attributes: Mapping[str, Any], kind: str) -> Scores:
-    """Read the metrics of a kind; those that an earlier version did not know are NaN."""
-    if kind == "reconstruction" and f"{_EARLIER}_ssim" in attributes:
-        kind = _EARLIER
-    if f"{kind}_ssim" not in attributes:
-        return {}
-    return {each.name: float(attributes.get(f"{kind}_{each.name}", np.nan)) for each in METRICS}
 
 
 def attributes_of(file: h5py.File) -> dict[str, Any]:
@@ -428,11 +369,21 @@ def write_scores(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write ``scores.csv``; metrics are left empty where a volume has no target."""
     columns = ["volume", "acquisition", "slices", "acceleration"]
     columns += [f"{kind}_{metric.name}" for kind in KINDS for metric in METRICS]
+    in_order = sorted(rows, key=lambda row: str(row["volume"]))
+    write_table(folder / SCORES, columns, in_order, missing="")
+
+
+def write_table(
+    file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]], *, missing: str
+) -> None:
+    """Write some columns of rows as CSV, whole or not at all."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(
+        text, list(columns), restval=missing, extrasaction="ignore", lineterminator="\n"
+    )
     writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: str(row["volume"])))
-    write_text(folder / SCORES, text.getvalue())
+    writer.writerows(rows)
+    write_text(file, text.getvalue())
 
 
 def read_scores(folder: Path) -> list[dict[str, str]]:

@@ -1,8 +1,8 @@
 """Training of a network: Lightning module, checkpoints, the record of a run."""
 
-import csv
 import io
 import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -23,9 +23,10 @@ from workbench.data.slices import Sample
 from workbench.models import build
 from workbench.progress import Progress, duration, say
 from workbench.recon.metrics import LEADING, SliceScore, described, mean_scores, score_volumes
+from workbench.recon.results import write_table
 from workbench.recon.scoring import score_slice
 from workbench.recon.ssim import ssim_loss
-from workbench.stores.disk import replacing, write_text
+from workbench.stores.disk import replacing
 
 Value = TypeVar("Value")
 
@@ -157,17 +158,6 @@ def gather(values: list[Value]) -> list[Value]:
     return [value for rank in everyone for value in rank]
 
 
-def _summed(loss: float, count: int) -> tuple[float, int]:
-    """Add up the losses and their number over all ranks, on all ranks alike."""
-    losses, counts = zip(*gather([(loss, count)]), strict=True)
-    return math.fsum(losses), sum(counts)
-
-
-def _rank() -> int:
-    among = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if among else 0
-
-
 class RunCheckpoints(Checkpoint):
     """Keeps ``last.ckpt`` and ``best.ckpt`` (highest validation SSIM), each whole at any time.
 
@@ -255,17 +245,18 @@ class RunRecord(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far and the epoch's running loss over all ranks; each calls it."""
-        return {
-            "rows": self.rows,
-            "volumes": self.volumes,
-            "loss": _summed(self._loss_sum, self._loss_count),
-        }
+        return {"rows": self.rows, "volumes": self.volumes, "loss": self._loss_of_all()}
+
+    def _loss_of_all(self) -> tuple[float, int]:
+        """Return the epoch's sum and number of losses over all ranks, on all ranks alike."""
+        losses, counts = zip(*gather([(self._loss_sum, self._loss_count)]), strict=True)
+        return math.fsum(losses), sum(counts)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the rows and the running loss."""
         self.rows, self.volumes = list(state_dict["rows"]), list(state_dict["volumes"])
         # The sums are those of all ranks together: the first goes on with them.
-        if _rank() == 0:
+        if int(os.environ.get("RANK", 0)) == 0:
             self._loss_sum, self._loss_count = state_dict["loss"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -325,7 +316,7 @@ class RunRecord(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Form the epoch's row and print it."""
         assert isinstance(pl_module, Training)
-        loss, count = _summed(self._loss_sum, self._loss_count)
+        loss, count = self._loss_of_all()
         means = mean_scores(pl_module.volume_scores)
         scores = {f"val_{name}": value for name, value in means.items()}
         row = {
@@ -356,14 +347,6 @@ class RunRecord(pl.Callback):
     def publish(self) -> None:
         """Write ``metrics.csv`` and ``volumes.csv``."""
         if self.rows:
-            write_text(self.folder / "metrics.csv", table(self.rows[-1], self.rows))
-            write_text(self.folder / "volumes.csv", table(self.volumes[0], self.volumes))
-
-
-def table(columns: Any, rows: list[dict[str, Any]]) -> str:
-    """Write rows as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(columns), restval="nan", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+            # Its columns are those of the last epoch: earlier ones may not know every metric.
+            write_table(self.folder / "metrics.csv", self.rows[-1], self.rows, missing="nan")
+            write_table(self.folder / "volumes.csv", self.volumes[0], self.volumes, missing="nan")

@@ -30,33 +30,20 @@ _TRIES_A_MASK = 20
 _SAME_RATE = 0.2  # lines of two masks of one acceleration differ by less
 
 
-@dataclass(frozen=True)
-class DrawnMask:
-    """A mask: the columns (W,) that are kept, and how many around DC are ACS (0: read it off)."""
-
-    columns: np.ndarray
-    low_frequencies: int
+Mask = tuple[np.ndarray, int]
+"""The columns (W,) that are kept, and how many around DC are ACS (0: read it off)."""
 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Maps of one slice, each (h, w) float32, as stored.
+    """Maps of one slice, each (h, w) float32, in the image's unit."""
 
-    Attributes:
-        image: the reconstruction from the first mask, the one that all else here uses.
-        mean: over all masks.
-        deviation: standard deviation over the masks, in the image's unit.
-        residual: root sum of squares over coils of the k-space residual's image, same unit.
-        overruled: norm of the residual over that of what was measured.
-        masks: how many different ones.
-    """
-
-    image: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray
-    residual: np.ndarray
-    overruled: float
-    masks: int
+    image: np.ndarray  # the reconstruction from the first mask, which all else here uses
+    mean: np.ndarray  # over all masks
+    deviation: np.ndarray  # standard deviation over the masks
+    residual: np.ndarray  # root sum of squares over coils of the k-space residual's image
+    overruled: float  # norm of the residual over that of what was measured
+    masks: int  # how many different ones
 
 
 def check_masks_wanted(uncertainty: object) -> int:
@@ -72,7 +59,7 @@ def check_masks_wanted(uncertainty: object) -> int:
     return uncertainty
 
 
-def masks_for(volume: Volume, sampling: Sampling | None, count: int) -> list[DrawnMask]:
+def masks_for(volume: Volume, sampling: Sampling | None, count: int) -> list[Mask]:
     """Draw different masks for a volume, the one of its reconstruction first.
 
     Of full k-space they are drawn as that one was, from other seeds; there may be fewer of them
@@ -87,51 +74,43 @@ def masks_for(volume: Volume, sampling: Sampling | None, count: int) -> list[Dra
     from workbench.data.masks import mask_of
 
     if sampling is None:
-        return _left_out(volume, count)
-    masks: dict[bytes, DrawnMask] = {}
+        return _left_out(mask_of(volume, None)[0], count)
+    masks: dict[bytes, Mask] = {}
     seed = seed_of_file(volume.name)
+    lines = 0  # of the first mask
     for number in range(_TRIES_A_MASK * count):
-        drawn = mask_of(volume, sampling, (*seed, number) if number else seed)
-        mask = DrawnMask(*drawn)
-        first = next(iter(masks.values()), mask)
+        columns, low_frequencies = mask_of(volume, sampling, (*seed, number) if number else seed)
+        lines = lines or int(columns.sum())
         # Of several accelerations each draw takes one: only those of the first one's compare.
-        if len(sampling.accelerations) > 1 and abs(_lines(mask) / _lines(first) - 1) > _SAME_RATE:
+        if len(sampling.accelerations) > 1 and abs(columns.sum() / lines - 1) > _SAME_RATE:
             continue
-        masks.setdefault(drawn[0].tobytes(), mask)
+        masks.setdefault(columns.tobytes(), (columns, low_frequencies))
         if len(masks) == count:
             break
     return list(masks.values())
 
 
-def _lines(mask: DrawnMask) -> int:
-    return int(mask.columns.sum())
-
-
-def _left_out(volume: Volume, count: int) -> list[DrawnMask]:
+def _left_out(own: np.ndarray, count: int) -> list[Mask]:
     """Leave out of a volume's own lines every (count - 1)-th beside the ACS, each in turn."""
-    from workbench.data.masks import mask_of
-
-    own, _ = mask_of(volume, None)
     middle = len(own) // 2
-    start = stop = middle
-    while start > 0 and own[start - 1]:
-        start -= 1
-    while stop < len(own) and own[stop]:
-        stop += 1
-    outer = np.flatnonzero(own & ~((np.arange(len(own)) >= start) & (np.arange(len(own)) < stop)))
-    masks = [DrawnMask(own, 0)]
+    missing = np.flatnonzero(~own)
+    start = max(missing[missing < middle], default=-1) + 1
+    stop = min(missing[missing >= middle], default=len(own))
+    outer = np.flatnonzero(own)
+    outer = outer[(outer < start) | (outer >= stop)]
+    masks = [(own, 0)]
     parts = max(2, count - 1)
     for part in range(min(count - 1, len(outer))):
         kept = own.copy()
         kept[outer[part::parts]] = False
-        masks.append(DrawnMask(kept, 0))
+        masks.append((kept, 0))
     return masks
 
 
 def map_uncertainty(
     network: "Reconstructor",
     kspace: np.ndarray,
-    masks: Sequence[DrawnMask],
+    masks: Sequence[Mask],
     recon: tuple[int, int],
 ) -> Uncertainty:
     """Reconstruct a slice from several masks and map what does not agree.
@@ -150,45 +129,42 @@ def map_uncertainty(
     if len(masks) < 2:
         raise ValueError(f"{len(masks)} masks: give 2 or more different ones")
     size = crop_size((kspace.shape[-2], kspace.shape[-1]), recon)
-    if network.crop_readout:
-        kspace = _without_oversampling(kspace, size[0] + 2 * network.readout_margin)
+    if network.crop_readout:  # it works on the central rows alone
+        rows = min(size[0] + 2 * network.readout_margin, kspace.shape[-2])
+        central = center_crop(centered_ifft2(kspace), (rows, kspace.shape[-1]))
+        kspace = centered_fft2(central).astype(kspace.dtype)
     images = []
     residual, overruled = np.zeros(size, np.float32), 0.0
-    for number, mask in enumerate(masks):
-        measured = keep_columns(kspace, mask.columns)
-        coils = _coil_images(network, measured, mask)
+    for number, (columns, low_frequencies) in enumerate(masks):
+        measured = keep_columns(kspace, columns)
+        coils = _coil_images(network, measured, columns, low_frequencies)
         images.append(center_crop(root_sum_of_squares(coils), size))
         if number == 0:
-            difference = (centered_fft2(coils) - measured) * mask.columns
+            difference = (centered_fft2(coils) - measured) * columns
             overruled = float(np.linalg.norm(difference) / (np.linalg.norm(measured) or 1.0))
             residual = center_crop(root_sum_of_squares(centered_ifft2(difference)), size)
     stack = np.stack(images)
     return Uncertainty(
-        stack[0],
-        stack.mean(axis=0),
-        stack.std(axis=0, ddof=1),
-        residual.astype(np.float32),
-        overruled,
-        len(masks),
+        image=stack[0],
+        mean=stack.mean(axis=0),
+        deviation=stack.std(axis=0, ddof=1),
+        residual=residual.astype(np.float32),
+        overruled=overruled,
+        masks=len(masks),
     )
 
 
-def _without_oversampling(kspace: np.ndarray, rows: int) -> np.ndarray:
-    """Return k-space of the central rows alone: what a network that crops the readout works on."""
-    height, width = kspace.shape[-2:]
-    rows = min(rows, height)
-    return centered_fft2(center_crop(centered_ifft2(kspace), (rows, width))).astype(kspace.dtype)
-
-
-def _coil_images(network: "Reconstructor", measured: np.ndarray, mask: DrawnMask) -> np.ndarray:
+def _coil_images(
+    network: "Reconstructor", measured: np.ndarray, columns: np.ndarray, low_frequencies: int
+) -> np.ndarray:
     import torch
 
     device = next(network.parameters()).device
     kspace = torch.view_as_real(torch.from_numpy(measured))[None].to(device)
-    columns = torch.from_numpy(mask.columns).view(1, 1, 1, -1, 1).to(device)
-    low = torch.tensor([mask.low_frequencies], device=device)
+    mask = torch.from_numpy(columns).view(1, 1, 1, -1, 1).to(device)
+    low = torch.tensor([low_frequencies], device=device)
     with torch.inference_mode():
-        return network.coil_images(kspace, columns, low)[0].cpu().numpy()
+        return network.coil_images(kspace, mask, low)[0].cpu().numpy()
 
 
 def rank_correlation(deviation: np.ndarray, error: np.ndarray) -> float:
@@ -196,9 +172,8 @@ def rank_correlation(deviation: np.ndarray, error: np.ndarray) -> float:
 
     1 says that where one is larger, so is the other. NaN where one is the same everywhere.
     """
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    first, second = (rankdata(values.ravel()) for values in (deviation, error))
-    first, second = first - first.mean(), second - second.mean()
-    norm = np.sqrt((first @ first) * (second @ second))
-    return float(first @ second / norm) if norm else float("nan")
+    if np.ptp(deviation) == 0 or np.ptp(error) == 0:
+        return float("nan")
+    return float(spearmanr(deviation, error, axis=None).statistic)
