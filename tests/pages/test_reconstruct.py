@@ -98,7 +98,7 @@ def test_cells_of_what_was_not_asked_for_say_so(done, shown, capsys):
 def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, capsys):
     import h5py
 
-    from workbench.recon.results import read_result
+    from workbench.recon.results import Results, read_result
 
     first, second = done.results
     broken = tmp_path / first.path.name
@@ -109,7 +109,12 @@ def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, caps
         for metric in METRICS:
             file.attrs[f"reconstruction_{metric.name}"] = np.nan
     found = read_result(broken, first.volume, first.order), second
-    one = replace(done, results=replace(done.results, items=found), asked=asked(), compared=())
+    one = replace(
+        done,
+        results=Results(done.results.folder, found, done.results.order),
+        asked=asked(),
+        compared=(),
+    )
     for view in (
         views.show_scores,
         views.show_acquisitions,

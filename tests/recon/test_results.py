@@ -39,7 +39,7 @@ def result(tmp_path):
 
 
 def read_all(path):
-    with open_result(path) as file:
+    with open_result(path) as (file, _):
         return read_result(path, VOLUME, ORDER), file["reconstruction"][()]
 
 

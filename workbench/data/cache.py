@@ -94,21 +94,13 @@ class DatasetCache:
         return self.store.source(volume.path, volume.size)
 
     def file(self, volume: Volume) -> Path:
-        """Return the path of a volume's file.
-
-        Raises:
-            ValueError: the dataset is not on a disk.
-        """
+        """Return the path of a volume's file; ValueError where the dataset is not on a disk."""
         if not isinstance(self.store, DiskStore):
             raise ValueError(f"{self.address} is not on a disk")
         return self.store.path(volume.path)
 
     def save(self, store: Store | str | Path, name: str = CACHE_NAME) -> None:
-        """Write the cache's file into a folder.
-
-        Raises:
-            OSError: the folder cannot be written to, or is full; an older file stays.
-        """
+        """Write the cache's file into a folder; where that refuses, an older one stays."""
         as_store(store).write(name, text_of_cache(self.volumes, self.problems))
 
     def split(self, name: str) -> "DatasetCache":
@@ -122,11 +114,7 @@ class DatasetCache:
         return self.with_volumes(volume for volume in self.volumes if volume.split == name)
 
     def only(self, *, acquisition: str | Collection[str]) -> "DatasetCache":
-        """Return the volumes of some acquisitions.
-
-        Raises:
-            ValueError: the dataset has none of them; the message lists what it has.
-        """
+        """Return the volumes of some acquisitions; ValueError where there are none."""
         wanted = {acquisition} if isinstance(acquisition, str) else set(acquisition)
         part = self.with_volumes(v for v in self.volumes if v.acquisition in wanted)
         if not part.volumes:
@@ -206,11 +194,7 @@ def _read(store: Store, name: str) -> bytes | None:
 def open_dataset(where: str | Path, *, check: bool = True) -> DatasetCache:
     """Find a dataset by its name, folder or address, and open its cache.
 
-    Raises:
-        FileNotFoundError: there is no such dataset, or it holds no volumes.
-        ValueError: it is no address.
-        OSError: the storage refuses or cannot be reached.
-        LoginError: the storage has no key for us, and no login works.
+    Raises what ``find_dataset`` and ``open_cache`` raise.
     """
     return open_cache(find_dataset(where), check=check)
 
@@ -230,11 +214,7 @@ def open_cache(
             mounts where each look at a file is a request or where times do not hold. In blob
             storage a cache is always trusted; ``build_cache`` refreshes it.
         path: where the cache file lies, or goes, if not in the dataset's folder.
-        workers: see ``build_cache``.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or it holds no ``.h5`` file.
-        OSError: the storage refuses or cannot be reached.
+        workers: see ``build_cache``, also for what is raised.
     """
     store = as_store(dataset)
     if not check or not isinstance(store, DiskStore):

@@ -90,8 +90,7 @@ def find_files(
     Args:
         store: the dataset's folder.
         executor: threads to ask for sizes and times with; on a mount each answer takes its time.
-        known_splits: path -> split that an earlier cache knew for files in the folder itself, so
-            that a ``multicoil_val`` that was renamed keeps its split.
+        known_splits: see ``place_files``.
 
     Raises:
         FileNotFoundError: there is no such folder, or no ``.h5`` file in it.
@@ -151,7 +150,8 @@ def place_files(
     Args:
         paths: of all files, relative to the dataset's folder, with ``/``.
         own_split: what the dataset's folder names.
-        known_splits: path -> split, for files in the dataset's folder itself.
+        known_splits: path -> split that an earlier cache knew for files in the folder itself, so
+            that a ``multicoil_val`` that was renamed keeps its split.
 
     Returns:
         Path -> split, sorted by path, and the HDF5 files that are left out; of a folder that names

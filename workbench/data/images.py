@@ -3,40 +3,28 @@
 K-space is centred, DC at (H // 2, W // 2), and the transforms are orthonormal, as in fastMRI.
 """
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-
-class _Image(Protocol):
-    """An array or a tensor (..., H, W)."""
-
-    @property
-    def shape(self) -> Any: ...
-
-    def __getitem__(self, place: Any, /) -> Any: ...
-
-
-Image = TypeVar("Image", bound=_Image)
+Image = TypeVar("Image", bound=Any)
+"""An array or a tensor (..., H, W)."""
 
 
 def centered_fft2(image: np.ndarray) -> np.ndarray:
     """Transform images (..., H, W) to k-space, complex64 to complex64."""
-    return _shifted("fft2", image)
+    from scipy import fft  # keeps single precision whatever NumPy's version; takes a moment
+
+    moved = fft.ifftshift(image, axes=(-2, -1))
+    return fft.fftshift(fft.fft2(moved, norm="ortho"), axes=(-2, -1))
 
 
 def centered_ifft2(kspace: np.ndarray) -> np.ndarray:
     """Transform k-space (..., H, W) to complex images, complex64 to complex64."""
-    return _shifted("ifft2", kspace)
-
-
-def _shifted(transform: str, values: np.ndarray) -> np.ndarray:
-    # Imported here: scipy.fft keeps single precision whatever NumPy's version, but takes a moment.
     from scipy import fft
 
-    axes = (-2, -1)
-    moved = fft.ifftshift(values, axes=axes)
-    return fft.fftshift(getattr(fft, transform)(moved, norm="ortho"), axes=axes)
+    moved = fft.ifftshift(kspace, axes=(-2, -1))
+    return fft.fftshift(fft.ifft2(moved, norm="ortho"), axes=(-2, -1))
 
 
 def root_sum_of_squares(images: np.ndarray) -> np.ndarray:
@@ -127,10 +115,8 @@ def sensitivity_maps(
     height, width = kspace.shape[-2:]
     if not 1 <= low_frequencies <= width:
         raise ValueError(f"low_frequencies={low_frequencies}: give 1 to {width}")
-    window = np.outer(
-        _hann(height, max(1, round(height * low_frequencies / width))),
-        _hann(width, low_frequencies),
-    )
+    rows = max(1, round(height * low_frequencies / width))
+    window = np.outer(_hann(height, rows), _hann(width, low_frequencies))
     images = centered_ifft2(kspace * window)
     combined = root_sum_of_squares(images)
     inside = combined > threshold * combined.max()

@@ -28,18 +28,11 @@ class PickleRefusedError(ValueError):
 
 @dataclass(frozen=True)
 class ListedVolume:
-    """One volume as fastMRI's cache lists it.
+    """One volume as fastMRI's cache lists it."""
 
-    Attributes:
-        path: of the file, on the machine that wrote the pickle.
-        slices: the slice numbers that are listed.
-        metadata: header fields (``encoding_size``, ``recon_size``, ``padding_left``,
-            ``padding_right``) and the file's attributes.
-    """
-
-    path: PurePath
+    path: PurePath  # on the machine that wrote the pickle
     slices: tuple[int, ...]
-    metadata: dict[str, Any]
+    metadata: dict[str, Any]  # fields of the header, see metadata_of, and the file's attributes
 
     @property
     def place(self) -> tuple[str, str]:
@@ -73,10 +66,8 @@ def read_pickle(path: str | Path) -> tuple[ListedVolume, ...]:
         raise PickleRefusedError(
             f"{path} is no dataset cache of fastMRI's: it is not a list of samples by folder"
         ) from None
-    return tuple(
-        ListedVolume(name, tuple(sorted(slices)), metadata)
-        for name, (metadata, slices) in sorted(listed.items(), key=lambda item: str(item[0]))
-    )
+    in_order = sorted(listed.items(), key=lambda item: str(item[0]))
+    return tuple(ListedVolume(name, tuple(sorted(n)), known) for name, (known, n) in in_order)
 
 
 def compare(listed: Iterable[ListedVolume], cache: DatasetCache) -> tuple[Problem, ...]:
@@ -91,17 +82,35 @@ def compare(listed: Iterable[ListedVolume], cache: DatasetCache) -> tuple[Proble
         depth += 1
     theirs = {volume.path.parts[-1 - depth :]: volume for volume in listed}
     ours = {parts[-1 - depth :]: volume for parts, volume in paths.items()}
-    folders = {place[:-1] for place in theirs}
-    found = [
-        Problem("/".join(place), "listed by the pickle, not here") for place in theirs.keys() - ours
-    ]
-    for place, volume in ours.items():
-        if place[:-1] not in folders:
-            continue
-        reason = _difference(theirs.get(place), volume)
-        if reason:
-            found.append(Problem("/".join(place), reason))
-    return tuple(sorted(found, key=lambda problem: problem.path))
+    found = {"/".join(place): "listed by the pickle, not here" for place in theirs.keys() - ours}
+    for place in ours.keys() - theirs:
+        if place[:-1] in {known[:-1] for known in theirs}:
+            found["/".join(place)] = "here, not listed by the pickle"
+    for place in ours.keys() & theirs:
+        volume, other, here = ours[place], theirs[place], metadata_of(ours[place])
+        there = other.metadata
+        differ = [n for n in sorted(there.keys() | here) if there.get(n) != here.get(n)]
+        if other.slices != tuple(range(volume.slices)):
+            found["/".join(place)] = (
+                f"the pickle lists {len(other.slices)} slices, the file has {volume.slices}"
+            )
+        elif differ:
+            name = differ[0]
+            found["/".join(place)] = (
+                f"{name} is {there.get(name)!r} in the pickle, {here.get(name)!r} in the file"
+            )
+    return tuple(Problem(*item) for item in sorted(found.items()))
+
+
+def metadata_of(volume: Volume) -> dict[str, Any]:
+    """Return a volume's metadata as fastMRI's ``SliceDataset`` hands it to a transform."""
+    return {
+        "padding_left": volume.padding_left,
+        "padding_right": volume.padding_right,
+        "encoding_size": volume.encoded,
+        "recon_size": volume.recon,
+        **volume.attributes,
+    }
 
 
 def write_pickle(
@@ -133,37 +142,13 @@ def write_pickle(
         raise FileExistsError(f"{path} is there already: give overwrite=True or another path")
     document: dict[str | Path, list[Any]] = {}
     for volume in cache:
-        file = base / volume.path
+        file, metadata = base / volume.path, metadata_of(volume)
         samples = document.setdefault(file.parent, [])
         document[str(file.parent)] = samples
-        metadata = metadata_of(volume)
         samples += [FastMRIRawDataSample(file, index, metadata) for index in range(volume.slices)]
     with replacing(path) as stream:
         pickle.dump(document, stream)
     return path
-
-
-def metadata_of(volume: Volume) -> dict[str, Any]:
-    """Return a volume's metadata as fastMRI's ``SliceDataset`` hands it to a transform."""
-    return {
-        "padding_left": volume.padding_left,
-        "padding_right": volume.padding_right,
-        "encoding_size": volume.encoded,
-        "recon_size": volume.recon,
-        **volume.attributes,
-    }
-
-
-def _difference(listed: ListedVolume | None, volume: Volume) -> str:
-    if listed is None:
-        return "here, not listed by the pickle"
-    if listed.slices != tuple(range(volume.slices)):
-        return f"the pickle lists {len(listed.slices)} slices, the file has {volume.slices}"
-    here = metadata_of(volume)
-    for name in sorted(listed.metadata.keys() | here.keys()):
-        if (theirs := listed.metadata.get(name)) != here.get(name):
-            return f"{name} is {theirs!r} in the pickle, {here.get(name)!r} in the file"
-    return ""
 
 
 class _Sample(NamedTuple):
@@ -189,15 +174,11 @@ class _ScalarType:
         return np.frombuffer(data, self._order + self._code, count=1)[0].item()
 
 
-def _scalar(kind: _ScalarType, data: bytes) -> Any:
-    return kind.scalar(data)
-
-
 _REBUILT_AS: dict[tuple[str, str], Any] = {
     ("fastmri.data.mri_data", "FastMRIRawDataSample"): _Sample,
     ("numpy", "dtype"): _ScalarType,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy.core.multiarray", "scalar"): _ScalarType.scalar,
+    ("numpy._core.multiarray", "scalar"): _ScalarType.scalar,
     **{
         (module, name): PureWindowsPath if "Windows" in name else PurePosixPath
         for module in ("pathlib", "pathlib._local")

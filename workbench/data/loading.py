@@ -24,10 +24,6 @@ def check_shared_memory(data: "SliceData", ranks: int) -> None:
 
     Where it does not, the system ends them with a bus error in the middle of a training.
 
-    Args:
-        data: what is loaded.
-        ranks: processes on this machine.
-
     Raises:
         ValueError: it does not fit.
     """
@@ -47,11 +43,7 @@ def check_shared_memory(data: "SliceData", ranks: int) -> None:
 
 @contextmanager
 def naming_shared_memory() -> Iterator[None]:
-    """Have a loader process that found no room in shared memory say so, in one line.
-
-    Raises:
-        RuntimeError: that is what happened.
-    """
+    """Have a loader process that found no room in shared memory say so, in one line."""
     try:
         yield
     except (RuntimeError, OSError) as error:
@@ -144,7 +136,7 @@ class SliceData(pl.LightningDataModule):
         batch_size: slices a rank and step in training; validation takes one.
         seed: of the training order.
         workers: loader processes a rank.
-        batches_done: tells how many batches of the first epoch an interrupted run has done.
+        batches_done: says how many batches of the first epoch an interrupted run has done.
     """
 
     def __init__(

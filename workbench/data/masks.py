@@ -16,17 +16,23 @@ from workbench.data.sampling import Sampling, Seed, seed_of_file
 from workbench.data.volume import Volume
 
 
+def _lines(start: int, stop: int, spacing: float) -> np.ndarray:
+    """Return (stop,) float32: 1 at every line of a spacing, of fractional ones each rounded."""
+    lines = np.rint(np.arange(start, stop, spacing)).astype(int)
+    mask = np.zeros(stop, np.float32)
+    mask[lines[lines < stop]] = 1
+    return mask
+
+
 class _EquispacedAtAnyRate(EquiSpacedMaskFunc):
-    """Equispaced lines; a fractional acceleration rounds each line's position."""
+    """Equispaced lines."""
 
     def calculate_acceleration_mask(
         self, num_cols: int, acceleration: float, offset: int | None, num_low_frequencies: int
     ) -> np.ndarray:
         if offset is None:
             offset = self.rng.randint(0, high=round(acceleration))
-        mask = np.zeros(num_cols, dtype=np.float32)
-        mask[_lines(offset, num_cols, acceleration)] = 1
-        return mask
+        return _lines(offset, num_cols, acceleration)
 
 
 class _MagicAtAnyRate(MagicMaskFunc):
@@ -38,15 +44,9 @@ class _MagicAtAnyRate(MagicMaskFunc):
         if offset is None:
             offset = self.rng.randint(0, high=round(acceleration))
         first = (offset + 1, offset + 2) if offset % 2 == 0 else (offset + 2, offset - 1)
-        halves = [np.zeros((num_cols + 1) // 2, np.float32), np.zeros(num_cols // 2, np.float32)]
-        for half, start in zip(halves, first, strict=True):
-            half[_lines(start, len(half), acceleration)] = 1
-        return np.fft.fftshift(np.concatenate((halves[0], halves[1][::-1])))
-
-
-def _lines(start: int, stop: int, spacing: float) -> np.ndarray:
-    lines = np.rint(np.arange(start, stop, spacing)).astype(int)
-    return lines[lines < stop]
+        positive = _lines(first[0], (num_cols + 1) // 2, acceleration)
+        negative = _lines(first[1], num_cols // 2, acceleration)
+        return np.fft.fftshift(np.concatenate((positive, negative[::-1])))
 
 
 _FUNCTIONS: dict[str, type[MaskFunc]] = {
@@ -87,8 +87,8 @@ def mask_of(
         seed: of the draw; None takes the one that fastMRI makes of the file's name.
 
     Returns:
-        The mask, (phase encode,) bool, and the number of ACS columns around DC; of a file's own
-        mask 0, as in fastMRI: to be read off the mask.
+        (phase encode,) bool, and the number of ACS columns around DC; as in fastMRI 0 for a file's
+        own mask, to be read off it.
 
     Raises:
         ValueError: the file has no mask of its own.

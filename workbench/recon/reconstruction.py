@@ -141,8 +141,8 @@ def reconstruct_share(
             made = dict(zip(KINDS, (filled, images), strict=True))
             truth = torch.from_numpy(target)
             scores = {k: score_volume(torch.from_numpy(made[k]), truth, volume.path) for k in KINDS}
-            pair = cropped(torch.from_numpy(images).double(), truth.double())
-            slice_ssim = mean_ssim(*pair, float(target.max()) or 1.0).numpy()
+            image, truth = cropped(torch.from_numpy(images).double(), truth.double())
+            slice_ssim = mean_ssim(image, truth, float(target.max()) or 1.0).numpy()
             attributes |= {**named_scores(scores), "slice_ssim": slice_ssim}
             for kind, label in zip(KINDS, ("zero-filled", label_of(network.name)), strict=True):
                 line += f", {LEADING.say(scores[kind][LEADING.name], LEADING.short)} {label}"

@@ -131,12 +131,12 @@ class Result:
         Raises:
             ValueError: the file is damaged.
         """
-        with open_result(self.path) as file:
+        with open_result(self.path) as (file, _):
             return file["reconstruction"][()]
 
     def image(self, number: int) -> np.ndarray:
         """Read one reconstructed slice (h, w) float32; see ``images``."""
-        with open_result(self.path) as file:
+        with open_result(self.path) as (file, _):
             return file["reconstruction"][number]
 
     def mask(self) -> tuple[np.ndarray, int]:
@@ -281,8 +281,8 @@ def find_result(folder: Path, volume: Volume) -> Path | None:
 
 def what_it_says(path: Path) -> dict[str, Any]:
     """Return the attributes of a file of results; none where there is no such file, or a part."""
-    with suppress(OSError, ValueError), open_result(path) as file:
-        return attributes_of(file) if "reconstruction" in file else {}
+    with suppress(OSError, ValueError), open_result(path) as (file, found):
+        return found if "reconstruction" in file else {}
     return {}
 
 
@@ -292,8 +292,8 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
     Raises:
         ValueError: it is damaged.
     """
-    with open_result(path) as file:
-        found, images = attributes_of(file), file["reconstruction"]
+    with open_result(path) as (file, found):
+        images = file["reconstruction"]
         if images.ndim != 3 or not images.size or images.dtype.kind != "f":
             raise ValueError(f"its images are {images.dtype} of shape {images.shape}")
         slice_ssim = np.asarray(found.get("slice_ssim", ()), np.float64)
@@ -321,17 +321,9 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
         )
 
 
-def attributes_of(file: h5py.File) -> dict[str, Any]:
-    """Return a result's attributes, text as str."""
-    return {
-        name: value.decode() if isinstance(value, bytes) else value
-        for name, value in file.attrs.items()
-    }
-
-
 @contextmanager
-def open_result(path: Path) -> Iterator[h5py.File]:
-    """Open a file of results; HDF5 checks what is read of it.
+def open_result(path: Path) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
+    """Open a file of results, and read its attributes; HDF5 checks what is read of it.
 
     Raises:
         ValueError: it is damaged, which may come out as its images are read.
@@ -339,7 +331,10 @@ def open_result(path: Path) -> Iterator[h5py.File]:
     """
     try:
         with h5py.File(path) as file:
-            yield file
+            yield (
+                file,
+                {n: v.decode() if isinstance(v, bytes) else v for n, v in file.attrs.items()},
+            )
     except FileNotFoundError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:

@@ -46,16 +46,17 @@ def kept_bytes(job: TrainingJob, shape: tuple[int, int, int], rows: int | None =
         kspace = torch.empty(job.batch_size, *shape, 2)
         mask = torch.empty(1, 1, 1, shape[2], 1, dtype=torch.bool)
     own = {id(parameter) for parameter in network.parameters()}
-    kept: dict[int, Tensor] = {}
+    kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         if id(tensor) not in own:
-            kept[tensor.untyped_storage()._cdata] = tensor
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         network(kspace, mask, rows=rows)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sum(kept.values())
 
 
 def device_memory(ranks_here: int) -> int:
@@ -85,33 +86,25 @@ def saves_memory(
 
 
 def compiles(job: TrainingJob, steps: int) -> bool:
-    """Return whether a job's U-Nets are to be compiled.
-
-    Args:
-        job: what to train.
-        steps: how many steps it takes in all.
+    """Return whether a job's U-Nets are to be compiled, for so many steps in all.
 
     Raises:
         ValueError: it asks for it, and this machine cannot.
     """
     if job.compile == "off":
         return False
-    obstacle = _obstacle()
+    gpu, obstacle = torch.cuda.is_available(), ""
+    if not gpu and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        obstacle = "on a CPU it needs a C++ compiler, such as g++"
+    elif gpu and torch.cuda.get_device_capability() < _OLDEST_FOR_TRITON:
+        obstacle = f"Triton has no kernels for {torch.cuda.get_device_name()}"
+    elif gpu and not importlib.util.find_spec("triton"):
+        obstacle = "Triton is not installed"
     if job.compile == "auto":
-        return torch.cuda.is_available() and not obstacle and steps >= LONG
+        return gpu and not obstacle and steps >= LONG
     if obstacle:
         raise ValueError(f"compile=on: {obstacle}; give auto or off")
     return True
-
-
-def _obstacle() -> str:
-    """Say why torch.compile cannot work here; nothing where it can."""
-    if not torch.cuda.is_available():
-        found = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
-        return "" if found else "on a CPU it needs a C++ compiler, such as g++"
-    if torch.cuda.get_device_capability() < _OLDEST_FOR_TRITON:
-        return f"Triton has no kernels for {torch.cuda.get_device_name()}"
-    return "" if importlib.util.find_spec("triton") else "Triton is not installed"
 
 
 def compile_unets(network: Reconstructor, backend: str = "inductor") -> None:

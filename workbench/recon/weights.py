@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,12 @@ def load_network(path: Path) -> Reconstructor:
                 f"{shown(path)} holds weights that are not finite, first in {name}: its training "
                 "diverged, or they are too large for float32; take an earlier checkpoint"
             )
-    _as_trained(network, content)
+    # fastMRI's weights, the released ones included, come without a job: theirs are the whole
+    # readout and float32.
+    if isinstance(job := content.get("job"), Mapping):
+        network.bf16 = job.get("precision") == "bf16"
+        network.crop_readout = job.get("crop_readout") is True
+        network.tf32 = job.get("tf32") is True
     return network.eval()
 
 
@@ -114,30 +119,18 @@ def _network_of(entry: Network, state: Mapping[str, Tensor]) -> Reconstructor:
     with torch.device("meta"):
         network = build(entry.name, entry.config_of(state))
     expected = network.state_dict()
-    for name in [name for name in expected if name not in state][:1]:
-        raise ValueError(f"{name} is missing")
-    for name in [name for name in state if name not in expected][:1]:
-        raise ValueError(f"{name} has no place in it")
     for name, value in expected.items():
+        if name not in state:
+            raise ValueError(f"{name} is missing")
         if state[name].shape != value.shape:
             found, wanted = (tuple(each.shape) for each in (state[name], value))
             raise ValueError(f"{name} has the shape {found}, expected {wanted} as in its others")
+    for name in state:
+        if name not in expected:
+            raise ValueError(f"{name} has no place in it")
     single = {name: value.detach().to(torch.float32, copy=True) for name, value in state.items()}
     network.load_state_dict(single, assign=True)
     return network
-
-
-def _as_trained(network: Reconstructor, content: Mapping[str, Any]) -> None:
-    """Set what changes a network's numbers as the run that trained it did.
-
-    fastMRI's weights, the released ones included, come without: theirs are the whole readout and
-    float32.
-    """
-    job = content.get("job")
-    if isinstance(job, Mapping):
-        network.bf16 = job.get("precision") == "bf16"
-        network.crop_readout = job.get("crop_readout") is True
-        network.tf32 = job.get("tf32") is True
 
 
 def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
@@ -181,18 +174,13 @@ def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
             f"{shown(path)} holds the weights of several networks ({', '.join(sorted(found))}): "
             "save the state_dict() of one of them with torch.save"
         )
-    raise ValueError(f"{shown(path)} {_unknown(others, path)}")
-
-
-def _unknown(others: Sequence[str], path: Path) -> str:
-    """Say what a file holds instead of a known network's weights."""
     labels = " or a ".join(entry.label for entry in NETWORKS.values())
-    if not any("down_sample_layers." in name for name in others):
-        return f"holds no weights of a {labels}" + (
-            f", but {', '.join(others[:3])}" if others else ""
+    if any("down_sample_layers." in name for name in others):
+        same = [url for url in released().values() if url.endswith(f"/{path.name}")]
+        raise ValueError(
+            f"{shown(path)} holds the weights of a U-Net, and the workbench reconstructs with a "
+            f"{labels}: give such weights"
+            + (f", such as {same[0]}, which has the same name" if same else "")
         )
-    same = [url for url in released().values() if url.endswith(f"/{path.name}")]
-    return (
-        f"holds the weights of a U-Net, and the workbench reconstructs with a {labels}: give such "
-        "weights" + (f", such as {same[0]}, which has the same name" if same else "")
-    )
+    listed = f", but {', '.join(others[:3])}" if others else ""
+    raise ValueError(f"{shown(path)} holds no weights of a {labels}{listed}")

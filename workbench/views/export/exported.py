@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from workbench.data.volume import Volume
-from workbench.recon.results import Result, Results, attributes_of, open_result
+from workbench.recon.results import Result, Results, open_result
 from workbench.stores import open_store
 from workbench.stores.disk import naming, write_text
 from workbench.views.export.geometry import Geometry, scan_geometry
@@ -54,9 +54,8 @@ def read_reconstructed(results: Results, result: Result) -> ReconstructedVolume:
     volume = result.volume
     with closing(open_store(result.order.dataset).source(volume.path, volume.size)) as source:
         geometry = scan_geometry(volume, source)
-    with open_result(result.path) as file:
+    with open_result(result.path) as (file, attributes):
         images = file["reconstruction"][()]
-        attributes = attributes_of(file)
     return ReconstructedVolume(
         result,
         volume,
