@@ -46,17 +46,16 @@ def kept_bytes(job: TrainingJob, shape: tuple[int, int, int], rows: int | None =
         kspace = torch.empty(job.batch_size, *shape, 2)
         mask = torch.empty(1, 1, 1, shape[2], 1, dtype=torch.bool)
     own = {id(parameter) for parameter in network.parameters()}
-    kept: dict[int, int] = {}
+    kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         if id(tensor) not in own:
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage.nbytes()
+            kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         network(kspace, mask, rows=rows)
-    return sum(kept.values())
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def device_memory(ranks_here: int) -> int:
