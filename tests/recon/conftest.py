@@ -1,11 +1,16 @@
-"""A few small volumes in fastMRI's format, made in a moment."""
+"""A few small volumes in fastMRI's format, made in a moment; a network; its results."""
 
 import numpy as np
 import pytest
+import torch
 from fastmri import fft2c, rss_complex
 from fastmri.data.transforms import complex_center_crop, to_tensor
+from fastmri.models import VarNet as ReferenceVarNet
 
 from demo.phantom.writing import write_volume
+from workbench.recon import reconstruction
+from workbench.recon.reconstruction_plan import begin
+from workbench.recon.results import Results
 from workbench.recon.training import Training  # noqa: F401  (warns while it is imported)
 
 
@@ -49,3 +54,34 @@ def study(tmp_path_factory):
     for number in (10, 11):
         make_volume(root / f"multicoil_val/file{number}.h5", number, slices=number - 7)
     return root
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    return tmp_path
+
+
+SMALL = {"num_cascades": 2, "chans": 3, "pools": 2, "sens_chans": 2, "sens_pools": 1}
+
+
+@pytest.fixture
+def released(tmp_path):
+    """Weights as fastMRI releases them: the state dict of its own network."""
+    torch.manual_seed(0)
+    network = ReferenceVarNet(**SMALL).eval()
+    torch.save(network.state_dict(), tmp_path / "released.pt")
+    return network, tmp_path / "released.pt"
+
+
+def made(plan):
+    """Reconstruct in this process: torchrun would take longer than the work."""
+    begin(plan.order, plan.cache, plan.folder)
+    reconstruction.reconstruct(plan.order, plan.folder)
+    return Results(plan.folder)
+
+
+def noise(*shape, seed=0):
+    """Complex noise, complex64."""
+    values = np.random.default_rng(seed).normal(size=(*shape, 2))
+    return values.astype(np.float32).view(np.complex64)[..., 0]

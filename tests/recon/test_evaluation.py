@@ -17,12 +17,6 @@ TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1,
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture
 def dataset(study, tmp_path):
     """The study, with a test volume that has neither target nor mask."""
     root = tmp_path / "dataset"

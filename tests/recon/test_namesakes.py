@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.recon.conftest import make_volume
+from tests.recon.conftest import made, make_volume
 from tests.recon.test_evaluation import TINY
 from workbench.catalog import split_of_folder
 from workbench.compute.training import plan_training
@@ -17,13 +17,8 @@ from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.sampling import Sampling, seed_of_file
 from workbench.data.slices import SliceDataset
 from workbench.models import VarNet
-from workbench.recon import reconstruction
 from workbench.recon.evaluation import evaluate
-from workbench.recon.reconstruction_plan import (
-    begin,
-    plan_reconstruction,
-    reconstruct,
-)
+from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results, find_result, read_scores
 from workbench.recon.run import fit
 from workbench.views.explored import find_volume, open_slice
@@ -56,24 +51,12 @@ def planned(root, **more):
     return plan_reconstruction(weights="weights.pt", local_dataset=str(root), **more)
 
 
-def made(plan):
-    """Reconstruct in this process: torchrun would take longer than the work."""
-    begin(plan.order, plan.cache, plan.folder)
-    reconstruction.reconstruct(plan.order, plan.folder)
-    return Results(plan.folder)
-
-
 def alone(root, path, folder):
     """Reconstruct a volume in a dataset where nothing else is; return its result."""
     (folder / path).parent.mkdir(parents=True)
     (folder / path).write_bytes((root / path).read_bytes())
     (result,) = made(planned(folder, run=folder.name))
     return result
-
-
-def images_of(result):
-    with h5py.File(result.path) as file:
-        return file["reconstruction"][()]
 
 
 def test_each_of_two_sites_has_its_own_result_and_figures(project, sites):
@@ -86,7 +69,7 @@ def test_each_of_two_sites_has_its_own_result_and_figures(project, sites):
         expected = alone(sites, path, project / f"alone{number}")
         assert expected.path.name == expected.name == "file1.h5"
         assert expected.path.parent.parent.name == "reconstructions"
-        np.testing.assert_array_equal(images_of(found[number]), images_of(expected))
+        np.testing.assert_array_equal(found[number].images(), expected.images())
         assert found[number].scores == expected.scores
         assert found[number].slice_ssim == expected.slice_ssim
     assert planned(sites).order.volumes == ()

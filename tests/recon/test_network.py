@@ -52,18 +52,30 @@ def distance(first, second):
 
 
 @pytest.mark.parametrize(
-    ("batch", "coils", "height", "width"),
-    [(1, 4, 64, 48), (2, 3, 48, 64), (1, 5, 51, 37), (2, 2, 40, 53)],
-    ids=["even", "batch of two masks", "odd sizes", "odd width"],
+    ("shape", "sizes", "low"),
+    [
+        ((1, 4, 64, 48), {}, 6),
+        ((2, 3, 48, 64), {}, 6),
+        ((1, 5, 51, 37), {}, 6),
+        ((2, 2, 40, 53), {}, 6),
+        ((1, 3, 32, 32), {"num_cascades": 1}, None),
+        ((1, 3, 32, 32), {"num_cascades": 2}, None),
+        ((2, 3, 32, 48), {"mask_center": False}, 6),
+    ],
+    ids=["even", "two masks", "odd sizes", "odd width", "1 cascade", "2 cascades", "2-D mask"],
 )
-def test_equals_fastmri_in_output_and_gradient(batch, coils, height, width):
-    reference, ours = pair()
-    kspace, mask = measurement(batch, coils, height, width)
-    (image, gradient), (our_image, our_gradient) = both(
-        reference.double(), ours.double(), kspace.double(), mask, 6
-    )
-    assert distance(our_image, image) < 1e-10
-    assert distance(our_gradient, gradient) < 1e-10
+@pytest.mark.parametrize("way", ["kernels", "torch alone", "a coil at a time"])
+def test_equals_fastmri_in_output_and_gradient(shape, sizes, low, way, monkeypatch):
+    if way == "torch alone":
+        monkeypatch.setattr("workbench_kernels.functions.kernels", lambda _: None)
+    if way == "a coil at a time":  # as slices of real size are worked on
+        monkeypatch.setattr("workbench.models.varnet.network._PART", 1)
+        monkeypatch.setattr("workbench.models.varnet.network._ACTIVATION", 1)
+    reference, ours = pair(**sizes)
+    kspace, mask = measurement(*shape, two_dimensional="mask_center" in sizes)
+    expected, found = both(reference.double(), ours.double(), kspace.double(), mask, low)
+    assert distance(found[0], expected[0]) < 1e-10
+    assert distance(found[1], expected[1]) < 1e-10
 
 
 def test_low_memory_keeps_less_and_gives_the_same_image_and_gradient():
@@ -86,40 +98,6 @@ def test_float32_is_no_further_from_float64_than_twice_fastmri():
     (image, gradient), (our_image, our_gradient) = rounding(pair(), (4, 64, 48))
     assert our_image < 2 * image < 1e-5
     assert our_gradient < 2 * gradient < 1e-4
-
-
-@pytest.mark.parametrize("two_dimensional", [False, True])
-def test_coils_in_parts_equal_fastmris(two_dimensional, monkeypatch):
-    """Slices of real size are worked on a coil or two at a time."""
-    monkeypatch.setattr("workbench.models.varnet.network._PART", 1)
-    monkeypatch.setattr("workbench.models.varnet.network._ACTIVATION", 1)
-    reference, ours = pair(mask_center=not two_dimensional)
-    kspace, mask = measurement(2, 3, 32, 48, two_dimensional=two_dimensional)
-    (image, gradient), (our_image, our_gradient) = both(
-        reference.double(), ours.double(), kspace.double(), mask, 6
-    )
-    assert distance(our_image, image) < 1e-10
-    assert distance(our_gradient, gradient) < 1e-10
-
-
-@pytest.mark.parametrize("cascades", [1, 2])
-def test_one_and_two_cascades_equal_fastmri(cascades):
-    reference, ours = pair(num_cascades=cascades)
-    kspace, mask = measurement(1, 3, 32, 32)
-    (image, _), (our_image, _) = both(
-        reference.double(), ours.double(), kspace.double(), mask, None
-    )
-    assert distance(our_image, image) < 1e-10
-
-
-def test_mask_along_both_axes_equals_fastmri():
-    reference, ours = pair(mask_center=False)
-    kspace, mask = measurement(2, 3, 32, 48, two_dimensional=True)
-    (image, gradient), (our_image, our_gradient) = both(
-        reference.double(), ours.double(), kspace.double(), mask, 6
-    )
-    assert distance(our_image, image) < 1e-10
-    assert distance(our_gradient, gradient) < 1e-10
 
 
 def test_one_seed_gives_both_networks_the_same_weights():
@@ -173,17 +151,6 @@ def test_fully_sampled_kspace_with_no_cascade_is_the_rss():
     kspace, mask = measurement(1, 3, 32, 32)
     expected = fastmri.rss_complex(fastmri.ifft2c(kspace), dim=1)
     torch.testing.assert_close(ours(kspace, mask, 6), expected)
-
-
-def test_without_kernels_it_equals_fastmri_too(monkeypatch):
-    monkeypatch.setattr("workbench_kernels.functions.kernels", lambda _: None)
-    reference, ours = pair()
-    kspace, mask = measurement(2, 3, 51, 37)
-    (image, gradient), (our_image, our_gradient) = both(
-        reference.double(), ours.double(), kspace.double(), mask, 6
-    )
-    assert distance(our_image, image) < 1e-10
-    assert distance(our_gradient, gradient) < 1e-10
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, as it looks at a tensor

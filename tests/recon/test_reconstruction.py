@@ -11,54 +11,25 @@ import torch
 from fastmri import evaluate
 from fastmri.data import SliceDataset as ReferenceDataset
 from fastmri.data.transforms import VarNetDataTransform, center_crop_to_smallest
-from fastmri.models import VarNet as ReferenceVarNet
 
 from demo.phantom.writing import write_volume
+from tests.recon.conftest import SMALL, made, noise
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
 from workbench.data.masks import _FUNCTIONS
 from workbench.data.volume import ArrayLayout, Volume
 from workbench.models.varnet import VARNET
 from workbench.recon import reconstruction, weights
-from workbench.recon.reconstruction_plan import (
-    begin,
-    plan_reconstruction,
-)
+from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
 
-SMALL = {"num_cascades": 2, "chans": 3, "pools": 2, "sens_chans": 2, "sens_pools": 1}
 
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture
-def released(tmp_path):
-    """Weights as fastMRI releases them: the state dict of its own network."""
-    torch.manual_seed(0)
-    network = ReferenceVarNet(**SMALL).eval()
-    torch.save(network.state_dict(), tmp_path / "released.pt")
-    return network, tmp_path / "released.pt"
-
-
-@pytest.mark.parametrize("prefix", ["", "varnet.", "network."])
-def test_weights_are_found_whatever_their_prefix_and_their_network_is_rebuilt(
-    prefix, released, tmp_path
-):
-    network, _ = released
-    state = {f"{prefix}{name}": value for name, value in network.state_dict().items()}
-    extra = {"loss.w": torch.ones(1)} if prefix else {}
-    path = tmp_path / "weights.ckpt"
-    torch.save({"state_dict": state | extra} if prefix else state, path)
-    assert VARNET.config_of(network.state_dict()).arguments == SMALL
-    loaded = weights.load_network(path)
-    assert all(
-        torch.equal(value, loaded.state_dict()[name])
-        for name, value in network.state_dict().items()
-    )
+def test_network_of_released_weights_is_rebuilt(released):
+    network, path = released
+    state = network.state_dict()
+    assert VARNET.config_of(state).arguments == SMALL
+    loaded = weights.load_network(path).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in state.items())
 
 
 def test_file_that_holds_no_varnet_is_refused(tmp_path):
@@ -120,8 +91,7 @@ def test_released_weights_that_end_early_are_not_kept(project, weights_server):
 def test_results_equal_fastmris_own_reconstruction_and_figures(study, project, released):
     network, file = released
     plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
-    begin(plan.order, plan.cache, plan.folder)
-    reconstruction.reconstruct(plan.order, plan.folder)
+    found = made(plan)
     mask = _FUNCTIONS["equispaced"]((0.08,), (4,))
     reference = ReferenceDataset(study / "multicoil_val", "multicoil", VarNetDataTransform(mask))
     images, targets = {}, {}
@@ -133,7 +103,6 @@ def test_results_equal_fastmris_own_reconstruction_and_figures(study, project, r
         target, image = center_crop_to_smallest(sample.target, image[0])
         images.setdefault(sample.fname, []).append(image.numpy())
         targets.setdefault(sample.fname, []).append(target.numpy())
-    found = Results(plan.folder)
     assert [result.path.name for result in found] == sorted(images)
     for result in found:
         expected = np.stack(images[result.path.name])
@@ -153,15 +122,13 @@ def test_results_equal_fastmris_own_reconstruction_and_figures(study, project, r
 def test_second_run_makes_only_what_is_missing_or_of_other_weights(study, project, released):
     network, file = released
     plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
-    begin(plan.order, plan.cache, plan.folder)
-    reconstruction.reconstruct(plan.order, plan.folder)
-    first, second = (result.path for result in Results(plan.folder))
-    made = first.stat().st_mtime_ns
+    first, second = (result.path for result in made(plan))
+    written = first.stat().st_mtime_ns
     second.write_bytes(second.read_bytes()[:100])
     plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
     assert plan.order.volumes == ("multicoil_val/file11.h5",)
-    reconstruction.reconstruct(plan.order, plan.folder)
-    assert first.stat().st_mtime_ns == made
+    made(plan)
+    assert first.stat().st_mtime_ns == written
     assert len(Results(plan.folder)) == 2
     torch.save({name: value * 1.01 for name, value in network.state_dict().items()}, file)
     plan = plan_reconstruction(run="r", weights=str(file), local_dataset=str(study))
@@ -169,14 +136,12 @@ def test_second_run_makes_only_what_is_missing_or_of_other_weights(study, projec
 
 
 def test_test_volumes_take_their_own_mask_and_need_no_target(project, released, tmp_path):
-    rng = np.random.default_rng(0)
     mask = np.zeros(32, bool)
     mask[::3] = mask[14:18] = True
-    kspace = rng.normal(size=(2, 2, 40, 32, 2)).astype(np.float32).view(np.complex64)[..., 0]
     dataset = tmp_path / "brain"
     write_volume(
         dataset / "multicoil_test/a.h5",
-        kspace=kspace * mask,
+        kspace=noise(2, 2, 40, 32) * mask,
         target=None,
         recon=(20, 20),
         acquisition="AXT1",
@@ -187,35 +152,29 @@ def test_test_volumes_take_their_own_mask_and_need_no_target(project, released, 
         run="r", weights=str(released[1]), split="test", local_dataset=str(dataset)
     )
     assert plan.order.sampling is None
-    begin(plan.order, plan.cache, plan.folder)
-    reconstruction.reconstruct(plan.order, plan.folder)
-    (result,) = Results(plan.folder)
+    (result,) = made(plan)
     assert result.scores == {}
     assert result.slice_ssim == ()
     assert result.acceleration == pytest.approx(32 / mask.sum())
 
 
-def test_odd_flair_is_cropped_to_its_width_squared(tmp_path, released):
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(1, 2, 48, 21, 2)).astype(np.float32).view(np.complex64)[..., 0]
-    path = tmp_path / "brain/multicoil_val/flair.h5"
-    target = np.abs(rng.normal(size=(1, 21, 21))).astype(np.float32)
-    write_volume(
-        path, kspace=images, target=target, recon=(24, 24), acquisition="AXFLAIR", patient_id="p"
-    )
-    plan = plan_reconstruction_of(tmp_path, released)
-    begin(plan.order, plan.cache, plan.folder)
-    reconstruction.reconstruct(plan.order, plan.folder)
-    with h5py.File(Results(plan.folder)[0].path) as file:
-        assert file["reconstruction"].shape == (1, 21, 21)
-
-
-def plan_reconstruction_of(folder, released):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORKBENCH_ROOT", str(folder))
-        return plan_reconstruction(
-            run="r", weights=str(released[1]), local_dataset=str(folder / "brain")
+def test_odd_flair_is_cropped_and_a_volume_that_changed_is_made_again(project, released):
+    path = project / "brain/multicoil_val/flair.h5"
+    for slices in (1, 2):
+        write_volume(
+            path,
+            kspace=noise(slices, 2, 48, 21),
+            target=np.abs(noise(slices, 21, 21)),
+            recon=(24, 24),
+            acquisition="AXFLAIR",
+            patient_id="p",
         )
+        plan = plan_reconstruction(
+            run="r", weights=str(released[1]), local_dataset=str(project / "brain")
+        )
+        assert plan.order.volumes == ("multicoil_val/flair.h5",)
+        (result,) = made(plan)
+        assert result.images().shape == (slices, 21, 21)
 
 
 def test_largest_volumes_are_shared_out_first_and_none_is_lost():
@@ -251,27 +210,6 @@ def test_bad_parameters_are_refused_before_anything_runs(study, project, release
     prepare_run(job, resume=True)
     with pytest.raises(FileNotFoundError, match="has no checkpoint yet"):
         plan_reconstruction(run="r")
-
-
-def test_changed_volume_is_made_again(project, released, tmp_path):
-    rng = np.random.default_rng(0)
-    path = tmp_path / "brain/multicoil_val/a.h5"
-    for slices in (1, 2):
-        write_volume(
-            path,
-            kspace=rng.normal(size=(slices, 2, 32, 24, 2))
-            .astype(np.float32)
-            .view(np.complex64)[..., 0],
-            target=np.abs(rng.normal(size=(slices, 16, 16))).astype(np.float32),
-            acquisition="AXT1",
-            patient_id="p",
-        )
-        plan = plan_reconstruction_of(tmp_path, released)
-        assert plan.order.volumes == ("multicoil_val/a.h5",)
-        begin(plan.order, plan.cache, plan.folder)
-        reconstruction.reconstruct(plan.order, plan.folder)
-    with h5py.File(Results(plan.folder)[0].path) as file:
-        assert len(file["reconstruction"]) == 2
 
 
 def test_results_of_other_weights_do_not_replace_a_runs_own(study, project, released):

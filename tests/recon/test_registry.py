@@ -11,14 +11,13 @@ from fastmri import complex_abs, ifft2c, rss
 from torch import nn
 
 import workbench
+from tests.recon.conftest import made
 from workbench.compute.jobs import TrainingJob, training_job
 from workbench.compute.runs import prepare_run
 from workbench.models import NETWORKS, build
 from workbench.models.entry import Network, check_whole
 from workbench.models.reconstructor import Reconstructor
-from workbench.recon import reconstruction
-from workbench.recon.reconstruction_plan import begin, plan_reconstruction
-from workbench.recon.results import Results
+from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.run import fit
 from workbench.recon.weights import load_network
 from workbench.views.export.results import export_results
@@ -76,9 +75,7 @@ def test_toy_network_trains_reconstructs_and_exports(toy, study):
     assert run.finished
     assert load_network(run.best).name == "toy"
     plan = plan_reconstruction(run="t")
-    begin(plan.order, plan.cache, plan.folder)
-    reconstruction.reconstruct(plan.order, plan.folder)
-    found = Results(plan.folder)
+    found = made(plan)
     assert {each.network for each in found} == {"toy"}
     assert found.labels == {"zero_filled": "zero-filled", "reconstruction": "Toy"}
     assert ("Toy", "SSIM") in score_table(found).data.columns

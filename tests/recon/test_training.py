@@ -37,12 +37,6 @@ from workbench.recon.weights import load_network
 SMALL = {"cascades": 2, "chans": 2, "pools": 2, "sens_chans": 2, "sens_pools": 2}
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
-    return tmp_path
-
-
 def small_job(study, **choices):
     return training_job(study, synthetic=True, model="brain", **{**SMALL, "epochs": 2, **choices})
 
