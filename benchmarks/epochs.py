@@ -23,7 +23,7 @@ from benchmarks.study import FOLDER, SAMPLING, Study, reference_dataset, require
 from demo.phantom.study import write_study
 from workbench.data.images import cropped
 from workbench.data.slices import SliceDataset, collate
-from workbench.models.varnet import VarNet
+from workbench.models import VarNet
 from workbench.recon.scoring import score_slice
 from workbench.recon.ssim import ssim_loss
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.pairs import Pair, Work, milliseconds, require
 from benchmarks.sizes import SIZES, Shape, Size
 from workbench.data.images import center_crop
-from workbench.models.varnet import VarNet
+from workbench.models import VarNet
 from workbench.recon.speed import use_tf32
 from workbench.recon.ssim import ssim_loss
 

@@ -36,7 +36,7 @@ def measure_steps(steps: tuple[Step, ...] = STEPS, repeats: int = 3) -> list[tup
     import torch
 
     from benchmarks.networks import TrainingStep
-    from workbench.models.varnet import VarNet
+    from workbench.models import VarNet
 
     torch.set_num_threads(1)
     work = {}

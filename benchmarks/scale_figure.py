@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.scale_model import Step, StepCost, cache_seconds, efficiency, waiting
-from workbench.models.varnet import VarNet
+from workbench.models import VarNet
 from workbench.views.style import COLOURS, GREY, LABEL, SMALL, new_figure, tidy
 
 GPUS = 32

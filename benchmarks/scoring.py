@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.pairs import Pair, require
 from benchmarks.sizes import Size
-from workbench.models.varnet import VarNet
+from workbench.models import VarNet
 from workbench.recon.metrics import METRICS, Scores
 from workbench.recon.scoring import score_volume
 from workbench.recon.ssim import ssim_loss

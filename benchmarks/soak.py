@@ -33,7 +33,7 @@ def soak(steps: int, samples: int = 20) -> list[Sample]:
 
     from benchmarks.memory import give_back, resident
     from benchmarks.networks import TrainingStep, device
-    from workbench.models.varnet import VarNet
+    from workbench.models import VarNet
 
     torch.manual_seed(0)
     network = VarNet(num_cascades=2, chans=4, pools=3, sens_chans=4, sens_pools=3)

@@ -12,30 +12,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Network:
-    """A network's entry in the registry.
+    """A network's entry in the registry."""
 
-    Attributes:
-        name: in files and parameters.
-        label: for people.
-        config: frozen dataclass with a default for every number; it checks its values, and its
-            text describes the network in one line.
-        build: constructs the network from a config.
-        weights: regular expression of what the names of its weights begin with.
-        config_of: reads the config off the names and shapes of a state dict; raises ValueError.
-        phantom: what a small network for the synthetic phantom has instead of the defaults.
-        released: name -> address of weights that are published.
-        kinds: of ``catalog.Dataset.kind``, what it can be trained on.
-    """
-
-    name: str
-    label: str
+    name: str  # in files and parameters
+    label: str  # for people
+    # Frozen dataclass with a default for every number; it checks its values, and its text describes
+    # the network in one line.
     config: type[Any]
-    build: "Callable[[Any], Reconstructor]"
-    weights: str
+    build: "Callable[[Any], Reconstructor]"  # from a config
+    weights: str  # regular expression of what the names of its weights begin with
+    # Reads the config off the names and shapes of a state dict; raises ValueError.
     config_of: "Callable[[Mapping[str, Tensor]], Any]"
+    # What a small network for the synthetic phantom has instead of the defaults.
     phantom: Mapping[str, Any] = field(default_factory=dict)
-    released: dict[str, str] = field(default_factory=dict)
-    kinds: tuple[str, ...] = ("multicoil", "singlecoil")
+    released: dict[str, str] = field(default_factory=dict)  # name -> address of its weights
+    kinds: tuple[str, ...] = ("multicoil", "singlecoil")  # datasets that it can be trained on
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

@@ -4,27 +4,22 @@ from torch import Tensor, nn
 
 
 class Reconstructor(nn.Module):
-    """Base of the networks: from masked k-space to images.
+    """Base of the networks: from masked k-space to images."""
 
-    Attributes:
-        name: of its entry in the registry.
-        low_memory: False by default. True keeps as little as possible for the backward pass and
-            computes it a second time there; results and gradients are the same.
-        bf16: False by default. True convolves in bfloat16, with float32 weights.
-        tf32: False by default; whether ``speed.use_tf32`` belongs to these weights.
-        crop_readout: False by default, as released weights want it. True drops the readout beyond
-            the ``rows`` that are asked for, and a margin, before the network: fastMRI oversamples
-            it twofold, so that half the work goes. Other numbers: train with it.
-        readout_margin: rows on each side of a reconstruction that ``crop_readout`` leaves to the
-            network.
-    """
-
-    name: str = ""
+    name: str = ""  # of its entry in the registry
     low_memory: bool = False
+    """Keep as little as possible for the backward pass, and compute it a second time there."""
     bf16: bool = False
+    """Convolve in bfloat16, with float32 weights."""
     tf32: bool = False
+    """Whether ``speed.use_tf32`` belongs to these weights."""
     crop_readout: bool = False
-    readout_margin: int = 16
+    """Drop the readout beyond the ``rows`` that are asked for, and a margin, before the network.
+
+    fastMRI oversamples it twofold, so that half the work goes. Other numbers: train with it.
+    Released weights want the whole readout.
+    """
+    readout_margin: int = 16  # rows that it leaves on each side
 
     def forward(
         self,
@@ -57,9 +52,6 @@ class Reconstructor(nn.Module):
         """Reconstruct what each coil would have seen, (batch, coils, H, W) complex.
 
         The arguments are those of ``forward``, which returns their root sum of squares. Maps of
-        uncertainty need it.
-
-        Raises:
-            ValueError: the network forms one image alone.
+        uncertainty need it; ValueError where the network forms one image alone.
         """
         raise ValueError(f"{self.name or type(self).__name__} forms no images of single coils")

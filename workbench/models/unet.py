@@ -66,11 +66,7 @@ class UpBlock(nn.Module):
 class UNet(nn.Module):
     """U-Net (Ronneberger et al. 2015, arXiv:1505.04597) as fastMRI shapes it.
 
-    Args:
-        channels_in: channels of the input.
-        channels_out: channels of the output.
-        chans: channels after the first convolution; each pooling doubles them.
-        pools: number of poolings.
+    It has ``chans`` channels after the first convolution; each pooling doubles them.
     """
 
     def __init__(self, channels_in: int, channels_out: int, chans: int, pools: int) -> None:

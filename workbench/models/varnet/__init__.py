@@ -17,19 +17,11 @@ _RELEASED = "https://dl.fbaipublicfiles.com/fastMRI/trained_models/varnet/"
 
 @dataclass(frozen=True)
 class VarNetConfig:
-    """The VarNet's numbers.
-
-    Attributes:
-        cascades: number of cascades.
-        chans: channels of a cascade's U-Net.
-        pools: poolings of a cascade's U-Net.
-        sens_chans: channels of the sensitivity net's U-Net.
-        sens_pools: poolings of the sensitivity net's U-Net.
-    """
+    """The VarNet's numbers, of a cascade's U-Net and of the sensitivity net's."""
 
     cascades: int = 12
-    chans: int = 18
-    pools: int = 4
+    chans: int = 18  # channels
+    pools: int = 4  # poolings
     sens_chans: int = 8
     sens_pools: int = 4
 
@@ -109,12 +101,3 @@ VARNET = Network(
         "fastmri-brain": f"{_RELEASED}brain_leaderboard_state_dict.pt",
     },
 )
-
-
-def __getattr__(name: str) -> Any:
-    # torch takes seconds to import: only those who ask for the network wait for it.
-    if name != "VarNet":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from workbench.models.varnet.network import VarNet
-
-    return VarNet

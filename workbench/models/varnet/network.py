@@ -76,18 +76,9 @@ class Cascade(nn.Module):
 class VarNet(Reconstructor):
     """End-to-end VarNet; loads the weights of ``fastmri.models.VarNet`` and equals its output.
 
-    Args:
-        num_cascades: number of cascades.
-        sens_chans: channels of the sensitivity net's U-Net.
-        sens_pools: poolings of the sensitivity net's U-Net.
-        chans: channels of a cascade's U-Net.
-        pools: poolings of a cascade's U-Net.
-        mask_center: whether the sensitivity net sees the sampled centre of k-space alone.
-
-    Attributes:
-        low_memory: as in ``Reconstructor``: True runs the forward of each cascade, and of each
-            coil's map, a second time for the backward pass.
-        bf16: as there; transforms, combination of coils and data consistency stay in float32.
+    ``low_memory`` runs the forward of each cascade, and of each coil's map, a second time for the
+    backward pass. Under ``bf16`` transforms, combination of coils and data consistency stay in
+    float32. With ``mask_center`` the sensitivity net sees the sampled centre of k-space alone.
     """
 
     def __init__(
