@@ -54,20 +54,17 @@ def test_the_pickle_can_be_written_for_another_mount(dataset, tmp_path):
     assert [sample.slice_ind for sample in samples] == [0, 1, 0, 1, 2]
 
 
-def test_a_pickle_that_is_there_is_kept_unless_told_otherwise(dataset, tmp_path):
+def test_a_pickle_that_is_there_is_kept_and_an_empty_selection_not_written(dataset, tmp_path):
     place = tmp_path / "dataset_cache.pkl"
     place.write_bytes(b"precious")
     cache = build_cache(dataset)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         write_pickle(cache, place)
+    with pytest.raises(ValueError, match="no volumes to list"):
+        write_pickle(cache.split("challenge"), place, overwrite=True)
     assert place.read_bytes() == b"precious"
     write_pickle(cache, place, overwrite=True)
     assert len(read_pickle(place)) == 6
-
-
-def test_an_empty_selection_is_not_written(dataset, tmp_path):
-    with pytest.raises(ValueError, match="no volumes to list"):
-        write_pickle(build_cache(dataset).split("challenge"), tmp_path / "dataset_cache.pkl")
 
 
 def test_what_fastmri_wrote_is_read_and_agrees_with_the_dataset(dataset, tmp_path):
@@ -193,12 +190,12 @@ def test_another_pickle_is_no_dataset_cache(tmp_path, document):
         read_pickle(place)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04\x95"])
-def test_a_damaged_pickle_is_refused(tmp_path, content):
+def test_a_damaged_pickle_is_refused_and_a_missing_one_missed(tmp_path):
     place = tmp_path / "dataset_cache.pkl"
-    place.write_bytes(content)
-    with pytest.raises(PickleRefusedError, match="is no pickle that can be read"):
-        read_pickle(place)
+    for content in (b"", b"hello", b"\x80\x04\x95"):
+        place.write_bytes(content)
+        with pytest.raises(PickleRefusedError, match="is no pickle that can be read"):
+            read_pickle(place)
     with pytest.raises(FileNotFoundError):
         read_pickle(tmp_path / "missing.pkl")
 

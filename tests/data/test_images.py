@@ -47,22 +47,13 @@ def test_single_coil_kspace_gives_the_magnitude():
     )
 
 
-def test_narrow_flair_is_cropped_to_its_width_squared():
-    assert crop_size((512, 213), (256, 256)) == (213, 213)
-    assert zero_filled(noise(2, 40, 13), (20, 20)).shape == (13, 13)
-
-
-def test_crop_is_the_headers_matrix_elsewhere():
+def test_crop_is_the_headers_matrix_and_narrow_flair_is_cropped_to_its_width_squared():
     assert crop_size((640, 368), (320, 320)) == (320, 320)
     assert crop_size((256, 368), (320, 320)) == (256, 320)
-
-
-def test_crop_larger_than_the_image_is_refused():
+    assert crop_size((512, 213), (256, 256)) == (213, 213)
+    assert zero_filled(noise(2, 40, 13), (20, 20)).shape == (13, 13)
     with pytest.raises(ValueError, match="an image of 20x14 has no centre of 24x10"):
         center_crop(np.zeros((3, 20, 14)), (24, 10))
-
-
-def test_volume_instead_of_slice_is_refused():
     with pytest.raises(ValueError, match=r"kspace of shape \(2, 3, 20, 14\): give one slice"):
         zero_filled(noise(2, 3, 20, 14), (10, 10))
 
@@ -88,25 +79,14 @@ def test_maps_of_smooth_coils_are_found_where_there_is_an_object():
     np.testing.assert_allclose(root_sum_of_squares(maps)[inside], 1, atol=1e-5)
 
 
-def test_maps_are_zero_in_air():
-    inside, coils = smooth_study()
-    maps = sensitivity_maps(centered_fft2(inside * coils).astype(np.complex64), 24)
-    assert not maps[:, :4, :4].any()
-
-
-def test_maps_use_nothing_outside_the_acs():
+def test_maps_are_zero_in_air_and_use_nothing_outside_the_acs():
     inside, coils = smooth_study()
     kspace = centered_fft2(inside * coils).astype(np.complex64)
+    assert not sensitivity_maps(kspace, 24)[:, :4, :4].any()
     changed = kspace.copy()
     changed[..., :14] = changed[..., -14:] = 5
     np.testing.assert_array_equal(sensitivity_maps(changed, 12), sensitivity_maps(kspace, 12))
-
-
-def test_silent_slice_has_maps_of_zero():
     assert not sensitivity_maps(np.zeros((2, 8, 8), np.complex64), 4).any()
-
-
-@pytest.mark.parametrize("columns", [0, 49])
-def test_impossible_acs_is_refused(columns):
-    with pytest.raises(ValueError, match=f"low_frequencies={columns}: give 1 to 48"):
-        sensitivity_maps(noise(2, 64, 48), columns)
+    for columns in (0, 49):
+        with pytest.raises(ValueError, match=f"low_frequencies={columns}: give 1 to 48"):
+            sensitivity_maps(noise(2, 64, 48), columns)

@@ -192,9 +192,10 @@ def test_volume_without_mask_needs_a_sampling(root):
 
 
 @pytest.mark.parametrize("mask", ["equispaced", "magic"])
-def test_fractional_acceleration_samples_as_many_lines(mask):
+def test_fractional_acceleration_samples_as_many_lines_and_that_of_one_all(mask):
     found, _ = draw_mask(Sampling(mask, (3.5,), (0.01,)), 350, 1)
     assert found.sum() == pytest.approx(100, abs=6)
+    assert draw_mask(Sampling(mask, (1,), (0.08,)), 40, 1)[0].all()
 
 
 def test_padding_outside_of_kspace_leaves_the_mask_alone(root):
@@ -202,10 +203,6 @@ def test_padding_outside_of_kspace_leaves_the_mask_alone(root):
     assert volume.acquired == (0, 37)
     mask = SliceDataset(build_cache(root).with_volumes([volume]), Sampling())[0].mask
     assert mask.sum() >= 37 // 4
-
-
-def test_acceleration_one_samples_everything():
-    assert draw_mask(Sampling("equispaced", (1,), (0.08,)), 40, 1)[0].all()
 
 
 def test_training_masks_change_with_epoch_and_slice_and_come_again(root):
