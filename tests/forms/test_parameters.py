@@ -101,6 +101,7 @@ def test_value_that_does_not_is_refused_by_name(given, message):
         "https%253A%252F%252Fhost%252Fa%253Fsig%253Dc2VjcmV0",
         "https://urldefense.proofpoint.com/v2/url?u=https-3A__host_a-3FSignature-3Dc2VjcmV0",
         "Signature=c2VjcmV0",
+        "https://user:c2VjcmV0@host.blob.core.windows.net/datasets",
         "SharedAccessSignature = sv=1&sig=c2VjcmV0",
     ],
 )

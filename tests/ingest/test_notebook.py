@@ -93,6 +93,10 @@ def test_no_text_and_nobody_to_ask_says_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.delenv("FASTMRI_LINKS", raising=False)
     with pytest.raises(FileNotFoundError, match=r"no such file: save the text .* FASTMRI_LINKS"):
         email_text(str(tmp_path / "none.txt"))
+    with (tmp_path / "archive.tar").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ValueError, match=r"archive\.tar: 1,099,511,627,776 bytes are no email"):
+        email_text(str(tmp_path / "archive.tar"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])

@@ -288,6 +288,14 @@ def test_claims_of_a_damaged_file_take_no_memory(claim, tmp_path):
     subprocess.run([sys.executable, "-c", script, path], check=True)
 
 
+def test_archive_that_unpacks_to_far_more_than_weights_is_refused(tmp_path):
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("a/data.pkl", bytes(65 << 20))
+    with pytest.raises(ValueError, match=r"bomb\.pt is a zip archive of far more than"):
+        load_network(path)
+
+
 def test_tensor_of_more_values_than_were_stored_is_refused(state, tmp_path):
     state["extra"] = torch.zeros(1).expand(1 << 40)
     path = tmp_path / "repeats.pt"

@@ -31,7 +31,7 @@ _BOUNDS = {"gt": " above {}", "ge": ", {} or more", "le": ", up to {}", "lt": " 
 _LONGEST = 255  # bytes; no file system takes a longer name
 # "=", "?" and "&" may be quoted, as a gateway has them: %3D, %253D, -3D.
 _SECRET = re.compile(
-    r"(?i)accountkey\s*="
+    r"(?i)accountkey\s*=|://[^/@\s]+:[^/@\s]+@"
     r"|(?:sharedaccess\w+|signature|(?:(?<![a-z])|[%-](?:25)*(?:3f|26))sig)"
     r"\s*(?:=|[%-](?:25)*3d)\s*[\w+/%]{8}"
 )

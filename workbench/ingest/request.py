@@ -15,6 +15,7 @@ from workbench.stores.blob import check_container_name, open_container
 
 DESTINATIONS = ("local", "azure")
 UNPACK_ON = ("here", "azureml")
+_LONGEST_EMAIL = 64 << 20  # bytes; mail servers take some 25 MB
 
 
 def check_ingest(
@@ -100,11 +101,17 @@ def email_text(links_file: str) -> Secret | None:
 
     Raises:
         FileNotFoundError: there is none, and nobody to ask.
+        ValueError: the file is too large.
     """
     if os.environ.get(LINKS_VARIABLE, "").strip():
         return Secret(os.environ[LINKS_VARIABLE])
     path = resolve(links_file.strip() or "curl.txt")
     if path.is_file():
+        if path.stat().st_size > _LONGEST_EMAIL:
+            raise ValueError(
+                f"links_file={shown(path)}: {path.stat().st_size:,} bytes are no email's text: "
+                "give the file that you saved the text of fastMRI's email in"
+            )
         return Secret(decoded(path.read_bytes()))
     if interactive():
         return None

@@ -21,6 +21,7 @@ from torch import Tensor
 from workbench.settings import shown
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # before torch 1.6: pickles, then the numbers, in one stream
+_SMALL = 64 << 20  # bytes; what unpacks to more than these and 20 times its size is no weights
 _DTYPES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -134,6 +135,8 @@ def _refuse_other_kinds(start: bytes) -> None:
 def _read_archive(file: BinaryIO) -> Any:
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
+        if sum(part.file_size for part in parts) > max(_SMALL, 20 * file.seek(0, io.SEEK_END)):
+            raise _OtherKindError("a zip archive of far more than a file of weights has: a bomb")
         roots = [p.filename[: -len("data.pkl")] for p in parts if p.filename.endswith("/data.pkl")]
         if len(roots) != 1:
             raise _OtherKindError("a zip archive, but none of torch's: unpack it")
