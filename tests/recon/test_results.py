@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import h5py
 import numpy as np
@@ -127,7 +128,7 @@ def test_result_that_no_reconstruction_writes_is_named_with_a_remedy(change, res
 
 @pytest.mark.parametrize("name", ["weights", "weights_sha256", "dataset", "split"])
 def test_order_of_wrong_types_is_named(name, tmp_path):
-    values = json.loads(ORDER.to_json()) | {name: None}
+    values = asdict(ORDER) | {name: None}
     (tmp_path / "reconstruction.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match=rf"reconstruction\.json is damaged: {name} is no text"):
         read_order(tmp_path)
