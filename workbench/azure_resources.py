@@ -17,7 +17,7 @@ class ResourceError(Exception):
 
 
 class ResourceManager:
-    """Reads resources by their path."""
+    """Reads resources by their path; azure.core's errors where Azure cannot be reached."""
 
     def __init__(self, login: "TokenCredential") -> None:
         from azure.core.pipeline import policies
@@ -34,19 +34,15 @@ class ResourceManager:
             ],
         )
 
-    def get(self, path: str, version: str) -> dict[str, Any] | None:
-        """Return a resource as JSON; None where it is not there or not ours to see.
-
-        Raises:
-            azure.core.exceptions.AzureError: Azure cannot be reached, or refuses the login.
-        """
+    def get(self, path: str, version: str) -> dict[str, Any]:
+        """Return a resource as JSON; an empty one where it is not there or not ours to see."""
         from azure.core.exceptions import HttpResponseError
         from azure.core.rest import HttpRequest
 
         request = HttpRequest("GET", f"{ENDPOINT}{path}", params={"api-version": version})
         response = self._client.send_request(request)
         if response.status_code in (400, 403, 404):
-            return None
+            return {}
         if response.status_code != 200:
             raise HttpResponseError(response=response)
         answer: dict[str, Any] = response.json()
@@ -55,10 +51,9 @@ class ResourceManager:
     def factory_locations(self, subscription: str) -> list[str]:
         """Return the locations, such as "westeurope", where a Data Factory can be."""
         path = f"/subscriptions/{subscription}/providers/Microsoft.DataFactory"
-        provider = self.get(path, "2021-04-01") or {}
-        types = {t["resourceType"]: t for t in provider.get("resourceTypes", [])}
-        found = types.get("factories", {}).get("locations", [])
-        return sorted({location_name(text) for text in found})
+        types = self.get(path, "2021-04-01").get("resourceTypes", [])
+        found = [each["locations"] for each in types if each["resourceType"] == "factories"]
+        return sorted({location_name(text) for texts in found for text in texts})
 
     def workspace_location(self, workspace: Workspace) -> str | None:
         """Return the location of an AzureML workspace, or None where it is not to be seen."""
@@ -67,14 +62,12 @@ class ResourceManager:
             f"{workspace.resource_group}/providers/Microsoft.MachineLearningServices/workspaces/"
             f"{workspace.name}"
         )
-        found = self.get(path, "2022-05-01")
-        return location_name(found["location"]) if found and found.get("location") else None
+        return location_name(self.get(path, "2022-05-01").get("location") or "") or None
 
     def storage_location(self, subscription: str, account: str) -> str | None:
         """Return the location of a storage account of a subscription, or None where it has none."""
         path = f"/subscriptions/{subscription}/providers/Microsoft.Storage/storageAccounts"
-        found = self.get(path, "2023-01-01") or {}
-        for one in found.get("value", []):
+        for one in self.get(path, "2023-01-01").get("value", []):
             if one.get("name") == account:
                 return location_name(one["location"])
         return None
@@ -95,19 +88,26 @@ def resource_problem(error: Exception, workspace: Workspace) -> str:
     if not isinstance(error, HttpResponseError):
         return "Azure (management.azure.com) cannot be reached: check the network and the proxy"
     code = getattr(error.error, "code", None) or str(error.status_code or "")
-    scope = f"/subscriptions/{subscription}/resourceGroups/{group}"
+    forbidden = (
+        f"the login may not make a Data Factory in resource group {group}: it needs the role "
+        f'"{ROLE}": an owner runs `az role assignment create --role "{ROLE}" --assignee '
+        f"YOUR-LOGIN --scope /subscriptions/{subscription}/resourceGroups/{group}`"
+    )
+    unseen = (
+        f"the login does not see the subscription {subscription}: check the workspace's "
+        "config.json and the login's tenant"
+    )
     known = {
         "MissingSubscriptionRegistration": "the subscription is not registered for Data Factory, "
         "and this login may not register it (that takes Contributor on the subscription): an owner "
         f"runs `az provider register --namespace Microsoft.DataFactory --subscription "
         f"{subscription}`, then run again",
-        "AuthorizationFailed": f"the login may not make a Data Factory in resource group {group}: "
-        f'it needs the role "{ROLE}": an owner runs `az role assignment create --role "{ROLE}" '
-        f"--assignee YOUR-LOGIN --scope {scope}`",
+        "AuthorizationFailed": forbidden,
+        "LinkedAuthorizationFailed": forbidden,
         "ResourceGroupNotFound": f"there is no resource group {group} in the subscription: check "
         "the workspace's config.json",
-        "SubscriptionNotFound": f"the login does not see the subscription {subscription}: check "
-        "the workspace's config.json and the login's tenant",
+        "SubscriptionNotFound": unseen,
+        "InvalidSubscriptionId": unseen,
         "LocationNotAvailableForResourceType": "Data Factory is not to be had at that location: "
         "give another location",
         "RequestDisallowedByPolicy": f"a policy of {group} forbids this Data Factory: ask its "
@@ -115,12 +115,8 @@ def resource_problem(error: Exception, workspace: Workspace) -> str:
         "QuotaExceeded": "the subscription's quota of Data Factories is used up: delete old ones, "
         "or ask for more in the portal (Help + support, Service and subscription limits)",
     }
-    known["LinkedAuthorizationFailed"] = known["AuthorizationFailed"]
-    known["InvalidSubscriptionId"] = known["SubscriptionNotFound"]
-    if code in known:
-        return f"{known[code]} ({code})"
-    if error.status_code == 403:
-        return f"{known['AuthorizationFailed']} ({code})"
+    if code in known or error.status_code == 403:
+        return f"{known.get(code, forbidden)} ({code})"
     message = without_secrets(getattr(error.error, "message", None) or "")
     return f"Azure answers {error.status_code} {code}: {message or 'try again later'}"
 

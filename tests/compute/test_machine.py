@@ -70,29 +70,21 @@ def test_the_job_that_was_planned_runs_without_home_or_temporary_folder(
     assert [path.name for path in checkpoints] == ["best.ckpt", "last.ckpt"]
 
 
-def test_a_plan_is_refused_where_another_job_has_run_since(tiny_study, project):
+def test_a_plan_is_refused_where_something_else_has_run_since(tiny_study, project, tmp_path):
     first = plan(tiny_study, lr=1e-3)
     begin(plan(tiny_study, lr=1e-5))
     with pytest.raises(ValueError, match=r"a run of another job \(lr 0\.001|lr 1e-05 there"):
         list(train(first))
     assert first.run.job.lr == 1e-5
-
-
-def test_a_plan_not_to_resume_is_refused_where_the_same_job_has_run_since(tiny_study, project):
-    first, second = plan(tiny_study, resume=False), plan(tiny_study, resume=False)
+    first, second = (plan(tiny_study, name="same", resume=False) for _ in range(2))
     begin(second)
     with pytest.raises(ValueError, match="holds a run already"):
         list(train(first))
-
-
-def test_a_plan_is_refused_where_the_run_has_learned_from_other_volumes_since(
-    tiny_study, project, tmp_path
-):
     other = tmp_path / "other"
     shutil.copytree(tiny_study, other, ignore=shutil.ignore_patterns("*.json"))
     (other / "multicoil_val/file3.h5").unlink()
-    first = plan(tiny_study)
-    begin(plan(other))
+    first = plan(tiny_study, name="volumes")
+    begin(plan(other, name="volumes"))
     with pytest.raises(ValueError, match="has trained on other volumes"):
         list(train(first))
 
@@ -239,27 +231,21 @@ def test_ranks_meet_on_a_machine_whose_name_does_not_resolve(module):
     assert run.folder.exists()
 
 
-def test_a_disk_that_fills_up_while_training_is_named_in_one_line(tiny_study, project, small_disk):
-    small_disk("1m", project / "outputs")
-    planned = plan(tiny_study, chans=16, cascades=2, pools=3)
-    with pytest.raises(TrainingFailedError) as info:
-        list(train(planned))
-    assert "\n" not in str(info.value)
-    assert "outputs/brain" in str(info.value)
-    assert "No space left on device: free some space and run again" in str(info.value)
-
-
-def test_a_disk_that_has_no_room_at_all_is_named_in_one_line(tiny_study, project, small_disk):
+@pytest.mark.parametrize("full", [False, True])
+def test_a_disk_without_room_for_a_training_is_named_in_one_line(
+    tiny_study, project, small_disk, full
+):
     small = small_disk("1m", project / "outputs")
-    planned = plan(tiny_study)
-    with (small / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-        while True:
-            filler.write(bytes(4096))
+    planned = plan(tiny_study, **({} if full else {"chans": 16, "cascades": 2, "pools": 3}))
+    if full:  # from the start, so that not even the error finds room
+        with (small / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
     with pytest.raises((TrainingFailedError, OSError)) as info:
         list(train(planned))
     assert "\n" not in str(info.value)
     assert "outputs/brain" in str(info.value)
-    assert "No space left on device" in str(info.value)
+    assert "No space left on device: free some space and run again" in str(info.value)
 
 
 SMALL_SHARED_MEMORY = """

@@ -3,7 +3,6 @@
 import errno
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,44 +14,39 @@ from workbench.stores.disk import CannotWriteError, naming, only_one, replacing,
 
 
 @contextmanager
-def files_up_to(size):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def one_line(info, path, words):
+def refused(path, words):
+    """Expect a refusal that names the path in one line."""
+    with pytest.raises(CannotWriteError) as info:
+        yield info
     text = str(info.value)
     assert str(path) in text
     assert words in text
     assert "\n" not in text
-    return True
 
 
 def test_full_disk_is_named_and_the_file_that_was_there_stays(small_disk):
     file = small_disk(65536) / "x.json"
     write_text(file, "before")
-    with pytest.raises(CannotWriteError) as info:
+    with refused(file, "No space left on device: free some space and run again"):
         write_text(file, "x" * 100_000)
-    assert one_line(info, file, "No space left on device: free some space and run again")
     assert file.read_text() == "before"
     assert os.listdir(file.parent) == ["x.json"]  # noqa: PTH208 - hidden ones too
 
 
 def test_a_limit_of_the_user_is_named(tmp_path):
-    with files_up_to(1000), pytest.raises(CannotWriteError) as info:
-        write_text(tmp_path / "x.json", "x" * 2000)
-    assert one_line(info, tmp_path / "x.json", "File too large")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with refused(tmp_path / "x.json", "File too large"):
+            write_text(tmp_path / "x.json", "x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES])
 def test_refusals_of_a_disk_are_named(tmp_path, number):
-    with pytest.raises(CannotWriteError) as info, naming(tmp_path / "x"):
+    with refused(tmp_path / "x", os.strerror(number)) as info, naming(tmp_path / "x"):
         raise OSError(number, os.strerror(number))
-    assert one_line(info, tmp_path / "x", os.strerror(number))
     assert info.value.errno == number
 
 
@@ -73,56 +67,56 @@ def test_errors_of_something_else_stay_as_they_are(tmp_path, error):
 
 def test_a_file_where_a_folder_should_be_is_named(tmp_path):
     (tmp_path / "knee").write_text("")
-    with (
-        pytest.raises(CannotWriteError) as info,
-        only_one(tmp_path / "knee" / ".lock", "busy"),
-    ):
+    with refused(tmp_path / "knee", "File exists"), only_one(tmp_path / "knee/.lock", "busy"):
         pass
-    assert one_line(info, tmp_path / "knee", "File exists")
+    with refused(tmp_path / "knee", "cannot be written"):
+        write_text(tmp_path / "knee" / "x.json", "{}")
 
 
 def test_a_read_only_folder_is_named(small_disk):
     folder = small_disk(65536)
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-    with pytest.raises(CannotWriteError) as info, only_one(folder / "knee" / ".lock", "busy"):
+    with refused(folder / "knee", "Read-only file system"), only_one(folder / "knee/.lock", ""):
         pass
-    assert one_line(info, folder / "knee", "Read-only file system")
+
+
+def flock_failing_with(number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    return flock
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_told_of_and_gone_on_with(
     tmp_path, monkeypatch, capsys, number
 ):
-    def refused(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("fcntl.flock", refused)
+    monkeypatch.setattr("fcntl.flock", flock_failing_with(number))
     with only_one(tmp_path / ".lock", "busy"):
         pass
     assert "knows no locks: see to it yourself that no second" in capsys.readouterr().out
 
 
 def test_a_lock_that_fails_otherwise_is_no_lock(tmp_path, monkeypatch):
-    def broken(*_):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr("fcntl.flock", broken)
-    with pytest.raises(CannotWriteError, match="Input/output error"), only_one(tmp_path / "l", ""):
+    monkeypatch.setattr("fcntl.flock", flock_failing_with(errno.EIO))
+    with refused(tmp_path, "Input/output error"), only_one(tmp_path / ".lock", "busy"):
         pass
+
+
+LAUNCHER = """
+import pathlib, subprocess, sys, time
+from workbench.stores.disk import only_one
+rank = "print('up', flush=True); import time; time.sleep(600)"
+middle = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
+with only_one(pathlib.Path(sys.argv[1]), 'busy') as held:
+    subprocess.run([sys.executable, '-c', middle], stdin=held)
+"""
 
 
 def test_a_process_that_inherits_the_lock_holds_it_when_its_maker_is_killed(tmp_path):
     """A launcher that is killed leaves a child's child, started as torchrun starts its ranks."""
     lock = tmp_path / ".lock"
-    rank = "print('up', flush=True); import time; time.sleep(600)"
-    middle = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
-    launcher = (
-        "import pathlib, subprocess, sys, time\n"
-        "from workbench.stores.disk import only_one\n"
-        "with only_one(pathlib.Path(sys.argv[1]), 'busy') as held:\n"
-        f"    subprocess.run([sys.executable, '-c', {middle!r}], stdin=held)\n"
-    )
-    command = [sys.executable, "-c", launcher, str(lock)]
+    command = [sys.executable, "-c", LAUNCHER, str(lock)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -164,4 +158,3 @@ def test_what_a_killed_writer_left_is_swept_up_later(tmp_path, name):
     write_text(tmp_path / name, "{}")
     assert not left.exists()
     assert of_another.exists()
-    shutil.rmtree(tmp_path)

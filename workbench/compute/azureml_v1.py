@@ -21,6 +21,7 @@ from workbench.compute.sender import (
     LostContactError,
     RunState,
     Sender,
+    conda_specification,
     refusal,
 )
 from workbench.settings import Secret
@@ -136,7 +137,7 @@ class AzureMLv1(Sender):
         from azureml.core.runconfig import DockerConfiguration, PyTorchConfiguration
 
         environment = Environment(job.environment)
-        packages = CondaDependencies(_underlying_structure=job.packages)
+        packages = CondaDependencies(_underlying_structure=conda_specification(job.torch_build))
         environment.python.conda_dependencies = packages
         environment.docker.base_image = job.image
         references = {folder.name: self._reference(folder) for folder in job.folders}

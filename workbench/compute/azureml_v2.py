@@ -19,6 +19,7 @@ from workbench.compute.sender import (
     LostContactError,
     RunState,
     Sender,
+    conda_specification,
     refusal,
 )
 from workbench.settings import Secret
@@ -145,7 +146,9 @@ class AzureMLv2(Sender):
                 inputs=inputs,
                 outputs=outputs,
                 environment=Environment(
-                    name=job.environment, image=job.image, conda_file=job.packages
+                    name=job.environment,
+                    image=job.image,
+                    conda_file=conda_specification(job.torch_build),
                 ),
                 environment_variables=job.variables,
                 compute=job.cluster,

@@ -78,17 +78,17 @@ class Plan:
     @property
     def estimates(self) -> list[Estimate]:
         """Time and cost for several numbers of a cluster's nodes; none where they are unknown."""
-        machine = machine_of(self.where.cluster.vm_size) if isinstance(self.where, Cloud) else None
-        if machine is None or not isinstance(self.where, Cloud):
+        where = self.where
+        if not isinstance(where, Cloud) or not (machine := machine_of(where.cluster.vm_size)):
             return []
         return estimates(
-            self.where.pace,
+            where.pace,
             machine,
             slices=self.slices,
             epochs=self.job.epochs - len(self.run.metrics),
             once=sum(self.cache.split(split).slices for split in self.splits),
-            nodes=sorted({*NODES, self.where.job.nodes}),
-            price=self.where.price,
+            nodes=sorted({*NODES, where.job.nodes}),
+            price=where.price,
         )
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
@@ -148,11 +148,6 @@ class ClusterJob:
         return tuple(each for each in (self.dataset, self.store) if each.mode != "stream")
 
     @property
-    def packages(self) -> dict[str, Any]:
-        """The environment's packages, as a conda specification."""
-        return conda_specification(self.torch_build)
-
-    @property
     def variables(self) -> dict[str, str]:
         """Environment variables of every node."""
         return {NODES: str(self.nodes), DEVICE: self.device, "PYTHONUNBUFFERED": "1"}
@@ -199,7 +194,7 @@ class RunState:
         return self.status in ("Completed", "Failed", "Canceled")
 
 
-class Sender:
+class Sender(Protocol):
     """A workspace through one of the SDKs.
 
     All methods raise ``LostContactError`` where a later try may work, ``ClusterError`` where the
@@ -208,33 +203,28 @@ class Sender:
 
     sdk: ClassVar[str]
     package: ClassVar[str]
+    address: Workspace
 
     def __init__(self, workspace: Workspace) -> None:
         self.address = workspace
 
     def open(self) -> None:
         """Log in, and look the workspace up."""
-        raise NotImplementedError
 
     def clusters(self) -> list[Cluster]:
         """Return the clusters that jobs can be sent to."""
-        raise NotImplementedError
 
     def datastores(self) -> list[Datastore]:
         """Return the blob containers that the workspace knows."""
-        raise NotImplementedError
 
     def submit(self, job: ClusterJob) -> str:
         """Send a job; return its run's id."""
-        raise NotImplementedError
 
     def state(self, run: str) -> RunState:
         """Return how a run stands."""
-        raise NotImplementedError
 
     def cancel(self, run: str) -> None:
         """Cancel a run."""
-        raise NotImplementedError
 
 
 def conda_specification(torch_build: str = "", file: Path | None = None) -> dict[str, Any]:
