@@ -79,30 +79,22 @@ def test_refusals_say_what_to_do_and_whether_they_may_pass(status, message, said
     assert isinstance(error, LostContactError) == (status in (429, 503))
 
 
-@pytest.fixture
-def workspace_with(monkeypatch):
-    """Gives a workspace that some SDKs reach, on a Python that has some: name -> error or None."""
+def test_the_sdk_is_the_first_that_python_has_and_the_workspace_accepts(monkeypatch):
+    def workspace_with(**answers):
+        """Have some SDKs, each of which reaches the workspace or fails: name -> error or None."""
 
-    def make(**answers):
-        def sender(name, error):
+        def sender(name):
             def open_workspace():
-                if error:
-                    raise error
+                if answers[name]:
+                    raise answers[name]
 
             return lambda _: SimpleNamespace(sdk=name, open=open_workspace)
 
-        known = {
-            name: (package, module, sender(name, answers.get(name)))
-            for name, (package, module, _) in offers._SENDERS.items()
-        }
+        known = {name: (package, name, sender(name)) for name, package in packages.items()}
         monkeypatch.setattr(offers, "_SENDERS", known)
-        there = [known[name][1] for name in answers]
-        monkeypatch.setattr(offers, "_installed", there.__contains__)
+        monkeypatch.setattr(offers, "_installed", answers.__contains__)
 
-    return make
-
-
-def test_the_sdk_is_the_first_that_python_has_and_the_workspace_accepts(workspace_with):
+    packages = {name: package for name, (package, *_) in offers._SENDERS.items()}
     workspace_with(v1=None, v2=None)
     assert [connect(None, sdk).sdk for sdk in (None, "v1", "v2")] == ["v1", "v1", "v2"]
     workspace_with(v2=None)

@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 
@@ -100,35 +99,6 @@ def test_a_file_system_without_locks_is_told_of_and_gone_on_with(
 def test_a_lock_that_fails_otherwise_is_no_lock(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", flock_failing_with(errno.EIO))
     with refused(tmp_path, "Input/output error"), only_one(tmp_path / ".lock", "busy"):
-        pass
-
-
-LAUNCHER = """
-import pathlib, subprocess, sys, time
-from workbench.stores.disk import only_one
-rank = "print('up', flush=True); import time; time.sleep(600)"
-middle = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
-with only_one(pathlib.Path(sys.argv[1]), 'busy') as held:
-    subprocess.run([sys.executable, '-c', middle], stdin=held)
-"""
-
-
-def test_a_process_that_inherits_the_lock_holds_it_when_its_maker_is_killed(tmp_path):
-    """A launcher that is killed leaves a child's child, started as torchrun starts its ranks."""
-    lock = tmp_path / ".lock"
-    command = [sys.executable, "-c", LAUNCHER, str(lock)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            assert process.stdout.readline() == "up\n"
-            process.kill()
-            process.wait()
-            with pytest.raises(RuntimeError, match="busy"), only_one(lock, "busy"):
-                pass
-        finally:
-            os.killpg(process.pid, 9)
-    with only_one(lock, "waiting", wait=True):
         pass
 
 

@@ -83,12 +83,9 @@ def test_job_on_a_cluster_unpacks_and_verifies_without_any_key(workspace, landed
     assert workspace.storage.key not in sent
 
 
-def test_damaged_archive_is_named_by_the_job(workspace, landed):
+def test_damaged_archive_or_unknown_container_is_named(workspace, landed):
     with pytest.raises(ArchiveError, match=r"^val\.tar\.xz: truncated or damaged"):
         unpack_on_cluster(workspace, landed(keep=9000))
-
-
-def test_container_that_the_workspace_does_not_know_is_refused(workspace):
     storage = parse_connection(Secret(workspace.storage.connection_string))
     with pytest.raises(ValueError, match=r"the workspace has no datastore of .*/elsewhere"):
         unpack_on_cluster(workspace, open_container(storage, "elsewhere"))
