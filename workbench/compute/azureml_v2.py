@@ -44,10 +44,10 @@ def _our_errors() -> Iterator[None]:
         answer = getattr(error.error, "error", None) or error.error
         said = getattr(answer, "message", None) or error.message or error.reason
         problem = refusal(error.status_code or 503, str(said))
+    except MlException as error:  # is an AzureError too
+        problem = ClusterError(" ".join(str(error.message).split())[:500])
     except AzureError as error:
         problem = LostContactError(f"AzureML cannot be reached ({type(error).__name__})")
-    except MlException as error:
-        problem = ClusterError(" ".join(str(error.message).split())[:500])
     raise problem
 
 
