@@ -1,4 +1,4 @@
-"""Where folders are, and how secrets are held."""
+"""Where folders are, how many cores there are, and how secrets are held."""
 
 import logging
 import os
@@ -31,6 +31,11 @@ def child_environment(*needs: str, **changes: str) -> dict[str, str]:
         return AZURE_LOGIN in needs or not of_login
 
     return {name: value for name, value in os.environ.items() if kept(name)} | changes
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def project_root() -> Path:

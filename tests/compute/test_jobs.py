@@ -84,6 +84,14 @@ def test_without_gpus_nodes_become_processes():
     assert ranks.device == "GPU" or ranks.count == 3
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("2", 2), ("99", 4), ("many", 4), ("", 4)])
+def test_ranks_share_the_cores_and_take_fewer_where_asked(monkeypatch, asked, threads):
+    monkeypatch.setattr("workbench.compute.here.cores", lambda: 8)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert ranks_here(2).threads == threads
+
+
 # ---- the run's folder --------------------------------------------------------------------
 
 

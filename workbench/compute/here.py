@@ -15,6 +15,7 @@ from workbench.compute.processes import ProcessFailedError, lines_of
 from workbench.compute.runs import Run, only_writer
 from workbench.models.entry import check_whole
 from workbench.progress import RELAY
+from workbench.settings import cores
 from workbench.stores import DiskStore
 
 
@@ -48,7 +49,7 @@ def ranks_here(nodes: int) -> Ranks:
     """Choose this machine's processes: one a GPU, or ``nodes`` on the CPU where it has none.
 
     On a node of a cluster's job: one a GPU, or one on the CPU. ValueError: ``nodes`` is below 1,
-    or not the number that the job runs on.
+    or not the number that the job runs on. They share the cores; OMP_NUM_THREADS may ask for fewer.
     """
     check_whole("nodes", nodes, 1)
     import torch
@@ -58,7 +59,8 @@ def ranks_here(nodes: int) -> Ranks:
         raise ValueError(f"nodes={nodes}: this job runs on {node.count}")
     gpus = torch.cuda.device_count()
     count = gpus or (1 if node else nodes)
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = max(1, min(cores() // count, int(asked) if asked.isdecimal() else cores()))
     return Ranks(count, "GPU" if gpus else "CPU", threads, node)
 
 

@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from workbench.settings import cores
+
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
@@ -38,7 +40,7 @@ class Confined(Generic[Arguments, Answer]):
 
     def __init__(self, function: Callable[Arguments, Answer]) -> None:
         self._function = function
-        self._turns = threading.BoundedSemaphore(min(len(os.sched_getaffinity(0)), _MOST_PROCESSES))
+        self._turns = threading.BoundedSemaphore(min(cores(), _MOST_PROCESSES))
         self._idle: list[_Process] = []
         self._forking = threading.Lock()
 
