@@ -252,3 +252,9 @@ def test_sparse_member_is_refused_by_name(tmp_path):
     archive[148:156] = b"%06o\0 " % sum(archive)
     with pytest.raises(ArchiveError, match=r"member 'a.h5' is refused: it is sparse"):
         unpacked(bytes(archive) + bytes(10_240), tmp_path)
+
+
+def test_name_that_cannot_be_shown_is_escaped(tmp_path):
+    cut = tar_of({"caf\udce9\n\x1b[31m.h5": bytes(3000)})[:2000]
+    with pytest.raises(ArchiveError, match=r"damaged after caf\\udce9\\n\\x1b\[31m\.h5 "):
+        unpack(io.BytesIO(cut), DiskStore(tmp_path), "knee.tar")

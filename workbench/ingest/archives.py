@@ -142,7 +142,10 @@ def unpack(
                         f"{archive}: more data follows after the tar's end; it was not unpacked"
                     )
     except (EOFError, tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        where = f"after {member}" if member else "at its start"
+        shown = "".join(
+            letter if letter.isprintable() else ascii(letter)[1:-1] for letter in member
+        )
+        where = f"after {shown}" if member else "at its start"
         raise ArchiveError(
             f"{archive}: truncated or damaged {where} ({error}); the {len(result.members)} members "
             "before that are unpacked and stay. If its download was verified, the archive is "
