@@ -71,7 +71,7 @@ def test_work_runs_in_a_process_of_its_own_and_its_result_comes_back(form, tmp_p
 
 
 def test_plan_shows_what_would_be_done_and_does_nothing(form, tmp_path):
-    form.plan()
+    form.start("plan")
     form.wait(60)
     assert form.phase == "planned"
     assert form.planned == ["rounds     2"]

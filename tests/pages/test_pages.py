@@ -85,6 +85,8 @@ def test_value_of_another_type_is_refused_by_name(model, bare):
         if field.kind is str and not field.numeric:
             wrong += [2024, 0.5, ["val"], *([] if field.meanings else [True])]
         for value in wrong:
+            if str(value) in field.only:
+                continue
             found = errors(model, **{field.name: value})
             assert found.get(field.name, "").startswith(f"{field.name}="), value
 

@@ -70,24 +70,16 @@ class NotStartedError(RuntimeError):
 
 
 class Form:
-    """A page as a form.
-
-    Args:
-        page: the page.
-        values: what the parameters cell gives them.
+    """A page as a form, which begins with the values that the parameters cell gives.
 
     Attributes:
-        inputs: the fields' widgets by their names; ``notes`` stand beside them.
-        secrets: the secrets' fields by their names.
         errors: field -> what is wrong; under "" what concerns no one field.
         phase: "idle", "planning", "planned", "running", "cancelling", "cancelled", "done" or
             "failed".
         status: one line beside the buttons.
         outputs: name -> what the work displayed.
-        log: the last lines that the work printed.
         failure: message and traceback of an error.
         progress: title -> share and line.
-        widget: all of it.
         cell: the request that ran the form's cell.
     """
 
@@ -165,7 +157,7 @@ class Form:
                 self.folds[-1][2].append(name)
             grid.children += self._row(name)
         self._plan = ipywidgets.Button(description="Plan")
-        self._plan.on_click(lambda _: self.plan())
+        self._plan.on_click(lambda _: self.start("plan"))
         self._start = _with_class(ipywidgets.Button(), "wb-main")
         self._start.on_click(lambda _: self._press())
         self._status, self._general, self.command = (ipywidgets.HTML() for _ in range(3))
@@ -234,7 +226,7 @@ class Form:
         children = tuple(part for each in wanted for part in (each.widget, each.note))
         if children != self._secret_grid.children:
             self._secret_grid.children = children
-        self._show_state()
+        self._draw()
 
     def look_up(self, name: str) -> None:
         """Ask Azure for a field's choices."""
@@ -250,7 +242,7 @@ class Form:
 
     def _say(self, status: str) -> None:
         self.status = status
-        self._show_state()
+        self._draw()
 
     # ---- the work ------------------------------------------------------------------------
 
@@ -260,14 +252,6 @@ class Form:
             self.start()
         elif time.monotonic() - self._began > _SECONDS_UNTIL_CANCEL:
             self.cancel()
-
-    def plan(self) -> None:
-        """Show what would be done, as the button does."""
-        self._begin("plan")
-
-    def start(self) -> None:
-        """Do it, as the button does."""
-        self._begin("start")
 
     def cancel(self) -> None:
         """Interrupt what is running; asked again, end it at once."""
@@ -281,32 +265,28 @@ class Form:
         if self._follower:
             self._follower.join(seconds)
 
-    def _begin(self, action: str) -> None:
+    def start(self, action: str = "start") -> None:
+        """Do the work, or only "plan" it, as the buttons do."""
         if self.busy or self.errors:
             return
-        if lacking := [
-            each.entry.label for each in self.secrets.values() if each.lacks(self._asked)
-        ]:
+        wanted = [each for each in self.secrets.values() if each.entry.only(self._asked)]
+        if lacking := [each.entry.label for each in wanted if each.lacks(self._asked)]:
             self._say(f"first give {' and '.join(lacking)}")
             return
         self._began = time.monotonic()
         self.outputs, self.planned, self.log, self.progress, self.failure = {}, [], [], {}, None
         self.phase, self.status = "planning", "looking at what there is to do ..."
         self._draw()
-        wanted = {name: each.entry.only(self._asked) for name, each in self.secrets.items()}
         request = {
             "page": f"{self.page.__module__}:{self.page.__qualname__}",
             "action": action,
             "values": self._asked.model_dump(),
-            "secrets": {
-                name: each.held.reveal()
-                for name, each in self.secrets.items()
-                if each.held and wanted[name]
-            },
+            "secrets": {each.entry.name: each.held.reveal() for each in wanted if each.held},
         }
-        needs = [LINKS_VARIABLE] if wanted.get(LINKS_VARIABLE) else []
         # A page that does not ask for the storage's key may yet be given an address in it.
-        needs += [CONNECTION_VARIABLE, AZURE_LOGIN] if wanted.get(CONNECTION_VARIABLE, True) else []
+        withheld = self.secrets.keys() - {each.entry.name for each in wanted}
+        needs = [LINKS_VARIABLE] if LINKS_VARIABLE in self.secrets.keys() - withheld else []
+        needs += [] if CONNECTION_VARIABLE in withheld else [CONNECTION_VARIABLE, AZURE_LOGIN]
         self._process = PageProcess(request, *needs)
         self._follower = threading.Thread(target=self._follow, args=(self._process,), daemon=True)
         self._follower.start()
@@ -331,8 +311,7 @@ class Form:
                 text = escape("\n".join(self.planned))
                 self._output("plan", f"<pre>{text}</pre>")
             case {"display": "image/png", "data": data, "name": name}:
-                image = f'<img src="data:image/png;base64,{data}" alt="{escape(name)}">'
-                self._output(name, image)
+                self._output(name, f'<img src="data:image/png;base64,{data}" alt="{escape(name)}">')
             case {"display": kind, "data": data, "name": name}:
                 # HTML is the package's own tables, escaped where they are made.
                 self._output(name, data if kind == "text/html" else f"<pre>{escape(data)}</pre>")
@@ -398,12 +377,11 @@ class Form:
     # ---- what is seen --------------------------------------------------------------------
 
     def _draw(self) -> None:
-        """Show what the work shows."""
         self._bars.value = "".join(
             f'<div class="wb-progress"><progress max="1" aria-label="{escape(title)}"'
             + ("" if share is None else f' value="{share:.4f}"')
             + f"></progress> {escape(line)}</div>"
-            for title, (share, line) in self.progress.items()
+            for title, (share, line) in list(self.progress.items())
         )
         text, trace = self.failure or ("", "")
         self._failure.value = (
@@ -411,9 +389,6 @@ class Form:
         ) + _details("", "Details for programmers", trace, "")
         self._shown.children = list(self.outputs.values())
         self._log.value = _details("open", "What it prints", "\n".join(self.log), "wb-lines")
-        self._show_state()
-
-    def _show_state(self) -> None:
         self._status.value = f'<span class="wb-status" role="status">{escape(self.status)}</span>'
         general = escape(self.errors.get("", ""))
         self._general.value = general and f'<div class="wb-error" role="alert">{general}</div>'

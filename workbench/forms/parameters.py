@@ -48,35 +48,21 @@ Numbers = Annotated[str, AfterValidator(_check_numbers)]
 
 @dataclass(frozen=True, kw_only=True)
 class FormField:
-    """A parameter: what ``Field`` was told, and what pydantic knows of it.
+    """A parameter: what ``Field`` was told by name, and below it what pydantic knows."""
 
-    Attributes:
-        section: title of the folded part of the form that begins with this field.
-        label: what the form calls it; the name by default.
-        unit: of the number.
-        choices: a tuple allows nothing else; a function suggests what is there.
-        several: whether several choices may be given, with commas between them.
-        look_up: asks Azure for choices, given the parameters; a button in the form.
-        numeric: whether a number stands for its text; papermill's ``-p`` makes numbers of texts.
-        meanings: values -> the text that they stand for.
-        aliases: names of 2021.
-        kind: str, int, float or bool.
-        optional: whether None is allowed.
-        bounds: pydantic's ge, gt, le and lt.
-    """
+    section: str = ""  # title of the folded part of the form that begins with this field
+    label: str = ""  # what the form calls it; the name by default
+    unit: str = ""  # of the number
+    choices: Sequence[str] | Callable[[], Sequence[str]] = ()  # a function only suggests
+    several: bool = False  # whether several choices may be given, with commas between them
+    look_up: Callable[[Any], Sequence[str]] | None = None  # asks Azure, given the parameters
+    numeric: bool = False  # whether a number stands for its text
+    meanings: Mapping[Any, str] = field(default_factory=dict)  # values -> the text they stand for
+    aliases: tuple[str, ...] = ()  # names of 2021
 
-    section: str = ""
-    label: str = ""
-    unit: str = ""
-    choices: Sequence[str] | Callable[[], Sequence[str]] = ()
-    several: bool = False
-    look_up: Callable[[Any], Sequence[str]] | None = None
-    numeric: bool = False
-    meanings: Mapping[Any, str] = field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
     name: str = ""
-    kind: type = str
-    optional: bool = False
+    kind: type = str  # or int, float, bool
+    optional: bool = False  # whether None is allowed
     default: Any = None
     help: str = ""
     bounds: Mapping[str, float] = field(default_factory=dict)
@@ -113,12 +99,7 @@ class FormField:
         return (found[1] or found[2]).strip() if found else ""
 
     def refusal(self, value: Any, *, typed: bool = True) -> str:
-        """Say that a value does not do, and what does; a secret is not repeated.
-
-        Args:
-            value: the value.
-            typed: whether it is a Python value; else a form's entry, which has no quotes.
-        """
+        """Say that a value does not do, and what does; ``typed`` is as in ``Parameters.of``."""
         if isinstance(value, str) and _SECRET.search(value):
             return (
                 f"{self.name}=***: this holds a signature or a key, and parameters are stored in "
@@ -131,20 +112,21 @@ class FormField:
                 "; papermill's -p makes numbers, True and False of such texts, -r does not: "
                 f"write -r {self.name} {example}"
             )
-        scalar = isinstance(value, str | int | float | None)
-        # What is in another value may be long, or a secret.
-        came = (repr if typed or not value else str)(value)[:60]
-        came = came if scalar else f"<{type(value).__name__}>"
+        came = f"<{type(value).__name__}>"  # what is in it may be long, or a secret
+        if isinstance(value, str | int | float | None):
+            came = (repr if typed or not value else str)(value)[:60]
         return f"{self.name}={came}: give {self.expected}{advice}"
 
     def clean(self, value: Any) -> Any:
         """Return a value as the model checks it: texts without space around, numbers for texts.
 
         Raises:
-            ValueError: it is a secret, or a text or number that no parameter can be.
+            ValueError: it is a secret, or what no such parameter can be.
         """
         if isinstance(value, bool | str) and value in self.meanings:
             value = self.meanings[value]
+        if isinstance(value, bool | int) and str(value) in self.only:
+            value = str(value)  # papermill's -p makes numbers and truth values of texts
         if type(value) in (int, float):
             if not abs(value) <= sys.float_info.max:
                 raise ValueError(self.refusal(value))
@@ -170,9 +152,8 @@ class FormField:
 
     def entry(self, value: Any) -> str | bool:
         """Return how a value stands in the form."""
-        if self.kind is bool and isinstance(value, bool) and not self.optional:
-            return value
-        return "" if value is None else str(value)
+        on_or_off = self.kind is bool and isinstance(value, bool) and not self.optional
+        return value if on_or_off else "" if value is None else str(value)
 
 
 def Field(  # noqa: N802 - as pydantic's
@@ -197,9 +178,10 @@ class ParametersError(ValueError):
         hidden: whether a wrong value may not be shown.
     """
 
-    def __init__(self, errors: Mapping[str, str], *, hidden: bool = False) -> None:
+    def __init__(self, errors: Mapping[str, str]) -> None:
         super().__init__("\n".join(errors.values()))
-        self.errors, self.hidden = dict(errors), hidden
+        self.errors = dict(errors)
+        self.hidden = any(re.match(r"\w+=(\*{3}|<\w+>):", each) for each in errors.values())
 
 
 class WrongValueError(ValueError):
@@ -291,22 +273,19 @@ class Parameters(pydantic.BaseModel):
             ParametersError: names every parameter that does not do, and what does.
         """
         errors: dict[str, str] = {}
-        hidden = False
         try:
             return cls.model_validate(dict(values), strict=typed)
         except pydantic.ValidationError as error:
             for each in error.errors(include_url=False):
                 name = str(each["loc"][0]) if each["loc"] else ""
                 cause = each.get("ctx", {}).get("error")
-                if isinstance(cause, WrongValueError):
-                    name = cause.field
-                message = str(cause) if cause else ""
-                if not message and name in cls.fields:
-                    message = cls.fields[name].refusal(each["input"], typed=typed)
-                    hidden |= not isinstance(each["input"], str | int | float | None)
-                hidden |= "=***:" in message
-                errors.setdefault(name, message or f"{name}: no such parameter")
-        raise ParametersError(errors, hidden=hidden)
+                if cause is not None:
+                    errors.setdefault(getattr(cause, "field", name), str(cause))
+                elif name in cls.fields:
+                    errors.setdefault(name, cls.fields[name].refusal(each["input"], typed=typed))
+                else:
+                    errors[name] = f"{name}: no such parameter"
+        raise ParametersError(errors)
 
     @classmethod
     def read(cls, variables: Mapping[str, Any]) -> Self:

@@ -138,6 +138,15 @@ class Messages:
             self._told[title] = now
             self.send(progress=title, share=share, line=line)
 
+    def display(self, data: Any, _: Any = None, **more: Any) -> None:
+        """Send what is displayed, as IPython's publishers do."""
+        kind = next(kind for kind in ("image/png", "text/html", "text/plain") if kind in data)
+        value = data[kind]
+        if isinstance(value, bytes):
+            value = base64.b64encode(value).decode()
+        name = (more.get("transient") or {}).get("display_id", "")
+        self.send(display=kind, data=value, name=name)
+
 
 class Lines(io.TextIOBase):
     """A standard output that sends each line, once it is whole."""
@@ -154,36 +163,19 @@ class Lines(io.TextIOBase):
         return len(text)
 
 
-def send_displays(messages: Messages) -> None:
-    """Have whatever is displayed sent to the form."""
-    from IPython.core.displaypub import DisplayPublisher
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
-    class Publisher(DisplayPublisher):
-        def publish(self, data: Any, *_: Any, **more: Any) -> None:
-            kinds = ("image/png", "text/html", "text/plain")
-            kind = next(kind for kind in kinds if kind in data)
-            value = data[kind]
-            if isinstance(value, bytes):
-                value = base64.b64encode(value).decode()
-            name = (more.get("transient") or {}).get("display_id", "")
-            messages.send(display=kind, data=value, name=name)
-
-    quiet = Config()
-    quiet.HistoryManager.enabled = False
-    InteractiveShell.instance(config=quiet, display_pub_class=Publisher)
-
-
 def main() -> None:
     """Do what is asked, and tell of it."""
     for interrupt in (signal.SIGINT, signal.SIGTERM):
         signal.signal(interrupt, signal.default_int_handler)
     messages = Messages()
     try:
+        from IPython.core.interactiveshell import InteractiveShell
+        from traitlets.config import Config
+
         request = json.load(sys.stdin)
         os.environ.update(request["secrets"])
-        send_displays(messages)
+        quiet = Config({"HistoryManager": {"enabled": False}})
+        InteractiveShell.instance(config=quiet).display_pub.publish = messages.display
         progress.listen(messages.tell)
         module, _, name = request["page"].partition(":")
         asked = getattr(importlib.import_module(module), name).of(request["values"])

@@ -1,7 +1,7 @@
 """The page of ``cache.ipynb``: index a dataset, and exchange it with fastMRI's own cache."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,11 +51,9 @@ class CachePage(Page):
     in_storage: bool = Field(False, label="it is in Azure blob storage")
     """the dataset is a folder in Azure blob storage, read by ranges"""
 
-    compare_pickle: str = Field(
-        "", section="fastMRI's own cache", label="compare with dataset_cache.pkl"
-    )
+    compare_pickle: str = Field("", section="fastMRI's own cache", label="compare with")
     """fastMRI's dataset_cache.pkl to compare with what is here"""
-    export_pickle: str = Field("", label="write a dataset_cache.pkl")
+    export_pickle: str = Field("", label="write")
     """write a dataset_cache.pkl for fastMRI's own SliceDataset to this path"""
     export_root: str = Field("", label="dataset's folder in it")
     """the dataset's folder as fastMRI will be given it; empty: as it is here"""
@@ -101,39 +99,35 @@ class CachePage(Page):
         print(f"dataset    {shown(store.address)}\nindex      {how}")
         return store
 
-    def work(self, planned: Store) -> dict[str, Any]:
-        """Index the dataset; compare and export what is asked for."""
+    def work(self, planned: Store) -> tuple[str, str | None]:
+        """Index the dataset and export it; return where its cache lies."""
         path = resolve(self.cache_file) if self.cache_file else None
         workers = max(self.workers, 64) if self.in_storage else self.workers
         if self.rebuild or self.in_storage:
             cache = build_cache(planned, refresh=not self.rebuild, path=path, workers=workers)
         else:
             cache = open_cache(planned, check=self.check_files, path=path, workers=workers)
-        left: dict[str, Any] = {"folder": planned.address, "file": path and str(path)}
-        if self.in_storage or not _is_kept(cache, path):
-            # A notebook has no key to the storage, and a folder may not be writable.
-            folder = resolve("outputs/cache") / cache.name
-            cache.save(folder)
-            left = {"folder": str(folder), "file": None}
-        if self.compare_pickle:
-            listed = read_pickle(resolve(self.compare_pickle))
-            differences = [asdict(each) for each in compare(listed, cache)]
-            left["compared"] = {"listed": len(listed), "differences": differences}
         if self.export_pickle:
-            path = resolve(self.export_pickle)
-            left["exported"] = str(write_pickle(cache, path, data_path=self.export_root or None))
-            print(f"Written for fastMRI: {shown(left['exported'])}")
-        return left
+            written = write_pickle(
+                cache, resolve(self.export_pickle), data_path=self.export_root or None
+            )
+            print(f"Written for fastMRI: {shown(written)}")
+        if not self.in_storage and _is_kept(cache, path):
+            return planned.address, path and str(path)
+        # A notebook has no key to the storage, and a folder may not be writable.
+        folder = resolve("outputs/cache") / cache.name
+        cache.save(folder)
+        return str(folder), None
 
-    def result(self, left: Mapping[str, Any]) -> Indexed:
-        """Open what ``work`` left."""
-        cache = load_cache(left["folder"], left["file"])
+    def result(self, left: tuple[str, str | None]) -> Indexed:
+        """Open what ``work`` left, and compare it."""
+        cache = load_cache(*left)
         assert cache is not None
         compared = None
-        if found := left.get("compared"):
-            differences = tuple(Problem(**each) for each in found["differences"])
-            compared = resolve(self.compare_pickle), found["listed"], differences
-        exported = Path(left["exported"]) if "exported" in left else None
+        if self.compare_pickle:
+            listed = read_pickle(resolve(self.compare_pickle))
+            compared = resolve(self.compare_pickle), len(listed), compare(listed, cache)
+        exported = resolve(self.export_pickle) if self.export_pickle else None
         official = overview.official_counts(cache, self.official)
         return Indexed(cache, official, compared, exported)
 

@@ -1,7 +1,6 @@
 """The page of ``ingest.ipynb``: from the email's text to volumes, here or in Azure."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
 
 from pydantic import model_validator
@@ -23,19 +22,12 @@ from workbench.ingest.request import (
     plan_ingest,
 )
 from workbench.ingest.run import ingest
-from workbench.pages.shared import connection_entry
+from workbench.pages.shared import connection_entry, in_workspace
 from workbench.settings import LINKS_VARIABLE
 from workbench.stores.blob import BlobStore, check_container_name
 
 if TYPE_CHECKING:
     from IPython.display import HTML
-
-
-def _clusters(asked: "IngestPage") -> Sequence[str]:
-    from workbench.compute.cluster import connect
-
-    clusters = connect(require_workspace(asked.workspace), asked.sdk).clusters()
-    return [each.name for each in clusters]
 
 
 def _locations(asked: "IngestPage") -> Sequence[str]:
@@ -58,19 +50,6 @@ def _email(asked: "IngestPage") -> str:
         return f"{_links(text.reveal())}, found where headless runs find them" if text else ""
     except (ValueError, OSError):
         return ""
-
-
-@dataclass(frozen=True)
-class Ingested:
-    """What an ingest did.
-
-    Attributes:
-        summary: in one line.
-        html: every archive, the volumes beside fastMRI's own counts, and the problems.
-    """
-
-    summary: str
-    html: str
 
 
 class IngestPage(Page):
@@ -117,7 +96,7 @@ class IngestPage(Page):
     """azure: of the factory, such as "westeurope"; empty: the workspace's"""
     unpack_on: str = Field("here", choices=UNPACK_ON)
     """azure: "here", this machine, or "azureml", jobs on a cluster"""
-    cluster: str = Field("", look_up=_clusters)
+    cluster: str = Field("", look_up=in_workspace("clusters"))
     """azure: the AzureML cluster that unpacks; empty: the only one there is"""
     sdk: str | None = Field(None, label="AzureML's SDK", choices=SDKS)
     """azure: AzureML's SDK that unpacks, v1 or v2; None: the first that works here"""
@@ -175,23 +154,19 @@ class IngestPage(Page):
             connections=self.connections,
             unpacker=unpacker,
         )
-        done = Ingested(report.summary(), report_html(report))
+        done = {"summary": report.summary(), "html": report_html(report)}
         if report.problems:
             display(show_report(done))
         report.raise_for_problems()
-        return asdict(done)
+        return done
 
-    def result(self, left: dict[str, str]) -> Ingested:
-        """Return what was done."""
-        return Ingested(**left)
-
-    def report(self, result: Ingested) -> str:
-        """Say it in a line."""
-        return f": {result.summary}"
+    def report(self, result: dict[str, str]) -> str:
+        """Say what was done in a line."""
+        return f": {result['summary']}"
 
 
-def show_report(done: Ingested) -> "HTML":
-    """Show what the ingest did."""
+def show_report(done: dict[str, str]) -> "HTML":
+    """Show every archive, the volumes beside fastMRI's own counts, and the problems."""
     from IPython.display import HTML
 
-    return HTML(done.html)
+    return HTML(done["html"])

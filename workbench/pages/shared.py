@@ -1,10 +1,11 @@
 """What the pages of several notebooks share: choices of what is here, checks, the storage's key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo
 
+from workbench.azure_login import require_workspace
 from workbench.azure_storage import CONNECTION_FILE, find_storage, parse_connection
 from workbench.catalog import DATASETS
 from workbench.compute.jobs import run_folder
@@ -29,6 +30,18 @@ def runs_here() -> list[str]:
     outputs = run_folder("x").parent
     jobs = sorted(outputs.rglob("job.json"), key=lambda path: -path.stat().st_mtime)
     return [str(path.parent.relative_to(outputs)) for path in jobs]
+
+
+def in_workspace(kind: str) -> Callable[[Any], Sequence[str]]:
+    """Return what looks up an AzureML workspace's "clusters" or "datastores", given parameters."""
+
+    def look_up(asked: Any) -> Sequence[str]:
+        from workbench.compute.cluster import connect
+
+        workspace = require_workspace(getattr(asked, "workspace", ""))
+        return [each.name for each in getattr(connect(workspace, asked.sdk), kind)()]
+
+    return look_up
 
 
 def _check_run(value: str, info: ValidationInfo) -> str:

@@ -1,7 +1,6 @@
 """The page of ``storage.ipynb``: bring a dataset between a container and this machine."""
 
-from dataclasses import asdict
-from typing import Any, Self
+from typing import Self
 
 from pydantic import model_validator
 
@@ -10,7 +9,7 @@ from workbench.catalog import DATASETS, SPLITS
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, concerning
 from workbench.ingest.request import listed
-from workbench.ingest.transfer import Transfer, copy_dataset
+from workbench.ingest.transfer import copy_dataset
 from workbench.pages.shared import connection_entry
 from workbench.settings import resolve, shown
 from workbench.stores import DiskStore, Store
@@ -70,7 +69,7 @@ class StoragePage(Page):
             part += f", {self.fraction:.0%} of the volumes of each"
         print(f"from       {source}\nto         {target}\nwhat       {part}", flush=True)
 
-    def work(self, planned: None) -> dict[str, Any]:
+    def work(self, planned: None) -> str:
         """Bring it over.
 
         Raises:
@@ -90,12 +89,8 @@ class StoragePage(Page):
             connections=self.connections,
         )
         print(done)
-        return asdict(done)
+        return str(done)
 
-    def result(self, left: dict[str, Any]) -> Transfer:
-        """Return what was copied."""
-        return Transfer(**left)
-
-    def report(self, result: Transfer) -> str:
+    def report(self, result: str) -> str:
         """Say it in a line."""
         return f": {result}"

@@ -1,6 +1,5 @@
 """The page of ``train.ipynb``: its parameters, and what the form shows while a network trains."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Self
@@ -21,7 +20,7 @@ from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
 from workbench.models import NETWORKS
-from workbench.pages.shared import RunName, check_sampling, datasets_here, runs_here
+from workbench.pages.shared import RunName, check_sampling, datasets_here, in_workspace, runs_here
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,17 +31,6 @@ SECONDS_BETWEEN_LOOKS = 2.0
 def _check_tags(text: str) -> str:
     parse_tags(text)
     return text
-
-
-def _in_azure(kind: str) -> Callable[["TrainPage"], Sequence[str]]:
-    """Return what looks up a workspace's clusters or datastores."""
-
-    def look_up(asked: "TrainPage") -> Sequence[str]:
-        from workbench.compute.cluster import connect
-
-        return [each.name for each in getattr(connect(require_workspace(), asked.sdk), kind)()]
-
-    return look_up
 
 
 class TrainPage(Page):
@@ -61,16 +49,10 @@ class TrainPage(Page):
     nodes: int = Field(1, ge=1, unit="machines or processes", aliases=("num_nodes",))
     """machines of the cluster; here without GPUs: that many processes"""
     target: str = Field(
-        "auto",
-        label="where to train",
-        choices=TARGETS,
-        meanings={True: "azureml", False: "local"},
-        aliases=("azureml",),
+        "auto", choices=TARGETS, meanings={True: "azureml", False: "local"}, aliases=("azureml",)
     )
     """"local", "azureml", or "auto": azureml where a workspace is configured"""
-    reconstruct: str | None = Field(
-        None, label="reconstruct afterwards", choices=SPLITS, several=True
-    )
+    reconstruct: str | None = Field(None, label="reconstruct after", choices=SPLITS, several=True)
     """splits such as "val, test" to reconstruct after training, on all ranks"""
 
     mask: str | None = Field(None, section="Undersampling", choices=MASKS)
@@ -92,7 +74,7 @@ class TrainPage(Page):
     """that factor, 0.1 (None)"""
     weight_decay: float | None = Field(None, ge=0)
     """Adam's L2 penalty, 0 (None)"""
-    precision: str | None = Field(None, choices=PRECISIONS, numeric=True)
+    precision: str | None = Field(None, choices=PRECISIONS)
     """32 (None), bf16 (convolutions alone) or 16 (mixed)"""
     seed: int | None = Field(None, ge=0, lt=2**32)
     """of weights, order, masks and sampling, 42 (None)"""
@@ -104,15 +86,10 @@ class TrainPage(Page):
     """loader processes a rank; None: 4 a GPU, none on the CPU"""
 
     low_memory: str | None = Field(
-        None,
-        section="Speed and memory",
-        choices=("auto", "True", "False"),
-        meanings={True: "True", False: "False"},
+        None, section="Speed and memory", choices=("auto", "True", "False")
     )
     """True: keep no activations, compute them twice; "auto" (None)"""
-    compile: str | None = Field(
-        None, label="torch.compile", choices=COMPILE, meanings={True: "on", False: "off"}
-    )
+    compile: str | None = Field(None, choices=COMPILE, meanings={True: "on", False: "off"})
     """torch.compile: on, off or "auto" (None)"""
     tf32: bool | None = None
     """True: GPUs may round float32 factors to TF32; faster, other numbers"""
@@ -132,18 +109,14 @@ class TrainPage(Page):
     sens_pools: int | None = Field(None, label="sensitivity net: pools", ge=1, le=4)
     """poolings of the sensitivity net, 4 (None)"""
 
-    sample_rate: float | None = Field(
-        None, section="Less data", label="share of slices", gt=0, le=1
-    )
+    sample_rate: float | None = Field(None, section="Less data", label="slices", gt=0, le=1)
     """share of the training slices, 1 (None)"""
-    volume_sample_rate: float | None = Field(None, label="share of volumes", gt=0, le=1)
+    volume_sample_rate: float | None = Field(None, label="volumes", gt=0, le=1)
     """share of the training volumes, 1 (None)"""
-    val_volume_sample_rate: float | None = Field(
-        None, label="share of validation volumes", gt=0, le=1
-    )
+    val_volume_sample_rate: float | None = Field(None, label="validation volumes", gt=0, le=1)
     """share of the validation volumes, 1 (None)"""
 
-    cluster: str | None = Field(None, section="AzureML", look_up=_in_azure("clusters"))
+    cluster: str | None = Field(None, section="AzureML", look_up=in_workspace("clusters"))
     """AzureML cluster; None: the only one that fits"""
     low_priority: bool | None = None
     """True or False: only a cluster of that kind"""
@@ -155,7 +128,7 @@ class TrainPage(Page):
     """the name of 2021 for that: True mounts, False downloads"""
     azure_dataset: str | None = Field(None, aliases=("azure_dataset_id",))
     """folder of the dataset in blob storage; None: the model's"""
-    datastore: str | None = Field(None, look_up=_in_azure("datastores"))
+    datastore: str | None = Field(None, look_up=in_workspace("datastores"))
     """AzureML datastore; None: that of the container datasets"""
     experiment: str | None = None
     """the studio lists the run under it, fastmri (None)"""
@@ -163,9 +136,7 @@ class TrainPage(Page):
     """for the studio: NAME:VALUE, several separated by commas"""
     torch_build: str | None = Field(None, choices=TORCH_BUILDS)
     """torch for older GPUs: cu126; None: the usual one"""
-    price_per_hour: float | None = Field(
-        None, label="a node costs", ge=0, unit="US dollars an hour"
-    )
+    price_per_hour: float | None = Field(None, ge=0, unit="US dollars an hour")
     """US dollars a node, for the estimate; None: Azure's public price"""
 
     @model_validator(mode="after")
@@ -212,10 +183,12 @@ class TrainPage(Page):
             if len(metrics) != epochs:
                 epochs = len(metrics)
                 display(learning_curves(metrics, synthetic=synthetic), display_id="learning curves")
-            if epochs and samples.read():
-                figure = samples_figure(samples, synthetic=synthetic)
-                if figure:
-                    display(figure, display_id="validation slices by epoch")
+            if (
+                epochs
+                and samples.read()
+                and (figure := samples_figure(samples, synthetic=synthetic))
+            ):
+                display(figure, display_id="validation slices by epoch")
             if isinstance(planned.where, Ranks) and planned.where.device == "GPU" and not last:
                 tell_memory_in_use()
 
