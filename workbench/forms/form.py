@@ -5,7 +5,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -142,19 +141,18 @@ class Form:
         css = (Path(__file__).parent / "form.css").read_text()
         self._secret_grid = _with_class(ipywidgets.GridBox(), "wb-grid")
         fields: list[Any] = []
-        self.folds: list[tuple[Any, str, list[str]]] = []
+        self.folds: list[tuple[Any, str, Any, list[str]]] = []
         for name, field in self.fields.items():
             if field.section or not fields:
                 grid = _with_class(ipywidgets.GridBox(), "wb-grid")
                 if field.section:
                     fold = _with_class(ipywidgets.ToggleButton(), "wb-section")
-                    fold.observe(partial(self._unfold, grid), "value")
-                    grid.layout.display = "none"
-                    self.folds.append((fold, field.section, []))
+                    fold.observe(lambda _: self._draw(), "value")
+                    self.folds.append((fold, field.section, grid, []))
                     fields.append(fold)
                 fields.append(grid)
             if self.folds:
-                self.folds[-1][2].append(name)
+                self.folds[-1][-1].append(name)
             grid.children += self._row(name)
         self._plan = ipywidgets.Button(description="Plan")
         self._plan.on_click(lambda _: self.start("plan"))
@@ -185,19 +183,6 @@ class Form:
             widget = ipywidgets.HBox([widget, button])
         return widget, self.notes[name]
 
-    def _unfold(self, grid: Any, change: Any) -> None:
-        grid.layout.display = None if change["new"] else "none"
-        self._name_folds()
-
-    def _name_folds(self) -> None:
-        for fold, title, names in self.folds:
-            changed = sum(
-                self.inputs[name].value != self.fields[name].entry(self.fields[name].default)
-                for name in names
-            )
-            mark = "▾" if fold.value else "▸"
-            fold.description = f"{mark} {title}" + (f" ({changed} changed)" if changed else "")
-
     # ---- entries -------------------------------------------------------------------------
 
     def _check(self) -> None:
@@ -212,14 +197,12 @@ class Form:
             self.status = "changed since this plan was made"
         for name in (errors.keys() | self.errors.keys()) & self.inputs.keys():
             self.notes[name].value = note_of(self.fields[name], errors.get(name, ""))
-            wrong = (
-                self.inputs[name].add_class if name in errors else self.inputs[name].remove_class
-            )
-            wrong("wb-wrong")
+            self.inputs[name].remove_class("wb-wrong")
+            if name in errors:
+                self.inputs[name].add_class("wb-wrong")
         self.errors = errors
-        for fold, _, names in self.folds:
+        for fold, *_, names in self.folds:
             fold.value = fold.value or not errors.keys().isdisjoint(names)
-        self._name_folds()
         wanted = [each for each in self.secrets.values() if each.entry.only(self._asked)]
         for secret in wanted:
             secret.show(self._asked)
@@ -399,6 +382,12 @@ class Form:
         self._start.description = name if self.busy else self.page.start
         self._start.disabled = not self.busy and bool(self.errors)
         self._plan.disabled = self.busy or bool(self.errors)
+        for fold, title, grid, names in self.folds:
+            entries = [(self.inputs[name].value, self.fields[name]) for name in names]
+            changed = sum(entry != field.entry(field.default) for entry, field in entries)
+            more = f" ({changed} changed)" if changed else ""
+            fold.description = f"{'▾' if fold.value else '▸'} {title}{more}"
+            grid.layout.display = None if fold.value else "none"
         for widget in self.inputs.values():
             widget.disabled = self.busy
         for secret in self.secrets.values():

@@ -113,7 +113,7 @@ class CachePage(Page):
             )
             print(f"Written for fastMRI: {shown(written)}")
         if not self.in_storage and _is_kept(cache, path):
-            return planned.address, path and str(path)
+            return planned.address, str(path) if path else None
         # A notebook has no key to the storage, and a folder may not be writable.
         folder = resolve("outputs/cache") / cache.name
         cache.save(folder)
