@@ -91,7 +91,7 @@ class Form:
         self._cells: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {}
         self._process: PageProcess | None = None
         self._follower: threading.Thread | None = None
-        self._began = 0.0
+        self._began, self._report = 0.0, ""
         self.errors: dict[str, str] = {}
         self.phase, self.status = "idle", page.hint
         self.outputs: dict[str, ipywidgets.HTML] = {}
@@ -310,15 +310,19 @@ class Form:
                 self.failure = None
             case {"result": left}:
                 try:
-                    self._results = [self._asked.result(left)]
+                    result = self._asked.result(left)
+                    self._report = self._asked.report(result)
+                    self._results = [result]
                 except Exception as error:
                     self.failure = str(error), traceback.format_exc()
             case {"end": code, "cancelled": cancelled}:
                 self._end(code, cancelled)
 
     def _output(self, name: str, html: str) -> None:
-        place = self.outputs.setdefault(name or f"output {len(self.outputs)}", ipywidgets.HTML())
-        place.value = html
+        name = name or f"output {len(self.outputs)}"
+        if name not in self.outputs:
+            self.outputs[name] = ipywidgets.HTML()
+        self.outputs[name].value = html
 
     def _end(self, code: int, cancelled: bool) -> None:
         start, spent = self.page.start, duration(time.monotonic() - self._began)
@@ -335,7 +339,7 @@ class Form:
         elif self.phase == "planning":
             phase, status = "planned", f"nothing was changed; {start} does this"
         else:
-            phase, status = "done", f"done in {spent}{self._asked.report(self.result)}"
+            phase, status = "done", f"done in {spent}{self._report}"
         self.phase, self.status = phase, status
 
     def _fill(self) -> None:

@@ -156,18 +156,11 @@ class FormField:
         return value if on_or_off else "" if value is None else str(value)
 
 
-def Field(  # noqa: N802 - as pydantic's
-    default: Any,
-    *,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-    **form: Any,
-) -> Any:
-    """Describe a parameter: its default, its bounds, and what ``FormField`` takes by name."""
-    extra: Any = {"form": FormField(**form)}
-    return pydantic.Field(default, ge=ge, gt=gt, le=le, lt=lt, json_schema_extra=extra)
+def Field(default: Any, **told: Any) -> Any:  # noqa: N802 - as pydantic's
+    """Describe a parameter: its default, its bounds (ge, gt, le, lt), what ``FormField`` takes."""
+    bounds: dict[str, Any] = {key: told.pop(key) for key in _BOUNDS if key in told}
+    extra: Any = {"form": FormField(**told)}
+    return pydantic.Field(default, json_schema_extra=extra, **bounds)
 
 
 class ParametersError(ValueError):
