@@ -48,19 +48,15 @@ class FactoryPlace:
     storage: Storage
     container: str
     login: "TokenCredential" = field(repr=False)
-    location: str
-    """Of the factory, such as "westeurope"."""
+    location: str  # of the factory, such as "westeurope"
     leftover: str = "adopt"
     """Goes on with the copies that still run in a factory that an earlier run left; "delete"
     cancels them."""
-    secure_runs: bool = True
-    """See ``factory_documents``."""
-    patience: float = 600.0
-    """Seconds for Azure to make a factory."""
+    secure_runs: bool = True  # see ``factory_documents``
+    patience: float = 600.0  # seconds for Azure to make a factory
     leftovers: tuple[str, ...] = ()
     """Names of the factories that earlier runs left behind for this container."""
-    notes: tuple[str, ...] = ()
-    """What the reader should know."""
+    notes: tuple[str, ...] = ()  # what the reader should know
 
     @property
     def address(self) -> str:

@@ -33,6 +33,8 @@ from workbench.stores.streams import CHUNK
 
 _READ, _PART = 256 << 10, 16 << 20
 _REDIRECTS = 6
+# Bytes that must come in every ``Patience.timeout`` seconds of waiting for them.
+_SLOWEST = 64 << 10
 # Statuses that pass by themselves.
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
@@ -73,16 +75,10 @@ _BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, _Br
 class Patience:
     """How long to bear with a server."""
 
-    attempts: int = 10
-    """Failures in a row, without a byte between them, after which to give up."""
-    first_delay: float = 0.5
-    """Seconds to wait after the first failure; it doubles with each."""
-    longest_delay: float = 60.0
-    """Seconds to wait at most, even where the server asks for more."""
-    timeout: float = 60.0
-    """Seconds without a byte after which a connection counts as broken."""
-    slowest: int = 64 << 10
-    """Bytes that must come in every ``timeout`` seconds of waiting for them."""
+    attempts: int = 10  # failures in a row, without a byte between them, after which to give up
+    first_delay: float = 0.5  # seconds to wait after the first failure; it doubles with each
+    longest_delay: float = 60.0  # seconds to wait at most, even where the server asks for more
+    timeout: float = 60.0  # seconds without a byte after which a connection counts as broken
 
 
 PATIENT = Patience()
@@ -169,7 +165,7 @@ def stream(
                         break
                     start += len(data)
                     came += len(data)
-                    if came >= patience.slowest:  # A few bytes at each try are no progress.
+                    if came >= _SLOWEST:  # A few bytes at each try are no progress.
                         failures = came = 0
                     yield data
         except _BROKEN as error:
@@ -201,7 +197,7 @@ def stream_side_by_side(
 
     pending: deque[Future[bytes]] = deque()
     # One session: the next part goes over a connection that is open already.
-    with _Session(remote.patience) as session, ThreadPoolExecutor(connections, "range") as threads:
+    with _Session() as session, ThreadPoolExecutor(connections, "range") as threads:
         try:
             firsts = iter(range(start, remote.size, _PART))
             while True:
@@ -264,8 +260,8 @@ def download(
 class _Paced(io.RawIOBase):
     """What a connection brings, headers and all; an error where it brings too little."""
 
-    def __init__(self, raw: io.RawIOBase, patience: Patience) -> None:
-        self._raw, self._patience = raw, patience
+    def __init__(self, raw: io.RawIOBase, timeout: float) -> None:
+        self._raw, self._timeout = raw, timeout
         self._waited, self._came = 0.0, 0
 
     def readable(self) -> bool:
@@ -276,8 +272,8 @@ class _Paced(io.RawIOBase):
         count = self._raw.readinto(buffer)
         self._waited += time.monotonic() - began
         self._came += count or 0
-        if self._waited > self._patience.timeout:
-            if count and self._came < self._patience.slowest:
+        if self._waited > self._timeout:
+            if count and self._came < _SLOWEST:
                 raise _BrokenError("the server sends too slowly")
             self._waited, self._came = 0.0, 0
         return count
@@ -287,39 +283,38 @@ class _Paced(io.RawIOBase):
         super().close()
 
 
-class _PacedAdapter(requests.adapters.HTTPAdapter):
-    """Makes connections that give up on a server that sends too slowly."""
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *arguments: Any, **more: Any) -> None:
+        super().__init__(sock, *arguments, **more)
+        self.fp = io.BufferedReader(_Paced(self.fp.detach(), sock.gettimeout()))
 
-    def __init__(self, patience: Patience) -> None:
-        def response(*socket: Any, **more: Any) -> http.client.HTTPResponse:
-            made = http.client.HTTPResponse(*socket, **more)
-            made.fp = io.BufferedReader(_Paced(made.fp.detach(), patience))
-            return made
 
-        self._pools = {}
-        for pool in (urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool):
-            paced = {"response_class": staticmethod(response)}
-            kind = type("_Connection", (pool.ConnectionCls,), paced)
-            self._pools[pool.scheme] = type("_Pool", (pool,), {"ConnectionCls": kind})
-        super().__init__()
+class _Plain(urllib3.HTTPConnectionPool):
+    ConnectionCls = type("_", (urllib3.connection.HTTPConnection,), {"response_class": _Response})
 
+
+class _Secure(urllib3.HTTPSConnectionPool):
+    ConnectionCls = type("_", (urllib3.connection.HTTPSConnection,), {"response_class": _Response})
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
         super().init_poolmanager(*arguments, **more)
-        self.poolmanager.pool_classes_by_scheme = self._pools
+        self.poolmanager.pool_classes_by_scheme = {"http": _Plain, "https": _Secure}
 
     def proxy_manager_for(self, *arguments: Any, **more: Any) -> Any:
         manager = super().proxy_manager_for(*arguments, **more)
-        manager.pool_classes_by_scheme = self._pools
+        manager.pool_classes_by_scheme = self.poolmanager.pool_classes_by_scheme
         return manager
 
 
 class _Session(requests.Session):
     """Connections that are given up where a server sends too slowly; redirects are ours."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self) -> None:
         super().__init__()
         for scheme in ("http://", "https://"):
-            self.mount(scheme, _PacedAdapter(patience))
+            self.mount(scheme, _Adapter())
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Return None: an address that cannot be read would raise ValueError here."""
@@ -345,7 +340,7 @@ def _request(
         headers["If-Match"] = version
     url, timeout = link.url.reveal(), (30, patience.timeout)
     for _ in range(_REDIRECTS):
-        with nullcontext(session) if session else _Session(patience) as used:
+        with nullcontext(session) if session else _Session() as used:
             response = used.get(
                 url, headers=headers, stream=True, timeout=timeout, allow_redirects=False
             )

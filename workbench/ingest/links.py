@@ -58,14 +58,12 @@ _OPAQUE = re.compile(
 class SignedLink:
     """One file that the email offers."""
 
-    name: str
-    """File name that the email gives it, with no folder."""
+    name: str  # file name that the email gives it, with no folder
     url: Secret
     object_path: str
     """Path of the object in its bucket, such as ``/v2.0/knee_multicoil_val.tar.xz``."""
     dataset: str | None
-    expires: datetime | None
-    """When the signature ends, in UTC, or None where the link does not say."""
+    expires: datetime | None  # when the signature ends, in UTC, or None where the link does not say
 
     @property
     def stem(self) -> str:

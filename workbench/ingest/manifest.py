@@ -56,14 +56,10 @@ class ArchiveRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    source: _Text
-    """Name in the email, such as ``knee_multicoil_val.tar.xz``."""
-    object_path: _Text
-    """Path of the object in fastMRI's bucket."""
-    size: _Count
-    """Bytes of the archive."""
-    version: _Text | None
-    """The server's name for the object's content (ETag)."""
+    source: _Text  # name in the email, such as ``knee_multicoil_val.tar.xz``
+    object_path: _Text  # path of the object in fastMRI's bucket
+    size: _Count  # bytes of the archive
+    version: _Text | None  # the server's name for the object's content (ETag)
     state: Literal["downloading", "downloaded", "unpacked"] = "downloading"
     """A downloaded one is kept, and its hash is known."""
     sha256: _Hash = ""
@@ -73,12 +69,9 @@ class ArchiveRecord(BaseModel):
     check: Literal["", "verified", "mismatch", "not listed"] = ""
     archive: Annotated[str, PlainValidator(_file_name)] | None = None
     """Name of the file kept in ``NAME_compressed``."""
-    members: dict[_Path, _Count] = {}
-    """Path -> bytes of what was unpacked."""
-    digests: dict[_Path, _Text] = {}
-    """Path -> ``digest_of`` the member as it was unpacked."""
-    marks: dict[_Path, int | _Text] = {}
-    """Path -> ``mark_of`` the member as it was unpacked."""
+    members: dict[_Path, _Count] = {}  # path -> bytes of what was unpacked
+    digests: dict[_Path, _Text] = {}  # path -> ``digest_of`` the member as it was unpacked
+    marks: dict[_Path, int | _Text] = {}  # path -> ``mark_of`` the member as it was unpacked
     problem: _Text = ""
     """What went wrong last."""
 

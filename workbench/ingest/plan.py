@@ -48,18 +48,13 @@ class PlannedArchive:
     kind: str = ""
     """Extension by its first bytes, ".tar", ".tar.gz" or ".tar.xz"; "" where unknown."""
     size: int = 0
-    there: int = 0
-    """Of it, what a broken download left."""
+    there: int = 0  # of it, what a broken download left
     kept: str = ""
     """Name of the kept archive that is to be unpacked."""
-    unpacked: int = 0
-    """What it unpacks to; 0 where there is nothing to do."""
-    exact: bool = True
-    """Whether ``unpacked`` is known, not estimated."""
-    sha256: str | None = None
-    """The hash that fastMRI lists for it."""
-    remote: Remote | None = None
-    """The object on the server; None where it was not asked."""
+    unpacked: int = 0  # what it unpacks to; 0 where there is nothing to do
+    exact: bool = True  # whether ``unpacked`` is known, not estimated
+    sha256: str | None = None  # the hash that fastMRI lists for it
+    remote: Remote | None = None  # the object on the server; None where it was not asked
     problem: str = ""
     """Why it cannot be brought in, and what to do."""
 

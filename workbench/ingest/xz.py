@@ -39,6 +39,7 @@ def _by_program(program: str, source: Readable) -> Iterator[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={"LC_ALL": "C"},
+        process_group=0,  # an interrupt is for us to handle
         bufsize=0,
     )
     into, out, said = process.stdin, process.stdout, process.stderr
