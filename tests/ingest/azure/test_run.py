@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -139,11 +140,19 @@ def test_link_that_the_server_refuses_to_the_factory_is_reported_with_what_to_do
     assert cloud.factory.names == []
 
 
-def test_server_that_fails_twice_is_asked_again_by_the_factory(release, cloud):
-    brought = release()
-    plan = brought.plan()
-    cloud.bucket.faults.append(Faults("knee_multicoil_val", status=500, times=2))
-    assert brought.run(plan).problems == []
+@contextmanager
+def meanwhile(cloud, act, runs=1):
+    """Do something while the body runs, once the factory has so many runs."""
+
+    def wait() -> None:
+        while len(cloud.factory.runs) < runs:
+            time.sleep(0.05)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
 
 
 def test_run_that_is_cancelled_from_outside_ends_and_says_so(release, cloud):
@@ -151,16 +160,12 @@ def test_run_that_is_cancelled_from_outside_ends_and_says_so(release, cloud):
     cloud.factory.pace.go.clear()
 
     def cancel() -> None:
-        while len(cloud.factory.runs) < 3:
-            time.sleep(0.05)
         for run in list(cloud.factory.runs):
             run.cancel()
         cloud.factory.pace.go.set()
 
-    thread = threading.Thread(target=cancel)
-    thread.start()
-    report = brought.ingest()
-    thread.join()
+    with meanwhile(cloud, cancel, runs=3):
+        report = brought.ingest()
     assert len(report.problems) == 3
     assert all("cancelled from outside: run again" in problem for problem in report.problems)
     assert cloud.factory.names == []
@@ -214,16 +219,13 @@ def test_document_that_is_refused_ends_the_run_deletes_the_factory_and_shows_no_
     assert cloud.factory.names == []
 
 
-def test_busy_and_failing_answers_are_borne_with(release, cloud):
+def test_failures_that_pass_are_borne_with(release, cloud):
+    brought = release()
+    plan = brought.plan()
+    cloud.bucket.faults.append(Faults("knee_multicoil_val", status=500, times=2))
     cloud.fail("GET .*/pipelineruns/", status=429, retry_after=0.1, times=3)
     cloud.fail("POST .*/queryActivityruns", status=500, times=1)
     cloud.fail("PUT .*/pipelines/", drop=True, times=1)
-    assert release().ingest().problems == []
-
-
-def test_start_that_gets_no_answer_is_made_again(release, cloud):
-    brought = release()
-    plan = brought.plan()
     cloud.fail("POST .*/createRun", drop=True, times=2)
     assert brought.run(plan).problems == []
     assert len(cloud.factory.runs) == 3
@@ -252,15 +254,11 @@ def test_network_that_is_lost_while_watching_does_not_end_the_run(release, cloud
     cloud.bucket.faults.append(Faults("knee_multicoil_val", seconds_per_mb=1.5))
 
     def lose() -> None:
-        while not cloud.factory.runs:
-            time.sleep(0.05)
         with cloud.network.offline("management.azure.com"):
             time.sleep(4)
 
-    thread = threading.Thread(target=lose)
-    thread.start()
-    report = brought.run(plan)
-    thread.join()
+    with meanwhile(cloud, lose):
+        report = brought.run(plan)
     assert report.problems == []
     assert "Data Factory answers again" in capsys.readouterr().out
     assert cloud.factory.names == []
@@ -273,17 +271,8 @@ def test_token_that_ends_during_the_copy_is_renewed(release, cloud, how):
         cloud.login.lifetime = 2
     plan = brought.plan()
     cloud.bucket.faults.append(Faults("knee_multicoil_val", seconds_per_mb=1.0))
-
-    def expire() -> None:
-        while not cloud.factory.runs:
-            time.sleep(0.05)
-        if how == "withdrawn":
-            cloud.login.expire()
-
-    thread = threading.Thread(target=expire)
-    thread.start()
-    report = brought.run(plan)
-    thread.join()
+    with meanwhile(cloud, cloud.login.expire if how == "withdrawn" else lambda: None):
+        report = brought.run(plan)
     assert report.problems == []
 
 
