@@ -1,5 +1,8 @@
 import hashlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from workbench.ingest.factory_copy import factory_place
 from workbench.ingest.links import parse_links
 from workbench.ingest.plan import make_plan
 from workbench.ingest.run import ingest
-from workbench.settings import Secret
+from workbench.settings import Secret, project_root
 from workbench.stores.blob import open_container
 
 # What each archive is in truth, whatever its name says.
@@ -111,3 +114,21 @@ def secrets_of(cloud, email: str) -> list[str]:
 
 def found_in(secrets: list[str], text: str) -> list[int]:
     return [index for index, secret in enumerate(secrets) if secret in text]
+
+
+def notebook(cloud, email: str, folder: Path) -> subprocess.Popen:
+    """Run the notebook in a process of its own; it leaves ``out.ipynb`` and ``log``."""
+    variables = {
+        "FASTMRI_LINKS": email,
+        "AZURE_STORAGE_CONNECTION_STRING": cloud.storage.connection_string,
+        "IPYTHONDIR": str(folder / "ipython"),
+    }
+    page = str(project_root() / "notebooks/ingest.ipynb")
+    command = [sys.executable, "-m", "papermill", page, str(folder / "out.ipynb")]
+    with (folder / "log").open("w") as log:
+        return subprocess.Popen(
+            [*command, "-p", "destination", "azure", "--log-output", "--no-progress-bar"],
+            env=os.environ | cloud.environment | variables,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )

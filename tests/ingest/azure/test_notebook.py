@@ -1,18 +1,13 @@
 """The notebook as a person runs it: killed in the middle, and run again."""
 
-import os
 import subprocess
-import sys
 import time
 
 import psutil
 import pytest
 
 from demo.bucket import Faults
-from tests.ingest.azure.conftest import RELEASES, found_in, secrets_of
-from workbench.settings import project_root
-
-PAGE = project_root() / "notebooks/ingest.ipynb"
+from tests.ingest.azure.conftest import RELEASES, found_in, notebook, secrets_of
 
 
 @pytest.fixture
@@ -30,23 +25,6 @@ def both(release, cloud, tmp_path):
     return old.members | new.members, email, new
 
 
-def start(cloud, email, tmp_path) -> subprocess.Popen:
-    """Run the notebook in a process of its own."""
-    variables = {
-        "FASTMRI_LINKS": email,
-        "AZURE_STORAGE_CONNECTION_STRING": cloud.storage.connection_string,
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-    }
-    command = [sys.executable, "-m", "papermill", str(PAGE), str(tmp_path / "out.ipynb")]
-    with (tmp_path / "log").open("w") as log:
-        return subprocess.Popen(
-            [*command, "-p", "destination", "azure", "--log-output", "--no-progress-bar"],
-            env=os.environ | cloud.environment | variables,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-
-
 def kill(process: subprocess.Popen) -> None:
     """End a notebook and its kernel as kill -9 does."""
     everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -60,7 +38,7 @@ def test_notebook_that_is_killed_and_run_again_brings_both_generations_once(both
     members, email, brought = both
     slow = Faults("knee_multicoil_val", seconds_per_mb=5)
     cloud.bucket.faults.append(slow)
-    process = start(cloud, email, tmp_path)
+    process = notebook(cloud, email, tmp_path)
     end = time.monotonic() + 180
     # All but the slow one have landed, and that one is on its way.
     while sum(run.status == "Succeeded" for run in cloud.factory.runs) < 4:
@@ -71,7 +49,7 @@ def test_notebook_that_is_killed_and_run_again_brings_both_generations_once(both
     (left,) = cloud.factory.names
     cloud.bucket.faults.remove(slow)
     asked = len(cloud.bucket.requests)
-    again = start(cloud, email, tmp_path)
+    again = notebook(cloud, email, tmp_path)
     assert again.wait(240) == 0, (tmp_path / "log").read_text()[-3000:]
     for dataset, expected in members.items():
         assert brought.in_container(dataset) == expected

@@ -1,20 +1,14 @@
 """Nothing that is secret shows up anywhere: the run is made with known secrets, then searched."""
 
 import logging
-import os
-import subprocess
-import sys
 import threading
 import traceback
 from pathlib import Path
 
 import pytest
 
-from tests.ingest.azure.conftest import found_in, secrets_of
+from tests.ingest.azure.conftest import found_in, notebook, secrets_of
 from workbench.azure_resources import ResourceError
-from workbench.settings import project_root
-
-NOTEBOOKS = project_root() / "notebooks"
 
 
 class CommandLines:
@@ -39,37 +33,18 @@ class CommandLines:
                     continue
 
 
-def papermill(page: str, out: Path, cloud, secrets: dict[str, str], **parameters: str):
-    given = [part for pair in parameters.items() for part in ("-p", *pair)]
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / page), str(out), *given]
-    return subprocess.run(
-        [*command, "--log-output", "--no-progress-bar"],
-        env=os.environ | cloud.environment | secrets,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 def test_notebook_with_an_archive_that_fails_leaves_no_secret_anywhere(release, cloud, tmp_path):
     """That one where all goes well leaves none is tried in ``test_notebook``."""
     brought = release("2021")
     (cloud.bucket.folder / "SHA256").write_text(f"{'0' * 64}  multicoil_val.tar.gz\n")
     email = brought.email
     secrets = secrets_of(cloud, email)
-    variables = {
-        "FASTMRI_LINKS": email,
-        "AZURE_STORAGE_CONNECTION_STRING": cloud.storage.connection_string,
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-    }
-    out = tmp_path / "out.ipynb"
     with CommandLines() as lines:
-        done = papermill("ingest.ipynb", out, cloud, variables, destination="azure")
-    assert done.returncode != 0, done.stderr
-    shown = out.read_text()
-    assert "Activities of the factory" in shown
-    assert "accept_mismatch" in done.stderr
+        failed = notebook(cloud, email, tmp_path).wait(240)
+    out, log = tmp_path / "out.ipynb", (tmp_path / "log").read_text()
+    assert failed, log
+    assert "Activities of the factory" in out.read_text()
+    assert "accept_mismatch" in log
     assert cloud.factory.names == []
     left = {
         str(path): path.read_text(errors="replace")
@@ -78,7 +53,7 @@ def test_notebook_with_an_archive_that_fails_leaves_no_secret_anywhere(release, 
         if path.is_file() and cloud.bucket.folder not in path.parents
     }
     assert str(out) in left
-    texts = {"output": done.stdout, "errors": done.stderr, "arguments": "\n".join(lines.seen)}
+    texts = {"arguments": "\n".join(lines.seen)}
     names = cloud.storage.names()
     container = cloud.storage.container()
     manifests = {n: container.download_blob(n).readall().decode() for n in names if ".json" in n}
