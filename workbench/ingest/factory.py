@@ -56,10 +56,7 @@ class Activity:
 class Factory:
     """A factory in a workspace's resource group; nothing is asked of Azure yet.
 
-    Args:
-        workspace: the workspace.
-        login: the credential for Azure.
-        name: its name, which is unique in all of Azure; by default a new one.
+    Its name is unique in all of Azure; by default a new one.
     """
 
     def __init__(self, workspace: Workspace, login: "TokenCredential", name: str = "") -> None:

@@ -12,11 +12,7 @@ from workbench.ingest.links import Links, SignedLink
 def wanted(
     links: Sequence[SignedLink], datasets: Sequence[str] = ()
 ) -> tuple[dict[str, list[SignedLink]], list[str]]:
-    """Choose the links that are used, and say which are not.
-
-    Args:
-        links: what ``parse_links`` found.
-        datasets: names of those to bring in; empty for all that the links offer.
+    """Choose the links that are used, and say which are not; by default of all datasets.
 
     Returns:
         Dataset, in the catalogue's order, -> its links, all of one generation; notes.

@@ -162,7 +162,7 @@ def make_plan(
         store: the store that holds the datasets.
         datasets: names of those to bring in; empty for all that the links offer.
         factory: where to make the Data Factory that fetches; None fetches by HTTP, from here.
-        keep_archives: whether to keep each archive beside what it holds.
+        keep_archives: whether each archive stays, in ``NAME_compressed``.
         accept_mismatch: stems of archives to unpack although their hash differs from the list.
         patience: how long to bear with fastMRI's server.
 

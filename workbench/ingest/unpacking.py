@@ -62,7 +62,7 @@ def unpack_kept(
         out: filled as members come out.
         known: see ``unpack``.
         stopped: ends the pass.
-        on_bytes: told how many bytes of the archive were read.
+        on_bytes: told how many more bytes of the archive were read.
 
     Raises:
         ArchiveError: it is no archive, truncated or damaged; the members before that stay.
