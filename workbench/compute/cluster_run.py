@@ -17,7 +17,7 @@ from workbench.compute.kept import LOG_FILE, fetch, files_of, put
 from workbench.compute.node import ERRORS, noted_error
 from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import SENT, damaged, only_writer, take_up
-from workbench.compute.sender import ClusterError, LostContactError, RunState
+from workbench.compute.sender import LostContactError, RunState
 from workbench.progress import duration
 from workbench.settings import shown
 from workbench.stores import CannotWriteError
@@ -67,7 +67,7 @@ def train_on_cluster(plan: Plan, cloud: Cloud) -> Iterator[str]:
     with only_writer(plan.run):
         take_up(plan.run, plan.job, resume=plan.resume)
         record = _record(plan)
-        state = _state(cloud, record)
+        state = cloud.sender.known(record.run) if record else None
         ended = state is None or state.ended
         if record and ended and not record.fetched:
             yield from _fetch_all(plan, cloud, record)  # what it kept while nobody watched
@@ -123,18 +123,6 @@ def _record(plan: Plan) -> Record | None:
         return Record.model_validate_json(path.read_bytes()) if path.exists() else None
     except ValueError as error:
         raise ValueError(damaged(path, error)) from None
-
-
-def _state(cloud: Cloud, record: Record | None) -> RunState | None:
-    """Return how a run that was sent before stands; None where AzureML knows no such run."""
-    if record is None:
-        return None
-    try:
-        return cloud.sender.state(record.run)
-    except LostContactError:
-        raise
-    except ClusterError:
-        return None
 
 
 def _send(plan: Plan, cloud: Cloud, attempt: int) -> Record:
@@ -196,10 +184,8 @@ def _watch(plan: Plan, cloud: Cloud, record: Record) -> Generator[str, None, Run
                 yield f"{status} after {duration(time.monotonic() - began)}"
             if not state.ended and status != "Running":
                 for each in cloud.sender.clusters():
-                    if each.name == record.cluster and (each.nodes, each.problem) != (
-                        nodes,
-                        problem,
-                    ):
+                    news = (each.nodes, each.problem) != (nodes, problem)
+                    if each.name == record.cluster and news:
                         nodes, problem = each.nodes, each.problem
                         yield f"{each.name} has {nodes} node(s), {record.nodes} wanted"
                         if problem:

@@ -74,18 +74,11 @@ def run_here(
 ) -> Iterator[str]:
     """Run a module on all ranks with the run's folder as its first argument; yield its lines.
 
-    Messages of progress are among them, for ``progress.relayed``.
+    Messages of progress are among them, for ``progress.relayed``. The ranks are handed the secrets
+    that are named as needs, see ``child_environment``.
 
     The ranks hold the run's lock together with this process: as long as one of them lives, no
     other process gets the folder, even where this process was killed.
-
-    Args:
-        run: the folder.
-        module: what each rank runs.
-        ranks: how many, on what.
-        *arguments: of the module, behind the folder.
-        needs: secrets to hand to the ranks, see ``child_environment``.
-        lock: the run's lock, where the caller holds it already.
 
     Raises:
         TrainingFailedError: a rank failed; with that rank's own error.

@@ -48,22 +48,17 @@ class TrainingJob(pydantic.BaseModel):
     """Everything that decides the outcome of a training run; ``job.json`` holds it.
 
     Attributes:
-        model: name in ``catalog.MODELS``.
         dataset: the dataset's folder, or its address.
         config: the network's numbers, an object of its entry's config class; None for its defaults.
-        batch_size: slices a rank and step.
-        accumulate: batches whose gradients are added up before a step.
         lr_step: epochs after which Adam's learning rate is multiplied by ``lr_gamma`` (StepLR).
         precision: "32"; "bf16", which convolves in bfloat16 and does all else in float32; or
             "16", mixed, for GPUs that lack bfloat16 (its weights reconstruct in float32).
-        tf32: whether an NVIDIA GPU may round float32 factors to TF32; faster, other numbers.
         crop_readout: whether the network sees only the reconstruction's rows and a margin
             instead of the oversampled readout; half the work, other numbers.
         low_memory: whether a step computes activations twice instead of keeping them; the same
             numbers. "auto" does where they would not fit.
         compile: whether torch.compile fuses the U-Nets; the same numbers but for rounding. "auto"
             does in a long training on a GPU that can.
-        seed: of weights, order, masks and sampling.
         workers: loader processes a rank; None chooses.
         images: validation slices that go to TensorBoard each epoch.
     """
@@ -142,13 +137,9 @@ def training_job(
 ) -> TrainingJob:
     """Form a job from a notebook's parameters; None stands for the default.
 
-    Args:
-        dataset: the dataset's folder.
-        synthetic: whether it is the phantom, which has defaults of its own.
-        model: a name of ``catalog.MODELS`` or its 2021 class name.
-        name: folder of the run; the model's name where None.
-        **choices: fields of ``TrainingJob`` and of its network's config, and for its sampling
-            ``mask``, ``acceleration`` and ``center_fraction`` (one number, or several).
+    The phantom (synthetic) has defaults of its own. ``choices`` are fields of ``TrainingJob`` and
+    of its network's config, and for its sampling ``mask``, ``acceleration`` and
+    ``center_fraction`` (one number, or several).
 
     Raises:
         ValueError: a parameter is unknown or outside what is allowed.

@@ -37,12 +37,8 @@ def lines_of(
     listening, the whole session is terminated, and killed if it still stands after 15 seconds;
     when the caller's process is killed, the kernel terminates the command.
 
-    Args:
-        command: program and arguments.
-        environment: variables set on top of ours.
-        needs: secrets that it is handed, see ``child_environment``.
-        holding: descriptor of an empty file, such as a lock's, that the command holds as its
-            standard input. All that it starts inherits that, and so holds the lock to its end.
+    ``needs`` are secrets that it is handed. ``holding`` is the descriptor of an empty file, such as
+    a lock's, that it holds as its standard input: all that it starts holds the lock to its end.
 
     Raises:
         ProcessFailedError: the command's exit code is not 0; with its last lines.

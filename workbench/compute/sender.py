@@ -226,6 +226,15 @@ class Sender(Protocol):
     def cancel(self, run: str) -> None:
         """Cancel a run."""
 
+    def known(self, run: str) -> RunState | None:
+        """Return how a run stands that was sent before; None where AzureML knows no such run."""
+        try:
+            return self.state(run)
+        except LostContactError:
+            raise
+        except ClusterError:
+            return None
+
 
 def conda_specification(torch_build: str = "", file: Path | None = None) -> dict[str, Any]:
     """Return environment.yml as AzureML takes it, with another build of torch where asked.

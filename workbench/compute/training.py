@@ -40,18 +40,10 @@ def plan_training(
     reconstruct: str | None = None,
     **choices: Any,
 ) -> Plan:
-    """Check a notebook's parameters and prepare the run's folder.
+    """Check a notebook's parameters and prepare the run's folder; ``train.ipynb`` explains each.
 
-    Args:
-        model: a model's name.
-        nodes: number of nodes; on this machine, without GPUs, that many processes.
-        target: where to train, one of ``TARGETS``; "auto" is AzureML where a workspace is
-            configured and no local dataset is given.
-        local_dataset: folder of the dataset, if it is not the model's own under ``datasets/``, or
-            its address in blob storage, from which slices are then read by ranges.
-        resume: whether to go on with a run that the folder holds.
-        reconstruct: splits to reconstruct and measure after the training, such as "val, test".
-        **choices: what ``training_job`` takes, and the fields of ``ClusterChoices``.
+    The target "auto" is AzureML where a workspace is configured and no local dataset is given.
+    ``choices`` are what ``training_job`` takes, and the fields of ``ClusterChoices``.
 
     Raises:
         ValueError: a parameter is outside what is allowed, or the dataset cannot be trained on.

@@ -117,15 +117,9 @@ def _followed(
     """
     run = ""
     noted = _noted(folder, _note(file)) or {}
-    if noted.get("archive") == tag:
-        try:
-            state = sender.state(noted["run"])
-            whole = state.status == "Completed" and _noted(folder, result_name(file)) is not None
-            run = str(noted["run"]) if whole or not state.ended else ""
-        except LostContactError:
-            raise
-        except ClusterError:  # AzureML knows no such run
-            pass
+    if noted.get("archive") == tag and (earlier := sender.known(noted["run"])):
+        whole = earlier.status == "Completed" and _noted(folder, result_name(file)) is not None
+        run = str(noted["run"]) if whole or not earlier.ended else ""
     if not run:
         _clear(folder, file)
         run = sender.submit(job)
