@@ -29,6 +29,8 @@ class Kinds(Parameters):
         None, choices=("auto", "on", "off"), meanings={True: "on", False: "off"}
     )
     """a mode"""
+    place: str = Field("here", choices=("here", "there"))
+    """a place"""
 
 
 def of(typed=True, **changed):
@@ -73,6 +75,7 @@ def test_value_that_does_is_taken(given, value):
         ({"rates": [True]}, "rates=<list>: give a text"),
         ({"number": 0}, "number=0: give a number above 0"),
         ({"mode": "later"}, "mode='later': give one of auto, on, off"),
+        ({"place": " "}, "place='': give one of here, there"),
         ({"text": 20241105}, "text=20241105: give a text; papermill's -p makes numbers"),
         ({"text": 20241105}, "write -r text 2024_11_05"),
         ({"text": True}, "write -r text True"),

@@ -144,9 +144,9 @@ class FormField:
                 f"{self.name}={value[:40]!r}: give one line of text, with at most {_LONGEST} bytes "
                 'between two "/"'
             )
-        if self.only and value:
+        if self.only and (value or not (self.optional or self.default == "")):
             chosen = [each.strip() for each in value.split(",")] if self.several else [value]
-            if not set(chosen) <= {*self.only, ""}:
+            if not set(filter(None, chosen)) <= set(self.only) or not any(chosen):
                 raise ValueError(self.refusal(value))
         return None if self.optional and not value else value
 
