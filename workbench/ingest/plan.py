@@ -269,7 +269,7 @@ class _Found:
 
     def _to_unpack(self, archive: PlannedArchive, kept: str) -> PlannedArchive:
         with closing(self.folder.source(kept, archive.size)) as source:
-            kind = archives.sniff(source.read(0, archives.HEAD)) or ""
+            kind = archive.kind or archives.sniff(source.read(0, archives.HEAD)) or ""
             return _estimated(replace(archive, action=Action.UNPACK, kept=kept, kind=kind), source)
 
     def _remote(

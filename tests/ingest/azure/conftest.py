@@ -17,6 +17,7 @@ from workbench.ingest.run import ingest
 from workbench.settings import Secret, project_root
 from workbench.stores.blob import open_container
 
+PAGE = project_root() / "notebooks/ingest.ipynb"  # tests set another root
 # What each archive is in truth, whatever its name says.
 RELEASES = {
     "2021": {
@@ -123,8 +124,7 @@ def notebook(cloud, email: str, folder: Path) -> subprocess.Popen:
         "AZURE_STORAGE_CONNECTION_STRING": cloud.storage.connection_string,
         "IPYTHONDIR": str(folder / "ipython"),
     }
-    page = str(project_root() / "notebooks/ingest.ipynb")
-    command = [sys.executable, "-m", "papermill", page, str(folder / "out.ipynb")]
+    command = [sys.executable, "-m", "papermill", str(PAGE), str(folder / "out.ipynb")]
     with (folder / "log").open("w") as log:
         return subprocess.Popen(
             [*command, "-p", "destination", "azure", "--log-output", "--no-progress-bar"],
