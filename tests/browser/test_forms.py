@@ -210,7 +210,7 @@ def test_training_is_started_watched_and_cancelled_by_keyboard_alone(open_notebo
     form.get_by_label("epochs", exact=True).fill(str(done + 1))
     form.get_by_text(re.compile(f"-p epochs {done + 1}")).wait_for()
     press(form, "Train")
-    wait_for_end(form, "done in")
+    wait_for_end(form, "done in", seconds=240)
     assert f"going on after epoch {done}" in form.inner_text()
     notebook.output("page.show(show_run)").get_by_role("img").wait_for()
     notebook.output("page.show(show_samples)").get_by_role("img").wait_for()
