@@ -67,12 +67,8 @@ def browser() -> Iterator[Browser]:
 def open_notebook(lab: JupyterLab, browser: Browser) -> Iterator[Callable[..., NotebookPage]]:
     """Return a function that opens a copy of a notebook in a tab and a kernel of its own.
 
-    Its arguments:
-        source: the name of one of the project's notebooks ("train"), or the sources of the code
-            cells of a new one.
-        parameters: to run it with; they stand in a cell below the notebook's own.
-        dark: whether in JupyterLab's dark theme.
-        lab: another JupyterLab than the shared one.
+    ``source`` is the name of one of the project's notebooks ("train"), or the sources of the code
+    cells of a new one; ``parameters`` stand in a cell below the notebook's own.
     """
     opened: list[NotebookPage] = []
 

@@ -28,13 +28,9 @@ _SETTINGS = {
 class JupyterLab:
     """A JupyterLab whose notebooks write nothing into the checkout.
 
-    Its home, settings and workspaces lie under ``folder``, the notebooks' project root is
-    ``folder/project``, with a copy of ``notebooks/`` in it.
-
-    Args:
-        folder: an empty one.
-        environment: variables for the kernels, such as ``cloud.environment``.
-        saves_widgets: whether "Save Widget State Automatically" is on, as a person may have it.
+    Its home, settings and workspaces lie under an empty ``folder``, the notebooks' project root is
+    ``folder/project``, with a copy of ``notebooks/`` in it. ``environment`` is the kernels', and
+    ``saves_widgets`` turns on "Save Widget State Automatically", as a person may have it.
     """
 
     def __init__(

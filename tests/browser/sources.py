@@ -20,14 +20,7 @@ def write_notebook(
     folder: Path,
     name: str = "cells",
 ) -> Path:
-    """Write what is to be opened under a name that nothing else has.
-
-    Args:
-        source: the name of one of the project's notebooks, or the sources of code cells.
-        parameters: to run it with.
-        folder: where it goes.
-        name: what a new one is called, before its number.
-    """
+    """Write a project's notebook by its name, or one of code cells, under a name of its own."""
     if isinstance(source, str):
         name, notebook = source, load_notebook_node(str(NOTEBOOKS / f"{source}.ipynb"))
     else:

@@ -1,6 +1,9 @@
+import re
+
 import pytest
 import torch
 from fastmri.models import VarNet
+from playwright.sync_api import expect
 
 from demo.phantom.study import write_study
 from tests.browser.jupyterlab import JupyterLab
@@ -17,11 +20,12 @@ viewer([volume_pane(cache.file(volume), volume)], title="measured")"""
 RECONSTRUCTED = """
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results
+from workbench.views.annotations import read_annotations
 from workbench.views.viewer.slice_browser import SliceBrowser
 plan = plan_reconstruction(weights="weights.pt", local_dataset="brain_multicoil")
 for line in reconstruct(plan):
     print(line)
-volumes = SliceBrowser(Results(plan.folder))
+volumes = SliceBrowser(Results(plan.folder), "psnr", read_annotations("findings.csv"))
 display(volumes)"""
 MISSING = "Error displaying widget: model not found"
 
@@ -127,10 +131,14 @@ def test_explore_has_a_viewer_of_its_volume_and_saves_no_widget_state(open_noteb
     assert "widgets" not in notebook.save().metadata
 
 
-def test_reconstructed_volumes_open_one_after_another_in_linked_panes(open_notebook, lab):
+def test_slice_chosen_in_the_sorted_list_opens_in_linked_panes(open_notebook, lab):
     torch.manual_seed(0)
     network = VarNet(num_cascades=1, chans=2, pools=1, sens_chans=2, sens_pools=1)
     torch.save(network.state_dict(), lab.project / "weights.pt")
+    files = sorted((lab.project / "datasets/brain_multicoil/multicoil_val").glob("*.h5"))
+    lines = [f"{path.stem},{n},No,10,10,12,9,Mass" for path in files for n in range(4)]
+    head = "file,slice,study_level,x,y,width,height,label"
+    (lab.project / "findings.csv").write_text("\n".join([head, *lines]))
     notebook = open_notebook([RECONSTRUCTED, "volumes.open(0, 3)"])
     notebook.run_all()
     cell = notebook.cell("SliceBrowser(Results")
@@ -140,8 +148,24 @@ def test_reconstructed_volumes_open_one_after_another_in_linked_panes(open_noteb
     assert viewer.number == 3
     viewer.press("Shift+ArrowDown", pane=2)
     assert viewer.value(3) == pytest.approx(abs(viewer.value(2) - viewer.value(0)), rel=1e-3)
-    value = viewer.value(0)
-    cell.get_by_role("combobox", name="volume").select_option(index=1)
-    viewer.root.locator(".workbench-slice", has_text="2 of").wait_for()
+    value, volumes = viewer.value(0), cell.get_by_role("combobox", name="volume")
+    volumes.select_option(index=1)
+    slice_shown = viewer.root.locator(".workbench-slice")
+    expect(slice_shown).to_have_text(re.compile(r"^2\b"))
     viewer.press("End", "Shift+ArrowDown")
     assert viewer.value(0) != value
+
+    slices = cell.get_by_label("slice", exact=True).first
+    names = [name.replace("\xa0", " ") for name in slices.locator("option").all_text_contents()]
+    assert len(names) == 8
+    psnr = [float(name.split("PSNR ")[1].split(" ")[0]) for name in names]
+    assert psnr == sorted(psnr)
+    for place in (5, 0):
+        slices.select_option(index=place)
+        volume, number = names[place].split(":")[0].split(", slice ")
+        expect(slice_shown).to_have_text(re.compile(rf"^{number}\b"))
+        chosen = volumes.locator("option:checked")
+        expect(chosen).to_have_text(re.compile(rf"^{volume}\b"))
+    cell.get_by_label("best first").check()
+    best = re.compile(names[-1].replace(" ", r"\s"))
+    expect(slices.locator("option").first).to_have_text(best)

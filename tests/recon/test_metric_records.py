@@ -18,8 +18,7 @@ from workbench.recon.results import (
 )
 from workbench.recon.scoring import score_slice
 from workbench.views.curves import learning_curves
-from workbench.views.ranking import rank_volumes
-from workbench.views.reconstruct import score_table
+from workbench.views.ranking import rank_volumes, score_table
 from workbench.views.scores import comparison_figure, scores_figure
 
 

@@ -21,7 +21,7 @@ from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.run import fit
 from workbench.recon.weights import load_network
 from workbench.views.export.results import export_results
-from workbench.views.reconstruct import score_table
+from workbench.views.ranking import score_table
 from workbench.views.training import evaluation_table
 from workbench.views.uncertainty import uncertainty_figures
 

@@ -137,7 +137,7 @@ def test_order_of_wrong_types_is_named(name, tmp_path):
 def test_results_and_runs_are_read_without_torch():
     script = (
         "import sys\n"
-        "import workbench.compute.runs, workbench.recon.results, workbench.views.reconstruct\n"
+        "import workbench.compute.runs, workbench.recon.results, workbench.views.reconstructions\n"
         "import workbench.pages.reconstruct, workbench.pages.train, workbench.views.training\n"
         "assert 'torch' not in sys.modules\n"
     )

@@ -24,23 +24,34 @@ LINES = (
 
 
 @pytest.fixture
-def csv(tmp_path):
-    path = tmp_path / "knee.csv"
-    path.write_text(LINES)
-    return path
+def read(tmp_path):
+    """Reads a text as knee.csv."""
+
+    def read(text, **how):
+        path = tmp_path / "knee.csv"
+        path.write_bytes(text) if isinstance(text, bytes) else path.write_text(text, **how)
+        return read_annotations(path)
+
+    return read
 
 
-def test_boxes_and_labels_are_read(csv):
-    annotations = read_annotations(csv)
+@pytest.fixture
+def annotations(read):
+    return read(LINES)
+
+
+def volume_at(path, split):
+    sizes = (32, 32, 1)
+    layout = ArrayLayout((3, 2, 8, 8), "<c8", 0)
+    return Volume(path, split, 0, 0, layout, None, None, None, sizes, sizes, 0, 8, {})
+
+
+def test_boxes_labels_and_findings_of_a_study_are_read(annotations):
     first, second = annotations.of("file1000001.h5", 1)
     assert (first.label, first.box) == ("Meniscus Tear", Box(4, 6, 10, 5))
     assert second.label == "Joint Effusion"
     assert annotations.of("file1000001.h5", 0) == []
     assert annotations.of("file1000002.h5")[0].label == "Cyst, likely"
-
-
-def test_findings_of_a_study_have_no_box(csv):
-    annotations = read_annotations(csv)
     assert annotations.study_labels("file1000002.h5") == ["Normal for age"]
     assert annotations.study_labels("file1000001.h5") == []
     assert annotations.of("file1000002.h5", 0) == []
@@ -58,21 +69,27 @@ def test_findings_of_a_study_have_no_box(csv):
         (HEADER + "a,0,No,1,1,-1,2,b\n", "line 2 .*: a box of -1x2 pixels"),
         (HEADER + "a,-1,No,1,1,2,2,b\n", "line 2 .*: slice='-1' is no slice"),
         (HEADER + ",0,No,1,1,2,2,b\n", "line 2 .*: file is empty"),
+        ("file," + HEADER + "a,b,3,No,1,2,3,4,Cyst\n", "has a column file twice: keep one"),
+        (
+            (HEADER + "a,3,No,1,2,3,4,Lésion\n").encode("latin-1"),
+            "is no CSV in UTF-8: save it as such",
+        ),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), r"knee\.csv is no CSV|has no column"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path, text, message):
-    path = tmp_path / "wrong.csv"
-    path.write_text(text)
+def test_a_wrong_file_or_line_is_named(read, text, message):
     with pytest.raises(ValueError, match=message):
-        read_annotations(path)
+        read(text)
 
 
-def test_lines_that_make_no_sense_are_passed_over_and_named(tmp_path):
-    path = tmp_path / "knee.csv"
-    path.write_text(
-        HEADER + "a,3,No,1,1,2,2,ok\na,4,No,1,1,-2,2,Cyst\na,x,No,1,1,2,2,Tear\na,5,No,1\n,,,,,,,\n"
-    )
-    annotations = read_annotations(path)
+def test_missing_file_says_where_to_get_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="microsoft/fastmri-plus"):
+        read_annotations(tmp_path / "none.csv")
+
+
+def test_lines_that_make_no_sense_are_passed_over_and_named(read):
+    wrong = "a,4,No,1,1,-2,2,Cyst\na,x,No,1,1,2,2,Tear\na,5,No,1\n,,,,,,,\n"
+    annotations = read(HEADER + "a,3,No,1,1,2,2,ok\n" + wrong)
     assert [each.label for each in annotations.of("a.h5")] == ["ok"]
     assert annotations.remarks == [
         "knee.csv: passed over line 3 (a, slice 4, Cyst): a box of -2x2 pixels",
@@ -81,58 +98,32 @@ def test_lines_that_make_no_sense_are_passed_over_and_named(tmp_path):
     ]
 
 
-def test_box_without_extent_is_drawn_as_a_point(tmp_path):
-    path = tmp_path / "knee.csv"
-    path.write_text(HEADER + "a,3,No,12,7,0,0,Cyst\na,3,No,2,3,4,0,Tear\n")
-    found = read_annotations(path).of("a.h5", 3)
-    assert [each.box for each in found] == [Box(12, 7, 0, 0), Box(2, 3, 4, 0)]
-    figure = contact_sheet([np.zeros((20, 30))], [""], title="", synthetic=False)
-    draw_boxes(figure.axes[0], [each.stored(20) for each in found])
-    points = [tuple(float(x[0]) for x in line.get_data()) for line in figure.axes[0].lines]
-    assert points == [(11.5, 12.5), (3.5, 16.5)]
-    assert np.zeros((20, 30))[found[0].box.inside((20, 30))].shape == (1, 1)
-
-
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("start", ["", "\ufeff"])
 @pytest.mark.parametrize("apart", [",", ";", "\t"])
-def test_form_of_the_file_does_not_matter(tmp_path, apart, start, end):
-    path = tmp_path / "knee.csv"
+def test_form_of_the_file_does_not_matter(read, apart, start, end):
     lines = ["Label,more,x,y,width,height,slice,study_level,File ", "Cyst,?,1.5,2,3,4,5.0,No,a"]
-    path.write_text(start + "".join(line.replace(",", apart) + end for line in lines), newline="")
-    (only,) = read_annotations(path).of("a.h5")
+    text = start + "".join(line.replace(",", apart) + end for line in lines)
+    (only,) = read(text, newline="").of("a.h5")
     assert (only.slice, only.label, only.box, only.line) == (5, "Cyst", Box(1.5, 2, 3, 4), 2)
 
 
-def test_comma_within_a_number_is_a_point_only_where_no_comma_stands_between_columns(tmp_path):
-    path = tmp_path / "knee.csv"
-    line = 'a,3,No,"1,234",2,3,4,Cyst\n'
-    path.write_text(HEADER + "a,3,No,1,2,3,4,ok\n" + line)
-    annotations = read_annotations(path)
+def test_comma_within_a_number_is_a_point_only_where_no_comma_stands_between_columns(read):
+    annotations = read(HEADER + 'a,3,No,1,2,3,4,ok\na,3,No,"1,234",2,3,4,Cyst\n')
     assert [each.label for each in annotations.of("a.h5")] == ["ok"]
     assert "line 3 (a, slice 3, Cyst): x='1,234' is no number" in annotations.remarks[0]
-    path.write_text(HEADER.replace(",", ";") + "a;3;No;1,5;2;3;4;Cyst\n")
-    assert read_annotations(path).of("a.h5")[0].box == Box(1.5, 2, 3, 4)
+    points = read(HEADER.replace(",", ";") + "a;3;No;1,5;2;3;4;Cyst\n")
+    assert points.of("a.h5")[0].box == Box(1.5, 2, 3, 4)
 
 
-def test_file_that_cannot_be_told_is_refused_with_what_to_do(tmp_path):
-    path = tmp_path / "knee.csv"
-    path.write_text("file," + HEADER + "a,b,3,No,1,2,3,4,Cyst\n")
-    with pytest.raises(ValueError, match="has a column file twice: keep one"):
-        read_annotations(path)
-    path.write_bytes((HEADER + "a,3,No,1,2,3,4,Lésion\n").encode("latin-1"))
-    with pytest.raises(ValueError, match="is no CSV in UTF-8: save it as such"):
-        read_annotations(path)
-
-
-def test_findings_off_their_volume_are_passed_over(csv):
-    csv.write_text(
+def test_findings_off_their_volume_are_passed_over(read):
+    annotations = read(
         HEADER
         + "file1,1,No,4,6,10,5,Cyst\nfile1,9,No,4,6,10,5,Cyst\nfile1,1,No,400,6,10,5,Tear\n"
         + "file1,1,No,-2,-2,4,4,Edge\nother,99,No,1,1,1,1,Elsewhere\n"
     )
     volume = volume_at("multicoil_val/file1.h5", "val")
-    found = read_annotations(csv).within([volume])
+    found = annotations.within([volume])
     assert [each.label for each in found.of(volume.path)] == ["Cyst", "Edge"]
     assert found.remarks == [
         "knee.csv: passed over line 3 (file1.h5, slice 9, Cyst): "
@@ -142,44 +133,57 @@ def test_findings_off_their_volume_are_passed_over(csv):
     ]
 
 
-def test_a_picture_is_no_csv(tmp_path):
-    path = tmp_path / "knee.csv"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
-    with pytest.raises(ValueError, match=r"knee\.csv is no CSV|has no column"):
-        read_annotations(path)
+def test_findings_of_a_name_that_two_volumes_have_are_nobodys_unless_they_say_the_path(read):
+    sites = [volume_at("a_val/file1000001.h5", "val"), volume_at("b_val/file1000001.h5", "val")]
+    other = volume_at("a_val/file1000002.h5", "val")
+    found = read(LINES).within([*sites, other])
+    assert [found.of(site.path) for site in sites] == [[], []]
+    assert len(found.of(other.path)) == 1
+    assert found.study_labels(other.path) == ["Normal for age"]
+    (remark,) = found.remarks
+    assert "2 volumes have that name: a_val/file1000001.h5, b_val/file1000001.h5" in remark
+    named = read(LINES.replace("file1000001", "b_val/file1000001")).within(sites)
+    assert [len(named.of(site.path)) for site in sites] == [0, 2]
+    assert named.remarks == []
 
 
-def test_missing_file_says_where_to_get_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="microsoft/fastmri-plus"):
-        read_annotations(tmp_path / "none.csv")
+def test_the_brains_two_test_releases_share_their_findings(annotations):
+    splits = ("test", "test_full")
+    twins = [volume_at(f"multicoil_{split}/file1000001.h5", split) for split in splits]
+    found = annotations.within(twins)
+    assert [len(found.of(twin.path)) for twin in twins] == [2, 2]
 
 
-def test_box_counts_from_the_top_of_the_upright_image():
+def test_box_counts_from_the_top_of_the_upright_image_and_is_cut_at_its_edge():
     image = np.zeros((20, 30))
-    seen = upright(image)
-    seen[3:7, 10:15] = 1  # as a radiologist draws it
+    upright(image)[3:7, 10:15] = 1  # as a radiologist draws it
     inside = Box(10, 3, 5, 4).inside(image.shape)
     assert image[inside].min() == 1
     assert image.sum() == image[inside].sum()
-
-
-def test_box_that_leaves_the_image_is_cut():
     assert Box(25, -3, 10, 8).inside((20, 30)) == (slice(15, 20), slice(25, 30))
 
 
-def test_drawn_box_lies_around_what_it_was_drawn_around(csv):
+def test_drawn_box_lies_around_what_it_was_drawn_around(annotations):
     image = np.zeros((32, 32), np.float32)
-    annotations = read_annotations(csv).of("file1000001.h5", 1)
-    box = annotations[0].box
+    found = annotations.of("file1000001.h5", 1)
     upright(image)[6:11, 4:14] = 1
     sheet = contact_sheet([image], ["one"])
-    draw_boxes(sheet.axes[0], [each.stored(32) for each in annotations])
+    draw_boxes(sheet.axes[0], [each.stored(32) for each in found])
     left, bottom, width, height = sheet.axes[0].patches[0].get_bbox().bounds
     rows, columns = np.nonzero(image)
     assert (left, left + width) == (columns.min() - 0.5, columns.max() + 0.5)
     assert (bottom, bottom + height) == (rows.min() - 0.5, rows.max() + 0.5)
     assert [text.get_text() for text in sheet.axes[0].texts] == ["Meniscus Tear", "Joint Effusion"]
-    assert box.width == width
+
+
+def test_box_without_extent_is_drawn_as_a_point(read):
+    found = read(HEADER + "a,3,No,12,7,0,0,Cyst\na,3,No,2,3,4,0,Tear\n").of("a.h5", 3)
+    assert [each.box for each in found] == [Box(12, 7, 0, 0), Box(2, 3, 4, 0)]
+    figure = contact_sheet([np.zeros((20, 30))], [""])
+    draw_boxes(figure.axes[0], [each.stored(20) for each in found])
+    points = [tuple(float(x[0]) for x in line.get_data()) for line in figure.axes[0].lines]
+    assert points == [(11.5, 12.5), (3.5, 16.5)]
+    assert np.zeros((20, 30))[found[0].box.inside((20, 30))].shape == (1, 1)
 
 
 def test_ssim_in_a_box_is_the_mean_of_the_map_there():
@@ -194,68 +198,21 @@ def test_ssim_in_a_box_is_the_mean_of_the_map_there():
     assert lesion_ssim(image, target, box, 1.0) < 0.9
 
 
-def test_table_and_figures_are_of_the_volumes_that_were_reconstructed(
-    reconstructed, in_project, csv
+def test_findings_are_tabled_and_shown_close_up_where_volumes_have_a_target(
+    reconstructed, in_project, annotations, read
 ):
     found = reconstructed()
-    annotations = read_annotations(csv)
     table = lesion_table(found, annotations)
     assert sorted(table["label"]) == ["Cyst, likely", "Joint Effusion", "Meniscus Tear"]
     assert table["SSIM in the box"].is_monotonic_increasing
     figures = list(lesion_figures(found, annotations))
     assert len(figures) == 3
-    titles = [axes.get_title() for axes in figures[0].axes]
-    assert any(" in the box, " in title for title in titles)
+    assert any(" in the box, " in axes.get_title() for axes in figures[0].axes)
     assert figures[0]._repr_png_()
-
-
-def test_close_up_shows_the_box_and_its_surroundings(reconstructed, in_project, csv):
-    found = reconstructed()
-    annotation = read_annotations(csv).of("file1000001.h5")[0]
-    figure = lesion_figure(found[0], annotation, annotation.box)
-    bottom, top = figure.axes[1].get_ylim()
+    annotation = annotations.of("file1000001.h5")[0]
+    bottom, top = lesion_figure(found[0], annotation, annotation.box).axes[1].get_ylim()
     assert (bottom + top) / 2 == pytest.approx(32 - 6 - 2.5)
     assert top - bottom == pytest.approx(30)
-
-
-def test_volumes_without_target_have_no_close_up(reconstructed, in_project, tmp_path):
-    path = tmp_path / "test.csv"
-    path.write_text(HEADER + "file1000003,1,No,4,6,10,5,Meniscus Tear\n")
-    found = reconstructed("test")
-    assert list(lesion_figures(found, read_annotations(path))) == []
-    assert len(lesion_table(found, read_annotations(path))) == 0
-
-
-def volume_at(path, split):
-    sizes = (32, 32, 1)
-    layout = ArrayLayout((3, 2, 8, 8), "<c8", 0)
-    return Volume(path, split, 0, 0, layout, None, None, None, sizes, sizes, 0, 8, {})
-
-
-def test_findings_of_a_name_that_two_volumes_have_are_nobodys(csv):
-    sites = [volume_at("a_val/file1000001.h5", "val"), volume_at("b_val/file1000001.h5", "val")]
-    other = volume_at("a_val/file1000002.h5", "val")
-    found = read_annotations(csv).within([*sites, other])
-    assert [found.of(site.path) for site in sites] == [[], []]
-    assert len(found.of(other.path)) == 1
-    assert found.study_labels(other.path) == ["Normal for age"]
-    (remark,) = found.remarks
-    assert "2 volumes have that name: a_val/file1000001.h5, b_val/file1000001.h5" in remark
-
-
-def test_findings_name_a_volume_by_its_path(tmp_path):
-    path = tmp_path / "knee.csv"
-    path.write_text(LINES.replace("file1000001", "b_val/file1000001"))
-    sites = [volume_at("a_val/file1000001.h5", "val"), volume_at("b_val/file1000001.h5", "val")]
-    found = read_annotations(path).within(sites)
-    assert [len(found.of(site.path)) for site in sites] == [0, 2]
-    assert found.remarks == []
-
-
-def test_the_brains_two_test_releases_share_their_findings(csv):
-    twins = [
-        volume_at("multicoil_test/file1000001.h5", "test"),
-        volume_at("multicoil_test_full/file1000001.h5", "test_full"),
-    ]
-    found = read_annotations(csv).within(twins)
-    assert [len(found.of(twin.path)) for twin in twins] == [2, 2]
+    untargeted = read(HEADER + "file1000003,1,No,4,6,10,5,Meniscus Tear\n")
+    assert list(lesion_figures(reconstructed("test"), untargeted)) == []
+    assert len(lesion_table(reconstructed("test"), untargeted)) == 0

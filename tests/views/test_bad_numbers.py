@@ -74,9 +74,11 @@ def test_slice_without_any_signal_is_explored(folder, value):
     run_explore(folder, slice_number=1)
 
 
-def test_volume_stored_undersampled_without_any_signal_is_explored(tmp_path):
-    write(tmp_path / "multicoil_test/file1.h5", "AXT2", own_mask=True)
-    damage(tmp_path, kspace=(..., 0))
+@pytest.mark.parametrize("more", [{"own_mask": True}, {"slices": 1, "coils": 1}])
+def test_volume_stored_undersampled_without_signal_or_of_one_coil_is_explored(tmp_path, more):
+    write(tmp_path / "multicoil_test/file1.h5", "AXT2", **more)
+    if more.get("own_mask"):
+        damage(tmp_path, kspace=(..., 0))
     run_explore(tmp_path)
 
 
@@ -102,11 +104,6 @@ def test_viewer_shows_what_is_left_beside_a_number_that_is_not_finite(folder):
             pane.read("image", 1, coil), whole.read("image", 1, coil), atol=1e-4
         )
     assert np.isnan(pane.read("kspace", 1, 0)[3, 20])
-
-
-def test_one_slice_of_one_coil_is_explored(tmp_path):
-    write(tmp_path / "multicoil_val/file1.h5", "AXT2", slices=1, coils=1)
-    run_explore(tmp_path)
 
 
 @pytest.fixture

@@ -1,9 +1,14 @@
+"""Results in the order of a metric, and beside those of other runs and accelerations."""
+
 import math
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 
+from workbench.recon.results import Results
+from workbench.views.annotations import read_annotations
 from workbench.views.comparison import (
     acceleration_figure,
     comparison_table,
@@ -11,7 +16,122 @@ from workbench.views.comparison import (
     labels_of,
     left_out_of_comparison,
 )
-from workbench.views.reconstruct import against_figure, score_table
+from workbench.views.ranking import (
+    check_order,
+    rank_slices,
+    rank_volumes,
+    score_table,
+    slice_table,
+)
+from workbench.views.reconstructions import extreme_slices
+from workbench.views.scores import against_figure
+from workbench.views.viewer.slice_browser import SliceBrowser
+
+# ---- orders -------------------------------------------------------------------------------
+
+
+def scored(result, name, ssim, nmse, slices):
+    score = {"ssim": ssim, "psnr": 30.0, "nmse": nmse}
+    scores = {"reconstruction": score, "zero_filled": score | {"ssim": 0.5}}
+    path = result.path.with_name(name)
+    return replace(result, path=path, scores=scores, slice_ssim=slices)
+
+
+@pytest.fixture
+def found(reconstructed, in_project):
+    first = reconstructed()[0]
+    found = (
+        scored(first, "a.h5", 0.9, 0.01, (0.95, 0.85)),
+        scored(first, "b.h5", 0.7, 0.03, (0.7, 0.7)),
+        scored(first, "c.h5", 0.8, 0.05, (0.6, 1.0)),
+    )
+    return Results(reconstructed().folder, found)
+
+
+def names(results):
+    return "".join(result.path.stem for result in results)
+
+
+@pytest.mark.parametrize(
+    ("sort_by", "order"),
+    [("ssim", "bca"), ("-ssim", "acb"), ("nmse", "cba"), ("GAIN", "bca"), ("volume", "abc")],
+)
+def test_worst_volume_comes_first(found, sort_by, order):
+    assert names(rank_volumes(found, sort_by)) == order
+    html = score_table(found, sort_by=sort_by).to_html()
+    assert sorted("abc", key=lambda name: html.index(f"{name}.h5")) == list(order)
+
+
+def test_volume_that_is_not_finite_comes_before_all(found):
+    found[0].scores["reconstruction"]["ssim"] = math.nan
+    assert names(rank_volumes(found)) == "abc"
+    assert names(rank_volumes(found, "-ssim")) == "acb"
+
+
+@pytest.mark.parametrize("wrong", ["sharpness", "", None, 3])
+def test_wrong_order_is_named_with_those_there_are(wrong):
+    with pytest.raises(ValueError, match=r"sort_by=.*ssim, psnr, nmse, gain"):
+        check_order(wrong)
+
+
+def test_slices_are_in_order_across_volumes(found):
+    ranked = rank_slices(found, "ssim")
+    assert names(ranked["result"][:3]) == "cbb"
+    assert list(ranked["slice"][:3]) == [0, 0, 1]
+    assert names(rank_slices(found, "zero_filled_nmse")["result"]) == "ccbbaa"
+
+
+def test_slices_psnr_and_nmse_are_those_of_image_and_target(reconstructed, in_project):
+    ranked = rank_slices(reconstructed(), "psnr")
+    assert ranked["psnr"].is_monotonic_increasing
+    one = ranked.iloc[0]
+    number, result = one["slice"], one["result"]
+    image = result.image(number).astype(float)
+    with h5py.File(in_project / "datasets/knee_multicoil" / result.volume.path) as file:
+        targets = file["reconstruction_rss"][()].astype(float)
+    error = ((image - targets[number]) ** 2).mean()
+    assert one.psnr == pytest.approx(10 * np.log10(targets.max() ** 2 / error))
+    assert one.nmse == pytest.approx(error / (targets[number] ** 2).mean())
+    table = slice_table(ranked, most=2)
+    assert list(table.columns) == ["volume", "slice", "acquisition", "SSIM", "PSNR (dB)", "NMSE"]
+    assert len(table) == 2
+
+
+def test_extremes_pass_over_what_is_not_finite_and_name_it(found):
+    first, second, third = found
+    found = [first, replace(second, slice_ssim=(0.7, math.nan)), third]
+    chosen = [(title, result.path.stem, n) for title, result, n in extreme_slices(found)]
+    assert chosen[0] == ("not finite: first such slice", "b", 1)
+    assert chosen[1] == ("best slice", "c", 1)
+    assert chosen[3] == ("worst slice", "c", 0)
+
+
+def test_slice_chosen_in_the_list_opens_in_the_viewer(reconstructed, in_project, tmp_path):
+    path = tmp_path / "knee.csv"
+    path.write_text(
+        "file,slice,study_level,x,y,width,height,label\nfile1000002,2,No,4,6,10,5,Mass\n"
+    )
+    results = reconstructed()
+    browser = SliceBrowser(results, "ssim", read_annotations(path))
+    ranked = rank_slices(browser.results)
+    assert len(browser.list.options) == 7
+    for index in (6, 0, 3):
+        browser.list.index = index
+        chosen = ranked.iloc[index]
+        assert browser.results[browser.volume.value] is chosen["result"]
+        assert browser.viewer.slice_number == chosen["slice"]
+    browser.order.value = "psnr"
+    assert browser.list.index is None
+    assert "PSNR" in browser.list.options[0]
+    before = browser.list.options
+    browser.best_first.value = True
+    assert browser.list.options == before[::-1]
+    (box,) = read_annotations(path).boxes(results[1].volume)
+    place = {"x": 4, "y": 32 - 6 - 5, "width": 10, "height": 5}
+    assert box == {"slice": 2, "label": "Mass", **place}
+
+
+# ---- runs side by side --------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -21,8 +141,10 @@ def first(reconstructed, in_project):
     return reconstructed()
 
 
-def names(sets):
-    return [each.folder.name for each in sets]
+@pytest.fixture
+def eight(first):
+    (eight,) = find_compared("weights@8x", first.folder)
+    return eight
 
 
 @pytest.mark.parametrize(
@@ -37,105 +159,87 @@ def names(sets):
     ],
 )
 def test_results_are_found_by_what_their_folder_says(first, compare, folders):
-    assert names(find_compared(compare, first.folder)) == folders
+    assert [each.folder.name for each in find_compared(compare, first.folder)] == folders
 
 
-def test_results_that_are_not_there_say_which_are(first):
-    with pytest.raises(FileNotFoundError, match=r"weights@6x.*it has .*weights@val-random-4x"):
-        find_compared("weights@6x", first.folder)
-    with pytest.raises(FileNotFoundError, match="nobody has no results"):
-        find_compared("nobody", first.folder)
-
-
-@pytest.mark.parametrize("wrong", [3, "", " , "])
-def test_wrong_comparison_is_refused(first, wrong):
-    with pytest.raises(ValueError, match="compare="):
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        ("weights@6x", FileNotFoundError, r"weights@6x.*it has .*weights@val-random-4x"),
+        ("nobody", FileNotFoundError, "nobody has no results"),
+        (3, ValueError, "compare="),
+        ("", ValueError, "compare="),
+        (" , ", ValueError, "compare="),
+    ],
+)
+def test_comparison_with_what_is_not_there_says_what_is(first, wrong, error, said):
+    with pytest.raises(error, match=said):
         find_compared(wrong, first.folder)
 
 
-def test_table_has_a_row_a_set_with_means_over_common_volumes(first):
-    others = find_compared("weights@8x", first.folder)
-    one_volume = first.only([first[0].volume.path])
-    table = comparison_table([one_volume, *others])
+def test_table_has_a_row_a_set_with_means_over_common_volumes(first, eight):
+    path = first[0].volume.path
+    table = comparison_table([first.only([path]), eight])
     assert list(table[("", "volumes")]) == [1, 1]
-    expected = [each.only([first[0].volume.path])[0] for each in (first, *others)]
     by_name = dict(zip(table[("", "sampling")], table[("VarNet", "SSIM")], strict=True))
-    for each, result in zip((first, *others), expected, strict=True):
+    for each in (first, eight):
+        (result,) = each.only([path])
         assert by_name[str(each.order)] == f"{result.reconstruction['ssim']:.4f}"
-    values = table[("VarNet", "SSIM")].astype(float)
-    assert values.is_monotonic_increasing
-
-
-def test_figure_has_each_set_at_its_true_acceleration(first):
-    others = find_compared("weights@8x", first.folder)
-    figure = acceleration_figure([first, *others])
-    line = figure.axes[0].lines[0]
-    np.testing.assert_allclose(
-        line.get_xdata(), sorted([first.acceleration, *(each.acceleration for each in others)])
-    )
-    assert figure._repr_png_()
-
-
-def test_sets_without_a_volume_in_common_are_refused(first):
+    assert table[("VarNet", "SSIM")].astype(float).is_monotonic_increasing
     with pytest.raises(ValueError, match="no volume with a target in common"):
         comparison_table([first, first.only([])])
+
+
+def test_figure_has_each_set_at_its_true_acceleration(first, eight):
+    figure = acceleration_figure([eight, first])
+    rates = figure.axes[0].lines[0].get_xdata()
+    np.testing.assert_allclose(rates, sorted([first.acceleration, eight.acceleration]))
+    assert figure._repr_png_()
 
 
 def made_by(each, run, sha="a" * 64):
     """The same results as another run's, or those of other weights."""
     folder = each.folder.parents[2] / run / "reconstructions" / each.folder.name
-    return replace(each, folder=folder, order=replace(each.order, weights_sha256=sha))
+    return Results(folder, each, replace(each.order, weights_sha256=sha))
 
 
-def with_scores(each, **metrics):
-    """A set whose first volume has other metrics."""
-    first, *rest = each
-    changed = {**first.scores, "reconstruction": {**first.reconstruction, **metrics}}
-    return replace(each, items=(replace(first, scores=changed), *rest))
-
-
-def test_labels_say_what_differs_and_are_never_alike(first):
-    (eight,) = find_compared("weights@8x", first.folder)
+def test_labels_say_what_differs_and_are_never_alike(first, eight):
     (random,) = find_compared("weights@random", first.folder)
     sha = first.order.weights_sha256
     assert labels_of([first, made_by(first, "team/weights", sha)]) == ["weights", "team/weights"]
     assert labels_of([first, random]) == ["weights, equispaced", "weights, random"]
-    assert labels_of([first, eight]) == [
-        "weights, 4x, centre 0.08",
-        "weights, 8x, centre 0.04",
-    ]
+    assert labels_of([first, eight]) == ["weights, 4x, centre 0.08", "weights, 8x, centre 0.04"]
     assert labels_of([first, made_by(first, "weights")]) == [
         f"weights, weights weights.pt {sha[:8]}",
         "weights, weights weights.pt aaaaaaaa",
     ]
-    elsewhere = replace(first, folder=first.folder.with_name("val-copy"))
+    elsewhere = Results(first.folder.with_name("val-copy"), first, first.order)
     assert labels_of([first, elsewhere]) == [
         "weights@val-equispaced-4x-0.08",
         "weights@val-copy",
     ]
-
-
-def test_results_bear_their_runs_whole_name(first):
-    assert made_by(first, "team/weights").run == "team/weights"
-
-
-def test_rows_of_one_run_with_two_weights_name_them(first):
     table = comparison_table([first, made_by(first, "weights")])
     assert len(set(table[("", "weights")])) == 2
 
 
-def test_infinite_psnr_leaves_its_volume_out_of_every_sets_mean(first):
-    (eight,) = find_compared("weights@8x", first.folder)
-    perfect = with_scores(eight, psnr=math.inf)
-    table = comparison_table([first, perfect])
+def test_infinite_psnr_leaves_its_volume_out_of_every_mean_which_is_said(first, eight):
+    def perfect(each):
+        one, *rest = each
+        scores = one.scores | {"reconstruction": one.reconstruction | {"psnr": math.inf}}
+        return Results(each.folder, [replace(one, scores=scores), *rest])
+
+    table = comparison_table([first, perfect(eight)])
     assert list(table[("", "volumes")]) == [2, 2]
     expected = {f"{each[1].reconstruction['psnr']:.2f} (of 1)" for each in (first, eight)}
     assert set(table[("VarNet", "PSNR (dB)")]) == expected
-    assert "PSNR (dB): mean of 1" in acceleration_figure([first, perfect]).get_suptitle()
+    assert "PSNR (dB): mean of 1" in acceleration_figure([first, perfect(eight)]).get_suptitle()
+    table = score_table(perfect(first), by="acquisition")
+    assert table.data.loc["all", ("VarNet", "PSNR (dB)")] == first[1].reconstruction["psnr"]
+    assert table.data.loc["all", ("", "volumes")] == 2
+    assert "VarNet PSNR (dB), all: mean of 1 of 2 volumes" in table.to_html()
 
 
-def test_runs_over_different_volumes_are_compared_on_the_common_ones_which_is_said(first):
-    (eight,) = find_compared("weights@8x", first.folder)
+def test_runs_over_different_volumes_are_compared_on_the_common_ones_which_is_said(first, eight):
     less = eight.only([eight[0].volume.path])
     said = left_out_of_comparison([first, less])
     assert said == (
@@ -146,16 +250,5 @@ def test_runs_over_different_volumes_are_compared_on_the_common_ones_which_is_sa
     figure = against_figure(first, less, ("eight", "four"))
     assert "n = 1" in figure.get_suptitle()
     assert "1 volume of four alone is left out" in figure.get_suptitle()
-
-
-def test_a_volume_without_a_target_enters_no_comparison(first):
-    (eight,) = find_compared("weights@8x", first.folder)
-    other = replace(eight, items=(replace(eight[0], scores={}), eight[1]))
-    assert list(comparison_table([first, other])[("", "volumes")]) == [1, 1]
-
-
-def test_means_by_acquisition_leave_out_what_is_not_finite_and_say_so(first):
-    table = score_table(with_scores(first, psnr=math.inf), by="acquisition")
-    assert table.data.loc["all", ("VarNet", "PSNR (dB)")] == first[1].reconstruction["psnr"]
-    assert table.data.loc["all", ("", "volumes")] == 2
-    assert "VarNet PSNR (dB), all: mean of 1 of 2 volumes" in table.to_html()
+    untargeted = Results(eight.folder, [replace(eight[0], scores={}), eight[1]])
+    assert list(comparison_table([first, untargeted])[("", "volumes")]) == [1, 1]

@@ -20,7 +20,7 @@ from workbench.recon.uncertainty import masks_for
 from workbench.settings import project_root
 from workbench.views import explore, undersampling
 from workbench.views.annotations import read_annotations
-from workbench.views.explored import find_volume, open_slice, sampling_of
+from workbench.views.explored import find_volume, open_slice
 from workbench.views.header import attribute_table, header_table, volume_table
 from workbench.views.style import SYNTHETIC_NOTE
 from workbench.views.undersampling import SlicePicture, sliders
@@ -80,29 +80,21 @@ def test_own_mask_is_one_and_the_same_to_all_who_read_it(tmp_path):
     assert np.array_equal(center_crop(pane.read("image", 1), explored.crop), image)
 
 
-def test_first_validation_volume_and_middle_slice_are_the_default(explored):
-    assert (explored.volume.split, explored.number) == ("val", 1)
-    assert explored.kspace.shape == (2, 64, 40)
-
-
 @pytest.mark.parametrize("start", ["", "multicoil_test/"])
 @pytest.mark.parametrize("end", ["", ".h5"])
 def test_volume_is_found_with_and_without_folder_and_extension(dataset, start, end):
     cache = open_cache(dataset)
     assert find_volume(cache, f"{start}file_brain_AXT2_3{end}").split == "test"
+    default = open_slice(dataset)
+    assert (default.volume.split, default.number) == ("val", 1)
+    assert default.kspace.shape == (2, 64, 40)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": True}, "dataset=True: give a name"),
-        ({"dataset": 4.5}, "dataset=4.5: give a name"),
-        ({"volume": 4.5}, "volume=4.5: give a file's name"),
-        ({"volume": None}, "volume=None: give a file's name"),
         ({"volume": 77}, "volume=77: .* volumes, such as"),
         ({"volume": "file_brain_AXT2_22"}, r"volume='file_brain_AXT2_22'.*file_brain_AXT2_2\.h5"),
-        ({"slice_number": "2"}, "slice_number='2': give a whole number"),
-        ({"slice_number": True}, "slice_number=True: give a whole number"),
         ({"slice_number": 3}, "slice_number=3: .* has slices 0 to 2"),
         ({"slice_number": -2}, "slice_number=-2: .* has slices 0 to 2"),
     ],
@@ -122,32 +114,11 @@ def test_numbers_that_papermill_made_of_names_are_taken(dataset, tmp_path, monke
         open_slice(7, 2)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (("equispaced", "4,8", 0.08), r"acceleration=\(4.0, 8.0\): give one number"),
-        (("equispaced", "fast", 0.08), "acceleration='fast': give a number"),
-        (("equispaced", 4, "0.08,0.04"), "center_fraction=.*give one number"),
-        ((4, 4, 0.08), "mask=4: give one of random"),
-    ],
-)
-def test_a_mask_that_makes_no_sense_is_refused(given, message):
-    with pytest.raises(ValueError, match=message):
-        sampling_of(*given)
-
-
-def test_one_number_as_text_is_a_number():
-    assert sampling_of("random", "4", "0.08") == Sampling("random", (4.0,), (0.08,))
-
-
-def test_mask_is_the_one_of_validation_and_keeps_to_acquired_lines(explored):
+def test_mask_is_the_volumes_own_or_that_of_validation_on_acquired_lines(explored, undersampled):
     mask, low_frequencies = explored.mask(SAMPLING)
     assert low_frequencies == 3
     assert not mask[: ACQUIRED[0]].any()
     assert not mask[ACQUIRED[1] :].any()
-
-
-def test_undersampled_volume_keeps_its_own_mask(undersampled):
     mask, low_frequencies = undersampled.mask(SAMPLING)
     assert mask[18:23].all()
     assert low_frequencies == 5
@@ -262,15 +233,12 @@ def test_sliders_redraw_what_they_choose(explored):
     assert picture.value == SlicePicture(explored).draw(2, 1, OTHER)
 
 
-def test_impossible_sliders_say_why_and_keep_the_picture(explored):
+def test_impossible_sliders_say_why_and_own_masks_have_none(explored, undersampled):
     row, message, picture = sliders(explored, Sampling("random", (4,), (0.08,))).children
     before = picture.value
     row.children[4].value = 0.4
     assert "center_fraction=0.4 alone exceeds" in message.value
     assert picture.value == before
-
-
-def test_sliders_of_an_undersampled_volume_leave_its_mask_alone(undersampled):
     row = sliders(undersampled, SAMPLING).children[0]
     assert [slider.disabled for slider in row.children] == [False, False] + [True] * 3
 
@@ -316,6 +284,9 @@ def test_notebook_runs_headless_without_widgets(dataset, tmp_path):
     [
         ("mask", "radial", "mask='radial': give one of random, equispaced"),
         ("acceleration", 0.5, "acceleration=0.5: give (a number, )?1 or more"),
+        ("acceleration", "4,8", "acceleration='4,8': give a number"),
+        ("slice_number", True, "slice_number=True: give a whole number"),
+        ("dataset", True, "dataset=True: give"),
         ("volume", "file_brain_AXT2_9", "volume='file_brain_AXT2_9': .* such as file_brain_AXT2_"),
     ],
 )

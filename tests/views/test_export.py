@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.views.read_back import datasets, read_dicom_series, read_nifti, written
 from workbench.views.export.animation import write_animation
-from workbench.views.export.exported import NOTICE, Exports, read_reconstructed
+from workbench.views.export.exported import NOTICE, read_reconstructed
 from workbench.views.export.geometry import upright
-from workbench.views.export.results import KINDS, export_kinds, export_results
+from workbench.views.export.results import KINDS, export_kinds, export_results, make
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def exported(results, kind):
     return results.folder / "export" / kind
 
 
+def series_of(results, name="file1000001"):
+    return datasets(exported(results, "dicom") / name)
+
+
 def brighter(first, second):
     return first.mean() > 1.2 * second.mean()
-
-
-def halves(values, axis):
-    return np.array_split(values, 2, axis)
 
 
 @pytest.mark.parametrize(
@@ -52,28 +52,17 @@ def test_wrong_kind_is_named_with_those_there_are(wrong):
         export_kinds(wrong)
 
 
-def test_dicom_reads_back_as_the_reconstruction(results):
-    folder = exported(results, "dicom")
-    for result in results:
-        images = read_reconstructed(results, result).images
-        back = read_dicom_series(folder / result.path.stem)
-        assert back.shape == images.shape
-        assert np.abs(back - images).max() <= images.max() / 65535 / 2 * 1.0001
-
-
-def test_rescaled_dicom_is_the_reconstruction_times_the_power_of_ten_it_names(results, source):
-    series = datasets(exported(results, "dicom") / "file1000001")
-    for dataset, image in zip(series, upright(source.images), strict=True):
+def test_dicom_reads_back_as_the_reconstruction_upright_and_scaled_as_it_says(results, source):
+    series = series_of(results)
+    back, images = read_dicom_series(results.folder / "export/dicom/file1000001"), source.images
+    assert np.abs(back - images).max() <= images.max() / 65535 / 2 * 1.0001
+    for dataset, image in zip(series, upright(images), strict=True):
         factor = float(dataset.RescaleType.removeprefix("value * "))
         values = pydicom.pixels.apply_rescale(dataset.pixel_array, dataset) / factor
-        np.testing.assert_allclose(values, image, atol=source.images.max() / 65535)
+        np.testing.assert_allclose(values, image, atol=images.max() / 65535)
         assert dataset.WindowWidth >= 1
         assert values.argmax() == image.argmax()
-
-
-def test_dicom_shows_the_top_of_the_patient_in_row_0(results):
-    first = datasets(exported(results, "dicom") / "file1000001")[0]
-    assert brighter(*halves(first.pixel_array, 0))
+    assert brighter(*np.array_split(series[0].pixel_array, 2))  # the top of the patient in row 0
 
 
 # PS3.3 of the modules of MR Image Storage: what has to be there with a value, and what at all.
@@ -92,8 +81,7 @@ SliceThickness EchoTime EchoTrainLength MRAcquisitionType ScanOptions Repetition
 
 def test_dicom_objects_are_whole_valid_and_marked_as_research(results, monkeypatch):
     monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.RAISE)
-    folder = exported(results, "dicom")
-    series = [*datasets(folder / "file1000001"), *datasets(folder / "file1000002")]
+    series = [*series_of(results), *series_of(results, "file1000002")]
     assert len(series) == 3 + 4
     for dataset in series:
         dataset.walk(lambda _, element: element.value)  # decodes and validates every value
@@ -123,23 +111,22 @@ def test_dicom_names_nobody_and_claims_no_deidentification(source, tmp_path):
 
 def test_volumes_of_one_name_in_two_folders_share_no_uid(source, tmp_path):
     names = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "PatientID")
-    folders = ("multicoil_val", "site_b/multicoil_val")
     first, second = (
-        written(
-            source,
-            tmp_path / folder,
-            volume=replace(source.volume, path=f"{folder}/{source.volume.name}"),
-        )
-        for folder in folders
+        written(source, tmp_path / path, volume=replace(source.volume, path=f"{path}/a.h5"))
+        for path in ("multicoil_val", "site_b/multicoil_val")
     )
     assert not any(first[name].value == second[name].value for name in names)
 
 
+def with_acquisition(source, name, **more):
+    attributes = source.volume.attributes | {"acquisition": name}
+    return replace(source.volume, attributes=attributes, **more)
+
+
 def test_the_side_of_a_knee_is_left_open_and_a_brain_has_none(source, tmp_path):
     path = "multicoil_val/file_brain_AXT2_200_2000019.h5"
-    attributes = source.volume.attributes | {"acquisition": "AXT2"}
     knee = written(source, tmp_path / "knee")
-    volume = replace(source.volume, path=path, attributes=attributes)
+    volume = with_acquisition(source, "AXT2", path=path)
     brain = written(source, tmp_path / "brain", volume=volume)
     assert (knee.BodyPartExamined, knee.Laterality) == ("KNEE", "")
     assert brain.BodyPartExamined == "BRAIN"
@@ -160,8 +147,7 @@ def test_the_side_of_a_knee_is_left_open_and_a_brain_has_none(source, tmp_path):
 def test_inversion_time_is_there_for_inversion_recovery_alone(
     source, tmp_path, acquisition, protocol, inverts
 ):
-    attributes = source.volume.attributes | {"acquisition": acquisition}
-    volume = replace(source.volume, attributes=attributes)
+    volume = with_acquisition(source, acquisition)
     known = {"InversionTime": 100.0, "ProtocolName": protocol}
     dataset = written(source, tmp_path / "series", known, volume=volume)
     assert ("IR" in dataset.ScanningSequence) == inverts
@@ -177,19 +163,18 @@ def test_values_that_dicom_cannot_hold_are_zero_and_counted(source, tmp_path):
 
 
 def test_dicom_geometry_is_the_header_s(results):
-    folder = exported(results, "dicom")
-    knee, brain = (datasets(folder / name) for name in ("file1000001", "file1000002"))
-    assert list(knee[0].PixelSpacing) == [160 / 32, 160 / 32]
-    assert list(knee[0].ImageOrientationPatient) == [1, 0, 0, 0, 0, -1]
-    assert list(brain[0].PixelSpacing) == [220 / 32, 220 / 32]
-    assert list(brain[0].ImageOrientationPatient) == [1, 0, 0, 0, 1, 0]
-    times = brain[0].RepetitionTime, brain[0].EchoTime, brain[0].PatientPosition
-    assert times == (3000, 30, "HFS")
+    knee, brain = series_of(results)[0], series_of(results, "file1000002")
+    assert list(knee.PixelSpacing) == [160 / 32, 160 / 32]
+    assert list(knee.ImageOrientationPatient) == [1, 0, 0, 0, 0, -1]
+    first = brain[0]
+    assert list(first.PixelSpacing) == [220 / 32, 220 / 32]
+    assert list(first.ImageOrientationPatient) == [1, 0, 0, 0, 1, 0]
+    assert (first.RepetitionTime, first.EchoTime, first.PatientPosition) == (3000, 30, "HFS")
     places = np.array([each.ImagePositionPatient for each in brain])
     np.testing.assert_allclose(np.diff(places, axis=0), [[0, 0, 4.5]] * 3)
-    assert brain[0].SliceThickness == 4.5
-    assert "SpacingBetweenSlices" not in brain[0]  # no header tells the gap
-    assert "no gap between slices" in brain[0].ImageComments
+    assert first.SliceThickness == 4.5
+    assert "SpacingBetweenSlices" not in first  # no header tells the gap
+    assert "no gap between slices" in first.ImageComments
     np.testing.assert_allclose(places.mean(axis=0)[2], 0, atol=1e-6)
 
 
@@ -212,19 +197,14 @@ def test_uids_are_one_study_a_volume_one_series_a_run_and_always_the_same(result
     assert not set(other_mask[2]) & set(first[2])
 
 
-def test_nifti_holds_the_very_floats(results):
-    folder = exported(results, "nifti")
+def test_nifti_holds_the_very_floats_where_dicom_has_each_pixel(results):
+    nifti = exported(results, "nifti")
     for result in results:
-        back = read_nifti(folder / f"{result.path.stem}.nii.gz")
+        file = nifti / f"{result.path.stem}.nii.gz"
+        back, image = read_nifti(file), nibabel.load(file)
         assert back.dtype == np.float32
         assert (back == result.images()).all()
-
-
-def test_nifti_and_dicom_agree_where_each_pixel_lies(results):
-    nifti, dicom = exported(results, "nifti"), exported(results, "dicom")
-    for result in results:
-        image = nibabel.load(nifti / f"{result.path.stem}.nii.gz")
-        series = datasets(dicom / result.path.stem)
+        series = series_of(results, result.path.stem)
         assert image.header.get_xyzt_units()[0] == "mm"
         for column, row, number in ((0, 0, 0), (3, 5, 1), (31, 31, 2)):
             right, down = np.reshape(series[number].ImageOrientationPatient, (2, 3)).astype(float)
@@ -240,20 +220,19 @@ def test_nifti_of_a_brain_has_its_front_in_front_and_of_a_knee_its_top_on_top(re
     image = nibabel.load(exported(results, "nifti") / f"{name}.nii.gz")
     image = nibabel.as_closest_canonical(image)
     assert nibabel.aff2axcodes(image.affine) == ("R", "A", "S")
-    lower, upper = halves(image.get_fdata(), axis)
+    lower, upper = np.array_split(image.get_fdata(), 2, axis)
     assert brighter(upper, lower)
 
 
 def test_animation_goes_through_the_slices_and_back_upright(results):
     with Image.open(exported(results, "gif") / "file1000002.gif") as animation:
         assert animation.n_frames == 4 + 2
-        assert animation.info["duration"] == 150
-        assert animation.info["loop"] == 0
+        assert (animation.info["duration"], animation.info["loop"]) == (150, 0)
         frame = np.asarray(animation.convert("L")).astype(float)
-    assert brighter(*halves(frame[18:-18, : frame.shape[1] // 2], 0))
+    assert brighter(*np.array_split(frame[18:-18, : frame.shape[1] // 2], 2))
 
 
-def test_animation_s_pixels_are_the_image_s(tmp_path):
+def test_animation_s_pixels_are_the_image_s_and_panes_that_differ_are_refused(tmp_path):
     images = np.linspace(0, 1, 2 * 256 * 8).reshape(2, 256, 8)
     write_animation(tmp_path / "a.gif", {"one": images})
     with Image.open(tmp_path / "a.gif") as animation:
@@ -261,9 +240,6 @@ def test_animation_s_pixels_are_the_image_s(tmp_path):
     top = np.percentile(images, 99.7)
     expected = np.rint(255 * (upright(images[0]) / top).clip(0, 1))
     assert (frame == expected).all()
-
-
-def test_panes_that_differ_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"panes of shapes \[\(1, 4, 4\), \(1, 5, 4\)\]"):
         write_animation(tmp_path / "a.gif", {"a": np.ones((1, 4, 4)), "b": np.ones((1, 5, 4))})
 
@@ -313,13 +289,12 @@ def test_export_that_fails_leaves_what_was_there(tmp_path, folder):
         if fail:
             raise OSError("disk full")
 
-    exports = Exports(tmp_path)
-    exports.make("a", "1", lambda path: write(path, "old"))
+    make(tmp_path, "a", "1", lambda path: write(path, "old"))
     with pytest.raises(OSError, match="disk full"):
-        exports.make("a", "2", lambda path: write(path, "new", fail=True))
+        make(tmp_path, "a", "2", lambda path: write(path, "new", fail=True))
     assert file.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "exports.json"]
-    Exports(tmp_path).make("a", "2", lambda path: write(path, "new"))
+    make(tmp_path, "a", "2", lambda path: write(path, "new"))
     assert file.read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "exports.json"]
 

@@ -1,3 +1,5 @@
+"""Figures of images, k-space, coils, learning curves and scores."""
+
 import gc
 import weakref
 
@@ -5,16 +7,23 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import _pylab_helpers
-from matplotlib.figure import Figure
 
 from workbench.recon.scoring import score_slice
 from workbench.views.curves import learning_curves
+from workbench.views.kspace import (
+    acs_columns,
+    coils_figure,
+    decibels,
+    kspace_and_mask_figure,
+    sampling_in_words,
+)
 from workbench.views.reconstructions import (
     contact_sheet,
     error_factor,
     reconstruction_figure,
     ssim_image,
 )
+from workbench.views.scores import comparison_figure, scores_figure
 from workbench.views.style import SYNTHETIC_NOTE
 
 
@@ -27,48 +36,36 @@ def images():
     return target, [target + level * noise for level in (0.3, 0.1, 0.02)]
 
 
-def titles(figure: Figure) -> list[str]:
+def titles(figure):
     return [axes.get_title() for axes in figure.axes]
 
 
-def windows(figure: Figure) -> list[list[tuple[float, float]]]:
-    """The window of each image, row by row of the figure."""
-    rows: dict[int, list[tuple[float, float]]] = {}
-    for axes in figure.axes:
-        place = axes.get_subplotspec()
-        if axes.images and place.get_gridspec().nrows > 1:
-            rows.setdefault(place.rowspan.start, []).append(axes.images[0].get_clim())
-    return [rows[row] for row in sorted(rows)]
+def shown(figure):
+    return [axes.images[0] for axes in figure.axes if axes.images]
 
 
-def test_each_reconstruction_carries_its_own_ssim(images):
+def test_each_reconstruction_carries_its_own_ssim_and_shares_the_windows(images):
     target, (zero_filled, better, best) = images
+    named = {"zero-filled": zero_filled, "one": better, "two": best}
     figure = reconstruction_figure(
         target, zero_filled, {"one": better, "two": best}, data_range=1.2
     )
-    for name, image in {"zero-filled": zero_filled, "one": better, "two": best}.items():
+    for name, image in named.items():
         ssim = score_slice(torch.tensor(image), torch.tensor(target), "", 0, 1.2).parts["ssim"]
         assert any(t.startswith(f"{name}\nSSIM {ssim:.3f}") for t in titles(figure))
-
-
-def test_compared_panels_share_one_window(images):
-    target, (zero_filled, better, best) = images
-    figure = reconstruction_figure(target, zero_filled, {"one": better, "two": best})
-    rows = windows(figure)
-    assert [len(row) for row in rows] == [4, 3, 3]
-    assert all(len(set(row)) == 1 for row in rows)
-
-
-def test_error_is_shown_in_percent_with_its_factor(images):
-    target, (zero_filled, _, best) = images
-    figure = reconstruction_figure(target, zero_filled, {"one": best}, data_range=2.0)
-    factor = error_factor(np.abs(zero_filled - target), [np.abs(best - target)], 2.0)
-    shown = [axes for axes in figure.axes if axes.get_title() == f"error ×{factor}"]
-    assert len(shown) == 2
-    assert shown[0].images[0].get_clim() == (0, 100 / factor)
-    np.testing.assert_allclose(
-        shown[1].images[0].get_array(), 50 * np.abs(best - target), rtol=1e-5
+    factor = error_factor(
+        np.abs(zero_filled - target), [np.abs(each - target) for each in (better, best)], 1.2
     )
+    panels = dict.fromkeys(("", f"error ×{factor}", "SSIM map"), ())
+    for axes in figure.axes:
+        if axes.images and axes.get_subplotspec().get_gridspec().nrows > 1:
+            title = axes.get_title() if axes.get_title() in panels else ""
+            panels[title] = (*panels[title], axes.images[0])
+    assert [len(row) for row in panels.values()] == [4, 3, 3]
+    assert all(len({image.get_clim() for image in row}) == 1 for row in panels.values())
+    *_, error = panels[f"error ×{factor}"]
+    assert error.get_clim() == (0, 100 / factor)
+    np.testing.assert_allclose(error.get_array(), np.abs(best - target) * 100 / 1.2, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("error", "factor"), [(0.9, 1), (0.3, 2), (0.06, 10), (0.0, 100)])
@@ -86,28 +83,17 @@ def test_ssim_map_is_one_where_images_agree_and_has_the_images_shape(images):
     assert values[3:-3, 24:-3].mean() < 0.9
 
 
-def test_shapes_that_differ_are_named(images):
-    target, (zero_filled, better, _) = images
-    with pytest.raises(ValueError, match=r"VarNet of shape \(30, 40\), target of \(32, 40\)"):
-        reconstruction_figure(target, zero_filled, {"VarNet": better[:30]})
-
-
 def test_image_that_is_not_finite_is_shown_and_said(images):
     target, (zero_filled, better, _) = images
     better[3, :10] = np.nan
     figure = reconstruction_figure(target, zero_filled, {"VarNet": better})
     assert "VarNet\n0.781 % of the pixels are not finite (red)" in titles(figure)
     assert any(title.startswith("zero-filled\nSSIM 0.") for title in titles(figure))
-    shown = next(axes for axes in figure.axes if axes.get_title().startswith("VarNet"))
-    masked = np.ma.getmaskarray(shown.images[0].get_array())
-    assert masked.sum() == 10
+    broken = next(axes for axes in figure.axes if axes.get_title().startswith("VarNet"))
+    assert np.ma.getmaskarray(broken.images[0].get_array()).sum() == 10
     assert figure._repr_png_()
-
-
-def test_sheet_with_an_image_that_is_not_finite_keeps_the_others_window(images):
-    target, _ = images
     sheet = contact_sheet([target, np.full_like(target, np.nan)], ["one", "broken"])
-    assert sheet.axes[0].images[0].get_array().max() == pytest.approx(100)
+    assert shown(sheet)[0].get_array().max() == pytest.approx(100)
     assert sheet._repr_png_()
 
 
@@ -128,23 +114,14 @@ def test_synthetic_data_is_said_where_it_is_synthetic(images, synthetic):
         assert (figure.get_supxlabel() == SYNTHETIC_NOTE) is synthetic
 
 
-def test_contact_sheet_shows_every_image_in_one_window(images):
+def test_contact_sheet_shows_every_image_in_one_window_of_the_brightest(images):
     target, others = images
     sheet = contact_sheet([target, *others, target], list("abcde"))
-    shown = [axes for axes in sheet.axes if axes.images]
-    assert [axes.get_title() for axes in shown] == list("abcde")
-    assert len({axes.images[0].get_clim() for axes in shown}) == 1
-
-
-def test_contact_sheet_scales_to_the_brightest_of_all():
+    assert [axes.get_title() for axes in sheet.axes if axes.images] == list("abcde")
+    assert len({image.get_clim() for image in shown(sheet)}) == 1
     dim, bright = np.full((8, 8), 2.0), np.full((8, 8), 4.0)
     sheet = contact_sheet([dim, bright], ["dim", "bright"])
-    assert [axes.images[0].get_array().max() for axes in sheet.axes if axes.images] == [50, 100]
-
-
-def test_contact_sheet_needs_a_label_an_image(images):
-    with pytest.raises(ValueError, match="1 images, 2 labels"):
-        contact_sheet([images[0]], ["a", "b"])
+    assert [image.get_array().max() for image in shown(sheet)] == [50, 100]
 
 
 def test_long_title_stays_inside_a_narrow_figure(images):
@@ -156,8 +133,7 @@ def test_long_title_stays_inside_a_narrow_figure(images):
 
 
 def test_figures_are_not_kept_by_matplotlib(images):
-    target, (zero_filled, better, _) = images
-    figure = reconstruction_figure(target, zero_filled, {"one": better})
+    figure = contact_sheet([images[0]], ["one"])
     assert figure._repr_png_()
     kept = weakref.ref(figure)
     del figure
@@ -166,22 +142,19 @@ def test_figures_are_not_kept_by_matplotlib(images):
     assert not _pylab_helpers.Gcf.figs
 
 
-def rows(count):
+# ---- learning curves ----------------------------------------------------------------------
+
+
+def epochs(count):
     ssim = [0.6, 0.8, 0.75, 0.7]
     return [
-        {
-            "epoch": number + 1,
-            "train_loss": 0.4 - 0.1 * number,
-            "val_ssim": ssim[number],
-            "val_psnr": 30.0 + number,
-            "val_nmse": 0.05,
-        }
-        for number in range(count)
+        {"epoch": n + 1, "train_loss": 0.4, "val_ssim": ssim[n], "val_psnr": 30.0 + n}
+        for n in range(count)
     ]
 
 
 def test_learning_curves_mark_the_epoch_of_the_best_ssim():
-    figure = learning_curves(rows(4))
+    figure = learning_curves([row | {"val_nmse": 0.05} for row in epochs(4)])
     assert figure.get_suptitle() == "Best validation SSIM 0.8000 after epoch 2"
     assert "validation PSNR: 31.00" in " ".join(ax.get_title("left") for ax in figure.axes)
     for axes in figure.axes:
@@ -189,17 +162,180 @@ def test_learning_curves_mark_the_epoch_of_the_best_ssim():
 
 
 def test_learning_curves_of_one_epoch_are_drawn():
-    figure = learning_curves(rows(1))
+    figure = learning_curves(epochs(1))
     assert figure._repr_png_()
     assert list(figure.axes[0].get_lines()[0].get_xdata()) == [1]
     assert all(float(tick).is_integer() for tick in figure.axes[3].get_xticks())
+    unknown = learning_curves([{"epoch": 1, "train_loss": 0.5, "val_ssim": float("nan")}])
+    assert unknown.get_suptitle() == ""
 
 
-def test_learning_curves_without_validation_have_no_best_epoch():
-    figure = learning_curves([{"epoch": 1, "train_loss": 0.5, "val_ssim": float("nan")}])
-    assert figure.get_suptitle() == ""
+# ---- k-space and coils --------------------------------------------------------------------
 
 
-def test_learning_curves_without_an_epoch_are_refused():
-    with pytest.raises(ValueError, match="rows is empty"):
-        learning_curves([])
+@pytest.fixture
+def kspace():
+    random = np.random.default_rng(0)
+    values = random.normal(size=(3, 24, 20)) + 1j * random.normal(size=(3, 24, 20))
+    values[..., :2] = values[..., 18:] = 0
+    return values.astype(np.complex64)
+
+
+@pytest.fixture
+def mask():
+    """Every fourth of 20 columns, and four of ACS, 8 to 11."""
+    mask = np.arange(20) % 4 == 2
+    mask[8:12] = True
+    return mask
+
+
+def test_true_acceleration_counts_acquired_lines_only_and_acs_is_found_in_the_mask(mask):
+    # Of lines 2 to 17: 2, 6, 8, 9, 10, 11, 14.
+    words = sampling_in_words(mask, 4, (2, 18))
+    assert words.startswith("7 of 16 lines sampled: 2.29× true acceleration, ACS 4 lines (20.0 %)")
+    assert acs_columns(mask) == (8, 12)
+    assert acs_columns(mask, 3) == (9, 12)
+
+
+def test_masked_panel_lacks_the_lines_that_the_mask_lacks(kspace, mask):
+    figure = kspace_and_mask_figure(kspace, mask, acquired=(2, 18), title="file1, slice 3")
+    assert figure.get_suptitle().startswith("file1, slice 3\n7 of 16 lines sampled: 2.29×")
+    full, _, masked = (axes for axes in figure.axes if axes.images)
+    kept = mask & (np.arange(20) >= 2) & (np.arange(20) < 18)
+    seen = ~np.ma.getmaskarray(masked.images[0].get_array())
+    assert (seen.all(axis=0) == kept).all()
+    assert full.images[0].get_clim() == masked.images[0].get_clim()
+    assert (full.get_ylabel(), full.get_xlabel()) == ("readout, sample", "phase encode, line")
+
+
+@pytest.mark.parametrize(("acquired", "spans"), [((2, 18), 2), (None, 0)])
+def test_zero_padding_is_hatched_on_both_sides(kspace, mask, acquired, spans):
+    figure = kspace_and_mask_figure(kspace, mask, acquired=acquired)
+    assert len([patch for patch in figure.axes[0].patches if patch.get_hatch()]) == spans
+
+
+def test_undersampled_volume_is_not_shown_as_fully_sampled(kspace, mask):
+    figure = kspace_and_mask_figure(kspace * mask, mask, acquired=(2, 18))
+    names = [axes.get_title() for axes in figure.axes if axes.images]
+    assert names == ["mask: sampled lines white, padding hatched", "k-space, sampled lines"]
+
+
+def test_decibels_are_below_the_largest_magnitude():
+    kspace = np.array([[[10, 1], [0, 0.1]]], np.complex64)
+    np.testing.assert_allclose(decibels(kspace), [[0, -20], [np.nan, -40]], atol=1e-4)
+
+
+@pytest.mark.parametrize("coils", [1, 3, 11])
+def test_every_coil_has_a_magnitude_and_a_phase(coils):
+    random = np.random.default_rng(0)
+    images = random.normal(size=(coils, 12, 10)) + 1j * random.normal(size=(coils, 12, 10))
+    figure = coils_figure(images)
+    limits = [image.get_clim() for image in shown(figure)]
+    assert len(limits) == 2 * coils
+    assert limits.count((-np.pi, np.pi)) == coils
+    assert len(set(limits)) == 2
+    assert figure._repr_png_()
+
+
+def test_maps_leave_air_blank():
+    maps = np.ones((2, 8, 8), np.complex64) / np.sqrt(2)
+    maps[:, :, :3] = 0
+    values = coils_figure(maps, sensitivities=True).axes[0].images[0].get_array()
+    assert np.ma.getmaskarray(values)[:, :3].all()
+    np.testing.assert_allclose(values[:, 3:], np.sqrt(0.5), rtol=1e-6)
+
+
+# ---- scores -------------------------------------------------------------------------------
+
+
+def score(ssim, psnr=30.0, nmse=0.05):
+    return {"ssim": ssim, "psnr": psnr, "nmse": nmse}
+
+
+@pytest.fixture
+def scores():
+    return {
+        "zero-filled": {f"v{n}": score(0.5 + 0.01 * n) for n in range(7)},
+        "VarNet": {f"v{n}": score(0.8 + 0.01 * n) for n in range(7)},
+    }
+
+
+KINDS = {f"v{n}": "AXT2" if n < 5 else "AXFLAIR" for n in range(7)}
+
+
+def test_every_volume_is_a_dot_in_its_acquisition_and_in_all(scores):
+    figure = scores_figure(scores, KINDS)
+    for axes in figure.axes:
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert labels == ["all\nn = 7", "AXFLAIR\nn = 2", "AXT2\nn = 5"]
+    dots = [line.get_ydata() for line in figure.axes[0].lines if line.get_marker() == "o"]
+    every = [each["ssim"] for part in scores.values() for each in part.values()]
+    np.testing.assert_allclose(np.sort(np.concatenate(dots)), np.sort(every * 2))
+    means = "Mean SSIM of 7 volumes: zero-filled 0.530, VarNet 0.830"
+    assert scores_figure(scores).get_suptitle() == means
+
+
+def test_one_volume_is_enough():
+    figure = scores_figure({"zero-filled": {"v": score(0.5)}}, {"v": "AXT2"})
+    assert figure.axes[0].get_xticklabels()[0].get_text() == "AXT2\nn = 1"
+    assert figure._repr_png_()
+
+
+def test_infinite_psnr_of_a_perfect_volume_is_left_out():
+    perfect = {"a": score(1.0, np.inf, 0.0), "b": score(0.9, 40.0, 0.01)}
+    assert scores_figure({"VarNet": perfect})._repr_png_()
+    worse = {"a": score(1.0, 45.0, 0.0), "b": score(0.9, 39.0, 0.01)}
+    figure = comparison_figure(worse, perfect, names=("old", "new"))
+    assert figure._repr_png_()
+    assert figure.axes[1].get_title("left") == "PSNR (dB): +1.00 on average\nnew better in 2 of 2"
+
+
+def test_volume_that_is_not_finite_is_left_out_and_named(scores):
+    scores["VarNet"]["v2"] = score(*3 * [float("nan")])
+    figure = scores_figure(scores, KINDS)
+    assert "VarNet 0.832" in figure.get_suptitle()
+    assert "not finite, left out of VarNet: v2" in figure.get_suptitle()
+    assert figure._repr_png_()
+
+
+def test_comparison_gives_the_mean_difference_of_pairs(scores):
+    first = scores["zero-filled"]
+    second = {
+        volume: score(first[volume]["ssim"] + (0.03 if volume != "v0" else -0.04), nmse=0.04)
+        for volume in reversed(first)
+    }
+    figure = comparison_figure(first, second, names=("old", "new"), acquisitions=KINDS)
+    assert figure.get_suptitle() == "new against old: SSIM +0.0200 on average, n = 7"
+    assert figure.axes[0].get_title("left").endswith("new better in 6 of 7")
+    lower = "NMSE: −0.0100 on average\nnew better in 7 of 7"
+    assert figure.axes[2].get_title("left") == lower
+    kinds = {line.get_label(): line for line in figure.axes[0].lines}
+    np.testing.assert_allclose(kinds["AXT2"].get_xdata(), [0.5, 0.51, 0.52, 0.53, 0.54])
+    np.testing.assert_allclose(kinds["AXT2"].get_ydata(), [0.46, 0.54, 0.55, 0.56, 0.57])
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda image, _: contact_sheet([image], ["a", "b"]), "1 images, 2 labels"),
+        (
+            lambda image, _: reconstruction_figure(image, image, {"VarNet": image[:30]}),
+            r"VarNet of shape \(30, 40\), target of \(32, 40\)",
+        ),
+        (lambda *_: learning_curves([]), "rows is empty"),
+        (lambda *_: scores_figure({}), "there are no scores"),
+        (
+            lambda _, scores: scores_figure(scores | {"less": {"v1": score(1)}}),
+            "zero-filled and less scored different volumes, such as v0, v2, v3",
+        ),
+        (
+            lambda _, scores: comparison_figure(
+                scores["VarNet"], {"v1": score(1)}, names=("old", "new")
+            ),
+            "old and new scored different volumes, such as v0",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(images, scores, draw, said):
+    with pytest.raises(ValueError, match=said):
+        draw(images[0], scores)

@@ -141,22 +141,8 @@ def test_a_dataset_without_a_volume_still_gives_a_page(dataset):
     assert len(overview.acquisition_table(cache)) == 0
     assert "no volumes" in overview.distribution_figure(cache, "matrix")._suptitle.get_text()
     assert "0 bytes" in overview.problem_table(cache.problems).to_html()
-
-
-def test_a_long_reason_is_shown_whole():
     reason = "it is truncated " + "x" * 200
     assert reason in overview.problem_table([Problem("file.h5", reason)]).to_html()
-
-
-def outputs_of(notebook):
-    printed, images = "", []
-    for cell in nbformat.read(notebook, 4).cells:
-        for output in cell.get("outputs", []):
-            printed += output.get("text", "")
-            if "image/png" in output.get("data", {}):
-                images.append(base64.b64decode(output.data["image/png"]))
-            printed += output.get("data", {}).get("text/html", "")
-    return printed, images
 
 
 def test_the_notebook_shows_a_dataset_and_writes_and_compares_the_pickle(
@@ -172,7 +158,11 @@ def test_the_notebook_shows_a_dataset_and_writes_and_compares_the_pickle(
         progress_bar=False,
         execution_timeout=120,
     )
-    printed, images = outputs_of(done)
+    data = [output for cell in nbformat.read(done, 4).cells for output in cell.get("outputs", [])]
+    shown = [output.get("data", {}) for output in data]
+    printed = "".join(output.get("text", "") for output in data)
+    printed += "".join(each.get("text/html", "") for each in shown)
+    images = [base64.b64decode(each["image/png"]) for each in shown if "image/png" in each]
     assert "Built the dataset cache of datasets/knee_multicoil (4 volumes, 10 slices" in printed
     assert "Files left out: 1\n" in printed
     assert "it is no HDF5 file" in printed

@@ -24,7 +24,6 @@ from workbench.recon.reconstruction_plan import (
 )
 from workbench.recon.results import Results
 from workbench.recon.uncertainty import check_masks_wanted
-from workbench.views import reconstruct as views
 from workbench.views.annotations import Annotations, read_annotations
 from workbench.views.comparison import (
     acceleration_figure,
@@ -36,7 +35,16 @@ from workbench.views.comparison import (
 )
 from workbench.views.export.results import KINDS, export_kinds, export_results
 from workbench.views.lesions import lesion_figures, lesion_table
-from workbench.views.ranking import check_order, orders, rank_slices, rank_volumes, slice_table
+from workbench.views.ranking import (
+    check_order,
+    orders,
+    rank_slices,
+    rank_volumes,
+    score_table,
+    slice_table,
+)
+from workbench.views.reconstructions import extreme_slices, sheet_figure, slice_views
+from workbench.views.scores import against_figure, spread_figure
 from workbench.views.tables import styled_table
 from workbench.views.uncertainty import uncertainty_figures
 
@@ -148,7 +156,7 @@ def show_scores(done: Reconstructed) -> Iterator[Any]:
     if not done.results.scored:
         yield "no volume here has a target"
         return
-    yield views.score_table(done.results, sort_by=done.asked.sort_by)
+    yield score_table(done.results, sort_by=done.asked.sort_by)
     ranked = rank_slices(done.results.scored, done.asked.sort_by)
     yield styled_table(slice_table(ranked, most=10))
 
@@ -156,8 +164,8 @@ def show_scores(done: Reconstructed) -> Iterator[Any]:
 def show_acquisitions(done: Reconstructed) -> Iterator[Any]:
     """Show the metrics by acquisition, and how they are spread."""
     if done.results.scored:
-        yield views.score_table(done.results, by="acquisition")
-        yield views.spread_figure(done.results)
+        yield score_table(done.results, by="acquisition")
+        yield spread_figure(done.results)
 
 
 def show_compared(done: Reconstructed) -> Iterator[Any]:
@@ -176,13 +184,13 @@ def show_compared(done: Reconstructed) -> Iterator[Any]:
     yield acceleration_figure(sets)
     for other in done.compared:
         names = labels_of([other, done.results])
-        yield views.against_figure(done.results, other, (names[0], names[1]))
+        yield against_figure(done.results, other, (names[0], names[1]))
 
 
 def show_extremes(done: Reconstructed) -> Iterator[Any]:
     """Show the best, the median and the worst slice."""
-    for kind, result, number in views.extreme_slices(done.results):
-        yield from views.slice_views(result, number, kind)
+    for kind, result, number in extreme_slices(done.results):
+        yield from slice_views(result, number, kind)
 
 
 def show_findings(done: Reconstructed) -> Iterator[Any]:
@@ -214,7 +222,7 @@ def show_uncertainty(done: Reconstructed) -> Iterator[Any]:
 def show_volumes(done: Reconstructed) -> Any:
     """Show every slice: in a viewer, opened from a sorted list; elsewhere a sheet of one volume."""
     if not interactive():
-        return views.sheet_figure(rank_volumes(done.results, done.asked.sort_by)[0])
+        return sheet_figure(rank_volumes(done.results, done.asked.sort_by)[0])
     from workbench.views.viewer.slice_browser import SliceBrowser
 
     return SliceBrowser(done.results, done.asked.sort_by, done.annotations)

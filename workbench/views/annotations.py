@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from workbench.data.images import crop_size
 from workbench.data.volume import Volume
 from workbench.settings import resolve, shown
-from workbench.views.style import COLOURS, SMALL
+from workbench.views.style import COLOURS, SMALL, Look
 
 COLUMNS = ("file", "slice", "study_level", "x", "y", "width", "height", "label")
 _MOST_REMARKS = 20
@@ -35,16 +35,16 @@ class Box:
     width: float
     height: float
 
-    def inside(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    def inside(self, shape: tuple[int, ...]) -> tuple[slice, ...]:
         """Return its rows and columns in a stored (upside down) image (h, w); at least one each."""
-        height, width = shape
-        bottom = height - self.y - self.height
-        return _within(bottom, self.height, height), _within(self.x, self.width, width)
-
-
-def _within(start: float, length: float, size: int) -> slice:
-    first = min(max(math.floor(start), 0), size - 1)
-    return slice(first, max(min(math.ceil(start + length), size), first + 1))
+        bottom = shape[0] - self.y - self.height
+        found = []
+        for start, length, size in zip(
+            (bottom, self.x), (self.height, self.width), shape, strict=True
+        ):
+            first = min(max(math.floor(start), 0), size - 1)
+            found.append(slice(first, max(min(math.ceil(start + length), size), first + 1)))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,20 @@ class Annotation:
     line: int = field(default=0, compare=False)
 
     def stored(self, height: int) -> dict[str, Any]:
-        """Return its box as ``draw_boxes`` and the viewer take it: y is the first stored row.
-
-        Args:
-            height: rows of the target.
-        """
+        """Return its box for ``draw_boxes`` and the viewer: y is a stored row of ``height``."""
         box = self.box or Box(0, 0, 0, 0)
         place = {**asdict(box), "y": height - box.y - box.height}
         return {"slice": self.slice, "label": self.label, **place}
+
+    def misplaced(self, volume: Volume) -> str:
+        """Say why it cannot be on a volume; "" if it can."""
+        if self.slice >= volume.slices:
+            return f"{volume.path} has slices 0 to {volume.slices - 1}"
+        height, width = volume.target.shape[-2:] if volume.target else volume.recon[:2]
+        box = self.box
+        if box and not (-box.width <= box.x < width and -box.height <= box.y < height):
+            return f"the box lies outside the image of {height} x {width} pixels"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -92,13 +98,14 @@ class Annotations:
     passed_over: Sequence[str] = ()
     unclear: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
+    def _all_of(self, volume: str) -> list[Annotation]:
+        names = (volume, volume.rpartition("/")[2])
+        return [each for each in self.findings if each.volume in names]
+
     def of(self, volume: str, number: int | None = None) -> list[Annotation]:
         """Return the boxes of a volume, given by its path, or of one of its slices."""
-        return [
-            each
-            for each in self._all_of(volume)
-            if each.box is not None and number in (None, each.slice)
-        ]
+        boxes = [each for each in self._all_of(volume) if each.box is not None]
+        return [each for each in boxes if number in (None, each.slice)]
 
     def study_labels(self, volume: str) -> list[str]:
         """Return the findings of a whole volume."""
@@ -129,7 +136,7 @@ class Annotations:
                 unclear[each.volume] = [volume.path for volume in found]
                 continue
             for volume in found:
-                if reason := _outside(each, volume):
+                if reason := each.misplaced(volume):
                     place = f"{each.volume}, slice {each.slice}, {each.label}"
                     passed_over[f"line {each.line} ({place}): {reason}"] = None
                 else:
@@ -139,40 +146,22 @@ class Annotations:
     @property
     def remarks(self) -> list[str]:
         """What is not shown, and what to do, as sentences."""
-        few, count = self.passed_over[:_MOST_REMARKS], len(self.passed_over)
-        more = [f"and {count - len(few)} more lines"] if count > len(few) else []
-        lines = [f"{self.source.name}: passed over {each}" for each in [*few, *more]]
-        return lines + [
-            f"{self.source.name} has findings for {name}, but {len(paths)} volumes have that name: "
+        few, name = list(self.passed_over[:_MOST_REMARKS]), self.source.name
+        if (more := len(self.passed_over) - len(few)) > 0:
+            few.append(f"and {more} more lines")
+        return [f"{name}: passed over {each}" for each in few] + [
+            f"{name} has findings for {file}, but {len(paths)} volumes have that name: "
             f"{', '.join(paths)}. They are not shown: write a volume's path in the column file."
-            for name, paths in self.unclear.items()
+            for file, paths in self.unclear.items()
         ]
-
-    def _all_of(self, volume: str) -> list[Annotation]:
-        names = (volume, volume.rpartition("/")[2])
-        return [each for each in self.findings if each.volume in names]
-
-
-def _outside(annotation: Annotation, volume: Volume) -> str:
-    """Say why a finding cannot be on a volume; "" if it can."""
-    if annotation.slice >= volume.slices:
-        return f"{volume.path} has slices 0 to {volume.slices - 1}"
-    height, width = volume.target.shape[-2:] if volume.target else volume.recon[:2]
-    box = annotation.box
-    if box and not (-box.width <= box.x < width and -box.height <= box.y < height):
-        return f"the box lies outside the image of {height} x {width} pixels"
-    return ""
 
 
 def read_annotations(path: str | Path) -> Annotations:
-    """Read and check a CSV of fastMRI+.
+    """Read and check a CSV of fastMRI+; a relative path counts from the project's root.
 
     Lines that cannot be read are passed over and named in ``remarks``. A box without extent, of
     which fastMRI+ has some, is a point. Columns may come in any order, among others, with commas,
     semicolons or tabs between them.
-
-    Args:
-        path: the file; a relative path counts from the project's root.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -219,63 +208,49 @@ def _rows(content: str, name: str) -> Iterator[tuple[int, dict[str, str]]]:
     for row in reader:
         text = {each: (row[each] or "").strip() for each in COLUMNS}
         if delimiter != ",":  # numbers may have a decimal comma
-            numbers = ("slice", "x", "y", "width", "height")
+            numbers = set(COLUMNS) - {"file", "study_level", "label"}
             text |= {each: text[each].replace(",", ".") for each in numbers}
         if any(text.values()):
             yield reader.line_num + 1, text
 
 
 def _annotation(text: Mapping[str, str], line: int) -> Annotation:
+    """Read a line; a ValueError says what is wrong with it."""
     for name in ("file", "label"):
         if not text[name]:
             raise ValueError(f"{name} is empty")
-    volume = text["file"].removesuffix(".h5") + ".h5"
     whole_study = text["study_level"].lower() in ("yes", "true", "1")
-    number = int(_number(text["slice"] or ("0" if whole_study else ""), "slice"))
+    named = {name: text[name] for name in ("slice", "x", "y", "width", "height")}
     if whole_study:
-        return Annotation(volume, number, text["label"], None, line)
-    box = Box(*(_number(text[name], name) for name in ("x", "y", "width", "height")))
-    if box.width < 0 or box.height < 0:
+        named = {"slice": text["slice"] or "0"}
+    numbers = {}
+    for name, value in named.items():
+        try:
+            numbers[name] = number = float(value)
+        except ValueError:
+            raise ValueError(f"{name}={value!r} is no number") from None
+        if not math.isfinite(number) or (name == "slice" and (number < 0 or number % 1)):
+            raise ValueError(f"{name}={value!r} is no {'slice' if name == 'slice' else 'place'}")
+    number = int(numbers.pop("slice"))
+    box = None if whole_study else Box(**numbers)
+    if box and (box.width < 0 or box.height < 0):
         raise ValueError(f"a box of {box.width:g}x{box.height:g} pixels")
-    return Annotation(volume, number, text["label"], box, line)
-
-
-def _number(text: str, name: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"{name}={text!r} is no number") from None
-    if not math.isfinite(value) or (name == "slice" and (value < 0 or value != int(value))):
-        raise ValueError(f"{name}={text!r} is no {'slice' if name == 'slice' else 'place'}")
-    return value
+    return Annotation(text["file"].removesuffix(".h5") + ".h5", number, text["label"], box, line)
 
 
 def draw_boxes(axes: Axes, boxes: Sequence[Mapping[str, Any]], *, labels: bool = True) -> None:
-    """Draw boxes over an image that ``show_image`` drew, and each label once.
-
-    Args:
-        axes: the image's.
-        boxes: of its slice, as ``Annotation.stored`` returns them.
-        labels: whether labels are written.
-    """
+    """Draw boxes (``Annotations.boxes``) over an image of ``show_image``, and each label once."""
     kinds = list(dict.fromkeys(box["label"] for box in boxes))
     colours = {kind: COLOURS[(1 + place) % len(COLOURS)] for place, kind in enumerate(kinds)}
     for box in boxes:
-        corner, size = (box["x"] - 0.5, box["y"] - 0.5), (box["width"], box["height"])
+        (x, y), (width, height) = (box["x"] - 0.5, box["y"] - 0.5), (box["width"], box["height"])
         colour = colours[box["label"]]
-        if not size[0] * size[1]:
-            middle = (corner[0] + size[0] / 2, corner[1] + size[1] / 2)
-            axes.plot(*middle, "+", color=colour, markersize=9)
-        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=1.3))
+        if not width * height:
+            axes.plot(x + width / 2, y + height / 2, "+", color=colour, markersize=9)
+        outline: Look = {"fill": False, "edgecolor": colour, "linewidth": 1.3}
+        axes.add_patch(Rectangle((x, y), width, height, **outline))
+    ground = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 1}
+    style: Look = {"fontsize": SMALL, "fontweight": "bold", "va": "top", "bbox": ground}
     for place, kind in enumerate(kinds if labels else ()):
-        axes.text(
-            0.02,
-            0.98 - 0.06 * place,
-            kind,
-            color=colours[kind],
-            fontsize=SMALL,
-            fontweight="bold",
-            va="top",
-            transform=axes.transAxes,
-            bbox={"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 1},
-        )
+        high = 0.98 - 0.06 * place
+        axes.text(0.02, high, kind, color=colours[kind], transform=axes.transAxes, **style)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from workbench.recon.metrics import LEADING, METRICS
-from workbench.views.style import BLUE, GREY, LABEL, ORANGE, SMALL, new_figure, tidy
+from workbench.views.style import BLUE, GREY, ORANGE, SMALL, frame, new_figure
 
 
 def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
@@ -21,19 +21,12 @@ def learning_curves(
 ) -> Figure:
     """Plot training loss and validation metrics over epochs, the best epoch marked.
 
-    Args:
-        rows: one an epoch, with ``epoch``, ``train_loss``, ``val_ssim`` and so on for every metric;
-            a value that is missing or NaN leaves a gap.
-        title: the figure's message; the best epoch and its SSIM by default.
-        synthetic: whether it was trained on phantoms.
-
-    Raises:
-        ValueError: there is no row.
+    A row is an epoch, with ``epoch``, ``train_loss``, ``val_ssim`` and so on for every metric; a
+    value that is missing or NaN leaves a gap. A ValueError if there is no row.
     """
     if not rows:
         raise ValueError("rows is empty: give the metrics of 1 epoch or more")
-    best = best_epoch(rows)
-    epochs = np.array([row["epoch"] for row in rows])
+    best, epochs = best_epoch(rows), np.array([row["epoch"] for row in rows])
     if best is not None and not title:
         said = LEADING.say(rows[best][f"val_{LEADING.name}"])
         title = f"Best validation {said} after epoch {epochs[best]:.0f}"
@@ -47,35 +40,27 @@ def learning_curves(
     grid = figure.subplots(lines, 2, sharex=True).flat
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
+    marker = "o" if len(rows) <= 30 else ""
+    room = max(0.5, 0.03 * (epochs[-1] - epochs[0]))  # one epoch has some beside it, too
     for axes, (key, name, unit, colour, form) in zip(grid, panels, strict=False):
         values = np.array([row.get(key, np.nan) for row in rows], float)
-        marker = "o" if len(rows) <= 30 else ""
         axes.plot(epochs, values, color=colour, marker=marker, markersize=4, linewidth=1.8)
         if best is not None and np.isfinite(values[best]):
             axes.axvline(epochs[best], color=GREY, linewidth=1, linestyle=(0, (3, 3)))
             axes.plot(epochs[best], values[best], "o", markersize=8, mfc="none", mec="k", mew=1.3)
             name += f": {values[best]:{form}} at the best epoch"
-        axes.set_title(name, fontsize=LABEL, loc="left")
-        axes.set_ylabel(unit, fontsize=LABEL)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.margins(x=0.04, y=0.12)
-        axes.set_xlim(*_room(epochs))
-        tidy(axes)
-    for axes in figure.axes[-2:]:
-        axes.set_xlabel("epoch", fontsize=LABEL)
+        axes.set_xlim(epochs[0] - room, epochs[-1] + room)
+        frame(axes, name, y=unit, x="epoch" if axes in figure.axes[-2:] else "")
     if best is not None:
+        side = "right" if 2 * epochs[best] > epochs[0] + epochs[-1] else "left"
         figure.axes[1].annotate(
             f"  best: epoch {epochs[best]:.0f}  ",
             (epochs[best], 0.02),
             xycoords=("data", "axes fraction"),
             fontsize=SMALL,
             color=GREY,
-            ha="right" if 2 * epochs[best] > epochs[0] + epochs[-1] else "left",
+            ha=side,
         )
     return figure
-
-
-def _room(epochs: np.ndarray) -> tuple[float, float]:
-    """Return limits that leave some room beside the epochs, one epoch included."""
-    room = max(0.5, 0.03 * (epochs[-1] - epochs[0]))
-    return epochs[0] - room, epochs[-1] + room

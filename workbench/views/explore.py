@@ -22,10 +22,11 @@ from workbench.views.style import (
     LABEL,
     ORANGE,
     SMALL,
+    Look,
     add_colour_bar,
+    frame,
     new_figure,
     show_image,
-    tidy,
     window_of,
 )
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from workbench.views.viewer.viewer import Viewer
 
 _DARKEST = -80.0  # dB, the lowest level of k-space on the colour scale
-_SIGNAL = "signal, % of maximum"
 _CENTRE = 0.08  # share of k-space that counts as its centre
 
 
@@ -98,47 +98,36 @@ def annotated_figure(explored: ExploredSlice, annotations: Annotations) -> Figur
 def kspace_and_image_figure(explored: ExploredSlice) -> Figure:
     """Show a slice as it was measured, and its Fourier transform."""
     image = zero_filled(explored.kspace, explored.crop)
-    image = image * (100 / _maximum(explored, image))
-    figure = new_figure(
-        8.6,
-        4.3,
-        title="The same slice twice: as it is measured, and its Fourier transform\n"
-        f"{explored.title}",
-        synthetic=explored.volume.synthetic,
-    )
+    image = image * _percent(explored, image)
+    title = "The same slice twice: as it is measured, and its Fourier transform"
+    figure = _figure(explored, 8.6, 4.3, f"{title}\n{explored.title}")
     left, right = figure.subplots(1, 2)
     drawn = show_kspace(left, decibels(explored.kspace), (_DARKEST, 0.0), "k-space, all coils")
     left.set_ylabel("readout, sample", fontsize=LABEL)
     add_colour_bar(figure, drawn, [left], "dB of the maximum", extend="min")
-    drawn = show_image(right, image, window_of(image), "image")
-    add_colour_bar(figure, drawn, [right], _SIGNAL, extend="max")
+    add_colour_bar(figure, show_image(right, image, window_of(image), "image"), [right])
     return figure
 
 
 def profiles_figure(explored: ExploredSlice) -> Figure:
     """Plot how the signal falls from the centre of k-space, along readout and phase encode."""
     power = np.square(root_sum_of_squares(explored.kspace).astype(np.float64))
-    height, width = power.shape
+    width = power.shape[1]
     left, right = explored.volume.acquired
     count = max(1, round((right - left) * _CENTRE))
     start = (width - count + 1) // 2
     share = 100 * power[:, start : start + count].sum() / (power.sum() or 1.0)
-    figure = new_figure(
-        9.6,
-        3.3,
-        title="Most of the signal is in the centre: that is why its lines are always measured",
-        synthetic=explored.volume.synthetic,
-    )
+    title = "Most of the signal is in the centre: that is why its lines are always measured"
+    figure = _figure(explored, 9.6, 3.3, title)
     readout, phase = figure.subplots(1, 2, sharey=True)
-    for axes, axis, size, name in (
-        (readout, 1, height, "readout, sample"),
-        (phase, 0, width, "phase encode, line"),
+    for axes, axis, name, y in (
+        (readout, 1, "readout, sample", "energy, dB of the maximum"),
+        (phase, 0, "phase encode, line", ""),
     ):
-        axes.plot(np.arange(size), decibels(np.sqrt(power.sum(axis))[None])[0], BLUE, linewidth=1.2)
-        axes.set_xlabel(name, fontsize=LABEL)
-        axes.set_xticks([0, size // 2, size - 1])
-        tidy(axes)
-    readout.set_ylabel("energy, dB of the maximum", fontsize=LABEL)
+        level = decibels(np.sqrt(power.sum(axis))[None])[0]
+        axes.plot(np.arange(len(level)), level, BLUE, linewidth=1.2)
+        axes.set_xticks([0, len(level) // 2, len(level) - 1])
+        frame(axes, x=name, y=y)
     phase.axvspan(start - 0.5, start + count - 0.5, color=ORANGE, alpha=0.3, linewidth=0)
     text = f"the central {count} of {right - left} lines hold {share:.1f} % of the energy"
     phase.set_title(text, fontsize=SMALL, loc="left")
@@ -146,8 +135,9 @@ def profiles_figure(explored: ExploredSlice) -> Figure:
         if last > first:
             phase.axvspan(first - 0.5, last - 0.5, color="0.85", linewidth=0)
             place = ((first + last) / 2, 0.97)
-            style = {"color": GREY, "fontsize": SMALL, "ha": "center", "va": "top", "rotation": 90}
-            phase.annotate("padding", place, xycoords=("data", "axes fraction"), **style)
+            style: Look = {"ha": "center", "va": "top", "rotation": 90, "fontsize": SMALL}
+            style |= {"color": GREY, "xycoords": ("data", "axes fraction")}
+            phase.annotate("padding", place, **style)
     return figure
 
 
@@ -158,13 +148,16 @@ def frequencies_figure(explored: ExploredSlice) -> Figure:
     centre = np.zeros((height, width), bool)
     top, left = (height - rows + 1) // 2, (width - columns + 1) // 2
     centre[top : top + rows, left : left + columns] = True
-    kept = (np.ones_like(centre), centre, ~centre)
-    return _row(
-        explored,
-        [zero_filled(explored.kspace * part, explored.crop) for part in kept],
-        ("all of k-space", f"the central {rows} × {columns} only", "all but the centre"),
-        f"The centre of k-space holds contrast, the rest holds edges\n{explored.title}",
-    )
+    parts = {
+        "all of k-space": np.ones_like(centre),
+        f"the central {rows} × {columns} only": centre,
+        "all but the centre": ~centre,
+    }
+    images = {
+        name: zero_filled(explored.kspace * part, explored.crop) for name, part in parts.items()
+    }
+    title = f"The centre of k-space holds contrast, the rest holds edges\n{explored.title}"
+    return _row(explored, images, title, "all of k-space")
 
 
 def coil_images_figure(explored: ExploredSlice) -> Figure:
@@ -188,22 +181,18 @@ def combination_figure(explored: ExploredSlice) -> Figure:
     percent = 100 / explored.data_range
     difference = np.abs(combined - target) * percent
     largest = float(difference.max())
-    figure = new_figure(
-        9.6,
-        3.0 * explored.crop[0] / explored.crop[1] + 0.7,
-        title=f"The root sum of squares differs from the target by at most {largest:.2g} %"
-        if largest
-        else "The root sum of squares of the coil images is the target, to the last bit",
-        synthetic=explored.volume.synthetic,
-    )
-    panels = list(figure.subplots(1, 3))
+    title = "The root sum of squares of the coil images is the target, to the last bit"
+    if largest:
+        title = f"The root sum of squares differs from the target by at most {largest:.2g} %"
+    figure = _figure(explored, 9.6, 3.0 * explored.crop[0] / explored.crop[1] + 0.7, title)
+    panels = figure.subplots(1, 3)
     window = (0.0, window_of(target)[1] * percent)
     show_image(panels[0], combined * percent, window, "root sum of squares of the coil images")
     name = f"target ({explored.volume.target_name})"
     drawn = show_image(panels[1], target * percent, window, name)
     error = show_image(panels[2], difference, (0, largest or 1.0), "difference", colours="inferno")
-    add_colour_bar(figure, drawn, panels[:2], _SIGNAL, extend="max")
-    add_colour_bar(figure, error, panels[2:], "% of maximum")
+    add_colour_bar(figure, drawn, panels[:2])
+    add_colour_bar(figure, error, panels[2:], "% of maximum", extend="neither")
     return figure
 
 
@@ -216,17 +205,14 @@ def oversampling_figure(explored: ExploredSlice) -> Figure:
     half = explored.kspace[:, explored.kspace.shape[1] // 2 % 2 :: 2]
     folded = root_sum_of_squares(centered_ifft2(half))
     folded = center_crop(folded, (min(crop[0], folded.shape[0]), min(crop[1], folded.shape[1])))
-    figure = _row(
-        explored,
-        [whole, cut, folded * np.sqrt(whole.shape[0] / half.shape[1])],
-        (
-            f"all samples, {whole.shape[0]} × {whole.shape[1]}",
-            f"cropped, {cut.shape[0]} × {cut.shape[1]}",
-            "every second sample only",
-        ),
-        "Twice as many samples along the readout cost no time, and nothing folds over",
-        reference=1,
-    )
+    cropped = f"cropped, {cut.shape[0]} × {cut.shape[1]}"
+    images = {
+        f"all samples, {whole.shape[0]} × {whole.shape[1]}": whole,
+        cropped: cut,
+        "every second sample only": folded * np.sqrt(whole.shape[0] / half.shape[1]),
+    }
+    title = "Twice as many samples along the readout cost no time, and nothing folds over"
+    figure = _row(explored, images, title, cropped)
     bottom, left = ((a - b) / 2 for a, b in zip(whole.shape, cut.shape, strict=True))
     top, right = bottom + cut.shape[0], left + cut.shape[1]
     corners = [left, right, right, left, left], [bottom, bottom, top, top, bottom]
@@ -243,30 +229,28 @@ def padding_figure(explored: ExploredSlice) -> Figure:
     (rows, shown), width = explored.crop, explored.volume.matrix[1]
     middle = width // 2
     reach = min(middle - left, right - middle)  # symmetric about the centre of k-space
-    only = explored.kspace[..., middle - reach : middle + reach]
+    stored = f"as stored, {width} lines"
     more = np.pad(explored.kspace, [(0, 0), (0, 0), (middle, width - middle)])
-    images = []
-    for kspace in (only, explored.kspace, more):
+    measured = {
+        f"only the {2 * reach} lines about the centre": explored.kspace[
+            ..., middle - reach : middle + reach
+        ],
+        stored: explored.kspace,
+        f"padded to {more.shape[-1]} lines": more,
+    }
+    images = {}
+    for name, kspace in measured.items():
         # One field of view, whatever the number of lines: columns shrink, the object stays.
         image = root_sum_of_squares(centered_ifft2(kspace))
         columns = max(1, round(shown * kspace.shape[-1] / width))
         image = center_crop(image, (rows, min(columns, image.shape[1])))
-        images.append(image * np.sqrt(kspace.shape[-1] / width))
-    padded = width - (right - left)
-    figure = _row(
-        explored,
-        images,
-        (
-            f"only the {2 * reach} lines about the centre",
-            f"as stored, {width} lines",
-            f"padded to {more.shape[-1]} lines",
-        ),
-        f"{padded} of {width} lines were never measured but are zeros: padding only interpolates"
-        if padded
-        else "Nothing is padded here: more zeros would only interpolate",
-        reference=1,
-    )
-    for axes, image in zip(figure.axes, images, strict=False):
+        images[name] = image * np.sqrt(kspace.shape[-1] / width)
+    title = "Nothing is padded here: more zeros would only interpolate"
+    if padded := width - (right - left):
+        zeros = f"{padded} of {width} lines were never measured but are zeros"
+        title = f"{zeros}: padding only interpolates"
+    figure = _row(explored, images, title, stored)
+    for axes, image in zip(figure.axes, images.values(), strict=False):
         columns = image.shape[1]
         axes.set_aspect(columns / shown)
         axes.set_xlim(0.3 * columns, 0.6 * columns)
@@ -274,28 +258,27 @@ def padding_figure(explored: ExploredSlice) -> Figure:
     return figure
 
 
+def _figure(explored: ExploredSlice, width: float, height: float, title: str) -> Figure:
+    return new_figure(width, height, title=title, synthetic=explored.volume.synthetic)
+
+
 def _row(
-    explored: ExploredSlice,
-    images: list[np.ndarray],
-    names: tuple[str, ...],
-    title: str,
-    *,
-    reference: int = 0,
+    explored: ExploredSlice, images: dict[str, np.ndarray], title: str, reference: str
 ) -> Figure:
     """Show images in one row and one window, that of the reference image."""
-    percent = 100 / _maximum(explored, images[reference])
-    window = window_of(images[reference] * percent)
-    height = 3.0 * explored.crop[0] / explored.crop[1] + 0.8
-    figure = new_figure(9.4, height, title=title, synthetic=explored.volume.synthetic)
-    panels = list(figure.subplots(1, len(images)))
-    for axes, image, name in zip(panels, images, names, strict=True):
-        drawn = show_image(axes, image * percent, window, name)
-    add_colour_bar(figure, drawn, panels, _SIGNAL, extend="max")
-    return figure
+    percent = _percent(explored, images[reference])
+    return contact_sheet(
+        [image * percent for image in images.values()],
+        list(images),
+        title=title,
+        columns=len(images),
+        window=window_of(images[reference] * percent),
+        panel=(2.9, 2.9 * explored.crop[0] / explored.crop[1]),
+        synthetic=explored.volume.synthetic,
+    )
 
 
-def _maximum(explored: ExploredSlice, image: np.ndarray) -> float:
-    """Return the 100 % of the colour scale: the volume's maximum; without target, the image's."""
-    if explored.target is not None:
-        return explored.data_range
-    return float(image.max()) or 1.0
+def _percent(explored: ExploredSlice, image: np.ndarray) -> float:
+    """Return 1 % of the colour scale: of the volume's maximum; without target, of the image's."""
+    largest = explored.data_range if explored.target is not None else float(image.max())
+    return 100 / (largest or 1.0)

@@ -1,7 +1,7 @@
 """A slice of a volume, found by dataset, volume name and slice number."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from workbench.data.cache import DatasetCache, find_dataset, open_cache
 from workbench.data.images import crop_size, finite
 from workbench.data.masks import mask_of
 from workbench.data.reading import read_kspace, read_slice
-from workbench.data.sampling import Sampling, numbers
+from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
 from workbench.views.kspace import acs_columns
 
@@ -40,7 +40,7 @@ class ExploredSlice:
 
     def other(self, number: int) -> "ExploredSlice":
         """Read another slice of the volume."""
-        return replace(_read(self.file, self.volume, number), namesakes=self.namesakes)
+        return _read(self.file, self.volume, number, self.namesakes)
 
     @property
     def title(self) -> str:
@@ -72,76 +72,60 @@ class ExploredSlice:
         return self.volume.mask is not None
 
     def mask(self, sampling: Sampling) -> tuple[np.ndarray, int]:
-        """Return the sampled columns (W,) and the number of ACS columns.
-
-        An undersampled volume has its own mask, whatever the sampling.
-        """
+        """Return the sampled columns (W,), the file's own if it has some, and how many are ACS."""
         mask, low_frequencies = mask_of(self.volume, None if self.undersampled else sampling)
         start, stop = acs_columns(mask, low_frequencies)
         return mask, stop - start
 
 
 def open_slice(dataset: str | int, volume: str | int = "", slice_number: int = -1) -> ExploredSlice:
-    """Read a slice of a dataset.
-
-    Args:
-        dataset: name or path.
-        volume: file name, with or without ``.h5``, or the number that it ends with; the first
-            validation volume by default.
-        slice_number: from 0; -1 takes the middle.
+    """Read a slice of a dataset, given by name or path.
 
     Raises:
         FileNotFoundError: there is no such dataset.
         ValueError: there is no such volume or slice; the message lists what there is.
     """
-    if isinstance(dataset, bool) or not isinstance(dataset, str | int | Path):
-        raise ValueError(f"dataset={dataset!r}: give a name such as knee_multicoil, or a path")
-    if isinstance(slice_number, bool) or not isinstance(slice_number, int):
-        raise ValueError(f"slice_number={slice_number!r}: give a whole number; -1 takes the middle")
     # papermill's command line turns a name of digits into an integer.
     cache = open_cache(find_dataset(str(dataset) if isinstance(dataset, int) else dataset))
     found = find_volume(cache, volume)
     if not -1 <= slice_number < found.slices:
-        raise ValueError(
-            f"slice_number={slice_number}: {found.name} has slices 0 to {found.slices - 1}; "
-            "-1 takes the middle"
-        )
+        there = f"{found.name} has slices 0 to {found.slices - 1}; -1 takes the middle"
+        raise ValueError(f"slice_number={slice_number}: {there}")
     number = found.slices // 2 if slice_number == -1 else slice_number
     namesakes = tuple(each for each in cache if each.name == found.name and each != found)
-    return replace(_read(cache.file(found), found, number), namesakes=namesakes)
+    return _read(cache.file(found), found, number, namesakes)
 
 
 def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
-    """Return the volume with a file name or path; by default the first validation volume.
+    """Return the volume with a file name, with or without ``.h5``, or path.
 
-    Without validation volumes the default is the first of all. A number finds the volume with a
-    name that ends with it, ignoring leading zeros: papermill parses digit strings as integers.
+    The default is the first validation volume, or without any the first of all. A number finds the
+    volume with a name that ends with it, ignoring leading zeros: papermill parses digit strings as
+    integers.
 
     Raises:
         ValueError: no volume has the name, or several have; the message lists some names.
     """
-    if isinstance(name, bool) or not isinstance(name, str | int):
-        raise ValueError(f"volume={name!r}: give a file's name, such as file1000000.h5")
     if not len(cache):
         raise ValueError(f"{cache.address} holds no volume that can be read")
     if name == "":
         return next(iter(cache.split("val")), cache.volumes[0])
     text = str(name)
     wanted = text.removesuffix(".h5") + ".h5"
-    found = [volume for volume in cache if volume.path == wanted] or [
-        volume
-        for volume in cache
-        if f"/{volume.path}".endswith(f"/{wanted}") or f"/{wanted}".endswith(f"/{volume.path}")
+    ways = [
+        lambda path: path == wanted,
+        lambda path: f"/{path}".endswith(f"/{wanted}") or f"/{wanted}".endswith(f"/{path}"),
     ]
-    if not found and text.isdecimal():
+    if text.isdecimal():
         number = re.compile(rf"(?<!\d)0*{text}\.h5$")
-        found = [volume for volume in cache if number.search(volume.name)]
-        found = found or [volume for volume in cache if volume.name.endswith(wanted)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        some = ", ".join(cache.names[volume.path] for volume in found[:5])
-        raise ValueError(f"volume={name!r}: {len(found)} volumes match, give one of {some}")
+        ways += [lambda path: bool(number.search(path)), lambda path: path.endswith(wanted)]
+    for fits in ways:
+        found = [volume for volume in cache if fits(volume.path)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            some = ", ".join(cache.names[volume.path] for volume in found[:5])
+            raise ValueError(f"volume={name!r}: {len(found)} volumes match, give one of {some}")
     names = [volume.name for volume in cache]
     close = get_close_matches(wanted.rpartition("/")[2], names, n=5, cutoff=0.5) or names[:5]
     raise ValueError(
@@ -149,14 +133,15 @@ def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
     )
 
 
-def _read(file: Path, volume: Volume, number: int) -> ExploredSlice:
+def _read(file: Path, volume: Volume, number: int, namesakes: tuple[Volume, ...]) -> ExploredSlice:
     kspace, target = read_kspace(file, volume, number), None
     bad = _not_finite(kspace, f"k-space, slice {number}")
+    kspace = finite(kspace) if bad else kspace
     if volume.target is not None and volume.target_name is not None:
         target = read_slice(file, volume.target_name, volume.target, number)
         bad += _not_finite(target, f"{volume.target_name}, slice {number}")
         target = finite(target)
-    return ExploredSlice(file, volume, number, finite(kspace) if bad else kspace, target, bad=bad)
+    return ExploredSlice(file, volume, number, kspace, target, namesakes, bad)
 
 
 def _not_finite(values: np.ndarray, name: str, most: int = 20) -> tuple[str, ...]:
@@ -174,19 +159,3 @@ def _not_finite(values: np.ndarray, name: str, most: int = 20) -> tuple[str, ...
     if len(columns) > most:
         lines.append(f"  and {len(columns) - most} more columns")
     return tuple(lines)
-
-
-def sampling_of(mask: str, acceleration: float, center_fraction: float) -> Sampling:
-    """Make a sampling with one acceleration from a notebook's parameters.
-
-    Raises:
-        ValueError: a parameter is not one number, or outside what is allowed.
-    """
-    given = {"acceleration": acceleration, "center_fraction": center_fraction}
-    found = {name: numbers(name, value) for name, value in given.items()}
-    for name, values in found.items():
-        if len(values) != 1:
-            raise ValueError(
-                f"{name}={values}: give one number, this page shows one mask at a time"
-            )
-    return Sampling(mask, *found.values())

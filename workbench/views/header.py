@@ -5,18 +5,16 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
+from pandas import DataFrame
 
 from workbench.data.fetched import FetchedFile
 from workbench.data.header import parse_xml
 from workbench.data.volume import UnusableVolumeError, Volume
 from workbench.stores import Source
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 # The names are those of the schema, https://github.com/ismrmrd/ismrmrd (schema/ismrmrd.xsd).
 _MEANINGS = {
@@ -59,10 +57,7 @@ _LONGEST = 64  # characters of a value in a table
 
 
 def header_fields(file: Path | Source) -> list[tuple[str, str]]:
-    """Read every field of a volume's ISMRMRD header, in its order.
-
-    Args:
-        file: the volume, here or far away.
+    """Read every field of a volume's ISMRMRD header, in its order, from here or far away.
 
     Returns:
         (path such as ``encoding/reconSpace/matrixSize/x``, value) pairs; repeated names are
@@ -103,37 +98,39 @@ def schema_name(path: str) -> str:
     return re.sub(r"\[\d+\]", "", path)
 
 
-def header_table(file: Path) -> "DataFrame":
+def header_table(file: Path) -> DataFrame:
     """Return the ISMRMRD header of a volume as a table: field, value, and what it means."""
     rows = []
     for path, value in header_fields(file):
         name = f"/{schema_name(path)}"
         meaning = next((text for end, text in _MEANINGS.items() if name.endswith(f"/{end}")), "")
         rows.append((path, *_readable(value, meaning)))
-    return _table(rows, "field", "value", "meaning")
+    return DataFrame(rows, columns=["field", "value", "meaning"]).set_index("field")
 
 
-def attribute_table(file: Path) -> "DataFrame":
+def attribute_table(file: Path) -> DataFrame:
     """Return the HDF5 attributes and arrays of a volume as a table: name, value or shape, type."""
-    rows = []
     with h5py.File(file) as volume:
-        for name, value in sorted(volume.attrs.items()):
-            text = _readable(value)[0]
-            short = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-            rows.append((name, short, type(value).__name__))
+        rows = [
+            (name, _cut(_readable(value)[0]), type(value).__name__)
+            for name, value in sorted(volume.attrs.items())
+        ]
         rows += [
             (name, " × ".join(map(str, found.shape)) or "one value", str(found.dtype))
             for name, found in sorted(volume.items())
             if isinstance(found, h5py.Dataset)
         ]
-    return _table(rows, "name", "value or shape", "type")
+    return DataFrame(rows, columns=["name", "value or shape", "type"]).set_index("name")
 
 
-def volume_table(volume: Volume) -> "DataFrame":
+def volume_table(volume: Volume) -> DataFrame:
     """Return what the header and the attributes of a volume say, and what it means."""
     height, width = volume.matrix
     left, right = volume.padding_left, volume.padding_right - 1
-    own, target = volume.own_mask, volume.target and volume.target.shape
+    own, shape = volume.own_mask, volume.target and volume.target.shape
+    target = f"{volume.target_name}, {shape[1]} × {shape[2]}" if shape else "none"
+    mask = "none" if own is None else f"{own.sum()} of {width} lines"
+    recon = " × ".join(map(str, volume.recon))
     rows = [
         ("acquisition", *_readable(volume.acquisition or "not said", "sequence and orientation")),
         ("split", volume.split, "what fastMRI keeps it for"),
@@ -141,28 +138,17 @@ def volume_table(volume: Volume) -> "DataFrame":
         ("coils", volume.coils, "receivers that listened at the same time"),
         ("k-space", f"{height} × {width}", "readout samples × phase-encode lines"),
         ("acquired lines", f"{left} to {right}", "the lines outside are zero padding"),
-        (
-            "reconstruction",
-            " × ".join(map(str, volume.recon)),
-            "x readout, y phase encode, z; the header's",
-        ),
-        (
-            "target",
-            f"{volume.target_name}, {target[1]} × {target[2]}" if target else "none",
-            "the image to be reached",
-        ),
-        (
-            "own mask",
-            "none" if own is None else f"{own.sum()} of {width} lines",
-            "test volumes are stored undersampled",
-        ),
+        ("reconstruction", recon, "x readout, y phase encode, z; the header's"),
+        ("target", target, "the image to be reached"),
+        ("own mask", mask, "test volumes are stored undersampled"),
     ]
     rows += [
         (name, *_readable(value, _ATTRIBUTES.get(name, "")))
         for name, value in sorted(volume.attributes.items())
         if name != "acquisition"
     ]
-    return _table(rows, "field", "value", "meaning").astype(str)
+    table = DataFrame(rows, columns=["field", "value", "meaning"])
+    return table.set_index("field").astype(str)
 
 
 def is_finite(value: object) -> bool:
@@ -180,7 +166,5 @@ def _readable(value: object, meaning: str = "") -> tuple[str, str]:
     return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value), meaning
 
 
-def _table(rows: list[tuple[Any, ...]], *columns: str) -> "DataFrame":
-    from pandas import DataFrame
-
-    return DataFrame(rows, columns=list(columns)).set_index(columns[0])
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

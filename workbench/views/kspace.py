@@ -24,21 +24,16 @@ _COILS_A_ROW = 8
 def acs_columns(mask: np.ndarray, low_frequencies: int | None = None) -> tuple[int, int]:
     """Return the first ACS column of a mask (W,) and the one after the last.
 
-    Args:
-        mask: sampled columns.
-        low_frequencies: number of ACS columns. By default the unbroken run of sampled columns
-            around DC counts, which by chance may include a neighbouring line.
+    Without ``low_frequencies``, the number of ACS columns, the unbroken run of sampled columns
+    around DC counts, which by chance may include a neighbouring line.
     """
     width = len(mask)
     if low_frequencies:
         start = (width - low_frequencies + 1) // 2
         return start, start + low_frequencies
-    start = stop = width // 2
-    while start > 0 and mask[start - 1]:
-        start -= 1
-    while stop < width and mask[stop]:
-        stop += 1
-    return start, stop
+    gaps, middle = np.flatnonzero(~mask.astype(bool)).tolist(), width // 2
+    start = max((gap + 1 for gap in gaps if gap < middle), default=0)
+    return start, min((gap for gap in gaps if gap >= middle), default=width)
 
 
 def sampling_in_words(
@@ -63,10 +58,8 @@ def decibels(kspace: np.ndarray) -> np.ndarray:
     Zeros become NaN.
     """
     magnitude = root_sum_of_squares(kspace if kspace.ndim == 3 else kspace[None])
-    largest = magnitude.max() or 1.0
-    return 20 * np.log10(
-        magnitude / largest, where=magnitude > 0, out=np.full_like(magnitude, np.nan)
-    )
+    share = magnitude / (magnitude.max() or 1.0)
+    return 20 * np.log10(share, where=share > 0, out=np.full_like(share, np.nan))
 
 
 def point_spread(mask: np.ndarray) -> np.ndarray:
@@ -90,8 +83,8 @@ def kspace_and_mask_figure(
     """Show k-space, a mask, and what the mask leaves, with zero padding hatched.
 
     Args:
-        kspace: (coils, H, W) or (H, W), H the readout. Where it is zero outside the mask, as in
-            test volumes, there is no panel of full k-space.
+        kspace: ([coils,] H, W), H the readout. Where it is zero outside the mask, as in test
+            volumes, there is no panel of full k-space.
         mask: (W,) bool, the sampled phase-encode columns.
         low_frequencies: number of ACS columns; found from the mask by default.
         acquired: first acquired column and the one after the last; all by default.
@@ -103,12 +96,8 @@ def kspace_and_mask_figure(
     sampled = mask.astype(bool) & (np.arange(width) >= left) & (np.arange(width) < right)
     full = bool(kspace[..., left:right][..., ~sampled[left:right]].any())
     words = sampling_in_words(sampled, low_frequencies, (left, right))
-    figure = new_figure(
-        11.6 if full else 8.0,
-        4.15 + 0.25 * bool(title),
-        title=f"{title}\n{words}" if title else words,
-        synthetic=synthetic,
-    )
+    size = 11.6 if full else 8.0, 4.15 + 0.25 * bool(title)
+    figure = new_figure(*size, title=f"{title}\n{words}".strip(), synthetic=synthetic)
     panels = figure.subplots(1, 3 if full else 2)
     level = decibels(kspace)
     known = level[np.isfinite(level)]
@@ -117,10 +106,15 @@ def kspace_and_mask_figure(
     window = (float(np.clip(10 * np.floor(noise / 10), -120, -40)), 0.0)
     if full:
         show_kspace(panels[0], level, window, "k-space, fully sampled")
-    panels[-2].imshow(np.broadcast_to(sampled, (height, width)), cmap="gray", vmin=0, vmax=1)
     hatched = ", padding hatched" if right - left < width else ""
-    _label_axes(panels[-2], height, width, f"mask: sampled lines white{hatched}")
-    _mark_acs(panels[-2], acs_columns(sampled, low_frequencies), height, width)
+    lines = np.broadcast_to(sampled, (height, width))
+    show_kspace(panels[-2], lines, (0, 1), f"mask: sampled lines white{hatched}")
+    acs = acs_columns(sampled, low_frequencies)
+    for column in acs:
+        panels[-2].axvline(column - 0.5, color=ORANGE, linewidth=1.4)
+    ground = {"facecolor": ORANGE, "edgecolor": "none", "pad": 1.5}
+    place = (acs[1] + 0.01 * width, 0.04 * height)
+    panels[-2].annotate("ACS", place, color="black", fontsize=SMALL, va="top", bbox=ground)
     kept = "k-space, masked" if full else "k-space, sampled lines"
     drawn = show_kspace(panels[-1], np.where(sampled, level, np.nan), window, kept)
     panels[0].set_ylabel("readout, sample", fontsize=LABEL)
@@ -130,54 +124,34 @@ def kspace_and_mask_figure(
                 span = (start - 0.5, stop - 0.5)
                 axes.axvspan(*span, facecolor="#123", edgecolor=SKY, hatch="/////", linewidth=0)
     label = "magnitude over all coils, dB of the maximum"
-    add_colour_bar(figure, drawn, list(panels), label, extend="min")
+    add_colour_bar(figure, drawn, panels, label, extend="min")
     return figure
 
 
 def show_kspace(
     axes: Axes, level: np.ndarray, window: tuple[float, float], title: str
 ) -> AxesImage:
-    """Show k-space (H, W), in dB, as stored: readout downwards, phase encode across."""
-    drawn = axes.imshow(level, cmap="gray", vmin=window[0], vmax=window[1])
-    axes.set_facecolor("black")
+    """Show k-space (H, W), in dB, as stored: readout downwards, phase encode across.
+
+    The readout, sampled twice as densely, is drawn square.
+    """
     height, width = level.shape
-    _label_axes(axes, height, width, title)
-    return drawn
-
-
-def _label_axes(axes: Axes, height: int, width: int, title: str) -> None:
-    """Label phase encode and readout; the readout, sampled twice as densely, is drawn square."""
-    axes.set_aspect(width / height)
+    drawn = axes.imshow(level, cmap="gray", vmin=window[0], vmax=window[1], aspect=width / height)
+    axes.set_facecolor("black")
     axes.set_title(title, fontsize=LABEL)
     axes.set_xlabel("phase encode, line", fontsize=LABEL)
     axes.set_xticks([0, width // 2, width - 1])
     axes.set_yticks([0, height // 2, height - 1])
     axes.tick_params(labelsize=SMALL)
-
-
-def _mark_acs(axes: Axes, acs: tuple[int, int], height: int, width: int) -> None:
-    for column in acs:
-        axes.axvline(column - 0.5, color=ORANGE, linewidth=1.4)
-    axes.annotate(
-        "ACS",
-        (acs[1] + 0.01 * width, 0.04 * height),
-        color="black",
-        fontsize=SMALL,
-        va="top",
-        bbox={"facecolor": ORANGE, "edgecolor": "none", "pad": 1.5},
-    )
+    return drawn
 
 
 def coils_figure(
     images: np.ndarray, *, sensitivities: bool = False, title: str = "", synthetic: bool = False
 ) -> Figure:
-    """Show magnitude (above) and phase (below) of each coil, in rows of at most eight coils.
+    """Show magnitude (above) and phase (below) of complex images (coils, H, W), eight in a row.
 
-    Args:
-        images: (coils, H, W) complex.
-        sensitivities: whether these are sensitivity maps, which are 0 in air, or coil images.
-        title: the figure's message.
-        synthetic: whether they are of a phantom.
+    ``sensitivities`` says that they are sensitivity maps, which are 0 in air, not coil images.
     """
     magnitude = np.abs(images)
     if sensitivities:
@@ -200,17 +174,16 @@ def coils_figure(
     axes = figure.subplots(2 * blocks, columns, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
-    for coil in range(coils):
-        row, column = 2 * (coil // columns), coil % columns
-        upper, lower = axes[row, column], axes[row + 1, column]
+    pairs = zip(axes[0::2].flat, axes[1::2].flat, strict=True)
+    for coil, (upper, lower) in zip(range(coils), pairs, strict=False):
         first = show_image(upper, magnitude[coil], window, f"coil {coil}", colours=colours)
         # Both ends of the phase's colours stand out from grey.
         grey = Rectangle((0, 0), 1, 1, transform=lower.transAxes, color="0.55", zorder=-1)
         lower.add_patch(grey)
         phase = np.angle(images[coil])
         second = show_image(lower, phase, (-np.pi, np.pi), colours="twilight", alpha=seen[coil])
-    for upper, lower in zip(axes[0::2], axes[1::2], strict=True):
-        add_colour_bar(figure, first, list(upper), label, extend=extend)
-        bar = add_colour_bar(figure, second, list(lower), "phase, rad")
+    for above, below in zip(axes[0::2], axes[1::2], strict=True):
+        add_colour_bar(figure, first, above, label, extend=extend)
+        bar = add_colour_bar(figure, second, below, "phase, rad", extend="neither")
         bar.set_ticks([-np.pi, 0, np.pi], labels=["−π", "0", "π"])
     return figure

@@ -1,9 +1,10 @@
 """Annotated findings in reconstructions: their SSIM, and close-ups."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from itertools import zip_longest
 
 import numpy as np
+import pandas
 from matplotlib.figure import Figure
 
 from workbench.data.images import cropped
@@ -12,33 +13,21 @@ from workbench.views.annotations import Annotation, Annotations, Box, draw_boxes
 from workbench.views.reconstructions import slice_scores, ssim_image
 from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 _SMALLEST = 8.0  # pixels of a close-up's box, so that the surroundings of a point are seen
 _MARGIN = 1.0  # around the box close up, as a share of its longer side
 
 
 def lesion_ssim(image: np.ndarray, target: np.ndarray, box: Box, data_range: float) -> float:
-    """Return the mean over a box's pixels of the SSIM map.
+    """Return the mean over a box's pixels of the SSIM map; both images (h, w) as stored.
 
-    Args:
-        image: (h, w), of the target's size and place.
-        target: (h, w), as stored.
-        box: the finding's.
-        data_range: the volume's largest target value.
-
-    Returns:
-        NaN where the 7x7 window around every pixel of the box leaves the image.
+    NaN where the 7x7 window around every pixel of the box leaves the image.
     """
     part = ssim_image(image, target, data_range)[box.inside(target.shape)]
     return float(np.nanmean(part)) if np.isfinite(part).any() else float("nan")
 
 
-def lesion_table(results: Sequence[Result], annotations: Annotations) -> "DataFrame":
+def lesion_table(results: Sequence[Result], annotations: Annotations) -> pandas.DataFrame:
     """Tabulate SSIM inside each box beside the whole slice's, the worst box first."""
-    from pandas import DataFrame
-
     rows = []
     for result, each, box in _found(results, annotations):
         target, filled, image, span = _images(result, each.slice)
@@ -54,7 +43,7 @@ def lesion_table(results: Sequence[Result], annotations: Annotations) -> "DataFr
                 "of the slice ": slice_scores(filled, target, span)["ssim"],
             }
         )
-    table = DataFrame(rows)
+    table = pandas.DataFrame(rows)
     return table.sort_values("SSIM in the box", ignore_index=True) if rows else table
 
 
@@ -67,9 +56,8 @@ def lesion_figures(
         kinds.setdefault(found[1].label, []).append(found)
     for same in kinds.values():
         same.sort(key=lambda found: -found[2].width * found[2].height)
-    turns = max(map(len, kinds.values()), default=0)
-    order = [same[turn] for turn in range(turns) for same in kinds.values() if turn < len(same)]
-    for result, annotation, box in order[:most]:
+    turns = (found for turn in zip_longest(*kinds.values()) for found in turn if found)
+    for (result, annotation, box), _ in zip(turns, range(most), strict=False):
         yield lesion_figure(result, annotation, box)
 
 
@@ -84,7 +72,7 @@ def lesion_figure(result: Result, annotation: Annotation, box: Box) -> Figure:
         images[f"{name}\nSSIM {inside:.3f} in the box, {whole:.3f} the slice"] = values
     title = f"{annotation.label}: {result.name}, slice {annotation.slice}"
     figure = new_figure(11.4, 3.7, title=title, synthetic=result.volume.synthetic)
-    panels = list(figure.subplots(1, 4))
+    panels = figure.subplots(1, 4)
     window = (0.0, window_of(target)[1] * percent)
     for axes, (text, values) in zip(panels, images.items(), strict=True):
         drawn = show_image(axes, values * percent, window, text)
@@ -93,7 +81,7 @@ def lesion_figure(result: Result, annotation: Annotation, box: Box) -> Figure:
     column, row = box.x + box.width / 2, height - box.y - box.height / 2
     for axes in panels[1:]:
         axes.set(xlim=(column - reach, column + reach), ylim=(row - reach, row + reach))
-    add_colour_bar(figure, drawn, panels, "signal, % of maximum", extend="max")
+    add_colour_bar(figure, drawn, panels)
     return figure
 
 
@@ -115,12 +103,9 @@ def _images(result: Result, number: int) -> tuple[np.ndarray, np.ndarray, np.nda
     """
     kspace, target = result.measured(number)
     assert target is not None
-    filled, image = result.zero_fill(kspace), result.image(number)
-    span = result.volume.largest or float(target.max()) or 1.0
-    return target, _padded(filled, target), _padded(image, target), span
-
-
-def _padded(image: np.ndarray, target: np.ndarray) -> np.ndarray:
-    image, _ = cropped(image, target)
-    missing = [large - small for large, small in zip(target.shape, image.shape, strict=True)]
-    return np.pad(image, [(lack // 2, lack - lack // 2) for lack in missing])
+    padded: list[np.ndarray] = []
+    for image in (result.zero_fill(kspace), result.image(number)):
+        part, _ = cropped(image, target)
+        lacks = np.subtract(target.shape, part.shape)
+        padded.append(np.pad(part, [(lack // 2, lack - lack // 2) for lack in lacks]))
+    return target, padded[0], padded[1], result.volume.largest or float(target.max()) or 1.0

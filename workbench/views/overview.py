@@ -3,26 +3,28 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import pandas
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
 from workbench.catalog import DATASETS, SPLITS
 from workbench.data.cache import DatasetCache
 from workbench.data.volume import Problem, Volume
 from workbench.progress import amount
 from workbench.views.header import is_finite
+from workbench.views.style import BLUE, GREEN, ORANGE, PINK, SKY, new_figure, tidy
 from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
     from pandas.io.formats.style import Styler
 
-# The Okabe-Ito colours, told apart by colour-blind readers too.
 SPLIT_COLOURS = {
-    "train": "#0072B2",
-    "val": "#E69F00",
-    "test": "#009E73",
-    "challenge": "#CC79A7",
-    "test_full": "#56B4E9",
+    "train": BLUE,
+    "val": ORANGE,
+    "test": GREEN,
+    "challenge": PINK,
+    "test_full": SKY,
 }
 # Quantity -> the axis's label, the title, and whether the most frequent values come first.
 _QUANTITIES = {
@@ -49,9 +51,7 @@ _MOST_BARS = 16
 def official_counts(cache: DatasetCache, dataset: str = "") -> dict[str, tuple[int, int]]:
     """Return fastMRI's own (volumes, slices) by split, empty where it publishes none.
 
-    Args:
-        cache: the dataset, looked up by its folder's name.
-        dataset: another dataset's name to compare with.
+    The dataset is looked up by its folder's name, or by another name to compare with.
 
     Raises:
         ValueError: there is no dataset of the name given.
@@ -62,12 +62,14 @@ def official_counts(cache: DatasetCache, dataset: str = "") -> dict[str, tuple[i
     return found.counts if found else {}
 
 
-def split_table(cache: DatasetCache, official: Mapping[str, tuple[int, int]]) -> "DataFrame":
+def split_table(cache: DatasetCache, official: Mapping[str, tuple[int, int]]) -> pandas.DataFrame:
     """Tabulate volumes, slices and sizes by split, against fastMRI's official counts.
 
     Volumes with NaN or infinity in their attributes are counted in a column of their own.
     """
-    import pandas
+
+    def unknown(volume: Volume) -> bool:
+        return not all(map(is_finite, volume.attributes.values()))
 
     rows = {}
     for split in [name for name in SPLITS if name in cache.counts or name in official]:
@@ -81,21 +83,16 @@ def split_table(cache: DatasetCache, official: Mapping[str, tuple[int, int]]) ->
             "on disk": amount(sum(volume.size for volume in part), "B"),
             "with target": f"{sum(volume.target is not None for volume in part):,}",
             "with mask": f"{sum(volume.mask is not None for volume in part):,}",
-            "with NaN or Inf": f"{sum(map(_has_unknown, part)):,}",
+            "with NaN or Inf": f"{sum(map(unknown, part)):,}",
             "folders": ", ".join(sorted({v.path.rpartition("/")[0] or "." for v in part})),
         }
     table = pandas.DataFrame.from_dict(rows, orient="index").rename_axis("split")
-    return (
-        table
-        if any(map(_has_unknown, cache))
-        else table.drop(columns="with NaN or Inf", errors="ignore")
-    )
+    sound = not any(map(unknown, cache))
+    return table.drop(columns="with NaN or Inf", errors="ignore") if sound else table
 
 
-def acquisition_table(cache: DatasetCache) -> "DataFrame":
+def acquisition_table(cache: DatasetCache) -> pandas.DataFrame:
     """Tabulate volumes by split and acquisition: how many, and of what sizes."""
-    import pandas
-
     volumes = _volumes(cache)
     if volumes.empty:
         return pandas.DataFrame(columns=["volumes", "slices"])
@@ -110,26 +107,20 @@ def acquisition_table(cache: DatasetCache) -> "DataFrame":
 
 def problem_table(problems: Iterable[Problem]) -> "Styler":
     """Tabulate files and what is wrong with them, with the whole text of each reason."""
-    import pandas
-
-    rows = [{"file": problem.path, "reason": problem.reason} for problem in problems]
+    rows = [(problem.path, problem.reason) for problem in problems]
     table = pandas.DataFrame(rows, columns=["file", "reason"])
     return styled_table(table, index=False).set_properties(**{"text-align": "left"})
 
 
-def completeness_figure(cache: DatasetCache, official: Mapping[str, tuple[int, int]]) -> "Figure":
-    """Draw how much of fastMRI's volumes is here, by split, in per cent.
-
-    Raises:
-        ValueError: there is nothing to compare with.
-    """
+def completeness_figure(cache: DatasetCache, official: Mapping[str, tuple[int, int]]) -> Figure:
+    """Draw how much of fastMRI's volumes is here, by split; a ValueError without its counts."""
     names = [split for split in SPLITS if split in official]
     if not names:
         raise ValueError(f"official={official}: fastMRI publishes no counts to compare with")
     here = [len(cache.split(split)) for split in names]
     wanted = [official[split][0] for split in names]
     title = f"{_share(sum(here), sum(wanted))} of fastMRI's volumes are here"
-    figure, axes = _figure(len(names), cache, title)
+    figure, axes = _bars(len(names), cache, title)
     shares = [100 * count / total for count, total in zip(here, wanted, strict=True)]
     axes.barh(names, [100] * len(names), color="0.93")
     axes.barh(names, shares, color=[SPLIT_COLOURS[split] for split in names])
@@ -140,17 +131,10 @@ def completeness_figure(cache: DatasetCache, official: Mapping[str, tuple[int, i
     return figure
 
 
-def distribution_figure(cache: DatasetCache, quantity: str) -> "Figure":
-    """Draw how many volumes there are by "acquisition", "coils", "matrix" or "slices".
-
-    Raises:
-        ValueError: the quantity is none of these.
-    """
+def distribution_figure(cache: DatasetCache, quantity: str) -> Figure:
+    """Draw how many volumes there are by "acquisition", "coils", "matrix" or "slices"."""
     if quantity not in _QUANTITIES:
         raise ValueError(f"quantity={quantity!r}: give one of {', '.join(_QUANTITIES)}")
-    import pandas
-    from matplotlib.ticker import MaxNLocator
-
     label, title, by_size = _QUANTITIES[quantity]
     volumes = _volumes(cache)
     order = volumes[quantity].value_counts()
@@ -161,8 +145,8 @@ def distribution_figure(cache: DatasetCache, quantity: str) -> "Figure":
         rest = counts[_MOST_BARS:]
         counts = counts[:_MOST_BARS]
         counts.loc[f"{len(rest)} others"] = rest.sum()
-    labels, left = [str(value) for value in counts.index], [0] * len(counts)
-    figure, axes = _figure(len(labels), cache, title)
+    figure, axes = _bars(len(counts), cache, title)
+    labels, left = counts.index.map(str), [0] * len(counts)
     for split in cache.counts:
         axes.barh(labels, counts[split], left=left, color=SPLIT_COLOURS[split], label=split)
         left = [start + width for start, width in zip(left, counts[split], strict=True)]
@@ -171,15 +155,13 @@ def distribution_figure(cache: DatasetCache, quantity: str) -> "Figure":
     axes.set(xlabel="volumes", ylabel=label)
     axes.margins(x=0.1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if labels:
+    if len(counts):
         axes.legend(title="split", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
-def _volumes(cache: DatasetCache) -> "DataFrame":
+def _volumes(cache: DatasetCache) -> pandas.DataFrame:
     """Return one row for each volume; an acquisition that is not finite is "–"."""
-    import pandas
-
     rows = []
     for volume in (each for split in cache.counts for each in cache.split(split)):
         (height, width), (left, right) = volume.matrix, volume.acquired
@@ -202,20 +184,14 @@ def _volumes(cache: DatasetCache) -> "DataFrame":
     return table
 
 
-def _has_unknown(volume: Volume) -> bool:
-    return not all(map(is_finite, volume.attributes.values()))
-
-
-def _figure(rows: int, cache: DatasetCache, title: str) -> tuple["Figure", "Axes"]:
-    from workbench.views.style import new_figure, tidy
-
-    figure = new_figure(
-        8, 1.5 + 0.32 * max(rows, 2), title=f"{cache.name}: {title}", synthetic=cache.synthetic
-    )
+def _bars(rows: int, cache: DatasetCache, title: str) -> tuple[Figure, Axes]:
+    """Make a figure for horizontal bars, the first on top."""
+    rows, title = max(rows, 2), f"{cache.name}: {title}"
+    figure = new_figure(8, 1.5 + 0.32 * rows, title=title, synthetic=cache.synthetic)
     axes = figure.subplots()
     tidy(axes)
     axes.grid(visible=False, axis="y")
-    axes.set_ylim(max(rows, 2) - 0.5, -0.5)
+    axes.set_ylim(rows - 0.5, -0.5)
     return figure, axes
 
 

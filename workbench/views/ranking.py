@@ -1,63 +1,65 @@
-"""Volumes and slices in the order of a metric, the worst first."""
+"""Volumes and slices in the order of a metric, the worst first, and tables of their scores.
+
+``score_frame`` is the one table, a row a volume, that orders, tables and comparisons follow from.
+"""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas
+
 from workbench.recon.metrics import LEADING, METRICS, Scores, metrics_of
-from workbench.recon.results import Result
+from workbench.recon.results import Result, Results
+from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas.io.formats.style import Styler
+
+PREFIXES = {"zero_filled": "zero_filled_", "reconstruction": ""}
+"""Kind of image -> what its metrics' columns begin with."""
 
 
-def orders() -> dict[str, tuple[Callable[[Result], Any], bool]]:
-    """Return name -> what it takes of a result, and whether a small value is the worse one."""
-
-    def metric(kind: str, name: str) -> Callable[[Result], float]:
-        return lambda result: result.scores.get(kind, {}).get(name, math.nan)
-
-    of = {each.name: each.higher_is_better for each in METRICS}
-    return {
-        **{name: (metric("reconstruction", name), high) for name, high in of.items()},
-        "gain": (_gain, True),
-        **{f"zero_filled_{name}": (metric("zero_filled", name), high) for name, high in of.items()},
-        "acceleration": (lambda result: result.acceleration, False),
-        "slices": (lambda result: result.slices, True),
-        "acquisition": (lambda result: result.volume.acquisition, True),
-        "volume": (lambda result: result.name, True),
-    }
+def orders() -> dict[str, bool]:
+    """Return the columns of ``score_frame``, and whether a small value is the worse one."""
+    high = {metric.name: metric.higher_is_better for metric in METRICS}
+    filled = {f"zero_filled_{name}": better for name, better in high.items()}
+    known = {"acceleration": False, "slices": True, "acquisition": True, "volume": True}
+    return high | {"gain": True} | filled | known
 
 
-def _gain(result: Result) -> float:
-    name = LEADING.name
-    return result.reconstruction[name] - result.zero_filled[name] if result.scores else math.nan
+def score_frame(results: Iterable[Result]) -> pandas.DataFrame:
+    """Return a row for each result, by its volume's path, with a column for each order.
 
-
-@dataclass(frozen=True)
-class RankedSlice:
-    """A slice and its metrics; those that were not asked for are missing.
-
-    Attributes:
-        result: its volume's.
-        number: slice number, 0 first.
-        scores: its metrics, with the volume's largest target value as data range.
+    The reconstruction's metrics go by their names, "gain" is what the leading one gained over the
+    zero-filled image. They are NaN without a target.
     """
-
-    result: Result
-    number: int
-    scores: Scores
+    rows = {
+        (place, each.volume.path): {
+            "acceleration": each.acceleration,
+            "slices": each.slices,
+            "acquisition": each.volume.acquisition,
+            "volume": each.name,
+            **{
+                f"{prefix}{metric.name}": each.scores.get(kind, {}).get(metric.name, math.nan)
+                for kind, prefix in PREFIXES.items()
+                for metric in METRICS
+            },
+        }
+        for place, each in enumerate(results)
+    }
+    table = pandas.DataFrame(list(rows.values()), [path for _, path in rows])
+    if rows:
+        table["gain"] = table[LEADING.name] - table[f"zero_filled_{LEADING.name}"]
+    return table.reindex(columns=list(orders()))
 
 
 def check_order(sort_by: Any) -> tuple[str, bool]:
     """Read the parameter ``sort_by``: an order's name, with a minus before it for the best first.
 
-    Returns:
-        The name, and whether the order is turned round.
-
-    Raises:
-        ValueError: there is no such order.
+    Returns the name, and whether values ascend in that order; a ValueError lists the orders.
     """
     text = sort_by.strip().lower() if isinstance(sort_by, str) else ""
     name = text.removeprefix("-")
@@ -66,83 +68,115 @@ def check_order(sort_by: Any) -> tuple[str, bool]:
             f"sort_by={sort_by!r}: give one of {', '.join(orders())}; a minus before it, such as "
             "-ssim, puts the best first"
         )
-    return name, text.startswith("-")
+    return name, orders()[name] != text.startswith("-")
+
+
+def ranked(
+    table: pandas.DataFrame, by: str | list[str], ascending: bool | list[bool]
+) -> pandas.DataFrame:
+    """Sort a table, with what is not a number first; equals keep their order."""
+    return table.sort_values(by, ascending=ascending, na_position="first", kind="stable")
 
 
 def rank_volumes(results: Sequence[Result], sort_by: str = LEADING.name) -> list[Result]:
     """Return results in an order, the worst first, what is not finite before all."""
-    name, turned = check_order(sort_by)
-    of, ascending = orders()[name]
-    return _ranked(results, of, ascending != turned)
+    table = score_frame(results).reset_index(drop=True)
+    return [results[place] for place in ranked(table, *check_order(sort_by)).index]
 
 
-def rank_slices(results: Sequence[Result], sort_by: str = LEADING.name) -> list[RankedSlice]:
-    """Return the slices of scored results in an order, the worst first.
+def rank_slices(results: Sequence[Result], sort_by: str = LEADING.name) -> pandas.DataFrame:
+    """Return the slices of scored results, the worst first: "result", "slice" and metrics.
 
-    Metrics other than SSIM are measured here, from images and targets. By an order that only
-    volumes have, slices follow their volumes', and their SSIM within.
+    Metrics other than SSIM are measured here, from images and targets, with the volume's largest
+    target value as data range. By an order that only volumes have, slices follow their volumes',
+    and their SSIM within.
     """
-    name, turned = check_order(sort_by)
-    by_slice = name in {metric.name for metric in METRICS}
-    metric = next((each for each in METRICS if each.name == name), LEADING)
-    chosen = results if by_slice else rank_volumes(results, sort_by)
-    groups = [_slices_of(result, measured=metric is not LEADING) for result in chosen]
-    if by_slice:
-        groups = [[each for group in groups for each in group]]
-    ascending = metric.higher_is_better != turned
-    return [
-        each
-        for group in groups
-        for each in _ranked(group, lambda one: one.scores[metric.name], ascending)
-    ]
-
-
-def _slices_of(result: Result, *, measured: bool) -> list[RankedSlice]:
-    """Return a result's slices with their SSIM, or measured with every metric."""
-    targets = result.targets() if measured else None
-    if targets is None:
-        return [
-            RankedSlice(result, number, {LEADING.name: value})
-            for number, value in enumerate(result.slice_ssim)
-            if not measured
+    name, ascending = check_order(sort_by)
+    names = [metric.name for metric in METRICS]
+    by_slice, measured = name in names, name in names and name != LEADING.name
+    rows: list[dict[str, Any]] = []
+    for place, result in enumerate(results if by_slice else rank_volumes(results, sort_by)):
+        slices: Iterable[Scores] = ({LEADING.name: value} for value in result.slice_ssim)
+        slices = _measured(result) if measured else slices
+        rows += [
+            {"place": place, "result": result, "slice": number, **scores}
+            for number, scores in enumerate(slices)
         ]
+    columns = ["place", "result", "slice", *(names if measured else [LEADING.name])]
+    table = pandas.DataFrame(rows, columns=columns)
+    if by_slice:
+        return ranked(table, name, ascending)
+    worst_first = not sort_by.strip().startswith("-")
+    return ranked(table, ["place", LEADING.name], [True, worst_first])
+
+
+def _measured(result: Result) -> list[Scores]:
+    """Measure every metric of each slice of a volume that has a target."""
+    targets = result.targets()
+    if targets is None:
+        return []
     import torch
 
     from workbench.recon.scoring import score_slices
 
     pair = torch.from_numpy(result.images()), torch.from_numpy(targets)
     slices = score_slices(*pair, result.volume.path, 0, float(targets.max()))
-    return [RankedSlice(result, each.slice, metrics_of([each.parts])) for each in slices]
+    return [metrics_of([each.parts]) for each in slices]
 
 
-def slice_table(slices: Sequence[RankedSlice], most: int = 20) -> "DataFrame":
-    """Tabulate the first slices of a ranking."""
-    from pandas import DataFrame
-
-    rows = [
+def slice_table(slices: pandas.DataFrame, most: int = 20) -> pandas.DataFrame:
+    """Tabulate the first slices of ``rank_slices``."""
+    first = slices[:most]
+    table = pandas.DataFrame(
         {
-            "volume": each.result.name,
-            "slice": each.number,
-            "acquisition": each.result.volume.acquisition,
+            "volume": [each.name for each in first["result"]],
+            "slice": list(first["slice"]),
+            "acquisition": [each.volume.acquisition for each in first["result"]],
             **{
-                metric.heading: f"{each.scores[metric.name]:{metric.form}}"
+                metric.heading: [f"{value:{metric.form}}" for value in first[metric.name]]
                 for metric in METRICS
-                if metric.name in each.scores
+                if metric.name in first
             },
-        }
-        for each in slices[:most]
-    ]
-    table = DataFrame(rows, index=range(1, len(rows) + 1))
+        },
+        range(1, len(first) + 1),
+    )
     table.index.name = f"of {len(slices):,}"
     return table
 
 
-def _ranked(items: Sequence[Any], of: Callable[[Any], Any], ascending: bool) -> list[Any]:
-    """Sort, with what is not a number first; equals keep their order."""
+def score_table(results: Results, by: str = "volume", sort_by: str = LEADING.name) -> "Styler":
+    """Return the metrics of zero-filled and reconstructed images as a table, the worst first.
 
-    def unknown(item: Any) -> bool:
-        value = of(item)
-        return isinstance(value, float) and math.isnan(value)
+    By "acquisition" these are means over the volumes that have a target; a mean over fewer volumes
+    than there are, because a metric is not finite, is named below.
+    """
+    named = {("", name): name for name in ("volume", "acquisition", "slices", "acceleration")}
+    for kind, label in results.labels.items():
+        named |= {(label, each.heading): f"{PREFIXES[kind]}{each.name}" for each in METRICS}
+    table = score_frame(rank_volumes(results.scored, sort_by))[list(named.values())]
+    table.columns = pandas.MultiIndex.from_tuples(named)
+    if by == "volume":
+        return styled_table(table, score_formats(table), index=False)
+    finite = table.drop(columns=[("", "volume"), ("", "slices")]).replace([np.inf, -np.inf], np.nan)
+    groups = dict(iter(finite.groupby(("", "acquisition")))) | {"all": finite}
+    sizes = {kind: len(part) for kind, part in groups.items()}
+    counts = pandas.DataFrame({kind: part.count() for kind, part in groups.items()})
+    means = {kind: part.mean(numeric_only=True) for kind, part in groups.items()}
+    shown = pandas.DataFrame(means).T.rename_axis("acquisition")
+    shown.insert(0, ("", "volumes"), pandas.Series(sizes))
+    remarks = [
+        f"{' '.join(column)}, {kind}: mean of {counts.loc[column, kind]} of {sizes[kind]} volumes, "
+        "the rest is not finite"
+        for column in shown
+        if column[0]
+        for kind in sizes
+        if counts.loc[column, kind] < sizes[kind]
+    ]
+    style = styled_table(shown, score_formats(shown))
+    return style.set_caption(escape("; ".join(remarks))) if remarks else style
 
-    known = sorted((item for item in items if not unknown(item)), key=of, reverse=not ascending)
-    return [*filter(unknown, items), *known]
+
+def score_formats(table: pandas.DataFrame) -> dict[tuple[str, str], str]:
+    """Return the formats of a table's columns (kind, metric) and of its acceleration."""
+    forms = {each.heading: f"{{:{each.form}}}" for each in METRICS} | {"acceleration": "{:.2f}"}
+    return {column: forms[column[1]] for column in table if column[1] in forms}

@@ -1,16 +1,21 @@
 """Figures of reconstructed images: beside their target, with what differs, and many at once."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workbench.recon.metrics import METRICS, Scores, metrics_of
+from workbench.data.images import cropped
+from workbench.recon.metrics import LEADING, METRICS, Scores, metrics_of
+from workbench.recon.results import Result
+from workbench.views.kspace import kspace_and_mask_figure
 from workbench.views.style import (
     GREY,
     LABEL,
     RED,
+    Look,
     add_colour_bar,
     new_figure,
     show_image,
@@ -28,18 +33,11 @@ def error_factor(
     The largest factor at which at most 0.5 % of the pixels of each reconstruction's error burn out,
     and at most 5 % of the zero-filled image's.
     """
-    worst = max(
-        _percentile(zero_filled, 95),
-        *(_percentile(error, 99.5) for error in reconstructions),
-        0.0,
-    )
+    worst = 0.0
+    for error, share in ((zero_filled, 95), *((each, 99.5) for each in reconstructions)):
+        if (known := error[np.isfinite(error)]).size:
+            worst = max(worst, float(np.percentile(known, share)))
     return max((factor for factor in FACTORS if worst * factor <= data_range), default=1)
-
-
-def _percentile(errors: np.ndarray, share: float) -> float:
-    """Return a percentile of what is finite; 0 where nothing is."""
-    finite = errors[np.isfinite(errors)]
-    return float(np.percentile(finite, share)) if finite.size else 0.0
 
 
 def slice_scores(image: np.ndarray, target: np.ndarray, data_range: float) -> Scores:
@@ -50,6 +48,15 @@ def slice_scores(image: np.ndarray, target: np.ndarray, data_range: float) -> Sc
 
     score = score_slice(torch.from_numpy(image), torch.from_numpy(target), "slice", 0, data_range)
     return metrics_of([score.parts])
+
+
+def metrics_text(image: np.ndarray, target: np.ndarray, data_range: float) -> str:
+    """Write the metrics of a slice (H, W); where it is not finite, how much of it."""
+    undefined = float((~np.isfinite(image)).mean())
+    if undefined:
+        return f"{100 * undefined:.3g} % of the pixels are not finite (red)"
+    scores = slice_scores(image, target, data_range)
+    return ", ".join(metric.say(scores[metric.name], metric.short) for metric in METRICS)
 
 
 def ssim_image(image: np.ndarray, target: np.ndarray, data_range: float) -> np.ndarray:
@@ -74,6 +81,8 @@ def reconstruction_figure(
 ) -> Figure:
     """Show a slice beside its target: images, errors and SSIM maps, each row in one window.
 
+    What is not finite is shown in a colour of its own, and said in place of the metrics.
+
     Args:
         target: (H, W).
         zero_filled: (H, W).
@@ -83,46 +92,47 @@ def reconstruction_figure(
             in the colour bars; the target's own largest value by default.
         synthetic: whether it is a phantom.
 
-    What is not finite is shown in a colour of its own, and said in place of the metrics.
-
     Raises:
         ValueError: the arrays are not all of one shape.
     """
     shown = {"zero-filled": zero_filled, **images}
-    _check(target, shown)
+    if target.ndim != 2 or min(target.shape) < 7:
+        raise ValueError(f"target of shape {target.shape}: give (H, W), 7x7 or more")
+    for name, image in shown.items():
+        if image.shape != target.shape:
+            shapes = f"{name} of shape {image.shape}, target of {target.shape}"
+            raise ValueError(f"{shapes}: crop both to one shape")
     data_range = float(data_range or np.nan_to_num(target).max()) or 1.0
     errors = {name: np.abs(image - target) for name, image in shown.items()}
     factor = error_factor(errors["zero-filled"], [errors[name] for name in images], data_range)
     percent = 100 / data_range
     window = (0.0, window_of(target)[1] * percent)
-
-    columns = 1 + len(shown)
-    tall = target.shape[0] / target.shape[1]
-    figure = new_figure(
-        2.65 * columns + 0.8, 3 * (2.65 * tall + 0.3) + 0.6, title=title, synthetic=synthetic
-    )
+    columns, tall = 1 + len(shown), target.shape[0] / target.shape[1]
+    size = 2.65 * columns + 0.8, 3 * (2.65 * tall + 0.3) + 0.6
+    figure = new_figure(*size, title=title, synthetic=synthetic)
     axes = figure.subplots(3, columns, squeeze=False)
-    drawn = show_image(axes[0, 0], target * percent, window, "target\nfrom full k-space")
-    for column, (name, image) in enumerate(shown.items(), start=1):
+    heading = f"error ×{factor}"
+    drawn = [show_image(axes[0, 0], target * percent, window, "target\nfrom full k-space")]
+    for (above, middle, below), (name, image) in zip(axes.T[1:], shown.items(), strict=True):
         text = f"{name}\n{metrics_text(image, target, data_range)}"
-        show_image(axes[0, column], image * percent, window, text, undefined=RED)
-        error_drawn = show_image(
-            axes[1, column],
-            errors[name] * percent,
-            (0, 100 / factor),
-            f"error ×{factor}",
-            colours="inferno",
-            undefined=RED,
-        )
+        show_image(above, image * percent, window, text, undefined=RED)
+        look: Look = {"colours": "inferno", "undefined": RED}
+        error = show_image(middle, errors[name] * percent, (0, 100 / factor), heading, **look)
         likeness = ssim_image(image, target, data_range)
-        likeness_drawn = show_image(
-            axes[2, column], likeness, (0, 1), "SSIM map", colours="viridis"
-        )
-    _say(axes[1, 0], f"error ×{factor}", "|image − target|,\none scale for all")
-    _say(axes[2, 0], "SSIM map", "7×7 windows;\n1: like the target")
-    add_colour_bar(figure, drawn, list(axes[0]), "signal, % of maximum", extend="max")
-    add_colour_bar(figure, error_drawn, list(axes[1]), "error, % of maximum", extend="max")
-    add_colour_bar(figure, likeness_drawn, list(axes[2]), "SSIM", extend="min")
+        ssim = show_image(below, likeness, (0, 1), "SSIM map", colours="viridis")
+        drawn[1:] = [error, ssim]
+    # The first column has one image only: the panels below say what their rows show.
+    for place, bold, text in (
+        (axes[1, 0], heading, "|image − target|,\none scale for all"),
+        (axes[2, 0], "SSIM map", "7×7 windows;\n1: like the target"),
+    ):
+        place.set_axis_off()
+        right: Look = {"ha": "right", "fontsize": LABEL}
+        place.text(0.95, 0.53, bold, va="bottom", fontweight="bold", **right)
+        place.text(0.95, 0.47, text, va="top", color=GREY, **right)
+    add_colour_bar(figure, drawn[0], axes[0])
+    add_colour_bar(figure, drawn[1], axes[1], "error, % of maximum")
+    add_colour_bar(figure, drawn[2], axes[2], "SSIM", extend="min")
     return figure
 
 
@@ -133,22 +143,13 @@ def contact_sheet(
     title: str = "",
     columns: int | None = None,
     window: tuple[float, float] | None = None,
-    unit: str = "signal, % of maximum",
-    colours: str = "gray",
+    panel: tuple[float, float] | None = None,
     synthetic: bool = False,
 ) -> Figure:
-    """Show many images in one window.
+    """Show many images (H, W), of one or several sizes, in one window, with a label each.
 
-    Args:
-        images: each (H, W); sizes may differ.
-        labels: one for each image.
-        title: the figure's message.
-        columns: images a row; as many as make the sheet a little wider than high by default.
-        window: lowest and highest value; by default the images are scaled to % of the brightest
-            pixel of all, from 0 to just under it.
-        unit: label of the colour bar.
-        colours: colour map.
-        synthetic: whether they are of a phantom.
+    By default the images are scaled to % of the brightest pixel of all, the window is from 0 to
+    just under it, and the sheet a little wider than high. A ``panel`` is (width, height), inches.
 
     Raises:
         ValueError: there is no image, one has not two axes, or labels do not match.
@@ -162,50 +163,69 @@ def contact_sheet(
         brightest = max(float(np.nan_to_num(image, posinf=0).max()) for image in images) or 1.0
         images = [image * (100 / brightest) for image in images]
         window = (0.0, max(window_of(image)[1] for image in images))
+    count = len(images)
     if columns is None:
-        rows = -(-len(images) // int(np.ceil(np.sqrt(1.6 * len(images)))))
-        columns = -(-len(images) // rows)
-    columns = max(1, min(columns, len(images)))
-    rows = -(-len(images) // columns)
+        rows = -(-count // math.ceil(math.sqrt(1.6 * count)))
+        columns = -(-count // rows)
+    columns = max(1, min(columns, count))
+    rows = -(-count // columns)
     lines = max(label.count("\n") for label in labels) + 1
-    tall = images[0].shape[0] / images[0].shape[1]
-    panel = min(2.6, max(1.5, 11 / columns))
-    figure = new_figure(
-        panel * columns + 0.8,
-        rows * (panel * tall + 0.1 + 0.13 * lines) + 0.6,
-        title=title,
-        synthetic=synthetic,
-    )
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for place in axes.flat[len(images) :]:
+    usual = min(2.6, max(1.5, 11 / columns))
+    across, down = panel or (usual, usual * images[0].shape[0] / images[0].shape[1])
+    size = across * columns + 0.8, rows * (down + 0.1 + 0.13 * lines) + 0.6
+    figure = new_figure(*size, title=title, synthetic=synthetic)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for place in axes[count:]:
         place.set_axis_off()
-    for place, image, label in zip(axes.flat, images, labels, strict=False):
+    for place, image, label in zip(axes, images, labels, strict=False):
         drawn = show_image(place, image, window, label, undefined=RED)
-    add_colour_bar(figure, drawn, list(axes.flat), unit, rows=rows, extend="max")
+    add_colour_bar(figure, drawn, axes, rows=rows)
     return figure
 
 
-def _check(target: np.ndarray, images: Mapping[str, np.ndarray]) -> None:
-    if target.ndim != 2 or min(target.shape) < 7:
-        raise ValueError(f"target of shape {target.shape}: give (H, W), 7x7 or more")
-    for name, image in images.items():
-        if image.shape != target.shape:
-            raise ValueError(
-                f"{name} of shape {image.shape}, target of {target.shape}: crop both to one shape"
-            )
+def extreme_slices(results: Sequence[Result]) -> list[tuple[str, Result, int]]:
+    """Return the best, the middle and the worst slice by SSIM, each with its volume.
+
+    A slice that has no SSIM because it is not finite comes before them, the first of each volume.
+    """
+    every = [
+        (ssim, result.volume.path, number, result)
+        for result in results
+        for number, ssim in enumerate(result.slice_ssim)
+    ]
+    ranked = sorted((each for each in every if math.isfinite(each[0])), key=lambda each: each[:3])
+    broken: dict[Path, tuple[str, Result, int]] = {}
+    for ssim, _, number, result in every:
+        if not math.isfinite(ssim):
+            broken.setdefault(result.path, ("not finite: first such slice", result, number))
+    places = {"best": -1, "median": len(ranked) // 2, "worst": 0} if ranked else {}
+    chosen = [(f"{kind} slice", ranked[at][3], ranked[at][2]) for kind, at in places.items()]
+    return [*broken.values(), *chosen]
 
 
-def metrics_text(image: np.ndarray, target: np.ndarray, data_range: float) -> str:
-    """Write the metrics of a slice (H, W); where it is not finite, how much of it."""
-    undefined = float((~np.isfinite(image)).mean())
-    if undefined:
-        return f"{100 * undefined:.3g} % of the pixels are not finite (red)"
-    scores = slice_scores(image, target, data_range)
-    return ", ".join(metric.say(scores[metric.name], metric.short) for metric in METRICS)
+def slice_views(result: Result, number: int, title: str) -> Iterator[Figure]:
+    """Show a slice beside its target, with errors and SSIM maps; then its k-space and mask."""
+    volume = result.volume
+    title = f"{title}: {result.name}, slice {number}, {volume.acquisition}"
+    kspace, target = result.measured(number)
+    filled, image = cropped(result.zero_fill(kspace), result.image(number))
+    about: Look = {"title": title, "synthetic": volume.synthetic}
+    if target is None:
+        yield contact_sheet([filled, image], ["zero-filled", result.label], **about)
+    else:
+        target, filled, image = cropped(target, filled, image)
+        images, span = {result.label: image}, volume.largest or None
+        yield reconstruction_figure(target, filled, images, data_range=span, **about)
+    mask, low = result.mask()
+    yield kspace_and_mask_figure(
+        kspace, mask, low_frequencies=low, acquired=volume.acquired, synthetic=volume.synthetic
+    )
 
 
-def _say(axes: Axes, heading: str, text: str) -> None:
-    """Use a panel that has no image to say what its row shows."""
-    axes.set_axis_off()
-    axes.text(0.95, 0.53, heading, ha="right", va="bottom", fontsize=LABEL, fontweight="bold")
-    axes.text(0.95, 0.47, text, ha="right", va="top", fontsize=LABEL, color=GREY)
+def sheet_figure(result: Result) -> Figure:
+    """Show every slice of a reconstructed volume."""
+    images = result.images()
+    ssim = [f": {LEADING.label} {value:{LEADING.short}}" for value in result.slice_ssim]
+    labels = [f"{number}{text}" for number, text in enumerate(ssim or [""] * len(images))]
+    title = f"{result.name}, {result.volume.acquisition}: every slice"
+    return contact_sheet(images, labels, title=title, synthetic=result.volume.synthetic)

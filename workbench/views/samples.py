@@ -1,17 +1,13 @@
 """Validation reconstructions epoch by epoch, from a run's TensorBoard log."""
 
 import re
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from workbench.views.style import new_figure, show_image
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _KINDS = ("reconstruction", "target", "error")
 _MOST_EPOCHS = 4
@@ -19,14 +15,7 @@ _MOST_SLICES = 3
 
 
 class Samples:
-    """The samples that a run has logged so far.
-
-    Args:
-        folder: the run's.
-
-    Attributes:
-        images: slice -> kind -> epoch (from 1) -> PNG.
-    """
+    """The samples that a run has logged so far: slice -> kind -> epoch (from 1) -> PNG."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "tensorboard"
@@ -41,16 +30,20 @@ class Samples:
 
     def read(self) -> bool:
         """Read what the log holds, if it has grown; return whether there is a new epoch."""
+        from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
         before = self.epochs
         for path in sorted(self._folder.rglob("events.out.tfevents.*")):
             size = path.stat().st_size
             if self._sizes.get(path) == size:
                 continue
             self._sizes[path] = size
-            for tag, step, png in _images(path):
-                name, _, kind = tag.rpartition("/")
-                if kind in _KINDS:
-                    self.images.setdefault(name, {}).setdefault(kind, {})[step + 1] = png
+            for event in LegacyEventFileLoader(str(path)).Load():
+                for value in event.summary.value:
+                    name, _, kind = value.tag.rpartition("/")
+                    if kind in _KINDS and value.HasField("image"):
+                        epochs = self.images.setdefault(name, {}).setdefault(kind, {})
+                        epochs[event.step + 1] = value.image.encoded_image_string
         return self.epochs != before
 
 
@@ -60,6 +53,8 @@ def samples_figure(samples: Samples, *, synthetic: bool = False) -> Figure | Non
     Each row is a slice: reconstructions by epoch, the target, and the last epoch's error, drawn on
     the target's scale. None where nothing is logged yet.
     """
+    from PIL import Image
+
     epochs = samples.epochs
     if not epochs:
         return None
@@ -67,43 +62,21 @@ def samples_figure(samples: Samples, *, synthetic: bool = False) -> Figure | Non
     chosen = [epochs[round(n * (len(epochs) - 1) / max(count - 1, 1))] for n in range(count)]
     names = [name for name, kinds in samples.images.items() if last in kinds["reconstruction"]]
     names = names[:_MOST_SLICES]
-    short = {name: _short(name) for name in names}
-    if len(set(short.values())) < len(short):
-        short = {name: name for name in names}
+    number = r"(?:.*[_/])?(\w+)(?:\.h5)? slice (\d+)"
+    short = [re.sub(f"^{number}$", r"\1, slice \2", name) for name in names]
+    short = short if len(set(short)) == len(names) else names
     columns = [("reconstruction", epoch) for epoch in chosen] + [("target", last), ("error", last)]
     title = f"Validation slices after epoch{'s' if count > 1 else ''} {', '.join(map(str, chosen))}"
     size = 1.75 * len(columns), 1.9 * len(names) + 0.5
     figure = new_figure(*size, title=title, synthetic=synthetic)
     grid = figure.subplots(len(names), len(columns), squeeze=False)
-    for place, (row, name) in enumerate(zip(grid, names, strict=True)):
+    for place, (row, name, text) in enumerate(zip(grid, names, short, strict=True)):
         for axes, (kind, epoch) in zip(row, columns, strict=True):
             axes.set_axis_off()
-            png = samples.images[name][kind].get(epoch)
-            if png is not None:
+            if (png := samples.images[name][kind].get(epoch)) is not None:
+                pixels = np.asarray(Image.open(BytesIO(png)).convert("L"), float) / 255
                 label = f"epoch {epoch}" if kind == "reconstruction" else kind
-                show_image(axes, _pixels(png), (0, 1), label if place == 0 else "")
+                show_image(axes, pixels, (0, 1), label if place == 0 else "")
         style = {"transform": row[0].transAxes, "fontsize": 7, "va": "top", "clip_on": False}
-        row[0].text(0, -0.02, short[name], **style)
+        row[0].text(0, -0.02, text, **style)
     return figure
-
-
-def _short(name: str) -> str:
-    found = re.fullmatch(r"(?:.*[_/])?(\w+)(?:\.h5)? slice (\d+)", name)
-    return f"{found.group(1)}, slice {found.group(2)}" if found else name
-
-
-def _images(path: Path) -> Iterator[tuple[str, int, bytes]]:
-    """Yield tag, epoch (from 0) and PNG of each image in a file of events."""
-    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-
-    for event in LegacyEventFileLoader(str(path)).Load():
-        for value in event.summary.value:
-            if value.HasField("image"):
-                yield value.tag, event.step, value.image.encoded_image_string
-
-
-def _pixels(png: bytes) -> "np.ndarray":
-    import numpy as np
-    from PIL import Image
-
-    return np.asarray(Image.open(BytesIO(png)).convert("L"), float) / 255

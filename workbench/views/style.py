@@ -3,11 +3,14 @@
 Figures are made without pyplot: none is registered anywhere, so none has to be closed.
 """
 
+from collections.abc import Sequence
 from io import BytesIO
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.colorbar import Colorbar
@@ -24,6 +27,9 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW = "#56B4E9", "#D55E00", "#F0E442"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW)
 GREY = "#5f5f5f"
+
+Look = dict[str, Any]
+"""How something is drawn, as matplotlib's arguments."""
 
 SYNTHETIC_NOTE = "synthetic phantom, not patient data"
 
@@ -102,18 +108,26 @@ def show_image(
 def add_colour_bar(
     figure: Figure,
     image: AxesImage,
-    axes: list[Axes],
-    label: str,
+    axes: Sequence[Axes],
+    label: str = "signal, % of maximum",
     *,
     rows: int = 1,
-    extend: str = "neither",
+    extend: str = "max",
 ) -> Colorbar:
     """Put a thin colour bar with its unit at the right of some rows of panels."""
-    bar = figure.colorbar(image, ax=axes, label=label, extend=extend, aspect=28 * rows, pad=0.01)
+    bar = figure.colorbar(
+        image, ax=list(axes), label=label, extend=extend, aspect=28 * rows, pad=0.01
+    )
     bar.ax.tick_params(labelsize=SMALL)
     bar.ax.yaxis.label.set_fontsize(SMALL + 0.5)
     bar.outline.set_linewidth(0.4)
     return bar
+
+
+def add_key(figure: Figure, handles: Sequence[Artist], columns: int = 6) -> None:
+    """Name what is drawn below the panels; as handles, names that begin with "_" are kept."""
+    place: Look = {"loc": "outside lower left", "ncols": columns, "frameon": False}
+    figure.legend(handles=handles, fontsize=SMALL + 0.5, **place)
 
 
 def window_of(image: np.ndarray) -> tuple[float, float]:
@@ -129,3 +143,12 @@ def tidy(axes: Axes) -> None:
     axes.tick_params(labelsize=SMALL)
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def frame(axes: Axes, title: str = "", *, x: str = "", y: str = "", right: str = "") -> None:
+    """Give a plot its titles, labels, a light grid, and of its frame the two axes only."""
+    tidy(axes)
+    axes.set_title(title, fontsize=LABEL, loc="left")
+    axes.set_title(right, fontsize=SMALL, loc="right", color=GREY)
+    axes.set_xlabel(x, fontsize=LABEL)
+    axes.set_ylabel(y, fontsize=LABEL)

@@ -23,13 +23,8 @@ def styled_table(
     """Return a table to display, or to write with ``to_html``; every text in it is escaped.
 
     File names, acquisitions, run names and attributes come from outside: cells, headers and index
-    show them as they are, never as HTML or as a formula.
-
-    Args:
-        frame: the table.
-        formats: column -> format of its numbers, such as ``{:.4f}``.
-        index: whether the index is shown.
-        na_rep: what stands for missing values.
+    show them as they are, never as HTML or as a formula. ``formats`` are of columns' numbers, such
+    as ``{:.4f}``; ``na_rep`` stands for missing values.
     """
     style = frame.map(_plain).style.format(formats, escape="html", na_rep=na_rep)
     for axis in ("index", "columns"):

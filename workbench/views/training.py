@@ -1,27 +1,67 @@
 """What is known of a training before it runs, and what came of it."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from textwrap import fill
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas
 from IPython.display import display
+from matplotlib.figure import Figure
 
+from workbench.compute.estimate import Estimate
 from workbench.compute.evaluation import evaluated, results_folder, split_sampling
 from workbench.compute.gpus import machine_of
 from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import Run
 from workbench.data.volume import short_names
 from workbench.models import label_of
-from workbench.recon.metrics import LEADING, METRICS, mean_scores
+from workbench.recon.metrics import LEADING, METRICS
 from workbench.recon.results import KINDS, read_scores
 from workbench.views.curves import best_epoch, learning_curves
-from workbench.views.estimates import estimate_figure
-from workbench.views.reconstruct import score_formats
+from workbench.views.ranking import ranked, score_formats
+from workbench.views.style import BLUE, GREY, ORANGE, SMALL, frame, new_figure
 from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 RESULT = "application/vnd.workbench.result+json"
+
+
+def estimate_figure(
+    estimates: Sequence[Estimate],
+    *,
+    chosen: int,
+    title: str,
+    source: str,
+    price: str = "",
+    synthetic: bool = False,
+) -> Figure:
+    """Plot hours over nodes, with cost and the parallel efficiency that is assumed at each.
+
+    ``chosen`` is the number of nodes that the job takes; ``source`` says where the pace is from,
+    ``price`` where the cost is from.
+    """
+    figure = new_figure(7.2, 3.4, title=title, synthetic=synthetic)
+    axes = figure.subplots()
+    days = max(each.hours for each in estimates) > 72
+    unit, scale = ("days", 24) if days else ("hours", 1)
+    heights = [each.hours / scale for each in estimates]
+    colours = [ORANGE if each.nodes == chosen else BLUE for each in estimates]
+    bars = axes.bar([str(each.nodes) for each in estimates], heights, color=colours, width=0.6)
+    texts = [
+        f"{each.hours / scale:.3g} {unit}"
+        + ("" if each.dollars is None else f"\n${each.dollars:,.0f}")
+        + f"\nefficiency {each.efficiency:.0%}"
+        for each in estimates
+    ]
+    axes.bar_label(bars, texts, padding=3, fontsize=SMALL)
+    axes.set_ylim(0, 1.45 * max(heights) or 1)
+    frame(axes, x="nodes (orange: this job)", y=f"time ({unit})")
+    note = f"Pace: {source}." + (f" Cost: {price}." if price else "")
+    axes.set_title(fill(note, 110), fontsize=SMALL, color=GREY, loc="left")
+    return figure
 
 
 def show_estimate(plan: Plan) -> None:
@@ -32,17 +72,16 @@ def show_estimate(plan: Plan) -> None:
     if isinstance(plan.where, Cloud) and (estimates := plan.estimates):
         cloud, vm_size = plan.where, plan.where.cluster.vm_size
         machine = machine_of(vm_size)
-        display(
-            estimate_figure(
-                estimates,
-                chosen=cloud.job.nodes,
-                title=f"{plan.job.epochs - len(plan.run.metrics)} epochs on {vm_size}"
-                + (f", {machine.count} x {machine.card} a node" if machine else ""),
-                source=cloud.pace.source,
-                price=cloud.price.source if cloud.price else "",
-                synthetic=plan.cache.synthetic,
-            )
+        title = f"{plan.job.epochs - len(plan.run.metrics)} epochs on {vm_size}"
+        figure = estimate_figure(
+            estimates,
+            chosen=cloud.job.nodes,
+            title=title + (f", {machine.count} x {machine.card} a node" if machine else ""),
+            source=cloud.pace.source,
+            price=cloud.price.source if cloud.price else "",
+            synthetic=plan.cache.synthetic,
         )
+        display(figure)
 
 
 def show_run(run: Run) -> None:
@@ -58,15 +97,13 @@ def show_run(run: Run) -> None:
 
 def volume_table(run: Run) -> "Styler":
     """Return the last validation's metrics of each volume as a table, the worst SSIM first."""
-    import pandas
-
     table = pandas.DataFrame(run.volumes)
-    known = [metric for metric in METRICS if metric.name in table]
-    table = table.astype({"slices": int, **{metric.name: float for metric in known}})
+    known = {metric.name: metric for metric in METRICS if metric.name in table}
+    table = table.astype({"slices": int, **dict.fromkeys(known, float)})
     table["volume"] = table["volume"].map(short_names(table["volume"]))
-    table = table.sort_values(LEADING.name)
-    table = table.rename(columns={metric.name: metric.heading for metric in known})
-    formats = {metric.heading: f"{{:{metric.form}}}" for metric in known}
+    table = ranked(table, LEADING.name, LEADING.higher_is_better)
+    table = table.rename(columns={name: metric.heading for name, metric in known.items()})
+    formats = {metric.heading: f"{{:{metric.form}}}" for metric in known.values()}
     return styled_table(table, formats, index=False)
 
 
@@ -75,25 +112,26 @@ def evaluation_table(run: Run) -> "Styler | None":
 
     None where there is none, and on all but the first node of a job, which keeps the tables.
     """
-    import pandas
-
     rows = []
     for split in evaluated(run):
-        found = read_scores(results_folder(run, split, split_sampling(run.job, split)))
-        row: dict[tuple[str, str], Any] = {
+        folder = results_folder(run, split, split_sampling(run.job, split))
+        found = pandas.DataFrame(read_scores(folder))
+        kinds = dict(zip(KINDS, ("zero-filled", label_of(run.job.network)), strict=True))
+        named = {
+            (label, metric.heading): f"{kind}_{metric.name}"
+            for kind, label in kinds.items()
+            for metric in METRICS
+        }
+        found = found.reindex(columns=["acceleration", *named.values()]).replace("", np.nan)
+        numbers = found.astype(float)
+        means = numbers.replace([np.inf, -np.inf], np.nan).mean()  # NaN enters no mean
+        row = {
             ("", "split"): split,
             ("", "volumes"): len(found),
-            ("", "measured"): sum(bool(each[f"{KINDS[0]}_{LEADING.name}"]) for each in found),
-            ("", "acceleration"): np.mean([float(each["acceleration"]) for each in found]),
+            ("", "measured"): found[f"{KINDS[0]}_{LEADING.name}"].count(),
+            ("", "acceleration"): means["acceleration"],
         }
-        for kind, label in zip(KINDS, ("zero-filled", label_of(run.job.network)), strict=True):
-            names = {metric.name: f"{kind}_{metric.name}" for metric in METRICS}
-            means = mean_scores(
-                {name: float(each.get(column) or "nan") for name, column in names.items()}
-                for each in found
-            )
-            row |= {(label, metric.heading): means[metric.name] for metric in METRICS}
-        rows.append(row)
+        rows.append(row | {title: means[column] for title, column in named.items()})
     if not rows:
         return None
     table = pandas.DataFrame(rows)

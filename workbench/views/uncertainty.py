@@ -14,7 +14,7 @@ from workbench.recon.uncertainty import (
     masks_for,
     rank_correlation,
 )
-from workbench.views.reconstruct import extreme_slices
+from workbench.views.reconstructions import extreme_slices
 from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
 NEIGHBOURHOOD = 5
@@ -27,13 +27,10 @@ def uncertainty_figures(
     masks: int,
     slices: Sequence[tuple[str, Result, int]] | None = None,
 ) -> Iterator[Figure]:
-    """Show reconstruction, error and uncertainty of some slices.
+    """Show reconstruction, error and uncertainty of (title, result, number of a slice).
 
-    Args:
-        results: the results; their weights are loaded.
-        masks: how many masks to draw, 2 or more.
-        slices: (title, result, slice number); the best, median and worst slice by default, the
-            middle one of the first volume where nothing has a target.
+    By default these are the best, median and worst slice, or the middle one of the first volume
+    where nothing has a target. The results' weights are loaded; ``masks`` are 2 or more.
     """
     import torch
 
@@ -44,23 +41,19 @@ def uncertainty_figures(
     network = load_network(Path(results.order.weights)).to(device)
     use_tf32(network.tf32)
     if slices is None:
-        first = results[0]
-        middle = first.volume.slices // 2
-        slices = extreme_slices(results) or [("middle slice", first, middle)]
+        middle = ("middle slice", results[0], results[0].volume.slices // 2)
+        slices = extreme_slices(results) or [middle]
     for title, result, number in slices:
-        volume = result.volume
+        volume, name = result.volume, result.name
         kspace, target = result.measured(number)
         drawn = masks_for(volume, result.order.sampling, masks)
         if len(drawn) < 2:
-            print(
-                f"{title}: no map, for only one mask is possible of {result.name} as it is sampled"
-            )
+            print(f"{title}: no map, for only one mask is possible of {name} as it is sampled")
             continue
-        found = map_uncertainty(network, kspace, drawn, volume.recon[:2])
         yield uncertainty_figure(
-            found,
+            map_uncertainty(network, kspace, drawn, volume.recon[:2]),
             target,
-            title=f"{title}: {result.name}, slice {number}",
+            title=f"{title}: {name}, slice {number}",
             data_range=volume.largest or None,
             synthetic=volume.synthetic,
         )
@@ -74,56 +67,45 @@ def uncertainty_figure(
     data_range: float | None = None,
     synthetic: bool = False,
 ) -> Figure:
-    """Show a reconstruction, its error, its deviation over masks, and what it overruled.
+    """Show a reconstruction, its error where there is a target (h, w), and its uncertainty.
 
-    Args:
-        found: the maps.
-        target: (h, w), or None where there is none: then the error is not shown.
-        title: a line above what the figure says.
-        data_range: what is 100 %; the brightest pixel by default.
-        synthetic: whether it is a phantom.
+    That is its deviation over masks, and what it overruled. ``data_range`` is 100 %, by default the
+    brightest pixel.
     """
     maps = [found.image, found.deviation, found.residual]
     if target is not None:
         *maps, target = cropped(*maps, target)
     image, deviation, residual = maps
     percent = 100 / (data_range or float(np.nan_to_num(image).max()) or 1.0)
-    panels = [
-        ("reconstruction", image * percent, "gray"),
-        (f"deviation over {found.masks} masks", deviation * percent, "inferno"),
-        (f"data overruled, {100 * found.overruled:.1f} % of it", residual * percent, "inferno"),
-    ]
+    panels = {
+        "reconstruction": image,
+        "true error": None if target is None else np.abs(image - target),
+        f"deviation over {found.masks} masks": deviation,
+        f"data overruled, {100 * found.overruled:.1f} % of it": residual,
+    }
+    shown = {name: values * percent for name, values in panels.items() if values is not None}
     said = "Bright: what the network made up differs from mask to mask, or contradicts the data"
     if target is not None:
-        error = np.abs(image - target)
-        panels.insert(1, ("true error", error * percent, "inferno"))
-        together, inside = agreement(deviation, error, target)
+        together, inside = agreement(deviation, np.abs(image - target), target)
         said = (
             f"Deviation and true error: rank correlation {together:.2f}, "
             f"{inside:.2f} inside the object"
         )
-    figure = new_figure(
-        2.75 * len(panels) + 0.6,
-        2.3 * image.shape[0] / image.shape[1] + 1.1,
-        title=f"{title}\n{said}" if title else said,
-        synthetic=synthetic,
-    )
-    axes = figure.subplots(1, len(panels))
-    for place, (name, values, colours) in zip(axes, panels, strict=True):
-        window = window_of(values)
-        drawn = show_image(place, values, window, name, colours=colours)
-        add_colour_bar(figure, drawn, [place], "% of maximum", extend="max")
+    size = 2.75 * len(shown) + 0.6, 2.3 * image.shape[0] / image.shape[1] + 1.1
+    figure = new_figure(*size, title=f"{title}\n{said}".strip(), synthetic=synthetic)
+    axes = figure.subplots(1, len(shown))
+    for place, (name, values) in zip(axes, shown.items(), strict=True):
+        colours = "gray" if name == "reconstruction" else "inferno"
+        drawn = show_image(place, values, window_of(values), name, colours=colours)
+        add_colour_bar(figure, drawn, [place], "% of maximum")
     return figure
 
 
 def agreement(deviation: np.ndarray, error: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     """Return how well deviation and error (h, w) go together: Spearman's rank correlation.
 
-    Both are averaged over neighbourhoods of 5x5 pixels.
-
-    Returns:
-        Over the whole slice, and inside the object alone (what is brighter than a tenth of the
-        target's maximum).
+    Both are averaged over neighbourhoods of 5x5 pixels: over the whole slice, and inside the object
+    (what is brighter than a tenth of the target's maximum).
     """
     from scipy.ndimage import uniform_filter
 

@@ -31,12 +31,11 @@ from workbench.views.reconstructions import (
 )
 from workbench.views.style import (
     BLUE,
-    LABEL,
     SMALL,
+    frame,
     new_figure,
     png,
     show_image,
-    tidy,
     window_of,
 )
 
@@ -83,30 +82,29 @@ def spread_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
     figure = new_figure(9.6, 2.7, title=title, synthetic=synthetic)
     axes = figure.subplots()
     axes.vlines(shift, 0, spread, color=BLUE, linewidth=1.4)
-    axes.set_xlabel("distance along phase encode, pixels", fontsize=LABEL)
-    axes.set_ylabel("signal,\n% of the true place", fontsize=LABEL)
     axes.set(xlim=(shift[0] - 1, shift[-1] + 1), ylim=(0, 105))
-    tidy(axes)
+    y = "signal,\n% of the true place"
+    frame(axes, x="distance along phase encode, pixels", y=y)
     return figure
 
 
 def aliasing_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
     """Show the zero-filled image of a mask beside the target, if there is one."""
     image = zero_filled(keep_columns(explored.kspace, explored.mask(sampling)[0]), explored.crop)
+    synthetic = explored.volume.synthetic
     if explored.target is None:
-        return contact_sheet(
-            [image],
-            ["zero-filled, its own mask"],
-            title=f"{explored.title} has no target to compare with",
-            synthetic=explored.volume.synthetic,
+        title, label = (
+            f"{explored.title} has no target to compare with",
+            "zero-filled, its own mask",
         )
+        return contact_sheet([image], [label], title=title, synthetic=synthetic)
     return reconstruction_figure(
         center_crop(explored.target, explored.crop),
         image,
         {},
         title=f"Aliasing: the object folds over itself\n{explored.title}, {sampling}",
         data_range=explored.data_range,
-        synthetic=explored.volume.synthetic,
+        synthetic=synthetic,
     )
 
 
@@ -141,11 +139,7 @@ def masks_figure(explored: ExploredSlice, center_fraction: float = 0.08) -> Figu
 
 
 class SlicePicture:
-    """Five panels of one volume, drawn again and again; only what changes is replaced.
-
-    Args:
-        explored: any slice of the volume.
-    """
+    """Five panels of one volume, drawn again and again; only what changes is replaced."""
 
     def __init__(self, explored: ExploredSlice) -> None:
         height, width = explored.volume.matrix
@@ -153,13 +147,16 @@ class SlicePicture:
         self.figure.suptitle(" ", fontsize=11, fontweight="bold")
         grid = self.figure.add_gridspec(2, 4, height_ratios=(3, 1))
         blank = np.zeros(explored.crop, np.float32)
-        starts = (np.zeros((height, width), np.float32), blank, blank, blank)
-        windows = ((_DARKEST, 0.0), (0.0, 1.0), (0.0, 1.0), (0.0, _ERROR))
-        colours = ("gray", "gray", "gray", "inferno")
+        kspace, unit = np.zeros((height, width), np.float32), (0.0, 1.0)
         self._images = [
             show_image(self.figure.add_subplot(grid[0, column]), start, window, " ", colours=name)
             for column, (start, window, name) in enumerate(
-                zip(starts, windows, colours, strict=True)
+                (
+                    (kspace, (_DARKEST, 0.0), "gray"),
+                    (blank, unit, "gray"),
+                    (blank, unit, "gray"),
+                    (blank, (0.0, _ERROR), "inferno"),
+                )
             )
         ]
         self._images[0].axes.set_aspect(width / height)
@@ -167,10 +164,10 @@ class SlicePicture:
         shift = np.arange(width) - width // 2
         self._below = below = self.figure.add_subplot(grid[1, :])
         (self._spread,) = below.plot(shift, np.zeros(width), color=BLUE, linewidth=1.2)
-        below.set(xlim=(shift[0], shift[-1]), ylim=(0, 105), title=" ")
-        below.set_xlabel("distance along phase encode, pixels", fontsize=SMALL + 0.5)
-        below.set_ylabel("signal, %", fontsize=SMALL + 0.5)
-        tidy(below)
+        frame(below, " ", x="distance along phase encode, pixels", y="signal, %")
+        below.set(xlim=(shift[0], shift[-1]), ylim=(0, 105))
+        below.xaxis.label.set_fontsize(SMALL + 0.5)
+        below.yaxis.label.set_fontsize(SMALL + 0.5)
         self._slice = lru_cache(maxsize=4)(explored.other)
         png(self.figure, _DPI, quick=True)
         # The layout stays from here on: computing it anew would take most of the time.
@@ -187,57 +184,41 @@ class SlicePicture:
         one = np.abs(coils[coil]) * percent
         left, right = explored.volume.acquired
         rate = (right - left) / max(1, int(mask[left:right].sum()))
-        level = np.nan_to_num(decibels(kspace), nan=_DARKEST)
-        self._set(0, level, f"masked k-space, true {rate:.2f}×")
-        self._set(1, one, f"coil {coil}, zero-filled", window_of(one))
-        if explored.target is None:
-            self._set(2, image * percent, "zero-filled", window_of(image * percent))
-            self._set(3, np.zeros_like(image), "no target, no error")
-        else:
+        # The target's window makes brightness comparable from mask to mask.
+        window, said = window_of(image * percent), ("zero-filled", "no target, no error")
+        error = np.zeros_like(image)
+        if explored.target is not None:
             target = center_crop(explored.target, explored.crop)
-            # The target's window makes brightness comparable from mask to mask.
-            window = (0.0, window_of(target)[1] * percent)
+            window, error = (0.0, window_of(target)[1] * percent), np.abs(image - target) * percent
             text = f"zero-filled: {metrics_text(image, target, explored.data_range)}"
-            self._set(2, image * percent, text, window)
-            text = f"error ×{100 / _ERROR:.0f}: 0 to {_ERROR:.0f} % of max."
-            self._set(3, np.abs(image - target) * percent, text)
+            said = text, f"error ×{100 / _ERROR:.0f}: 0 to {_ERROR:.0f} % of max."
+        level = np.nan_to_num(decibels(kspace), nan=_DARKEST)
+        shown = (
+            (level, f"masked k-space, true {rate:.2f}×", None),
+            (one, f"coil {coil}, zero-filled", window_of(one)),
+            (image * percent, said[0], window),
+            (error, said[1], None),
+        )
+        for panel, (values, title, limits) in zip(self._images, shown, strict=True):
+            panel.set_data(values)
+            panel.axes.set_title(title, fontsize=10)
+            if limits:
+                panel.set_clim(*limits)
         spread = 100 * point_spread(mask)
         self._spread.set_ydata(spread)
-        self._below.set_title(_strongest_copy(spread), fontsize=10, loc="left")
+        away = np.abs(np.arange(len(spread)) - len(spread) // 2)
+        beyond = np.where(away > len(spread) / 24, spread, 0)
+        place = int(beyond.argmax())
+        copy = f"{beyond[place]:.0f} % of the signal, {away[place]} pixels away"
+        text = f"point spread function: the strongest copy has {copy}"
+        self._below.set_title(text, fontsize=10, loc="left")
         form = "its own mask" if explored.undersampled else str(sampling)
         self.figure.suptitle(f"{explored.title}: {form}", fontsize=11, fontweight="bold")
         return png(self.figure, _DPI, quick=True)
 
-    def _set(
-        self, panel: int, values: np.ndarray, title: str, window: tuple[float, float] | None = None
-    ) -> None:
-        image = self._images[panel]
-        image.set_data(values)
-        if window is not None:
-            image.set_clim(*window)
-        image.axes.set_title(title, fontsize=10)
-
-
-def _strongest_copy(spread: np.ndarray) -> str:
-    away = np.abs(np.arange(len(spread)) - len(spread) // 2)
-    beyond = np.where(away > len(spread) / 24, spread, 0)
-    place = int(beyond.argmax())
-    return (
-        f"point spread function: the strongest copy has {beyond[place]:.0f} % of the signal, "
-        f"{away[place]} pixels away"
-    )
-
 
 def explorer(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox | Figure":
-    """Make sliders for slice, coil, acceleration, centre fraction and form of the mask.
-
-    Args:
-        explored: the slice to begin with.
-        sampling: the mask to begin with.
-
-    Returns:
-        Widgets in JupyterLab; elsewhere a sheet of masks.
-    """
+    """Make sliders for slice, coil and mask; outside JupyterLab, a sheet of masks."""
     if not interactive():
         return masks_figure(explored, sampling.center_fractions[0])
     return sliders(explored, sampling)
@@ -245,44 +226,33 @@ def explorer(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox | 
 
 def sliders(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox":
     """Make the sliders, a line for messages, and the picture below them."""
-    import ipywidgets
+    from ipywidgets import Dropdown, FloatSlider, HBox, Image, IntSlider, Label, VBox
 
     picture = SlicePicture(explored)
     (rate,), (share,) = sampling.accelerations, sampling.center_fractions
-    volume, own = explored.volume, explored.undersampled
     wide = {"style": {"description_width": "8em"}, "layout": {"width": "24em"}}
-    masked = {**wide, "disabled": own}
+    masked = {**wide, "disabled": explored.undersampled}
+    rates = {"min": 1, "max": max(16, rate), "step": 0.5}
+    shares = {"min": min(0.01, share), "max": max(0.5, share), "step": 0.01}
+    last = explored.volume.slices - 1, explored.volume.coils - 1
     controls = [
-        ipywidgets.IntSlider(explored.number, 0, volume.slices - 1, description="slice", **wide),
-        ipywidgets.IntSlider(0, 0, volume.coils - 1, description="coil", **wide),
-        ipywidgets.Dropdown(options=MASKS, value=sampling.mask, description="mask", **masked),
-        ipywidgets.FloatSlider(
-            rate, min=1, max=max(16, rate), step=0.5, description="acceleration", **masked
-        ),
-        ipywidgets.FloatSlider(
-            share,
-            min=min(0.01, share),
-            max=max(0.5, share),
-            step=0.01,
-            description="centre fraction",
-            **masked,
-        ),
+        IntSlider(explored.number, 0, last[0], description="slice", **wide),
+        IntSlider(0, 0, last[1], description="coil", **wide),
+        Dropdown(options=MASKS, value=sampling.mask, description="mask", **masked),
+        FloatSlider(rate, **rates, description="acceleration", **masked),
+        FloatSlider(share, **shares, description="centre fraction", **masked),
     ]
     first = picture.draw(explored.number, 0, sampling)
-    shown = ipywidgets.Image(format="png", value=first, layout={"width": "100%"})
-    message = ipywidgets.Label()
+    shown, message = Image(format="png", value=first, layout={"width": "100%"}), Label()
 
     def redraw(_: object) -> None:
         number, coil, form, rate, share = (control.value for control in controls)
         try:
-            chosen = Sampling(form, (rate,), (share,))
+            shown.value = picture.draw(number, coil, Sampling(form, (rate,), (share,)))
+            message.value = ""
         except ValueError as error:
             message.value = f"Not drawn: {error}"
-            return
-        message.value = ""
-        shown.value = picture.draw(number, coil, chosen)
 
     for control in controls:
         control.observe(redraw, "value")
-    row = ipywidgets.HBox(controls, layout={"flex_flow": "row wrap"})
-    return ipywidgets.VBox([row, message, shown])
+    return VBox([HBox(controls, layout={"flex_flow": "row wrap"}), message, shown])

@@ -18,16 +18,13 @@ import re
 import uuid
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from workbench.views.export.exported import NOTICE, ReconstructedVolume
 from workbench.views.export.geometry import affine, upright
 from workbench.views.style import window_of
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 _OURS = uuid.uuid5(uuid.NAMESPACE_URL, "fastmri-workbench")
 _EDITION = 2  # raised when the same volume is written differently: other objects, other UIDs
@@ -66,6 +63,8 @@ def write_dicom_series(source: ReconstructedVolume, folder: Path) -> None:
     Values that are not finite, which DICOM cannot hold, become 0, and the comments say how many.
     """
     from pydicom import config, dcmwrite
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
 
     folder.mkdir(parents=True)
     shown = upright(source.images).astype(np.float64)
@@ -73,11 +72,37 @@ def write_dicom_series(source: ReconstructedVolume, folder: Path) -> None:
     lowest = min(float(finite.min()), 0.0)
     slope = (float(finite.max()) - lowest) / _LARGEST or 1.0
     common = _common(source, slope, lowest, window_of(finite)[1], int((~np.isfinite(shown)).sum()))
+    # Maps stored values to the reconstruction's, exactly (PS3.3 C.7.6.16.2.11).
+    unit, mapping = Dataset(), Dataset()
+    unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "1", "UCUM", "no units"
+    mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = 0, _LARGEST
+    mapping.RealWorldValueIntercept, mapping.RealWorldValueSlope = lowest, slope
+    mapping.LUTExplanation, mapping.LUTLabel = "values of the reconstruction", "RECONSTRUCTION"
+    mapping.MeasurementUnitsCodeSequence = [unit]
+    axes, step = affine(source.geometry, source.images.shape), source.geometry.plane.next
     before = config.settings.writing_validation_mode
     config.settings.writing_validation_mode = config.RAISE
     try:
         for number, image in enumerate(finite):
-            dataset = _slice(source, common, number, image, slope, lowest)
+            stored = np.rint((image - lowest) / slope).clip(0, _LARGEST).astype("<u2")
+            place = (axes @ [0, 0, number, 1])[:3]
+            own = {
+                "SOPInstanceUID": uid("image", common["SeriesInstanceUID"], number),
+                "InstanceNumber": number + 1,
+                "ImagePositionPatient": [_decimal(value) for value in place],
+                "SliceLocation": _decimal(float(place @ np.array(step))),
+                "RealWorldValueMappingSequence": [mapping],
+                "PixelData": stored.tobytes(),
+            }
+            dataset = Dataset()
+            for name, value in (common | own).items():
+                setattr(dataset, name, value)
+            dataset.file_meta = meta = FileMetaDataset()
+            meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+            meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            meta.ImplementationClassUID = UID(uid("implementation"))
+            meta.ImplementationVersionName = "FASTMRIWORKBENCH"
             dcmwrite(folder / f"{number + 1:04d}.dcm", dataset, enforce_file_format=True)
     finally:
         config.settings.writing_validation_mode = before
@@ -142,6 +167,14 @@ def _common(
         "RescaleType": f"value * 1E{power}" if power else "US",
         "WindowCenter": _decimal(wide / 2),
         "WindowWidth": _decimal(max(wide, 1.0)),
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": source.images.shape[1],
+        "Columns": source.images.shape[2],
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 0,
     }
     if part:
         text["BodyPartExamined"] = part
@@ -170,57 +203,9 @@ def _body_part(source: ReconstructedVolume) -> str:
     said = source.geometry.known["BodyPartExamined"].upper()
     if re.fullmatch(r"[A-Z0-9_ ]{1,16}", said):
         return said.strip()
-    return next(
-        (
-            part
-            for pattern, part in _FASTMRI_PARTS
-            if pattern.match(volume.acquisition) or pattern.match(volume.name)
-        ),
-        "",
-    )
-
-
-def _slice(
-    source: ReconstructedVolume,
-    common: dict[str, Any],
-    number: int,
-    image: np.ndarray,
-    slope: float,
-    lowest: float,
-) -> "Dataset":
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import UID, ExplicitVRLittleEndian
-
-    stored = np.rint((image - lowest) / slope).clip(0, _LARGEST).astype("<u2")
-    place = (affine(source.geometry, source.images.shape) @ [0, 0, number, 1])[:3]
-    dataset = Dataset()
-    for name, value in common.items():
-        setattr(dataset, name, value)
-    dataset.SOPInstanceUID = uid("image", common["SeriesInstanceUID"], number)
-    dataset.InstanceNumber = number + 1
-    dataset.ImagePositionPatient = [_decimal(value) for value in place]
-    dataset.SliceLocation = _decimal(float(place @ np.array(source.geometry.plane.next)))
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.Rows, dataset.Columns = stored.shape
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 0
-    # Maps stored values to the reconstruction's, exactly (PS3.3 C.7.6.16.2.11).
-    unit, mapping = Dataset(), Dataset()
-    unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "1", "UCUM", "no units"
-    mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = 0, _LARGEST
-    mapping.RealWorldValueIntercept, mapping.RealWorldValueSlope = lowest, slope
-    mapping.LUTExplanation, mapping.LUTLabel = "values of the reconstruction", "RECONSTRUCTION"
-    mapping.MeasurementUnitsCodeSequence = [unit]
-    dataset.RealWorldValueMappingSequence = [mapping]
-    dataset.PixelData = stored.tobytes()
-    dataset.file_meta = meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(uid("implementation"))
-    meta.ImplementationVersionName = "FASTMRIWORKBENCH"
-    return dataset
+    names = (volume.acquisition, volume.name)
+    fitting = (part for pattern, part in _FASTMRI_PARTS if any(map(pattern.match, names)))
+    return next(fitting, "")
 
 
 def _decimal(value: float) -> str:

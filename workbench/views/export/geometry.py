@@ -38,11 +38,7 @@ _TEXTS = {
 
 
 def upright(images: np.ndarray) -> np.ndarray:
-    """Turn stored images (..., H, W) over, so that row 0 is on top; the same call turns them back.
-
-    Returns:
-        A view.
-    """
+    """Return a view of stored images (..., H, W) with row 0 on top; a second call turns it back."""
     return images[..., ::-1, :]
 
 
@@ -50,14 +46,9 @@ def upright(images: np.ndarray) -> np.ndarray:
 class Plane:
     """A plane of the patient's body, with directions in DICOM's axes (left, posterior, superior).
 
-    fastMRI's files hold neither position nor direction of a slice. This is what such scans usually
-    have, not a measurement: nothing in a file tells left from right.
-
-    Attributes:
-        name: "axial", "coronal" or "sagittal".
-        right: unit vector from left to right in an upright image.
-        down: unit vector from its top to its bottom.
-        next: unit vector from a slice to the one after it.
+    ``right`` and ``down`` lead along an upright image, ``next`` to the slice after it. fastMRI's
+    files hold neither position nor direction of a slice. This is what such scans usually have, not
+    a measurement: nothing in a file tells left from right.
     """
 
     name: str
@@ -76,8 +67,7 @@ def plane_of(acquisition: str) -> Plane:
 
     Each is seen as radiologists see it: from the feet, from the front, from the patient's left.
     """
-    name = acquisition.upper()
-    return CORONAL if name.startswith("COR") else SAGITTAL if name.startswith("SAG") else AXIAL
+    return {"COR": CORONAL, "SAG": SAGITTAL}.get(acquisition.upper()[:3], AXIAL)
 
 
 @dataclass(frozen=True)
@@ -106,9 +96,11 @@ class Geometry:
 def scan_geometry(volume: Volume, file: Path | Source) -> Geometry:
     """Read the geometry and timing of a volume from its header.
 
-    Args:
-        volume: what the dataset cache knows of it.
-        file: its file, here or far away.
+    The samples of k-space lie 1 / FOV apart, where FOV is the encoded field of view. The image of
+    all H x W samples is therefore as large as that field, and cropping does not change its pixels:
+    FOV / H by FOV / W, whatever the matrix of the scanner's own reconstruction, and whether k-space
+    was filled with zeros or cut. One exception: a readout that lost its oversampling in image space
+    covers the field of view of as many samples as are left.
     """
     fields = [(f"/{schema_name(path)}", value) for path, value in header_fields(file)]
 
@@ -123,78 +115,52 @@ def scan_geometry(volume: Volume, file: Path | Source) -> Geometry:
         return value if math.isfinite(value) and least <= value <= most else None
 
     def extent(space: str, axis: str, least: float = _NARROWEST) -> float | None:
-        return number(f"{space}/fieldOfView_mm/{axis}", least, _WIDEST)
+        return number(f"{space}Space/fieldOfView_mm/{axis}", least, _WIDEST)
 
-    encoded = extent("encodedSpace", "x"), extent("encodedSpace", "y")
-    pixel, assumed = pixel_size(volume, encoded=encoded, readout=extent("reconSpace", "x"))
-    thickness = None
-    for space, count in (("reconSpace", volume.recon[2]), ("encodedSpace", volume.encoded[2])):
-        if thickness is None and (slab := extent(space, "z", _THINNEST)) and count > 0:
-            thickness = slab / count
+    assumed, pixel = [], (1.0, 1.0)
+    rows, columns = extent("encoded", "x"), extent("encoded", "y")
+    (height, width), (full_x, full_y) = volume.matrix, volume.encoded[:2]
+    if not (rows and columns):
+        assumed.append("pixels of 1 mm, for the header gives no usable encoded field of view")
+    else:
+        kept = rows * height / full_x if full_x > height == volume.recon[0] else None
+        readout = extent("recon", "x")
+        if kept and readout and math.isclose(kept, readout, rel_tol=0.01):
+            rows = kept
+            lost = f"the readout of {height} samples, encoded as {full_x}, lost its oversampling"
+            assumed.append(f"{lost} in image space")
+        elif height != full_x:
+            assumed.append(f"the {height} rows cover the field of view of the encoded {full_x}")
+        if width != full_y:
+            assumed.append(f"the {width} columns cover the field of view of the encoded {full_y}")
+        pixel = rows / height, columns / width
+    slabs = (
+        (extent(space, "z", _THINNEST), matrix[2])
+        for space, matrix in (("recon", volume.recon), ("encoded", volume.encoded))
+    )
+    thickness = next((slab / count for slab, count in slabs if slab and count > 0), None)
     if thickness is None:
         assumed.append("slices of 1 mm, for the header gives no usable thickness")
     if volume.encoded[2] <= 1:
         assumed.append("no gap between slices, for the header does not give it")
-    known = {name: number(end) for name, end in _NUMBERS.items()}
-    if known["ImagingFrequency"]:
-        known["ImagingFrequency"] /= 1e6
-    found = {name: value for name, value in known.items() if value is not None}
+    assumed.append("the middle of the volume lies at the scanner's centre")
+    numbers = {name: value for name, end in _NUMBERS.items() if (value := number(end)) is not None}
+    if "ImagingFrequency" in numbers:
+        numbers["ImagingFrequency"] /= 1e6
     return Geometry(
         pixel,
         thickness or 1.0,
         plane_of(volume.acquisition),
         volume.encoded[2] > 1,
-        found | {name: text(end) for name, end in _TEXTS.items()},
-        (*assumed, "the middle of the volume lies at the scanner's centre"),
+        numbers | {name: text(end) for name, end in _TEXTS.items()},
+        tuple(assumed),
     )
-
-
-def pixel_size(
-    volume: Volume, *, encoded: tuple[float | None, float | None], readout: float | None
-) -> tuple[tuple[float, float], list[str]]:
-    """Return the distance between rows and between columns of a volume's images.
-
-    The samples of k-space lie 1 / FOV apart, where FOV is the encoded field of view. The image of
-    all H x W samples is therefore as large as that field, and cropping does not change its pixels:
-    FOV / H by FOV / W, whatever the matrix of the scanner's own reconstruction, and whether k-space
-    was filled with zeros or cut. One exception: a readout that lost its oversampling in image space
-    covers the field of view of as many samples as are left.
-
-    Args:
-        volume: the volume, for the sizes of its k-space and matrices.
-        encoded: field of view of the encoded space (x, y), mm; None where the header gives none.
-        readout: field of view of the reconstructed space along x, mm, or None.
-
-    Returns:
-        (between rows, between columns) in mm, and what was assumed, for people.
-    """
-    if not (encoded[0] and encoded[1]):
-        return (1.0, 1.0), ["pixels of 1 mm, for the header gives no usable encoded field of view"]
-    assumed = []
-    rows, columns = encoded[0], encoded[1]
-    (height, width), (full_x, full_y) = volume.matrix, volume.encoded[:2]
-    kept = rows * height / full_x if full_x > height == volume.recon[0] else None
-    if kept and readout and math.isclose(kept, readout, rel_tol=0.01):
-        rows = kept
-        assumed.append(
-            f"the readout of {height} samples, encoded as {full_x}, lost its oversampling in image "
-            "space"
-        )
-    elif height != full_x:
-        assumed.append(f"the {height} rows cover the field of view of the encoded {full_x}")
-    if width != full_y:
-        assumed.append(f"the {width} columns cover the field of view of the encoded {full_y}")
-    return (rows / height, columns / width), assumed
 
 
 def affine(geometry: Geometry, shape: tuple[int, ...]) -> np.ndarray:
     """Return the matrix (4, 4) from (column, upright row, slice) to mm along DICOM's patient axes.
 
     The middle of the volume is taken for the scanner's centre: no file says where it was.
-
-    Args:
-        geometry: the volume's.
-        shape: of its images, (slices, h, w).
     """
     plane, (rows, columns) = geometry.plane, geometry.pixel
     matrix = np.eye(4)

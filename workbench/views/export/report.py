@@ -22,13 +22,9 @@ from workbench.views.comparison import (
     results_of_run,
 )
 from workbench.views.curves import learning_curves
-from workbench.views.reconstruct import (
-    extreme_slices,
-    score_table,
-    sheet_figure,
-    slice_views,
-    spread_figure,
-)
+from workbench.views.ranking import score_table
+from workbench.views.reconstructions import extreme_slices, sheet_figure, slice_views
+from workbench.views.scores import spread_figure
 from workbench.views.style import png
 from workbench.views.tables import styled_table
 
@@ -54,48 +50,36 @@ _DPI = 90
 
 
 def run_report(run: str | Run) -> Path:
-    """Write the report of a run, with all that it has reconstructed, as one HTML file.
+    """Write the report of a run, given by name or folder, with all that it has reconstructed.
 
-    Args:
-        run: its name under ``outputs/``, or its folder.
-
-    Returns:
-        ``report.html`` in the run's folder; written whole, or not at all.
+    It is ``report.html`` in the run's folder; written whole, or not at all.
 
     Raises:
         FileNotFoundError: the run has neither trained nor reconstructed.
     """
     if isinstance(run, str):
         run = Run(run_folder(run))
-    trained = (run.folder / "job.json").exists()
-    name = run.name
+    trained, name = (run.folder / "job.json").exists(), run.name
     sets = [Results(folder) for folder in results_of_run(name)]
     if not trained and not sets:
         raise FileNotFoundError(f"{shown(run.folder)} holds no run: train it, or reconstruct first")
     synthetic = run.synthetic or any(each.synthetic for each in sets)
-    parts = [*_heading(name, synthetic), *(_training(run, synthetic) if trained else ())]
-    if len([each for each in sets if each.scored]) > 1:
-        parts += _compared(sets)
-    for each in sets:
-        parts += _results(each)
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
-    path = run.folder / "report.html"
-    write_text(path, page)
-    return path
-
-
-def _heading(name: str, synthetic: bool) -> Iterator[str]:
-    yield f"<h1>{escape(name)}</h1>"
     what = "Research reconstructions of undersampled MR measurements, not for clinical use."
     if synthetic:
         what += " The volumes are a synthetic phantom, not patient data."
-    yield f'<p class="note">{what}</p>'
+    parts = [
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(name)}</title><style>{_STYLE}</style></head>\n<body>",
+        f'<h1>{escape(name)}</h1>\n<p class="note">{what}</p>',
+        *(_training(run, synthetic) if trained else ()),
+        *_compared([each for each in sets if each.scored]),
+        *(part for each in sets for part in _results(each)),
+        "</body></html>\n",
+    ]
+    path = run.folder / "report.html"
+    write_text(path, "\n".join(parts))
+    return path
 
 
 def _training(run: Run, synthetic: bool) -> Iterator[str]:
@@ -113,9 +97,10 @@ def _training(run: Run, synthetic: bool) -> Iterator[str]:
         yield _picture(figure, "Training loss and validation metrics by epoch")
 
 
-def _compared(sets: list[Results]) -> Iterator[str]:
+def _compared(known: list[Results]) -> Iterator[str]:
+    if len(known) < 2:
+        return
     yield "<h2>Accelerations and masks</h2>"
-    known = [each for each in sets if each.scored]
     try:
         if left_out := left_out_of_comparison(known):
             yield f'<p class="note">{escape(left_out)}</p>'

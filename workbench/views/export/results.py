@@ -1,13 +1,16 @@
 """What a reconstruction can be taken away as: figures, animations, DICOM, NIfTI, HDF5, a report.
 
 Everything goes into ``export/`` in the results' folder, whole or not at all; what was made from the
-same results before is kept.
+same results before is kept. An export is a module that writes a volume at a path, and a line here.
 """
 
 import hashlib
+import json
 import os
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -15,27 +18,30 @@ from pathlib import Path, PurePosixPath
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from workbench.data.images import cropped
 from workbench.recon.results import Result, Results
 from workbench.settings import shown
-from workbench.views.export.animation import write_animation
+from workbench.stores.disk import naming, write_text
+from workbench.views.export.animation import write_gif
 from workbench.views.export.dicom import write_dicom_series
-from workbench.views.export.exported import (
-    Exports,
-    ReconstructedVolume,
-    read_reconstructed,
-)
+from workbench.views.export.exported import ReconstructedVolume, read_reconstructed
 from workbench.views.export.nifti import write_nifti
 from workbench.views.export.report import run_report
-from workbench.views.reconstruct import (
-    extreme_slices,
-    sheet_figure,
-    slice_views,
-    spread_figure,
-)
+from workbench.views.reconstructions import extreme_slices, sheet_figure, slice_views
+from workbench.views.scores import spread_figure
 
-KINDS = ("png", "svg", "gif", "dicom", "nifti", "leaderboard", "report")
-_EDITION = 2  # raised when the same results come to be written otherwise
+# Kind -> the form of its files' names, and what writes a volume at a path.
+_VOLUMES: dict[str, tuple[str, Callable[[ReconstructedVolume, Path], None]]] = {
+    "gif": ("gif/{}.gif", write_gif),
+    "dicom": ("dicom/{}", write_dicom_series),
+    "nifti": ("nifti/{}.nii.gz", write_nifti),
+}
+_FIGURES = ("png", "svg")
+KINDS = (*_FIGURES, *_VOLUMES, "leaderboard", "report")
+_EDITION = 3  # raised when the same results come to be written otherwise
+_LIST = "exports.json"
+
+Export = tuple[str, Sequence[Result], Callable[[Path], None]]
+"""Its name in the folder, the results that it is made from, and what writes it at a path."""
 
 
 def export_kinds(export: str | None) -> tuple[str, ...]:
@@ -56,116 +62,98 @@ def export_kinds(export: str | None) -> tuple[str, ...]:
 
 
 def export_results(results: Results, kinds: Sequence[str]) -> Iterator[str]:
-    """Export results; yield a line on each file or folder that is there.
-
-    Args:
-        results: what to export.
-        kinds: some of ``KINDS``.
-    """
-    exports = Exports(results.folder / "export")
+    """Export results as some of ``KINDS``; yield a line on each kind's file or folder."""
+    folder = results.folder / "export"
     for kind in kinds:
         if kind == "report":
             paths = [run_report(results.run)]
-        elif kind in ("png", "svg"):
-            paths = list(export_figures(results, exports, kind))
-        elif kind == "leaderboard":
-            paths = [export_leaderboard(results, exports)]
         else:
-            name, write = _VOLUMES[kind]
-            paths = [export_volume(results, each, exports, name, write) for each in results]
+            paths = []
+            for name, made_from, write in _exports(results, kind):
+                files = [(r.volume.path, r.path.stat()) for r in made_from]
+                changed = [(path, s.st_size, s.st_mtime_ns) for path, s in files]
+                digest = hashlib.sha256(repr((_EDITION, kind, changed)).encode()).hexdigest()
+                paths.append(make(folder, name, digest, write))
         where = paths[0] if len(paths) == 1 else Path(os.path.commonpath(p.parent for p in paths))
         count = "" if len(paths) == 1 else f"{len(paths)} of them in "
         yield f"{kind:<12}{count}{shown(where)}"
 
 
-def _write_gif(source: ReconstructedVolume, file: Path) -> None:
-    """Write a volume's slices as an animation, beside its target where it has one."""
-    result, targets = source.result, source.result.targets()
-    panes = {result.label: source.images}
-    if targets is not None:
-        target, images = cropped(targets, source.images)
-        panes = {"target": target, result.label: images}
-    write_animation(file, panes, caption=result.name, synthetic=source.volume.synthetic)
+def _exports(results: Results, kind: str) -> Iterator[Export]:
+    """Yield what a kind of export consists of."""
 
+    def named(result: Result, form: str) -> str:
+        # In a folder of its volume's where its name has one.
+        folder, _, name = result.name.rpartition("/")
+        before, _, last = form.rpartition("/")
+        return str(PurePosixPath(before, folder, last.format(name.removesuffix(".h5"))))
 
-# Kind -> the form of its names, and what writes a volume at a path.
-_VOLUMES: dict[str, tuple[str, Callable[[ReconstructedVolume, Path], None]]] = {
-    "gif": ("gif/{}.gif", _write_gif),
-    "dicom": ("dicom/{}", write_dicom_series),
-    "nifti": ("nifti/{}.nii.gz", write_nifti),
-}
+    def volume(result: Result, path: Path) -> None:
+        _VOLUMES[kind][1](read_reconstructed(results, result), path)
 
+    def figure(draw: Callable[[], Figure], path: Path) -> None:
+        buffer, metadata = BytesIO(), {"Date": None} if kind == "svg" else {}
+        with rc_context({"svg.hashsalt": "workbench"}):  # the same figure gives the same file
+            draw().savefig(buffer, format=kind, metadata=metadata)
+        path.write_bytes(buffer.getvalue())
 
-def export_volume(
-    results: Results,
-    result: Result,
-    exports: Exports,
-    name: str,
-    write: Callable[[ReconstructedVolume, Path], None],
-) -> Path:
-    """Write one volume.
-
-    Args:
-        results: the results that it is one of.
-        result: the volume's.
-        exports: where it goes.
-        name: form of the file's name, relative to the exports.
-        write: writes it, as a file or a folder of them.
-    """
-    return exports.make(
-        _named(result, name),
-        _made_from(name, [result]),
-        lambda path: write(read_reconstructed(results, result), path),
-    )
-
-
-def export_leaderboard(results: Sequence[Result], exports: Exports) -> Path:
-    """Write the results' HDF5 files, as fastMRI's leaderboard takes them, into one archive."""
-
-    def write(file: Path) -> None:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    def archive(path: Path) -> None:
+        # The HDF5 files as they are, as fastMRI's leaderboard takes them.
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
             for result in results:
-                archive.write(result.path, f"reconstructions/{result.name}")
+                file.write(result.path, f"reconstructions/{result.name}")
 
-    return exports.make("leaderboard.zip", _made_from("leaderboard", results), write)
-
-
-def export_figures(results: Results, exports: Exports, kind: str) -> Iterator[Path]:
-    """Write the page's figures as PNG or SVG: scores, extreme slices, every volume's slices."""
-
-    def one(name: str, draw: Callable[[], Figure], of: Sequence[Result]) -> Path:
-        return exports.make(
-            f"{kind}/{name}.{kind}",
-            _made_from(kind, of),
-            lambda path: save_figure(draw(), path, kind),
-        )
-
-    if results.scored:
-        yield one("scores", partial(spread_figure, results), results)
-    for title, result, number in extreme_slices(results):
-        name = _named(result, f"{title.split()[0]}-{{}}-{number}")
-        yield one(name, partial(next, slice_views(result, number, title)), results)
-    for result in results:
-        yield one(_named(result, "slices-{}"), partial(sheet_figure, result), [result])
+    if kind == "leaderboard":
+        yield "leaderboard.zip", results, archive
+    elif kind in _VOLUMES:
+        for result in results:
+            yield named(result, _VOLUMES[kind][0]), [result], partial(volume, result)
+    else:
+        if results.scored:
+            yield f"{kind}/scores.{kind}", results, partial(figure, partial(spread_figure, results))
+        for title, result, number in extreme_slices(results):
+            name = named(result, f"{kind}/{title.split()[0]}-{{}}-{number}.{kind}")
+            draw = partial(next, slice_views(result, number, title))
+            yield name, results, partial(figure, draw)
+        for result in results:
+            name = named(result, f"{kind}/slices-{{}}.{kind}")
+            yield name, [result], partial(figure, partial(sheet_figure, result))
 
 
-def save_figure(figure: Figure, path: Path, kind: str) -> None:
-    """Write a figure as PNG or SVG; the same figure always gives the same file."""
-    buffer = BytesIO()
-    with rc_context({"svg.hashsalt": "workbench"}):
-        metadata = {"Date": None} if kind == "svg" else {}
-        figure.savefig(buffer, format=kind, metadata=metadata)
-    path.write_bytes(buffer.getvalue())
+def make(folder: Path, name: str, made_from: str, write: Callable[[Path], None]) -> Path:
+    """Write a file or a folder whole, or not at all; keep one that was made from the same.
+
+    The folder remembers in ``exports.json`` what each of them was made from.
+
+    Raises:
+        CannotWriteError: the disk refuses it.
+    """
+    path, known = folder / name, {}
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        known = dict(json.loads((folder / _LIST).read_text()))
+    if path.exists() and known.get(name) == made_from:
+        return path
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The extension stays last: some writers go by it.
+        partial_path = path.with_name(f".partial.{os.getpid()}.{path.name}")
+        before = path.with_name(f".before.{path.name}")
+        _remove(partial_path)
+        try:
+            write(partial_path)
+            if path.is_dir():  # a folder with files in it cannot be replaced at one stroke
+                _remove(before)
+                path.rename(before)
+            partial_path.replace(path)
+            _remove(before)
+        finally:
+            _remove(partial_path)
+    write_text(folder / _LIST, json.dumps(known | {name: made_from}, indent=2))
+    return path
 
 
-def _named(result: Result, form: str) -> str:
-    """Form a file's name around a result's, in a folder of its volume's where the name has one."""
-    folder, _, name = result.name.rpartition("/")
-    before, _, last = form.rpartition("/")
-    return str(PurePosixPath(before, folder, last.format(name.removesuffix(".h5"))))
-
-
-def _made_from(kind: str, results: Sequence[Result]) -> str:
-    """Sum up what decides an export: its kind, and the results' files as they are."""
-    files = [(r.volume.path, r.path.stat().st_size, r.path.stat().st_mtime_ns) for r in results]
-    return hashlib.sha256(repr((_EDITION, kind, files)).encode()).hexdigest()
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -51,11 +51,7 @@ class Pane:
     crop: tuple[int, int] | None = None
 
     def read(self, domain: str, number: int, coil: int | None = None) -> np.ndarray:
-        """Read a slice of the "image" or of "kspace": (H, W) float32 or complex64, C order.
-
-        Raises:
-            ValueError: there is no such domain, slice or coil.
-        """
+        """Read a slice of the "image" or of "kspace": (H, W) float32 or complex64, C order."""
         if domain not in ("image", "kspace"):
             raise ValueError(f"domain={domain!r}: give image or kspace")
         if not 0 <= number < self.slices:
@@ -78,16 +74,9 @@ def image_pane(
     slices: int | None = None,
     **appearance: Any,
 ) -> Pane:
-    """Make a pane of images without coils.
+    """Make a pane of images without coils: (slices, h, w), or a function of the slice's number.
 
-    Args:
-        name: its caption.
-        images: (slices, h, w), real or complex, or a function that returns (h, w) of a slice.
-        slices: number of slices, if ``images`` is a function.
-        **appearance: scale, colours and window, as for ``Pane``.
-
-    Raises:
-        ValueError: the number of slices is missing, or an array does not have three axes.
+    A function needs the number of ``slices``; scale, colours and window are as for ``Pane``.
     """
     if not callable(images):
         stack = np.asarray(images)
@@ -115,10 +104,6 @@ def volume_pane(file: Path, volume: Volume) -> Pane:
     K-space is shown as it is. Images are computed with 0 in place of NaN and infinities, which
     would otherwise spread over the whole image. Only what is looked at is read: one coil of a
     slice, or all of them for the RSS.
-
-    Args:
-        file: the volume's path.
-        volume: what the dataset cache knows of it.
     """
 
     def kspace(number: int, coil: int | None) -> np.ndarray:

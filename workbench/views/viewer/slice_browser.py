@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import ipywidgets
 import numpy as np
 
 from workbench.data.images import cropped
 from workbench.recon.metrics import LEADING, METRICS
 from workbench.recon.results import Result
 from workbench.views.annotations import Annotations
-from workbench.views.ranking import RankedSlice, check_order, orders, rank_slices, rank_volumes
+from workbench.views.ranking import check_order, orders, rank_slices, rank_volumes
 from workbench.views.reconstructions import ssim_image
 from workbench.views.viewer.panes import Pane, error_pane, image_pane
 from workbench.views.viewer.viewer import Viewer
@@ -42,20 +43,14 @@ def reconstruction_panes(result: Result) -> list[Pane]:
     filled, image = pane("zero-filled", 0), pane(label, 1)
     if volume.target is None:
         return [filled, image]
-    target, error = pane("target", 2), f"error of {label}"
-    appearance: dict[str, Any] = {"scale": "SSIM", "colours": "viridis", "window": (0.0, 1.0)}
-    ssim = image_pane(f"SSIM map of {label}", likeness, volume.slices, **appearance)
-    return [target, filled, image, error_pane(image, target, error), ssim]
+    target = pane("target", 2)
+    look: dict[str, Any] = {"scale": "SSIM", "colours": "viridis", "window": (0.0, 1.0)}
+    ssim = image_pane(f"SSIM map of {label}", likeness, volume.slices, **look)
+    return [target, filled, image, error_pane(image, target, f"error of {label}"), ssim]
 
 
 class SliceBrowser:
-    """A list of slices, the worst first, a list of volumes, and the viewer of the chosen one.
-
-    Args:
-        results: volumes, one or more.
-        sort_by: the order to begin with.
-        annotations: boxes to draw, or None.
-    """
+    """A list of slices, the worst first, a list of volumes, and the viewer of the chosen one."""
 
     def __init__(
         self,
@@ -63,25 +58,19 @@ class SliceBrowser:
         sort_by: str = LEADING.name,
         annotations: Annotations | None = None,
     ) -> None:
-        import ipywidgets
-
         self.results, self._annotations = rank_volumes(results, sort_by), annotations
-        name, turned = check_order(sort_by)
-        self.order = ipywidgets.Dropdown(options=list(orders()), value=name, description="sort by")
+        order, turned = check_order(sort_by)[0], sort_by.strip().startswith("-")
+        self.order = ipywidgets.Dropdown(options=list(orders()), value=order, description="sort by")
         self.best_first = ipywidgets.Checkbox(turned, description="best first", indent=False)
-        self.list = ipywidgets.Select(
-            rows=10, description="slice", layout={"width": "100%", "max_width": "62em"}
-        )
+        wide = {"width": "100%", "max_width": "62em"}
+        self.list = ipywidgets.Select(rows=10, description="slice", layout=wide)
         self.list.add_class("workbench-slices")
+        volumes = [(_label(result), place) for place, result in enumerate(self.results)]
+        narrow = {"width": "max-content"}
         self.volume = ipywidgets.Dropdown(
-            options=[(_label(result), place) for place, result in enumerate(self.results)],
-            value=0,
-            description="volume",
-            layout={"width": "max-content"},
+            options=volumes, value=0, description="volume", layout=narrow
         )
-        self.viewer = Viewer(**self._shown(0))
-        self._open = 0
-        self._slices: list[RankedSlice] = []
+        self.viewer, self._open = Viewer(**self._shown(0)), 0
         self._sort()
         self.order.observe(self._sort, "value")
         self.best_first.observe(self._sort, "value")
@@ -91,9 +80,8 @@ class SliceBrowser:
     def open(self, place: int, slice_number: int | None = None) -> None:
         """Show a volume by its place among the results, from a slice; by default the middle one."""
         shown = self._shown(place, slice_number)
-        self._open = place
+        self._open = self.volume.value = place
         self.viewer.replace_panes(**shown)
-        self.volume.value = place
 
     def _shown(self, place: int, slice_number: int | None = None) -> dict[str, Any]:
         result = self.results[place]
@@ -107,34 +95,33 @@ class SliceBrowser:
 
     def _sort(self, _: Any = None) -> None:
         order = f"{'-' if self.best_first.value else ''}{self.order.value}"
-        self._slices = rank_slices(self.results, order)[:_MOST]
+        slices = rank_slices(self.results, order)[:_MOST]
+        known = [metric for metric in METRICS if metric.name in slices]
+        self._slices = [(row["result"], row["slice"]) for _, row in slices.iterrows()]
         self.list.index = None
-        self.list.options = [_row(each) for each in self._slices]
+        self.list.options = [
+            f"{row['result'].name}, slice {row['slice']}: "
+            + ", ".join(metric.say(row[metric.name]) for metric in known)
+            for _, row in slices.iterrows()
+        ]
         self.list.index = None
 
     def _slice_chosen(self, change: dict[str, Any]) -> None:
         if change["new"] is not None:
-            chosen = self._slices[change["new"]]
-            place = next(n for n, each in enumerate(self.results) if each is chosen.result)
-            self.open(place, chosen.number)
+            result, number = self._slices[change["new"]]
+            place = next(n for n, each in enumerate(self.results) if each is result)
+            self.open(place, int(number))
 
     def _volume_chosen(self, change: dict[str, Any]) -> None:
         if change["new"] != self._open:
             self.open(change["new"])
 
     def _ipython_display_(self, **_: Any) -> None:
-        import ipywidgets
         from IPython.display import display
 
         display(ipywidgets.HBox([self.order, self.best_first]))
         for part in (self.list, self.volume, self.viewer):
             display(part)
-
-
-def _row(each: RankedSlice) -> str:
-    known = [metric for metric in METRICS if metric.name in each.scores]
-    scores = ", ".join(metric.say(each.scores[metric.name]) for metric in known)
-    return f"{each.result.name}, slice {each.number}: {scores}"
 
 
 def _label(result: Result) -> str:

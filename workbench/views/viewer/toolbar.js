@@ -1,4 +1,4 @@
-// The viewer's buttons and fields, and the table of its keys.
+// The viewer's buttons and fields, and its keys: what the help says of them, and what they do.
 
 const VIEWS = {
   magnitude: "magnitude",
@@ -7,81 +7,106 @@ const VIEWS = {
   imaginary: "imaginary part",
   kspace: "log k-space",
 };
-const HELP = [
-  ["wheel, ↑ ↓", "slice"],
-  ["Home, End", "first, last slice"],
-  ["space", "play, stop"],
+const CENTRE = { x: 0.5, y: 0.5 };
+const initials = Object.keys(VIEWS).map((view) => [view[0], (viewer) => viewer.set("view", view)]);
+const KEYS = [
+  ["wheel, ↑ ↓", "slice", { ArrowUp: (v) => v.go(v.slice - 1), ArrowDown: (v) => v.go(v.slice + 1) }],
+  ["Home, End", "first, last slice", { Home: (v) => v.go(0), End: (v) => v.go(v.slices - 1) }],
+  ["space", "play, stop", { " ": (v) => v.play() }],
   ["drag", "window: right is wider, up is brighter"],
-  ["w W, l L", "window narrower, wider; level lower, higher"],
-  ["double click, a", "window as it was"],
-  ["m p r i k", "magnitude, phase, real, imaginary, log k-space"],
-  ["← →", "coil; before the first: all combined"],
-  ["ctrl + wheel, + −", "zoom"],
+  [
+    "w W, l L",
+    "window narrower, wider; level lower, higher",
+    {
+      w: (v) => v.changeWindow(1 / 1.15, 0),
+      W: (v) => v.changeWindow(1.15, 0),
+      l: (v) => v.changeWindow(1, -0.05),
+      L: (v) => v.changeWindow(1, 0.05),
+    },
+  ],
+  ["double click, a", "window as it was", { a: (v) => v.resetWindow(v.panes[v.active]) }],
+  ["m p r i k", "magnitude, phase, real, imaginary, log k-space", Object.fromEntries(initials)],
+  [
+    "← →",
+    "coil; before the first: all combined",
+    { ArrowLeft: (v) => v.stepCoil(-1), ArrowRight: (v) => v.stepCoil(1) },
+  ],
+  [
+    "ctrl + wheel, + −",
+    "zoom",
+    { "+": (v) => v.zoomBy(1.25), "=": (v) => v.zoomBy(1.25), "-": (v) => v.zoomBy(0.8) },
+  ],
   ["shift + drag", "move what is zoomed"],
-  ["shift + arrows", "move the cursor by a pixel"],
-  ["0", "the whole picture"],
-  ["f", "upright, or upside down as stored"],
-  ["o", "with or without the oversampled margin"],
-  ["b", "boxes on, off"],
-  ["?", "these keys"],
+  [
+    "shift + arrows",
+    "move the cursor by a pixel",
+    {
+      "Shift+ArrowUp": (v) => v.moveCursor(0, -1),
+      "Shift+ArrowDown": (v) => v.moveCursor(0, 1),
+      "Shift+ArrowLeft": (v) => v.moveCursor(-1, 0),
+      "Shift+ArrowRight": (v) => v.moveCursor(1, 0),
+    },
+  ],
+  ["0", "the whole picture", { 0: (v) => ((v.zoom = 1), v.lookAt(CENTRE)) }],
+  ["f", "upright, or upside down as stored", { f: (v) => v.turn() }],
+  ["o", "with or without the oversampled margin", { o: (v) => ((v.whole = !v.whole), v.draw()) }],
+  ["b", "boxes on, off", { b: (v) => ((v.boxes = !v.boxes), v.draw()) }],
+  ["?", "these keys", { "?": (v) => v.toggleHelp(), Escape: (v) => v.help.hidden || v.toggleHelp() }],
 ];
+const ACTIONS = Object.assign({}, ...KEYS.map(([, , actions]) => actions));
 
-class Toolbar {
-  constructor(viewer) {
-    const { slices, coils, model } = viewer;
-    const option = ([value, text]) => make("option", { value }, text);
-    this.view = make("select", {}, ...Object.entries(VIEWS).map(option));
-    this.view.addEventListener("change", () => viewer.set("view", this.view.value));
-    this.coil = make("select", {}, option([COMBINED, "all combined"]));
-    for (let coil = 0; coil < coils; coil++) this.coil.append(option([coil, `${coil}`]));
-    this.coil.addEventListener("change", () => viewer.set("coil", Number(this.coil.value)));
-    this.slice = make("input", { type: "range", min: 0, max: slices - 1, step: 1 });
-    this.slice.addEventListener("input", () => viewer.go(Number(this.slice.value)));
-    this.sliceText = make("span", { class: "workbench-slice" });
-    this.lastSlice = slices - 1;
-    const button = (text, label, act) => {
-      const made = make("button", { type: "button", title: label, "aria-label": label }, text);
-      made.addEventListener("click", act);
-      return made;
-    };
-    this.play = button("▶", "play", () => viewer.play());
-    const turn = () => viewer.set("upright", !model.get("upright"));
-    this.element = make(
-      "div",
-      { class: "workbench-toolbar" },
-      make("label", {}, "slice ", this.slice),
-      this.sliceText,
-      this.play,
-      make("label", {}, "show ", this.view),
-      ...(coils ? [make("label", {}, "coil ", this.coil)] : []),
-      button("⇅", "upright or as stored", turn),
-      button("↺", "window and zoom as they were", () => viewer.reset()),
-      button("?", "keys", () => viewer.toggleHelp()),
-    );
-  }
-
-  /** Show what is shown. */
-  say(slice, view, coil) {
-    this.slice.value = slice;
-    this.sliceText.textContent = `${slice} of 0–${this.lastSlice}`;
-    this.view.value = view;
-    this.coil.value = coil;
-    // Combined over coils there is no phase.
-    for (const option of this.view.options) {
-      option.disabled = coil === COMBINED && !["magnitude", "kspace"].includes(option.value);
+/** Make the bar of buttons and fields, with functions that show what is shown. */
+function makeToolbar(viewer) {
+  const option = ([value, text]) => make("option", { value }, text);
+  const button = (text, label, act) => {
+    const made = make("button", { type: "button", title: label, "aria-label": label }, text);
+    made.addEventListener("click", act);
+    return made;
+  };
+  const last = viewer.slices - 1;
+  const view = make("select", {}, ...Object.entries(VIEWS).map(option));
+  view.addEventListener("change", () => viewer.set("view", view.value));
+  const coils = [...Array(viewer.coils).keys()].map((coil) => [coil, `${coil}`]);
+  const coil = make("select", {}, ...[[COMBINED, "all combined"], ...coils].map(option));
+  coil.addEventListener("change", () => viewer.set("coil", Number(coil.value)));
+  const slice = make("input", { type: "range", min: 0, max: last, step: 1 });
+  slice.addEventListener("input", () => viewer.go(Number(slice.value)));
+  const place = make("span", { class: "workbench-slice" });
+  const play = button("▶", "play", () => viewer.play());
+  const element = make(
+    "div",
+    { class: "workbench-toolbar" },
+    make("label", {}, "slice ", slice),
+    place,
+    play,
+    make("label", {}, "show ", view),
+    ...(coils.length ? [make("label", {}, "coil ", coil)] : []),
+    button("⇅", "upright or as stored", () => viewer.turn()),
+    button("↺", "window and zoom as they were", () => viewer.reset()),
+    button("?", "keys", () => viewer.toggleHelp()),
+  );
+  const say = () => {
+    slice.value = viewer.slice;
+    place.textContent = `${viewer.slice} of 0–${last}`;
+    view.value = viewer.view;
+    coil.value = viewer.coil;
+    for (const each of view.options) {
+      const plain = ["magnitude", "kspace"].includes(each.value);
+      each.disabled = viewer.coil === COMBINED && !plain; // combined over coils there is no phase
     }
-  }
-
-  sayPlaying(playing) {
-    this.play.textContent = playing ? "■" : "▶";
-    this.play.title = playing ? "stop" : "play";
-    this.play.setAttribute("aria-label", this.play.title);
-  }
+  };
+  const sayPlaying = (playing) => {
+    play.textContent = playing ? "■" : "▶";
+    play.title = playing ? "stop" : "play";
+    play.setAttribute("aria-label", play.title);
+  };
+  return { element, say, sayPlaying };
 }
 
 function makeHelp(close) {
-  const cells = ([keys, text]) => [make("th", {}, keys), make("td", {}, text)];
-  const rows = HELP.map((line) => make("tr", {}, ...cells(line)));
+  const rows = KEYS.map(([keys, text]) =>
+    make("tr", {}, make("th", {}, keys), make("td", {}, text)),
+  );
   const help = make("div", { class: "workbench-help", role: "dialog", "aria-label": "Keys" });
   help.tabIndex = -1;
   help.hidden = true;

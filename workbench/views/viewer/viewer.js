@@ -1,5 +1,5 @@
 // The viewer in the browser: what is shown, and what wheel, mouse and keys do to it. The data is
-// planes.js's, each pane's canvas pane.js's, buttons and fields toolbar.js's.
+// planes.js's, each pane's canvas pane.js's, buttons, fields and keys toolbar.js's.
 
 const PLAY_MS = 120;
 const NOTCH = 50; // pixels of wheel for a slice; a mouse's notch is 100 or more, a touchpad's less
@@ -11,7 +11,7 @@ class ViewerView {
     this.edition = model.get("edition");
     this.windows = new Map();
     this.zoom = 1;
-    this.centre = { x: 0.5, y: 0.5 }; // of what is seen, as shares of the picture
+    this.centre = CENTRE; // of what is seen, as shares of the picture
     this.cursor = null; // the same, counted as stored
     this.whole = false;
     this.boxes = true;
@@ -20,12 +20,9 @@ class ViewerView {
     this.panes = model.get("panes").map((about, index) => new PaneView(about, index));
     this.slices = this.panes[0].about.slices;
     this.coils = Math.max(...this.panes.map((pane) => pane.about.coils));
-    this.root = make("div", {
-      class: "workbench-viewer",
-      role: "group",
-      "aria-label": `Viewer: ${model.get("title") || this.panes[0].about.name}`,
-    });
-    this.toolbar = new Toolbar(this);
+    const name = `Viewer: ${model.get("title") || this.panes[0].about.name}`;
+    this.root = make("div", { class: "workbench-viewer", role: "group", "aria-label": name });
+    this.toolbar = makeToolbar(this);
     this.stage = make("div", { class: "workbench-stage" }, ...this.panes.map((p) => p.element));
     this.status = make("div", { class: "workbench-status", role: "status" });
     this.help = makeHelp(() => this.toggleHelp());
@@ -39,7 +36,9 @@ class ViewerView {
     const traits = ["slice_number", "coil", "view", "upright", "boxes"];
     this.changes = traits.map((name) => `change:${name}`).join(" ");
     model.on(this.changes, this.refresh);
-    this.arrived = (key) => this.arrive(key);
+    this.arrived = (key) => {
+      if (this.panes.some((pane) => planeKey(this.about(pane, this.slice)) === key)) this.draw();
+    };
     planes.listeners.add(this.arrived);
     this.resized = new ResizeObserver(() => this.arrange());
     this.resized.observe(this.stage);
@@ -65,6 +64,10 @@ class ViewerView {
 
   // What is shown
 
+  get slice() {
+    return this.model.get("slice_number");
+  }
+
   get view() {
     const view = this.model.get("view");
     return this.coil === COMBINED && view !== "kspace" ? "magnitude" : view;
@@ -83,6 +86,14 @@ class ViewerView {
     this.set("slice_number", clamp(slice, 0, this.slices - 1));
   }
 
+  turn() {
+    this.set("upright", !this.model.get("upright"));
+  }
+
+  stepCoil(step) {
+    if (this.coils) this.set("coil", clamp(this.coil + step, COMBINED, this.coils - 1));
+  }
+
   about(pane, slice) {
     const coil = pane.about.coils ? this.coil : COMBINED;
     return { pane: pane.index, domain: this.view === "kspace" ? "kspace" : "image", slice, coil };
@@ -91,36 +102,27 @@ class ViewerView {
   /** Show what the model says: the slice at once, the others of its kind while nothing is asked. */
   refresh() {
     if (this.edition !== this.model.get("edition")) return; // about to be replaced
-    const slice = this.model.get("slice_number");
-    this.toolbar.say(slice, this.view, this.coil);
+    this.toolbar.say();
     this.draw();
     const order = [...Array(this.slices).keys()];
-    order.sort((a, b) => Math.abs(a - slice) - Math.abs(b - slice));
+    order.sort((a, b) => Math.abs(a - this.slice) - Math.abs(b - this.slice));
     this.planes.want(order.flatMap((near) => this.panes.map((pane) => this.about(pane, near))));
   }
 
-  arrive(key) {
-    const slice = this.model.get("slice_number");
-    if (this.panes.some((pane) => planeKey(this.about(pane, slice)) === key)) this.draw();
-  }
-
   draw() {
-    const slice = this.model.get("slice_number");
-    const said = [];
+    const coil = this.coil === COMBINED ? "" : `, coil ${this.coil}`;
+    const what = `${VIEWS[this.view]}, slice ${this.slice}${coil}; ? shows the keys`;
+    let said = "";
     for (const pane of this.panes) {
-      const about = this.about(pane, slice);
+      const about = this.about(pane, this.slice);
       const plane = this.planes.get(about);
       pane.element.classList.toggle("workbench-waiting", !plane);
       if (plane) pane.paint(plane, this);
-      else said.push(this.planes.failed.get(planeKey(about)) ?? "waiting for the kernel …");
-      const coil = this.coil === COMBINED ? "" : `, coil ${this.coil}`;
-      pane.canvas.setAttribute(
-        "aria-label",
-        `${pane.about.name}, ${VIEWS[this.view]}, slice ${slice}${coil}; ? shows the keys`,
-      );
+      else said ||= this.planes.failed.get(planeKey(about)) ?? "waiting for the kernel …";
+      pane.canvas.setAttribute("aria-label", `${pane.about.name}, ${what}`);
     }
-    if (!said.length) this.root.classList.add("workbench-live");
-    this.status.textContent = said[0] ?? this.place();
+    if (!said) this.root.classList.add("workbench-live");
+    this.status.textContent = said || this.place();
   }
 
   place() {
@@ -145,12 +147,74 @@ class ViewerView {
     return this.windows.get(key);
   }
 
+  setWindow(key, level, width) {
+    this.windows.set(key, [level - width / 2, level + width / 2]);
+    this.draw();
+  }
+
+  changeWindow(wider, higher) {
+    const key = this.windowKey(this.panes[this.active]);
+    if (!this.windows.has(key)) return;
+    const [low, high] = this.windows.get(key);
+    this.setWindow(key, (low + high) / 2 + higher * (high - low), (high - low) * wider);
+  }
+
+  resetWindow(pane) {
+    this.windows.delete(this.windowKey(pane));
+    this.draw();
+  }
+
+  reset() {
+    this.windows.clear();
+    this.zoom = 1;
+    this.lookAt(CENTRE);
+  }
+
+  zoomBy(factor, place) {
+    const zoom = clamp(this.zoom * factor, 1, 40);
+    const held = place ?? this.centre; // the point that stays where it is
+    const part = this.zoom / zoom;
+    this.zoom = zoom;
+    this.lookAt({
+      x: held.x + (this.centre.x - held.x) * part,
+      y: held.y + (this.centre.y - held.y) * part,
+    });
+  }
+
+  lookAt({ x, y }) {
+    const half = 0.5 / this.zoom;
+    this.centre = { x: clamp(x, half, 1 - half), y: clamp(y, half, 1 - half) };
+    this.draw();
+  }
+
+  play() {
+    clearInterval(this.playing);
+    const tick = () => {
+      const next = (this.slice + 1) % this.slices;
+      const there = this.panes.every((pane) => this.planes.get(this.about(pane, next)));
+      if (there) this.go(next); // what has not come yet is waited for
+    };
+    this.playing = this.playing ? 0 : setInterval(tick, PLAY_MS);
+    this.toolbar.sayPlaying(Boolean(this.playing));
+  }
+
   toggleHelp() {
     this.help.hidden = !this.help.hidden;
     (this.help.hidden ? this.panes[this.active].canvas : this.help).focus();
   }
 
   // Mouse and keys
+
+  pressed(event) {
+    const { key, ctrlKey, metaKey, altKey, shiftKey } = event;
+    if (ctrlKey || metaKey || altKey || key === "Tab") return;
+    event.stopPropagation(); // in JupyterLab's command mode a letter may delete a cell
+    const field = event.target.closest("select, input, button");
+    const action = ACTIONS[shiftKey && key.startsWith("Arrow") ? `Shift+${key}` : key];
+    if (!action || (field && key !== "?" && key !== "Escape")) return;
+    event.preventDefault();
+    action(this);
+  }
 
   moveCursor(columns, rows) {
     const pane = this.panes[this.active];
@@ -177,10 +241,9 @@ class ViewerView {
     canvas.addEventListener("dblclick", () => this.resetWindow(pane));
     canvas.addEventListener("pointerdown", (event) => this.grab(pane, event));
     canvas.addEventListener("pointermove", (event) => {
-      const place = pane.under(event);
       this.active = pane.index;
       this.byKey = false;
-      this.cursor = place && place.stored;
+      this.cursor = pane.under(event)?.stored;
       if (!this.grabbed) this.draw();
     });
     canvas.addEventListener("pointerleave", () => {
@@ -199,7 +262,7 @@ class ViewerView {
     }
     this.wheeled += pixels;
     if (Math.abs(this.wheeled) < NOTCH) return;
-    this.go(this.model.get("slice_number") + Math.sign(this.wheeled));
+    this.go(this.slice + Math.sign(this.wheeled));
     this.wheeled = 0;
   }
 
@@ -228,106 +291,6 @@ class ViewerView {
       this.grabbed = null;
     };
     canvas.addEventListener("lostpointercapture", release, { once: true });
-  }
-
-  setWindow(key, level, width) {
-    this.windows.set(key, [level - width / 2, level + width / 2]);
-    this.draw();
-  }
-
-  changeWindow(wider, higher) {
-    const key = this.windowKey(this.panes[this.active]);
-    if (!this.windows.has(key)) return;
-    const [low, high] = this.windows.get(key);
-    this.setWindow(key, (low + high) / 2 + higher * (high - low), (high - low) * wider);
-  }
-
-  resetWindow(pane) {
-    this.windows.delete(this.windowKey(pane));
-    this.draw();
-  }
-
-  reset() {
-    this.windows.clear();
-    this.zoom = 1;
-    this.lookAt({ x: 0.5, y: 0.5 });
-  }
-
-  zoomBy(factor, place) {
-    const zoom = clamp(this.zoom * factor, 1, 40);
-    const held = place ?? this.centre; // the point that stays where it is
-    const part = this.zoom / zoom;
-    this.zoom = zoom;
-    this.lookAt({
-      x: held.x + (this.centre.x - held.x) * part,
-      y: held.y + (this.centre.y - held.y) * part,
-    });
-  }
-
-  lookAt({ x, y }) {
-    const half = 0.5 / this.zoom;
-    this.centre = { x: clamp(x, half, 1 - half), y: clamp(y, half, 1 - half) };
-    this.draw();
-  }
-
-  play() {
-    clearInterval(this.playing);
-    this.playing = this.playing ? 0 : setInterval(() => this.tick(), PLAY_MS);
-    this.toolbar.sayPlaying(Boolean(this.playing));
-  }
-
-  tick() {
-    const next = (this.model.get("slice_number") + 1) % this.slices;
-    const there = this.panes.every((pane) => this.planes.get(this.about(pane, next)));
-    if (there) this.go(next); // what has not come yet is waited for
-  }
-
-  stepCoil(step) {
-    if (this.coils) this.set("coil", clamp(this.coil + step, COMBINED, this.coils - 1));
-  }
-
-  pressed(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Tab") return;
-    event.stopPropagation(); // in JupyterLab's command mode a letter may delete a cell
-    const field = event.target.closest("select, input, button");
-    const action = this.action(event);
-    if (!action || (field && event.key !== "?" && event.key !== "Escape")) return;
-    event.preventDefault();
-    action();
-  }
-
-  action({ key, shiftKey }) {
-    const slice = this.model.get("slice_number");
-    const cursor = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
-    if (shiftKey && cursor[key]) return () => this.moveCursor(...cursor[key]);
-    return {
-      ArrowUp: () => this.go(slice - 1),
-      ArrowDown: () => this.go(slice + 1),
-      Home: () => this.go(0),
-      End: () => this.go(this.slices - 1),
-      ArrowLeft: () => this.stepCoil(-1),
-      ArrowRight: () => this.stepCoil(1),
-      " ": () => this.play(),
-      m: () => this.set("view", "magnitude"),
-      p: () => this.set("view", "phase"),
-      r: () => this.set("view", "real"),
-      i: () => this.set("view", "imaginary"),
-      k: () => this.set("view", "kspace"),
-      w: () => this.changeWindow(1 / 1.15, 0),
-      W: () => this.changeWindow(1.15, 0),
-      l: () => this.changeWindow(1, -0.05),
-      L: () => this.changeWindow(1, 0.05),
-      a: () => this.resetWindow(this.panes[this.active]),
-      "+": () => this.zoomBy(1.25),
-      "=": () => this.zoomBy(1.25),
-      "-": () => this.zoomBy(0.8),
-      0: () => ((this.zoom = 1), this.lookAt({ x: 0.5, y: 0.5 })),
-      f: () => this.set("upright", !this.model.get("upright")),
-      o: () => ((this.whole = !this.whole), this.draw()),
-      b: () => ((this.boxes = !this.boxes), this.draw()),
-      "?": () => this.toggleHelp(),
-      Escape: this.help.hidden ? undefined : () => this.toggleHelp(),
-    }[key];
   }
 }
 

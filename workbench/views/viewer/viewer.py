@@ -41,9 +41,7 @@ _ONE_PANE, _SEVERAL = 10, 4  # most slices on a sheet
 # The picture hides that line, and a live viewer hides the picture. Both by style: nothing else in
 # a stored notebook runs.
 _STILL = """<style>
-.jp-OutputArea-child:has(+ .jp-OutputArea-child .workbench-still):not(:has(.workbench-live)) {
-  display: none;
-}
+.jp-OutputArea-child:has(+ .jp-OutputArea-child .workbench-still):not(:has(.workbench-live)),
 .jp-OutputArea-child:has(.workbench-live) + .jp-OutputArea-child:has(.workbench-still) {
   display: none;
 }
@@ -53,9 +51,7 @@ _STILL = """<style>
 def viewer(panes: Sequence[Pane], **shown: Any) -> "Viewer | Figure":
     """Show panes side by side: a viewer in JupyterLab, elsewhere a sheet of some slices.
 
-    Args:
-        panes: one or more, with the same number of slices.
-        **shown: title, slice_number, boxes and synthetic, as for ``viewer_figure``.
+    Title, slice_number, boxes and synthetic are as for ``viewer_figure``.
 
     Raises:
         ValueError: there is no pane, slices do not match, or there is no such slice.
@@ -70,10 +66,8 @@ def _slice_of(panes: Sequence[Pane], wanted: int | None) -> int:
     slices = panes[0].slices
     for pane in panes[1:]:
         if pane.slices != slices:
-            raise ValueError(
-                f"{panes[0].name} has {slices} slices, {pane.name} {pane.slices}: show panes of "
-                "one volume"
-            )
+            unlike = f"{panes[0].name} has {slices} slices, {pane.name} {pane.slices}"
+            raise ValueError(f"{unlike}: show panes of one volume")
     number = slices // 2 if wanted is None else wanted
     if not 0 <= number < slices:
         raise ValueError(f"slice_number={number}: there are slices 0 to {slices - 1}")
@@ -90,47 +84,40 @@ def viewer_figure(
 ) -> Figure:
     """Show some slices of each pane, evenly spaced, ``slice_number`` among them.
 
-    Args:
-        panes: one row each; a single pane fills several rows.
-        title: the figure's message.
-        slice_number: a slice that must be there; the middle by default.
-        boxes: drawn over their slices; see ``Annotations.boxes``.
-        synthetic: whether it is a phantom.
+    Each pane has a row, a single one several. Boxes (``Annotations.boxes``) lie on their slices.
     """
-    wanted = _slice_of(panes, slice_number)
-    most = _ONE_PANE if len(panes) == 1 else _SEVERAL
-    numbers = [round(n) for n in np.linspace(0, panes[0].slices - 1, min(panes[0].slices, most))]
+    wanted, single = _slice_of(panes, slice_number), len(panes) == 1
+    count = min(panes[0].slices, _ONE_PANE if single else _SEVERAL)
+    numbers = [round(n) for n in np.linspace(0, panes[0].slices - 1, count)]
     if wanted not in numbers:
-        nearest = int(np.argmin(np.abs(np.subtract(numbers, wanted))))
-        numbers[nearest] = wanted
-    rows = len(panes) if len(panes) > 1 else -(-len(numbers) // 5)
-    columns = len(numbers) if len(panes) > 1 else -(-len(numbers) // rows)
-    stacks = [[_image(pane, number) for number in numbers] for pane in panes]
+        numbers[int(np.argmin(np.abs(np.subtract(numbers, wanted))))] = wanted
+    stacks: list[list[np.ndarray]] = []
     windows: dict[str, tuple[float, float]] = {}
-    for pane, images in zip(panes, stacks, strict=True):
+    for pane in panes:
+        images = [pane.read("image", number) for number in numbers]
+        images = [np.abs(image) if np.iscomplexobj(image) else image for image in images]
+        images = [center_crop(image, pane.crop) if pane.crop else image for image in images]
         highest = max(window_of(image)[1] for image in images)
         windows.setdefault(pane.scale, pane.window or (0.0, highest))
+        stacks.append(images)
+    rows = -(-count // 5) if single else len(panes)
+    columns = -(-count // rows) if single else count
     tall = stacks[0][0].shape[0] / stacks[0][0].shape[1]
     size = 2.0 * columns + 0.9, rows * (2.0 * tall + 0.25) + 0.5
     figure = new_figure(*size, title=title, synthetic=synthetic)
     grid = figure.subplots(rows, columns, squeeze=False)
     for place in grid.flat:
         place.set_axis_off()
-    rows_of_panes = [list(grid.flat)] if len(panes) == 1 else [list(row) for row in grid]
-    for pane, images, places in zip(panes, stacks, rows_of_panes, strict=True):
+    for pane, images, places in zip(
+        panes, stacks, grid.reshape(len(panes), -1).tolist(), strict=True
+    ):
         for axes, image, number in zip(places, images, numbers, strict=False):
-            name = f"slice {number}" if len(panes) == 1 else f"{pane.name}, slice {number}"
+            name = f"slice {number}" if single else f"{pane.name}, slice {number}"
             drawn = show_image(axes, image, windows[pane.scale], colours=pane.colours)
             axes.set_title(name, fontsize=SMALL if len(name) > 24 else LABEL)
             draw_boxes(axes, [box for box in boxes if box["slice"] == number])
-        add_colour_bar(figure, drawn, places, pane.name, extend="max")
+        add_colour_bar(figure, drawn, places, pane.name)
     return figure
-
-
-def _image(pane: Pane, number: int) -> np.ndarray:
-    values = pane.read("image", number)
-    values = np.abs(values) if np.iscomplexobj(values) else values
-    return center_crop(values, pane.crop) if pane.crop else values
 
 
 class Viewer(anywidget.AnyWidget):
@@ -167,17 +154,11 @@ class Viewer(anywidget.AnyWidget):
 
     def __init__(self, panes: Sequence[Pane], **shown: Any) -> None:
         self.sent = 0
-        super().__init__(**self._state(panes, **shown))
+        super().__init__()
+        self.replace_panes(panes, **shown)
         self.on_msg(self._answer)
 
-    def replace_panes(self, panes: Sequence[Pane], **shown: Any) -> None:
-        """Show other panes in place of the present ones."""
-        state = self._state(panes, **shown)
-        with self.hold_sync():
-            for name, value in state.items():
-                setattr(self, name, value)
-
-    def _state(
+    def replace_panes(
         self,
         panes: Sequence[Pane],
         *,
@@ -185,21 +166,18 @@ class Viewer(anywidget.AnyWidget):
         slice_number: int | None = None,
         boxes: Sequence[Mapping[str, Any]] = (),
         synthetic: bool = False,
-    ) -> dict[str, Any]:
-        """Take panes; return the traits that show them."""
+    ) -> None:
+        """Show other panes in place of the present ones."""
         number, edition = _slice_of(panes, slice_number), self.edition + 1
         self._panes, self._synthetic = tuple(panes), synthetic
         planes = [self._plane((pane, "image", number, -1), edition) for pane in range(len(panes))]
-        return {
-            "edition": edition,
-            "title": title,
-            "note": SYNTHETIC_NOTE if synthetic else "",
-            "slice_number": number,
-            "coil": -1,
-            "boxes": [dict(box) for box in boxes],
-            "panes": [_described(pane) for pane in panes],
-            "first": {"planes": [{**about, "data": data} for about, data in planes]},
-        }
+        with self.hold_sync():
+            self.edition, self.title = edition, title
+            self.note = SYNTHETIC_NOTE if synthetic else ""
+            self.slice_number, self.coil = number, -1
+            self.boxes = [dict(box) for box in boxes]
+            self.panes = [_described(pane) for pane in panes]
+            self.first = {"planes": [{**about, "data": data} for about, data in planes]}
 
     def still(self) -> bytes:
         """Return a JPEG file of some of the slices, ``slice_number`` among them."""
@@ -257,9 +235,7 @@ def _described(pane: Pane) -> dict[str, Any]:
     """Return what the browser must know of a pane before its first slice."""
     about = {name: getattr(pane, name) for name in ("name", "slices", "coils", "scale")}
     about |= {name: list(getattr(pane, name) or ()) or None for name in ("window", "crop")}
-    return about | {"colours": _colours(pane.colours), "phaseColours": _colours("twilight")}
-
-
-def _colours(name: str) -> str:
-    """Return a colour map's 256 colours as hexadecimal digits, six for each colour."""
-    return colormaps[name](np.arange(256), bytes=True)[:, :3].tobytes().hex()
+    for name, colours in (("colours", pane.colours), ("phaseColours", "twilight")):
+        # 256 colours as hexadecimal digits, six for each.
+        about[name] = colormaps[colours](np.arange(256), bytes=True)[:, :3].tobytes().hex()
+    return about
