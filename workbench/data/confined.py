@@ -32,10 +32,8 @@ class ConfinedError(Exception):
 class Confined(Generic[Arguments, Answer]):
     """Calls a function in processes forked from this one, one for each processor.
 
-    A process that takes too long or crashes costs its own call alone, and is replaced.
-
-    Args:
-        function: what they call; its arguments and results travel by pickle.
+    A process that takes too long or crashes costs its own call alone, and is replaced. Arguments
+    and results travel by pickle.
     """
 
     def __init__(self, function: Callable[Arguments, Answer]) -> None:

@@ -59,13 +59,8 @@ class TrainingBatches(Sampler[list[tuple[int, int]]]):
     In each step the ranks get batches of like cost: they wait for the slowest of them, and a slice
     of a brain can have 4 coils or 20. Which of the like ones, and in which step, is shuffled.
 
-    Args:
-        dataset: the training slices.
-        batch_size: slices to a batch; the last batch of a shape can be smaller.
-        seed: of the order.
-        rank: this process.
-        ranks: number of processes.
-        start: batches of the first epoch that an interrupted run has done.
+    The last batch of a shape can be smaller. An interrupted run has done ``start`` batches of the
+    first epoch.
     """
 
     def __init__(
@@ -130,13 +125,8 @@ def slices_of_rank(dataset: SliceDataset, rank: int, ranks: int) -> range:
 class SliceData(pl.LightningDataModule):
     """Training and validation slices for Lightning, on any number of ranks.
 
-    Args:
-        train: training slices.
-        val: validation slices.
-        batch_size: slices a rank and step in training; validation takes one.
-        seed: of the training order.
-        workers: loader processes a rank.
-        batches_done: says how many batches of the first epoch an interrupted run has done.
+    A rank and step take ``batch_size`` slices in training, one in validation. ``batches_done`` says
+    how many batches of the first epoch an interrupted run has done.
     """
 
     def __init__(

@@ -106,7 +106,7 @@ def read_both(
         volume: the volume.
         number: slice number.
         keep: (phase encode,) bool, the columns of k-space that are kept.
-        room: makes the array that takes one of them, of a shape and type.
+        room: makes the array that takes one of the two, of a shape and type.
 
     Returns:
         ([coils,] readout, phase encode) complex64, and (height, width) float32 or None.
@@ -203,11 +203,7 @@ def in_parallel(calls: Sequence[Callable[[], Result]]) -> list[Result]:
 
 
 def _cast(values: np.ndarray, out: np.ndarray, what: str) -> np.ndarray:
-    """Fill ``out`` with values of another type, such as complex128.
-
-    Raises:
-        ValueError: one is too large for it; the message says in what.
-    """
+    """Fill ``out`` with values of another type; ValueError where one is too large for it."""
     try:
         with np.errstate(over="raise"):
             out[...] = values

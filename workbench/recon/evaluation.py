@@ -12,6 +12,7 @@ from workbench.compute.evaluation import FOLDER
 from workbench.compute.runs import Run, kept_cache, only_writer
 from workbench.recon.reconstruction import reconstruct_share
 from workbench.recon.reconstruction_plan import begin, keep_scores, order_of_run
+from workbench.recon.training import gather
 from workbench.recon.weights import load_network
 
 Value = TypeVar("Value")
@@ -26,9 +27,7 @@ def evaluate(folder: Path, splits: Sequence[str]) -> None:
     Called by every rank. The first one alone needs the checkpoint and the earlier results; each
     leaves its own results on its own node, and the first the table of all.
 
-    Args:
-        folder: the run's folder on this node.
-        splits: what to reconstruct.
+    ``folder`` is the run's on this node.
     """
     run = Run(folder)
     cache = kept_cache(run.job.dataset, folder)
@@ -57,11 +56,7 @@ def evaluate(folder: Path, splits: Sequence[str]) -> None:
                     f"{len(part) - len(order.volumes)} are there",
                     flush=True,
                 )
-            rows = list(reconstruct_share(order, part, place, network))
-            everyone = [rows]
-            if among:
-                everyone = [[] for _ in range(distributed.get_world_size())]
-                distributed.all_gather_object(everyone, rows, group=group)
+            rows = gather(list(reconstruct_share(order, part, place, network)), group)
             if first:
-                keep_scores(part, place, (row for of_rank in everyone for row in of_rank))
+                keep_scores(part, place, rows)
                 print(f"{split} is reconstructed: {len(part)} volumes", flush=True)

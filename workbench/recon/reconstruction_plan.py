@@ -157,11 +157,8 @@ def _is_of_another_file(folder: Path, order: Order) -> bool:
 def order_of_run(run: Run, split: str, cache: DatasetCache) -> tuple[Order, DatasetCache, Path]:
     """See what of a split a run's best checkpoint has yet to reconstruct.
 
-    Returns:
-        The order, the split's volumes, and the folder of the results.
-
-    Raises:
-        ValueError: the split is empty, or cannot be undersampled as asked.
+    Returns the order, the split's volumes, and the folder of the results; ValueError where the
+    split is empty, or cannot be undersampled as asked.
     """
     sampling = split_sampling(run.job, split)
     part, folder = split_volumes(cache, split, sampling), results_folder(run, split, sampling)
@@ -209,8 +206,7 @@ def _held(folder: Path) -> tuple[Order | None, tuple[Volume, ...]]:
 def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
     """Reconstruct what is missing; yield the lines that are printed.
 
-    Raises:
-        TrainingFailedError: a rank failed; with that rank's own error.
+    Raises ``TrainingFailedError`` with a failing rank's own error.
     """
     run = Run(plan.folder)
     if plan.order.volumes:
@@ -232,10 +228,7 @@ def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
 def result_place(folder: Path, volume: Volume, name: str) -> Path:
     """Return where a volume's result goes, so that it replaces no other volume's.
 
-    Args:
-        folder: of the results.
-        volume: the volume.
-        name: what ``DatasetCache.names`` calls it among those that are reconstructed.
+    ``name`` is what ``DatasetCache.names`` calls it among those that are reconstructed.
     """
     there = what_it_says(folder / name)
     taken = there and there.get("volume") != volume.path
@@ -245,10 +238,7 @@ def result_place(folder: Path, volume: Volume, name: str) -> Path:
 def keep_scores(part: DatasetCache, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the table of a split's metrics; rows that are not given are read from its results.
 
-    Args:
-        part: the split's volumes.
-        folder: the results' folder.
-        rows: of some of the volumes, such as those that another machine has made.
+    Given are those of some of the volumes, such as those that another machine has made.
     """
     known = {row["volume"]: row for row in rows}
     earlier = (volume for volume in part if volume.path not in known)

@@ -72,12 +72,7 @@ class Order:
 
 
 def read_order(folder: Path) -> Order:
-    """Read what was asked for in a folder of results.
-
-    Raises:
-        FileNotFoundError: nothing was.
-        ValueError: the file is damaged.
-    """
+    """Read what was asked for in a folder of results; ValueError where the file is damaged."""
     try:
         values = json.loads((folder / ORDER).read_text())
         for name in ("weights", "weights_sha256", "dataset", "split"):
@@ -126,11 +121,7 @@ class Result:
         return self.scores.get("zero_filled", {})
 
     def images(self) -> np.ndarray:
-        """Read the reconstructed slices (slices, h, w) float32.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
+        """Read the reconstructed slices (slices, h, w) float32; ValueError from a damaged file."""
         with open_result(self.path) as (file, _):
             return file["reconstruction"][()]
 
@@ -287,11 +278,7 @@ def what_it_says(path: Path) -> dict[str, Any]:
 
 
 def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = False) -> Result:
-    """Read what a file of results says of its volume.
-
-    Raises:
-        ValueError: it is damaged.
-    """
+    """Read what a file of results says of its volume; ValueError where it is damaged."""
     with open_result(path) as (file, found):
         images = file["reconstruction"]
         if images.ndim != 3 or not images.size or images.dtype.kind != "f":

@@ -44,22 +44,14 @@ _PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-
 def datasets(job: TrainingJob, cache: DatasetCache) -> tuple[SliceDataset, SliceDataset]:
     """Form a job's training and validation slices."""
     train, val = training_volumes(job, cache)
-    slices = SliceDataset(train, job.sampling, seed=job.seed)
-    return (
-        slices.sampled(job.sample_rate, job.seed),
-        SliceDataset(val, job.sampling),
-    )
+    slices = SliceDataset(train, job.sampling, seed=job.seed).sampled(job.sample_rate, job.seed)
+    return slices, SliceDataset(val, job.sampling)
 
 
 def fit(job: TrainingJob, folder: Path) -> Training:
-    """Train; goes on from ``checkpoints/last.ckpt`` where there is one.
+    """Train in a run's folder; goes on from ``checkpoints/last.ckpt`` where there is one.
 
-    Args:
-        job: what to train.
-        folder: the run's folder.
-
-    Returns:
-        The trained module, with the figures of the last validation.
+    Returns the trained module, with the metrics of the last validation.
     """
     pl.seed_everything(job.seed, verbose=False)
     train, val = datasets(job, kept_cache(job.dataset, folder))

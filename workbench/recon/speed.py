@@ -70,11 +70,8 @@ def saves_memory(
 ) -> bool:
     """Return whether a job's steps compute activations twice instead of keeping them.
 
-    Args:
-        job: what to train.
-        shape: coils, readout and phase encode of the largest slice.
-        memory: of a rank, in bytes; all of it, so that a resumed run decides as it did before.
-        rows: of its image.
+    The largest slice counts, see ``kept_bytes``, and all of the ``memory`` of a rank, in bytes, so
+    that a resumed run decides as it did before.
     """
     if isinstance(job.low_memory, bool):
         return job.low_memory

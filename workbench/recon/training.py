@@ -36,11 +36,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Training(pl.LightningModule):
-    """Trains a network with fastMRI's SSIM loss, Adam and StepLR; scores every validation volume.
-
-    Args:
-        job: what to train.
-    """
+    """Trains by fastMRI's SSIM loss, Adam and StepLR; scores every validation volume."""
 
     def __init__(self, job: TrainingJob) -> None:
         super().__init__()
@@ -57,11 +53,7 @@ class Training(pl.LightningModule):
         return self.network(batch.masked_kspace, batch.mask, batch.num_low_frequencies, rows)
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
-        """Return the SSIM loss of a batch.
-
-        Raises:
-            NonFiniteLossError: it is NaN or infinite.
-        """
+        """Return the SSIM loss of a batch; NonFiniteLossError where it is NaN or infinite."""
         image, target = cropped(self(batch), batch.target)
         # A volume that is all zero has no range; any will do, since it has no error either.
         span = batch.max_value.masked_fill(batch.max_value == 0, 1)
@@ -79,11 +71,7 @@ class Training(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Sample, batch_index: int) -> Tensor:
-        """Score a batch's slices; return the images.
-
-        Raises:
-            NonFiniteLossError: a score is NaN or infinite.
-        """
+        """Score a batch's slices, return the images; NonFiniteLossError where a score is NaN."""
         images = self(batch)
         for number, image in enumerate(images):
             name, slice_number = batch.volume[number], batch.slice_num[number]
@@ -122,11 +110,7 @@ class Training(pl.LightningModule):
         checkpoint["ranks"] = self.trainer.world_size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another network; begin an epoch anew on another number of ranks.
-
-        Raises:
-            ValueError: the checkpoint's network has another shape.
-        """
+        """Refuse the weights of another network; begin an epoch anew on another number of ranks."""
         before, now = flat(checkpoint.get("job", {})), self.job.parameters
         before.setdefault("crop_readout", self.job.crop_readout)  # older checkpoints do not name it
         names = ("network", *asdict(self.job.config), "crop_readout")
@@ -149,12 +133,12 @@ class Training(pl.LightningModule):
                 )
 
 
-def gather(values: list[Value]) -> list[Value]:
-    """Return the values of all ranks, on all ranks."""
+def gather(values: list[Value], group: Any = None) -> list[Value]:
+    """Return the values of all ranks, of a group or of all, on each of them."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values
     everyone: list[list[Value]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(everyone, values)
+    torch.distributed.all_gather_object(everyone, values, group=group)
     return [value for rank in everyone for value in rank]
 
 
@@ -216,11 +200,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint; the one that is there stays until the new one is on the disk.
-
-        Raises:
-            CannotWriteError: the disk refuses it.
-        """
+        """Write a checkpoint; the one that is there stays until the new one is on the disk."""
         # Into memory first: torch hides an error of the file that it writes to.
         content = io.BytesIO()
         torch.save(checkpoint, content)

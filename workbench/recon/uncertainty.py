@@ -63,13 +63,9 @@ def masks_for(volume: Volume, sampling: Sampling | None, count: int) -> list[Mas
     """Draw different masks for a volume, the one of its reconstruction first.
 
     Of full k-space they are drawn as that one was, from other seeds; there may be fewer of them
-    than asked for, as equispaced masks differ in their offset alone. Of a volume that was measured
-    undersampled, each leaves out another part of the measured lines beside the ACS.
-
-    Args:
-        volume: the volume.
-        sampling: how it was undersampled; None for its own mask.
-        count: how many, 2 or more.
+    than the 2 or more asked for, as equispaced masks differ in their offset alone. Of a volume that
+    was measured undersampled (``sampling`` is None), each leaves out another part of the measured
+    lines beside the ACS.
     """
     from workbench.data.masks import mask_of
 

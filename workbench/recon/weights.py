@@ -58,9 +58,8 @@ def load_network(path: Path) -> Reconstructor:
 
     The weights become float32; a warning says so where the file holds another type.
 
-    Args:
-        path: a checkpoint of this workbench or of fastMRI's Lightning trainer, or a plain state
-            dict such as the released ones.
+    The file is a checkpoint of this workbench or of fastMRI's Lightning trainer, or a plain state
+    dict such as the released ones.
 
     Raises:
         ValueError: the file is damaged, or holds no network's weights, or some that are not finite.
