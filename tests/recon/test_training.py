@@ -141,7 +141,7 @@ def test_volume_metrics_are_the_same_on_one_two_and_three_ranks(study, project):
         if count == 1:  # in this process: torchrun would take longer than the work
             rank.fit(plan.job, plan.run.folder)
         else:
-            lines = list(train(replace(plan, ranks=Ranks(count, "CPU", 1))))
+            lines = list(train(replace(plan, where=Ranks(count, "CPU", 1))))
             assert any(f"{count} rank(s)" in line for line in lines)
         rows = plan.run.volumes
         assert sum(int(row["slices"]) for row in rows) == plan.cache.split("val").slices
@@ -227,7 +227,7 @@ def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study,
             done = rank_process(run.folder, "batch", 3, script=script, ranks=2)
             assert done.returncode != 0
             assert not run.finished
-        lines = list(train(replace(plan, ranks=Ranks(2, "CPU", 1))))
+        lines = list(train(replace(plan, where=Ranks(2, "CPU", 1))))
         assert any("going on from" in line for line in lines) == (name == "killed")
         losses[name] = run.metrics[0]["train_loss"]
     assert losses["killed"] == pytest.approx(losses["whole"], rel=1e-12)
@@ -236,7 +236,7 @@ def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study,
 def test_gradients_accumulate_on_two_ranks(study, project):
     choices = {**SMALL, "epochs": 1, "accumulate": 2, "low_memory": True}
     plan = plan_training(model="brain", local_dataset=str(study), **choices)
-    lines = list(train(replace(plan, ranks=Ranks(2, "CPU", 1))))
+    lines = list(train(replace(plan, where=Ranks(2, "CPU", 1))))
     assert any("low memory" in line for line in lines)
     assert plan.run.finished
 
