@@ -365,10 +365,10 @@ def test_wrong_choices_are_refused_and_said(study, choice, message):
 
 def test_compiling_is_for_long_trainings_on_gpus_or_on_request(study, monkeypatch):
     assert not compiles(small_job(study), 10**6)
-    assert not compiles(small_job(study, compile=False), 10**6)
+    assert not compiles(small_job(study, compile="off"), 10**6)
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):
-        compiles(small_job(study, compile=True), 1)
+        compiles(small_job(study, compile="on"), 1)
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/g++")
     assert compiles(small_job(study, compile="on"), 1)
 
