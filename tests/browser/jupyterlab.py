@@ -15,7 +15,7 @@ from urllib.parse import quote
 from workbench.compute.processes import die_with_parent
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-_SECONDS_TO_START = 60
+_SECONDS_TO_START = 180
 # Whoever runs the tests may be logged in to Azure, or hold links: none of that reaches a notebook.
 _PERSONAL = ("AZURE_", "FASTMRI_", "AZUREML_", "JUPYTER", "IPYTHON", "WORKBENCH_", "PIP_")
 _SETTINGS = {
