@@ -10,8 +10,8 @@
 # make notebooks  each notebook's parameters cell as its model in workbench/pages/ has it
 # make lint    style, types, and that notebooks are stored without outputs
 #
-# Each target first sees to .venv/, made by uv from environment.yml: about a minute, once, and again
-# when that list has changed. Any Python 3.11 will do; PYTHON=/path/to/python3.11 chooses one.
+# Each target first sees to .venv/, made by uv from pyproject.toml: about a minute, once, and again
+# when that file has changed. Python 3.11 to 3.13 will do; PYTHON=/path/to/python chooses one.
 
 PY := .venv/bin/python
 # processes that run the tests; each may start a JupyterLab, an Azurite and ranks of its own
@@ -28,7 +28,7 @@ endif
 .DELETE_ON_ERROR:
 
 demo: .venv/ready-to-run
-	@$(PY) -m demo
+	@$(PY) -m workbench_demo
 
 lab: .venv/ready-to-run
 	@$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks \
@@ -43,7 +43,7 @@ cloud: .venv/ready-to-test
 	@$(PY) -m tests.cloud
 
 pictures: .venv/ready-to-test tools
-	@$(PY) -m demo.gallery
+	@$(PY) -m workbench_demo.gallery
 	@$(PY) -m tests.browser.pictures
 
 test: lint tools
@@ -77,29 +77,28 @@ tools:
 	$$sudo apt-get update -qq && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $$missing >/dev/null || true
 
-.venv/ready-to-run: .venv/requirements.txt
-	@$(call install,demo)
+.venv/ready-to-run: pyproject.toml .venv/made-in
+	@$(call install,.)
 	@touch $@
 
-.venv/ready-to-test: .venv/requirements.txt
-	@$(call install,demo$(COMMA)sdkv2$(COMMA)test)
+.venv/ready-to-test: pyproject.toml .venv/made-in
+	@$(call install,.[sdkv2$(COMMA)test])
 	@touch .venv/ready-to-run $@
 
-# fastmri asks for torchvision, never imports it, and gets a build that breaks Lightning.
-install = echo "Installing the packages of environment.yml into .venv/, about a minute ..." && \
+# fastmri asks for torchvision and never imports it. Beside a CPU build of torch, from another index,
+# pip would take PyPI's torchvision, which does not fit that build and breaks Lightning. Where torch
+# comes from PyPI as well, the two fit, and pip and conda need no such exception.
+install = echo "Installing the packages of pyproject.toml into .venv/, about a minute ..." && \
 	echo 'torchvision; sys_platform == "never"' > .venv/overrides.txt && \
 	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(PY) -m uv pip install --quiet --python $(PY) \
-		--override .venv/overrides.txt --requirement .venv/requirements.txt --editable '.[$(1)]'
-
-# The pip part of environment.yml, without the list's indentation and dashes.
-.venv/requirements.txt: environment.yml pyproject.toml .venv/made-in
-	@sed -n '/- pip:$$/,$$ s/^ *- //p' environment.yml | grep -v '^pip:$$' > $@
+		--override .venv/overrides.txt --editable '$(1)'
 
 .venv/made-in: $(NEW)
 	@PATH="$$PATH:$$HOME/.local/bin"; \
-	for python in "$(PYTHON)" python3.11 python3 python \
+	for python in "$(PYTHON)" python3.11 python3.12 python3.13 python3 python \
 			"$$(uv python find --no-python-downloads 3.11 2>/dev/null)"; do \
-		"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; \
+		"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+			2>/dev/null && break; \
 		python=; \
 	done; \
 	if [ -z "$$python" ]; then \

@@ -17,10 +17,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from demo.phantom.study import write_study
 from tests.cloud.cloud import Cloud
 from workbench.data.cache import build_cache
 from workbench.stores.blob import configured_store
+from workbench_demo.phantom.study import write_study
 
 VOLUMES = 5847
 """Multi-coil volumes of knee and brain that fastMRI lists, in all splits."""

@@ -20,12 +20,12 @@ from benchmarks.pairs import Pair, require, returned
 from benchmarks.reading import quiet_cache
 from benchmarks.sizes import Size
 from benchmarks.study import FOLDER, SAMPLING, Study, reference_dataset, require_same
-from demo.phantom.study import write_study
 from workbench.data.images import cropped
 from workbench.data.slices import SliceDataset, collate
 from workbench.models import VarNet
 from workbench.recon.scoring import score_slice
 from workbench.recon.ssim import ssim_loss
+from workbench_demo.phantom.study import write_study
 
 _PROCESSES = 2
 _SLICES = 24

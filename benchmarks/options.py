@@ -37,10 +37,10 @@ def effects(folder: Path, epochs: int, seeds: int, recon: int = 64) -> Iterator[
     """Train with each option, from each seed; TF32 where a GPU has it."""
     import torch
 
-    from demo.phantom.study import write_study
     from workbench.compute.jobs import training_job
     from workbench.data.cache import open_cache
     from workbench.recon.run import fit
+    from workbench_demo.phantom.study import write_study
 
     study = folder / f"study{recon}"
     write_study(

@@ -58,7 +58,7 @@ def measure_epochs(folder: Path, ranks: tuple[int, ...] = (1, 2)) -> dict[int, f
 
     Each rank has a core of its own; the first epoch, which warms up, does not count.
     """
-    from demo.phantom.study import write_study
+    from workbench_demo.phantom.study import write_study
 
     study = folder / "study"
     write_study(
@@ -102,8 +102,8 @@ def measure_caches(folder: Path) -> list[tuple[int, float, float]]:
     import urllib3
 
     from benchmarks.remote import remote_cache, storage
-    from demo.phantom.study import write_study
     from workbench.data.index import WORKERS
+    from workbench_demo.phantom.study import write_study
 
     [volume, *_] = write_study(
         folder / "volume",

@@ -11,9 +11,9 @@ from fastmri.data.transforms import VarNetDataTransform, VarNetSample
 
 from benchmarks.pairs import DiffersError
 from benchmarks.sizes import Size
-from demo.phantom.study import write_study
 from workbench.data.sampling import Sampling
 from workbench.settings import resolve
+from workbench_demo.phantom.study import write_study
 
 FOLDER = "multicoil_train"
 SAMPLING = Sampling("equispaced", (4,), (0.08,))

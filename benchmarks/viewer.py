@@ -16,12 +16,12 @@ from statistics import median
 import numpy as np
 
 from benchmarks.report import machine
-from demo.phantom.writing import write_volume
 from tests.browser.jupyterlab import JupyterLab
 from tests.browser.notebook_page import FLAGS, NotebookPage, find_chromium
 from tests.browser.sources import write_notebook
 from workbench.data.images import centered_fft2, zero_filled
 from workbench.settings import resolve, shown
+from workbench_demo.phantom.writing import write_volume
 
 _OPEN = """
 import h5py

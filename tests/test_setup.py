@@ -11,7 +11,9 @@ from importlib.metadata import packages_distributions
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
+from workbench.compute.sender import CONDA, conda_specification
 from workbench.settings import project_root
 
 ROOT = project_root()
@@ -22,18 +24,13 @@ def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def pip_list():
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    return next(entry["pip"] for entry in conda if isinstance(entry, dict))
-
-
 def names(requirements):
     return {canonical(Requirement(line).name) for line in requirements}
 
 
 def imports(folder):
     """Return what a folder's modules import directly, each as the distributions that bring it."""
-    ours = {"workbench", "workbench_kernels", "demo"}
+    ours = {"workbench", "workbench_kernels", "workbench_demo"}
     distributions = packages_distributions()
     found = {}
     for path in sorted((ROOT / folder).rglob("*.py")):
@@ -56,7 +53,7 @@ def checkout(tmp_path):
     """What make reads, in a folder with a space in its name."""
     folder = tmp_path / "check out"
     folder.mkdir()
-    for name in ("Makefile", "environment.yml", "pyproject.toml"):
+    for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -83,34 +80,26 @@ def make(checkout, target, path=None):
     )
 
 
-def test_environment_yml_is_the_only_list_of_what_runs():
-    assert PROJECT["dependencies"] == []
-    again = {
-        name
-        for extra in PROJECT["optional-dependencies"].values()
-        for name in names(extra) & names(pip_list())
-    }
-    assert not again
+def test_pyproject_is_the_only_list_of_what_runs():
+    assert (ROOT / "pyproject.toml").exists()
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert conda["dependencies"] == [*CONDA, {"pip": ["--editable ."]}]
+    for extra in PROJECT["optional-dependencies"].values():
+        assert names(extra).isdisjoint(names(PROJECT["dependencies"]))
 
 
-def test_make_installs_the_list_that_conda_reads(checkout):
-    (checkout / ".venv").mkdir()
-    (checkout / ".venv" / "made-in").write_text(f"{checkout}\n")
-    done = make(checkout, ".venv/requirements.txt")
-    assert done.returncode == 0, done.stderr
-    lines = (checkout / ".venv" / "requirements.txt").read_text().splitlines()
-    assert [line.partition(" #")[0].strip() for line in lines] == pip_list()
+def test_a_node_gets_that_list_and_python_of_the_kind_that_pyproject_asks_for():
+    (pip,) = [each["pip"] for each in conda_specification()["dependencies"] if type(each) is dict]
+    assert names(pip) == names(PROJECT["dependencies"])
+    assert sum(re.fullmatch(r"torch==[\d.]+", line) is not None for line in pip) == 1
+    assert SpecifierSet(PROJECT["requires-python"]).contains(CONDA[0].removeprefix("python="))
 
 
-def test_every_package_that_the_workbench_imports_is_listed():
-    for owners, path in (imports("workbench") | imports("workbench_kernels")).items():
-        assert owners & names(pip_list()), f"{path} imports {set(owners)}"
-
-
-def test_every_package_that_the_demo_imports_is_listed():
-    allowed = names(pip_list()) | names(PROJECT["optional-dependencies"]["demo"])
-    for owners, path in imports("demo").items():
-        assert owners & allowed, f"{path} imports {set(owners)}"
+@pytest.mark.parametrize("package", ["workbench", "workbench_kernels", "workbench_demo"])
+def test_every_package_that_is_imported_is_listed(package):
+    listed = names(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["sdkv2"])
+    for owners, path in imports(package).items():
+        assert owners & listed, f"{path} imports {set(owners)}"
 
 
 def test_torchvision_which_would_break_lightning_is_not_installed():

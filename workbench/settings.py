@@ -39,13 +39,25 @@ def cores() -> int:
 
 
 def project_root() -> Path:
-    """Return the project's folder: ``WORKBENCH_ROOT`` if set, else the checkout that is installed.
+    """Return the project's folder, from which relative paths count.
 
-    Folders are found from here, because a kernel's working folder differs between JupyterLab
-    (the notebook's) and papermill (the caller's).
+    It is ``WORKBENCH_ROOT`` if set, else the checkout in which the package lies, else, where the
+    package was installed as a wheel, the working folder. A kernel's working folder differs between
+    JupyterLab (the notebook's) and papermill (the caller's).
     """
     root = os.environ.get("WORKBENCH_ROOT")
-    return Path(root).resolve() if root else Path(__file__).resolve().parent.parent
+    return Path(root).resolve() if root else _checkout() or Path.cwd()
+
+
+def notebooks() -> Path:
+    """Return the folder of the notebooks: the checkout's, or the one inside the installed wheel."""
+    checkout = _checkout()
+    return checkout / "notebooks" if checkout else Path(__file__).resolve().parent / "notebooks"
+
+
+def _checkout() -> Path | None:
+    folder = Path(__file__).resolve().parents[1]
+    return folder if (folder / "pyproject.toml").exists() else None
 
 
 def resolve(path: str | Path) -> Path:

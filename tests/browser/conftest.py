@@ -28,10 +28,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from demo.phantom.study import write_study
 from tests.browser.jupyterlab import JupyterLab
 from tests.browser.notebook_page import FLAGS, NotebookPage, find_chromium
 from tests.browser.sources import write_notebook
+from workbench_demo.phantom.study import write_study
 
 
 @pytest.fixture(scope="session")

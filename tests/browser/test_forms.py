@@ -2,10 +2,10 @@ import re
 
 import pytest
 
-from demo.bucket import Bucket
-from demo.pack import pack
-from demo.phantom.study import write_study
 from tests.browser.jupyterlab import JupyterLab
+from workbench_demo.bucket import Bucket
+from workbench_demo.pack import pack
+from workbench_demo.phantom.study import write_study
 
 SMALLEST = {"cascades": 1, "chans": 4, "pools": 2, "sens_chans": 2, "sens_pools": 2}
 

@@ -5,10 +5,10 @@ import torch
 from fastmri.models import VarNet
 from playwright.sync_api import expect
 
-from demo.phantom.study import write_study
 from tests.browser.jupyterlab import JupyterLab
 from tests.browser.viewer_page import ViewerPage
 from workbench.views.style import SYNTHETIC_NOTE
+from workbench_demo.phantom.study import write_study
 
 MEASURED = """
 from workbench.data.cache import find_dataset, open_cache

@@ -13,12 +13,12 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from demo.pack import pack, packed_names
-from demo.phantom.study import write_study
-from demo.sizes import SIZES
 from tests.cloud.cloud import Cloud
 from workbench.compute.processes import die_with_parent
 from workbench.settings import LINKS_VARIABLE
+from workbench_demo.pack import pack, packed_names
+from workbench_demo.phantom.study import write_study
+from workbench_demo.sizes import SIZES
 
 _LAB = (
     *(sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.root_dir=."),

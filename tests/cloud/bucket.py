@@ -3,8 +3,8 @@
 from datetime import timedelta
 from pathlib import Path
 
-from demo.bucket import LIFETIME, Bucket, Faults
 from tests.cloud.network import Network
+from workbench_demo.bucket import LIFETIME, Bucket, Faults
 
 HOST = "fastmri-dataset.s3.amazonaws.com"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo.phantom.writing import write_volume
+from workbench_demo.phantom.writing import write_volume
 
 
 @pytest.fixture

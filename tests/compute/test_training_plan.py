@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from demo.phantom.writing import write_volume
 from workbench.compute.training import plan_training
+from workbench_demo.phantom.writing import write_volume
 
 
 def add_volume(path, *, target=True, synthetic=True):

@@ -13,7 +13,6 @@ from fastmri.data.subsample import create_mask_for_mask_type
 from fastmri.data.transforms import VarNetDataTransform
 from torch.utils.data import DataLoader
 
-from demo.phantom.writing import write_volume
 from tests.data.far import far
 from workbench.data.cache import build_cache
 from workbench.data.loading import TrainingBatches, slices_of_rank
@@ -21,6 +20,7 @@ from workbench.data.masks import draw_mask, mask_of
 from workbench.data.reading import read_kspace
 from workbench.data.sampling import MASKS, Sampling, numbers, seed_of_file
 from workbench.data.slices import SliceDataset, collate
+from workbench_demo.phantom.writing import write_volume
 
 KINDS = [(mask, rate) for mask in MASKS for rate in (4, 8)]
 

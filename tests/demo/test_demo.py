@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from demo.pages import PageFailedError, pictures, run_page
-from demo.report import SPREAD
-from demo.sizes import SIZES
 from workbench.settings import project_root
+from workbench_demo.pages import PageFailedError, pictures, run_page
+from workbench_demo.report import SPREAD
+from workbench_demo.sizes import SIZES
 
 ROOT = project_root()
 PAGES = [f"{part.model}_{page}.ipynb" for part in SIZES["tiny"].parts for page in part.pages]
@@ -25,7 +25,7 @@ def start(home):
     # A person's own links must stay out of the demo.
     own = {"WORKBENCH_ROOT": str(home), "FASTMRI_LINKS": "curl https://example.org/own"}
     return subprocess.Popen(
-        [sys.executable, "-m", "demo", "tiny"],
+        [sys.executable, "-m", "workbench_demo", "tiny"],
         cwd=ROOT,
         env=os.environ | own,
         stdout=subprocess.PIPE,

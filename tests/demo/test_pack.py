@@ -6,8 +6,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from demo.pack import pack
 from workbench.catalog import dataset_of_archive
+from workbench_demo.pack import pack
 
 MAGIC = {"tar.xz": b"\xfd7zXZ\x00", "tar.gz": b"\x1f\x8b"}
 

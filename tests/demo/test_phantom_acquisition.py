@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from demo.phantom.acquisition import Scan, scan
-from demo.phantom.coils import CoilArray
-from demo.phantom.fields import Grid
-from demo.phantom.knee import Knee
-from demo.phantom.tissue import SEQUENCES, signals
+from workbench_demo.phantom.acquisition import Scan, scan
+from workbench_demo.phantom.coils import CoilArray
+from workbench_demo.phantom.fields import Grid
+from workbench_demo.phantom.knee import Knee
+from workbench_demo.phantom.tissue import SEQUENCES, signals
 
 HOW = Scan("CORPD_FBK", 1, (48, 48), 54, (3, 50), 4, 160.0, 20.0)
 

@@ -13,7 +13,7 @@ from fastmri.data.transforms import VarNetDataTransform, center_crop
 from fastmri.evaluate import ssim
 from ismrmrd import xsd
 
-from demo.phantom.study import plan_study, write_study
+from workbench_demo.phantom.study import plan_study, write_study
 
 SMALL = {"recon": 64, "slices": 2, "coils": (4, 3), "workers": 1}
 
@@ -187,7 +187,7 @@ def test_nothing_goes_over_the_network(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("the phantom opened a socket")
 
-    from demo.phantom.atlas import atlas
+    from workbench_demo.phantom.atlas import atlas
 
     atlas.cache_clear()
     monkeypatch.setattr(socket.socket, "connect", refuse)
@@ -196,7 +196,7 @@ def test_nothing_goes_over_the_network(tmp_path, monkeypatch):
 
 
 def test_missing_atlas_is_said_in_one_line(monkeypatch):
-    from demo.phantom.atlas import atlas
+    from workbench_demo.phantom.atlas import atlas
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r'^[^\n]*pip install -e "\.\[demo\]"$'):
@@ -205,7 +205,7 @@ def test_missing_atlas_is_said_in_one_line(monkeypatch):
 
 def test_importing_the_study_loads_nothing_heavy():
     code = (
-        "import sys, demo.phantom.study\n"
+        "import sys, workbench_demo.phantom.study\n"
         "heavy = {'scipy', 'h5py', 'nibabel', 'nilearn', 'torch', 'ismrmrd'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )

@@ -4,7 +4,7 @@ import pytest
 from fastmri.data import SliceDataset
 from ismrmrd import xsd
 
-from demo.phantom.writing import write_volume
+from workbench_demo.phantom.writing import write_volume
 
 
 @pytest.fixture

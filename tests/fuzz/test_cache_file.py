@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from demo.phantom.writing import write_volume
 from workbench.data.cache import build_cache
 from workbench.data.cache_file import CacheFileError, parse_cache
 from workbench.data.volume import check_volume
+from workbench_demo.phantom.writing import write_volume
 
 ODD = st.sampled_from(
     [

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from demo.phantom.writing import write_volume
 from workbench.data import confined
 from workbench.data.confined import Confined
 from workbench.data.describe import PARSERS, describe
 from workbench.data.volume import UnusableVolumeError, check_volume
+from workbench_demo.phantom.writing import write_volume
 
 NAMES = ("contiguous", "chunked", "compressed")
 STORAGE = ({}, {"chunks": (1, 1, 8, 8)}, {"compression": "gzip"})

@@ -3,9 +3,9 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from demo.phantom.header import Geometry, header_xml
 from workbench.data.header import parse_header
 from workbench.data.volume import MOST_AXIS, UnusableVolumeError
+from workbench_demo.phantom.header import Geometry, header_xml
 
 VALID = header_xml(
     Geometry(encoded=(20, 14), recon=(10, 10), acquired=(2, 13)),

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from demo.bucket import Bucket
 from workbench.azure_storage import parse_connection
 from workbench.ingest.fetch import Patience
 from workbench.ingest.links import parse_links
@@ -20,6 +19,7 @@ from workbench.ingest.run import ingest
 from workbench.settings import Secret
 from workbench.stores import DiskStore
 from workbench.stores.blob import open_container
+from workbench_demo.bucket import Bucket
 
 
 def volumes(*paths: str, size: int = 50_000) -> dict[str, bytes]:

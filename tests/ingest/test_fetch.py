@@ -15,7 +15,6 @@ from email.utils import format_datetime
 import pytest
 import requests
 
-from demo.bucket import Bucket, Faults
 from workbench.ingest.fetch import (
     ChangedError,
     DownloadError,
@@ -28,6 +27,7 @@ from workbench.ingest.fetch import (
 )
 from workbench.ingest.links import parse_links
 from workbench.stores.disk import disk_is_full
+from workbench_demo.bucket import Bucket, Faults
 
 NAME = "knee_multicoil_val.tar.xz"
 PATH = f"/v2.0/{NAME}"

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from demo.bucket import Bucket, Faults
 from tests.ingest.conftest import packed, sums_of, tar_of, volumes
 from workbench.ingest.links import parse_links
 from workbench.ingest.manifest import LOCK, read_records
@@ -20,6 +19,7 @@ from workbench.ingest.plan import Action
 from workbench.ingest.report import IngestError, plan_html, report_html
 from workbench.ingest.run import ingest
 from workbench.stores import DiskStore
+from workbench_demo.bucket import Bucket, Faults
 
 VAL = "knee_multicoil_val"
 

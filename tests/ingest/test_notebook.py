@@ -2,12 +2,12 @@ import nbformat
 import papermill
 import pytest
 
-from demo.bucket import Bucket
 from tests.ingest.conftest import members_in
 from workbench.ingest.request import decoded, email_text, plan_ingest
 from workbench.pages.ingest import IngestPage
 from workbench.settings import Secret, project_root
 from workbench.stores import DiskStore
+from workbench_demo.bucket import Bucket
 
 NOTEBOOK = project_root() / "notebooks" / "ingest.ipynb"
 

@@ -7,11 +7,11 @@ from fastmri import fft2c, rss_complex
 from fastmri.data.transforms import complex_center_crop, to_tensor
 from fastmri.models import VarNet as ReferenceVarNet
 
-from demo.phantom.writing import write_volume
 from workbench.recon import reconstruction
 from workbench.recon.reconstruction_plan import begin
 from workbench.recon.results import Results
 from workbench.recon.training import Training  # noqa: F401  (warns while it is imported)
+from workbench_demo.phantom.writing import write_volume
 
 
 def make_volume(path, seed, *, slices=3, coils=3, matrix=(48, 32), recon=(24, 24), target=True):

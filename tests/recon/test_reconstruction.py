@@ -12,7 +12,6 @@ from fastmri import evaluate
 from fastmri.data import SliceDataset as ReferenceDataset
 from fastmri.data.transforms import VarNetDataTransform, center_crop_to_smallest
 
-from demo.phantom.writing import write_volume
 from tests.recon.conftest import SMALL, made, noise
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
@@ -22,6 +21,7 @@ from workbench.models.varnet import VARNET
 from workbench.recon import reconstruction, weights
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
+from workbench_demo.phantom.writing import write_volume
 
 
 def test_network_of_released_weights_is_rebuilt(released):

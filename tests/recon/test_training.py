@@ -17,7 +17,6 @@ from fastmri.data.transforms import VarNetDataTransform, apply_mask, center_crop
 from fastmri.losses import SSIMLoss
 from fastmri.models import VarNet as ReferenceVarNet
 
-from demo.phantom.writing import write_volume
 from workbench.compute.here import Ranks
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
@@ -33,6 +32,7 @@ from workbench.recon.reconstruction import reconstruct_volume
 from workbench.recon.speed import compiles
 from workbench.recon.training import NonFiniteLossError, Training
 from workbench.recon.weights import load_network
+from workbench_demo.phantom.writing import write_volume
 
 SMALL = {"cascades": 2, "chans": 2, "pools": 2, "sens_chans": 2, "sens_pools": 2}
 

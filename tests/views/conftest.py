@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from demo.phantom.writing import write_volume
 from workbench.data.images import centered_fft2, zero_filled
 from workbench.models import VarNet
 from workbench.recon.reconstruction import reconstruct_share
@@ -12,6 +11,7 @@ from workbench.recon.reconstruction_plan import begin, plan_reconstruction
 from workbench.recon.results import Results
 from workbench.recon.training import Training  # noqa: F401  (warns while it is imported)
 from workbench.recon.weights import load_network
+from workbench_demo.phantom.writing import write_volume
 
 MATRIX, RECON, ACQUIRED = (64, 40), (32, 32), (2, 39)
 

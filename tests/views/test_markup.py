@@ -14,7 +14,6 @@ from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
 import workbench
-from demo.pages import pictures, render
 from tests.views.conftest import write
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import Run
@@ -41,6 +40,7 @@ from workbench.views.style import new_figure
 from workbench.views.tables import styled_table
 from workbench.views.training import show_run, volume_table
 from workbench.views.viewer.slice_browser import SliceBrowser
+from workbench_demo.pages import pictures, render
 
 EVIL = "<img src=x onerror=alert(1)>&\"'$x^$_"
 

@@ -10,11 +10,11 @@ import numpy as np
 import papermill
 import pytest
 
-from demo.phantom.writing import write_volume
 from workbench.catalog import DATASETS
 from workbench.data.cache import build_cache
 from workbench.data.volume import Problem
 from workbench.views import overview
+from workbench_demo.phantom.writing import write_volume
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/cache.ipynb"
 

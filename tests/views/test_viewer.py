@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from demo.phantom.writing import write_volume
 from workbench.data.cache import open_cache
 from workbench.data.images import centered_fft2, centered_ifft2, root_sum_of_squares
 from workbench.progress import interactive
@@ -10,6 +9,7 @@ from workbench.views.explored import open_slice
 from workbench.views.style import SYNTHETIC_NOTE
 from workbench.views.viewer.panes import Pane, error_pane, image_pane, volume_pane
 from workbench.views.viewer.viewer import Viewer, viewer, viewer_figure
+from workbench_demo.phantom.writing import write_volume
 
 
 @pytest.fixture(scope="module", params=["multicoil", "singlecoil"])

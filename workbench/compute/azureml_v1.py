@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import check_login, credential
 from workbench.compute.sender import (
-    SOURCE,
     Cluster,
     ClusterJob,
     DataFolder,
@@ -23,6 +22,7 @@ from workbench.compute.sender import (
     Sender,
     conda_specification,
     refusal,
+    snapshot,
 )
 from workbench.settings import Secret
 
@@ -142,7 +142,6 @@ class AzureMLv1(Sender):
         environment.docker.base_image = job.image
         references = {folder.name: self._reference(folder) for folder in job.folders}
         configuration = ScriptRunConfig(
-            source_directory=str(SOURCE),
             command=job.command({name: str(each) for name, each in references.items()}),
             compute_target=job.cluster,
             environment=environment,
@@ -154,7 +153,9 @@ class AzureMLv1(Sender):
         }
         configuration.run_config.environment_variables = job.variables
         experiment = Experiment(self.workspace, job.experiment)
-        run = experiment.submit(configuration, tags=dict(job.tags))
+        with snapshot() as source:
+            configuration.source_directory = str(source)
+            run = experiment.submit(configuration, tags=dict(job.tags))
         run.display_name = job.name
         return run.id
 

@@ -1,17 +1,13 @@
 """AzureML through its SDK v2, azure-ai-ml: the package's extra ``sdkv2``."""
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import check_login, credential
 from workbench.compute.sender import (
-    SOURCE,
     Cluster,
     ClusterError,
     ClusterJob,
@@ -21,6 +17,7 @@ from workbench.compute.sender import (
     Sender,
     conda_specification,
     refusal,
+    snapshot,
 )
 from workbench.settings import Secret
 
@@ -139,7 +136,7 @@ class AzureMLv2(Sender):
             else:
                 inputs[each.name] = Input(type="uri_folder", path=path, mode=mode)
                 places[each.name] = f"${{{{inputs.{each.name}}}}}"
-        with _code() as source:
+        with snapshot() as source:
             sent = command(
                 code=str(source),
                 command=job.command(places),
@@ -172,22 +169,6 @@ class AzureMLv2(Sender):
     def cancel(self, run: str) -> None:
         """Cancel a run."""
         self.client.jobs.begin_cancel(run)
-
-
-@contextmanager
-def _code() -> Iterator[Path]:
-    """Copy the code into a folder of its own.
-
-    The SDK looks at each of a folder's files several times, a checkout's thousands under ``.venv``
-    included, before it asks ``.amlignore``.
-    """
-    litter = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in ("workbench", "workbench_kernels", "notebooks"):
-            shutil.copytree(SOURCE / name, Path(temporary, name), ignore=litter)
-        for name in ("environment.yml", ".amlignore"):
-            shutil.copy(SOURCE / name, temporary)
-        yield Path(temporary)
 
 
 def _word(value: Any) -> str:

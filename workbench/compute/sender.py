@@ -3,28 +3,33 @@
 A cloud is reached by a ``Sender`` and its storage by a ``Store``. Nothing here knows an SDK.
 """
 
+import importlib.metadata
 import math
 import re
 import shlex
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
+import workbench
+import workbench_kernels
 from workbench.azure_login import Workspace
 from workbench.compute.gpus import TORCH_BUILDS
 from workbench.compute.node import DEVICE, NODES, STORE
-from workbench.settings import Secret
+from workbench.settings import Secret, notebooks
 
 if TYPE_CHECKING:
     from workbench.stores.blob import BlobStore
 
-SOURCE = Path(__file__).resolve().parents[2]
-"""The checkout: what ``.amlignore`` lets through of it goes to the cluster."""
-
 NOTEBOOK = "notebooks/train.ipynb"
+CONDA = ("python=3.11", "xz>=5.4", "pip")
+"""What conda brings to a node, as in ``environment.yml``; pip brings the rest."""
 
 
 class ClusterError(RuntimeError):
@@ -236,26 +241,38 @@ class Sender(Protocol):
             return None
 
 
-def conda_specification(torch_build: str = "", file: Path | None = None) -> dict[str, Any]:
-    """Return environment.yml as AzureML takes it, with another build of torch where asked.
+@contextmanager
+def snapshot() -> Iterator[Path]:
+    """Copy the code that goes to the cluster into a folder of its own: packages and notebooks."""
+    litter = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.h5", "*.secret")
+    with tempfile.TemporaryDirectory() as folder:
+        for package in (workbench, workbench_kernels):
+            (place,) = package.__path__
+            shutil.copytree(place, Path(folder, package.__name__), ignore=litter)
+        shutil.copytree(notebooks(), Path(folder, "notebooks"), ignore=litter)
+        yield Path(folder)
+
+
+def conda_specification(torch_build: str = "") -> dict[str, Any]:
+    """Return the packages of a node as conda takes them, with another build of torch where asked.
 
     Raises:
-        ValueError: there is no such build, or the list does not pin torch.
+        ValueError: there is no such build.
     """
-    specification = yaml.safe_load((file or SOURCE / "environment.yml").read_text())
-    if not torch_build:
-        return specification
-    if torch_build not in TORCH_BUILDS:
-        raise ValueError(
-            f"torch_build={torch_build!r}: give one of {', '.join(TORCH_BUILDS)}, or None"
-        )
-    (pip,) = [each["pip"] for each in specification["dependencies"] if isinstance(each, dict)]
-    pinned = [place for place, line in enumerate(pip) if re.fullmatch(r"torch==[\d.]+", line)]
-    if len(pinned) != 1:
-        raise ValueError("environment.yml does not pin torch as torch==X.Y.Z")
-    pip[pinned[0]] += f"+{torch_build}"
-    pip.insert(0, f"--extra-index-url https://download.pytorch.org/whl/{torch_build}")
-    return specification
+    found = importlib.metadata.requires("fastmri-workbench") or []
+    pip = [line for line in found if "extra ==" not in line]
+    if torch_build:
+        if torch_build not in TORCH_BUILDS:
+            raise ValueError(
+                f"torch_build={torch_build!r}: give one of {', '.join(TORCH_BUILDS)}, or None"
+            )
+        pip = [re.sub(r"^(torch==[\d.]+)$", rf"\1+{torch_build}", line) for line in pip]
+        pip.insert(0, f"--extra-index-url https://download.pytorch.org/whl/{torch_build}")
+    return {
+        "name": "fastmri-workbench",
+        "channels": ["conda-forge"],
+        "dependencies": [*CONDA, {"pip": pip}],
+    }
 
 
 def parse_tags(text: str | None) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """``python -m workbench.pages``: write each notebook's parameters cell as its model has it."""
 
 import json
-from pathlib import Path
 
 from workbench.forms.parameters import Parameters
 from workbench.pages.cache import CachePage
@@ -10,10 +9,10 @@ from workbench.pages.ingest import IngestPage
 from workbench.pages.reconstruct import ReconstructPage
 from workbench.pages.storage import StoragePage
 from workbench.pages.train import TrainPage
-from workbench.settings import shown
+from workbench.settings import notebooks, shown
 from workbench.stores.disk import write_text
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = notebooks()
 PAGES = (IngestPage, CachePage, TrainPage, ReconstructPage, StoragePage)
 MODELS: tuple[type[Parameters], ...] = (*PAGES, ExploreParameters)
 

@@ -10,10 +10,10 @@ import pytest
 
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.runs import open_run
-from workbench.compute.sender import SOURCE
 from workbench.compute.training import train
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import read_scores
+from workbench.settings import notebooks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
 
@@ -86,7 +86,7 @@ def test_a_preempted_job_ends_with_all_its_epochs_and_goes_on_through_the_other_
     chosen |= {"epochs": 18, "dataset_access": "stream"}
     requests = stored.storage.watch()
     page = papermill.execute_notebook(
-        SOURCE / "notebooks/train.ipynb",
+        notebooks() / "train.ipynb",
         project / "outputs/page.ipynb",
         chosen,
         progress_bar=False,

@@ -6,8 +6,8 @@ import time
 import psutil
 import pytest
 
-from demo.bucket import Faults
 from tests.ingest.azure.conftest import RELEASES, found_in, notebook, secrets_of
+from workbench_demo.bucket import Faults
 
 
 @pytest.fixture

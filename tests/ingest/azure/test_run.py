@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from demo.bucket import Faults
 from workbench.azure_login import credential
 from workbench.azure_resources import ResourceError
 from workbench.ingest.factory import PREFIX, Factory, temporary_factory
@@ -17,6 +16,7 @@ from workbench.ingest.factory_documents import factory_documents
 from workbench.ingest.manifest import LOCK
 from workbench.ingest.plan import Action
 from workbench.ingest.report import IngestError, report_html
+from workbench_demo.bucket import Faults
 
 VAL = "knee_multicoil_val.tar.xz"
 KILLED = """

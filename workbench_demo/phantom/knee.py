@@ -6,7 +6,7 @@ the joint at the origin; parts are painted from the skin inwards.
 
 import numpy as np
 
-from demo.phantom.fields import Array, Canvas, Grid, SmoothField, noise
+from workbench_demo.phantom.fields import Array, Canvas, Grid, SmoothField, noise
 
 Point = tuple[float, float, float]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.phantom.header import Geometry, header_xml
+from workbench_demo.phantom.header import Geometry, header_xml
 
 NOTICE = "Synthetic phantom made by fastmri-workbench: not a patient, not for clinical use."
 

@@ -14,7 +14,6 @@ from typing import Any
 from workbench.compute.processes import die_with_parent
 from workbench.settings import LINKS_VARIABLE
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 _LINES_OF_ERROR = 12
 _SECONDS_TO_STOP = 30
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.phantom.fields import Array, Grid
+from workbench_demo.phantom.fields import Array, Grid
 
 _SEGMENTS = 24  # of wire in a loop
 _COARSE = 24  # knots a side on which the field is evaluated before it is interpolated

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.phantom.fields import Array
+from workbench_demo.phantom.fields import Array
 
 COARSE = 4  # mm, of the grid on which the distance to the brain is measured
 _MARGIN = 8  # samples of that grid around the brain

@@ -6,15 +6,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.phantom.coils import CoilArray
-from demo.phantom.fields import Canvas, Grid, SmoothField, averaged
-from demo.phantom.tissue import signals
 from workbench.data.images import (
     center_crop,
     centered_fft2,
     centered_ifft2,
     root_sum_of_squares,
 )
+from workbench_demo.phantom.coils import CoilArray
+from workbench_demo.phantom.fields import Canvas, Grid, SmoothField, averaged
+from workbench_demo.phantom.tissue import signals
 
 _FINEST = 0.9  # mm; coarser pixels are averaged from finer samples, so that edges are no staircase
 

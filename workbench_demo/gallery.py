@@ -4,8 +4,8 @@ import base64
 import sys
 from pathlib import Path
 
-from demo.pages import pictures
 from workbench.settings import project_root, shown
+from workbench_demo.pages import pictures
 
 # File -> the demo's notebook, the heading that the picture stands under, and which one there.
 GALLERY = {

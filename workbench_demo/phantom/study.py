@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.phantom.acquisition import Body, Scan, scan
-from demo.phantom.brain import Brain
-from demo.phantom.knee import Knee
-from demo.phantom.tissue import SEQUENCES
-from demo.phantom.writing import write_volume
 from workbench.catalog import DATASETS, OWN_MASKS, SPLITS
+from workbench_demo.phantom.acquisition import Body, Scan, scan
+from workbench_demo.phantom.brain import Brain
+from workbench_demo.phantom.knee import Knee
+from workbench_demo.phantom.tissue import SEQUENCES
+from workbench_demo.phantom.writing import write_volume
 
 ACQUISITIONS = {
     "brain": ("AXT2", "AXFLAIR", "AXT1POST", "AXT1", "AXT1PRE"),

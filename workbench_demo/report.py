@@ -7,15 +7,15 @@ from pathlib import Path
 from statistics import pstdev
 from typing import Any
 
-from demo.pages import Picture, pictures, render
-from demo.sizes import Part
-from demo.stages import Demo, Stage
 from workbench.compute.runs import open_run
 from workbench.progress import duration
 from workbench.recon.metrics import METRICS, Scores, mean_scores
 from workbench.recon.results import KINDS, Results, read_order
 from workbench.settings import shown
 from workbench.stores.disk import write_text
+from workbench_demo.pages import Picture, pictures, render
+from workbench_demo.sizes import Part
+from workbench_demo.stages import Demo, Stage
 
 _WIDTH = 9  # of a metric's column
 # Measured by the command in the README, which rounds as another machine does.

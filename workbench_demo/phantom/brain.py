@@ -7,8 +7,8 @@ marrow, fat and skin by their distance from the brain.
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.phantom.atlas import COARSE, atlas
-from demo.phantom.fields import Array, Canvas, Grid, SmoothField, noise
+from workbench_demo.phantom.atlas import COARSE, atlas
+from workbench_demo.phantom.fields import Array, Canvas, Grid, SmoothField, noise
 
 _LOWEST = -14.0  # mm, MNI; below lie the orbits, which this phantom does not draw
 _CENTRE = (0.0, -20.0, 0.0)  # of the head, MNI mm: x to the right, y forward, z up

@@ -6,11 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-from demo.pages import PageFailedError
-from demo.sizes import SIZES
-from demo.stages import Demo, Records
 from workbench.progress import duration
 from workbench.settings import shown
+from workbench_demo.pages import PageFailedError
+from workbench_demo.sizes import SIZES
+from workbench_demo.stages import Demo, Records
 
 
 def run(demo: Demo) -> int:
@@ -49,7 +49,7 @@ def run(demo: Demo) -> int:
 
 def _report(demo: Demo, records: Records, seconds: float) -> int:
     # Its imports take seconds, which a person waits for better here than at the start.
-    from demo.report import table, write_report
+    from workbench_demo.report import table, write_report
 
     papermill = shown(Path(sys.prefix, "bin", "papermill"))
     next_steps = {
@@ -72,7 +72,7 @@ def _report(demo: Demo, records: Records, seconds: float) -> int:
 
 def main() -> int:
     """Run the demo that the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m workbench_demo", description=__doc__)
     parser.add_argument("size", nargs="?", default="small", choices=SIZES)
     demo = Demo(SIZES[parser.parse_args().size])
     signal.signal(signal.SIGTERM, signal.default_int_handler)

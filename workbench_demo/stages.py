@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo.bucket import Bucket
-from demo.pack import pack, packed_names
-from demo.pages import NOTEBOOKS, run_page
-from demo.phantom.study import write_study
-from demo.sizes import Part, Size
 from workbench.compute.jobs import PHANTOM_DEFAULTS, run_folder
-from workbench.settings import LINKS_VARIABLE, shown
+from workbench.settings import LINKS_VARIABLE, notebooks, shown
 from workbench.stores.disk import write_text
+from workbench_demo.bucket import Bucket
+from workbench_demo.pack import pack, packed_names
+from workbench_demo.pages import run_page
+from workbench_demo.phantom.study import write_study
+from workbench_demo.sizes import Part, Size
 
 _CODE = Path(__file__).resolve().parent.parent
 
@@ -76,7 +76,7 @@ class Demo:
                 size = sum(path.stat().st_size for path in made)
                 print(f"    | {part.model}: {len(made)} volumes, {size / 1e6:.0f} MB", flush=True)
 
-        code = sorted((_CODE / "demo/phantom").glob("*.py"))
+        code = sorted((_CODE / "workbench_demo/phantom").glob("*.py"))
         studies = tuple(self.study(part) for part in self.size.parts)
         return Stage("phantom", work, _digest(repr(self.size), *code), studies)
 
@@ -89,7 +89,7 @@ class Demo:
                 size = (bucket / archive.name).stat().st_size
                 print(f"    | {archive.name}: {size / 1e6:.1f} MB, {archive.kind}", flush=True)
 
-        code = _CODE / "demo/pack.py"
+        code = _CODE / "workbench_demo/pack.py"
         leaves = tuple(
             bucket / name
             for part in self.size.parts
@@ -101,7 +101,7 @@ class Demo:
 
     def _page(self, part: Part, page: str, code: str) -> Stage:
         parameters, leaves = self._parameters(part, page)
-        source = NOTEBOOKS / f"{page}.ipynb"
+        source = notebooks() / f"{page}.ipynb"
         output = self.folder / f"{part.model}_{page}.ipynb"
 
         def work() -> None:
