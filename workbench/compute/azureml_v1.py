@@ -141,20 +141,22 @@ class AzureMLv1(Sender):
         environment.python.conda_dependencies = packages
         environment.docker.base_image = job.image
         references = {folder.name: self._reference(folder) for folder in job.folders}
-        configuration = ScriptRunConfig(
-            command=job.command({name: str(each) for name, each in references.items()}),
-            compute_target=job.cluster,
-            environment=environment,
-            distributed_job_config=PyTorchConfiguration(node_count=job.nodes),
-            docker_runtime_config=DockerConfiguration(use_docker=True, shm_size=job.shared_memory),
-        )
-        configuration.run_config.data_references = {
-            name: each.to_config() for name, each in references.items()
-        }
-        configuration.run_config.environment_variables = job.variables
-        experiment = Experiment(self.workspace, job.experiment)
         with snapshot() as source:
-            configuration.source_directory = str(source)
+            configuration = ScriptRunConfig(
+                source_directory=str(source),
+                command=job.command({name: str(each) for name, each in references.items()}),
+                compute_target=job.cluster,
+                environment=environment,
+                distributed_job_config=PyTorchConfiguration(node_count=job.nodes),
+                docker_runtime_config=DockerConfiguration(
+                    use_docker=True, shm_size=job.shared_memory
+                ),
+            )
+            configuration.run_config.data_references = {
+                name: each.to_config() for name, each in references.items()
+            }
+            configuration.run_config.environment_variables = job.variables
+            experiment = Experiment(self.workspace, job.experiment)
             run = experiment.submit(configuration, tags=dict(job.tags))
         run.display_name = job.name
         return run.id
