@@ -7,6 +7,7 @@
 # make cloud   JupyterLab against an Azure on this machine, to try ingest and AzureML without a
 #              subscription; tests/cloud/README.md
 # make fuzz    every reader of foreign input, ten minutes each; MINUTES=1 for one
+# make docs    the documentation as a website, into outputs/site/, without the network
 # make notebooks  each notebook's parameters cell as its model in workbench/pages/ has it
 # make lint    style, types, and that notebooks are stored without outputs
 #
@@ -23,7 +24,7 @@ ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
 NEW := new
 endif
 
-.PHONY: bench cloud demo fuzz lab lint new notebooks pictures test tools
+.PHONY: bench cloud demo docs fuzz lab lint new notebooks pictures test tools
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -51,6 +52,10 @@ test: lint tools
 
 fuzz: .venv/ready-to-test
 	@$(PY) -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES))
+
+docs: .venv/ready-to-test
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "Open outputs/site/index.html; to search it: $(PY) -m http.server -d outputs/site"
 
 notebooks: .venv/ready-to-run
 	@$(PY) -m workbench.pages
@@ -82,7 +87,7 @@ tools:
 	@touch $@
 
 .venv/ready-to-test: pyproject.toml .venv/made-in
-	@$(call install,.[sdkv2$(COMMA)test])
+	@$(call install,.[docs$(COMMA)sdkv2$(COMMA)test])
 	@touch .venv/ready-to-run $@
 
 # fastmri asks for torchvision and never imports it. Beside a CPU build of torch, from another index,
