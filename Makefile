@@ -1,5 +1,5 @@
 # make demo    the main job from end to end on a synthetic phantom, into outputs/demo/
-# make lab     JupyterLab on the notebooks
+# make lab     JupyterLab on working copies of the notebooks, in work/
 # make test    lint, then the tests
 # make bench   every figure against fastMRI's, into outputs/bench.md and .json, about six
 #              minutes; make bench SIZE=full for real sizes, about 25
@@ -32,10 +32,7 @@ demo: .venv/ready-to-run
 	@$(PY) -m workbench_demo
 
 lab: .venv/ready-to-run
-	@$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks \
-		--LabApp.news_url=None \
-		--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate \
-		$$([ "$$(id -u)" != 0 ] || echo --allow-root)
+	@$(PY) -m workbench.command lab
 
 bench: .venv/ready-to-run
 	@$(PY) -m benchmarks $(if $(SIZE),--$(SIZE))

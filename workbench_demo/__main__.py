@@ -4,11 +4,12 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from workbench.command.running import PageFailedError
 from workbench.progress import duration
 from workbench.settings import shown
-from workbench_demo.pages import PageFailedError
 from workbench_demo.sizes import SIZES
 from workbench_demo.stages import Demo, Records
 
@@ -51,12 +52,12 @@ def _report(demo: Demo, records: Records, seconds: float) -> int:
     # Its imports take seconds, which a person waits for better here than at the start.
     from workbench_demo.report import table, write_report
 
-    papermill = shown(Path(sys.prefix, "bin", "papermill"))
+    command = shown(Path(sys.prefix, "bin", "workbench"))
     next_steps = {
         "Train again, on 8 processes that stand for 8 machines": (
-            f"{papermill} notebooks/train.ipynb outputs/train.ipynb -p model brain -p nodes 8"
+            f"{command} train model=brain nodes=8"
         ),
-        "Open the notebooks": "make lab",
+        "Open the notebooks": f"{command} lab",
     }
     reports = write_report(demo, records.seconds, next_steps)
     print(f"\n{table(reports)}\n\nDone in {duration(seconds)}. Look at")
@@ -70,11 +71,11 @@ def _report(demo: Demo, records: Records, seconds: float) -> int:
     return 0
 
 
-def main() -> int:
-    """Run the demo that the command line asks for."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the demo that the command line, or else ``words``, asks for; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m workbench_demo", description=__doc__)
     parser.add_argument("size", nargs="?", default="small", choices=SIZES)
-    demo = Demo(SIZES[parser.parse_args().size])
+    demo = Demo(SIZES[parser.parse_args(words).size])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run(demo)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -10,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.command.running import run_page
 from workbench.compute.jobs import PHANTOM_DEFAULTS, run_folder
 from workbench.settings import LINKS_VARIABLE, notebooks, shown
 from workbench.stores.disk import write_text
 from workbench_demo.bucket import Bucket
 from workbench_demo.pack import pack, packed_names
-from workbench_demo.pages import run_page
 from workbench_demo.phantom.study import write_study
 from workbench_demo.sizes import Part, Size
 
 _CODE = Path(__file__).resolve().parent.parent
+_PREFIX = "    | "
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,14 @@ class Demo:
 
         def work() -> None:
             if page != "ingest":
-                run_page(source, output, parameters)
+                run_page(source, output, parameters, _environment(), prefix=_PREFIX)
                 return
             bucket = self.folder / "bucket"
             names = [*packed_names(part.dataset, part.study["volumes"]), "SHA256"]
             with Bucket(bucket) as served:
                 email = served.email(part.generation, names=names)
-                run_page(source, output, parameters, {LINKS_VARIABLE: email})
+                environment = {**_environment(), LINKS_VARIABLE: email}
+                run_page(source, output, parameters, environment, prefix=_PREFIX)
 
         made_from = _digest(code, repr(self.size), repr(parameters), source)
         return Stage(f"{part.model} {page}", work, made_from, (*leaves, output), output)
@@ -131,6 +134,19 @@ class Demo:
             return {**named, **where, **part.training}, (run / "checkpoints" / "best.ckpt",)
         nodes = part.training.get("nodes", 1)
         return {"run": self.run_name(part), "nodes": nodes, **where}, (run / "reconstructions",)
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that every notebook of the demo gets."""
+    # No proxy is to be asked for what this machine serves to itself.
+    proxies = {
+        name: ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
+        for name in ("no_proxy", "NO_PROXY")
+    }
+    # A person's own links are not for the demo. OpenMP's threads spin while they wait for each
+    # other: where anything else runs on the processors, that takes ten times as long.
+    policy = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+    return {**proxies, LINKS_VARIABLE: "", "OMP_WAIT_POLICY": policy}
 
 
 class Records:

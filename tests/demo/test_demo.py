@@ -13,7 +13,7 @@ import nbformat
 import pytest
 
 from workbench.settings import project_root
-from workbench_demo.pages import PageFailedError, pictures, run_page
+from workbench_demo.pages import pictures
 from workbench_demo.report import SPREAD
 from workbench_demo.sizes import SIZES
 
@@ -185,16 +185,3 @@ def test_stage_whose_result_is_gone_is_done_again(demo):
     assert "brain cache: done before" not in again.out
     assert "brain train: done before" in again.out
     assert (demo.folder / name).exists()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_failing_notebook_is_told_in_a_few_lines_and_kept(tmp_path):
-    notebook = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
-        cells=[nbformat.v4.new_code_cell("raise ValueError('nodes=0: ' + 40 * 'give 1\\n')")],
-    )
-    nbformat.write(notebook, tmp_path / "bad.ipynb")
-    with pytest.raises(PageFailedError, match="ValueError: nodes=0: give 1") as failure:
-        run_page(tmp_path / "bad.ipynb", tmp_path / "out.ipynb", {})
-    assert len(str(failure.value).splitlines()) < 15
-    assert "nodes=0" in (tmp_path / "out.ipynb").read_text()

@@ -7,6 +7,7 @@ result in both, ``page.show(volume_table)``: at once, or as soon as the form's w
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from workbench.forms.echo import lines_on_stderr
 from workbench.forms.page import Page, show
 from workbench.forms.parameters import ParametersError
 from workbench.progress import interactive
@@ -19,7 +20,8 @@ class HeadlessPage:
     """Headless page: runs the work on construction."""
 
     def __init__(self, asked: Page) -> None:
-        self.result = asked.result(asked.work(asked.plan()))
+        with lines_on_stderr():
+            self.result = asked.result(asked.work(asked.plan()))
 
     def show(self, view: Callable[[Any], Any]) -> None:
         """Show something of the result."""

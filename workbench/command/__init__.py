@@ -1,0 +1,1 @@
+"""The command ``workbench``: the notebooks headless, working copies in JupyterLab, the demo."""

@@ -1,0 +1,164 @@
+"""``workbench train model=brain nodes=8``: each notebook as a command of the shell.
+
+The pages are imported by the command that needs one, so that ``workbench --help`` answers at once.
+"""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from workbench.settings import notebooks, project_root, resolve, shown
+
+_WIDTH = {"max_content_width": 100}
+WORK = "work"
+"""The folder of the working copies, which git ignores."""
+
+
+class PageCommand(click.Command):
+    """A page's notebook as a command: its parameters are words such as ``nodes=8``.
+
+    Args:
+        name: of the notebook, and of its page's module.
+        model: name of the class that holds its parameters.
+        summary: one line on what it does.
+    """
+
+    def __init__(self, name: str, model: str, summary: str) -> None:
+        self._model = model
+        words = click.Argument(["words"], nargs=-1, metavar="[NAME=VALUE]...")
+        output = click.Option(
+            ["--output"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            help=f"Where the executed notebook goes; outputs/{name}.ipynb by default.",
+        )
+        super().__init__(
+            name,
+            params=[words, output],
+            callback=self._run,
+            help=f"{summary}\n\nIt runs {name}.ipynb without a browser and shows its lines.",
+            short_help=summary,
+            context_settings={**_WIDTH, "ignore_unknown_options": True},
+        )
+
+    @cached_property
+    def model(self) -> Any:
+        """The page's parameters."""
+        return getattr(importlib.import_module(f"workbench.pages.{self.name}"), self._model)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the parameters by section, then the options."""
+        from workbench.command.words import explained
+
+        for title, rows in explained(self.model):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+        super().format_options(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete names of parameters, and values where there are some to choose from."""
+        name, equals, _ = incomplete.partition("=")
+        found = [f"{each}=" for each in self.model.fields]
+        if equals and name in self.model.fields:
+            choices = self.model.fields[name].choices
+            found = [f"{name}={each}" for each in (choices() if callable(choices) else choices)]
+        items = [CompletionItem(each) for each in found if each.startswith(incomplete)]
+        return items or super().shell_complete(ctx, incomplete)
+
+    def _run(self, words: tuple[str, ...], output: Path | None) -> None:
+        from workbench.command.running import PageFailedError, run_page
+        from workbench.command.words import read_words
+
+        try:
+            asked = read_words(self.model, words)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        source = notebooks() / f"{self.name}.ipynb"
+        executed = output.absolute() if output else resolve(f"outputs/{self.name}.ipynb")
+        if executed.suffix != ".ipynb" or executed.resolve().is_relative_to(notebooks()):
+            raise click.UsageError(
+                f"--output {output}: give a file .ipynb outside the folder of the notebooks"
+            )
+        given = {name: value for name, value in asked if value != self.model.fields[name].default}
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            click.echo(f"{self.name}.ipynb is running, into {shown(executed)}", err=True)
+            run_page(source, executed, given)
+        except PageFailedError as failure:
+            click.echo(f"\n{self.name} failed: {failure}", err=True)
+            click.echo(f"The notebook, with the whole error: {shown(executed)}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted: run it again to go on from here.", err=True)
+            sys.exit(130)
+        click.echo(f"Figures and tables are in the executed notebook: {shown(executed)}", err=True)
+
+
+@click.group(context_settings=_WIDTH)
+@click.version_option(package_name="fastmri-workbench", prog_name="workbench")
+def main() -> None:
+    """Train and look at MR reconstructions of fastMRI: each notebook as a command.
+
+    Parameters are words: workbench train model=brain nodes=8
+    """
+
+
+for _command in (
+    PageCommand("ingest", "IngestPage", "Download and unpack the data that NYU's email links to."),
+    PageCommand("cache", "CachePage", "Index a dataset, and check it against fastMRI's counts."),
+    PageCommand("train", "TrainPage", "Train a network, here or on a cluster."),
+    PageCommand("reconstruct", "ReconstructPage", "Reconstruct with a trained network, and score."),
+    PageCommand("explore", "ExploreParameters", "Draw a slice: k-space, coils, undersampling."),
+    PageCommand("storage", "StoragePage", "Copy a dataset to or from Azure Blob storage."),
+):
+    main.add_command(_command)
+
+
+@main.command(context_settings={**_WIDTH, "ignore_unknown_options": True})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def lab(options: tuple[str, ...]) -> None:
+    """Open JupyterLab on working copies of the notebooks.
+
+    The copies lie in work/. What you change there is yours: an update never overwrites it.
+    OPTIONS are JupyterLab's, such as --no-browser.
+    """
+    from workbench.command.copies import update_copies
+    from workbench.command.running import kernel_environment
+    from workbench.compute.processes import die_with_parent
+
+    for line in update_copies(notebooks(), resolve(WORK)):
+        click.echo(line)
+    command = [
+        *(sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={project_root()}"),
+        *(f"--LabApp.default_url=/lab/tree/{WORK}", "--LabApp.news_url=None"),
+        "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+        *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
+        *options,
+    ]
+    signal.signal(signal.SIGINT, lambda *_: None)  # it is JupyterLab's, which asks before it ends
+    with kernel_environment() as kernel:
+        server = subprocess.run(command, env={**os.environ, **kernel}, preexec_fn=die_with_parent)
+    sys.exit(server.returncode)
+
+
+@main.command(context_settings=_WIDTH)
+@click.argument("size", default="small")
+def demo(size: str) -> None:
+    """Run the whole job on a synthetic phantom: from archives to pictures.
+
+    SIZE is tiny, small or full. All of it goes to outputs/demo/.
+    """
+    from workbench_demo.__main__ import main as run_demo
+
+    sys.exit(run_demo([size]))
+
+
+if __name__ == "__main__":
+    main()
