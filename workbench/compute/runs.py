@@ -11,11 +11,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.compute.jobs import TrainingJob, run_folder
 from workbench.data.cache import CACHE_NAME, CacheFileError, DatasetCache, load_cache, open_cache
-from workbench.settings import shown
+from workbench.settings import resolve, shown
 from workbench.stores.disk import only_one, write_text
 
 SENT = "azureml.json"
@@ -36,9 +36,19 @@ class Run:
     """A run's folder, opened for reading: nothing is planned, and torch is not needed.
 
     Its properties raise ValueError where a file is damaged, with the way out.
+
+    Attributes:
+        folder: such as ``outputs/demo/brain``; a relative one counts from the project's root.
     """
 
     folder: Path
+
+    if TYPE_CHECKING:
+
+        def __init__(self, folder: str | Path) -> None: ...
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", resolve(self.folder))
 
     @property
     def job(self) -> TrainingJob:

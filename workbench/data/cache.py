@@ -6,10 +6,11 @@ cache and leave the file.
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -40,11 +41,20 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class DatasetCache:
-    """What a dataset, or a part of it, holds."""
+    """What a dataset, or a part of it, holds: its volumes, in the order of their paths.
+
+    ``dataset[0]``, ``dataset["file1000001.h5"]`` and ``dataset[:3]`` pick volumes, ``split``,
+    ``only`` and ``sample_volumes`` parts, ``read`` a slice.
+
+    Attributes:
+        store: the dataset's folder.
+        volumes: sorted by path.
+        problems: the files that were left out, and why.
+    """
 
     store: Store
-    volumes: tuple[Volume, ...]  # sorted by path
-    problems: tuple[Problem, ...] = ()  # the files that were left out
+    volumes: tuple[Volume, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     def __len__(self) -> int:
         """Number of volumes."""
@@ -52,6 +62,27 @@ class DatasetCache:
 
     def __iter__(self) -> Iterator[Volume]:
         return iter(self.volumes)
+
+    @overload
+    def __getitem__(self, place: int | str) -> Volume: ...
+    @overload
+    def __getitem__(self, place: slice) -> "DatasetCache": ...
+    def __getitem__(self, place: int | str | slice) -> "Volume | DatasetCache":
+        """Return a volume by its number, path or file name; a smaller dataset for a slice.
+
+        Raises:
+            IndexError: there is no volume of that number.
+            KeyError: there is no volume of that name, or several have it.
+        """
+        if isinstance(place, slice):
+            return self.with_volumes(self.volumes[place])
+        if not isinstance(place, str):
+            return self.volumes[place]
+        found = [each for each in self if place in (each.path, each.name)]
+        if len(found) != 1:
+            which = f": {', '.join(each.path for each in found)}" if found else ""
+            raise KeyError(f"{place}: {len(found) or 'no'} volumes of {self.address}{which}")
+        return found[0]
 
     @property
     def address(self) -> str:
@@ -92,6 +123,29 @@ class DatasetCache:
     def source(self, volume: Volume) -> Source:
         """Open a volume's file to be read by byte range; close it after use."""
         return self.store.source(volume.path, volume.size)
+
+    def read(self, volume: Volume, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read one slice of a volume.
+
+        Args:
+            volume: of this dataset.
+            number: of the slice, 0 first.
+
+        Returns:
+            K-space as stored, (coils, readout, phase encode) complex64, and the target
+            (height, width) float32, None where the volume has none.
+
+        Raises:
+            IndexError: the volume has no such slice.
+            OSError: the file cannot be read; the message names it.
+        """
+        from workbench.data.reading import read_both  # imports torch
+
+        if not 0 <= number < volume.slices:
+            raise IndexError(f"slice {number}: {volume.path} has slices 0 to {volume.slices - 1}")
+        with closing(self.source(volume)) as source:
+            kspace, target = read_both(source, volume, number)
+        return (kspace if kspace.ndim == 3 else kspace[None]), target
 
     def file(self, volume: Volume) -> Path:
         """Return the path of a volume's file; ValueError where the dataset is not on a disk."""
@@ -192,9 +246,19 @@ def _read(store: Store, name: str) -> bytes | None:
 
 
 def open_dataset(where: str | Path, *, check: bool = True) -> DatasetCache:
-    """Find a dataset by its name, folder or address, and open its cache.
+    """Open a dataset: its volumes, read from its cache, which is made where it is missing.
 
-    Raises what ``find_dataset`` and ``open_cache`` raise.
+    Args:
+        where: the name of a dataset below ``datasets/`` such as "knee_multicoil", a folder, or an
+            https:// address in blob storage. A relative folder counts from the project's root.
+        check: compare the files' sizes and times with the cache; see ``open_cache``.
+
+    Returns:
+        The dataset, see ``DatasetCache``. What was done is printed in one line.
+
+    Raises:
+        FileNotFoundError: there is no such dataset, or it holds no ``.h5`` file.
+        OSError: the storage refuses or cannot be reached.
     """
     return open_cache(find_dataset(where), check=check)
 

@@ -1,7 +1,8 @@
 """How k-space is undersampled, and what a mask's draw is seeded with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 MASKS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
 Seed = int | tuple[int, ...]
@@ -9,11 +10,12 @@ Seed = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How k-space is undersampled.
+    """How k-space is undersampled: ``Sampling("equispaced", 4, 0.08)``.
 
     Attributes:
         mask: one of ``MASKS``.
-        accelerations: each at least 1; a draw picks one of them.
+        accelerations: each at least 1; a draw picks one of them. One number stands for itself
+            alone.
         center_fractions: share of the columns around DC that are always sampled (ACS), in
             (0, 1); one for each acceleration.
 
@@ -25,7 +27,21 @@ class Sampling:
     accelerations: tuple[float, ...] = (4,)
     center_fractions: tuple[float, ...] = (0.08,)
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            mask: str = "equispaced",
+            accelerations: float | Sequence[float] = (4,),
+            center_fractions: float | Sequence[float] = (0.08,),
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        for name in ("accelerations", "center_fractions"):
+            value: Any = getattr(self, name)
+            if isinstance(value, int | float | list):
+                several = tuple(value) if isinstance(value, list) else (value,)
+                object.__setattr__(self, name, several)
         if self.mask not in MASKS:
             raise ValueError(f"mask={self.mask!r}: give one of {', '.join(MASKS)}")
         if len(self.accelerations) != len(self.center_fractions) or not self.accelerations:

@@ -13,6 +13,7 @@ from workbench.data.cache import DatasetCache
 from workbench.data.masks import mask_of
 from workbench.data.reading import read_both
 from workbench.data.sampling import Sampling, seed_of_draw
+from workbench.data.volume import Volume
 
 
 class Sample(NamedTuple):
@@ -123,6 +124,22 @@ class SliceDataset(Dataset):
             crop_size=volume.recon[:2],
             volume=volume.path,
         )
+
+    def slice_of(self, volume: Volume, number: int) -> Sample:
+        """Read, mask and return one slice of a volume, as ``dataset[index]`` does.
+
+        Args:
+            volume: one of this dataset's.
+            number: of the slice, 0 first.
+
+        Raises:
+            IndexError: it is no slice of this dataset.
+        """
+        numbers = [n for v, n in self.slices if self.volumes[v] == volume]
+        if number not in numbers:
+            there = f"slices {min(numbers)} to {max(numbers)}" if numbers else "none of that volume"
+            raise IndexError(f"slice {number} of {volume.path}: this dataset has {there}")
+        return self[self.slices.index((self.volumes.index(volume), number))]
 
     def sampled(self, fraction: float, seed: int) -> "SliceDataset":
         """Return a dataset of a seeded share of the slices, in their order; at least one."""

@@ -38,21 +38,40 @@ class ArrayLayout:
 
 @dataclass(frozen=True)
 class Volume:
-    """What the dataset cache knows of one file; single-coil k-space has no axis of coils."""
+    """One file of a dataset: a scan, as the dataset cache knows it.
 
-    path: str  # relative to the dataset's folder, with "/"
-    split: str  # of workbench.catalog.SPLITS
-    size: int  # bytes
+    It describes the file; ``open_dataset(...).read(volume, number)`` reads a slice of it.
+
+    Attributes:
+        path: relative to the dataset's folder, with "/".
+        split: train, val, test, ... (``workbench.catalog.SPLITS``).
+        size: bytes of the file.
+        mtime_ns: its time of change.
+        kspace: shape, type and place of k-space, (slices, coils, readout, phase encode);
+            single-coil k-space has no axis of coils.
+        target_name: ``reconstruction_rss`` or ``reconstruction_esc``; None without a target.
+        target: the same of the target, (slices, height, width); None without one.
+        mask: columns that the file's own mask samples; see ``own_mask``.
+        encoded: matrix size (x readout, y phase encode, z) of the header.
+        recon: reconstructed matrix size (x, y, z) of the header; images are cropped to it.
+        padding_left: first column that was acquired; what is left of it is zero padding.
+        padding_right: first column after the last acquired one.
+        attributes: the file's own: max, norm, patient_id, acquisition, ...
+    """
+
+    path: str
+    split: str
+    size: int
     mtime_ns: int
     kspace: ArrayLayout
-    target_name: str | None  # of TARGETS
+    target_name: str | None
     target: ArrayLayout | None
-    mask: tuple[int, ...] | None  # columns that the file's own mask samples; see own_mask
-    encoded: tuple[int, int, int]  # matrix size (x readout, y phase encode, z)
-    recon: tuple[int, int, int]  # reconstructed matrix size (x, y, z)
-    padding_left: int  # first column that was acquired; what is left of it is zero padding
-    padding_right: int  # first column after the last acquired one
-    attributes: dict[str, Any]  # the file's: max, norm, patient_id, acquisition, ...
+    mask: tuple[int, ...] | None
+    encoded: tuple[int, int, int]
+    recon: tuple[int, int, int]
+    padding_left: int
+    padding_right: int
+    attributes: dict[str, Any]
 
     @property
     def name(self) -> str:

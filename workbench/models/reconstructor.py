@@ -1,4 +1,4 @@
-"""What training and reconstruction ask of a network."""
+"""What training and reconstruction ask of a network, and how any network is made to answer."""
 
 from torch import Tensor, nn
 
@@ -55,3 +55,26 @@ class Reconstructor(nn.Module):
         uncertainty need it; ValueError where the network forms one image alone.
         """
         raise ValueError(f"{self.name or type(self).__name__} forms no images of single coils")
+
+
+class Adapted(Reconstructor):
+    """A network with fastMRI's forward, ``(masked_kspace, mask, num_low_frequencies) -> image``."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self.own = own
+
+    def forward(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None = None,
+        rows: int | None = None,
+    ) -> Tensor:
+        """Reconstruct, as ``Reconstructor`` says; the readout is never cropped."""
+        return self.own(masked_kspace, mask, num_low_frequencies)
+
+
+def as_reconstructor(network: nn.Module) -> Reconstructor:
+    """Return a network that answers to all of ``Reconstructor``; itself where it does already."""
+    return network if isinstance(network, Reconstructor) else Adapted(network)

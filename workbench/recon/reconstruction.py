@@ -21,16 +21,16 @@ from workbench.compute.node import note_error
 from workbench.compute.processes import die_with_parent
 from workbench.compute.runs import kept_cache
 from workbench.data.cache import DatasetCache
-from workbench.data.images import center_crop, crop_size, cropped, zero_filled
-from workbench.data.slices import SliceDataset, collate
+from workbench.data.images import cropped, zero_filled
+from workbench.data.slices import SliceDataset
 from workbench.data.volume import Volume
 from workbench.models import label_of
 from workbench.models.reconstructor import Reconstructor
+from workbench.recon.arrays import reconstruct_sample
 from workbench.recon.metrics import LEADING
 from workbench.recon.reconstruction_plan import result_place
 from workbench.recon.results import KINDS, Order, named_scores, read_order
 from workbench.recon.scoring import score_volume
-from workbench.recon.speed import use_tf32
 from workbench.recon.ssim import mean_ssim
 from workbench.recon.weights import load_network
 from workbench.settings import shown
@@ -49,9 +49,8 @@ def share(volumes: Sequence[Volume], rank: int, ranks: int) -> list[Volume]:
     return own
 
 
-@torch.inference_mode()
 def reconstruct_volume(
-    network: Reconstructor, data: SliceDataset, device: torch.device
+    network: Reconstructor, data: SliceDataset
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
     """Reconstruct every slice of a dataset of one volume.
 
@@ -60,14 +59,10 @@ def reconstruct_volume(
         the true acceleration.
     """
     (volume,) = data.volumes
-    size = crop_size(volume.matrix, volume.recon[:2])
     images, filled, targets = [], [], []
     for number in range(len(data)):
         sample = data[number]
-        batch = collate([sample])
-        inputs = (batch.masked_kspace, batch.mask, batch.num_low_frequencies)
-        image = network(*(each.to(device) for each in inputs), rows=size[0])
-        images.append(center_crop(image[0].float().cpu().numpy(), size))
+        images.append(reconstruct_sample(network, sample))
         masked = torch.view_as_complex(sample.masked_kspace).numpy()
         filled.append(zero_filled(masked, volume.recon[:2]))
         targets.append(sample.target.numpy())
@@ -119,12 +114,11 @@ def reconstruct_share(
     )
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     network = network.to(device)
-    use_tf32(network.tf32)
     wanted = set(order.volumes)
     own = share([volume for volume in cache if volume.path in wanted], rank, ranks)
     for number, volume in enumerate(own, start=1):
         data = SliceDataset(cache.with_volumes([volume]), order.sampling)
-        images, filled, target, acceleration = reconstruct_volume(network, data, device)
+        images, filled, target, acceleration = reconstruct_volume(network, data)
         attributes = {
             "digest": order.digest(volume),
             "network": network.name,

@@ -15,7 +15,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from workbench.compute.evaluation import ORDER, SCORES
+from workbench.compute.evaluation import FOLDER, ORDER, SCORES
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.images import zero_filled
@@ -31,7 +31,7 @@ from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
 from workbench.models import DEFAULT, label_of
 from workbench.recon.metrics import METRICS, Scores
-from workbench.settings import shown
+from workbench.settings import resolve, shown
 from workbench.stores import is_address, open_store
 from workbench.stores.disk import write_text
 
@@ -138,12 +138,7 @@ class Result:
 
     def measured(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Read a slice's k-space (coils, H, W) as stored, and its target (h, w) or None."""
-        from workbench.data.reading import read_both  # imports torch
-
-        cache = DatasetCache(open_store(self.order.dataset), (self.volume,))
-        with closing(cache.source(self.volume)) as source:
-            kspace, target = read_both(source, self.volume, number)
-        return (kspace if kspace.ndim == 3 else kspace[None]), target
+        return DatasetCache(open_store(self.order.dataset)).read(self.volume, number)
 
     def targets(self) -> np.ndarray | None:
         """Read the volume's target (slices, h, w) float32; None where it has none."""
@@ -163,7 +158,9 @@ class Results(Sequence[Result]):
     """The results in a folder, in the dataset's order.
 
     Args:
-        folder: of the results, ``outputs/NAME/reconstructions/SPLIT...``.
+        folder: of the results, ``outputs/NAME/reconstructions/SPLIT...``; a run's folder,
+            ``outputs/NAME``, where it has one such folder alone. A relative one counts from the
+            project's root.
         items: the results, where they are known; read from the folder by default.
         order: what was asked for, as well.
 
@@ -173,9 +170,10 @@ class Results(Sequence[Result]):
     """
 
     def __init__(
-        self, folder: Path, items: Iterable[Result] | None = None, order: Order | None = None
+        self, folder: str | Path, items: Iterable[Result] | None = None, order: Order | None = None
     ) -> None:
-        self.folder, self.order = folder, order or read_order(folder)
+        self.folder = folder = _only_results(resolve(folder))
+        self.order = order or read_order(folder)
         if items is None:
             items = read_results(folder, self.order, load_cache(folder, earlier=True) or ())
             if not items:
@@ -250,6 +248,19 @@ class Results(Sequence[Result]):
         """Whether k-space and targets can be read: in blob storage, or as files that are there."""
         root = self.order.dataset
         return is_address(root) or all(Path(root, each.volume.path).exists() for each in self)
+
+
+def _only_results(folder: Path) -> Path:
+    """Return a folder of results: the one that is given, or a run's only one.
+
+    Raises:
+        ValueError: the run has several.
+    """
+    found = sorted(path.parent for path in (folder / FOLDER).glob(f"*/{ORDER}"))
+    if len(found) > 1:
+        names = ", ".join(shown(path) for path in found)
+        raise ValueError(f"{shown(folder)} has several results: give one of {names}")
+    return found[0] if found else folder
 
 
 def read_results(folder: Path, order: Order, volumes: Iterable[Volume]) -> tuple[Result, ...]:

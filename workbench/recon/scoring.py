@@ -59,14 +59,17 @@ def score_slice(
     return score_slices(image[None], target[None], volume, slice_number, data_range)[0]
 
 
-def score_volume(image: Tensor, target: Tensor, name: str) -> Scores:
+def score_volume(
+    image: Tensor, target: Tensor, name: str, data_range: float | None = None
+) -> Scores:
     """Score a volume (slices, H, W) as ``fastmri.evaluate`` does for the leaderboard.
 
     Both are cropped to the target's width squared; the data range is the cropped target's largest
-    value.
+    value, unless another is given.
     """
     width = target.shape[-1]
     target = center_crop(target, (min(width, target.shape[-2]), width))
     image, target = cropped(image, target)
-    slices = score_slices(image, target, name, 0, float(target.max()))
+    peak = float(target.max()) if data_range is None else data_range
+    slices = score_slices(image, target, name, 0, peak)
     return metrics_of([each.parts for each in slices])

@@ -10,6 +10,7 @@ import requests
 import torch
 from torch import Tensor
 
+from workbench.compute.runs import Run, open_run
 from workbench.models import NETWORKS, build, released
 from workbench.models.entry import Network
 from workbench.models.reconstructor import Reconstructor
@@ -51,6 +52,45 @@ def find_weights(name_or_path: str | Path) -> Path:
                 f"download it by other means and put it at {shown(path)}"
             ) from None
     return path
+
+
+def load_model(
+    source: "str | Path | Run", *, device: str | torch.device | None = None
+) -> Reconstructor:
+    """Load a network with its weights, ready to reconstruct.
+
+    Args:
+        source: a run (its best checkpoint is taken): a ``Run``, its folder such as
+            ``outputs/demo/brain``, or its name such as ``demo/brain``; a checkpoint; an exported
+            file of weights, a ``state_dict`` such as fastMRI's; or the name of weights that
+            fastMRI has released, ``fastmri-knee`` or ``fastmri-brain``, which are downloaded
+            once. A relative path counts from the project's root.
+        device: where it goes, such as "cpu" or "cuda:1"; None takes the GPU where there is one.
+
+    Returns:
+        The network in evaluation mode, float32. ``name`` says which of ``NETWORKS`` it is.
+
+    Raises:
+        FileNotFoundError: there is no such run or file; the message lists what there is.
+        ValueError: the file is damaged, or holds no weights of a network of ``NETWORKS``.
+        OSError: released weights could not be fetched.
+    """
+    network = load_network(_file_of(source))
+    return network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _file_of(source: "str | Path | Run") -> Path:
+    """Find the file of weights that ``load_model`` is asked for."""
+    if not isinstance(source, Run):
+        if str(source) in released() or (path := resolve(source)).is_file():
+            return find_weights(source)
+        source = Run(path) if path.is_dir() else open_run(str(source))
+    if source.best.exists():
+        return source.best
+    what = "has no checkpoint yet: train it first"
+    if not (source.folder / "job.json").exists():
+        what = "is no run's folder: it has no job.json and no checkpoints/best.ckpt"
+    raise FileNotFoundError(f"{shown(source.folder)} {what}")
 
 
 def load_network(path: Path) -> Reconstructor:
