@@ -1,12 +1,22 @@
 """The docs hold: links lead somewhere, quoted messages and commands exist, the site builds."""
 
 import ast
+import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+from numpy.fft import fftshift, ifft2, ifftshift
+
+from workbench.command.__main__ import main
+from workbench.command.words import read_words
+from workbench.data.cache import open_dataset
+from workbench.forms.parameters import ParametersError
 
 ROOT = Path(__file__).parents[1]
 TOP = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")
@@ -74,3 +84,66 @@ def test_every_message_that_troubleshooting_quotes_is_one_of_the_code():
         if not any(re.search(pattern, text) for text in texts)
     ]
     assert gone == []
+
+
+def commands():
+    """Yield what stands in the docs' code: the page, and the lines of each piece."""
+    for page in PAGES:
+        for block, span in re.findall(r"```\n(.*?)```|`([^`\n]+)`", page.read_text(), re.DOTALL):
+            for line in (block or span).splitlines():
+                yield page.name, line.split("  #")[0].strip()
+
+
+def refusal(command, words):
+    """Return what the command says of its words; "" where it takes them."""
+    try:
+        read_words(command.model, words)
+    except ParametersError as error:
+        return str(error)
+    return ""
+
+
+def test_every_command_of_the_workbench_and_its_parameters_exist():
+    seen = [line for line in commands() if re.match(r"workbench (?!--help)", line[1])]
+    assert len(seen) > 15
+    absent = "no run in|no such file|no AzureML workspace is"  # on this machine
+    for page, line in seen:
+        _, name, *words = shlex.split(line)
+        command = main.commands[name]
+        if words not in ([], ["--help"]):
+            said = refusal(command, words)
+            assert not said or re.search(absent, said), f"{page}: {line}: {said}"
+
+
+def test_every_target_of_make_and_every_module_that_is_run_exists():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    for page, line in commands():
+        if made := re.match(r"(?:\w+=\S+ )*make ([a-z]+)", line):
+            assert made[1] in targets.split(), f"{page}: {line}"
+        if module := re.search(r"python -m ((?:benchmarks|tests|workbench\w*)[\w.]*)", line):
+            assert importlib.util.find_spec(module[1]), f"{page}: {line}"
+
+
+def python_of(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def test_the_script_for_own_data_writes_a_volume_that_is_read(tmp_path):
+    (script,) = python_of("docs/own-data.md")
+    names = {}
+    exec(script, names)
+    rng = np.random.default_rng(0)
+    kspace = rng.normal(size=(2, 3, 48, 24)) + 1j * rng.normal(size=(2, 3, 48, 24))
+    names["write_volume"](tmp_path / "multicoil_val/one.h5", kspace, (24, 20), "AXT2")
+    dataset = open_dataset(tmp_path)
+    assert dataset.problems == ()
+    (volume,) = dataset.split("val")
+    assert (volume.slices, volume.coils, volume.matrix) == (2, 3, (48, 24))
+    assert volume.recon == (24, 20, 1)
+    assert volume.acquired == (0, 24)
+    assert volume.acquisition == "AXT2"
+    with h5py.File(tmp_path / volume.path) as file:
+        images = fftshift(ifft2(ifftshift(kspace, (-2, -1)), norm="ortho"), (-2, -1))
+        whole = np.sqrt((np.abs(images) ** 2).sum(1))
+        np.testing.assert_allclose(file["reconstruction_rss"], whole[:, 12:36, 2:22], rtol=1e-4)
+        assert volume.largest == file["reconstruction_rss"][:].max()
