@@ -216,6 +216,22 @@ def test_ranks_that_outlive_a_killed_launcher_hold_the_run_s_folder(module):
         pass
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes of whole packets are Linux's")
+def test_a_rank_s_line_goes_out_whole():
+    """In pieces it would run into another rank's line, in the pipe that they share."""
+    code = (
+        "from workbench.compute.processes import begin_rank; begin_rank(); print('a', 1); print(2)"
+    )
+    end, start = os.pipe2(os.O_DIRECT)  # a read returns what one write wrote
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    try:
+        subprocess.run([sys.executable, "-c", code], stdout=start, env=environment, check=True)
+        assert [os.read(end, 100), os.read(end, 100)] == [b"a 1\n", b"2\n"]
+    finally:
+        os.close(start)
+        os.close(end)
+
+
 def test_ranks_meet_on_a_machine_whose_name_does_not_resolve(module):
     run = module(
         "import os; import torch.distributed as d; d.init_process_group('gloo'); "

@@ -83,11 +83,7 @@ def run_here(
     Raises:
         TrainingFailedError: a rank failed; with that rank's own error.
     """
-    environment = {
-        "OMP_NUM_THREADS": str(ranks.threads),
-        "PYTHONUNBUFFERED": "1",
-        RELAY: "relay",
-    }
+    environment = {"OMP_NUM_THREADS": str(ranks.threads), RELAY: "relay"}
     node = ranks.node if ranks.node and ranks.node.count > 1 else None
     if node:
         meeting = [

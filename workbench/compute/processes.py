@@ -25,6 +25,16 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def begin_rank() -> None:
+    """Begin a process that shares its output with others: it ends with its parent.
+
+    What it prints goes out line by line: written in pieces, as Python's unbuffered mode does, two
+    ranks' lines would run into each other in their pipe.
+    """
+    die_with_parent()
+    sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
+
+
 def lines_of(
     command: Sequence[str],
     environment: Mapping[str, str],

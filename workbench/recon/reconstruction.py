@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from workbench.compute.evaluation import sha256_of
 from workbench.compute.node import note_error
-from workbench.compute.processes import die_with_parent
+from workbench.compute.processes import begin_rank
 from workbench.compute.runs import kept_cache
 from workbench.data.cache import DatasetCache
 from workbench.data.images import cropped, zero_filled
@@ -160,7 +160,7 @@ def reconstruct(order: Order, folder: Path) -> None:
 @record
 def main() -> None:
     """Run the job of the folder that the command line names."""
-    die_with_parent()
+    begin_rank()
     folder = Path(sys.argv[1])
     try:
         with naming(folder):

@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from workbench.compute.evaluation import training_volumes
 from workbench.compute.jobs import TrainingJob
 from workbench.compute.node import note_error
-from workbench.compute.processes import die_with_parent
+from workbench.compute.processes import begin_rank
 from workbench.compute.runs import kept_cache
 from workbench.data.cache import DatasetCache
 from workbench.data.images import crop_size
@@ -163,7 +163,7 @@ def versions() -> dict[str, str]:
 @record
 def main() -> None:
     """Run the job of the folder that the command line names."""
-    die_with_parent()
+    begin_rank()
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
