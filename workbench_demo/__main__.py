@@ -10,12 +10,17 @@ from pathlib import Path
 from workbench.command.running import PageFailedError
 from workbench.progress import duration
 from workbench.settings import shown
+from workbench_demo.seeds import other_seeds
 from workbench_demo.sizes import SIZES
 from workbench_demo.stages import Demo, Records
 
 
-def run(demo: Demo) -> int:
+def run(demo: Demo, seeds: int = 1) -> int:
     """Run a demo's stages, those that are done already aside, and report.
+
+    Args:
+        demo: what to run.
+        seeds: how many seeds to train with; from 2 on, the report says how the figures spread.
 
     Returns:
         The exit code.
@@ -30,7 +35,7 @@ def run(demo: Demo) -> int:
         "Interrupt it at any time: the next run goes on from there.\n",
         flush=True,
     )
-    stages = demo.stages
+    stages = [*demo.stages, *other_seeds(demo, seeds).pages]
     for number, stage in enumerate(stages, start=1):
         head = f"{number:2} of {len(stages)}  {stage.name}"
         if records.done(stage):
@@ -45,12 +50,12 @@ def run(demo: Demo) -> int:
             print(f"The notebook, with the whole error: {shown(str(stage.page))}", file=sys.stderr)
             return 1
         print(f"    {duration(records.seconds[stage.name])}", flush=True)
-    return _report(demo, records, time.monotonic() - began)
+    return _report(demo, records, time.monotonic() - began, seeds)
 
 
-def _report(demo: Demo, records: Records, seconds: float) -> int:
+def _report(demo: Demo, records: Records, seconds: float, seeds: int) -> int:
     # Its imports take seconds, which a person waits for better here than at the start.
-    from workbench_demo.report import table, write_report
+    from workbench_demo.report import seed_table, table, write_report
 
     command = shown(Path(sys.prefix, "bin", "workbench"))
     next_steps = {
@@ -60,7 +65,10 @@ def _report(demo: Demo, records: Records, seconds: float) -> int:
         "Open the notebooks": f"{command} lab",
     }
     reports = write_report(demo, records.seconds, next_steps)
-    print(f"\n{table(reports)}\n\nDone in {duration(seconds)}. Look at")
+    print(f"\n{table(reports)}")
+    if seeds > 1:
+        print(f"\n{seed_table(demo, seeds)}")
+    print(f"\nDone in {duration(seconds)}. Look at")
     for name, what in (
         ("index.html", "figures and pictures, with links to every executed notebook"),
         ("summary.json", "the figures for programs"),
@@ -75,10 +83,16 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the demo that the command line, or else ``words``, asks for; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m workbench_demo", description=__doc__)
     parser.add_argument("size", nargs="?", default="small", choices=SIZES)
-    demo = Demo(SIZES[parser.parse_args(words).size])
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="train with so many seeds, to see how figures spread"
+    )
+    asked = parser.parse_args(words)
+    if not 1 <= asked.seeds <= 20:
+        parser.error(f"--seeds {asked.seeds}: give 1 to 20")
+    demo = Demo(SIZES[asked.size])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return run(demo)
+        return run(demo, asked.seeds)
     except KeyboardInterrupt:
         print("\nInterrupted: run it again to go on from here.", file=sys.stderr)
         return 130

@@ -1,19 +1,25 @@
 """What came of the demo: ``summary.json``, the table, and one page that shows it all."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import pstdev
 from typing import Any
 
 from workbench.compute.runs import open_run
 from workbench.progress import duration
-from workbench.recon.metrics import METRICS, Scores, mean_scores
+from workbench.recon.metrics import (
+    METRICS,
+    Scores,
+    counted,
+    deviations,
+    mean_scores,
+)
 from workbench.recon.results import KINDS, Results, read_order
 from workbench.settings import shown
 from workbench.stores.disk import write_text
 from workbench_demo.pages import Picture, pictures, render
+from workbench_demo.seeds import FIRST, other_seeds
 from workbench_demo.sizes import Part
 from workbench_demo.stages import Demo, Stage
 
@@ -76,18 +82,33 @@ def table(reports: Sequence[PartReport]) -> str:
     ]
     for report in reports:
         lines += [
-            _line(result.name, [result.scores[kind] for kind in KINDS]) for result in report.results
+            line(result.name, [result.scores[kind] for kind in KINDS]) for result in report.results
         ]
         kinds = [list(report.results.scores(kind).values()) for kind in KINDS]
-        means = [mean_scores(scores) for scores in kinds]
-        lines.append(_line(f"{report.model}, mean of {len(report.results)} volumes", means))
-        lines.append(_line("    standard deviation over volumes", [_spread(s) for s in kinds]))
+        total = len(report.results)
+        lines.append(line(f"{report.model}, mean of {total} volumes", map(mean_scores, kinds)))
+        if any(count < total for each in kinds for count in counted(each).values()):
+            text = (f"{counted(each)[m.name]:{_WIDTH}}" for each in kinds for m in METRICS)
+            lines.append(f"{'    volumes in each mean':40}{''.join(text)}")
+        lines.append(line("    standard deviation over volumes", map(deviations, kinds)))
     return "\n".join([*lines, SPREAD])
 
 
-def _spread(scores: Sequence[Scores]) -> Scores:
-    """Return the standard deviation over volumes of each metric; 0 of one volume."""
-    return {each.name: pstdev(score[each.name] for score in scores) for each in METRICS}
+def seed_table(demo: Demo, count: int) -> str:
+    """Write the network's means over volumes for each seed, and how they spread over seeds."""
+    others = other_seeds(demo, count)
+    lines = [f"{'':40}" + "".join(f"{metric.label:>{_WIDTH}}" for metric in METRICS)]
+    for part in demo.size.parts:
+        same = [each for each in others.size.parts if each.model == part.model]
+        reports = [part_report(demo, part), *(part_report(others, each) for each in same)]
+        means = [report.summary["reconstruction"] for report in reports]
+        lines += [
+            line(f"{part.model}, seed {FIRST + number}", [each])
+            for number, each in enumerate(means)
+        ]
+        lines.append(line(f"{part.model}, mean of {count} seeds", [mean_scores(means)]))
+        lines.append(line("    standard deviation over seeds", [deviations(means)]))
+    return "\n".join(lines)
 
 
 def write_report(
@@ -152,6 +173,7 @@ def _path(stage: Stage) -> Path:
     return stage.page
 
 
-def _line(name: str, scores: Sequence[Scores]) -> str:
-    values = (f"{each[m.name]:{_WIDTH}{m.short}}" for each in scores for m in METRICS)
+def line(name: str, scores: Iterable[Scores]) -> str:
+    """Write metrics of several kinds of image in one line of a table."""
+    values = (f"{m.text(each[m.name], m.short):>{_WIDTH}}" for each in scores for m in METRICS)
     return f"{name:40}{''.join(values)}"

@@ -27,6 +27,12 @@ class Part:
     training: Mapping[str, Any] = field(default_factory=dict)
     pages: tuple[str, ...] = PAGES
 
+    @property
+    def name(self) -> str:
+        """Of its run and its notebooks: the model's, and the seed where it is not the usual one."""
+        seed = self.training.get("seed")
+        return self.model if seed is None else f"{self.model}-seed{seed}"
+
 
 @dataclass(frozen=True)
 class Size:

@@ -57,11 +57,13 @@ class Demo:
     @property
     def stages(self) -> list[Stage]:
         """All stages, in order."""
+        return [self._phantom(), self._pack(), *self.pages]
+
+    @property
+    def pages(self) -> list[Stage]:
+        """The stages that are notebooks, in order."""
         code = _digest(*sorted((_CODE / "workbench").rglob("*.py")))
-        stages = [self._phantom(), self._pack()]
-        for part in self.size.parts:
-            stages += [self._page(part, page, code) for page in part.pages]
-        return stages
+        return [self._page(part, page, code) for part in self.size.parts for page in part.pages]
 
     def study(self, part: Part) -> Path:
         """Return the folder of a part's phantom, before it is packed."""
@@ -69,7 +71,7 @@ class Demo:
 
     def run_name(self, part: Part) -> str:
         """Return the name of a part's training run."""
-        return f"{self.size.name}/{part.model}"
+        return f"{self.size.name}/{part.name}"
 
     def _phantom(self) -> Stage:
         def work() -> None:
@@ -104,7 +106,7 @@ class Demo:
     def _page(self, part: Part, page: str, code: str) -> Stage:
         parameters, leaves = self._parameters(part, page)
         source = notebooks() / f"{page}.ipynb"
-        output = self.folder / f"{part.model}_{page}.ipynb"
+        output = self.folder / f"{part.name}_{page}.ipynb"
 
         def work() -> None:
             if page != "ingest":
@@ -118,7 +120,7 @@ class Demo:
                 run_page(source, output, parameters, environment, prefix=_PREFIX)
 
         made_from = _digest(code, repr(self.size), repr(parameters), source)
-        return Stage(f"{part.model} {page}", work, made_from, (*leaves, output), output)
+        return Stage(f"{part.name} {page}", work, made_from, (*leaves, output), output)
 
     def _parameters(self, part: Part, page: str) -> tuple[dict[str, Any], tuple[Path, ...]]:
         """Return a notebook's parameters, and what it leaves besides its pictures."""

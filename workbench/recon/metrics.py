@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,9 +50,16 @@ class Metric:
         """Which values are better, for people."""
         return "higher is better ↑" if self.higher_is_better else "lower is better ↓"
 
+    def text(self, value: float, form: str | None = None) -> str:
+        """Write a value; "–" where a volume has none, "∞" for the PSNR of an image without error."""
+        if not math.isfinite(value):
+            return "∞" if value == math.inf else "–"
+        return f"{value:{form or self.form}}"
+
     def say(self, value: float, form: str | None = None) -> str:
         """Write a value with its label and unit, such as "PSNR 31.25 dB"."""
-        return f"{self.label} {value:{form or self.form}}" + (f" {self.unit}" if self.unit else "")
+        unit = f" {self.unit}" if self.unit and math.isfinite(value) else ""
+        return f"{self.label} {self.text(value, form)}{unit}"
 
 
 def _ssim_of_slices(images: "Tensor", targets: "Tensor", data_range: float) -> "Tensor":
@@ -95,9 +103,22 @@ LEADING = METRICS[0]
 """Chooses the best checkpoint, orders volumes and slices, and is measured by slice."""
 
 
-def described(scores: Mapping[str, Any]) -> str:
-    """Write all metrics of a volume, or their means, for people."""
-    return ", ".join(metric.say(scores[metric.name]) for metric in METRICS)
+def described(scores: Iterable[Mapping[str, Any]]) -> str:
+    """Write the means over volumes for people, with how many volumes each is over.
+
+    Such as "SSIM 0.8731, PSNR 29.30 dB (of 3), NMSE 0.0247, means of 4 volumes".
+    """
+    scores = list(scores)
+    means, counts, total = mean_scores(scores), counted(scores), len(scores)
+    said = [
+        metric.say(means[metric.name]) + of_fewer(counts[metric.name], total) for metric in METRICS
+    ]
+    return ", ".join([*said, f"means of {total} volumes" if total > 1 else "of 1 volume"])
+
+
+def of_fewer(count: int, total: int) -> str:
+    """Say beside a mean that it is over fewer volumes than there are: " (of 3)", or ""."""
+    return "" if count == total else f" (of {count})"
 
 
 @dataclass(frozen=True)
@@ -133,11 +154,26 @@ def mean_scores(scores: Iterable[Mapping[str, Any]]) -> Scores:
     """Return the mean over volumes of each metric.
 
     A volume whose metric is undefined (PSNR without an error, NMSE of an empty target) is left out
-    of that metric's mean; NaN where none is left.
+    of that metric's mean; NaN where none is left. ``counted`` says how many are in it.
     """
+    finite = _finite(scores)
+    return {name: math.fsum(v) / len(v) if v else math.nan for name, v in finite.items()}
+
+
+def counted(scores: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many volumes are in each metric's mean."""
+    return {name: len(values) for name, values in _finite(scores).items()}
+
+
+def deviations(scores: Iterable[Mapping[str, Any]]) -> Scores:
+    """Return the sample standard deviation of each metric; NaN of fewer than 2 volumes."""
+    finite = _finite(scores)
+    return {name: stdev(v) if len(v) > 1 else math.nan for name, v in finite.items()}
+
+
+def _finite(scores: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     scores = list(scores)
-    means = {}
-    for metric in METRICS:
-        finite = [score[metric.name] for score in scores if math.isfinite(score[metric.name])]
-        means[metric.name] = math.fsum(finite) / len(finite) if finite else math.nan
-    return means
+    return {
+        name: [score[name] for score in scores if math.isfinite(score[name])]
+        for name in (metric.name for metric in METRICS)
+    }

@@ -320,7 +320,7 @@ class RunRecord(pl.Callback):
             "training",
             row["epoch"] / epochs,
             f"epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}, validation "
-            f"{described(means)}, {duration(row['seconds'])}"
+            f"{described(pl_module.volume_scores)}, {duration(row['seconds'])}"
             + (f", about {duration(left)} left" if left else ""),
         )
 
