@@ -51,7 +51,7 @@ class Metric:
         return "higher is better ↑" if self.higher_is_better else "lower is better ↓"
 
     def text(self, value: float, form: str | None = None) -> str:
-        """Write a value; "–" where a volume has none, "∞" for the PSNR of an image without error."""
+        """Write a value; "–" where there is none, "∞" for the PSNR of an image without error."""
         if not math.isfinite(value):
             return "∞" if value == math.inf else "–"
         return f"{value:{form or self.form}}"
