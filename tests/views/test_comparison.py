@@ -7,10 +7,11 @@ import h5py
 import numpy as np
 import pytest
 
+from workbench.recon.metrics import METRICS
 from workbench.recon.results import Results
 from workbench.views.annotations import read_annotations
 from workbench.views.comparison import (
-    acceleration_figure,
+    comparing_figure,
     comparison_table,
     find_compared,
     labels_of,
@@ -24,7 +25,7 @@ from workbench.views.ranking import (
     slice_table,
 )
 from workbench.views.reconstructions import extreme_slices
-from workbench.views.scores import against_figure
+from workbench.views.scores import EVERY, against_figure, spread_figure
 from workbench.views.viewer.slice_browser import SliceBrowser
 
 # ---- orders -------------------------------------------------------------------------------
@@ -169,6 +170,7 @@ def test_results_are_found_by_what_their_folder_says(first, compare, folders):
         ("nobody", FileNotFoundError, "nobody has no results"),
         (3, ValueError, "compare="),
         ("", ValueError, "compare="),
+        ("weights@equispaced-4x", ValueError, "these are the results themselves"),
         (" , ", ValueError, "compare="),
     ],
 )
@@ -187,14 +189,54 @@ def test_table_has_a_row_a_set_with_means_over_common_volumes(first, eight):
         assert by_name[str(each.order)] == f"{result.reconstruction['ssim']:.4f}"
     assert table[("VarNet", "SSIM")].astype(float).is_monotonic_increasing
     with pytest.raises(ValueError, match="no volume with a target in common"):
-        comparison_table([first, first.only([])])
+        comparison_table([first, eight.only([])])
 
 
 def test_figure_has_each_set_at_its_true_acceleration(first, eight):
-    figure = acceleration_figure([eight, first])
+    figure = comparing_figure([eight, first])
     rates = figure.axes[0].lines[0].get_xdata()
     np.testing.assert_allclose(rates, sorted([first.acceleration, eight.acceleration]))
     assert figure._repr_png_()
+
+
+def test_results_of_one_acceleration_stand_side_by_side_under_their_full_names(first):
+    other = made_by(first, "team/a-run-with-a-name-that-is-long/second", first.order.weights_sha256)
+    better = replace(first[0], scores=dict(first[0].scores))
+    better.scores["reconstruction"] = better.reconstruction | {"ssim": 0.999}
+    other = Results(other.folder, [better, *other[1:]], other.order)
+    figure = comparing_figure([first, other])
+    names = [label.get_text().replace("\n", "") for label in figure.axes[0].get_yticklabels()]
+    assert names == ["weights", "team/a-run-with-a-name-that-is-long/second"]
+    (title,) = [line for line in figure.get_suptitle().splitlines() if "highest" in line]
+    mean = (0.999 + first[1].reconstruction["ssim"]) / 2
+    assert title == f"The highest mean SSIM, {mean:.4f}: {other.run}"
+    assert all(line.get_linestyle() == "None" for line in figure.axes[0].lines)
+    figure.draw_without_rendering()
+    for text in (*figure.axes[0].get_yticklabels(), figure._suptitle):
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
+    assert (
+        "of 2 results at one acceleration"
+        in comparing_figure(
+            [first, made_by(first, "twin", first.order.weights_sha256)]
+        ).get_suptitle()
+    )
+
+
+def test_line_joins_accelerations_and_not_centre_fractions(first, eight):
+    joined = comparing_figure([first, eight]).axes[0].lines
+    assert [len(line.get_xdata()) for line in joined] == [2, 2]
+    sampling = replace(first.order.sampling, center_fractions=(0.04,))
+    narrow = Results(
+        first.folder.with_name("val-equispaced-4x-0.04"),
+        first,
+        replace(first.order, sampling=sampling),
+    )
+    lines = comparing_figure([first, narrow, eight]).axes[0].lines
+    labels = {line.get_label(): len(line.get_xdata()) for line in lines}
+    assert labels["weights, equispaced, centre 0.08, VarNet"] == 1
+    assert labels["weights, equispaced, centre 0.04, VarNet"] == 2
 
 
 def made_by(each, run, sha="a" * 64):
@@ -213,6 +255,8 @@ def test_labels_say_what_differs_and_are_never_alike(first, eight):
         f"weights, weights weights.pt {sha[:8]}",
         "weights, weights weights.pt aaaaaaaa",
     ]
+    with pytest.raises(ValueError, match="is there twice"):
+        labels_of([first, first])
     elsewhere = Results(first.folder.with_name("val-copy"), first, first.order)
     assert labels_of([first, elsewhere]) == [
         "weights@val-equispaced-4x-0.08",
@@ -232,11 +276,34 @@ def test_infinite_psnr_leaves_its_volume_out_of_every_mean_which_is_said(first, 
     assert list(table[("", "volumes")]) == [2, 2]
     expected = {f"{each[1].reconstruction['psnr']:.2f} (of 1)" for each in (first, eight)}
     assert set(table[("VarNet", "PSNR (dB)")]) == expected
-    assert "PSNR (dB): mean of 1" in acceleration_figure([first, perfect(eight)]).get_suptitle()
+    assert "PSNR (dB): mean of 1" in comparing_figure([first, perfect(eight)]).get_suptitle()
     table = score_table(perfect(first), by="acquisition")
-    assert table.data.loc["all", ("VarNet", "PSNR (dB)")] == first[1].reconstruction["psnr"]
-    assert table.data.loc["all", ("", "volumes")] == 2
-    assert "VarNet PSNR (dB), all: mean of 1 of 2 volumes" in table.to_html()
+    assert table.data.loc[EVERY, ("VarNet", "PSNR (dB)")] == first[1].reconstruction["psnr"]
+    assert table.data.loc[EVERY, ("", "volumes")] == 2
+    assert f"VarNet PSNR (dB), {EVERY}: mean of 1 of 2 volumes" in table.to_html()
+    assert "∞" in score_table(perfect(first)).to_html()
+
+
+def test_volumes_without_a_target_have_a_dash_and_are_counted_apart(first):
+    results = Results(first.folder, [replace(first[0], scores={}), first[1]])
+    assert score_table(results).to_html().count("–") == 2 * len(METRICS)
+    table = score_table(results, by="acquisition")
+    assert dict(table.data.loc[EVERY, ""][["volumes", "measured"]]) == {"volumes": 2, "measured": 1}
+    html = table.to_html()
+    assert "–" in html
+    assert "nan" not in html
+
+
+def test_acquisition_of_the_summarys_name_is_no_summary(first):
+    volume = replace(first[0].volume, attributes={"acquisition": EVERY})
+    results = Results(first.folder, [replace(first[0], volume=volume), first[1]])
+    table = score_table(results, by="acquisition").data
+    assert list(table.loc[EVERY, ("", "volumes")]) == [1, 2]
+    ticks = spread_figure(results).axes[0].get_xticklabels()
+    counts = sorted(
+        label.get_text().split("\n")[-1] for label in ticks if EVERY in label.get_text()
+    )
+    assert counts == ["n = 1", "n = 2"]
 
 
 def test_runs_over_different_volumes_are_compared_on_the_common_ones_which_is_said(first, eight):
@@ -245,7 +312,7 @@ def test_runs_over_different_volumes_are_compared_on_the_common_ones_which_is_sa
     assert said == (
         "Compared on the 1 volume that all have scored: weights, 4x, centre 0.08 has 2."
     )
-    assert said in acceleration_figure([first, less]).get_suptitle()
+    assert said in comparing_figure([first, less]).get_suptitle()
     assert left_out_of_comparison([first, eight]) == ""
     figure = against_figure(first, less, ("eight", "four"))
     assert "n = 1" in figure.get_suptitle()

@@ -87,7 +87,8 @@ def test_image_that_is_not_finite_is_shown_and_said(images):
     target, (zero_filled, better, _) = images
     better[3, :10] = np.nan
     figure = reconstruction_figure(target, zero_filled, {"VarNet": better})
-    assert "VarNet\n0.781 % of the pixels are not finite (red)" in titles(figure)
+    words = [" ".join(title.split()) for title in titles(figure)]
+    assert "VarNet 0.781 % of the pixels are not finite (red)" in words
     assert any(title.startswith("zero-filled\nSSIM 0.") for title in titles(figure))
     broken = next(axes for axes in figure.axes if axes.get_title().startswith("VarNet"))
     assert np.ma.getmaskarray(broken.images[0].get_array()).sum() == 10
@@ -267,7 +268,7 @@ def test_every_volume_is_a_dot_in_its_acquisition_and_in_all(scores):
     figure = scores_figure(scores, KINDS)
     for axes in figure.axes:
         labels = [label.get_text() for label in axes.get_xticklabels()]
-        assert labels == ["all\nn = 7", "AXFLAIR\nn = 2", "AXT2\nn = 5"]
+        assert labels == ["all volumes\nn = 7", "AXFLAIR\nn = 2", "AXT2\nn = 5"]
     dots = [line.get_ydata() for line in figure.axes[0].lines if line.get_marker() == "o"]
     every = [each["ssim"] for part in scores.values() for each in part.values()]
     np.testing.assert_allclose(np.sort(np.concatenate(dots)), np.sort(every * 2))
@@ -287,13 +288,16 @@ def test_infinite_psnr_of_a_perfect_volume_is_left_out():
     worse = {"a": score(1.0, 45.0, 0.0), "b": score(0.9, 39.0, 0.01)}
     figure = comparison_figure(worse, perfect, names=("old", "new"))
     assert figure._repr_png_()
-    assert figure.axes[1].get_title("left") == "PSNR (dB): +1.00 on average\nnew better in 2 of 2"
+    assert (
+        figure.axes[1].get_title("left")
+        == "PSNR (dB): +1.00 on average\nbetter (above the line) in 2 of 2"
+    )
 
 
 def test_volume_that_is_not_finite_is_left_out_and_named(scores):
     scores["VarNet"]["v2"] = score(*3 * [float("nan")])
     figure = scores_figure(scores, KINDS)
-    assert "VarNet 0.832" in figure.get_suptitle()
+    assert "VarNet 0.832 (of 6)" in figure.get_suptitle()
     assert "not finite, left out of VarNet: v2" in figure.get_suptitle()
     assert figure._repr_png_()
 
@@ -306,8 +310,8 @@ def test_comparison_gives_the_mean_difference_of_pairs(scores):
     }
     figure = comparison_figure(first, second, names=("old", "new"), acquisitions=KINDS)
     assert figure.get_suptitle() == "new against old: SSIM +0.0200 on average, n = 7"
-    assert figure.axes[0].get_title("left").endswith("new better in 6 of 7")
-    lower = "NMSE: −0.0100 on average\nnew better in 7 of 7"
+    assert figure.axes[0].get_title("left").endswith("better (above the line) in 6 of 7")
+    lower = "NMSE: −0.0100 on average\nbetter (below the line) in 7 of 7"
     assert figure.axes[2].get_title("left") == lower
     kinds = {line.get_label(): line for line in figure.axes[0].lines}
     np.testing.assert_allclose(kinds["AXT2"].get_xdata(), [0.5, 0.51, 0.52, 0.53, 0.54])
@@ -333,6 +337,12 @@ def test_comparison_gives_the_mean_difference_of_pairs(scores):
                 scores["VarNet"], {"v1": score(1)}, names=("old", "new")
             ),
             "old and new scored different volumes, such as v0",
+        ),
+        (
+            lambda _, scores: comparison_figure(
+                scores["VarNet"], scores["VarNet"], names=("old", "old")
+            ),
+            "both runs are called 'old'",
         ),
     ],
 )

@@ -26,8 +26,8 @@ from workbench.recon.results import Results
 from workbench.recon.uncertainty import check_masks_wanted
 from workbench.views.annotations import Annotations, read_annotations
 from workbench.views.comparison import (
-    acceleration_figure,
     common_volumes,
+    comparing_figure,
     comparison_table,
     find_compared,
     labels_of,
@@ -111,7 +111,8 @@ class ReconstructPage(Page):
     def plan(self) -> ReconstructionPlan:
         """Check everything, see what is there already, and show it."""
         planned = plan_reconstruction(**self.model_dump(exclude=_OF_LOOKING))
-        find_compared(self.compare, planned.folder)
+        if compared := find_compared(self.compare, planned.folder):
+            labels_of([Results(planned.folder, (), planned.order), *compared])  # or refuses
         print(planned, flush=True)
         return planned
 
@@ -181,7 +182,7 @@ def show_compared(done: Reconstructed) -> Iterator[Any]:
         return
     yield left_out_of_comparison(sets) or None
     yield styled_table(comparison_table(sets, done.asked.sort_by), index=False)
-    yield acceleration_figure(sets)
+    yield comparing_figure(sets)
     for other in done.compared:
         names = labels_of([other, done.results])
         yield against_figure(done.results, other, (names[0], names[1]))

@@ -1,7 +1,8 @@
 """Runs, accelerations and masks side by side: any folders of results, by their names."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,24 @@ import pandas
 
 from workbench.compute.evaluation import FOLDER, ORDER
 from workbench.compute.jobs import run_folder
-from workbench.recon.metrics import METRICS
+from workbench.recon.metrics import LEADING, METRICS, of_fewer
 from workbench.recon.results import Results
 from workbench.views.ranking import PREFIXES, check_order, ranked, score_frame
 from workbench.views.scores import count_of
-from workbench.views.style import COLOURS, Look, add_key, frame, new_figure
+from workbench.views.style import (
+    BLUE,
+    COLOURS,
+    ORANGE,
+    SMALL,
+    Look,
+    add_key,
+    fitted,
+    frame,
+    new_figure,
+)
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -39,8 +51,11 @@ def _made(sets: Sequence[Results]) -> pandas.DataFrame:
 def labels_of(sets: Sequence[Results]) -> list[str]:
     """Return a label for each set: its run, and what else tells it from the others.
 
-    The rest is whichever differs of mask, acceleration and centre fraction, and the weights where
-    sets of one run were made with several. No two labels are alike.
+    The rest is whichever differs of split, mask, acceleration and centre fraction, and the weights
+    where sets of one run were made with several.
+
+    Raises:
+        ValueError: two sets cannot be told apart.
     """
     made = _made(sets)
     said = made.assign(weights=made["weights"].map(lambda name: name and f"weights {name}"))
@@ -49,7 +64,10 @@ def labels_of(sets: Sequence[Results]) -> list[str]:
     if len(set(labels)) == len(labels):
         return labels
     pairs = zip((each.name for each in sets), made["weights"], strict=True)
-    return [", ".join(filter(None, pair)) for pair in pairs]
+    labels = [", ".join(filter(None, pair)) for pair in pairs]
+    if again := [label for label in labels if labels.count(label) > 1]:
+        raise ValueError(f"{again[0]} is there twice: compare results of different folders")
+    return labels
 
 
 def results_of_run(run: str) -> list[Path]:
@@ -66,7 +84,7 @@ def find_compared(compare: str | None, folder: Path) -> list[Results]:
     ``knee@8x``, ``knee@random``, ``knee@random-8x``. All that fit are taken.
 
     Raises:
-        ValueError: it is no text.
+        ValueError: it is no text, or names nothing but the results themselves.
         FileNotFoundError: there is nothing that fits; the message says what there is.
     """
     if compare is None:
@@ -93,6 +111,11 @@ def find_compared(compare: str | None, folder: Path) -> list[Results]:
             )
         chosen |= dict.fromkeys(found)
     chosen.pop(folder, None)
+    if not chosen:
+        raise ValueError(
+            f"compare={compare!r}: these are the results themselves; give another run, or others "
+            "of its results, such as knee@8x"
+        )
     return [Results(each) for each in chosen]
 
 
@@ -165,47 +188,114 @@ def comparison_table(sets: Sequence[Results], sort_by: str = "ssim") -> pandas.D
     for kind, prefix in PREFIXES.items():
         for metric in METRICS:
             count = counts[column := f"{prefix}{metric.name}"]
-            only = "" if count == total else f" (of {count})"
             table[labels[kind], metric.heading] = [
-                f"{v:{metric.form}}{only}" for v in means[column]
+                metric.text(v) + of_fewer(count, total) for v in means[column]
             ]
     return pandas.DataFrame(table)
 
 
-def acceleration_figure(sets: Sequence[Results]) -> "Figure":
-    """Plot each mean metric over the true acceleration, a line a run, zero-filled dashed."""
-    left_out = left_out_of_comparison(sets)
+def comparing_figure(sets: Sequence[Results]) -> "Figure":
+    """Plot each mean metric over the true acceleration, or by result where there is only one.
+
+    Results of one run and mask at different accelerations are joined by a line; others have no
+    order that a line could follow.
+
+    Raises:
+        ValueError: there is no volume that all have scored, or two sets cannot be told apart.
+    """
+    labels, left_out = labels_of(sets), left_out_of_comparison(sets)
     sets = common_volumes(sets)
     means, counts = _means(sets)
+    rates = [each.acceleration for each in sets]
+    networks = [each.labels["reconstruction"] for each in sets]
+    table = _made(sets).assign(label=labels, rate=rates, network=networks)
+    table = table.join(means.set_index(table.index))
+    lines = _lines(table) if table["rates"].nunique() > 1 else {}
     total = len(sets[0])
-    title = f"The faster the scan, the less is left: {len(sets)} results on the same "
-    notes = [title + count_of(total), *filter(None, [left_out])]
+    notes = [_message(table, lines), f"Means over the same {count_of(total)}", left_out]
     for metric in METRICS:
         least = min(counts[f"{prefix}{metric.name}"] for prefix in PREFIXES.values())
         if least < total:
             notes.append(f"{metric.heading}: mean of {least}, the rest is not finite")
-    synthetic = any(each.synthetic for each in sets)
-    size = 3.5 * len(METRICS), 4.1
-    figure = new_figure(*size, title="\n".join(notes), synthetic=synthetic)
-    panels = figure.subplots(1, len(METRICS), squeeze=False)[0]
-    made = _made(sets).assign(rate=[each.acceleration for each in sets])
-    parts = made[["run", "mask", "weights"]].itertuples(index=False)
-    made["line"] = [", ".join(filter(None, part)) for part in parts]
-    means.index = made.index
-    for number, (line, members) in enumerate(made.groupby("line", sort=False)):
-        members = members.sort_values("rate", kind="stable")
-        colour = COLOURS[(number + 1) % len(COLOURS)] if number else COLOURS[0]
-        labels = sets[members.index[0]].labels
+    figure = new_figure(
+        3.5 * len(METRICS),
+        4.1 if lines else 1.7 + 0.5 * len(sets),
+        title="\n".join(filter(None, notes)),
+        synthetic=any(each.synthetic for each in sets),
+    )
+    panels = figure.subplots(1, len(METRICS), squeeze=False, sharey=not lines)[0]
+    if lines:
+        _draw_by_acceleration(panels, lines)
+        add_key(figure, panels[0].get_lines(), 3)
+    else:
+        _draw_by_result(panels, table)
+        add_key(figure, panels[0].get_lines())
+    return figure
+
+
+def _lines(table: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
+    """Group sets that a line may join, by what they have in common: run, mask and weights.
+
+    Where such a group has two sets of one nominal acceleration, it is the centre fraction, too.
+    """
+    lines: dict[str, pandas.DataFrame] = {}
+    for _, group in table.groupby(["run", "mask", "weights"], sort=False):
+        common = ["run", "mask", "weights"]
+        common += ["centres"] if group["rates"].duplicated().any() else []
+        for key, members in group.groupby(common, sort=False):
+            lines[", ".join(filter(None, key))] = members.sort_values("rate", kind="stable")
+    return lines
+
+
+def _message(table: pandas.DataFrame, lines: Mapping[str, pandas.DataFrame]) -> str:
+    """Say what the leading metric shows."""
+    name, values = LEADING.label, table[LEADING.name]
+    if lines:
+        joined = [part[LEADING.name].diff()[1:] for part in lines.values() if len(part) > 1]
+        falls = joined and all((steps < 0).all() for steps in joined)
+        return f"{name} falls as the acceleration grows" if falls else f"{name} by acceleration"
+    texts = values.map(LEADING.text)
+    if (
+        values.isna().any()
+        or texts[values.idxmax()] == texts[values.drop(values.idxmax()).idxmax()]
+    ):
+        return f"{name} of {len(table)} results at one acceleration"
+    return f"The highest mean {name}, {texts[values.idxmax()]}: {table['label'][values.idxmax()]}"
+
+
+def _draw_by_acceleration(panels: Sequence["Axes"], lines: Mapping[str, pandas.DataFrame]) -> None:
+    for (line, members), colour in zip(lines.items(), cycle(COLOURS)):
+        names = {"reconstruction": members["network"].iloc[0], "zero_filled": "zero-filled"}
         for kind, style, alpha, fill in (
             ("reconstruction", "o-", 1.0, colour),
             ("zero_filled", "o--", 0.5, "none"),
         ):
             look: Look = {"color": colour, "alpha": alpha, "markersize": 6, "mfc": fill}
+            look["label"] = f"{line}, {names[kind]}"
             for axes, metric in zip(panels, METRICS, strict=True):
-                values = means.loc[members.index, f"{PREFIXES[kind]}{metric.name}"]
-                axes.plot(members["rate"], values, style, label=f"{line}, {labels[kind]}", **look)
+                axes.plot(members["rate"], members[f"{PREFIXES[kind]}{metric.name}"], style, **look)
     for axes, metric in zip(panels, METRICS, strict=True):
         frame(axes, metric.heading, right=metric.direction, x="true acceleration")
         axes.margins(x=0.15, y=0.12)
-    add_key(figure, panels[0].get_lines(), 3)
-    return figure
+
+
+def _draw_by_result(panels: Sequence["Axes"], table: pandas.DataFrame) -> None:
+    """Draw a row a result, the first on top: filled the reconstruction, hollow the zero-filled."""
+    rows = range(len(table))
+    network = ", ".join(dict.fromkeys(table["network"]))
+    for axes, metric in zip(panels, METRICS, strict=True):
+        look: Look = {"markersize": 7, "linestyle": "none", "marker": "o"}
+        values = table[metric.name]
+        axes.plot(table[f"zero_filled_{metric.name}"], rows, color=ORANGE, mfc="none", **look)
+        axes.plot(values, rows, color=BLUE, **look)
+        for row, value in zip(rows, values, strict=True):
+            if np.isfinite(value):
+                said = metric.text(value, metric.short)
+                place: Look = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+                axes.annotate(said, (value, row), fontsize=SMALL, **place)
+        frame(axes, right=metric.direction, x=f"mean {metric.heading}")
+        axes.set_ylim(len(table) - 0.5, -0.7)
+        axes.margins(x=0.2)
+    panels[0].set_yticks(rows, [fitted(label, 1.9, SMALL) for label in table["label"]])
+    for line, name in zip(panels[0].get_lines(), ("zero-filled", network), strict=True):
+        line.set_label(name)

@@ -13,6 +13,7 @@ import pandas
 
 from workbench.recon.metrics import LEADING, METRICS, Scores, metrics_of
 from workbench.recon.results import Result, Results
+from workbench.views.scores import EVERY
 from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def slice_table(slices: pandas.DataFrame, most: int = 20) -> pandas.DataFrame:
             "slice": list(first["slice"]),
             "acquisition": [each.volume.acquisition for each in first["result"]],
             **{
-                metric.heading: [f"{value:{metric.form}}" for value in first[metric.name]]
+                metric.heading: [metric.text(value) for value in first[metric.name]]
                 for metric in METRICS
                 if metric.name in first
             },
@@ -147,36 +148,40 @@ def slice_table(slices: pandas.DataFrame, most: int = 20) -> pandas.DataFrame:
 def score_table(results: Results, by: str = "volume", sort_by: str = LEADING.name) -> "Styler":
     """Return the metrics of zero-filled and reconstructed images as a table, the worst first.
 
-    By "acquisition" these are means over the volumes that have a target; a mean over fewer volumes
-    than there are, because a metric is not finite, is named below.
+    Volumes without a target come last, with "–" in place of metrics. By "acquisition" these are
+    means: "measured" says over how many of the volumes, and a mean over fewer of them, because a
+    metric is not finite, is named below.
     """
     named = {("", name): name for name in ("volume", "acquisition", "slices", "acceleration")}
     for kind, label in results.labels.items():
         named |= {(label, each.heading): f"{PREFIXES[kind]}{each.name}" for each in METRICS}
-    table = score_frame(rank_volumes(results.scored, sort_by))[list(named.values())]
+    rest = [each for each in results if not each.scores]
+    table = score_frame([*rank_volumes(results.scored, sort_by), *rest])[list(named.values())]
     table.columns = pandas.MultiIndex.from_tuples(named)
     if by == "volume":
         return styled_table(table, score_formats(table), index=False)
-    finite = table.drop(columns=[("", "volume"), ("", "slices")]).replace([np.inf, -np.inf], np.nan)
-    groups = dict(iter(finite.groupby(("", "acquisition")))) | {"all": finite}
-    sizes = {kind: len(part) for kind, part in groups.items()}
-    counts = pandas.DataFrame({kind: part.count() for kind, part in groups.items()})
-    means = {kind: part.mean(numeric_only=True) for kind, part in groups.items()}
-    shown = pandas.DataFrame(means).T.rename_axis("acquisition")
-    shown.insert(0, ("", "volumes"), pandas.Series(sizes))
-    remarks = [
-        f"{' '.join(column)}, {kind}: mean of {counts.loc[column, kind]} of {sizes[kind]} volumes, "
-        "the rest is not finite"
-        for column in shown
-        if column[0]
-        for kind in sizes
-        if counts.loc[column, kind] < sizes[kind]
-    ]
+    kinds = table["", "acquisition"]
+    groups = [(kind, table[kinds == kind]) for kind in sorted(set(kinds))] + [(EVERY, table)]
+    rows, remarks = [], []
+    for kind, part in groups:
+        metrics = part.drop(columns=[("", name) for name in ("volume", "acquisition", "slices")])
+        finite = metrics.replace([np.inf, -np.inf], np.nan)
+        measured = int(part.index.isin(results.scored.acquisitions).sum())
+        counts = {("", "volumes"): len(part), ("", "measured"): measured}
+        rows.append(counts | finite.mean().to_dict())
+        remarks += [
+            f"{' '.join(column)}, {kind}: mean of {count} of {measured} volumes, the rest is not "
+            "finite"
+            for column, count in finite.count().items()
+            if column[0] and count < measured
+        ]
+    shown = pandas.DataFrame(rows, pandas.Index([kind for kind, _ in groups], name="acquisition"))
+    shown.columns = pandas.MultiIndex.from_tuples(list(shown.columns))
     style = styled_table(shown, score_formats(shown))
     return style.set_caption(escape("; ".join(remarks))) if remarks else style
 
 
-def score_formats(table: pandas.DataFrame) -> dict[tuple[str, str], str]:
+def score_formats(table: pandas.DataFrame) -> dict[tuple[str, str], Any]:
     """Return the formats of a table's columns (kind, metric) and of its acceleration."""
-    forms = {each.heading: f"{{:{each.form}}}" for each in METRICS} | {"acceleration": "{:.2f}"}
+    forms = {each.heading: each.text for each in METRICS} | {"acceleration": "{:.2f}".format}
     return {column: forms[column[1]] for column in table if column[1] in forms}

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench.data.volume import short_names
-from workbench.recon.metrics import LEADING, METRICS, Scores
+from workbench.recon.metrics import LEADING, METRICS, Scores, of_fewer
 from workbench.recon.results import Results
 from workbench.views.style import (
     BLUE,
@@ -24,6 +24,8 @@ from workbench.views.style import (
 )
 
 _BOX_FROM = 5
+EVERY = "all volumes"
+"""Names the summary over acquisitions, whose own names are any text."""
 
 
 def count_of(volumes: int) -> str:
@@ -63,25 +65,21 @@ def scores_figure(
     methods = _same_volumes(scores)
     volumes = next(iter(methods.values())).index
     kinds = volumes.map(lambda volume: (acquisitions or {}).get(volume) or "unknown")
-    groups = {kind: volumes[kinds == kind] for kind in sorted(set(kinds))}
-    if len(groups) > 1 or not acquisitions or list(groups) == ["unknown"]:
-        groups = {"all": volumes} | (groups if len(groups) > 1 else {})
+    groups = [(kind, volumes[kinds == kind]) for kind in sorted(set(kinds))]
+    if len(groups) > 1 or not acquisitions or groups[0][0] == "unknown":
+        groups = [(EVERY, volumes), *(groups if len(groups) > 1 else ())]
     if not title:
-        leading = {name: part[LEADING.name] for name, part in methods.items()}
-        means = ", ".join(
-            f"{name} {part[np.isfinite(part)].mean():{LEADING.short}}"
-            for name, part in leading.items()
-        )
+        means = ", ".join(f"{name} {_mean(part[LEADING.name])}" for name, part in methods.items())
         title = f"Mean {LEADING.label} of {count_of(len(volumes))}: {means}" + _left_out(methods)
     wide = len(METRICS) * max(3.2, 0.8 + 0.4 * len(groups) * len(scores))
     figure = new_figure(wide, 4.2, title=title, synthetic=synthetic)
     colours = dict(zip(scores, cycle((ORANGE, BLUE, *COLOURS[2:]))))
     panels = figure.subplots(1, len(METRICS), squeeze=False)[0]
-    ticks = [f"{kind}\nn = {len(members)}" for kind, members in groups.items()]
+    ticks = [f"{kind}\nn = {len(members)}" for kind, members in groups]
     for axes, metric in zip(panels, METRICS, strict=True):
         for number, (method, part) in enumerate(methods.items()):
             offset = (number - (len(scores) - 1) / 2) * 0.8 / len(scores)
-            for place, members in enumerate(groups.values()):
+            for place, (_, members) in enumerate(groups):
                 values = part.loc[members, metric.name].to_numpy()
                 _strip(axes, place + offset, values, 0.62 / len(scores), colours[method])
         turn = 0 if len(groups) <= 4 else 30
@@ -94,6 +92,12 @@ def scores_figure(
     dots = (panels[0].plot([], [], "o", color=colours[name], label=name) for name in methods)
     add_key(figure, [dot for (dot,) in dots])
     return figure
+
+
+def _mean(values: pandas.Series) -> str:
+    """Write the leading metric's mean, and over how many volumes where not all have it."""
+    finite = values[np.isfinite(values)]
+    return LEADING.text(finite.mean(), LEADING.short) + of_fewer(len(finite), len(values))
 
 
 def _strip(axes: Axes, place: float, values: np.ndarray, width: float, colour: str) -> None:
@@ -184,8 +188,10 @@ def comparison_figure(
         synthetic: whether any volume is a phantom.
 
     Raises:
-        ValueError: there is no score, or the runs hold different volumes.
+        ValueError: there is no score, the runs hold different volumes, or have one name.
     """
+    if names[0] == names[1]:
+        raise ValueError(f"both runs are called {names[0]!r}: give names that tell them apart")
     runs, remarks = dict(zip(names, (first, second), strict=True)), []
     if common:
         both = first.keys() & second.keys()
@@ -232,12 +238,10 @@ def comparison_figure(
         axes.locator_params(nbins=5)
         up = metric.higher_is_better
         wins = (y > x if up else y < x)[metric.name].sum()
-        text = f"{metric.heading}: {means[metric.name]}\n{names[1]} better in {wins} of {total}"
-        frame(axes, text, x=names[0], y=names[1])
-        # Above the diagonal the second run's value is the larger one.
-        place: Look = {"ha": "left", "va": "top"} if up else {"ha": "right", "va": "bottom"}
-        place |= {"transform": axes.transAxes, "fontsize": SMALL, "color": GREY}
-        axes.text(*((0.04, 0.96) if up else (0.96, 0.04)), f"{names[1]} better", **place)
+        known_pairs = (x.notna() & y.notna())[metric.name].sum()
+        side = "above" if up else "below"
+        text = f"{metric.heading}: {means[metric.name]}\nbetter ({side} the line) in {wins} of "
+        frame(axes, f"{text}{known_pairs}", x=names[0], y=names[1])
     if len(colours) > 1:
         add_key(figure, panels[0].get_lines()[1:])  # behind the diagonal
     return figure

@@ -55,10 +55,8 @@ class NotebookFigure(Figure):
 
 def new_figure(width: float, height: float, *, title: str = "", synthetic: bool = False) -> Figure:
     """Make an empty figure (inches), with its message on top and the note on synthetic data."""
-    # A bold letter is about 0.65 of its size wide: a long title is set a little smaller, then
-    # wrapped, never cut off.
-    room = int(72 * width / (0.65 * LABEL))
-    lines = [part for line in title.splitlines() for part in wrap(line, room)]
+    # A long title is set a little smaller, then wrapped, never cut off.
+    lines = fitted(title, width, LABEL, bold=True).splitlines()
     longest = max(map(len, lines), default=1)
     height += 0.19 * (len(lines) - len(title.splitlines()))
     figure = NotebookFigure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -68,6 +66,28 @@ def new_figure(width: float, height: float, *, title: str = "", synthetic: bool 
     if synthetic:
         figure.supxlabel(SYNTHETIC_NOTE, x=0.995, ha="right", fontsize=SMALL, color=GREY)
     return figure
+
+
+def fitted(text: str, inches: float, size: float, *, bold: bool = False) -> str:
+    """Wrap a text's lines to a width, so that it is neither cut off nor covers what is beside it.
+
+    ``size`` is that of its letters, in points. A word that is longer than a line, such as a file's
+    name, is broken.
+    """
+    room = max(8, int(72 * inches / ((0.65 if bold else 0.57) * size)))
+    return "\n".join(part for line in text.splitlines() for part in wrap(line, room) or [""])
+
+
+def _room(axes: Axes) -> tuple[float, float]:
+    """Return the width and height, inches, that a panel has in its figure before it is laid out."""
+    figure, spec = axes.get_figure(root=True), axes.get_subplotspec()
+    assert isinstance(figure, Figure)
+    width, height = figure.get_size_inches()
+    if spec is None:
+        return width, height
+    grid = spec.get_gridspec()
+    across = len(spec.colspan) / grid.ncols, len(spec.rowspan) / grid.nrows
+    return 0.94 * width * across[0], 0.9 * height * across[1]
 
 
 def png(figure: Figure, dpi: float | None = None, *, quick: bool = False) -> bytes:
@@ -96,7 +116,8 @@ def show_image(
     """
     axes.set_axis_off()
     if title:
-        axes.set_title(title, fontsize=LABEL if "\n" not in title else SMALL + 0.5)
+        size = LABEL if "\n" not in title else SMALL + 0.5
+        axes.set_title(fitted(title, _room(axes)[0], size), fontsize=size)
     if undefined:
         image = np.ma.masked_invalid(image)
         colours = colormaps.get_cmap(colours).with_extremes(bad=undefined)
@@ -125,9 +146,16 @@ def add_colour_bar(
 
 
 def add_key(figure: Figure, handles: Sequence[Artist], columns: int = 6) -> None:
-    """Name what is drawn below the panels; as handles, names that begin with "_" are kept."""
-    place: Look = {"loc": "outside lower left", "ncols": columns, "frameon": False}
-    figure.legend(handles=handles, fontsize=SMALL + 0.5, **place)
+    """Name what is drawn below the panels; as handles, names that begin with "_" are kept.
+
+    There are so many ``columns`` as fit, and long names are wrapped.
+    """
+    size, width = SMALL + 0.5, figure.get_figwidth() - 0.8
+    names = [fitted(str(handle.get_label()), width, size) for handle in handles]
+    longest = max((len(line) for name in names for line in name.splitlines()), default=1)
+    fit = int(width / (0.57 * size * longest / 72 + 0.6))
+    place: Look = {"loc": "outside lower left", "ncols": max(1, min(columns, fit))}
+    figure.legend(handles, names, fontsize=size, frameon=False, **place)
 
 
 def window_of(image: np.ndarray) -> tuple[float, float]:
@@ -146,9 +174,14 @@ def tidy(axes: Axes) -> None:
 
 
 def frame(axes: Axes, title: str = "", *, x: str = "", y: str = "", right: str = "") -> None:
-    """Give a plot its titles, labels, a light grid, and of its frame the two axes only."""
+    """Give a plot its titles, labels, a light grid, and of its frame the two axes only.
+
+    Texts are wrapped to the plot's size; ``right`` stands in the title's last line.
+    """
     tidy(axes)
-    axes.set_title(title, fontsize=LABEL, loc="left")
+    width, height = (inches - 0.5 for inches in _room(axes))
+    beside = 0.57 * SMALL * len(right) / 72
+    axes.set_title(fitted(title, width - beside, LABEL), fontsize=LABEL, loc="left")
     axes.set_title(right, fontsize=SMALL, loc="right", color=GREY)
-    axes.set_xlabel(x, fontsize=LABEL)
-    axes.set_ylabel(y, fontsize=LABEL)
+    axes.set_xlabel(fitted(x, width, LABEL), fontsize=LABEL)
+    axes.set_ylabel(fitted(y, height, LABEL), fontsize=LABEL)

@@ -1,6 +1,6 @@
 """Tables as notebooks and reports show them: one function, in which no name can become markup."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from numbers import Number
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,18 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 # MathJax, which typesets "$" in HTML, leaves elements of these classes alone.
+_WRAPPED = [
+    {
+        "selector": "th, td",
+        "props": "white-space: normal; overflow-wrap: anywhere; min-width: 3.5em; max-width: 40em",
+    }
+]
 AS_TEXT = 'class="tex2jax_ignore mathjax_ignore"'
 
 
 def styled_table(
     frame: "DataFrame",
-    formats: Mapping[Any, str] | None = None,
+    formats: Mapping[Any, str | Callable[[Any], str]] | None = None,
     *,
     index: bool = True,
     na_rep: str | None = None,
@@ -23,13 +29,14 @@ def styled_table(
     """Return a table to display, or to write with ``to_html``; every text in it is escaped.
 
     File names, acquisitions, run names and attributes come from outside: cells, headers and index
-    show them as they are, never as HTML or as a formula. ``formats`` are of columns' numbers, such
-    as ``{:.4f}``; ``na_rep`` stands for missing values.
+    show them as they are, never as HTML or as a formula, and whole: long ones wrap. ``formats`` are
+    of columns' numbers, such as ``{:.4f}``; ``na_rep`` stands for missing values.
     """
     style = frame.map(_plain).style.format(formats, escape="html", na_rep=na_rep)
     for axis in ("index", "columns"):
         style = style.format_index(_escaped, axis=axis).format_index_names(_escaped, axis=axis)
-    return (style if index else style.hide(axis="index")).set_table_attributes(AS_TEXT)
+    style = style if index else style.hide(axis="index")
+    return style.set_table_styles(_WRAPPED).set_table_attributes(AS_TEXT)
 
 
 def _escaped(value: Any) -> str:

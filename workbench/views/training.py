@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas
@@ -16,10 +16,10 @@ from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import Run
 from workbench.data.volume import short_names
 from workbench.models import label_of
-from workbench.recon.metrics import LEADING, METRICS
+from workbench.recon.metrics import LEADING, METRICS, of_fewer
 from workbench.recon.results import KINDS, read_scores
 from workbench.views.curves import best_epoch, learning_curves
-from workbench.views.ranking import ranked, score_formats
+from workbench.views.ranking import ranked
 from workbench.views.style import BLUE, GREY, ORANGE, SMALL, frame, new_figure
 from workbench.views.tables import styled_table
 
@@ -103,39 +103,41 @@ def volume_table(run: Run) -> "Styler":
     table["volume"] = table["volume"].map(short_names(table["volume"]))
     table = ranked(table, LEADING.name, LEADING.higher_is_better)
     table = table.rename(columns={name: metric.heading for name, metric in known.items()})
-    formats = {metric.heading: f"{{:{metric.form}}}" for metric in known.values()}
+    formats = {metric.heading: metric.text for metric in known.values()}
     return styled_table(table, formats, index=False)
 
 
 def evaluation_table(run: Run) -> "Styler | None":
     """Return the means over the volumes of each split that was reconstructed after the training.
 
-    None where there is none, and on all but the first node of a job, which keeps the tables.
+    "measured" says over how many of the volumes; a mean over fewer, because a metric is not finite,
+    has their number beside it. None where there is no such split, and on all but the first node of
+    a job, which keeps the tables.
     """
     rows = []
+    kinds = dict(zip(KINDS, ("zero-filled", label_of(run.job.network)), strict=True))
     for split in evaluated(run):
         folder = results_folder(run, split, split_sampling(run.job, split))
         found = pandas.DataFrame(read_scores(folder))
-        kinds = dict(zip(KINDS, ("zero-filled", label_of(run.job.network)), strict=True))
-        named = {
-            (label, metric.heading): f"{kind}_{metric.name}"
-            for kind, label in kinds.items()
-            for metric in METRICS
-        }
-        found = found.reindex(columns=["acceleration", *named.values()]).replace("", np.nan)
-        numbers = found.astype(float)
-        means = numbers.replace([np.inf, -np.inf], np.nan).mean()  # NaN enters no mean
-        row = {
+        names = [f"{kind}_{metric.name}" for kind in kinds for metric in METRICS]
+        texts = found.reindex(columns=["acceleration", *names]).replace("", np.nan)
+        measured = int(texts[f"{KINDS[0]}_{LEADING.name}"].count())
+        finite = texts.astype(float).replace([np.inf, -np.inf], np.nan)
+        row: dict[tuple[str, str], Any] = {
             ("", "split"): split,
             ("", "volumes"): len(found),
-            ("", "measured"): found[f"{KINDS[0]}_{LEADING.name}"].count(),
-            ("", "acceleration"): means["acceleration"],
+            ("", "measured"): measured,
+            ("", "acceleration"): f"{finite['acceleration'].mean():.2f}",
         }
-        rows.append(row | {title: means[column] for title, column in named.items()})
+        for kind, label in kinds.items():
+            for metric in METRICS:
+                column = finite[f"{kind}_{metric.name}"]
+                only = of_fewer(column.count(), measured)
+                row[label, metric.heading] = metric.text(column.mean()) + only
+        rows.append(row)
     if not rows:
         return None
     table = pandas.DataFrame(rows)
     table.columns = pandas.MultiIndex.from_tuples(table.columns)
     centred = {"selector": "th.col_heading.level0", "props": "text-align: center"}
-    style = styled_table(table, score_formats(table), index=False, na_rep="no target")
-    return style.set_table_styles([centred])
+    return styled_table(table, index=False).set_table_styles([centred], overwrite=False)

@@ -16,7 +16,7 @@ from workbench.recon.results import Results
 from workbench.settings import shown
 from workbench.stores.disk import write_text
 from workbench.views.comparison import (
-    acceleration_figure,
+    comparing_figure,
     comparison_table,
     left_out_of_comparison,
     results_of_run,
@@ -106,7 +106,7 @@ def _compared(known: list[Results]) -> Iterator[str]:
             yield f'<p class="note">{escape(left_out)}</p>'
         html = styled_table(comparison_table(known), index=False).to_html()
         yield f'<div class="wide">{html}</div>'
-        yield _picture(acceleration_figure(known), "Metrics by true acceleration")
+        yield _picture(comparing_figure(known), "Metrics by true acceleration")
     except ValueError as error:  # splits without a volume in common
         yield f'<p class="note">Not compared: {escape(str(error))}.</p>'
 
