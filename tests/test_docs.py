@@ -13,10 +13,15 @@ import numpy as np
 import pytest
 from numpy.fft import fftshift, ifft2, ifftshift
 
+import workbench
+from tests.recon.conftest import project, study  # noqa: F401
 from workbench.command.__main__ import main
 from workbench.command.words import read_words
+from workbench.compute.jobs import training_job
+from workbench.compute.runs import prepare_run
 from workbench.data.cache import open_dataset
 from workbench.forms.parameters import ParametersError
+from workbench.recon.run import fit
 
 ROOT = Path(__file__).parents[1]
 TOP = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")
@@ -147,3 +152,31 @@ def test_the_script_for_own_data_writes_a_volume_that_is_read(tmp_path):
         whole = np.sqrt((np.abs(images) ** 2).sum(1))
         np.testing.assert_allclose(file["reconstruction_rss"], whole[:, 12:36, 2:22], rtol=1e-4)
         assert volume.largest == file["reconstruction_rss"][:].max()
+
+
+@pytest.fixture
+def after_the_demo(study, project, monkeypatch):  # noqa: F811
+    """A project with a dataset and a run by the names that the demo and the quickstart give."""
+    (project / "datasets").mkdir()
+    (project / "datasets/brain_multicoil").symlink_to(study)
+    small = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1}
+    job = training_job(study, synthetic=False, model="brain", name="first", epochs=1, **small)
+    fit(job, prepare_run(job, resume=True).folder)
+    (project / "outputs/demo").mkdir()
+    (project / "outputs/demo/brain").symlink_to("../first")
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_page_s_script_runs(page, after_the_demo, capsys):
+    (script,) = python_of(page)
+    exec(script, {})
+    assert "ssim" in capsys.readouterr().out
+    assert Path("first.png").exists() == ("first.png" in script)
+
+
+def test_every_public_name_is_on_the_page_of_the_api():
+    page = (ROOT / "docs/api.md").read_text()
+    named = re.findall(r"^::: workbench\.(\w+)$", page, re.MULTILINE)
+    assert sorted(named) == sorted(workbench.__all__)

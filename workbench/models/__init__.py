@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT", "NETWORKS", "VarNet", "build", "find_network", "label_of", "released"]
 
 NETWORKS: dict[str, Network] = {entry.name: entry for entry in (VARNET,)}
+"""Name of each network, as ``network=`` takes it, and its entry."""
 DEFAULT = VARNET.name
 """The network where none is named, as in files of runs and results of earlier versions."""
 
