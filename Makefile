@@ -98,15 +98,20 @@ install = echo "Installing the packages of pyproject.toml into .venv/, about a m
 .venv/made-in: $(NEW)
 	@PATH="$$PATH:$$HOME/.local/bin"; \
 	for python in "$(PYTHON)" python3.11 python3.12 python3.13 python3 python \
-			"$$(uv python find --no-python-downloads 3.11 2>/dev/null)"; do \
+			"$$(uv python find --no-python-downloads '>=3.11,<3.14' 2>/dev/null)"; do \
 		"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 			2>/dev/null && break; \
 		python=; \
 	done; \
 	if [ -z "$$python" ]; then \
-		missing="Python 3.11" packages="python3.11 python3.11-venv"; \
+		missing="Python 3.11, 3.12 or 3.13"; \
+		for version in 3.11 3.12 3.13; do \
+			apt-cache show "python$$version" >/dev/null 2>&1 && break; \
+		done; \
+		packages="python$$version python$$version-venv"; \
 	elif ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
-		missing="the venv module of $$python" packages=python3.11-venv; \
+		missing="the venv module of $$python"; \
+		packages="python$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"; \
 	fi; \
 	if [ -n "$$missing" ]; then \
 		if apt-cache show $$packages >/dev/null 2>&1; then how="sudo apt-get install -y $$packages"; \

@@ -116,19 +116,27 @@ def test_importing_the_workbench_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("scripts", "missing", "command"),
     [
-        ({"python3": "exit 1"}, "Python 3.11 is missing", "uv python install 3.11"),
+        ({"python3": "exit 1"}, "Python 3.11, 3.12 or 3.13 is missing", "uv python install 3.11"),
         (
             {"python3": "exit 1", "apt-cache": "exit 0"},
-            "Python 3.11 is missing",
+            "Python 3.11, 3.12 or 3.13 is missing",
             "sudo apt-get install -y python3.11 python3.11-venv",
         ),
         (
-            {"python3": 'case "$2" in *ensurepip*) exit 1;; esac', "apt-cache": "exit 0"},
+            {"python3": "exit 1", "apt-cache": 'case "$*" in *3.11*) exit 1;; esac'},
+            "Python 3.11, 3.12 or 3.13 is missing",
+            "sudo apt-get install -y python3.12 python3.12-venv",
+        ),
+        (
+            {
+                "python3": 'case "$2" in *ensurepip*) exit 1;; *print*) echo 3.12;; esac',
+                "apt-cache": "exit 0",
+            },
             "venv module of python3 is missing",
-            "sudo apt-get install -y python3.11-venv",
+            "sudo apt-get install -y python3.12-venv",
         ),
     ],
-    ids=["no python 3.11", "no python 3.11 on Debian", "no venv on Debian"],
+    ids=["no python", "no python on Debian", "no 3.11 on Ubuntu", "no venv on Debian"],
 )
 def test_what_the_machine_lacks_is_said_in_one_line(checkout, tmp_path, scripts, missing, command):
     done = make(checkout, "lab", bare_path(tmp_path / "bin", **scripts))
@@ -140,8 +148,8 @@ def test_what_the_machine_lacks_is_said_in_one_line(checkout, tmp_path, scripts,
     assert not (checkout / ".venv").exists()
 
 
-def test_python3_alone_serves_where_it_is_3_11(checkout, tmp_path):
-    # It stands in for a Python 3.11 and tells what is asked of it.
+def test_python3_alone_serves_where_its_version_does(checkout, tmp_path):
+    # It stands in for a Python of a version that does, and tells what is asked of it.
     asked = tmp_path / "asked"
     script = f'echo "$@" >> "{asked}"'
     make(checkout, ".venv/made-in", bare_path(tmp_path / "bin", python3=script))
