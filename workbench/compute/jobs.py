@@ -1,5 +1,6 @@
 """What to run: one description of a training job, whichever compute runs it."""
 
+import ast
 import dataclasses
 import json
 import re
@@ -12,7 +13,8 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 
 from workbench.catalog import DATASETS, model_by_name
 from workbench.data.sampling import Sampling, numbers
-from workbench.models import DEFAULT, find_network
+from workbench.models import DEFAULT, build, check_network_name, find_network
+from workbench.models.own import check_form, is_own, read_config, try_loss, try_network
 from workbench.settings import project_root
 
 Precision = Literal["32", "bf16", "16"]
@@ -49,7 +51,9 @@ class TrainingJob(pydantic.BaseModel):
 
     Attributes:
         dataset: the dataset's folder, or its address.
+        network: of the registry, or of somebody's own, ``package.module:MyNetwork``.
         config: the network's numbers, an object of its entry's config class; None for its defaults.
+        loss: of somebody's own, ``package.module:function``; None is 1 - SSIM.
         lr_step: epochs after which Adam's learning rate is multiplied by ``lr_gamma`` (StepLR).
         precision: "32"; "bf16", which convolves in bfloat16 and does all else in float32; or
             "16", mixed, for GPUs that lack bfloat16 (its weights reconstruct in float32).
@@ -68,8 +72,9 @@ class TrainingJob(pydantic.BaseModel):
     name: Annotated[str, AfterValidator(_name)]
     model: str
     dataset: str
-    network: Annotated[str, AfterValidator(lambda name: find_network(name).name)] = DEFAULT
+    network: Annotated[str, AfterValidator(check_network_name)] = DEFAULT
     config: Any = Field(None, validate_default=True)
+    loss: Annotated[str, AfterValidator(lambda name: check_form("loss", name))] | None = None
     sampling: Sampling = Sampling()
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(1, ge=1)
@@ -94,7 +99,10 @@ class TrainingJob(pydantic.BaseModel):
     @pydantic.field_validator("config", mode="plain")
     @classmethod
     def _read_config(cls, value: Any, info: ValidationInfo) -> Any:
-        kind = find_network(info.data.get("network", DEFAULT)).config
+        name = info.data.get("network", DEFAULT)
+        if is_own(name) and value is not None:  # a file is read without the network's code
+            return read_config(name, value) if isinstance(value, Mapping) else value
+        kind = find_network(name).config
         return value if isinstance(value, kind) else kind(**(value or {}))
 
     @pydantic.model_validator(mode="after")
@@ -117,10 +125,11 @@ class TrainingJob(pydantic.BaseModel):
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read a job of this version or an earlier one; ValueError where the text is none."""
-        values = flat(json.loads(text))
-        names = _names(find_network(values["network"]).config)
-        config = {name: values.pop(name) for name in names if name in values}
-        return cls.model_validate_json(json.dumps(values | {"config": config}))
+        values = {"network": DEFAULT, **json.loads(text)}
+        if "config" not in values:  # of earlier versions, which had its numbers among the others
+            names = _names(find_network(values["network"]).config)
+            values["config"] = {name: values.pop(name) for name in names if name in values}
+        return cls.model_validate_json(json.dumps(values))
 
 
 def flat(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,8 +147,8 @@ def training_job(
     """Form a job from a notebook's parameters; None stands for the default.
 
     The phantom (synthetic) has defaults of its own. ``choices`` are fields of ``TrainingJob`` and
-    of its network's config, and for its sampling ``mask``, ``acceleration`` and
-    ``center_fraction`` (one number, or several).
+    of its network's config (also by ``network_options``, see ``read_options``), and for its
+    sampling ``mask``, ``acceleration`` and ``center_fraction`` (one number, or several).
 
     Raises:
         ValueError: a parameter is unknown or outside what is allowed.
@@ -159,9 +168,23 @@ def training_job(
     kind = DATASETS[known_model.dataset].kind
     if kind not in entry.kinds:
         raise ValueError(f"network={entry.name!r} learns from {', '.join(entry.kinds)}, not {kind}")
-    own = {key: given.pop(key) for key in _names(entry.config) if key in given}
+    names = _names(entry.config)
+    if clash := [key for key in names if key in TrainingJob.model_fields]:
+        raise ValueError(
+            f"network={entry.name!r}: its argument {clash[0]} is a parameter of the training "
+            "already: give it another name"
+        )
+    own = {key: given.pop(key) for key in names if key in given}
+    own |= read_options(given.pop("network_options", None))
+    if unknown := [key for key in own if key not in names]:
+        raise ValueError(
+            f"network_options: {entry.label} has no argument {unknown[0]}; it has "
+            f"{', '.join(names) or 'none'}"
+        )
     if given.get("low_memory") in ("True", "False"):  # as the notebook writes it
         given["low_memory"] = given["low_memory"] == "True"
+    if entry.plain:
+        _check_plain(entry.label, given)
     try:
         return TrainingJob(
             name=name or known_model.name,
@@ -173,6 +196,53 @@ def training_job(
         )
     except pydantic.ValidationError as error:
         raise ValueError(in_words(error)) from None
+
+
+def read_options(options: Any) -> dict[str, Any]:
+    """Read arguments of a network: a mapping, or a text such as "depth=5, norm=batch".
+
+    Raises:
+        ValueError: a part of the text is no NAME=VALUE.
+    """
+    if options is None or isinstance(options, Mapping):
+        return dict(options or {})
+    found = {}
+    for part in filter(None, (part.strip() for part in str(options).split(","))):
+        name, sign, value = (each.strip() for each in part.partition("="))
+        if not (name.isidentifier() and sign):
+            raise ValueError(f"network_options={options!r}: give NAME=VALUE, such as depth=5")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value  # a text without quotes
+    return found
+
+
+def _check_plain(label: str, given: Mapping[str, Any]) -> None:
+    """Refuse what a network that has fastMRI's forward alone cannot do."""
+    for name, value, other in (
+        ("low_memory", True, "give auto or False"),
+        ("crop_readout", True, "give False"),
+        ("precision", "bf16", "give 32 or 16"),
+        ("compile", "on", "give auto or off"),
+    ):
+        if given.get(name) == value:
+            raise ValueError(
+                f"{name}={value}: {label} cannot: {other}, or have it extend "
+                "workbench.models.reconstructor.Reconstructor"
+            )
+
+
+def try_own_code(job: TrainingJob) -> None:
+    """Run a job's own network and loss, where it has any, on a tiny slice.
+
+    Raises:
+        ValueError: one does not do; the message names the parameter, and what to do.
+    """
+    if is_own(job.network):
+        try_network(job.network, lambda: build(job.network, job.config))
+    if job.loss:
+        try_loss(job.loss)
 
 
 def in_words(error: pydantic.ValidationError) -> str:

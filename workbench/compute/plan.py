@@ -101,6 +101,7 @@ class Plan:
             f"dataset    {cache.address}: {len(train)} training volumes ({train.slices:,} "
             f"slices), {len(val)} validation volumes ({val.slices:,} slices)",
             f"network    {job.config}",
+            *([f"loss       {job.loss}"] if job.loss else []),
             f"sampling   {job.sampling}",
             f"schedule   {job.epochs} epochs, batch {job.batch_size} x {self.where.total} rank(s) "
             f"x {job.accumulate} accumulated, Adam {job.lr:g}, times {job.lr_gamma:g} every "

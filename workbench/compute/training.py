@@ -16,7 +16,7 @@ from workbench.compute.evaluation import (
 )
 from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, ranks_here, run_here
-from workbench.compute.jobs import run_folder, training_job
+from workbench.compute.jobs import run_folder, training_job, try_own_code
 from workbench.compute.kept import LOG_FILE, fetch, kept
 from workbench.compute.node import ERRORS, Node, error_note, this_node
 from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
@@ -56,8 +56,8 @@ def plan_training(
         raise ValueError(f"target={target!r}: give one of {', '.join(TARGETS)}")
     splits = parse_splits(reconstruct)
     on_cluster = {key: choices.pop(key, None) for key in ClusterChoices.model_fields}
-    # The numbers are checked before the dataset is opened, which can take a while.
-    training_job(Path(), synthetic=False, model=model, **choices)
+    # Numbers and own code are checked before the dataset is opened, which can take a while.
+    try_own_code(training_job(Path(), synthetic=False, model=model, **choices))
     workspace = None if target == "local" else find_workspace()
     if target == "azureml" or (workspace and not local_dataset):
         if local_dataset:

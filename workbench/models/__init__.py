@@ -1,19 +1,31 @@
 """The networks that can be trained and reconstruct: one entry each in ``NETWORKS``.
 
-A new network is a module with its config, its entry and its code, and a line here. Training,
-reconstruction, exports, figures and estimates ask the entry and know no network by name.
+A new network is a module with its config, its entry and its code, and a line here; or it stays
+outside, and is named as ``package.module:MyNetwork``. Training, reconstruction, exports, figures
+and estimates ask the entry and know no network by name.
 """
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from workbench.models.entry import Network
+from workbench.models.own import check_form, is_own, label_of_own, network_of
 from workbench.models.varnet import VARNET
 
 if TYPE_CHECKING:
     from workbench.models.reconstructor import Reconstructor
     from workbench.models.varnet.network import VarNet
 
-__all__ = ["DEFAULT", "NETWORKS", "VarNet", "build", "find_network", "label_of", "released"]
+__all__ = [
+    "DEFAULT",
+    "NETWORKS",
+    "VarNet",
+    "build",
+    "check_network_name",
+    "find_network",
+    "label_of",
+    "released",
+]
 
 NETWORKS: dict[str, Network] = {entry.name: entry for entry in (VARNET,)}
 """Name of each network, as ``network=`` takes it, and its entry."""
@@ -22,31 +34,43 @@ DEFAULT = VARNET.name
 
 
 def find_network(name: str) -> Network:
-    """Look up a network.
+    """Look up a network; one of somebody's own is imported.
 
     Raises:
         ValueError: there is no network of that name.
     """
+    check_network_name(name)
+    return network_of(name) if is_own(name) else NETWORKS[name]
+
+
+def check_network_name(name: str) -> str:
+    """Check that a name is of the registry, or has the form of one of somebody's own."""
+    if is_own(name):
+        return check_form("network", name)
     if name not in NETWORKS:
-        raise ValueError(f"network={name!r}: give one of {', '.join(NETWORKS)}")
-    return NETWORKS[name]
+        names = ", ".join(NETWORKS)
+        raise ValueError(f"network={name!r}: give one of {names}, or package.module:MyNetwork")
+    return name
 
 
 def build(name: str, config: Any) -> "Reconstructor":
     """Construct a network with random weights.
 
     Args:
-        name: of ``NETWORKS``.
-        config: an object of the entry's config class.
+        name: of ``NETWORKS``, or of somebody's own.
+        config: an object of the entry's config class, or one with the same values.
     """
-    network = find_network(name).build(config)
+    entry = find_network(name)
+    if not isinstance(config, entry.config):  # read from a file, without the network's code
+        config = entry.config(**asdict(config))
+    network = entry.build(config)
     network.name = name
     return network
 
 
 def label_of(name: str) -> str:
     """Return what people call a network; the name itself where it is not known here."""
-    return NETWORKS[name].label if name in NETWORKS else name
+    return NETWORKS[name].label if name in NETWORKS else label_of_own(name)
 
 
 def released() -> dict[str, str]:

@@ -27,6 +27,8 @@ class Network:
     phantom: Mapping[str, Any] = field(default_factory=dict)
     released: dict[str, str] = field(default_factory=dict)  # name -> address of its weights
     kinds: tuple[str, ...] = ("multicoil", "singlecoil")  # datasets that it can be trained on
+    # Whether it has fastMRI's forward alone, and none of what ``Reconstructor`` adds to it.
+    plain: bool = False
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

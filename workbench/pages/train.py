@@ -11,7 +11,7 @@ from workbench.catalog import MODEL_ALIASES, MODELS, SPLITS
 from workbench.compute.cluster import SDKS
 from workbench.compute.gpus import TORCH_BUILDS, tell_memory_in_use
 from workbench.compute.here import Ranks
-from workbench.compute.jobs import COMPILE, PRECISIONS
+from workbench.compute.jobs import COMPILE, PRECISIONS, read_options
 from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
 from workbench.compute.sender import parse_tags
@@ -19,7 +19,8 @@ from workbench.compute.training import TARGETS, plan_training, train
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
-from workbench.models import NETWORKS
+from workbench.models import NETWORKS, check_network_name
+from workbench.models.own import check_there, is_own
 from workbench.pages.shared import RunName, check_sampling, datasets_here, in_workspace, runs_here
 
 if TYPE_CHECKING:
@@ -31,6 +32,19 @@ SECONDS_BETWEEN_LOOKS = 2.0
 def _check_tags(text: str) -> str:
     parse_tags(text)
     return text
+
+
+def _check_network(name: str) -> str:
+    return check_there("network", name) if is_own(name) else check_network_name(name)
+
+
+def _check_options(text: str) -> str:
+    read_options(text)
+    return text
+
+
+def _check_loss(name: str) -> str:
+    return check_there("loss", name)
 
 
 class TrainPage(Page):
@@ -96,8 +110,14 @@ class TrainPage(Page):
     crop_readout: bool | None = Field(None, label="crop the readout")
     """True: without the readout's oversampling; half the work, other numbers"""
 
-    network: str | None = Field(None, section="Network", choices=tuple(NETWORKS))
-    """kind of network; None: the usual one"""
+    network: Annotated[str, AfterValidator(_check_network)] | None = Field(
+        None, section="Network", choices=lambda: tuple(NETWORKS)
+    )
+    """your own as package.module:MyNetwork; None: the usual one"""
+    network_options: Annotated[str, AfterValidator(_check_options)] | None = None
+    """arguments of your own network (docs/own-code.md); None: its defaults"""
+    loss: Annotated[str, AfterValidator(_check_loss)] | None = None
+    """your own loss, package.module:function; None: 1 - SSIM"""
     cascades: int | None = Field(None, ge=1)
     """number of cascades, 12 (None)"""
     chans: int | None = Field(None, label="channels", ge=1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from workbench.compute.jobs import TrainingJob
-from workbench.models import build
+from workbench.models import build, find_network
 from workbench.models.reconstructor import Reconstructor
 from workbench.models.unet import UNet
 
@@ -75,6 +75,8 @@ def saves_memory(
     """
     if isinstance(job.low_memory, bool):
         return job.low_memory
+    if find_network(job.network).plain:
+        return False
     with torch.device("meta"):
         network = build(job.network, job.config)
     count = sum(parameter.numel() for parameter in network.parameters())
@@ -87,7 +89,7 @@ def compiles(job: TrainingJob, steps: int) -> bool:
     Raises:
         ValueError: it asks for it, and this machine cannot.
     """
-    if job.compile == "off":
+    if job.compile == "off" or find_network(job.network).plain:
         return False
     gpu, obstacle = torch.cuda.is_available(), ""
     if not gpu and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):

@@ -21,6 +21,7 @@ from workbench.compute.jobs import TrainingJob, flat
 from workbench.data.images import crop_size, cropped
 from workbench.data.slices import Sample
 from workbench.models import build
+from workbench.models.own import find_loss
 from workbench.progress import Progress, duration, say
 from workbench.recon.metrics import LEADING, SliceScore, described, mean_scores, score_volumes
 from workbench.recon.results import write_table
@@ -36,13 +37,14 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Training(pl.LightningModule):
-    """Trains by fastMRI's SSIM loss, Adam and StepLR; scores every validation volume."""
+    """Trains by fastMRI's SSIM loss or the job's own, Adam and StepLR; scores each volume."""
 
     def __init__(self, job: TrainingJob) -> None:
         super().__init__()
         self.job = job
         self.network = build(job.network, job.config)
         self.network.bf16, self.network.crop_readout = job.precision == "bf16", job.crop_readout
+        self.loss = find_loss(job.loss) if job.loss else ssim_loss
         self.volume_scores: list[dict[str, Any]] = []
         self._slice_scores: list[SliceScore] = []
 
@@ -53,11 +55,11 @@ class Training(pl.LightningModule):
         return self.network(batch.masked_kspace, batch.mask, batch.num_low_frequencies, rows)
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
-        """Return the SSIM loss of a batch; NonFiniteLossError where it is NaN or infinite."""
+        """Return the loss of a batch; NonFiniteLossError where it is NaN or infinite."""
         image, target = cropped(self(batch), batch.target)
         # A volume that is all zero has no range; any will do, since it has no error either.
         span = batch.max_value.masked_fill(batch.max_value == 0, 1)
-        loss = ssim_loss(image, target, span)
+        loss = self.loss(image, target, span)
         if not torch.isfinite(loss):
             where = ", ".join(
                 f"{name} slice {number}"

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from workbench.compute.runs import Run, open_run
-from workbench.models import NETWORKS, build, released
+from workbench.models import NETWORKS, build, find_network, released
 from workbench.models.entry import Network
+from workbench.models.own import is_own
 from workbench.models.reconstructor import Reconstructor
 from workbench.recon.torch_file import StandIn, read_torch_file
 from workbench.settings import resolve, shown
 from workbench.stores.disk import replacing
+
+_WRAPPERS = r"(?:^|(?<=\.))(?:module|_orig_mod)\."
 
 
 def find_weights(name_or_path: str | Path) -> Path:
@@ -55,7 +58,11 @@ def find_weights(name_or_path: str | Path) -> Path:
 
 
 def load_model(
-    source: "str | Path | Run", *, device: str | torch.device | None = None
+    source: "str | Path | Run",
+    *,
+    network: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    device: str | torch.device | None = None,
 ) -> Reconstructor:
     """Load a network with its weights, ready to reconstruct.
 
@@ -65,18 +72,22 @@ def load_model(
             file of weights, a ``state_dict`` such as fastMRI's; or the name of weights that
             fastMRI has released, ``fastmri-knee`` or ``fastmri-brain``, which are downloaded
             once. A relative path counts from the project's root.
+        network: whose weights they are, ``package.module:MyNetwork``, for a file of your own
+            network's weights that is no checkpoint of a run. A checkpoint says it itself; give it
+            all the same where the module has another name now.
+        options: arguments of that network's constructor, where they are not its defaults.
         device: where it goes, such as "cpu" or "cuda:1"; None takes the GPU where there is one.
 
     Returns:
-        The network in evaluation mode, float32. ``name`` says which of ``NETWORKS`` it is.
+        The network in evaluation mode, float32. Its ``name`` says which it is.
 
     Raises:
         FileNotFoundError: there is no such run or file; the message lists what there is.
         ValueError: the file is damaged, or holds no weights of a network of ``NETWORKS``.
         OSError: released weights could not be fetched.
     """
-    network = load_network(_file_of(source))
-    return network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    found = load_network(_file_of(source), network, options)
+    return found.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _file_of(source: "str | Path | Run") -> Path:
@@ -93,24 +104,32 @@ def _file_of(source: "str | Path | Run") -> Path:
     raise FileNotFoundError(f"{shown(source.folder)} {what}")
 
 
-def load_network(path: Path) -> Reconstructor:
+def load_network(
+    path: Path, named: str | None = None, options: Mapping[str, Any] | None = None
+) -> Reconstructor:
     """Build the network that a file of weights is of, and load them.
 
     The weights become float32; a warning says so where the file holds another type.
 
     The file is a checkpoint of this workbench or of fastMRI's Lightning trainer, or a plain state
-    dict such as the released ones.
+    dict such as the released ones. ``named`` and ``options`` are as in ``load_model``.
 
     Raises:
         ValueError: the file is damaged, or holds no network's weights, or some that are not finite.
     """
     content = read_torch_file(path)
-    entry, state = _state_of(content, path)
-    try:
-        network = _network_of(entry, state)
-    except ValueError as error:
-        raise ValueError(f"{shown(path)} is not a whole {entry.label}'s: {error}") from None
-    types = {str(weights.dtype).removeprefix("torch.") for weights in state.values()}
+    job = content.get("job") if isinstance(content, Mapping) else None
+    named = named or (job.get("network") if isinstance(job, Mapping) else None)
+    if is_own(named):
+        network, state = _own_network(content, path, str(named), options)
+    else:
+        entry, state = _state_of(content, path)
+        try:
+            network = _network_of(entry, state)
+        except ValueError as error:
+            raise ValueError(f"{shown(path)} is not a whole {entry.label}'s: {error}") from None
+    floats = [weights.dtype for weights in state.values() if weights.is_floating_point()]
+    types = {str(dtype).removeprefix("torch.") for dtype in floats}
     if others := sorted(types - {"float32"}):
         warnings.warn(
             f"{shown(path)} holds {', '.join(others)}: used as float32", UserWarning, stacklevel=2
@@ -123,7 +142,7 @@ def load_network(path: Path) -> Reconstructor:
             )
     # fastMRI's weights, the released ones included, come without a job: theirs are the whole
     # readout and float32.
-    if isinstance(job := content.get("job"), Mapping):
+    if isinstance(job, Mapping):
         network.bf16 = job.get("precision") == "bf16"
         network.crop_readout = job.get("crop_readout") is True
         network.tf32 = job.get("tf32") is True
@@ -172,6 +191,59 @@ def _network_of(entry: Network, state: Mapping[str, Tensor]) -> Reconstructor:
     return network
 
 
+def _own_network(
+    content: Any, path: Path, name: str, options: Mapping[str, Any] | None
+) -> tuple[Reconstructor, dict[str, Tensor]]:
+    """Build a network of somebody's own, and load its weights, whatever their names begin with.
+
+    Raises:
+        ValueError: the network cannot be built, or the file lacks some of its weights.
+    """
+    job = content.get("job") if isinstance(content, Mapping) else None
+    kept = job.get("config", {}) if isinstance(job, Mapping) else {}
+    entry = find_network(name)
+    whole = f"{shown(path)} is not a whole {entry.label}'s"
+    try:
+        network = build(name, entry.config(**{**kept, **(options or {})}))
+    except TypeError as error:
+        raise ValueError(f"{whole}: {error}") from None
+    expected = network.state_dict()
+    names = {
+        each: re.sub(_WRAPPERS, "", each.removeprefix("own.") if entry.plain else each)
+        for each in expected
+    }
+    found = dict(_tensors(content, "", 3))
+    first = next(iter(names.values()), "")
+    starts = [key.removesuffix(first) for key in found if f".{key}".endswith(f".{first}")]
+    start = max(starts, key=lambda s: sum(s + n in found for n in names.values()), default="")
+    state = {}
+    for each, plain in names.items():
+        value, wanted = found.pop(start + plain, None), expected[each]
+        if value is None:
+            raise ValueError(f"{whole}: {plain} is missing")
+        if value.shape != wanted.shape:
+            raise ValueError(
+                f"{whole}: {plain} has the shape {tuple(value.shape)}, expected "
+                f"{tuple(wanted.shape)}; give options, the arguments that it was trained with"
+            )
+        if value.is_floating_point() != wanted.is_floating_point():
+            raise ValueError(f"{whole}: {plain} is {value.dtype}, expected {wanted.dtype}")
+        state[each] = value
+    if extra := [key.removeprefix(start) for key in found if key.startswith(start)]:
+        raise ValueError(f"{whole}: {extra[0]} has no place in it")
+    network.load_state_dict(state)
+    return network, state
+
+
+def _tensors(part: Any, place: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a file with their names, and those of its parts."""
+    for key, value in part.items() if isinstance(part, Mapping) else ():
+        if isinstance(value, Tensor):
+            yield f"{place}{re.sub(_WRAPPERS, '', str(key))}", value
+        elif isinstance(value, Mapping) and depth:
+            yield from _tensors(value, f"{place}{key}.", depth - 1)
+
+
 def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
     """Find a network's own entries, however deep they lie and whatever their prefix.
 
@@ -195,7 +267,7 @@ def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
                 search(value, f"{place}{key}.", depth - 1)
             elif isinstance(key, str) and isinstance(value, Tensor | StandIn):
                 # As wrapped for several GPUs or compiled, as a whole or in its parts.
-                name = re.sub(r"(?:^|(?<=\.))(?:module|_orig_mod)\.", "", key)
+                name = re.sub(_WRAPPERS, "", key)
                 for entry in known:
                     if own := re.search(rf"(?:^|\.)((?:{entry.weights}).*)", name):
                         prefix = f"{place}{name[: own.start(1)]}"
