@@ -43,7 +43,7 @@ from workbench.views.ranking import (
     score_table,
     slice_table,
 )
-from workbench.views.reconstructions import extreme_slices, sheet_figure, slice_views
+from workbench.views.reconstructions import extreme_views, sheet_figure
 from workbench.views.scores import against_figure, spread_figure
 from workbench.views.tables import styled_table
 from workbench.views.uncertainty import uncertainty_figures
@@ -190,8 +190,7 @@ def show_compared(done: Reconstructed) -> Iterator[Any]:
 
 def show_extremes(done: Reconstructed) -> Iterator[Any]:
     """Show the best, the median and the worst slice."""
-    for kind, result, number in extreme_slices(done.results):
-        yield from slice_views(result, number, kind)
+    yield from extreme_views(done.results)
 
 
 def show_findings(done: Reconstructed) -> Iterator[Any]:

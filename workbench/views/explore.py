@@ -117,7 +117,9 @@ def profiles_figure(explored: ExploredSlice) -> Figure:
     count = max(1, round((right - left) * _CENTRE))
     start = (width - count + 1) // 2
     share = 100 * power[:, start : start + count].sum() / (power.sum() or 1.0)
-    title = "Most of the signal is in the centre: that is why its lines are always measured"
+    title = f"The central {count} of {right - left} lines hold {share:.1f} % of the energy"
+    if share > 50:
+        title = "Most of the signal is in the centre: that is why its lines are always measured"
     figure = _figure(explored, 9.6, 3.3, title)
     readout, phase = figure.subplots(1, 2, sharey=True)
     for axes, axis, name, y in (
@@ -211,7 +213,9 @@ def oversampling_figure(explored: ExploredSlice) -> Figure:
         cropped: cut,
         "every second sample only": folded * np.sqrt(whole.shape[0] / half.shape[1]),
     }
-    title = "Twice as many samples along the readout cost no time, and nothing folds over"
+    denser = whole.shape[0] / crop[0]
+    title = f"The readout is sampled {denser:.2g} times as densely as the image needs"
+    title += ": with half of the samples, what lies outside folds in"
     figure = _row(explored, images, title, cropped)
     bottom, left = ((a - b) / 2 for a, b in zip(whole.shape, cut.shape, strict=True))
     top, right = bottom + cut.shape[0], left + cut.shape[1]

@@ -3,7 +3,8 @@
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ _MEANINGS = {
     "TI": "ms, inversion time",
     "flipAngle_deg": "degrees",
     "echo_spacing": "ms between the echoes of one train",
+    "echoTrainLength": "lines that one repetition measures",
+    "sequence_type": "TurboSpinEcho: several lines in each repetition",
 }
 _ATTRIBUTES = {
     "max": "largest target value, arbitrary units; the data range of SSIM and PSNR",
@@ -53,7 +56,7 @@ _ATTRIBUTES = {
     "acceleration": "of its own mask",
     "num_low_frequency": "ACS lines of its own mask",
 }
-_LONGEST = 64  # characters of a value in a table
+_ECHO_TRAIN = {"echotrainlength", "etl", "turbofactor", "lturbofactor", "sfastimaginglturbofactor"}
 
 
 def header_fields(file: Path | Source) -> list[tuple[str, str]]:
@@ -112,7 +115,7 @@ def attribute_table(file: Path) -> DataFrame:
     """Return the HDF5 attributes and arrays of a volume as a table: name, value or shape, type."""
     with h5py.File(file) as volume:
         rows = [
-            (name, _cut(_readable(value)[0]), type(value).__name__)
+            (name, _readable(value)[0], type(value).__name__)
             for name, value in sorted(volume.attrs.items())
         ]
         rows += [
@@ -121,6 +124,49 @@ def attribute_table(file: Path) -> DataFrame:
             if isinstance(found, h5py.Dataset)
         ]
     return DataFrame(rows, columns=["name", "value or shape", "type"]).set_index("name")
+
+
+def echo_train(fields: Iterable[tuple[str, str]]) -> int | None:
+    """Return how many lines a repetition measures, where a header (``header_fields``) says so.
+
+    The schema has a place for it in ``encoding``; converters also write it as a user's parameter.
+    fastMRI's own headers have neither.
+    """
+    user = ""
+    for path, value in fields:
+        name = schema_name(path).rpartition("/")[2]
+        if name == "name" and "/userParameter" in f"/{path}":
+            user = re.sub("[^a-z]", "", value.lower())
+            continue
+        known = name == "echoTrainLength" or (name == "value" and user in _ECHO_TRAIN)
+        user = ""
+        with suppress(ValueError):
+            if known and float(value) >= 1 and float(value).is_integer():
+                return int(float(value))
+    return None
+
+
+def repetitions_in_words(file: Path, volume: Volume) -> str:
+    """Say how many of a slice's phase-encode lines each repetition of the experiment measures.
+
+    From the volume's header, which is read; what it does not say is said to be unknown.
+    """
+    fields = header_fields(file)
+    said = {schema_name(path).rpartition("/")[2]: value for path, value in fields}
+    train, sequence = echo_train(fields), said.get("sequence_type", "")
+    turbo = bool(re.search("turbo|fast|tse|fse|rare", sequence, re.IGNORECASE))
+    kind = f"Sequence: {sequence}." if sequence else "The header does not name the sequence."
+    if train is None:
+        several = " A turbo spin echo measures several lines in each repetition." if turbo else ""
+        return f"{kind}{several} How many: not known, the header has no echo train length."
+    count = "one line" if train == 1 else f"{train} lines (its echo train length)"
+    left, right = volume.acquired
+    lines = right - left
+    least = -(-lines // train)
+    return (
+        f"{kind} Each repetition measures {count}: the {lines} lines of a slice take {least} "
+        "repetitions or more."
+    )
 
 
 def volume_table(volume: Volume) -> DataFrame:
@@ -164,7 +210,3 @@ def _readable(value: object, meaning: str = "") -> tuple[str, str]:
     if not is_finite(value):
         return "–", f"{meaning} (not finite: {value})".strip()
     return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value), meaning
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -77,6 +77,7 @@ def reconstruction_figure(
     *,
     title: str = "",
     data_range: float | None = None,
+    factor: int | None = None,
     synthetic: bool = False,
 ) -> Figure:
     """Show a slice beside its target: images, errors and SSIM maps, each row in one window.
@@ -90,6 +91,8 @@ def reconstruction_figure(
         title: the figure's message; volume and slice.
         data_range: the volume's ``max``, which SSIM and PSNR take as data range and which is 100 %
             in the colour bars; the target's own largest value by default.
+        factor: how much brighter than the images errors are shown; by default what fits this slice.
+            Slices that stand together have one (``common_factor``).
         synthetic: whether it is a phantom.
 
     Raises:
@@ -104,7 +107,9 @@ def reconstruction_figure(
             raise ValueError(f"{shapes}: crop both to one shape")
     data_range = float(data_range or np.nan_to_num(target).max()) or 1.0
     errors = {name: np.abs(image - target) for name, image in shown.items()}
-    factor = error_factor(errors["zero-filled"], [errors[name] for name in images], data_range)
+    factor = factor or error_factor(
+        errors["zero-filled"], [errors[name] for name in images], data_range
+    )
     percent = 100 / data_range
     window = (0.0, window_of(target)[1] * percent)
     columns, tall = 1 + len(shown), target.shape[0] / target.shape[1]
@@ -203,8 +208,34 @@ def extreme_slices(results: Sequence[Result]) -> list[tuple[str, Result, int]]:
     return [*broken.values(), *chosen]
 
 
-def slice_views(result: Result, number: int, title: str) -> Iterator[Figure]:
-    """Show a slice beside its target, with errors and SSIM maps; then its k-space and mask."""
+def common_factor(slices: Sequence[tuple[str, Result, int]]) -> int | None:
+    """Return the one factor at which the errors of all of some slices fit; None without targets."""
+    factors = []
+    for _, result, number in slices:
+        kspace, target = result.measured(number)
+        if target is not None:
+            shown = cropped(target, result.zero_fill(kspace), result.image(number))
+            filled, image = (np.abs(each - shown[0]) for each in shown[1:])
+            span = result.volume.largest or float(np.nan_to_num(target).max()) or 1.0
+            factors.append(error_factor(filled, [image], span))
+    return min(factors, default=None)
+
+
+def extreme_views(results: Sequence[Result]) -> Iterator[Figure]:
+    """Show the best, the median and the worst slice, all errors on one scale."""
+    slices = extreme_slices(results)
+    factor = common_factor(slices)
+    for kind, result, number in slices:
+        yield from slice_views(result, number, kind, factor)
+
+
+def slice_views(
+    result: Result, number: int, title: str, factor: int | None = None
+) -> Iterator[Figure]:
+    """Show a slice beside its target, with errors and SSIM maps; then its k-space and mask.
+
+    ``factor`` is that of the errors, see ``reconstruction_figure``.
+    """
     volume = result.volume
     title = f"{title}: {result.name}, slice {number}, {volume.acquisition}"
     kspace, target = result.measured(number)
@@ -214,7 +245,8 @@ def slice_views(result: Result, number: int, title: str) -> Iterator[Figure]:
         yield contact_sheet([filled, image], ["zero-filled", result.label], **about)
     else:
         target, filled, image = cropped(target, filled, image)
-        images, span = {result.label: image}, volume.largest or None
+        images, about = {result.label: image}, about | {"factor": factor}
+        span = volume.largest or None
         yield reconstruction_figure(target, filled, images, data_range=span, **about)
     mask, low = result.mask()
     yield kspace_and_mask_figure(
@@ -225,7 +257,7 @@ def slice_views(result: Result, number: int, title: str) -> Iterator[Figure]:
 def sheet_figure(result: Result) -> Figure:
     """Show every slice of a reconstructed volume."""
     images = result.images()
-    ssim = [f": {LEADING.label} {value:{LEADING.short}}" for value in result.slice_ssim]
+    ssim = [f": {LEADING.say(value, LEADING.short)}" for value in result.slice_ssim]
     labels = [f"{number}{text}" for number, text in enumerate(ssim or [""] * len(images))]
     title = f"{result.name}, {result.volume.acquisition}: every slice"
     return contact_sheet(images, labels, title=title, synthetic=result.volume.synthetic)

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from workbench.views.style import new_figure, show_image
+from workbench.views.reconstructions import error_factor
+from workbench.views.style import SMALL, add_colour_bar, new_figure, show_image
 
 _KINDS = ("reconstruction", "target", "error")
 _MOST_EPOCHS = 4
 _MOST_SLICES = 3
+_MOST_FACTOR = 10
 
 
 class Samples:
@@ -50,8 +52,9 @@ class Samples:
 def samples_figure(samples: Samples, *, synthetic: bool = False) -> Figure | None:
     """Show some slices as the network has them after its first and its latest epochs.
 
-    Each row is a slice: reconstructions by epoch, the target, and the last epoch's error, drawn on
-    the target's scale. None where nothing is logged yet.
+    Each row is a slice: reconstructions by epoch, the target, and the last epoch's error. Images
+    are in % of the slice's largest target value; all errors have one scale. None where nothing is
+    logged yet.
     """
     from PIL import Image
 
@@ -67,16 +70,33 @@ def samples_figure(samples: Samples, *, synthetic: bool = False) -> Figure | Non
     short = short if len(set(short)) == len(names) else names
     columns = [("reconstruction", epoch) for epoch in chosen] + [("target", last), ("error", last)]
     title = f"Validation slices after epoch{'s' if count > 1 else ''} {', '.join(map(str, chosen))}"
-    size = 1.75 * len(columns), 1.9 * len(names) + 0.5
+    size = 1.75 * len(columns) + 0.8, 2.0 * len(names) + 0.6
     figure = new_figure(*size, title=title, synthetic=synthetic)
     grid = figure.subplots(len(names), len(columns), squeeze=False)
+    pixels = {
+        (name, kind, epoch): 100 / 255 * np.asarray(Image.open(BytesIO(png)).convert("L"), float)
+        for name in names
+        for kind, epoch in columns
+        if (png := samples.images[name][kind].get(epoch)) is not None
+    }
+    errors = [image for (_, kind, _), image in pixels.items() if kind == "error"]
+    # Logged images have 256 levels: a larger factor would show these.
+    factor = min([_MOST_FACTOR, *(error_factor(error, [error], 100) for error in errors)])
+    drawn = {}
     for place, (row, name, text) in enumerate(zip(grid, names, short, strict=True)):
         for axes, (kind, epoch) in zip(row, columns, strict=True):
             axes.set_axis_off()
-            if (png := samples.images[name][kind].get(epoch)) is not None:
-                pixels = np.asarray(Image.open(BytesIO(png)).convert("L"), float) / 255
-                label = f"epoch {epoch}" if kind == "reconstruction" else kind
-                show_image(axes, pixels, (0, 1), label if place == 0 else "")
-        style = {"transform": row[0].transAxes, "fontsize": 7, "va": "top", "clip_on": False}
+            label = f"epoch {epoch}" if kind == "reconstruction" else kind
+            top, colours = (100 / factor, "inferno") if kind == "error" else (100.0, "gray")
+            if (image := pixels.get((name, kind, epoch))) is not None:
+                title = label if place == 0 else ""
+                drawn[kind] = show_image(axes, image, (0, top), title, colours=colours)
+        style = {"transform": row[0].transAxes, "fontsize": SMALL, "va": "top", "clip_on": False}
         row[0].text(0, -0.02, text, **style)
+    for kind, label in (("target", "signal"), ("error", "error")):
+        if kind in drawn:
+            panels = list(grid[:, :-1].flat if kind == "target" else grid[:, -1])
+            extend = "max" if kind == "error" else "neither"
+            text = f"{label}, % of the slice's maximum"
+            add_colour_bar(figure, drawn[kind], panels, text, extend=extend)
     return figure

@@ -1,6 +1,6 @@
 """Figures of where a reconstruction is not to be trusted, beside its true error if it is known."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from workbench.recon.uncertainty import (
 from workbench.views.reconstructions import extreme_slices
 from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
+_KINDS = ("reconstruction", "spread", "disagreement")
 NEIGHBOURHOOD = 5
 """Pixels across; maps are compared by their means over such squares: single pixels are noise."""
 _OBJECT = 0.1  # of the brightest pixel: what is darker counts as air
@@ -29,6 +30,7 @@ def uncertainty_figures(
 ) -> Iterator[Figure]:
     """Show reconstruction, error and uncertainty of (title, result, number of a slice).
 
+    All slices' errors have one scale, and so have their maps of either kind.
     By default these are the best, median and worst slice, or the middle one of the first volume
     where nothing has a target. The results' weights are loaded; ``masks`` are 2 or more.
     """
@@ -43,6 +45,7 @@ def uncertainty_figures(
     if slices is None:
         middle = ("middle slice", results[0], results[0].volume.slices // 2)
         slices = extreme_slices(results) or [middle]
+    found = []
     for title, result, number in slices:
         volume, name = result.volume, result.name
         kspace, target = result.measured(number)
@@ -50,53 +53,70 @@ def uncertainty_figures(
         if len(drawn) < 2:
             print(f"{title}: no map, for only one mask is possible of {name} as it is sampled")
             continue
-        yield uncertainty_figure(
-            map_uncertainty(network, kspace, drawn, volume.recon[:2]),
-            target,
-            title=f"{title}: {name}, slice {number}",
-            data_range=volume.largest or None,
-            synthetic=volume.synthetic,
-        )
+        maps = map_uncertainty(network, kspace, drawn, volume.recon[:2])
+        panels = _panels(maps, target, volume.largest)
+        text = f"{title}: {name}, slice {number}\n{_words(maps, target)}"
+        found.append((panels, maps, text, volume.synthetic))
+    tops: dict[str, float] = {}
+    for panels, *_ in found:
+        tops |= {name: max(tops.get(name, 0), window_of(v)[1]) for name, v in panels.items()}
+    for panels, maps, text, synthetic in found:
+        yield uncertainty_figure(panels, maps, tops, title=text, synthetic=synthetic)
+
+
+def _panels(
+    maps: Uncertainty, target: np.ndarray | None, data_range: float | None
+) -> dict[str, np.ndarray]:
+    """Return a slice's images by kind, in % of the volume's maximum or its brightest pixel."""
+    images = [maps.image, maps.deviation, maps.residual]
+    if target is not None:
+        *images, target = cropped(*images, target)
+    percent = 100 / (data_range or float(np.nan_to_num(images[0]).max()) or 1.0)
+    panels = dict(zip(_KINDS, (image * percent for image in images), strict=True))
+    if target is not None:
+        panels["error"] = np.abs(panels["reconstruction"] - target * percent)
+    return panels
+
+
+def _words(maps: Uncertainty, target: np.ndarray | None) -> str:
+    """Say what the maps tell, or how well the spread tells the error."""
+    if target is None:
+        return "Bright: what differs from mask to mask, or disagrees with the measured lines"
+    image, spread, target = cropped(maps.image, maps.deviation, target)
+    together, inside = agreement(spread, np.abs(image - target), target)
+    return (
+        f"Spread over masks and true error: rank correlation {together:.2f}, inside the object "
+        f"{inside:.2f} (1: the one tells where the other is, 0: it does not)"
+    )
 
 
 def uncertainty_figure(
-    found: Uncertainty,
-    target: np.ndarray | None,
+    panels: Mapping[str, np.ndarray],
+    maps: Uncertainty,
+    tops: Mapping[str, float],
     *,
     title: str = "",
-    data_range: float | None = None,
     synthetic: bool = False,
 ) -> Figure:
-    """Show a reconstruction, its error where there is a target (h, w), and its uncertainty.
+    """Show a reconstruction, its error where there is a target, and its uncertainty.
 
-    That is its deviation over masks, and what it overruled. ``data_range`` is 100 %, by default the
-    brightest pixel.
+    ``panels`` are images (h, w) in % by kind, ``tops`` the largest value on each kind's scale.
     """
-    maps = [found.image, found.deviation, found.residual]
-    if target is not None:
-        *maps, target = cropped(*maps, target)
-    image, deviation, residual = maps
-    percent = 100 / (data_range or float(np.nan_to_num(image).max()) or 1.0)
-    panels = {
-        "reconstruction": image,
-        "true error": None if target is None else np.abs(image - target),
-        f"deviation over {found.masks} masks": deviation,
-        f"data overruled, {100 * found.overruled:.1f} % of it": residual,
+    names = {
+        "reconstruction": "reconstruction",
+        "error": "true error\n|image − target|",
+        "spread": f"spread over {maps.masks} masks\n(standard deviation)",
+        "disagreement": "disagreement with the measured\n"
+        f"lines: {100 * maps.overruled:.1f} % of their signal",
     }
-    shown = {name: values * percent for name, values in panels.items() if values is not None}
-    said = "Bright: what the network made up differs from mask to mask, or contradicts the data"
-    if target is not None:
-        together, inside = agreement(deviation, np.abs(image - target), target)
-        said = (
-            f"Deviation and true error: rank correlation {together:.2f}, "
-            f"{inside:.2f} inside the object"
-        )
-    size = 2.75 * len(shown) + 0.6, 2.3 * image.shape[0] / image.shape[1] + 1.1
-    figure = new_figure(*size, title=f"{title}\n{said}".strip(), synthetic=synthetic)
+    shown = {kind: panels[kind] for kind in names if kind in panels}
+    height, width = panels["reconstruction"].shape
+    size = 2.75 * len(shown) + 0.6, 2.3 * height / width + 1.3
+    figure = new_figure(*size, title=title, synthetic=synthetic)
     axes = figure.subplots(1, len(shown))
-    for place, (name, values) in zip(axes, shown.items(), strict=True):
-        colours = "gray" if name == "reconstruction" else "inferno"
-        drawn = show_image(place, values, window_of(values), name, colours=colours)
+    for place, (kind, values) in zip(axes, shown.items(), strict=True):
+        colours = "gray" if kind == "reconstruction" else "inferno"
+        drawn = show_image(place, values, (0.0, tops[kind]), names[kind], colours=colours)
         add_colour_bar(figure, drawn, [place], "% of maximum")
     return figure
 

@@ -32,6 +32,7 @@ from workbench.views.reconstructions import (
 from workbench.views.style import (
     BLUE,
     SMALL,
+    add_colour_bar,
     frame,
     new_figure,
     png,
@@ -42,7 +43,8 @@ from workbench.views.style import (
 if TYPE_CHECKING:
     import ipywidgets
 
-_DPI = 88
+_DPI = 112  # 1,456 pixels wide
+_LAYOUT = {"width": "100%", "max_width": f"{13 * _DPI}px"}  # never enlarged, so always crisp
 _DARKEST = -70.0  # dB
 _ERROR = 20.0  # % of the maximum
 
@@ -102,7 +104,7 @@ def aliasing_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
         center_crop(explored.target, explored.crop),
         image,
         {},
-        title=f"Aliasing: the object folds over itself\n{explored.title}, {sampling}",
+        title=f"Aliasing: what zeros in place of lines do\n{explored.title}, {sampling}",
         data_range=explored.data_range,
         synthetic=synthetic,
     )
@@ -159,6 +161,13 @@ class SlicePicture:
                 )
             )
         ]
+        for image, label in zip(
+            self._images,
+            ("dB of the maximum", *["signal, % of max."] * 2, "error, % of max."),
+            strict=True,
+        ):
+            extend = "min" if label.startswith("dB") else "max"
+            add_colour_bar(self.figure, image, [image.axes], label, extend=extend)
         self._images[0].axes.set_aspect(width / height)
         self._images[0].axes.invert_yaxis()  # k-space is shown as stored
         shift = np.arange(width) - width // 2
@@ -243,7 +252,7 @@ def sliders(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox":
         FloatSlider(share, **shares, description="centre fraction", **masked),
     ]
     first = picture.draw(explored.number, 0, sampling)
-    shown, message = Image(format="png", value=first, layout={"width": "100%"}), Label()
+    shown, message = Image(format="png", value=first, layout=_LAYOUT), Label()
 
     def redraw(_: object) -> None:
         number, coil, form, rate, share = (control.value for control in controls)

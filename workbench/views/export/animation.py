@@ -8,19 +8,22 @@ import numpy as np
 from workbench.data.images import cropped
 from workbench.views.export.exported import ReconstructedVolume
 from workbench.views.export.geometry import upright
-from workbench.views.style import SYNTHETIC_NOTE, window_of
+from workbench.views.style import SYNTHETIC_NOTE, fitted, window_of
 
 _SMALLEST = 256  # pixels high: smaller images are enlarged by whole factors
 _BAR, _GAP = 18, 4
 
 
 def write_gif(source: ReconstructedVolume, file: Path) -> None:
-    """Write a volume's slices as an animation, beside its target where it has one."""
-    result, targets = source.result, source.result.targets()
-    panes = {result.label: source.images}
-    if targets is not None:
-        target, images = cropped(targets, source.images)
-        panes = {"target": target, result.label: images}
+    """Write a volume's slices as an animation: target where it has one, zero-filled, network."""
+    result = source.result
+    names, slices = ["zero-filled", result.label], []
+    for number, image in enumerate(source.images):
+        kspace, target = result.measured(number)
+        shown = [result.zero_fill(kspace), image]
+        slices.append(cropped(*shown) if target is None else cropped(target, *shown))
+    names = names if len(slices[0]) == 2 else ["target", *names]
+    panes = {name: np.stack(images) for name, images in zip(names, zip(*slices), strict=True)}
     write_animation(file, panes, caption=result.name, synthetic=source.volume.synthetic)
 
 
@@ -48,11 +51,12 @@ def write_animation(
     factor = -(-_SMALLEST // height)
     height, width = factor * height, factor * width
     window = window_of(next(iter(panes.values())))[1]
-    line = ", ".join(filter(None, (caption, SYNTHETIC_NOTE if synthetic else "")))
+    wide = len(panes) * width + (len(panes) - 1) * _GAP
+    note = SYNTHETIC_NOTE if synthetic else ""
+    lines = fitted(", ".join(filter(None, (caption, note))), (wide - 8) / 72, 11).splitlines()
     frames = []
     for number in range(slices):
-        wide = len(panes) * width + (len(panes) - 1) * _GAP
-        frame = Image.new("L", (wide, height + 2 * _BAR), 0)
+        frame = Image.new("L", (wide, height + (2 + len(lines)) * _BAR), 0)
         pen = ImageDraw.Draw(frame)
         for place, (name, images) in enumerate(panes.items()):
             seen = np.nan_to_num(upright(images[number]) / window, nan=0.0).clip(0, 1)
@@ -60,7 +64,8 @@ def write_animation(
             left = place * (width + _GAP)
             frame.paste(Image.fromarray(grey), (left, _BAR))
             pen.text((left + 4, 3), name, fill=230, font_size=12)
-        pen.text((4, height + _BAR + 3), f"{line}  slice {number}", fill=170, font_size=11)
+        for row, line in enumerate([f"slice {number} of 0 to {slices - 1}", *lines]):
+            pen.text((4, height + _BAR * (1 + row) + 3), line, fill=190, font_size=12)
         frames.append(frame)
     frames += frames[-2:0:-1]
     more = {"append_images": frames[1:], "duration": milliseconds, "loop": 0, "optimize": False}

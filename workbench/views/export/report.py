@@ -1,4 +1,4 @@
-"""A run in one HTML file: what was asked, how it learned, how good it is, what it looks like.
+"""A run in one HTML file: how good it is, what it looks like, how it learned, what was asked.
 
 It holds its pictures itself, fetches nothing, and is read on dark and on light ground.
 """
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
-from workbench.recon.results import Results
+from workbench.recon.metrics import described
+from workbench.recon.results import KINDS, Results
 from workbench.settings import shown
 from workbench.stores.disk import write_text
 from workbench.views.comparison import (
@@ -23,7 +24,12 @@ from workbench.views.comparison import (
 )
 from workbench.views.curves import learning_curves
 from workbench.views.ranking import score_table
-from workbench.views.reconstructions import extreme_slices, sheet_figure, slice_views
+from workbench.views.reconstructions import (
+    common_factor,
+    extreme_slices,
+    sheet_figure,
+    slice_views,
+)
 from workbench.views.scores import spread_figure
 from workbench.views.style import png
 from workbench.views.tables import styled_table
@@ -42,6 +48,7 @@ h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px sol
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
 th { font-weight: 600; } th:first-child, td:first-child, .pairs td { text-align: left; }
+details { margin: 1rem 0; } summary { cursor: pointer; font-weight: 600; }
 .wide { overflow-x: auto; } .note { color: var(--soft); }
 figure { margin: 1.5rem 0; }
 figure img { max-width: 100%; height: auto; background: #fff; padding: .5rem; border-radius: 4px; }
@@ -72,9 +79,10 @@ def run_report(run: str | Run) -> Path:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(name)}</title><style>{_STYLE}</style></head>\n<body>",
         f'<h1>{escape(name)}</h1>\n<p class="note">{what}</p>',
-        *(_training(run, synthetic) if trained else ()),
+        *_in_short(sets),
         *_compared([each for each in sets if each.scored]),
         *(part for each in sets for part in _results(each)),
+        *(_training(run, synthetic) if trained else ()),
         "</body></html>\n",
     ]
     path = run.folder / "report.html"
@@ -82,19 +90,38 @@ def run_report(run: str | Run) -> Path:
     return path
 
 
+def _in_short(sets: list[Results]) -> Iterator[str]:
+    """Begin with the means of each folder of results, and the median slice of the first."""
+    scored = [each for each in sets if each.scored]
+    for each in scored:
+        kinds = {kind: list(each.scored.scores(kind).values()) for kind in KINDS}
+        words = "; ".join(
+            f"{each.labels[kind]}: {described(scores)}" for kind, scores in kinds.items()
+        )
+        yield (
+            f"<p><strong>{escape(each.order.split)}, {escape(str(each.order))}</strong>, true "
+            f"acceleration {each.acceleration:.2f}: {escape(words)}.</p>"
+        )
+    for each in scored[:1]:
+        median = [found for found in extreme_slices(each) if found[0].startswith("median")]
+        if median and each.dataset_is_here:
+            title, result, number = median[0]
+            figure = next(slice_views(result, number, title))
+            yield _picture(figure, f"{title}: {result.name}, slice {number}")
+
+
 def _training(run: Run, synthetic: bool) -> Iterator[str]:
-    yield "<h2>What was asked</h2>"
-    job = run.job.parameters
-    own = {"dataset": Path(job["dataset"]).name, "sampling": str(run.job.sampling)}
-    yield _pairs({**job, **own})
-    versions = run.folder / "versions.json"
-    if versions.exists():
-        yield "<details><summary>What ran</summary>"
-        yield _pairs(json.loads(versions.read_text())) + "</details>"
     if run.metrics:
         yield "<h2>How it learned</h2>"
         figure = learning_curves(run.metrics, synthetic=synthetic)
         yield _picture(figure, "Training loss and validation metrics by epoch")
+    job = run.job.parameters
+    own = {"dataset": Path(job["dataset"]).name, "sampling": str(run.job.sampling)}
+    yield "<details><summary>What was asked</summary>" + _pairs({**job, **own}) + "</details>"
+    versions = run.folder / "versions.json"
+    if versions.exists():
+        yield "<details><summary>What ran</summary>"
+        yield _pairs(json.loads(versions.read_text())) + "</details>"
 
 
 def _compared(known: list[Results]) -> Iterator[str]:
@@ -128,8 +155,10 @@ def _results(results: Results) -> Iterator[str]:
     if not results.dataset_is_here:
         yield '<p class="note">The dataset is not here, so its slices are not shown.</p>'
         return
-    for title, result, number in extreme_slices(results):
-        images = next(slice_views(result, number, title))
+    extremes = extreme_slices(results)
+    factor = common_factor(extremes)
+    for title, result, number in extremes:
+        images = next(slice_views(result, number, title, factor))
         yield _picture(images, f"{title}: {result.name}, slice {number}")
     yield _picture(sheet_figure(results[0]), f"Every slice of {results[0].name}")
 

@@ -11,7 +11,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
@@ -26,7 +26,12 @@ from workbench.views.export.dicom import write_dicom_series
 from workbench.views.export.exported import ReconstructedVolume, read_reconstructed
 from workbench.views.export.nifti import write_nifti
 from workbench.views.export.report import run_report
-from workbench.views.reconstructions import extreme_slices, sheet_figure, slice_views
+from workbench.views.reconstructions import (
+    common_factor,
+    extreme_slices,
+    sheet_figure,
+    slice_views,
+)
 from workbench.views.scores import spread_figure
 
 # Kind -> the form of its files' names, and what writes a volume at a path.
@@ -37,7 +42,7 @@ _VOLUMES: dict[str, tuple[str, Callable[[ReconstructedVolume, Path], None]]] = {
 }
 _FIGURES = ("png", "svg")
 KINDS = (*_FIGURES, *_VOLUMES, "leaderboard", "report")
-_EDITION = 3  # raised when the same results come to be written otherwise
+_EDITION = 4  # raised when the same results come to be written otherwise
 _LIST = "exports.json"
 
 Export = tuple[str, Sequence[Result], Callable[[Path], None]]
@@ -111,9 +116,15 @@ def _exports(results: Results, kind: str) -> Iterator[Export]:
     else:
         if results.scored:
             yield f"{kind}/scores.{kind}", results, partial(figure, partial(spread_figure, results))
-        for title, result, number in extreme_slices(results):
+        extremes = extreme_slices(results)
+        factor = cache(partial(common_factor, extremes))
+
+        def slices(title: str, result: Result, number: int) -> Figure:
+            return next(slice_views(result, number, title, factor()))
+
+        for title, result, number in extremes:
             name = named(result, f"{kind}/{title.split()[0]}-{{}}-{number}.{kind}")
-            draw = partial(next, slice_views(result, number, title))
+            draw = partial(slices, title, result, number)
             yield name, results, partial(figure, draw)
         for result in results:
             name = named(result, f"{kind}/slices-{{}}.{kind}")
