@@ -23,7 +23,10 @@ def write_gif(source: ReconstructedVolume, file: Path) -> None:
         shown = [result.zero_fill(kspace), image]
         slices.append(cropped(*shown) if target is None else cropped(target, *shown))
     names = names if len(slices[0]) == 2 else ["target", *names]
-    panes = {name: np.stack(images) for name, images in zip(names, zip(*slices), strict=True)}
+    panes = {
+        name: np.stack(images)
+        for name, images in zip(names, zip(*slices, strict=True), strict=True)
+    }
     write_animation(file, panes, caption=result.name, synthetic=source.volume.synthetic)
 
 
