@@ -1,4 +1,5 @@
 import base64
+import re
 from dataclasses import replace
 
 import h5py
@@ -21,8 +22,14 @@ from workbench.settings import project_root
 from workbench.views import explore, undersampling
 from workbench.views.annotations import read_annotations
 from workbench.views.explored import find_volume, open_slice
-from workbench.views.header import attribute_table, header_table, volume_table
+from workbench.views.header import (
+    attribute_table,
+    header_table,
+    repetitions_in_words,
+    volume_table,
+)
 from workbench.views.style import SYNTHETIC_NOTE
+from workbench.views.tables import styled_table
 from workbench.views.undersampling import SlicePicture, sliders
 from workbench.views.viewer.panes import volume_pane
 
@@ -137,6 +144,43 @@ def test_tables_hold_header_attributes_and_arrays(explored):
     assert header.loc["sequenceParameters/TR", "meaning"] == "ms, repetition time"
     assert attributes.loc["patient_id", "value or shape"] == "0123"
     assert attributes.loc["kspace", "value or shape"] == "3 × 2 × 64 × 40"
+
+
+def with_header(path, old, new):
+    with h5py.File(path, "a") as file:
+        header = file["ismrmrd_header"][()].decode()
+        assert old in header
+        del file["ismrmrd_header"]
+        file["ismrmrd_header"] = header.replace(old, new)
+
+
+USER = (
+    "<userParameters><userParameterLong><name>EchoTrainLength</name><value>9</value>"
+    "</userParameterLong></userParameters></ismrmrdHeader>"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("TurboSpinEcho", "TurboSpinEcho", "How many: not known"),
+        ("</encoding>", "<echoTrainLength>9</echoTrainLength></encoding>", "9 lines .* 5 rep"),
+        ("</ismrmrdHeader>", USER, "9 lines .*: the 37 lines of a slice take 5 repetitions"),
+        ("</encoding>", "<echoTrainLength>1</echoTrainLength></encoding>", "one line: .* 37 rep"),
+        ("TurboSpinEcho", "", "does not name the sequence. How many: not known"),
+    ],
+)
+def test_lines_of_a_repetition_are_what_the_header_says(tmp_path, old, new, said):
+    path = write(tmp_path / "multicoil_val/file1.h5", "AXT2")
+    with_header(path, old, new)
+    assert re.search(said, repetitions_in_words(path, open_slice(str(tmp_path)).volume))
+
+
+def test_long_values_stand_in_tables_whole(tmp_path):
+    path = write(tmp_path / "multicoil_val/file1.h5", "AXT2")
+    with h5py.File(path, "a") as file:
+        file.attrs["long"] = "a" * 200
+    assert "a" * 200 in styled_table(attribute_table(path)).to_html()
 
 
 @pytest.mark.parametrize("kind", ["explored", "undersampled"])

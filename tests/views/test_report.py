@@ -46,6 +46,13 @@ def test_report_is_one_file_that_asks_for_nothing(report):
     assert "prefers-color-scheme: dark" in report.read_text()
 
 
+def test_report_begins_with_means_and_one_picture(report):
+    start = report.read_text().partition("<h2>")[0]
+    assert start.count("<img") == 1
+    assert "means of 2 volumes" in start
+    assert "VarNet: SSIM 0." in start
+
+
 def test_report_tells_every_folder_of_results(report):
     text = Page(report.read_text()).text
     for words in (
@@ -68,6 +75,7 @@ def test_report_of_a_trained_run_tells_its_job_and_curves(in_project):
     write_text(folder / "metrics.csv", rows)
     text = run_report("trained").read_text()
     assert "Training loss and validation metrics by epoch" in text
+    assert text.index("by epoch") < text.index("<details><summary>What was asked</summary>")
     assert "<td>epochs</td><td>3</td>" in text
 
 

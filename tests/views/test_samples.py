@@ -46,9 +46,13 @@ def test_figure_shows_first_and_last_epoch_target_and_error(tmp_path):
     samples.read()
     figure = samples_figure(samples, synthetic=True)
     row = ["epoch 1", "epoch 4", "epoch 6", "epoch 9", "target", "error"]
-    assert titles(figure) == row + [""] * 6
+    assert titles(figure) == row + [""] * 6 + [""] * 2
+    bars = [axes.get_ylabel() for axes in figure.axes[-2:]]
+    assert bars == ["signal, % of the slice's maximum", "error, % of the slice's maximum"]
+    errors = {figure.axes[place].images[0].get_clim() for place in (5, 11)}
+    assert len(errors) == 1
     drawn = [axes.images[0].get_array().mean() for axes in figure.axes[:4]]
-    assert drawn == pytest.approx([0.1, 0.4, 0.6, 0.9], abs=0.01)
+    assert drawn == pytest.approx([10, 40, 60, 90], abs=1)
 
 
 def test_slice_that_the_last_epoch_lacks_is_left_out(tmp_path):
@@ -56,4 +60,5 @@ def test_slice_that_the_last_epoch_lacks_is_left_out(tmp_path):
     log(tmp_path, [1], ["a.h5 slice 0"])
     samples = Samples(tmp_path)
     samples.read()
-    assert len(samples_figure(samples).axes) == 4  # a's two epochs, its target, its error
+    # a's two epochs, its target, its error; a colour bar of either kind
+    assert titles(samples_figure(samples)) == ["epoch 1", "epoch 2", "target", "error", "", ""]

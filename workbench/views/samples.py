@@ -98,5 +98,5 @@ def samples_figure(samples: Samples, *, synthetic: bool = False) -> Figure | Non
             panels = list(grid[:, :-1].flat if kind == "target" else grid[:, -1])
             extend = "max" if kind == "error" else "neither"
             text = f"{label}, % of the slice's maximum"
-            add_colour_bar(figure, drawn[kind], panels, text, extend=extend)
+            add_colour_bar(figure, drawn[kind], panels, text, rows=len(names), extend=extend)
     return figure

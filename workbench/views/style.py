@@ -75,7 +75,7 @@ def fitted(text: str, inches: float, size: float, *, bold: bool = False) -> str:
     name, is broken.
     """
     room = max(8, int(72 * inches / ((0.65 if bold else 0.57) * size)))
-    return "\n".join(part for line in text.splitlines() for part in wrap(line, room) or [""])
+    return "\n".join(part for line in text.splitlines() for part in wrap(line, room) or [line])
 
 
 def _room(axes: Axes) -> tuple[float, float]:
@@ -134,13 +134,13 @@ def add_colour_bar(
     *,
     rows: int = 1,
     extend: str = "max",
+    side: str = "right",
 ) -> Colorbar:
-    """Put a thin colour bar with its unit at the right of some rows of panels."""
-    bar = figure.colorbar(
-        image, ax=list(axes), label=label, extend=extend, aspect=28 * rows, pad=0.01
-    )
+    """Put a thin colour bar with its unit at a side of some rows of panels."""
+    place: Look = {"ax": list(axes), "location": side, "aspect": 28 * rows, "pad": 0.01}
+    bar = figure.colorbar(image, label=label, extend=extend, **place)
     bar.ax.tick_params(labelsize=SMALL)
-    bar.ax.yaxis.label.set_fontsize(SMALL + 0.5)
+    (bar.ax.yaxis if side == "right" else bar.ax.xaxis).label.set_fontsize(SMALL + 0.5)
     bar.outline.set_linewidth(0.4)
     return bar
 

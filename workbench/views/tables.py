@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _WRAPPED = [
     {
         "selector": "th, td",
-        "props": "white-space: normal; overflow-wrap: anywhere; min-width: 3.5em; max-width: 40em",
+        "props": "white-space: normal; overflow-wrap: break-word; max-width: 40em",
     }
 ]
 AS_TEXT = 'class="tex2jax_ignore mathjax_ignore"'

@@ -86,7 +86,7 @@ def _words(maps: Uncertainty, target: np.ndarray | None) -> str:
     together, inside = agreement(spread, np.abs(image - target), target)
     return (
         f"Spread over masks and true error: rank correlation {together:.2f}, inside the object "
-        f"{inside:.2f} (1: the one tells where the other is, 0: it does not)"
+        f"{inside:.2f} (1: in the same places, 0: unrelated)"
     )
 
 

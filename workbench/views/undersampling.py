@@ -31,6 +31,7 @@ from workbench.views.reconstructions import (
 )
 from workbench.views.style import (
     BLUE,
+    LABEL,
     SMALL,
     add_colour_bar,
     frame,
@@ -145,13 +146,15 @@ class SlicePicture:
 
     def __init__(self, explored: ExploredSlice) -> None:
         height, width = explored.volume.matrix
-        self.figure = new_figure(13, 5.2, synthetic=explored.volume.synthetic)
+        self.figure = new_figure(13, 6.0, synthetic=explored.volume.synthetic)
         self.figure.suptitle(" ", fontsize=11, fontweight="bold")
         grid = self.figure.add_gridspec(2, 4, height_ratios=(3, 1))
         blank = np.zeros(explored.crop, np.float32)
         kspace, unit = np.zeros((height, width), np.float32), (0.0, 1.0)
         self._images = [
-            show_image(self.figure.add_subplot(grid[0, column]), start, window, " ", colours=name)
+            show_image(
+                self.figure.add_subplot(grid[0, column]), start, window, " \n ", colours=name
+            )
             for column, (start, window, name) in enumerate(
                 (
                     (kspace, (_DARKEST, 0.0), "gray"),
@@ -167,7 +170,7 @@ class SlicePicture:
             strict=True,
         ):
             extend = "min" if label.startswith("dB") else "max"
-            add_colour_bar(self.figure, image, [image.axes], label, extend=extend)
+            add_colour_bar(self.figure, image, [image.axes], label, extend=extend, side="bottom")
         self._images[0].axes.set_aspect(width / height)
         self._images[0].axes.invert_yaxis()  # k-space is shown as stored
         shift = np.arange(width) - width // 2
@@ -199,18 +202,18 @@ class SlicePicture:
         if explored.target is not None:
             target = center_crop(explored.target, explored.crop)
             window, error = (0.0, window_of(target)[1] * percent), np.abs(image - target) * percent
-            text = f"zero-filled: {metrics_text(image, target, explored.data_range)}"
-            said = text, f"error ×{100 / _ERROR:.0f}: 0 to {_ERROR:.0f} % of max."
+            text = f"zero-filled\n{metrics_text(image, target, explored.data_range)}"
+            said = text, f"error ×{100 / _ERROR:.0f}"
         level = np.nan_to_num(decibels(kspace), nan=_DARKEST)
         shown = (
-            (level, f"masked k-space, true {rate:.2f}×", None),
+            (level, f"masked k-space\ntrue acceleration {rate:.2f}", None),
             (one, f"coil {coil}, zero-filled", window_of(one)),
             (image * percent, said[0], window),
             (error, said[1], None),
         )
         for panel, (values, title, limits) in zip(self._images, shown, strict=True):
             panel.set_data(values)
-            panel.axes.set_title(title, fontsize=10)
+            panel.axes.set_title(title, fontsize=LABEL)
             if limits:
                 panel.set_clim(*limits)
         spread = 100 * point_spread(mask)

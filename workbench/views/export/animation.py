@@ -67,7 +67,7 @@ def write_animation(
             left = place * (width + _GAP)
             frame.paste(Image.fromarray(grey), (left, _BAR))
             pen.text((left + 4, 3), name, fill=230, font_size=12)
-        for row, line in enumerate([f"slice {number} of 0 to {slices - 1}", *lines]):
+        for row, line in enumerate([f"slice {number} (0 to {slices - 1})", *lines]):
             pen.text((4, height + _BAR * (1 + row) + 3), line, fill=190, font_size=12)
         frames.append(frame)
     frames += frames[-2:0:-1]
