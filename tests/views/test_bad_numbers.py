@@ -56,7 +56,7 @@ def test_explored_slice_says_where_numbers_are_not_finite(folder, capsys):
     damage(folder, kspace=((1, 0, slice(3, 6), 20), np.nan), reconstruction_rss=((1, 4, 5), np.nan))
     damage(folder, kspace=((1, 1, 7, 21), complex(0, np.inf)))
     explored = run_explore(folder, slice_number=1)
-    assert capsys.readouterr().out.splitlines()[1:7] == [
+    assert capsys.readouterr().out.splitlines()[2:8] == [
         "k-space, slice 1: 4 of 5120 numbers are NaN or infinite; they are drawn as 0",
         "  coil 0, column 20: 3",
         "  coil 1, column 21: 1",

@@ -164,13 +164,6 @@ class SlicePicture:
                 )
             )
         ]
-        for image, label in zip(
-            self._images,
-            ("dB of the maximum", *["signal, % of max."] * 2, "error, % of max."),
-            strict=True,
-        ):
-            extend = "min" if label.startswith("dB") else "max"
-            add_colour_bar(self.figure, image, [image.axes], label, extend=extend, side="bottom")
         self._images[0].axes.set_aspect(width / height)
         self._images[0].axes.invert_yaxis()  # k-space is shown as stored
         shift = np.arange(width) - width // 2
@@ -180,6 +173,13 @@ class SlicePicture:
         below.set(xlim=(shift[0], shift[-1]), ylim=(0, 105))
         below.xaxis.label.set_fontsize(SMALL + 0.5)
         below.yaxis.label.set_fontsize(SMALL + 0.5)
+        for image, label in zip(
+            self._images,
+            ("dB of the maximum", *["signal, % of max."] * 2, "error, % of max."),
+            strict=True,
+        ):
+            extend = "min" if label.startswith("dB") else "max"
+            add_colour_bar(self.figure, image, [image.axes], label, extend=extend, side="bottom")
         self._slice = lru_cache(maxsize=4)(explored.other)
         png(self.figure, _DPI, quick=True)
         # The layout stays from here on: computing it anew would take most of the time.
