@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 
 from workbench.compute.sender import CONDA, conda_specification
 from workbench.settings import project_root
+from workbench_demo.sizes import SIZES
 
 ROOT = project_root()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -154,3 +155,23 @@ def test_python3_alone_serves_where_its_version_does(checkout, tmp_path):
     script = f'echo "$@" >> "{asked}"'
     make(checkout, ".venv/made-in", bare_path(tmp_path / "bin", python3=script))
     assert "-m venv --clear .venv" in asked.read_text()
+
+
+def test_hosted_ci_tries_every_python_and_calls_what_is_there():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    tried = jobs["pip"]["strategy"]["matrix"]["python"]
+    versions = [f"3.{minor}" for minor in range(30)]
+    assert tried == list(SpecifierSet(PROJECT["requires-python"]).filter(versions))
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    makefile = (ROOT / "Makefile").read_text()
+    for command in commands:
+        first, *words = command.split()
+        if first == "make":
+            assert f"\n{words[0]}:" in makefile
+        elif "/" in first and not first.startswith("$"):
+            assert os.access(ROOT / first, os.X_OK)
+        if "workbench" in command.split():
+            assert words[-2:] == ["demo", "tiny"]
+    assert (ROOT / "environment.yml").exists()
+    assert "tiny" in SIZES
+    assert {"make docs", ".ci/run", "pip install ."} < set(commands)
