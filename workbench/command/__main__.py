@@ -142,18 +142,20 @@ def lab(options: tuple[str, ...]) -> None:
         *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
         *options,
     ]
-    signal.signal(signal.SIGINT, lambda *_: None)  # it is JupyterLab's, which asks before it ends
     with kernel_environment() as kernel:
-        server = subprocess.run(command, env={**os.environ, **kernel}, preexec_fn=die_with_parent)
-    sys.exit(server.returncode)
+        server = subprocess.Popen(command, env={**os.environ, **kernel}, preexec_fn=die_with_parent)
+        signal.signal(signal.SIGINT, lambda *_: None)  # JupyterLab has it too, and asks first
+        signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+        code = server.wait()
+    sys.exit(code)
 
 
 @main.command(context_settings=_WIDTH)
 @click.argument("size", default="small")
 def demo(size: str) -> None:
-    """Run the whole job on a synthetic phantom: from archives to pictures.
+    """Run the whole job on a synthetic phantom.
 
-    SIZE is tiny, small or full. All of it goes to outputs/demo/.
+    SIZE is tiny, small (the default) or full. All of it goes to a folder of its own in outputs/.
     """
     from workbench_demo.__main__ import main as run_demo
 

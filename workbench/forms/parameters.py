@@ -24,7 +24,7 @@ import pydantic
 from pydantic import AfterValidator, ConfigDict, ValidationInfo, field_validator
 
 from workbench.data.sampling import numbers
-from workbench.settings import shown
+from workbench.settings import notebooks, shown
 
 _NOUNS = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
 _BOUNDS = {"gt": " above {}", "ge": ", {} or more", "le": ", up to {}", "lt": " below {}"}
@@ -292,7 +292,8 @@ class Parameters(pydantic.BaseModel):
         makes numbers, True and False of texts that look so.
         """
         papermill = shlex.quote(shown(Path(sys.prefix, "bin", "papermill")))
-        start = f"{papermill} notebooks/{self.notebook}.ipynb outputs/{self.notebook}.ipynb"
+        notebook = shlex.quote(shown(notebooks() / f"{self.notebook}.ipynb"))
+        start = f"{papermill} {notebook} outputs/{self.notebook}.ipynb"
         given = [
             f"{'-r' if isinstance(value, str) else '-p'} {name} {shlex.quote(str(value))}"
             for name, value in self
