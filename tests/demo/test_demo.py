@@ -112,7 +112,7 @@ def test_summary_holds_means_sizes_and_seconds(demo):
     assert set(summary) == {"brain", "knee", "seconds"}
     for model in ("brain", "knee"):
         part = summary[model]
-        assert set(part) == {"zero_filled", "reconstruction", "volumes", "slices"}
+        assert set(part) == {"zero_filled", "reconstruction", "counted", "volumes", "slices"}
         assert (part["volumes"], part["slices"]) == (1, 2)
         for kind in ("zero_filled", "reconstruction"):
             assert set(part[kind]) == {"ssim", "psnr", "nmse"}
