@@ -32,6 +32,7 @@ class Kernels:
 
     Attributes:
         lanes: the width of the narrowest image that can be convolved.
+        window: the width of the window of SSIM.
     """
 
     def __init__(self, library: ctypes.CDLL, of: str) -> None:
@@ -68,6 +69,7 @@ class Kernels:
         self.errors = function("errors", *(address,) * 3, *size, flag)
         self.read_rows = function("read_rows", flag, *size, address, address, flag, result=flag)
         self.lanes: int = function("lanes", result=count)()
+        self.window: int = function("window", result=count)()
 
 
 def kernels(dtype: torch.dtype) -> Kernels | None:

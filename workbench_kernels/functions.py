@@ -79,10 +79,11 @@ def pool(image: Tensor) -> Tensor:
     return _Pool.apply(image.contiguous())
 
 
-def scores(image: Tensor, target: Tensor) -> bool:
-    """Return whether the kernels can compare these images."""
+def scores(image: Tensor, target: Tensor, window: int | None = None) -> bool:
+    """Return whether the kernels can compare these images, by SSIM with such a window."""
     alike = image.dtype == target.dtype and image.device == target.device
-    return alike and _found(image) is not None
+    found = _found(image) if alike else None
+    return found is not None and window in (None, found.window)
 
 
 def similarities(image: Tensor, target: Tensor, data_range: Tensor, weight: float) -> Tensor:

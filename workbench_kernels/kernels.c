@@ -7,3 +7,4 @@
 
 /* The narrowest image that `convolve` takes. */
 size_t FUNCTION(lanes)(void) { return LANES; }
+size_t FUNCTION(window)(void) { return WINDOW; }

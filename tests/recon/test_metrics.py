@@ -5,8 +5,10 @@ import pytest
 import torch
 from fastmri import evaluate
 from fastmri.losses import SSIMLoss
+from skimage.metrics import structural_similarity
 
 from workbench.data.images import cropped
+from workbench.recon import ssim
 from workbench.recon.metrics import mean_scores, score_volumes
 from workbench.recon.scoring import score_slice, score_volume
 from workbench.recon.ssim import mean_ssim, ssim_loss, ssim_map
@@ -55,6 +57,15 @@ def test_bands_of_an_image_give_the_loss_and_gradient_of_the_map(shape, threads,
     truth.backward()
     torch.testing.assert_close(loss, truth, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.grad, expected.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_another_window_is_one_number_and_never_the_kernels_own(volume, monkeypatch):
+    monkeypatch.setattr(ssim, "WINDOW", 11)
+    image, target = volume
+    found = ssim.mean_ssim(image, target, 4e-4)
+    for place, one in enumerate(zip(image.double().numpy(), target.double().numpy(), strict=True)):
+        *_, likeness = structural_similarity(*one, win_size=11, data_range=4e-4, full=True)
+        assert found[place].item() == pytest.approx(likeness[5:-5, 5:-5].mean(), rel=1e-6)
 
 
 def test_volume_figures_equal_the_leaderboards(volume):

@@ -144,6 +144,20 @@ def test_first_slice_travels_with_the_viewer_bit_by_bit(ask):
         )
 
 
+def test_a_view_of_single_coils_begins_with_the_first_coil(volume):
+    described, file, _ = volume
+    panes = [volume_pane(file, described), image_pane("target", stack(described.slices))]
+    shown = Viewer(panes)
+    shown.view = "phase"
+    shown.replace_panes(panes)
+    assert shown.coil == 0
+    first = [(each["domain"], each["coil"], each["complex"]) for each in shown.first["planes"]]
+    assert first == [("image", 0, True), ("image", -1, False)]
+    shown.view = "kspace"
+    shown.replace_panes(panes)
+    assert (shown.coil, shown.first["planes"][0]["domain"]) == (-1, "kspace")
+
+
 def test_viewer_answers_with_what_was_asked_for(ask, volume):
     described, file, kspace = volume
     shown = Viewer([volume_pane(file, described)])

@@ -27,7 +27,8 @@ def score_slices(
     images, targets = cropped(images.detach(), targets.detach())
     if min(images.shape[1:]) < WINDOW:
         raise ValueError(
-            f"{volume} slice {first}: {tuple(images.shape[1:])} is below the window of SSIM, 7x7"
+            f"{volume} slice {first}: {tuple(images.shape[1:])} is below the window of SSIM, "
+            f"{WINDOW}x{WINDOW}"
         )
     dtype = torch.promote_types(images.dtype, targets.dtype)
     dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32

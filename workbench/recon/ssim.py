@@ -4,6 +4,7 @@ SSIM (Wang et al. 2004, doi:10.1109/TIP.2003.819861) with fastMRI's constants: a
 k1 = 0.01, k2 = 0.03, the sample covariance, and only windows that lie inside the image.
 """
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def ssim_map(image: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
         data_range: (batch,), the largest value that the images can have; above 0.
 
     Returns:
-        (batch, H - 6, W - 6), each at its window's centre.
+        (batch, H - WINDOW + 1, W - WINDOW + 1), each at its window's centre.
     """
     weight = _weight(image.dtype)
     stack = torch.stack([image, target, image * image + target * target, image * target], dim=1)
@@ -45,7 +46,7 @@ def ssim_loss(image: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
         ValueError: the images are smaller than the window.
     """
     _require_window(image)
-    if not kernels.scores(image, target) or target.requires_grad:
+    if not kernels.scores(image, target, WINDOW) or target.requires_grad:
         return 1 - ssim_map(image, target, data_range).mean()
     means = kernels.similarities(image, target, data_range, _weight(image.dtype))
     return (1 - means.mean()).to(image.dtype)
@@ -65,7 +66,7 @@ def mean_ssim(image: Tensor, target: Tensor, data_range: float) -> Tensor:
     _require_window(image)
     image, target = image.detach(), target.detach()
     span = torch.full((len(image),), data_range, dtype=torch.float64, device=image.device)
-    if kernels.scores(image, target):  # which compute in float64 whatever they are given
+    if kernels.scores(image, target, WINDOW):  # which compute in float64 whatever they are given
         return kernels.similarities(image, target, span, _weight(torch.float64))
     pairs = zip(image.double().split(1), target.double().split(1), span.split(1), strict=True)
     return torch.stack([ssim_map(*pair).mean() for pair in pairs])
@@ -73,32 +74,39 @@ def mean_ssim(image: Tensor, target: Tensor, data_range: float) -> Tensor:
 
 def _require_window(image: Tensor) -> None:
     if min(image.shape[-2:]) < WINDOW:
-        raise ValueError(f"{tuple(image.shape[-2:])} is below the window of SSIM, 7x7")
+        raise ValueError(
+            f"{tuple(image.shape[-2:])} is below the window of SSIM, {WINDOW}x{WINDOW}"
+        )
 
 
 def _weight(dtype: torch.dtype) -> float:
-    """One over 49; fastMRI's window is in float32, which rounds it."""
+    """Return a pixel's share of a window; fastMRI's window is in float32, which rounds it."""
     return float(torch.tensor(1 / WINDOW**2)) if dtype == torch.float32 else 1 / WINDOW**2
 
 
 class _BoxSum(torch.autograd.Function):
-    """Sums (..., H, W) over every window that lies inside: (..., H - 6, W - 6)."""
+    """Sums (..., H, W) over every window that lies inside."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor) -> Tensor:
-        return _sum_of_seven(_sum_of_seven(image, -1), -2)
+        return _sum_along(_sum_along(image, -1), -2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         # A pixel lies in the windows that a window around it has for centres.
         around = F.pad(gradient, (WINDOW - 1,) * 4)
-        return _sum_of_seven(_sum_of_seven(around, -2), -1)
+        return _sum_along(_sum_along(around, -2), -1)
 
 
-def _sum_of_seven(image: Tensor, axis: int) -> Tensor:
-    """Sum over every 7 neighbours along an axis: 2, then 4, then 4 + 2 + 1 of them."""
+def _sum_along(image: Tensor, axis: int) -> Tensor:
+    """Sum every ``WINDOW`` neighbours along an axis: for seven 1 of them, then 2, then 4."""
     count = image.shape[axis] - WINDOW + 1
-    two = image.narrow(axis, 0, count + 5) + image.narrow(axis, 1, count + 5)
-    four = two.narrow(axis, 0, count) + two.narrow(axis, 2, count)
-    four += two.narrow(axis, 4, count)
-    return four.add_(image.narrow(axis, 6, count))
+    sums, parts, done = image, [], 0
+    for width in (1 << bit for bit in range(WINDOW.bit_length())):
+        if width > 1:
+            half, pairs = width // 2, sums.shape[axis] - width // 2
+            sums = sums.narrow(axis, 0, pairs) + sums.narrow(axis, half, pairs)
+        if WINDOW & width:
+            parts.append(sums.narrow(axis, done, count))
+            done += width
+    return reduce(torch.add, parts)

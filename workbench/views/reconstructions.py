@@ -60,7 +60,7 @@ def metrics_text(image: np.ndarray, target: np.ndarray, data_range: float) -> st
 
 
 def ssim_image(image: np.ndarray, target: np.ndarray, data_range: float) -> np.ndarray:
-    """Return the SSIM around each pixel, (H, W); NaN where the 7x7 window leaves the image."""
+    """Return the SSIM around each pixel, (H, W); NaN where the window leaves the image."""
     import torch
 
     from workbench.recon.ssim import WINDOW, ssim_map
@@ -98,9 +98,11 @@ def reconstruction_figure(
     Raises:
         ValueError: the arrays are not all of one shape.
     """
+    from workbench.recon.ssim import WINDOW
+
     shown = {"zero-filled": zero_filled, **images}
-    if target.ndim != 2 or min(target.shape) < 7:
-        raise ValueError(f"target of shape {target.shape}: give (H, W), 7x7 or more")
+    if target.ndim != 2 or min(target.shape) < WINDOW:
+        raise ValueError(f"target of shape {target.shape}: give (H, W), {WINDOW}x{WINDOW} or more")
     for name, image in shown.items():
         if image.shape != target.shape:
             shapes = f"{name} of shape {image.shape}, target of {target.shape}"
@@ -129,7 +131,7 @@ def reconstruction_figure(
     # The first column has one image only: the panels below say what their rows show.
     for place, bold, text in (
         (axes[1, 0], heading, "|image − target|,\none scale for all"),
-        (axes[2, 0], "SSIM map", "7×7 windows;\n1: like the target"),
+        (axes[2, 0], "SSIM map", f"{WINDOW}×{WINDOW} windows;\n1: like the target"),
     ):
         place.set_axis_off()
         right: Look = {"ha": "right", "fontsize": LABEL}

@@ -170,11 +170,17 @@ class Viewer(anywidget.AnyWidget):
         """Show other panes in place of the present ones."""
         number, edition = _slice_of(panes, slice_number), self.edition + 1
         self._panes, self._synthetic = tuple(panes), synthetic
-        planes = [self._plane((pane, "image", number, -1), edition) for pane in range(len(panes))]
+        # Combined over coils there is no phase, and no real or imaginary part: one coil is shown.
+        some = any(pane.coils for pane in panes) and self.view not in ("magnitude", "kspace")
+        coil, domain = 0 if some else -1, "kspace" if self.view == "kspace" else "image"
+        planes = [
+            self._plane((place, domain, number, coil if pane.coils else -1), edition)
+            for place, pane in enumerate(panes)
+        ]
         with self.hold_sync():
             self.edition, self.title = edition, title
             self.note = SYNTHETIC_NOTE if synthetic else ""
-            self.slice_number, self.coil = number, -1
+            self.slice_number, self.coil = number, coil
             self.boxes = [dict(box) for box in boxes]
             self.panes = [_described(pane) for pane in panes]
             self.first = {"planes": [{**about, "data": data} for about, data in planes]}
