@@ -21,7 +21,7 @@ class ExploreParameters(Parameters):
     slice_number: int = -1
     """0 is the first, -1 the middle one"""
     mask: str = Field("equispaced", choices=MASKS)
-    """random, equispaced, equispaced_fraction, magic or magic_fraction"""
+    """kind of mask, such as random; an unknown kind is refused with the list"""
     acceleration: float = Field(4.0, ge=1, lt=100)
     """one line of so many is measured; 1 or more"""
     center_fraction: float = Field(0.08, gt=0, lt=1)

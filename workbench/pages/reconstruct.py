@@ -65,7 +65,7 @@ class ReconstructPage(Page):
     compare: str | None = Field(None, label="compare with", choices=runs_here)
     """other results: a run, or "knee@8x" for its results at 8x, with commas between"""
     export: str | None = Field(None, choices=KINDS, several=True)
-    """png, svg, gif, dicom, nifti, leaderboard, report"""
+    """such as "png, dicom, report"; the last cell lists all"""
 
     sort_by: str = Field("ssim", section="Looking", choices=lambda: tuple(orders()))
     """orders volumes and slices, worst first: ssim, psnr, nmse, gain, ..."""

@@ -70,7 +70,7 @@ class TrainPage(Page):
     """splits such as "val, test" to reconstruct after training, on all ranks"""
 
     mask: str | None = Field(None, section="Undersampling", choices=MASKS)
-    """random, equispaced (None), equispaced_fraction, magic, magic_fraction"""
+    """such as random, equispaced (None); an unknown kind is refused with the list"""
     acceleration: Numbers | None = Field(None, numeric=True)
     """one or several such as "4,8"; 4 (None)"""
     center_fraction: Numbers | None = Field(None, label="centre fraction", numeric=True)
@@ -218,11 +218,13 @@ class TrainPage(Page):
 
     def report(self, result: Run) -> str:
         """Name the best epoch."""
+        from workbench.recon.metrics import LEADING
         from workbench.views.curves import best_epoch
 
         metrics = result.metrics
         best = metrics[best_epoch(metrics) or 0]
-        return f": best epoch {best['epoch']:.0f}, validation SSIM {best['val_ssim']:.4f}"
+        said = LEADING.say(best[f"val_{LEADING.name}"])
+        return f": best epoch {best['epoch']:.0f}, validation {said}"
 
 
 def show_samples(run: Run) -> "Figure | None":
