@@ -174,7 +174,7 @@ def test_connection_string_is_read_as_people_paste_it(text, endpoint):
         (CONNECTION.replace("scans", "Scans!"), "AccountName is not 3 to 24 lower-case"),
         (CONNECTION.replace(KEY, KEY[:80]), r"AccountKey is not 88 .* \(it has 80\)"),
         (CONNECTION.replace(KEY, KEY.replace("A", "ü")), "AccountKey is not 88"),
-        (CONNECTION.replace("core.windows.net", "windows/x"), "EndpointSuffix is none such as"),
+        (CONNECTION.replace("core.windows.net", "windows/x"), "EndpointSuffix is not a domain"),
         (CONNECTION.replace("https", "http"), "DefaultEndpointsProtocol is http"),
         (
             "BlobEndpoint=https://scans.blob.core.windows.net/;SharedAccessSignature=sv=1&sig=x",

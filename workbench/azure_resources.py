@@ -56,7 +56,7 @@ class ResourceManager:
         return sorted({location_name(text) for texts in found for text in texts})
 
     def workspace_location(self, workspace: Workspace) -> str | None:
-        """Return the location of an AzureML workspace, or None where it is not to be seen."""
+        """Return the location of an AzureML workspace, or None where this login cannot see it."""
         path = (
             f"/subscriptions/{workspace.subscription_id}/resourceGroups/"
             f"{workspace.resource_group}/providers/Microsoft.MachineLearningServices/workspaces/"
@@ -108,7 +108,7 @@ def resource_problem(error: Exception, workspace: Workspace) -> str:
         "the workspace's config.json",
         "SubscriptionNotFound": unseen,
         "InvalidSubscriptionId": unseen,
-        "LocationNotAvailableForResourceType": "Data Factory is not to be had at that location: "
+        "LocationNotAvailableForResourceType": "Data Factory is not available at that location: "
         "give another location",
         "RequestDisallowedByPolicy": f"a policy of {group} forbids this Data Factory: ask its "
         "owner which locations and resources are allowed, or give another location",

@@ -34,7 +34,7 @@ def find_storage(file: str = "") -> Storage | None:
 
     Raises:
         ValueError: it is not a storage account's connection string.
-        FileNotFoundError: there is none, and nobody to ask.
+        FileNotFoundError: there is none, and no person to ask (a headless run).
     """
     text = os.environ.get(CONNECTION_VARIABLE, "").strip()
     if text:
@@ -90,14 +90,14 @@ def parse_connection(text: Secret) -> Storage:
     suffix = parts.get("endpointsuffix", "core.windows.net")
     refuse_if(
         "blobendpoint" not in parts and not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", suffix),
-        "EndpointSuffix is none such as core.windows.net",
+        "EndpointSuffix is not a domain, such as core.windows.net",
     )
     protocol = parts.get("defaultendpointsprotocol", "https")
     endpoint = parts.get("blobendpoint", f"{protocol}://{account}.blob.{suffix}")
     url = urlsplit(endpoint)
     refuse_if(
         url.scheme not in ("http", "https") or not url.hostname or url.query,
-        "DefaultEndpointsProtocol or BlobEndpoint make no URL",
+        "DefaultEndpointsProtocol or BlobEndpoint does not give a valid URL",
     )
     refuse_if(
         url.scheme == "http" and url.hostname not in ("127.0.0.1", "localhost"),

@@ -68,7 +68,7 @@ def resolve(path: str | Path) -> Path:
         path = Path(path).expanduser()
     except RuntimeError:
         raise ValueError(
-            f"{path}: nobody of that name has a home here: give the path whole"
+            f"{path}: no user of that name is known here: give an absolute path"
         ) from None
     return path if path.is_absolute() else project_root() / path
 

@@ -1,6 +1,6 @@
 """A bucket as fastMRI's: a folder served on loopback behind signed links, for demo and tests.
 
-It knows of S3 what ingest meets there: links signed with Amazon's version 2 or 4, for GET alone and
+It implements what ingest needs of S3: links signed with Amazon's version 2 or 4, for GET alone and
 for a while, ranges, ETags, and errors as XML. It can also fail in the ways that servers do.
 """
 

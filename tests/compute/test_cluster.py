@@ -108,6 +108,12 @@ def test_the_sdk_is_the_first_that_python_has_and_the_workspace_accepts(monkeypa
     workspace_with(v1=LostContactError("AzureML answers 503"), v2=None)
     with pytest.raises(LostContactError):
         connect(None)
+    workspace_with(v1=ImportError("no module named imp"), v2=None)
+    assert connect(None).sdk == "v2"
+    with pytest.raises(
+        ValueError, match=r"sdk='v1': Python .* cannot import azureml-core \(no mod"
+    ):
+        connect(None, "v1")
     workspace_with()
     with pytest.raises(ValueError, match=r"sdk=None: Python .* lacks azure-ai-ml"):
         connect(None)

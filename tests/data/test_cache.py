@@ -512,7 +512,5 @@ def test_a_missing_dataset_says_how_to_get_it(project):
         find_dataset("volume.h5")
     with pytest.raises(ValueError, match="give a name such as"):
         find_dataset(" ")
-    with pytest.raises(
-        ValueError, match=r"~no-such-user/data: nobody of that name has a home here"
-    ):
+    with pytest.raises(ValueError, match=r"~no-such-user/data: no user of that name is known here"):
         find_dataset("~no-such-user/data")

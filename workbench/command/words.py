@@ -10,7 +10,7 @@ def read_words(model: type[Parameters], words: Sequence[str]) -> Parameters:
     """Check words such as ``nodes=8``; a parameter may have its name of 2021.
 
     Raises:
-        ParametersError: names every word that does not do, and what does.
+        ParametersError: names every word that is not valid, and what it takes.
     """
     known = [name for each in model.fields.values() for name in (each.name, *each.aliases)]
     given: dict[str, str] = {}

@@ -45,6 +45,12 @@ def connect(workspace: Workspace, sdk: str | None = None) -> Sender:
         except ClusterError:
             if name == wanted[-1]:
                 raise
+        except ImportError as error:  # it is there, and not for this Python
+            if name == wanted[-1]:
+                raise ValueError(
+                    f"sdk={sdk!r}: Python {platform.python_version()} cannot import "
+                    f"{_SENDERS[name][0]} ({error}): give another sdk, or take Python 3.11"
+                ) from None
     return sender
 
 

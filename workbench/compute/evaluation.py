@@ -1,6 +1,6 @@
 """Which volumes a run trains on, and which splits it reconstructs afterwards, and where.
 
-What a folder of results holds says ``workbench.recon.results``.
+``workbench.recon.results`` describes what a folder of results holds.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def training_volumes(job: TrainingJob, cache: DatasetCache) -> tuple[DatasetCach
 
 
 def parse_splits(text: str | None) -> tuple[str, ...]:
-    """Read splits written as "val, test"; ValueError where one of them is none."""
+    """Read splits written as "val, test"; ValueError where one of them is unknown."""
     if not isinstance(text, str | None):
         raise ValueError(f"reconstruct={text!r}: give splits separated by commas, such as 'val'")
     splits = dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip())

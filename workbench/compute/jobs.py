@@ -124,7 +124,7 @@ class TrainingJob(pydantic.BaseModel):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read a job of this version or an earlier one; ValueError where the text is none."""
+        """Read a job of this version or an earlier one; ValueError where the text is not a job."""
         values = {"network": DEFAULT, **json.loads(text)}
         if "config" not in values:  # of earlier versions, which had its numbers among the others
             names = _names(find_network(values["network"]).config)

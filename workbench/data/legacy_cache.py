@@ -34,11 +34,6 @@ class ListedVolume:
     slices: tuple[int, ...]
     metadata: dict[str, Any]  # fields of the header, see metadata_of, and the file's attributes
 
-    @property
-    def place(self) -> tuple[str, str]:
-        """Folder name and file name: what stays the same from machine to machine."""
-        return self.path.parent.name, self.path.name
-
 
 def read_pickle(path: str | Path) -> tuple[ListedVolume, ...]:
     """Read fastMRI's ``dataset_cache.pkl``, as data and nothing else.

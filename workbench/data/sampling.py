@@ -83,7 +83,7 @@ def numbers(field: str, value: Any) -> tuple[float, ...]:
     """Read a parameter that is one number or several (4, "4", "4,8", [4, 8]) as a tuple.
 
     Raises:
-        ValueError: a part is not a number; True and False are none.
+        ValueError: a part is not a number; True and False do not count as numbers.
     """
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):

@@ -1,1 +1,1 @@
-"""A page as a form: fields from the parameters cell, the work in a process of its own."""
+"""A page as a form: fields from its model, the work in a process of its own."""

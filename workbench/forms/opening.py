@@ -37,7 +37,7 @@ def open_page(page: type[Page], variables: Mapping[str, Any]) -> "HeadlessPage |
 
     Raises:
         NameError: the parameters cell was not run.
-        ParametersError: a parameter does not do. The form opens all the same and shows it beside
+        ParametersError: a parameter is not valid. The form opens all the same and shows it beside
             its field, unless the value may not be shown.
     """
     values = page.given(variables)

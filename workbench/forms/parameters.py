@@ -99,7 +99,7 @@ class FormField:
         return (found[1] or found[2]).strip() if found else ""
 
     def refusal(self, value: Any, *, typed: bool = True) -> str:
-        """Say that a value does not do, and what does; ``typed`` is as in ``Parameters.of``."""
+        """Say that a value is not valid, and what is; ``typed`` is as in ``Parameters.of``."""
         if isinstance(value, str) and _SECRET.search(value):
             return (
                 f"{self.name}=***: this holds a signature or a key, and parameters are stored in "
@@ -164,7 +164,7 @@ def Field(default: Any, **told: Any) -> Any:  # noqa: N802 - as pydantic's
 
 
 class ParametersError(ValueError):
-    """Parameters that do not do; the message lists all of them.
+    """Parameters are not valid; the message lists all of them.
 
     Attributes:
         errors: name -> what is wrong; under "" what concerns no one field.
@@ -263,7 +263,7 @@ class Parameters(pydantic.BaseModel):
             typed: whether a number has to be one; in a form's entries its text will do.
 
         Raises:
-            ParametersError: names every parameter that does not do, and what does.
+            ParametersError: names every parameter that is not valid, and what it takes.
         """
         errors: dict[str, str] = {}
         try:

@@ -53,7 +53,7 @@ class SecretField:
         self.note = ipywidgets.HTML()
 
     def take(self, text: str | bytes | None) -> None:
-        """Take a text or a file's bytes; drop what was held for None or one that does not do."""
+        """Take a text or a file's bytes; drop what was held where it is None or not valid."""
         from workbench.ingest.request import decoded
 
         plain = decoded(text) if isinstance(text, bytes) else text

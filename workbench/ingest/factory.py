@@ -196,8 +196,7 @@ class Factory:
 def left_behind(workspace: Workspace, login: "TokenCredential", container: str) -> list[Factory]:
     """Find the factories that earlier runs made for ACCOUNT/CONTAINER and could not delete.
 
-    Whoever holds the container's lock knows that no other run is at work on it, so that these are
-    nobody's.
+    The caller holds the container's lock, so no other run uses them.
 
     Raises:
         LoginError: Azure refuses the login.

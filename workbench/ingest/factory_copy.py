@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,6 @@ class FactoryPlace:
     cancels them."""
     secure_runs: bool = True  # see ``factory_documents``
     patience: float = 600.0  # seconds for Azure to make a factory
-    leftovers: tuple[str, ...] = ()
-    """Names of the factories that earlier runs left behind for this container."""
     notes: tuple[str, ...] = ()  # what the reader should know
 
     @property
@@ -95,7 +93,7 @@ def factory_place(
     where = location_name(location) or home or account or ""
     if not where:
         raise ValueError(
-            "location='': the workspace's own is not to be seen (does it exist, and may the login "
+            "location='': this login cannot see the workspace's own (does it exist? may the login "
             f"read it?): give one of {', '.join(known) or 'the locations of Azure'}"
         )
     if known and where not in known:
@@ -111,7 +109,7 @@ def factory_place(
         if other and other != where
     ]
     place = FactoryPlace(workspace, storage, container, login, where, **options)
-    names = tuple(factory.name for factory in left_behind(workspace, login, place.address))
+    names = [factory.name for factory in left_behind(workspace, login, place.address)]
     if names:
         what = (
             "this run goes on with the copies that still run in it and deletes it at the end; give "
@@ -123,7 +121,7 @@ def factory_place(
             "an earlier run was killed, or still runs, and left the factory "
             f"{', '.join(names)}: {what}"
         )
-    return FactoryPlace(**(vars(place) | {"leftovers": names, "notes": tuple(notes)}))
+    return replace(place, notes=tuple(notes))
 
 
 # ---- copying -----------------------------------------------------------------------------
@@ -157,7 +155,7 @@ def copy_archives(
 ) -> Generator[Copy, None, None]:
     """Copy archives into the container, in a factory that is gone when this ends.
 
-    The caller holds the container's lock: whatever factory is there for it is nobody's. All are
+    The caller holds the container's lock: no other run uses a factory that is there for it. All are
     copied at the same time; of none, only what was left behind is deleted.
 
     Yields:

@@ -110,7 +110,7 @@ def inspect(link: SignedLink, patience: Patience = PATIENT) -> Remote:
     """Ask for an object's size, version and first bytes.
 
     Raises:
-        DownloadError: it is not to be had; the message says why and what to do.
+        DownloadError: it cannot be downloaded; the message says why and what to do.
     """
     failures = 0
     while True:
@@ -367,7 +367,7 @@ def _request(
 
 
 def _sent_on(link: SignedLink, url: str, to: str) -> str:
-    """Return the address of a redirect; refuse one that is none, or less safe than before."""
+    """Return the address of a redirect; refuse one that is not valid, or less safe than before."""
     schemes = ("https",) if urlsplit(url).scheme == "https" else ("https", "http")
     try:
         url = urljoin(url, to)

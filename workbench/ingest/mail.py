@@ -265,7 +265,7 @@ def _inner(url: str) -> str | None:
 
 
 def _of_base64(coded: str) -> str:
-    """Decode base64 of either alphabet, as far as it goes; "" where it is none."""
+    """Decode base64 of either alphabet, as far as it goes; "" where it is not base64."""
     coded = unquote(coded).replace("-", "+").replace("_", "/").partition("=")[0]
     coded = re.sub(r"[^A-Za-z0-9+/].*", "", coded)
     coded = coded[: len(coded) - (len(coded) % 4 == 1)]

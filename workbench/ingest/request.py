@@ -35,7 +35,7 @@ def check_ingest(
 
     Raises:
         ValueError: names the parameter, what it was and what is allowed.
-        FileNotFoundError: a storage account is needed, none is given, and there is nobody to ask.
+        FileNotFoundError: a storage account is needed, none is given, and no person to ask.
     """
     if destination == "local":
         folder = resolve(root.strip() or "datasets")
@@ -64,7 +64,7 @@ def plan_ingest(
     All but the email's text are the notebook's parameters.
 
     Raises:
-        ValueError: a parameter, or the email's text, does not do.
+        ValueError: a parameter, or the email's text, is not valid.
         FileNotFoundError: a storage account is needed, and none is given.
         LoginError: Azure refuses the login.
         ResourceError: Azure refuses to say what is there.
@@ -100,7 +100,7 @@ def email_text(links_file: str) -> Secret | None:
         The text; None where there is none and a person is there to paste it.
 
     Raises:
-        FileNotFoundError: there is none, and nobody to ask.
+        FileNotFoundError: there is none, and no person to ask (a headless run).
         ValueError: the file is too large.
     """
     if os.environ.get(LINKS_VARIABLE, "").strip():

@@ -64,7 +64,7 @@ def copy_dataset(
         connections: files at work at the same time.
 
     Raises:
-        ValueError: a choice is none, or nothing is there to copy.
+        ValueError: a choice is not valid, or there is nothing to copy.
         OSError: a store cannot be listed.
         TransferError: files could not be copied; run again for them.
     """

@@ -122,7 +122,7 @@ class IngestPage(Page):
         """Read the email and show what there is to do.
 
         Raises:
-            ValueError: the text, or what is asked for, does not do; or the text is missing.
+            ValueError: the text or a parameter is not valid, or the text is missing.
         """
         from IPython.display import HTML, display
 

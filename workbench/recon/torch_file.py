@@ -106,7 +106,7 @@ def read_torch_file(path: Path) -> Any:
 
 
 class _OtherKindError(Exception):
-    """The file is none that can be read here; the message completes "the file is"."""
+    """A file of another kind, which is not read here; the message completes "the file is"."""
 
 
 _WITHOUT = {

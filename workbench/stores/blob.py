@@ -50,7 +50,7 @@ _LEASE_PATIENCE = 25.0
 def parse_address(address: str) -> tuple[str, str, str, str]:
     """Return an address's endpoint, container, folder and account.
 
-    ValueError where it is none; a signature in it is not repeated.
+    ValueError where it is not valid; a signature in it is not repeated.
     """
     found = _ADDRESS.fullmatch(address.rstrip("/"))
     if found is None:

@@ -1,1 +1,1 @@
-"""Figures and forms."""
+"""Figures, tables, the viewer in the browser, exports."""
