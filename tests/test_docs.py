@@ -95,7 +95,7 @@ def commands():
     """Yield what stands in the docs' code: the page, and the lines of each piece."""
     for page in PAGES:
         for block, span in re.findall(r"```\n(.*?)```|`([^`\n]+)`", page.read_text(), re.DOTALL):
-            for line in (block or span).splitlines():
+            for line in (block or span).replace("\\\n", "").splitlines():
                 yield page.name, line.split("  #")[0].strip()
 
 
