@@ -137,13 +137,15 @@ def lab(options: tuple[str, ...]) -> None:
         click.echo(line)
     command = [
         *(sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={project_root()}"),
-        *(f"--LabApp.default_url=/lab/tree/{WORK}", "--LabApp.news_url=None"),
-        "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+        f"--LabApp.default_url=/lab/tree/{WORK}",
         *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
         *options,
     ]
+    # JupyterLab takes defaults of settings from labconfig/ there: no news, no look for updates.
+    ours = [str(Path(__file__).parent), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     with kernel_environment() as kernel:
-        server = subprocess.Popen(command, env={**os.environ, **kernel}, preexec_fn=die_with_parent)
+        environment = {**os.environ, **kernel, "JUPYTER_CONFIG_PATH": os.pathsep.join(ours)}
+        server = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
         signal.signal(signal.SIGINT, lambda *_: None)  # JupyterLab has it too, and asks first
         signal.signal(signal.SIGTERM, lambda *_: server.terminate())
         code = server.wait()
