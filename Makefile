@@ -63,7 +63,7 @@ lint: .venv/ready-to-test
 	$(PY) -m mypy
 	$(PY) -m nbstripout --verify \
 		--extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution" \
-		notebooks/*.ipynb
+		notebooks/*.ipynb notebooks/examples/*.ipynb
 
 # The notebooks are tried in a browser, exports by other people's programs. Where this cannot install
 # them, the tests say how to.

@@ -6,7 +6,8 @@ import pytest
 
 from workbench.settings import project_root
 
-NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((project_root() / "notebooks").rglob("[!.]*.ipynb"))
+WRITES_A_FILE = "%%writefile "  # a cell of an example that shows a file of one's own
 # A lone JSON-like value, as papermill may pass it, is all that a parameter's default can be.
 TYPES = {"str", "int", "float", "bool"}
 
@@ -60,6 +61,7 @@ def test_it_opens_with_its_story_then_parameters(path):
 
 def test_cells_are_short_for_the_logic_is_in_the_package(path):
     for cell in cells(path, "code"):
-        if "parameters" not in cell.metadata.get("tags", ()):
+        shows_a_file = "examples" in path.parts and cell.source.startswith(WRITES_A_FILE)
+        if "parameters" not in cell.metadata.get("tags", ()) and not shows_a_file:
             assert len(cell.source.splitlines()) <= 15, cell.source
             assert not any(isinstance(node, ast.ClassDef) for node in ast.parse(cell.source).body)
