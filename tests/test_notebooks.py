@@ -6,7 +6,8 @@ import pytest
 
 from workbench.settings import project_root
 
-NOTEBOOKS = sorted((project_root() / "notebooks").rglob("[!.]*.ipynb"))
+FOLDER = project_root() / "notebooks"
+NOTEBOOKS = sorted([*FOLDER.glob("*.ipynb"), *FOLDER.glob("examples/*.ipynb")])
 WRITES_A_FILE = "%%writefile "  # a cell of an example that shows a file of one's own
 # A lone JSON-like value, as papermill may pass it, is all that a parameter's default can be.
 TYPES = {"str", "int", "float", "bool"}

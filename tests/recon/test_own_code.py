@@ -1,7 +1,9 @@
 """A network and a loss of one's own: named, checked, trained, loaded, shown."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from workbench.models import build, label_of
 from workbench.pages.train import TrainPage
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.run import fit
+from workbench.settings import notebooks
 
 CODE = '''
 import torch
@@ -211,3 +214,18 @@ def test_a_job_says_what_it_needs_and_is_read_without_it(own):
     assert own not in sys.modules
     assert build(read.network, read.config).own.layers[0].out_channels == 8
     try_own_code(read)
+
+
+def test_the_page_about_own_code_shows_code_that_works(project, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs/own-code.md").read_text()
+    files = re.findall(r"```python\n# my_code\.py\n(.*?)```", page, re.DOTALL)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for number, (code, named) in enumerate(zip(files, ("network", "loss"), strict=True)):
+        (project / f"page_code_{number}.py").write_text(code)
+        shown = re.search(rf"{named}=my_code:(\w+)", page)[1]
+        name = f"page_code_{number}:{shown}"
+        try_own_code(training_job("d", synthetic=True, model="brain", **{named: name}))
+    examples = [path.read_text() for path in (notebooks() / "examples").glob("own-*.ipynb")]
+    shown = ["".join(c["source"]) for each in examples for c in json.loads(each)["cells"]]
+    for code in files:
+        assert any(code.strip() in cell for cell in shown), code

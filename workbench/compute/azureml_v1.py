@@ -141,7 +141,7 @@ class AzureMLv1(Sender):
         environment.python.conda_dependencies = packages
         environment.docker.base_image = job.image
         references = {folder.name: self._reference(folder) for folder in job.folders}
-        with snapshot() as source:
+        with snapshot(job.code) as source:
             configuration = ScriptRunConfig(
                 source_directory=str(source),
                 command=job.command({name: str(each) for name, each in references.items()}),

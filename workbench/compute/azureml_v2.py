@@ -136,7 +136,7 @@ class AzureMLv2(Sender):
             else:
                 inputs[each.name] = Input(type="uri_folder", path=path, mode=mode)
                 places[each.name] = f"${{{{inputs.{each.name}}}}}"
-        with snapshot() as source:
+        with snapshot(job.code) as source:
             sent = command(
                 code=str(source),
                 command=job.command(places),

@@ -13,6 +13,7 @@ from workbench.compute.estimate import P40_PACE, Price, measured_pace, retail_pr
 from workbench.compute.gpus import cluster_warnings, has_gpus, machine_of
 from workbench.compute.jobs import in_words, run_folder
 from workbench.compute.kept import fetch
+from workbench.compute.own_code import code_for
 from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
 from workbench.compute.runs import prepare_run
 from workbench.compute.sender import (
@@ -23,6 +24,7 @@ from workbench.compute.sender import (
 )
 from workbench.data.cache import open_cache
 from workbench.models.entry import check_whole
+from workbench.models.own import is_own
 
 Access = Literal["mount", "download", "stream"]
 
@@ -79,6 +81,8 @@ def plan_on_cluster(
     access, tags = chosen.access, parse_tags(chosen.tags)
     folder = chosen.azure_dataset or model_by_name(model).dataset
     conda_specification(chosen.torch_build)
+    own = {key: parameters[key] for key in ("network", "loss") if is_own(parameters.get(key))}
+    code = code_for(own)
     sender = connect(require_workspace(), chosen.sdk)
     cluster = choose_cluster(sender.clusters(), chosen.cluster, nodes, chosen.low_priority)
     if access == "stream" and not cluster.identity:
@@ -106,6 +110,8 @@ def plan_on_cluster(
             "nodes of low priority may be taken away at any time: the run then goes on from its "
             f"last checkpoint, one every {job.checkpoint_minutes:g} minutes"
         )
+    if code:
+        remarks.append(f"the job takes along code of your own: {', '.join(code)}")
     if cluster.problem:
         remarks.append(f"the cluster reports: {cluster.problem}")
     first = "" if chosen.sdk else ", the first that this Python and the workspace support"
@@ -130,6 +136,7 @@ def plan_on_cluster(
                 parameters={"model": model, "reconstruct": ", ".join(splits) or None, **parameters},
                 tags=tags,
                 torch_build=chosen.torch_build,
+                code=code,
             ),
             sender,
             store,

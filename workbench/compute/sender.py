@@ -130,6 +130,7 @@ class ClusterJob:
         store: folder that outlives the nodes; checkpoints go there.
         parameters: of the notebook; None stands for its default and is left out.
         torch_build: "" for the default build of torch, or one of ``TORCH_BUILDS``.
+        code: files and packages of somebody's own that it takes along, by their places.
     """
 
     environment: ClassVar[str] = "fastmri-workbench"
@@ -146,6 +147,7 @@ class ClusterJob:
     parameters: Mapping[str, Any]
     tags: Mapping[str, str] = field(default_factory=dict)
     torch_build: str = ""
+    code: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def folders(self) -> tuple[DataFolder, ...]:
@@ -242,14 +244,24 @@ class Sender(Protocol):
 
 
 @contextmanager
-def snapshot() -> Iterator[Path]:
-    """Copy the code that goes to the cluster into a folder of its own: packages and notebooks."""
+def snapshot(own: Mapping[str, Path] | None = None) -> Iterator[Path]:
+    """Copy the code that goes to the cluster into a folder of its own: packages and notebooks.
+
+    ``own`` are files and packages of somebody's own, by their places in it.
+    """
     litter = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.h5", "*.secret")
     with tempfile.TemporaryDirectory() as folder:
         for package in (workbench, workbench_kernels):
             (place,) = package.__path__
             shutil.copytree(place, Path(folder, package.__name__), ignore=litter)
         shutil.copytree(notebooks(), Path(folder, "notebooks"), ignore=litter)
+        for place, path in (own or {}).items():
+            to = Path(folder, place)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                shutil.copytree(path, to, ignore=litter, dirs_exist_ok=True)
+            else:
+                shutil.copy(path, to)
         yield Path(folder)
 
 

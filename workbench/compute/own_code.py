@@ -1,0 +1,128 @@
+"""Which files of somebody's own a job on a cluster takes along, for a network or a loss."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from workbench.models.own import check_there
+from workbench.settings import project_root
+
+_BROUGHT = ("workbench", "workbench_kernels")  # by every job
+
+
+def code_for(names: Mapping[str, str]) -> dict[str, Path]:
+    """Find the files and packages that own code needs on a node.
+
+    A package is taken whole. Modules that the code imports from the project's folder come too.
+
+    Args:
+        names: parameter and name, such as ``{"network": "my_code:MyNetwork"}``.
+
+    Returns:
+        Place below a folder that Python searches, such as ``my_code.py``, and the file or package.
+
+    Raises:
+        ValueError: a module lies where a node cannot have it from; the message says what to do.
+    """
+    found: dict[str, Path] = {}
+    for parameter, name in names.items():
+        check_there(parameter, name)
+        said = f"{parameter}={name!r}"
+        todo = [name.partition(":")[0]]
+        seen: set[str] = set()
+        while todo:
+            module = todo.pop()
+            if module in seen or module.partition(".")[0] in (*_BROUGHT, *sys.stdlib_module_names):
+                continue
+            seen.add(module)
+            if (where := _outermost(module)) is None:
+                if module == name.partition(":")[0]:
+                    raise ValueError(f"{said}: there is no module {module}")
+                continue  # such as an import that is only tried
+            place, path = where
+            if _stays(said, module, path) or place in found:
+                continue
+            found[place] = path
+            todo += _imports(path, module)
+    return found
+
+
+def _outermost(module: str) -> tuple[str, Path] | None:
+    """Return a module's place and file, or those of the outermost real package that it is in."""
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        name = ".".join(parts[:count])
+        with suppress(ImportError, ValueError, AttributeError):
+            spec = importlib.util.find_spec(name)
+            if spec is None:
+                return None
+            if spec.origin and spec.origin.endswith("__init__.py"):
+                return "/".join(parts[:count]), Path(spec.origin).parent
+            if spec.origin:
+                return f"{'/'.join(parts[:count])}{Path(spec.origin).suffix}", Path(spec.origin)
+    return None  # of folders alone
+
+
+def _stays(said: str, module: str, path: Path) -> bool:
+    """Say whether a module need not be taken along, as the nodes install it.
+
+    Raises:
+        ValueError: a node cannot have it.
+    """
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    if not installed and path.is_relative_to(project_root()) and path.suffix in ("", ".py"):
+        return False
+    owners = _owners().get(module.partition(".")[0], [])
+    if {_canonical(owner) for owner in owners} & _packages_of_nodes():
+        return True
+    root = project_root()
+    way = (
+        f"is installed here, and nodes have the packages of pyproject.toml alone: copy it into the "
+        f"project's folder {root}, or add it there"
+        if installed
+        else f"lies at {path}, outside of the project's folder {root}: move it there"
+    )
+    raise ValueError(f"{said}: the nodes of a cluster cannot import {module}. It {way}")
+
+
+def _imports(path: Path, module: str) -> Iterator[str]:
+    """Yield the modules that a file, or a package's files, import by their whole names."""
+    for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+        package = module.rpartition(".")[0]
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                yield from (each.name for each in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                yield from (f"{node.module}.{each.name}" for each in node.names)
+            elif isinstance(node, ast.ImportFrom) and not path.is_dir():  # beside it, in a folder
+                below = [node.module] if node.module else [each.name for each in node.names]
+                yield from (importlib.util.resolve_name(f".{each}", package) for each in below)
+
+
+@cache
+def _owners() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+@cache
+def _packages_of_nodes() -> set[str]:
+    """Return the packages that a node installs, and all that they need."""
+    todo, known = ["fastmri-workbench"], {"fastmri-workbench"}
+    while todo:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            for line in importlib.metadata.requires(todo.pop()) or []:
+                name = _canonical(re.split(r"[^\w.-]", line, maxsplit=1)[0])
+                if "extra ==" not in line and name not in known:
+                    known.add(name)
+                    todo.append(name)
+    return known
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
