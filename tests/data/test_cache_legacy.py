@@ -149,8 +149,12 @@ class Attack:
     [
         (eval, ("open('MARK', 'w').close()",), r"(__builtin__|builtins)\.eval"),
         (getattr, ("", "join"), r"(__builtin__|builtins)\.getattr"),
-        (open, ("MARK", "w"), r"io\.open"),
-        (Path.touch, (Path("MARK"),), r"(__builtin__|builtins)\.getattr|pathlib\.Path.touch"),
+        (open, ("MARK", "w"), r"_?io\.open"),
+        (
+            Path.touch,
+            (Path("MARK"),),
+            r"(__builtin__|builtins)\.getattr|pathlib(\._local)?\.Path\.touch",
+        ),
         (np.load, ("MARK",), "numpy"),
     ],
     ids=["eval", "getattr", "open", "touch", "numpy.load"],
