@@ -1,4 +1,4 @@
-"""``make demo``: the main job from the email's links to pictures, on a synthetic phantom."""
+"""``workbench demo``: the main job from the email's links to pictures, on a synthetic phantom."""
 
 import argparse
 import signal

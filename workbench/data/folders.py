@@ -63,7 +63,7 @@ def find_dataset(name_or_path: str | Path) -> Store:
     if is_name and text in DATASETS:
         raise FileNotFoundError(
             f"dataset {text} is not here ({settings.shown(real)} is missing): bring it in with "
-            "notebooks/ingest.ipynb, give the path of a copy, or run `make demo` for a phantom"
+            "`workbench ingest`, give the path of a copy, or run `workbench demo` for a phantom"
         )
     raise FileNotFoundError(
         f"no dataset at {path}: give the path of its folder, or one of {', '.join(DATASETS)}"
