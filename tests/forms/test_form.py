@@ -80,6 +80,66 @@ def test_plan_shows_what_would_be_done_and_does_nothing(form, tmp_path):
     assert form.status == "changed since this plan was made"
 
 
+def test_plans_are_answered_by_one_process_and_work_by_the_last_that_it_does(form):
+    form.keep_warm(None)
+    processes = [form._process]
+    for action in ("plan", "plan", "start", "plan"):
+        form.start(action)
+        form.wait(60)
+        assert form.phase == {"plan": "planned", "start": "done"}[action]
+        processes.append(form._process)
+    first, after_plan, after_plans, after_work, last = processes
+    assert first is after_plan is after_plans
+    assert after_work is last is not first
+    form.start("plan")
+    form.cancel()
+    form.wait(60)
+    assert form.phase == "cancelled"
+    assert form._process is not last
+
+
+def test_code_of_ones_own_is_read_anew_by_each_plan(form, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    for number in (1, 2):
+        (tmp_path / "own_code.py").write_text(f"NUMBER = {10**number}\n")
+        run_plan(form, fault="own_code")
+        assert f"number     {10**number}" in form.planned
+
+
+def run_plan(form, **entries):
+    enter(form, **entries)
+    form.start("plan")
+    form.wait(60)
+
+
+def test_what_an_entry_names_is_looked_at_while_it_is_typed(form, tmp_path):
+    enter(form, folder=str(tmp_path / "nowhere"))
+    wait_for(lambda: "no folder" in form.notes["folder"].value)
+    assert form.errors == {}
+    run_plan(form)
+    assert form.phase == "failed"
+    assert "no folder" in form.failure[0]
+    enter(form, folder=str(tmp_path))
+    wait_for(lambda: "no folder" not in form.notes["folder"].value)
+
+
+def test_disk_that_does_not_answer_keeps_nobody_waiting(form, tmp_path):
+    os.mkfifo(tmp_path / "dead")
+    enter(form, folder=str(tmp_path / "dead"))
+    wait_for(lambda: "no answer yet" in form.notes["folder"].value)
+    assert run(form, folder=str(tmp_path)).phase == "done"
+
+
+def test_empty_field_shows_the_default_that_will_be_used(form):
+    assert "0.5 (default)" in form.notes["share"].value
+    enter(form, rounds="9")
+    wait_for(lambda: "0.9 (default)" in form.notes["share"].value)
+    assert form.inputs["share"].placeholder == "0.9"
+    enter(form, rounds="3")
+    wait_for(lambda: "0.5 (default)" in form.notes["share"].value)
+    assert form.inputs["share"].placeholder == "0.5"
+
+
 def test_cells_below_fill_with_each_new_result_also_when_run_again(form, monkeypatch, capsys):
     cells = iter(["a", "b", "a"])
     monkeypatch.setattr(form_module, "this_cell", lambda: (next(cells), {}))
@@ -157,7 +217,7 @@ def test_cancel_interrupts_the_work_which_tidies_up(form, tmp_path):
     form.wait(60)
     assert form.phase == "cancelled"
     assert (tmp_path / "tidied").exists()
-    assert not alive((tmp_path / "pid").read_text())
+    wait_for(lambda: not alive((tmp_path / "pid").read_text()))
     assert form.progress == {}
 
 
@@ -221,7 +281,7 @@ def test_secret_is_taken_as_editors_save_it_and_dropped_when_wrong_or_asked(form
     assert secret.forget.layout.display == "none"
     secret.take(SECRET)
     secret.forget.click()
-    assert "✓ not needed" in secret.note.value
+    wait_for(lambda: "✓ not needed" in secret.note.value)
     assert run(form).result["secret"] == 0
 
 

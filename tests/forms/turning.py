@@ -22,6 +22,9 @@ def check_secret(text):
     return f"{len(text)} letters"
 
 
+FAULTS = ("plan", "work", "kill", "open", "own_code")
+
+
 class TurningPage(Page):
     notebook, start = "turning", "Turn"
     secrets = (
@@ -39,7 +42,7 @@ class TurningPage(Page):
     """how many, 1 to 1000"""
     folder: str = "."
     """where it writes"""
-    fault: str | None = Field(None, section="Trouble", choices=("plan", "work", "kill", "open"))
+    fault: str | None = Field(None, section="Trouble", choices=FAULTS)
     """what goes wrong; None: nothing"""
     other: int = Field(3, ge=1, le=1000, unit="turns", look_up=look_up)
     """another number"""
@@ -56,10 +59,26 @@ class TurningPage(Page):
             raise WrongValueError("other", "rounds and other are both 7: change one")
         return self
 
+    def looks(self):
+        return {"folder": self._look}
+
+    def _look(self):
+        if self.folder.endswith("dead"):
+            Path(self.folder).read_text()  # of a pipe that nobody fills
+        if not Path(self.folder).is_dir():
+            raise FileNotFoundError(f"folder={self.folder!r}: no folder")
+
+    def usual(self):
+        return {"share": 0.9} if self.rounds == 9 else {}
+
     def plan(self):
         print(f"rounds     {self.rounds}")
         if self.fault == "plan":
             raise FileNotFoundError("fault='plan': it was asked for")
+        if self.fault == "own_code":
+            import own_code
+
+            print(f"number     {own_code.NUMBER}")
 
     def work(self, planned):
         from IPython.display import HTML, display

@@ -6,14 +6,17 @@ import warnings
 from pathlib import Path
 
 import h5py
+import IPython.display
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tests.views.conftest import write
 from workbench.data.cache import build_cache
 from workbench.views import explore, overview
 from workbench.views.explored import open_slice
 from workbench.views.header import attribute_table, header_table, volume_table
+from workbench.views.style import png
 from workbench.views.viewer.panes import volume_pane
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/explore.ipynb"
@@ -34,29 +37,29 @@ def damage(folder, number=1, **arrays):
 
 def run_explore(folder, warn="error", **values):
     """Run explore.ipynb's cells as papermill does, and draw what they show; return the slice."""
-    shown = []
-    variables = {}
-    with warnings.catch_warnings():
+    shown, variables = [], {}
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(IPython.display, "display", shown.append)
         warnings.simplefilter(warn, RuntimeWarning)
         for cell in json.loads(NOTEBOOK.read_text())["cells"]:
             if cell["cell_type"] == "code":
                 exec("".join(cell["source"]), variables)
                 if "parameters" in cell["metadata"].get("tags", ()):
                     variables |= {"dataset": str(folder), **values}
-                if "display" in variables:
-                    variables["display"] = shown.append
         for each in shown:
-            if hasattr(each, "_repr_png_"):
-                assert each._repr_png_()
+            if isinstance(each, Figure):
+                assert png(each)
     assert len(shown) > 12
-    return variables["explored"]
+    return variables["page"].result.slice
 
 
 def test_explored_slice_says_where_numbers_are_not_finite(folder, capsys):
     damage(folder, kspace=((1, 0, slice(3, 6), 20), np.nan), reconstruction_rss=((1, 4, 5), np.nan))
     damage(folder, kspace=((1, 1, 7, 21), complex(0, np.inf)))
     explored = run_explore(folder, slice_number=1)
-    assert capsys.readouterr().out.splitlines()[2:8] == [
+    lines = capsys.readouterr().out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("k-space"))
+    assert lines[first : first + 6] == [
         "k-space, slice 1: 4 of 5120 numbers are NaN or infinite; they are drawn as 0",
         "  coil 0, column 20: 3",
         "  coil 1, column 21: 1",

@@ -68,7 +68,12 @@ class PageCommand(click.Command):
         found = [f"{each}=" for each in self.model.fields]
         if equals and name in self.model.fields:
             choices = self.model.fields[name].choices
-            found = [f"{name}={each}" for each in (choices() if callable(choices) else choices)]
+            found = [
+                f"{name}={each}"
+                for each in (
+                    choices(self.model.model_construct()) if callable(choices) else choices
+                )
+            ]
         items = [CompletionItem(each) for each in found if each.startswith(incomplete)]
         return items or super().shell_complete(ctx, incomplete)
 
@@ -115,7 +120,7 @@ for _command in (
     PageCommand("cache", "CachePage", "Index a dataset, and check it against fastMRI's counts."),
     PageCommand("train", "TrainPage", "Train a network, here or on a cluster."),
     PageCommand("reconstruct", "ReconstructPage", "Reconstruct with a trained network, and score."),
-    PageCommand("explore", "ExploreParameters", "Draw a slice: k-space, coils, undersampling."),
+    PageCommand("explore", "ExplorePage", "Draw a slice: k-space, coils, undersampling."),
     PageCommand("storage", "StoragePage", "Copy a dataset to or from Azure Blob storage."),
 ):
     main.add_command(_command)

@@ -28,12 +28,12 @@ _KINDS = {
 }
 
 
-def find_dataset(name_or_path: str | Path) -> Store:
+def find_dataset(name_or_path: str | Path, *, announce: bool = True) -> Store:
     """Return the folder of a dataset.
 
     An address in blob storage and a path to a folder are taken as they are (a relative path from
     the project's root). A name is looked for under ``datasets/``, then in the demo's copy; that
-    one is announced, because it holds phantoms.
+    one is announced by default, because it holds phantoms.
 
     Raises:
         FileNotFoundError: there is no such folder; the message says how to get the dataset.
@@ -53,10 +53,11 @@ def find_dataset(name_or_path: str | Path) -> Store:
     if is_name and real.is_dir():
         return DiskStore(real)
     if is_name and demo.is_dir():
-        print(
-            f"NOTE: {settings.shown(real)} is not here; using {settings.shown(demo)}, "
-            "the demo's synthetic phantom. It is not patient data."
-        )
+        if announce:
+            print(
+                f"NOTE: {settings.shown(real)} is not here; using {settings.shown(demo)}, "
+                "the demo's synthetic phantom. It is not patient data."
+            )
         return DiskStore(demo)
     if path.is_file():
         raise NotADirectoryError(f"{path} is a file: give the dataset's folder")

@@ -61,13 +61,15 @@ def control(field: FormField, value: Any) -> Any:
             options.insert(0, (field.placeholder or "–", ""))
         return ipywidgets.Dropdown(options=options, **named)
     if callable(field.choices) or field.look_up:
-        suggested = tuple(field.choices()) if callable(field.choices) else ()
-        return ipywidgets.Combobox(options=suggested, placeholder=field.placeholder, **named)
+        return ipywidgets.Combobox(placeholder=field.placeholder, **named)
     return ipywidgets.Text(placeholder=field.placeholder, **named)
 
 
-def note_of(field: FormField, error: str = "") -> str:
-    """Write a parameter's unit and help, and what is wrong with the entry, as HTML."""
+def note_of(field: FormField, error: str = "", usual: str = "") -> str:
+    """Write a parameter's unit and help, and what is wrong with the entry, as HTML.
+
+    ``usual`` is what an empty field stands for, where that is not what the help says.
+    """
     wrong = f'<div class="wb-error" role="alert">{escape(error)}</div>' if error else ""
     unit = f"<b>{escape(field.unit)}</b> · " if field.unit else ""
-    return f'{wrong}<div class="wb-help">{unit}{escape(field.explanation)}</div>'
+    return f'{wrong}<div class="wb-help">{unit}{escape(field.explanation(usual))}</div>'

@@ -5,23 +5,31 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 
+from workbench.forms.aside import Aside, Errand
 from workbench.forms.controls import control, note_of
-from workbench.forms.page import Page, show
+from workbench.forms.page import Page, show, views_of
 from workbench.forms.parameters import ParametersError
 from workbench.forms.process import Message, PageProcess
 from workbench.forms.secrets import SecretField
 from workbench.forms.tensorboard import TensorBoard
 from workbench.progress import duration
-from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE, LINKS_VARIABLE
+from workbench.settings import (
+    AZURE_LOGIN,
+    CONNECTION_VARIABLE,
+    LINKS_VARIABLE,
+    child_environment,
+)
 
-_SECONDS_UNTIL_CANCEL = 0.7  # a double click on Start cancels nothing
+_SECONDS_UNTIL_KILL = 1.0  # a double click on Cancel does not end what tidies up
 _LINES_KEPT = 400
+_MOST_SUGGESTED = 500
 
 # A notebook that is opened without its kernel has no form, only the line "model not found" in its
 # place. Style alone hides that line and shows this, with what the form did; where there is a form
@@ -34,11 +42,30 @@ _ENDED = """<style>
 </style><p class="wb-record">The form ended with its kernel: run the notebook again for a new one.
 What it did is kept here.</p>"""
 
-# JupyterLab's keys (D D, arrows) are for cells, not for what has the focus in a form.
-_KEEP_KEYS = (
-    "this.closest('.wb-form').onkeydown = (event) => {"
-    " if (!(event.ctrlKey || event.metaKey) || event.key === 'Enter') event.stopPropagation(); }"
+# JupyterLab's keys (D D, arrows) are for cells, not for what has the focus in a form. After "Run
+# All" JupyterLab turns to the cell that is active then: a form that is new makes its cell that one.
+_WHEN_SHOWN = (
+    "const form = this.closest('.wb-form'), cell = form.closest('.jp-Cell');"
+    " form.onkeydown = (event) => {"
+    " if (!(event.ctrlKey || event.metaKey) || event.key === 'Enter') event.stopPropagation(); };"
+    " const shown = (window.workbenchForms ??= new Set());"
+    " if (cell && !shown.has('{id}')) { shown.add('{id}');"
+    " cell.querySelector('.jp-InputPrompt')"
+    "?.dispatchEvent(new MouseEvent('mousedown', { bubbles: true, button: 0 }));"
+    " cell.scrollIntoView({ block: 'start' }); }"
 )
+# Style shows it where the form's kernel has ended. Its button runs the cells down to the form's, as
+# Shift+Enter does; no other way into JupyterLab is open to what a notebook shows.
+_GONE = """<div class="wb-gone" role="alert">The kernel was restarted, and this form ended with it.
+<button type="button" class="jupyter-button" onclick="
+  const last = this.closest('.jp-Cell'), notebook = last.closest('.jp-Notebook');
+  const cells = [...notebook.querySelectorAll('.jp-Cell')];
+  cells[0].querySelector('.jp-InputPrompt')
+    .dispatchEvent(new MouseEvent('mousedown', { bubbles: true, button: 0 }));
+  for (let n = 0; n <= cells.indexOf(last); n += 1)
+    notebook.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', code: 'Enter', keyCode: 13,
+      shiftKey: true, bubbles: true }));
+">Run the cells down to here again</button></div>"""
 _WAITING = (
     '<p style="color: var(--jp-ui-font-color2); font-style: italic">'
     "This cell fills when the form above has done its work: press <b>{start}</b> there. Where the "
@@ -52,12 +79,15 @@ def open_form(page: type[Page], values: Mapping[str, Any]) -> "Form":
     """Show a page's form in this cell; the one that is there already while its work runs."""
     from IPython.display import display
 
-    there = _open.get(page.notebook)
+    there = before = _open.get(page.notebook)
     if there is None or not there.busy:
         there = _open[page.notebook] = Form(page, values)
+        there.keep_warm(before)
     there.cell = this_cell()[1]
     display(there.widget)
     display({"text/html": _ENDED, "text/plain": f"form of {page.notebook}"}, raw=True)
+    if page.at_once and there is not before:
+        there.start()
     return there
 
 
@@ -72,7 +102,8 @@ class Form:
     """A page as a form, which begins with the values that the parameters cell gives.
 
     Attributes:
-        errors: field -> what is wrong; under "" what concerns no one field.
+        errors: field -> what is wrong with the entries; under "" what concerns no one field.
+        found: field -> what is wrong with what they name, as far as it was looked at.
         phase: "idle", "planning", "planned", "running", "cancelling", "cancelled", "done" or
             "failed".
         status: one line beside the buttons.
@@ -90,9 +121,13 @@ class Form:
         self._results: list[Any] = []  # the last one, once there is one
         self._cells: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {}
         self._process: PageProcess | None = None
+        self._warm = False
+        self._aside = Aside(self._soon)
         self._follower: threading.Thread | None = None
-        self._began, self._report = 0.0, ""
+        self._began, self._interrupted, self._report = 0.0, 0.0, ""
         self.errors: dict[str, str] = {}
+        self.found: dict[str, str] = {}
+        self._usual: dict[str, str] = {}
         self.phase, self.status = "idle", page.hint
         self.outputs: dict[str, ipywidgets.HTML] = {}
         self.planned: list[str] = []
@@ -155,17 +190,30 @@ class Form:
                 self.folds[-1][-1].append(name)
             grid.children += self._row(name)
         self._plan = ipywidgets.Button(description="Plan")
-        self._plan.on_click(lambda _: self.start("plan"))
+        self._plan.on_click(lambda _: self._press(partial(self.start, "plan")))
         self._start = _with_class(ipywidgets.Button(), "wb-main")
-        self._start.on_click(lambda _: self._press())
-        self._status, self._general, self.command = (ipywidgets.HTML() for _ in range(3))
+        self._start.on_click(lambda _: self._press(self.start))
+        self._cancel = ipywidgets.Button()
+        self._cancel.on_click(lambda _: self._press(self.cancel))
+        self._status = ipywidgets.HTML(tabbable=False)  # may have the focus
+        self._general, self.command = (ipywidgets.HTML() for _ in range(2))
         self._bars, self._failure, self._log = (ipywidgets.HTML() for _ in range(3))
         self._shown = ipywidgets.VBox()
         board = [TensorBoard()] if self.page.tensorboard else []
-        buttons = ipywidgets.HBox([self._plan, self._start, *board, self._status])
+        buttons = ipywidgets.HBox([self._plan, self._start, *board, self._cancel, self._status])
         actions = [self._general, _with_class(buttons, "wb-actions"), self._bars, self._failure]
-        style = ipywidgets.HTML(f'<style onload="{_KEEP_KEYS}">{css}</style>')
-        parts = [style, self._secret_grid, *fields, *actions, self._shown, self._log, self.command]
+        when_shown = _WHEN_SHOWN.replace("{id}", self._status.model_id)
+        style = ipywidgets.HTML(f'<style onload="{when_shown}">{css}</style>')
+        parts = [
+            style,
+            ipywidgets.HTML(_GONE),
+            self._secret_grid,
+            *fields,
+            *actions,
+            self._shown,
+            self._log,
+            self.command,
+        ]
         return _with_class(ipywidgets.VBox(parts), "wb-form")
 
     def _row(self, name: str) -> tuple[Any, Any]:
@@ -174,7 +222,9 @@ class Form:
         widget.observe(lambda _: self._check(), "value")
         if isinstance(widget, ipywidgets.Text):
             widget.on_msg(
-                lambda _, content, __: self.start() if content.get("event") == "submit" else None
+                lambda _, content, __: (
+                    self._press(self.start) if content.get("event") == "submit" else None
+                )
             )
         if self.fields[name].look_up:
             tip = f"ask Azure for what there is ({widget.description})"
@@ -195,21 +245,80 @@ class Form:
             errors = error.errors
         if self.phase == "planned" and self._asked != before:
             self.status = "changed since this plan was made"
-        for name in (errors.keys() | self.errors.keys()) & self.inputs.keys():
-            self.notes[name].value = note_of(self.fields[name], errors.get(name, ""))
-            self.inputs[name].remove_class("wb-wrong")
-            if name in errors:
-                self.inputs[name].add_class("wb-wrong")
+        changed = errors.keys() ^ self.errors.keys() | errors.keys()
         self.errors = errors
+        for name in changed & self.inputs.keys():
+            self._note(name)
         for fold, *_, names in self.folds:
             fold.value = fold.value or not errors.keys().isdisjoint(names)
         wanted = [each for each in self.secrets.values() if each.entry.only(self._asked)]
         for secret in wanted:
-            secret.show(self._asked)
+            secret.show()
         children = tuple(part for each in wanted for part in (each.widget, each.note))
         if children != self._secret_grid.children:
             self._secret_grid.children = children
+        self._aside.ask(self._errands())
         self._draw()
+
+    def _note(self, name: str) -> None:
+        """Show beside a field what it means, and what is wrong with it."""
+        error, widget = self.errors.get(name) or self.found.get(name, ""), self.inputs[name]
+        self.notes[name].value = note_of(self.fields[name], error, self._usual.get(name, ""))
+        (widget.add_class if error else widget.remove_class)("wb-wrong")
+
+    # ---- looks at what the entries name, which never keep anybody waiting ------------------
+
+    def _errands(self) -> dict[str, Errand]:
+        asked = self._asked
+        errands: dict[str, Errand] = {
+            f"choices of {name}": (partial(field.choices, asked), partial(self._suggest, name))
+            for name, field in self.fields.items()
+            if callable(field.choices)
+        }
+        for name, secret in self.secrets.items():
+            if secret.entry.only(asked):
+                errands[name] = partial(secret.entry.found, asked), secret.take_found
+        if not self.errors:
+            errands["usual"] = asked.usual, self._take_usual
+            for name, look in asked.looks().items():
+                errands[f"look at {name}"] = look, partial(self._looked, name)
+        return errands
+
+    def _suggest(self, name: str, found: Any) -> None:
+        if not isinstance(found, Exception):
+            self.inputs[name].options = tuple(found)[:_MOST_SUGGESTED]
+
+    def _take_usual(self, found: Any) -> None:
+        """Show what empty fields stand for with what is here, such as the phantom's epochs."""
+        if isinstance(found, Exception):
+            return
+        changed = found.keys() ^ self._usual.keys() | found.keys()
+        self._usual = {name: str(value) for name, value in found.items()}
+        for name in changed & self.inputs.keys():
+            usual = self._usual.get(name, "")
+            if hasattr(self.inputs[name], "placeholder"):
+                self.inputs[name].placeholder = usual or self.fields[name].placeholder
+            self._note(name)
+
+    def _looked(self, name: str, found: Any) -> None:
+        """Show beside a field what a look at its entry has found."""
+        wrong = isinstance(found, Exception)
+        at = getattr(found, "field", name)
+        text = str(found)
+        if isinstance(found, TimeoutError):
+            text = f"{name}: no answer yet; the disk or the storage may be slow or away"
+        before = self.found
+        self.found = {key: each for key, each in before.items() if key not in (name, at)}
+        self.found |= {at: text} if wrong else {}
+        for changed in {name, at} & self.inputs.keys():
+            self._note(changed)
+
+    def _soon(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call something on the kernel's own thread, between two cells; at once without one."""
+        from IPython import get_ipython
+
+        kernel = getattr(get_ipython(), "kernel", None)
+        kernel.io_loop.add_callback(call, *arguments) if kernel else call(*arguments)
 
     def look_up(self, name: str) -> None:
         """Ask Azure for a field's choices."""
@@ -229,18 +338,28 @@ class Form:
 
     # ---- the work ------------------------------------------------------------------------
 
-    def _press(self) -> None:
-        """Start, or cancel what runs: the focus stays on one button."""
-        if not self.busy:
-            self.start()
-        elif time.monotonic() - self._began > _SECONDS_UNTIL_CANCEL:
-            self.cancel()
+    def keep_warm(self, before: "Form | None") -> None:
+        """Have a process ready from now on, the one of the form before where there is one."""
+        self._warm = True
+        if before and before._process and before._process.usable:
+            self._process, before._process = before._process, None
+        self._process = self._process or PageProcess(self.page)
+
+    def _press(self, act: Callable[[], None]) -> None:
+        """Do what a button or Enter asks for; the focus goes to where Enter does nothing."""
+        act()
+        if self.busy:
+            self._status.focus()
 
     def cancel(self) -> None:
         """Interrupt what is running; asked again, end it at once."""
-        if self._process and self.busy:
-            self.phase = "cancelling"
-            self._say("cancelling: what it has done so far is being kept ...")
+        again = self.phase == "cancelling"
+        if not self.busy or (again and time.monotonic() - self._interrupted < _SECONDS_UNTIL_KILL):
+            return
+        self._interrupted = time.monotonic()
+        self.phase = "cancelling"
+        self._say("cancelling: what it has done so far is being kept ...")
+        if self._process:
             self._process.cancel()
 
     def wait(self, seconds: float | None = None) -> None:
@@ -252,40 +371,42 @@ class Form:
         """Do the work, or only "plan" it, as the buttons do."""
         if self.busy or self.errors:
             return
-        wanted = [each for each in self.secrets.values() if each.entry.only(self._asked)]
-        if lacking := [each.entry.label for each in wanted if each.lacks(self._asked)]:
-            self._say(f"first give {' and '.join(lacking)}")
-            return
         self._began = time.monotonic()
         self.outputs, self.planned, self.log, self.progress, self.failure = {}, [], [], {}, None
         self.phase, self.status = "planning", "looking at what there is to do ..."
         self._draw()
-        request = {
-            "page": f"{self.page.__module__}:{self.page.__qualname__}",
-            "action": action,
-            "values": self._asked.model_dump(),
-            "secrets": {each.entry.name: each.held.reveal() for each in wanted if each.held},
-        }
-        # A page that does not ask for the storage's key may yet be given an address in it.
-        withheld = self.secrets.keys() - {each.entry.name for each in wanted}
-        needs = [LINKS_VARIABLE] if LINKS_VARIABLE in self.secrets.keys() - withheld else []
-        needs += [] if CONNECTION_VARIABLE in withheld else [CONNECTION_VARIABLE, AZURE_LOGIN]
-        self._process = PageProcess(request, *needs)
-        self._follower = threading.Thread(target=self._follow, args=(self._process,), daemon=True)
+        if not (self._process and self._process.usable):
+            self._process = PageProcess(self.page)
+        arguments = self._process, action
+        self._follower = threading.Thread(target=self._do, args=arguments, daemon=True)
         self._follower.start()
 
-    def _follow(self, process: PageProcess) -> None:
-        """Show what the work tells, a few times a second; at its end fill the cells."""
-        from IPython import get_ipython
-
+    def _do(self, process: PageProcess, action: str) -> None:
+        """Ask for the work, and show what it tells, a few times a second; then fill the cells."""
+        wanted = [each for each in self.secrets.values() if each.entry.only(self._asked)]
+        if lacking := [each.entry.label for each in wanted if each.lacks(self._asked)]:
+            self.phase = "idle"
+            self._say(f"first give {' and '.join(lacking)}")
+            return
+        process.ask(action, self._asked.model_dump(), self._environment(wanted))
         for batch in process.batches():
             for message in batch:
                 self._take(message)
             self._draw()
+        if self._warm and not process.usable and self._process is process:
+            self._process = PageProcess(self.page)
+        self._aside.ask(self._errands())  # there may be more to choose from
         if self.phase == "done":
-            kernel = getattr(get_ipython(), "kernel", None)
-            # Between two cells, on the kernel's own thread.
-            kernel.io_loop.add_callback(self._fill) if kernel else self._fill()
+            self._fill(threading.current_thread())
+
+    def _environment(self, wanted: list[SecretField]) -> dict[str, str]:
+        """Return the work's variables, with the secrets that it needs and no other."""
+        # A page that does not ask for the storage's key may yet be given an address in it.
+        withheld = self.secrets.keys() - {each.entry.name for each in wanted}
+        needs = [LINKS_VARIABLE] if LINKS_VARIABLE in self.secrets.keys() - withheld else []
+        needs += [] if CONNECTION_VARIABLE in withheld else [CONNECTION_VARIABLE, AZURE_LOGIN]
+        held = {each.entry.name: each.held.reveal() for each in wanted if each.held}
+        return child_environment(*needs) | held
 
     def _take(self, message: Message) -> None:
         match message:
@@ -293,8 +414,10 @@ class Form:
                 self.planned.append(line)
                 text = escape("\n".join(self.planned))
                 self._output("plan", f"<pre>{text}</pre>")
-            case {"display": "image/png", "data": data, "name": name}:
-                self._output(name, f'<img src="data:image/png;base64,{data}" alt="{escape(name)}">')
+            case {"display": "image/png", "data": data, "name": name, "told": told}:
+                from workbench.views.style import html_of
+
+                self._output(name, html_of(data, **told | {"alt": name or told["alt"]}))
             case {"display": kind, "data": data, "name": name}:
                 # HTML is the package's own tables, escaped where they are made.
                 self._output(name, data if kind == "text/html" else f"<pre>{escape(data)}</pre>")
@@ -342,33 +465,41 @@ class Form:
             phase, status = "done", f"done in {spent}{self._report}"
         self.phase, self.status = phase, status
 
-    def _fill(self) -> None:
-        """Show the result in the cells that wait for it, and keep what was done in the form's."""
-        from IPython import get_ipython
-        from IPython.display import HTML, clear_output, display
+    def _fill(self, follower: threading.Thread) -> None:
+        """Show the result in the cells that wait for it, and keep what was done in the form's.
+
+        Figures are drawn here, beside the kernel's own thread, which answers clicks meanwhile.
+        """
+        from IPython.display import HTML
 
         lines = escape("\n".join([self._asked.command(), *self.planned, self.status]))
-        with output_of(self.cell):
-            display(HTML(f'<pre class="wb-record">{lines}</pre>'))
-        for parent, view in list(self._cells.values()):
-            with output_of(parent):
-                clear_output()
-                try:
-                    show(view, self.result)
-                except Exception:
-                    shell = get_ipython()
-                    if shell is None:
-                        raise
-                    shell.showtraceback()
+        record = HTML(f'<pre class="wb-record">{lines}</pre>')
+        self._soon(_put, self.cell, [bundle_of(record)], False)
+        cells, result = list(self._cells.values()), self.result
+        for number, (parent, view) in enumerate(cells):
+            line = f"drawing {number + 1} of {len(cells)}"
+            self.progress = {"drawing": (number / len(cells), line)}
+            self._draw()
+            try:
+                drawn: Any = [bundle_of(each) for each in views_of(view, result)]
+            except Exception as error:
+                drawn = error
+            if self._follower is not follower:  # the next work has begun
+                return
+            self._soon(_put, parent, drawn)
+        self.progress = {}
+        self._draw()
 
     # ---- what is seen --------------------------------------------------------------------
 
     def _draw(self) -> None:
+        # From the first second on: until the work says how far it is, only that it goes on.
+        running = {self.page.start: (None, "")} if self.busy else {}
         self._bars.value = "".join(
             f'<div class="wb-progress"><progress max="1" aria-label="{escape(title)}"'
             + ("" if share is None else f' value="{share:.4f}"')
             + f"></progress> {escape(line)}</div>"
-            for title, (share, line) in list(self.progress.items())
+            for title, (share, line) in list((self.progress or running).items())
         )
         text, trace = self.failure or ("", "")
         self._failure.value = (
@@ -382,9 +513,10 @@ class Form:
         self.command.value = _details(
             "open", "The same without a browser", self._asked.command(), "wb-command"
         )
-        name = "End it at once" if self.phase == "cancelling" else "Cancel"
-        self._start.description = name if self.busy else self.page.start
-        self._start.disabled = not self.busy and bool(self.errors)
+        self._cancel.description = "End it at once" if self.phase == "cancelling" else "Cancel"
+        self._cancel.layout.display = None if self.busy else "none"
+        self._start.description = self.page.start
+        self._start.disabled = self.busy or bool(self.errors)
         self._plan.disabled = self.busy or bool(self.errors)
         for fold, title, grid, names in self.folds:
             entries = [(self.inputs[name].value, self.fields[name]) for name in names]
@@ -423,6 +555,35 @@ def output_of(parent: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         shell.set_parent(before)
+
+
+def bundle_of(each: Any) -> Any:
+    """Return what IPython would display of a thing, drawn now; a text as it is."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return each if isinstance(each, str) or not shell else shell.display_formatter.format(each)
+
+
+def _put(parent: dict[str, Any], drawn: Any, anew: bool = True) -> None:
+    """Show texts and bundles, or an exception, in the cell that a request ran."""
+    from IPython import get_ipython
+    from IPython.display import clear_output, display
+
+    shell = get_ipython()
+    with output_of(parent):
+        if anew:
+            clear_output()
+        if isinstance(drawn, Exception):
+            if shell is None:
+                raise drawn
+            shell.showtraceback((type(drawn), drawn, drawn.__traceback__))
+            return
+        for each in drawn:
+            if isinstance(each, tuple):
+                display(each[0], metadata=each[1], raw=True)
+            else:
+                print(each) if isinstance(each, str) else display(each)
 
 
 def _with_class(widget: Any, name: str) -> Any:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Event
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from workbench.forms.parameters import Parameters
+from workbench.forms.parameters import Parameters, ParametersError
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,43 @@ class Page(Parameters):
         hint: what the form says before anything was pressed.
         secrets: what is never a parameter.
         tensorboard: whether TensorBoard is one click away.
+        at_once: whether the form begins its work as soon as it is shown.
+        imports: modules that plan and work need: the form's process has them before it is asked.
     """
 
     start: ClassVar[str]
     hint: ClassVar[str] = ""
     secrets: ClassVar[tuple[SecretEntry, ...]] = ()
     tensorboard: ClassVar[bool] = False
+    at_once: ClassVar[bool] = False
+    imports: ClassVar[tuple[str, ...]] = ()
+
+    def looks(self) -> dict[str, Callable[[], object]]:
+        """Return checks of what the parameters name, a path or a run: field -> check.
+
+        A check raises ValueError or OSError. It may take its time, so that the form never waits.
+        """
+        return {}
+
+    def usual(self) -> dict[str, Any]:
+        """Return defaults that depend on what is here, by field; it may take its time."""
+        return {}
+
+    def looked_at(self) -> Self:
+        """Return the page itself, once all its looks have found nothing wrong.
+
+        Raises:
+            ParametersError: names every parameter that does not do.
+        """
+        errors: dict[str, str] = {}
+        for name, look in self.looks().items():
+            try:
+                look()
+            except (ValueError, OSError) as error:
+                errors.setdefault(getattr(error, "field", name), str(error))
+        if errors:
+            raise ParametersError(errors)
+        return self
 
     def plan(self) -> Any:
         """Check everything, show what will be done, and return it."""
@@ -64,13 +95,17 @@ class Page(Parameters):
         return ""
 
 
-def show(view: Callable[[Any], Any], result: Any) -> None:
-    """Display what a view of a result returns, or each thing that it yields; texts are printed."""
-    from IPython.display import display
-
+def views_of(view: Callable[[Any], Any], result: Any) -> Iterator[Any]:
+    """Yield what a view of a result returns, or each thing that it yields."""
     found = view(result)
     for each in found if isinstance(found, Iterator) else [found]:
-        if isinstance(each, str):
-            print(each)
-        elif each is not None:
-            display(each)
+        if each is not None:
+            yield each
+
+
+def show(view: Callable[[Any], Any], result: Any) -> None:
+    """Display what a view shows of a result; texts are printed."""
+    from IPython.display import display
+
+    for each in views_of(view, result):
+        print(each) if isinstance(each, str) else display(each)

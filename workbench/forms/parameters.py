@@ -28,6 +28,7 @@ from workbench.settings import notebooks, shown
 
 _NOUNS = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
 _BOUNDS = {"gt": " above {}", "ge": ", {} or more", "le": ", up to {}", "lt": " below {}"}
+_DEFAULT = r"([^\s,;]+) \(None\)"  # as a help text says it
 _LONGEST = 255  # bytes; no file system takes a longer name
 # "=", "?" and "&" may be quoted, as a gateway has them: %3D, %253D, -3D.
 _SECRET = re.compile(
@@ -53,7 +54,8 @@ class FormField:
     section: str = ""  # title of the folded part of the form that begins with this field
     label: str = ""  # what the form calls it; the name by default
     unit: str = ""  # of the number
-    choices: Sequence[str] | Callable[[], Sequence[str]] = ()  # a function only suggests
+    # A function of the parameters only suggests.
+    choices: Sequence[str] | Callable[[Any], Sequence[str]] = ()
     several: bool = False  # whether several choices may be given, with commas between them
     look_up: Callable[[Any], Sequence[str]] | None = None  # asks Azure, given the parameters
     numeric: bool = False  # whether a number stands for its text
@@ -82,10 +84,14 @@ class FormField:
         bounds = [text.format(self.bounds[k]) for k, text in _BOUNDS.items() if k in self.bounds]
         return _NOUNS[self.kind] + "".join(bounds)
 
-    @property
-    def explanation(self) -> str:
-        """The help in a form's words: None in the notebook is an empty field here."""
-        text = self.help.replace("(None)", "(default)").replace("None:", "empty:")
+    def explanation(self, usual: str = "") -> str:
+        """Return the help in a form's words: None in the notebook is an empty field here.
+
+        Args:
+            usual: what an empty field stands for, where that is not what the help says.
+        """
+        text = re.sub(_DEFAULT, lambda _: f"{usual} (None)", self.help) if usual else self.help
+        text = text.replace("(None)", "(default)").replace("None:", "empty:")
         if self.kind is bool and not self.optional:
             text = re.sub(r"\bFalse\b", "off", re.sub(r"\bTrue\b", "on", text))
         return text
@@ -95,7 +101,7 @@ class FormField:
         """What an empty field stands for, as the help says it."""
         if self.default not in (None, ""):
             return ""
-        found = re.search(r"([^\s,;]+) \(None\)|\b(?:None|empty): ([^;]+)", self.help)
+        found = re.search(rf"{_DEFAULT}|\b(?:None|empty): ([^;]+)", self.help)
         return (found[1] or found[2]).strip() if found else ""
 
     def refusal(self, value: Any, *, typed: bool = True) -> str:

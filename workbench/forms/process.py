@@ -1,12 +1,14 @@
-"""What a form's button starts: the page's headless work, in a process of its own; both its ends.
+"""What a form's buttons start: the page's headless work, in a process of its own; both its ends.
 
 The kernel stays free meanwhile, an interrupt of the process is what an interrupt has always been
-to that work, and whatever ends the kernel ends it too.
+to that work, and whatever ends the kernel ends it too. To import all that the work takes lasts
+longer than most plans: the process does so before anything is asked of it, and answers plan after
+plan. With work, an interrupt, or code of a person's own in it, which may change, it ends.
 
-The process reads one request as JSON from stdin: ``page`` (module:class), ``action`` ("plan" or
-"start"), ``values``, ``secrets`` (variables). It writes messages as lines of JSON to stdout: what
-is planned, printed and displayed, how far it is, and at the end a result or an error. What
-libraries print past Python's own output goes to stderr.
+The process reads requests from stdin, a line of JSON each: ``action`` ("plan" or "start"),
+``values``, ``folder`` and ``environment``, with secrets among its variables. It writes messages as
+lines of JSON to stdout: what is planned, printed and displayed, how far it is, a result or an
+error, and last ``finished``. What libraries print past Python's own output goes to stderr.
 """
 
 import base64
@@ -20,13 +22,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout, suppress
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from workbench import progress
 from workbench.compute.processes import die_with_parent
+from workbench.forms.page import Page
 from workbench.settings import child_environment
 
 SECONDS_BETWEEN_REPORTS = 0.2
@@ -34,22 +38,41 @@ Message = dict[str, Any]
 
 
 class PageProcess:
-    """A page's plan or work as it goes.
+    """A process that does a page's plans, then its work.
+
+    It starts at once, without a secret, and imports what it will need.
 
     Args:
-        request: what the process reads: page, action, values, and secrets as variables.
-        *needs: secrets that the process is handed where our variables hold them, see
-            ``child_environment``.
+        page: the page.
     """
 
-    def __init__(self, request: Mapping[str, Any], *needs: str) -> None:
+    def __init__(self, page: type[Page]) -> None:
+        self._page = f"{page.__module__}:{page.__qualname__}"
         self._messages: SimpleQueue[Message] = SimpleQueue()
+        self._requests: SimpleQueue[str] = SimpleQueue()
         self._process: subprocess.Popen[str] | None = None
         self._cancelled = 0
+        self._ended = False
         self._lock = threading.Lock()
         # The process is terminated when the thread that started it ends: it is this one.
-        arguments = json.dumps(request), child_environment(*needs)
-        threading.Thread(target=self._run, args=arguments, daemon=True).start()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be asked for more."""
+        return not self._ended
+
+    def ask(self, action: str, values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        """Have it "plan" or "start" a page's work.
+
+        Args:
+            action: one of the two.
+            values: the page's parameters.
+            environment: its variables, secrets among them: they go by its standard input alone,
+                so that nobody sees them among arguments or variables.
+        """
+        request = {"action": action, "values": values, "folder": str(Path.cwd())}
+        self._requests.put(json.dumps({**request, "environment": dict(environment)}))
 
     def batches(self) -> Iterator[list[Message]]:
         """Yield the messages as they come, a few times a second; the last has the key "end"."""
@@ -69,32 +92,34 @@ class PageProcess:
             if self._process and self._process.poll() is None:
                 self._process.send_signal(signal.SIGINT if self._cancelled == 1 else signal.SIGKILL)
 
-    def _run(self, request: str, environment: Mapping[str, str]) -> None:
+    def close(self) -> None:
+        """Have it end as soon as it has nothing to do."""
+        self._ended = True
+        self._requests.put("")
+
+    def _run(self) -> None:
         """Run the process to its end; whatever happens, the last message has the key "end"."""
         code = 1
         try:
             with self._lock:
                 process = self._process = subprocess.Popen(
-                    [sys.executable, "-m", "workbench.forms.process"],
+                    [sys.executable, "-m", "workbench.forms.process", self._page],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
                     errors="replace",
-                    env=environment,
+                    env=child_environment(),
                     start_new_session=True,
                     preexec_fn=die_with_parent,
                 )
             strays = threading.Thread(target=self._read_strays, args=(process,), daemon=True)
             strays.start()
-            assert process.stdin is not None
+            threading.Thread(target=self._write_requests, args=(process,), daemon=True).start()
             assert process.stdout is not None
-            # Secrets go by this pipe alone: nobody sees them among arguments or variables.
-            with suppress(BrokenPipeError), process.stdin:
-                process.stdin.write(request)
             with process.stdout:
                 for line in process.stdout:
-                    self._messages.put(json.loads(line))
+                    self._receive(json.loads(line))
             code = process.wait()
             strays.join(5)  # a process that outlives its parent may still hold the pipe
         except Exception as error:
@@ -102,7 +127,23 @@ class PageProcess:
                 self._process.kill()
                 self._process.wait()
             self._messages.put({"error": str(error), "trace": traceback.format_exc()})
+        self.close()
         self._messages.put({"end": code, "cancelled": self._cancelled > 0})
+
+    def _receive(self, message: Message) -> None:
+        if "finished" not in message:
+            self._messages.put(message)
+            return
+        if message["finished"] == "for good" or self._cancelled:
+            self.close()
+        self._messages.put({"end": 0, "cancelled": self._cancelled > 0})
+
+    def _write_requests(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin:
+            while request := self._requests.get():
+                process.stdin.write(f"{request}\n")
+                process.stdin.flush()
 
     def _read_strays(self, process: "subprocess.Popen[str]") -> None:
         assert process.stderr is not None
@@ -138,14 +179,15 @@ class Messages:
             self._told[title] = now
             self.send(progress=title, share=share, line=line)
 
-    def display(self, data: Any, _: Any = None, **more: Any) -> None:
+    def display(self, data: Any, metadata: Any = None, **more: Any) -> None:
         """Send what is displayed, as IPython's publishers do."""
         kind = next(kind for kind in ("image/png", "text/html", "text/plain") if kind in data)
         value = data[kind]
         if isinstance(value, bytes):
             value = base64.b64encode(value).decode()
         name = (more.get("transient") or {}).get("display_id", "")
-        self.send(display=kind, data=value, name=name)
+        told = (metadata or {}).get(kind, {})
+        self.send(display=kind, data=value, name=name, told=told)
 
 
 class Lines(io.TextIOBase):
@@ -164,7 +206,7 @@ class Lines(io.TextIOBase):
 
 
 def main() -> None:
-    """Do what is asked, and tell of it."""
+    """Import a page and what it needs, then answer one request after the other."""
     for interrupt in (signal.SIGINT, signal.SIGTERM):
         signal.signal(interrupt, signal.default_int_handler)
     messages = Messages()
@@ -172,13 +214,34 @@ def main() -> None:
         from IPython.core.interactiveshell import InteractiveShell
         from traitlets.config import Config
 
-        request = json.load(sys.stdin)
-        os.environ.update(request["secrets"])
         quiet = Config({"HistoryManager": {"enabled": False}})
         InteractiveShell.instance(config=quiet).display_pub.publish = messages.display
         progress.listen(messages.tell)
-        module, _, name = request["page"].partition(":")
-        asked = getattr(importlib.import_module(module), name).of(request["values"])
+        module, _, name = sys.argv[1].partition(":")
+        page: type[Page] = getattr(importlib.import_module(module), name)
+        for needed in page.imports:
+            importlib.import_module(needed)
+        known = set(sys.modules)
+        while line := sys.stdin.readline():
+            request = json.loads(line)
+            ended = not _answer(page, request, messages) or request["action"] == "start"
+            ended = ended or _are_own(sys.modules.keys() - known)
+            messages.send(finished="for good" if ended else "for now")
+            if ended:
+                return
+    except KeyboardInterrupt:
+        messages.send(interrupted=True)
+    except BaseException as error:
+        messages.send(**_told(error))
+
+
+def _answer(page: type[Page], request: Mapping[str, Any], messages: Messages) -> bool:
+    """Do what is asked, and tell of it; return whether it came to its end."""
+    try:
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        os.chdir(request["folder"])
+        asked = page.of(request["values"]).looked_at()
         with redirect_stdout(Lines(lambda line: messages.send(planned=line))):
             planned = asked.plan()
         if request["action"] == "start":
@@ -195,9 +258,23 @@ def main() -> None:
             messages.send(result=left)
     except KeyboardInterrupt:
         messages.send(interrupted=True)
+        return False
     except BaseException as error:
-        trace = "".join(traceback.format_exception(error))
-        messages.send(error=str(error) or type(error).__name__, trace=trace)
+        messages.send(**_told(error))
+        return isinstance(error, Exception)
+    return True
+
+
+def _told(error: BaseException) -> Message:
+    trace = "".join(traceback.format_exception(error))
+    return {"error": str(error) or type(error).__name__, "trace": trace}
+
+
+def _are_own(names: Iterable[str]) -> bool:
+    """Say whether some modules are a person's own: neither installed nor the workbench's."""
+    others = (name for name in names if not name.startswith("workbench"))
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in others)
+    return any(file and not file.startswith((sys.prefix, sys.base_prefix)) for file in files)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class SecretField:
     def __init__(self, entry: SecretEntry, changed: Callable[[], None]) -> None:
         self.entry, self._changed = entry, changed
         self.held: Secret | None = None
-        self._said = self._wrong = ""
+        self._said = self._wrong = self._found = ""
         self.input = SecretInput(label=entry.label, file=entry.file)
         self.input.on_msg(
             lambda _, content, buffers: self.take(bytes(buffers[0]) if buffers else content["text"])
@@ -65,13 +65,18 @@ class SecretField:
                 self._wrong = str(error)
         self._changed()
 
+    def take_found(self, found: Any) -> None:
+        """Show where it was found without the form, if anywhere."""
+        self.show("" if isinstance(found, Exception) else found)
+
     def lacks(self, asked: Any) -> bool:
         """Say whether the work with these parameters needs it and it is not there."""
         return self.entry.only(asked) and not self.held and not self.entry.found(asked)
 
-    def show(self, asked: Any) -> None:
-        """Show what is held, none of it secret."""
-        found = "" if self.held else self.entry.found(asked)
+    def show(self, found: str | None = None) -> None:
+        """Show what is held, none of it secret, and where it was found without the form."""
+        self._found = self._found if found is None else found
+        found = "" if self.held else self._found
         held = f"{self._said}; held until this notebook's kernel ends, never saved"
         there = f"✓ {held if self.held else found}" if self.held or found else ""
         self.note.value = (

@@ -4,7 +4,7 @@ import json
 
 from workbench.forms.parameters import Parameters
 from workbench.pages.cache import CachePage
-from workbench.pages.explore import ExploreParameters
+from workbench.pages.explore import ExplorePage
 from workbench.pages.ingest import IngestPage
 from workbench.pages.reconstruct import ReconstructPage
 from workbench.pages.storage import StoragePage
@@ -13,8 +13,7 @@ from workbench.settings import notebooks, shown
 from workbench.stores.disk import write_text
 
 NOTEBOOKS = notebooks()
-PAGES = (IngestPage, CachePage, TrainPage, ReconstructPage, StoragePage)
-MODELS: tuple[type[Parameters], ...] = (*PAGES, ExploreParameters)
+PAGES = (IngestPage, CachePage, ExplorePage, TrainPage, ReconstructPage, StoragePage)
 
 
 def with_cell(model: type[Parameters], text: str) -> str:
@@ -27,13 +26,15 @@ def with_cell(model: type[Parameters], text: str) -> str:
     for cell in notebook["cells"]:
         if "parameters" in cell["metadata"].get("tags", ()):
             cell["source"] = model.cell().splitlines(keepends=True)
+            # Folded in JupyterLab: the form below is what people fill in.
+            cell["metadata"].setdefault("jupyter", {})["source_hidden"] = True
             return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     raise ValueError(f"{model.notebook}.ipynb has no cell tagged parameters")
 
 
 def main() -> None:
     """Write the cells."""
-    for model in MODELS:
+    for model in PAGES:
         path = NOTEBOOKS / f"{model.notebook}.ipynb"
         before = path.read_text()
         after = with_cell(model, before)

@@ -1,6 +1,6 @@
 """The page of ``cache.ipynb``: index a dataset, and exchange it with fastMRI's own cache."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,7 @@ from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.volume import Problem
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, WrongValueError
-from workbench.pages.shared import connection_entry, datasets_here
+from workbench.pages.shared import check_dataset, connection_entry, datasets_here
 from workbench.settings import resolve, shown
 from workbench.stores import Store
 from workbench.views import overview
@@ -73,11 +73,18 @@ class CachePage(Page):
             raise WrongValueError(
                 "dataset", "dataset='': give a name such as knee_multicoil, or a folder's path"
             )
-        if self.compare_pickle and not resolve(self.compare_pickle).is_file():
-            raise WrongValueError(
-                "compare_pickle", f"compare_pickle={self.compare_pickle!r}: no such file"
-            )
         return self
+
+    def looks(self) -> dict[str, Callable[[], object]]:
+        """Look for the dataset, and the pickle to compare it with."""
+        looks: dict[str, Callable[[], object]] = {"compare_pickle": self._find_pickle}
+        if not self.in_storage:
+            looks["dataset"] = lambda: check_dataset(self.dataset)
+        return looks
+
+    def _find_pickle(self) -> None:
+        if self.compare_pickle and not resolve(self.compare_pickle).is_file():
+            raise ValueError(f"compare_pickle={self.compare_pickle!r}: no such file")
 
     def plan(self) -> Store:
         """Find the dataset, and say what will be done.

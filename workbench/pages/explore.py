@@ -1,30 +1,63 @@
-"""The parameters of ``explore.ipynb``, which is a page to read and has no form."""
+"""The page of ``explore.ipynb``: a volume, a slice, and how to undersample it."""
 
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 from pydantic import model_validator
 
+from workbench.data.cache import DatasetCache, load_cache
+from workbench.data.folders import find_dataset
 from workbench.data.sampling import MASKS, Sampling
-from workbench.forms.parameters import Field, Parameters
-from workbench.pages.shared import check_sampling
+from workbench.forms.page import Page
+from workbench.forms.parameters import Field
+from workbench.pages.shared import check_dataset, check_sampling, datasets_here
+from workbench.stores import is_address
+from workbench.views import explore
+from workbench.views.annotations import Annotations, read_annotations
+from workbench.views.explored import ExploredSlice, find_slice, find_volume, open_slice
+from workbench.views.header import (
+    attribute_table,
+    header_table,
+    repetitions_in_words,
+    volume_table,
+)
+from workbench.views.tables import styled_table
 
 
-class ExploreParameters(Parameters):
-    """A volume, a slice, and how to undersample it."""
+def _index(asked: "ExplorePage") -> DatasetCache | None:
+    """Return what is known of the dataset without reading its files."""
+    if is_address(asked.dataset):
+        return None
+    return load_cache(find_dataset(asked.dataset, announce=False))
 
-    notebook = "explore"
 
-    dataset: str = "brain_multicoil"
+def _volumes(asked: "ExplorePage") -> Sequence[str]:
+    cache = _index(asked)
+    return [cache.names[volume.path] for volume in cache] if cache else []
+
+
+def _slices(asked: "ExplorePage") -> Sequence[str]:
+    cache = _index(asked)
+    return [str(n) for n in range(find_volume(cache, asked.volume).slices)] if cache else []
+
+
+class ExplorePage(Page):
+    """Choose a slice, and how to undersample it."""
+
+    notebook, start, at_once = "explore", "Show", True
+
+    dataset: str = Field("brain_multicoil", choices=datasets_here)
     """name under datasets/, or a folder's path"""
-    volume: str = Field("", numeric=True)
+    volume: str = Field("", numeric=True, choices=_volumes)
     """file name, or the number it ends with; empty takes the first validation volume"""
-    slice_number: int = -1
+    slice_number: int = Field(-1, label="slice", choices=_slices)
     """0 is the first, -1 the middle one"""
     mask: str = Field("equispaced", choices=MASKS)
     """kind of mask, such as random; an unknown kind is refused with the list"""
     acceleration: float = Field(4.0, ge=1, lt=100)
     """one line of so many is measured; 1 or more"""
-    center_fraction: float = Field(0.08, gt=0, lt=1)
+    center_fraction: float = Field(0.08, label="centre fraction", gt=0, lt=1)
     """share of lines around the centre that are always measured"""
     annotations: str | None = None
     """path of fastMRI+'s knee.csv or brain.csv: findings are drawn as boxes"""
@@ -33,3 +66,84 @@ class ExploreParameters(Parameters):
     def _check(self) -> Self:
         check_sampling(self, Sampling())
         return self
+
+    def looks(self) -> dict[str, Callable[[], object]]:
+        """Look for the dataset, the volume and its slice, and the annotations."""
+        return {
+            "dataset": lambda: check_dataset(self.dataset),
+            "slice_number": self._look_for_slice,
+            "annotations": self._findings,
+        }
+
+    def _look_for_slice(self) -> None:
+        try:
+            cache = _index(self)
+        except (ValueError, OSError):
+            return  # the dataset's look says so
+        if cache:
+            find_slice(cache, self.volume, self.slice_number)
+
+    def _findings(self) -> Annotations | None:
+        return read_annotations(self.annotations) if self.annotations else None
+
+    def plan(self) -> None:
+        """Say what will be shown."""
+        sampling = Sampling(self.mask, (self.acceleration,), (self.center_fraction,))
+        print(f"dataset    {self.dataset}\nmask       {sampling}", flush=True)
+
+    def work(self, planned: None) -> None:
+        """Read the slice once, which indexes the dataset where nobody has."""
+        seen = open_slice(self.dataset, self.volume, self.slice_number)
+        print(f"{seen.title} of {seen.volume.slices}", flush=True)
+
+    def result(self, left: None) -> "Explored":
+        """Open the slice."""
+        cache = load_cache(find_dataset(self.dataset, announce=False))
+        seen = open_slice(cache or self.dataset, self.volume, self.slice_number)
+        findings = self._findings()
+        return Explored(
+            seen,
+            Sampling(self.mask, (self.acceleration,), (self.center_fraction,)),
+            findings.within([seen.volume, *seen.namesakes]) if findings else None,
+        )
+
+    def report(self, result: "Explored") -> str:
+        """Name the slice."""
+        return f": {result.slice.title}"
+
+
+@dataclass(frozen=True)
+class Explored:
+    """A slice, how to undersample it, and what was found in it."""
+
+    slice: ExploredSlice
+    sampling: Sampling
+    findings: Annotations | None = None
+
+
+# ---- what the cells below show ------------------------------------------------------------
+
+
+def show_volume(seen: Explored) -> Iterator[Any]:
+    """Show the volume's sizes and scan, and where its numbers are not finite."""
+    yield styled_table(volume_table(seen.slice.volume))
+    yield repetitions_in_words(seen.slice.file, seen.slice.volume)
+    yield from seen.slice.bad
+
+
+def show_findings(seen: Explored) -> Iterator[Any]:
+    """Show what radiologists found."""
+    findings = seen.findings
+    if findings is None:
+        yield "annotations=None: no findings to show"
+        return
+    yield from findings.remarks
+    labels = "; ".join(findings.study_labels(seen.slice.volume.path))
+    yield f"whole study: {labels or 'nothing said'}"
+    yield explore.annotated_figure(seen.slice, findings) or "no boxes on this volume"
+
+
+def show_header(seen: Explored) -> Iterator[Any]:
+    """Show everything that the file says of itself."""
+    yield styled_table(header_table(seen.slice.file))
+    yield styled_table(attribute_table(seen.slice.file))

@@ -1,6 +1,6 @@
 """The page of ``ingest.ipynb``: from the email's text to volumes, here or in Azure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
 from pydantic import model_validator
@@ -114,9 +114,12 @@ class IngestPage(Page):
                 check_container_name(self.container)
             with concerning("workspace"):
                 require_workspace(self.workspace)
-        with concerning("connection_file" if self.destination == "azure" else "root"):
-            check_ingest(**self.model_dump(exclude={"links_file"}))
         return self
+
+    def looks(self) -> dict[str, Callable[[], object]]:
+        """Look at where the volumes are to go."""
+        field = "connection_file" if self.destination == "azure" else "root"
+        return {field: lambda: check_ingest(**self.model_dump(exclude={"links_file"}))}
 
     def plan(self) -> IngestPlan:
         """Read the email and show what there is to do.

@@ -1,8 +1,9 @@
 """The page of ``reconstruct.ipynb``: from a run's weights to reconstructed volumes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +16,13 @@ from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
 from workbench.models import released
-from workbench.pages.shared import RunName, check_sampling, datasets_here, runs_here
+from workbench.pages.shared import (
+    RunName,
+    check_dataset,
+    check_sampling,
+    datasets_here,
+    runs_here,
+)
 from workbench.progress import interactive
 from workbench.recon.reconstruction_plan import (
     ReconstructionPlan,
@@ -24,6 +31,7 @@ from workbench.recon.reconstruction_plan import (
 )
 from workbench.recon.results import Results
 from workbench.recon.uncertainty import check_masks_wanted
+from workbench.settings import resolve
 from workbench.views.annotations import Annotations, read_annotations
 from workbench.views.comparison import (
     common_volumes,
@@ -55,6 +63,7 @@ class ReconstructPage(Page):
     """Reconstruct a split with a run's weights, and look at the results."""
 
     notebook, start = "reconstruct", "Reconstruct"
+    imports = ("workbench.recon.weights", "workbench.models.varnet.network")
 
     run: RunName | None = Field(None, choices=runs_here)
     """run under outputs/ whose best checkpoint to take; None: brain"""
@@ -67,7 +76,7 @@ class ReconstructPage(Page):
     export: str | None = Field(None, choices=KINDS, several=True)
     """such as "png, dicom, report"; the last cell lists all"""
 
-    sort_by: str = Field("ssim", section="Looking", choices=lambda: tuple(orders()))
+    sort_by: str = Field("ssim", section="Looking", choices=lambda _: tuple(orders()))
     """orders volumes and slices, worst first: ssim, psnr, nmse, gain, ..."""
     uncertainty: int = Field(0, ge=0, unit="masks")
     """masks to draw for maps of uncertainty, such as 8; 0: no maps"""
@@ -81,7 +90,7 @@ class ReconstructPage(Page):
     center_fraction: Numbers | None = Field(None, label="centre fraction", numeric=True)
     """share of ACS columns; None: as for mask"""
 
-    weights: str | None = Field(None, section="More", choices=lambda: tuple(released()))
+    weights: str | None = Field(None, section="More", choices=lambda _: tuple(released()))
     """other weights: a file, or fastmri-knee, fastmri-brain (as released)"""
     local_dataset: str | None = Field(None, label="dataset", choices=datasets_here)
     """the dataset's folder or name; None: the run's"""
@@ -90,14 +99,25 @@ class ReconstructPage(Page):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Check what can be checked without a look at weights or volumes."""
+        """Check what can be checked without a look at a disk."""
         with concerning("sort_by"):
             check_order(self.sort_by)
         with concerning("uncertainty"):
             check_masks_wanted(self.uncertainty)
-        with concerning("annotations"):
-            if self.annotations:
-                read_annotations(self.annotations)
+        return self
+
+    def looks(self) -> dict[str, Callable[[], object]]:
+        """Look for the run or the weights, the dataset and the annotations."""
+        looks: dict[str, Callable[[], object]] = {"run": self._look_at_run}
+        if self.weights and self.weights not in released():
+            looks["weights"] = self._find_weights
+        if self.local_dataset:
+            looks["local_dataset"] = partial(check_dataset, self.local_dataset)
+        if self.annotations:
+            looks["annotations"] = partial(read_annotations, self.annotations)
+        return looks
+
+    def _look_at_run(self) -> None:
         usual = Sampling()
         if not self.weights:
             try:
@@ -106,7 +126,12 @@ class ReconstructPage(Page):
                 raise WrongValueError("run", f"run={self.run!r}: {error}") from None
         if not self.mask is self.acceleration is self.center_fraction is None:
             check_sampling(self, usual)
-        return self
+
+    def _find_weights(self) -> None:
+        if not resolve(str(self.weights)).is_file():
+            raise FileNotFoundError(
+                f"weights={self.weights!r}: no such file; give one, or {', '.join(released())}"
+            )
 
     def plan(self) -> ReconstructionPlan:
         """Check everything, see what is there already, and show it."""

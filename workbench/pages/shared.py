@@ -9,13 +9,15 @@ from workbench.azure_login import require_workspace
 from workbench.azure_storage import CONNECTION_FILE, find_storage, parse_connection
 from workbench.catalog import DATASETS
 from workbench.compute.jobs import run_folder
+from workbench.data.folders import find_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.forms.page import SecretEntry
 from workbench.forms.parameters import concerning
 from workbench.settings import CONNECTION_VARIABLE, Secret, resolve, shown
+from workbench.stores import is_address
 
 
-def datasets_here() -> list[str]:
+def datasets_here(_: Any = None) -> list[str]:
     """Return the datasets that are here: names under ``datasets/``, paths of the demo's."""
     real = [path.name for path in sorted(resolve("datasets").glob("[!.]*/"))]
     demo = sorted(resolve("outputs").glob("[!.]*/datasets/*/"))
@@ -25,11 +27,27 @@ def datasets_here() -> list[str]:
     ]
 
 
-def runs_here() -> list[str]:
+def runs_here(_: Any = None) -> list[str]:
     """Return the training runs under ``outputs/``, the latest first."""
     outputs = run_folder("x").parent
     jobs = sorted(outputs.rglob("job.json"), key=lambda path: -path.stat().st_mtime)
     return [str(path.parent.relative_to(outputs)) for path in jobs]
+
+
+def check_dataset(place: str) -> None:
+    """Check that a dataset is here; of an address only its form, for nobody has logged in yet.
+
+    Raises:
+        ValueError: it is no address.
+        FileNotFoundError: there is no such folder; the message says how to get the dataset.
+        NotADirectoryError: it is a file.
+    """
+    if is_address(place):
+        from workbench.stores.blob import parse_address  # brings azure's packages in
+
+        parse_address(place)
+    else:
+        find_dataset(place, announce=False)
 
 
 def in_workspace(kind: str) -> Callable[[Any], Sequence[str]]:

@@ -1,5 +1,6 @@
 """The page of ``storage.ipynb``: bring a dataset between a container and this machine."""
 
+from collections.abc import Callable
 from typing import Self
 
 from pydantic import model_validator
@@ -10,7 +11,7 @@ from workbench.forms.page import Page
 from workbench.forms.parameters import Field, concerning
 from workbench.ingest.request import listed
 from workbench.ingest.transfer import copy_dataset
-from workbench.pages.shared import connection_entry
+from workbench.pages.shared import check_dataset, connection_entry
 from workbench.settings import resolve, shown
 from workbench.stores import DiskStore, Store
 from workbench.stores.blob import check_container_name, open_container
@@ -21,7 +22,7 @@ class StoragePage(Page):
 
     notebook, start, secrets = "storage", "Transfer", (connection_entry(),)
 
-    dataset: str = Field("knee_multicoil", choices=lambda: tuple(DATASETS))
+    dataset: str = Field("knee_multicoil", choices=lambda _: tuple(DATASETS))
     """folder of the dataset, here and in the container"""
     direction: str = Field("download", choices=("download", "upload"))
     """"download" from the container to here, or "upload" to it"""
@@ -49,9 +50,16 @@ class StoragePage(Page):
                 )
         with concerning("container"):
             check_container_name(self.container)
-        with concerning("connection_file"):
-            find_storage(self.connection_file)
         return self
+
+    def looks(self) -> dict[str, Callable[[], object]]:
+        """Look for the account's connection string, and for what is to be uploaded."""
+        looks: dict[str, Callable[[], object]] = {
+            "connection_file": lambda: find_storage(self.connection_file)
+        }
+        if self.direction == "upload":
+            looks["dataset"] = lambda: check_dataset(str(resolve(self.root) / self._folder))
+        return looks
 
     @property
     def _folder(self) -> str:

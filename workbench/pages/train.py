@@ -1,27 +1,38 @@
 """The page of ``train.ipynb``: its parameters, and what the form shows while a network trains."""
 
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, model_validator
 
-from workbench.azure_login import require_workspace
+from workbench.azure_login import find_workspace, require_workspace
 from workbench.catalog import MODEL_ALIASES, MODELS, SPLITS
 from workbench.compute.cluster import SDKS
 from workbench.compute.gpus import TORCH_BUILDS, tell_memory_in_use
 from workbench.compute.here import Ranks
-from workbench.compute.jobs import COMPILE, PRECISIONS, read_options
+from workbench.compute.jobs import COMPILE, PRECISIONS, read_options, training_job
 from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
 from workbench.compute.sender import parse_tags
 from workbench.compute.training import TARGETS, plan_training, train
+from workbench.data.cache import load_cache
+from workbench.data.folders import find_dataset
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
 from workbench.models import NETWORKS, check_network_name
 from workbench.models.own import check_there, is_own
-from workbench.pages.shared import RunName, check_sampling, datasets_here, in_workspace, runs_here
+from workbench.pages.shared import (
+    RunName,
+    check_dataset,
+    check_sampling,
+    datasets_here,
+    in_workspace,
+    runs_here,
+)
+from workbench.stores import is_address
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +62,10 @@ class TrainPage(Page):
     """Train a network, here or on a cluster, and reconstruct with it."""
 
     notebook, start, tensorboard = "train", "Train", True
+    imports = (
+        *("workbench.data.masks", "workbench.views.training"),
+        *("workbench.views.curves", "workbench.views.samples"),
+    )
 
     model: str = Field("brain", choices=tuple(MODELS), meanings=MODEL_ALIASES)
     """knee, brain or knee_singlecoil (also KneeMulticoil, BrainMulticoil)"""
@@ -111,7 +126,7 @@ class TrainPage(Page):
     """True: without the readout's oversampling; half the work, other numbers"""
 
     network: Annotated[str, AfterValidator(_check_network)] | None = Field(
-        None, section="Network", choices=lambda: tuple(NETWORKS)
+        None, section="Network", choices=lambda _: tuple(NETWORKS)
     )
     """your own as package.module:MyNetwork; None: the usual one"""
     network_options: Annotated[str, AfterValidator(_check_options)] | None = None
@@ -172,6 +187,32 @@ class TrainPage(Page):
             with concerning("target"):
                 require_workspace()
         return self
+
+    @property
+    def _dataset(self) -> str:
+        return self.local_dataset or MODELS[self.model].dataset
+
+    def looks(self) -> dict[str, Callable[[], object]]:
+        """Look for the dataset, where this machine is to train on it."""
+        if self.target != "local" and not self.local_dataset and find_workspace():
+            return {}
+        return {"local_dataset": lambda: check_dataset(self._dataset)}
+
+    def usual(self) -> dict[str, Any]:
+        """Return the phantom's own defaults, where the dataset is one."""
+        cache = (
+            None
+            if is_address(self._dataset)
+            else load_cache(find_dataset(self._dataset, announce=False))
+        )
+        if cache is None or not cache.synthetic or is_own(self.network or ""):
+            return {}
+        phantom, real = (
+            training_job("", synthetic=each, model=self.model, network=self.network).parameters
+            for each in (True, False)
+        )
+        own = (name for name in self.fields if phantom.get(name) != real.get(name))
+        return {name: phantom[name] for name in own if getattr(self, name) is None}
 
     def plan(self) -> Plan:
         """Check everything and show what will run."""

@@ -78,22 +78,37 @@ class ExploredSlice:
         return mask, stop - start
 
 
-def open_slice(dataset: str | int, volume: str | int = "", slice_number: int = -1) -> ExploredSlice:
-    """Read a slice of a dataset, given by name or path.
+def open_slice(
+    dataset: DatasetCache | str | int, volume: str | int = "", slice_number: int = -1
+) -> ExploredSlice:
+    """Read a slice of a dataset, given by name, path or its cache.
 
     Raises:
         FileNotFoundError: there is no such dataset.
         ValueError: there is no such volume or slice; the message lists what there is.
     """
-    # papermill's command line turns a name of digits into an integer.
-    cache = open_cache(find_dataset(str(dataset) if isinstance(dataset, int) else dataset))
+    if isinstance(dataset, DatasetCache):
+        cache = dataset
+    else:  # papermill's command line turns a name of digits into an integer
+        cache = open_cache(find_dataset(str(dataset) if isinstance(dataset, int) else dataset))
+    found, number = find_slice(cache, volume, slice_number)
+    namesakes = tuple(each for each in cache if each.name == found.name and each != found)
+    return _read(cache.file(found), found, number, namesakes)
+
+
+def find_slice(
+    cache: DatasetCache, volume: str | int = "", slice_number: int = -1
+) -> tuple[Volume, int]:
+    """Return a volume of a dataset, see ``find_volume``, and a slice's number; -1 is the middle.
+
+    Raises:
+        ValueError: there is no such volume or slice; the message lists what there is.
+    """
     found = find_volume(cache, volume)
     if not -1 <= slice_number < found.slices:
         there = f"{found.name} has slices 0 to {found.slices - 1}; -1 takes the middle"
         raise ValueError(f"slice_number={slice_number}: {there}")
-    number = found.slices // 2 if slice_number == -1 else slice_number
-    namesakes = tuple(each for each in cache if each.name == found.name and each != found)
-    return _read(cache.file(found), found, number, namesakes)
+    return found, found.slices // 2 if slice_number == -1 else slice_number
 
 
 def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:

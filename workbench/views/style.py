@@ -3,7 +3,9 @@
 Figures are made without pyplot: none is registered anywhere, so none has to be closed.
 """
 
+import base64
 from collections.abc import Sequence
+from html import escape
 from io import BytesIO
 from textwrap import wrap
 from typing import Any
@@ -18,6 +20,8 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
+
+from workbench.progress import interactive
 
 DPI = 110
 TITLE, LABEL, SMALL = 12, 10, 8.5
@@ -49,8 +53,37 @@ class NotebookFigure(Figure):
                 text.set_usetex(False)
             super().draw(renderer)
 
-    def _repr_png_(self) -> bytes:
-        return png(self)
+    @property
+    def alt(self) -> str:
+        """What the figure shows, for those who do not see it: its titles."""
+        titles = [self.get_suptitle(), *(axes.get_title() for axes in self.axes)]
+        titles += [axes.get_title(loc="left") for axes in self.axes]
+        return "; ".join(" ".join(each.split()) for each in dict.fromkeys(titles) if each)
+
+    def _repr_png_(self) -> bytes | None:
+        return None if interactive() else png(self)
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the picture with its size and what it shows.
+
+        JupyterLab calls every picture "Image": there it is HTML, which says more. The class tells
+        a form's style whether dark themes may turn its colours round.
+        """
+        width, height = (round(inches * DPI) for inches in self.get_size_inches())
+        kind = "wb-image" if any(axes.images for axes in self.axes) else "wb-plot"
+        told = {"alt": self.alt, "width": width, "height": height, "kind": kind}
+        picture = png(self)
+        if not interactive():
+            return {"image/png": picture}, {"image/png": told}
+        return {"text/html": html_of(base64.b64encode(picture).decode(), **told)}, {}
+
+
+def html_of(picture: str, *, alt: str, width: int, height: int, kind: str) -> str:
+    """Write a PNG file (base64) as HTML with its size, so that the page does not jump."""
+    return (
+        f'<img class="{kind}" src="data:image/png;base64,{picture}" alt="{escape(alt)}" '
+        f'width="{width}" height="{height}" style="max-width: 100%; height: auto">'
+    )
 
 
 def new_figure(width: float, height: float, *, title: str = "", synthetic: bool = False) -> Figure:
