@@ -126,7 +126,7 @@ class Explored:
 
 def show_volume(seen: Explored) -> Iterator[Any]:
     """Show the volume's sizes and scan, and where its numbers are not finite."""
-    yield styled_table(volume_table(seen.slice.volume))
+    yield styled_table(volume_table(seen.slice.volume), left=True)
     yield repetitions_in_words(seen.slice.file, seen.slice.volume)
     yield from seen.slice.bad
 
@@ -145,5 +145,5 @@ def show_findings(seen: Explored) -> Iterator[Any]:
 
 def show_header(seen: Explored) -> Iterator[Any]:
     """Show everything that the file says of itself."""
-    yield styled_table(header_table(seen.slice.file))
-    yield styled_table(attribute_table(seen.slice.file))
+    yield styled_table(header_table(seen.slice.file), left=True)
+    yield styled_table(attribute_table(seen.slice.file), left=True)

@@ -109,7 +109,7 @@ def problem_table(problems: Iterable[Problem]) -> "Styler":
     """Tabulate files and what is wrong with them, with the whole text of each reason."""
     rows = [(problem.path, problem.reason) for problem in problems]
     table = pandas.DataFrame(rows, columns=["file", "reason"])
-    return styled_table(table, index=False).set_properties(**{"text-align": "left"})
+    return styled_table(table, index=False, left=True)
 
 
 def completeness_figure(cache: DatasetCache, official: Mapping[str, tuple[int, int]]) -> Figure:

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from pandas.io.formats.style import Styler
 
-# MathJax, which typesets "$" in HTML, leaves elements of these classes alone.
 _WRAPPED = [
     {
         "selector": "th, td",
         "props": "white-space: normal; overflow-wrap: break-word; max-width: 40em",
     }
 ]
+# MathJax, which typesets "$" in HTML, leaves elements of these classes alone.
 AS_TEXT = 'class="tex2jax_ignore mathjax_ignore"'
 
 
@@ -25,17 +25,20 @@ def styled_table(
     *,
     index: bool = True,
     na_rep: str | None = None,
+    left: bool = False,
 ) -> "Styler":
     """Return a table to display, or to write with ``to_html``; every text in it is escaped.
 
     File names, acquisitions, run names and attributes come from outside: cells, headers and index
     show them as they are, never as HTML or as a formula, and whole: long ones wrap. ``formats`` are
-    of columns' numbers, such as ``{:.4f}``; ``na_rep`` stands for missing values.
+    of columns' numbers, such as ``{:.4f}``; ``na_rep`` stands for missing values;
+    ``left`` aligns cells as texts are, not as numbers.
     """
     style = frame.map(_plain).style.format(formats, escape="html", na_rep=na_rep)
     for axis in ("index", "columns"):
         style = style.format_index(_escaped, axis=axis).format_index_names(_escaped, axis=axis)
     style = style if index else style.hide(axis="index")
+    style = style.set_properties(**{"text-align": "left"}) if left else style
     return style.set_table_styles(_WRAPPED).set_table_attributes(AS_TEXT)
 
 

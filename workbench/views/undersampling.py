@@ -146,14 +146,15 @@ class SlicePicture:
 
     def __init__(self, explored: ExploredSlice) -> None:
         height, width = explored.volume.matrix
-        self.figure = new_figure(13, 6.0, synthetic=explored.volume.synthetic)
-        self.figure.suptitle(" ", fontsize=11, fontweight="bold")
+        self.figure = new_figure(13, 6.5, synthetic=explored.volume.synthetic)
+        # Texts that are replaced in ``draw``: the layout leaves room for them.
+        self.figure.suptitle("-", fontsize=11, fontweight="bold")
         grid = self.figure.add_gridspec(2, 4, height_ratios=(3, 1))
         blank = np.zeros(explored.crop, np.float32)
         kspace, unit = np.zeros((height, width), np.float32), (0.0, 1.0)
         self._images = [
             show_image(
-                self.figure.add_subplot(grid[0, column]), start, window, " \n ", colours=name
+                self.figure.add_subplot(grid[0, column]), start, window, "-\n-", colours=name
             )
             for column, (start, window, name) in enumerate(
                 (
@@ -169,7 +170,7 @@ class SlicePicture:
         shift = np.arange(width) - width // 2
         self._below = below = self.figure.add_subplot(grid[1, :])
         (self._spread,) = below.plot(shift, np.zeros(width), color=BLUE, linewidth=1.2)
-        frame(below, " ", x="distance along phase encode, pixels", y="signal, %")
+        frame(below, "-", x="distance along phase encode, pixels", y="signal, %")
         below.set(xlim=(shift[0], shift[-1]), ylim=(0, 105))
         below.xaxis.label.set_fontsize(SMALL + 0.5)
         below.yaxis.label.set_fontsize(SMALL + 0.5)
