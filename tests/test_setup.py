@@ -85,8 +85,24 @@ def test_pyproject_is_the_only_list_of_what_runs():
     assert (ROOT / "pyproject.toml").exists()
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert conda["dependencies"] == [*CONDA, {"pip": ["--editable ."]}]
+    always = [line for line in PROJECT["dependencies"] if not Requirement(line).marker]
     for extra in PROJECT["optional-dependencies"].values():
-        assert names(extra).isdisjoint(names(PROJECT["dependencies"]))
+        assert names(extra).isdisjoint(names(always))
+
+
+def test_each_python_gets_an_sdk_of_azureml_that_it_can_import():
+    sdks = [Requirement(line) for line in PROJECT["dependencies"] if line.startswith("azure")]
+    by_python = {
+        python: [
+            each.name
+            for each in sdks
+            if each.marker and each.marker.evaluate({"python_version": python})
+        ]
+        for python in ("3.11", "3.12", "3.13")
+    }
+    assert by_python == {
+        "3.11": ["azureml-core"], "3.12": ["azureml-core"], "3.13": ["azure-ai-ml"]
+    }  # fmt: skip
 
 
 def test_a_node_gets_that_list_and_python_of_the_kind_that_pyproject_asks_for():

@@ -81,7 +81,9 @@ class AzureMLv1(Sender):
 
     @_our_errors()
     def open(self) -> None:
-        """Log in, and look the workspace up."""
+        """Log in, and look the workspace up; ImportError where this Python is too new for it."""
+        import azureml.core._metrics  # noqa: F401  it would be missed only once a job was sent
+
         check_login()
         _ = self.workspace
 

@@ -1,4 +1,4 @@
-"""AzureML through its SDK v2, azure-ai-ml: the package's extra ``sdkv2``."""
+"""AzureML through its SDK v2, azure-ai-ml: the package's extra ``sdkv2``, or Python 3.13."""
 
 import logging
 from collections.abc import Iterator
