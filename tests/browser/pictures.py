@@ -74,11 +74,11 @@ def form_picture(lab: JupyterLab, browser: Browser) -> bytes:
         form = notebook.page.locator(".wb-form")
         form.wait_for()
         notebook.page.wait_for_timeout(1000)  # its check of what is filled in
-        # Here the notebooks lie outside the checkout, whose papermill the form then calls in full.
+        # These notebooks lie outside the checkout, so the form names its files in full.
         form.locator("pre").evaluate_all(
             r"""(all) => {
               for (const each of all) {
-                each.textContent = each.textContent.replace(/\S*[.]venv/, ".venv");
+                each.textContent = each.textContent.replace(/\S*([.]venv|notebooks)/g, "$1");
               }
             }"""
         )
