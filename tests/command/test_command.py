@@ -11,7 +11,7 @@ from importlib.metadata import version
 import nbformat
 import pytest
 
-from workbench.pages.__main__ import MODELS
+from workbench.pages.__main__ import PAGES
 
 COMMANDS = ["cache", "demo", "explore", "ingest", "lab", "reconstruct", "storage", "train"]
 
@@ -37,7 +37,7 @@ def test_help_has_a_line_for_each_command_and_needs_nothing_heavy(tmp_path):
     code, out, _ = run(tmp_path, "--help")
     assert code == 0
     assert re.findall(r"^  (\w+)  +[A-Z].*\.$", out, re.MULTILINE) == COMMANDS
-    assert {model.notebook for model in MODELS} < set(COMMANDS)
+    assert {model.notebook for model in PAGES} < set(COMMANDS)
     heavy = "import sys, workbench.command.__main__; print('pydantic' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
@@ -47,7 +47,7 @@ def test_version_is_the_package_s(tmp_path):
     assert version("fastmri-workbench") in run(tmp_path, "--version")[1]
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.notebook)
+@pytest.mark.parametrize("model", PAGES, ids=lambda model: model.notebook)
 def test_help_of_a_page_has_every_parameter_and_no_torch(model, tmp_path):
     code = (
         "import sys; from workbench.command.__main__ import main\n"

@@ -4,7 +4,7 @@ import pytest
 
 from workbench.command.words import explained, read_words
 from workbench.forms.parameters import Field, Parameters, ParametersError
-from workbench.pages.__main__ import MODELS
+from workbench.pages.__main__ import PAGES
 from workbench.pages.train import TrainPage
 
 
@@ -89,7 +89,7 @@ def test_a_secret_is_refused_and_not_repeated(word):
     assert "AKIA" not in str(errors(word))
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.notebook)
+@pytest.mark.parametrize("model", PAGES, ids=lambda model: model.notebook)
 def test_every_parameter_is_explained(model):
     names = [name for _, rows in explained(model) for name, _ in rows]
     assert names == list(model.fields)
