@@ -113,6 +113,9 @@ def test_own_network_and_loss_train_reconstruct_and_load(own, study, project):
     named = {"network": f"{own}:Denoiser", "options": {"depth": 3}}
     again = workbench.load_model("exported.pt", **named)
     assert (workbench.reconstruct(again, sample) == image).all()
+    of_page = {"network": f"{own}:Denoiser", "network_options": "depth=3"}
+    by_page = plan_reconstruction(weights="exported.pt", local_dataset=str(study), **of_page)
+    assert (made(by_page)[0].image(0) == image).all()
     with pytest.raises(ValueError, match=r"layers\.1\.weight has the shape .* give options"):
         workbench.load_model("exported.pt", network=f"{own}:Denoiser")
     with pytest.raises(ValueError, match=r"layers\.2\.weight has the shape \(1, 4, 3, 3\)"):

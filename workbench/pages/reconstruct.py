@@ -15,8 +15,10 @@ from workbench.data.cache import CacheFileError, load_cache
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
-from workbench.models import released
+from workbench.models import NETWORKS, released
 from workbench.pages.shared import (
+    NetworkName,
+    NetworkOptions,
     RunName,
     check_dataset,
     check_sampling,
@@ -92,6 +94,10 @@ class ReconstructPage(Page):
 
     weights: str | None = Field(None, section="More", choices=lambda _: tuple(released()))
     """other weights: a file, or fastmri-knee, fastmri-brain (as released)"""
+    network: NetworkName | None = Field(None, choices=lambda _: tuple(NETWORKS))
+    """your own, package.module:MyNetwork, where its weights do not say it"""
+    network_options: NetworkOptions | None = None
+    """arguments of your own network (docs/own-code.md); None: its defaults"""
     local_dataset: str | None = Field(None, label="dataset", choices=datasets_here)
     """the dataset's folder or name; None: the run's"""
     nodes: int = Field(1, ge=1, unit="processes")

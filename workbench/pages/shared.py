@@ -8,11 +8,13 @@ from pydantic import AfterValidator, ValidationInfo
 from workbench.azure_login import require_workspace
 from workbench.azure_storage import CONNECTION_FILE, find_storage, parse_connection
 from workbench.catalog import DATASETS
-from workbench.compute.jobs import run_folder
+from workbench.compute.jobs import read_options, run_folder
 from workbench.data.folders import find_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.forms.page import SecretEntry
 from workbench.forms.parameters import concerning
+from workbench.models import check_network_name
+from workbench.models.own import check_there, is_own
 from workbench.settings import CONNECTION_VARIABLE, Secret, resolve, shown
 from workbench.stores import is_address
 
@@ -69,6 +71,21 @@ def _check_run(value: str, info: ValidationInfo) -> str:
 
 RunName = Annotated[str, AfterValidator(_check_run)]
 """Folder of a run under ``outputs/``."""
+
+
+def _check_network(name: str) -> str:
+    return check_there("network", name) if is_own(name) else check_network_name(name)
+
+
+def _check_options(text: str) -> str:
+    read_options(text)
+    return text
+
+
+NetworkName = Annotated[str, AfterValidator(_check_network)]
+"""A network of the registry, or somebody's own as package.module:MyNetwork."""
+NetworkOptions = Annotated[str, AfterValidator(_check_options)]
+"""Arguments of a network, such as "depth=5, norm=batch"."""
 
 
 def check_sampling(asked: Any, usual: Sampling) -> None:

@@ -12,7 +12,7 @@ from workbench.catalog import MODEL_ALIASES, MODELS, SPLITS
 from workbench.compute.cluster import SDKS
 from workbench.compute.gpus import TORCH_BUILDS, tell_memory_in_use
 from workbench.compute.here import Ranks
-from workbench.compute.jobs import COMPILE, PRECISIONS, read_options, training_job
+from workbench.compute.jobs import COMPILE, PRECISIONS, training_job
 from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
 from workbench.compute.sender import parse_tags
@@ -22,9 +22,11 @@ from workbench.data.folders import find_dataset
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
-from workbench.models import NETWORKS, check_network_name
+from workbench.models import NETWORKS
 from workbench.models.own import check_there, is_own
 from workbench.pages.shared import (
+    NetworkName,
+    NetworkOptions,
     RunName,
     check_dataset,
     check_sampling,
@@ -42,15 +44,6 @@ SECONDS_BETWEEN_LOOKS = 2.0
 
 def _check_tags(text: str) -> str:
     parse_tags(text)
-    return text
-
-
-def _check_network(name: str) -> str:
-    return check_there("network", name) if is_own(name) else check_network_name(name)
-
-
-def _check_options(text: str) -> str:
-    read_options(text)
     return text
 
 
@@ -125,11 +118,9 @@ class TrainPage(Page):
     crop_readout: bool | None = Field(None, label="crop the readout")
     """True: without the readout's oversampling; half the work, other numbers"""
 
-    network: Annotated[str, AfterValidator(_check_network)] | None = Field(
-        None, section="Network", choices=lambda _: tuple(NETWORKS)
-    )
+    network: NetworkName | None = Field(None, section="Network", choices=lambda _: tuple(NETWORKS))
     """your own as package.module:MyNetwork; None: the usual one"""
-    network_options: Annotated[str, AfterValidator(_check_options)] | None = None
+    network_options: NetworkOptions | None = None
     """arguments of your own network (docs/own-code.md); None: its defaults"""
     loss: Annotated[str, AfterValidator(_check_loss)] | None = None
     """your own loss, package.module:function; None: 1 - SSIM"""

@@ -32,7 +32,7 @@ from workbench.recon.reconstruction_plan import result_place
 from workbench.recon.results import KINDS, Order, named_scores, read_order
 from workbench.recon.scoring import score_volume
 from workbench.recon.ssim import mean_ssim
-from workbench.recon.weights import load_network
+from workbench.recon.weights import load_ordered
 from workbench.settings import shown
 from workbench.stores.disk import naming, replacing
 
@@ -147,7 +147,7 @@ def reconstruct_share(
 
 def reconstruct(order: Order, folder: Path) -> None:
     """Reconstruct this rank's share of what a folder's order asks for."""
-    network = load_network(Path(order.weights))
+    network = load_ordered(order)
     if sha256_of(Path(order.weights)) != order.weights_sha256:
         raise ValueError(
             f"{shown(order.weights)} was written anew since this was planned, as by a training "

@@ -23,6 +23,7 @@ from workbench.compute.runs import Run, only_writer, open_run
 from workbench.data.cache import DatasetCache, load_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.data.volume import Volume
+from workbench.models import check_network_name
 from workbench.progress import relayed
 from workbench.recon.results import (
     Order,
@@ -81,6 +82,8 @@ def plan_reconstruction(
     center_fraction: Any = None,
     volumes: int | None = None,
     nodes: int = 1,
+    network: str | None = None,
+    network_options: str | None = None,
 ) -> ReconstructionPlan:
     """Check a notebook's parameters and see what is there already.
 
@@ -96,14 +99,18 @@ def plan_reconstruction(
         center_fraction: one for each acceleration; None as with ``mask``.
         volumes: how many volumes, the first ones; None takes all.
         nodes: without GPUs, number of processes on this machine.
+        network: whose weights they are, ``package.module:MyNetwork``, where the file does not say.
+        network_options: arguments of that network, such as "depth=5".
 
     Raises:
         ValueError: a parameter is outside what is allowed, or a split is empty.
         FileNotFoundError: there is no such run, file or dataset.
     """
-    from workbench.recon.weights import find_weights, load_network  # imports torch
+    from workbench.recon.weights import find_weights, load_ordered  # imports torch
 
     ranks = ranks_here(nodes)
+    if network is not None:
+        check_network_name(network)
     if volumes is not None and (not isinstance(volumes, int) or volumes < 1):
         raise ValueError(f"volumes={volumes!r}: give a whole number, 1 or more, or None for all")
     if split not in SPLITS:
@@ -118,7 +125,9 @@ def plan_reconstruction(
     if local_dataset is None and job is None:
         raise ValueError("local_dataset=None: with weights of your own, name the dataset")
     file = find_weights(weights or source.best)
-    load_network(file)  # weights of another network are refused here
+    digest = sha256_of(file)
+    asked = Order(str(file), digest, "", split, None, (), network, network_options)
+    load_ordered(asked)  # weights of another network are refused here
     sampling = None
     if split not in OWN_MASKS or not mask is acceleration is center_fraction is None:
         usual = job.sampling if job else Sampling()
@@ -139,7 +148,7 @@ def plan_reconstruction(
     folder = results_folder(source, split, sampling)
     if weights and job:
         folder = folder.with_name(f"{folder.name}-{own_name}")
-    asked = Order(str(file), sha256_of(file), cache.store.address, split, sampling)
+    asked = replace(asked, dataset=cache.store.address, sampling=sampling)
     if weights and _is_of_another_file(folder, asked):  # whose name is the same
         folder = folder.with_name(f"{folder.name}-{asked.weights_sha256[:8]}")
     return ReconstructionPlan(_missing(asked, part, folder), part, folder, ranks)

@@ -51,6 +51,8 @@ class Order:
     split: str
     sampling: Sampling | None  # None takes each file's own mask
     volumes: tuple[str, ...] = ()  # paths in the dataset of those that were still to be made
+    network: str | None = None  # whose weights they are, where the file does not say it
+    network_options: str | None = None  # arguments of that network
 
     def __str__(self) -> str:
         """Say how k-space was undersampled."""
@@ -63,7 +65,10 @@ class Order:
         """
         known = asdict(volume) | {"mtime_ns": 0}
         sampling = asdict(self.sampling) if self.sampling else None
-        text = json.dumps([self.weights_sha256, sampling, known], sort_keys=True, default=str)
+        decides: list[Any] = [self.weights_sha256, sampling, known]
+        if self.network:
+            decides += [self.network, self.network_options]
+        text = json.dumps(decides, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def write(self, folder: Path) -> None:

@@ -10,11 +10,13 @@ import requests
 import torch
 from torch import Tensor
 
+from workbench.compute.jobs import read_options
 from workbench.compute.runs import Run, open_run
 from workbench.models import NETWORKS, build, find_network, released
 from workbench.models.entry import Network
 from workbench.models.own import is_own
 from workbench.models.reconstructor import Reconstructor
+from workbench.recon.results import Order
 from workbench.recon.torch_file import StandIn, read_torch_file
 from workbench.settings import resolve, shown
 from workbench.stores.disk import replacing
@@ -102,6 +104,11 @@ def _file_of(source: "str | Path | Run") -> Path:
     if not (source.folder / "job.json").exists():
         what = "is no run's folder: it has no job.json and no checkpoints/best.ckpt"
     raise FileNotFoundError(f"{shown(source.folder)} {what}")
+
+
+def load_ordered(order: Order) -> Reconstructor:
+    """Load the network that an order asks for; raises what ``load_network`` raises."""
+    return load_network(Path(order.weights), order.network, read_options(order.network_options))
 
 
 def load_network(

@@ -1,7 +1,6 @@
 """Figures of where a reconstruction is not to be trusted, beside its true error if it is known."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -37,10 +36,10 @@ def uncertainty_figures(
     import torch
 
     from workbench.recon.speed import use_tf32
-    from workbench.recon.weights import load_network
+    from workbench.recon.weights import load_ordered
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_network(Path(results.order.weights)).to(device)
+    network = load_ordered(results.order).to(device)
     use_tf32(network.tf32)
     if slices is None:
         middle = ("middle slice", results[0], results[0].volume.slices // 2)

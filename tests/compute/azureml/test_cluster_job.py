@@ -83,7 +83,9 @@ def test_both_sdks_send_the_same_job(workspace, mode):
 
 @pytest.mark.parametrize("sdk", SDKS)
 def test_only_the_code_goes_along_and_the_sdk_is_quiet(workspace, sdk, tmp_path, capfd, caplog):
-    submission = sent(workspace, sdk)
+    (tmp_path / "mine.py").write_text("")
+    job = ClusterJob(**vars(JOB) | {"code": {"mine.py": tmp_path / "mine.py"}})
+    submission = sent(workspace, sdk, job)
     assert "Uploading" not in "".join(capfd.readouterr())
     assert not any("experimental" in record.message for record in caplog.records)
     assert "anonymous registration" not in caplog.text
@@ -95,7 +97,7 @@ def test_only_the_code_goes_along_and_the_sdk_is_quiet(workspace, sdk, tmp_path,
     }
     assert {"notebooks/train.ipynb", "workbench/recon/run.py"} <= files
     top = {name.split("/")[0] for name in files}
-    assert top == {"workbench", "workbench_kernels", "notebooks"}
+    assert top == {"workbench", "workbench_kernels", "notebooks", "mine.py"}
     assert not any(name.endswith((".h5", ".pyc", ".secret")) for name in files)
 
 
