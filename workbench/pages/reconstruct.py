@@ -65,7 +65,7 @@ class ReconstructPage(Page):
     """Reconstruct a split with a run's weights, and look at the results."""
 
     notebook, start = "reconstruct", "Reconstruct"
-    imports = ("workbench.recon.weights", "workbench.models.varnet.network")
+    imports = ("workbench.recon.weights", "workbench.models.unet")
 
     run: RunName | None = Field(None, choices=runs_here)
     """run under outputs/ whose best checkpoint to take; None: brain"""
