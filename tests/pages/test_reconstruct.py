@@ -51,8 +51,27 @@ def done(reconstructed, in_project, tmp_path):
 
 
 def test_comparison_that_is_not_there_is_refused_before_any_work(done, capsys):
-    with pytest.raises(FileNotFoundError, match="weights@6x"):
+    with pytest.raises(FileNotFoundError, match=r"weights@6x.*make_missing=True"):
         asked(compare="weights@6x").plan()
+    with pytest.raises(ValueError, match="'spiral' is neither a mask nor such as 8x"):
+        asked(compare="weights@spiral", make_missing=True).plan()
+
+
+def test_comparison_that_is_not_there_is_made_where_that_is_wanted(done, monkeypatch):
+    wanted = []
+
+    def plan(**given):
+        wanted.append(given)
+        return views_plan(**{"weights": "weights.pt", **given, "run": None})
+
+    views_plan = views.plan_reconstruction
+    monkeypatch.setattr(views, "plan_reconstruction", plan)
+    parameters = asked(compare="weights@6x", make_missing=True, local_dataset="knee_multicoil")
+    own, missing = parameters.plan()
+    assert wanted[1]["run"] == "weights"
+    assert wanted[1]["acceleration"] == 6
+    assert own.folder != missing.folder
+    assert missing.folder.name.startswith("val-equispaced-6x")
 
 
 def test_every_cell_shows_something(done, shown, capsys):

@@ -1,5 +1,6 @@
 """The page of ``reconstruct.ipynb``: from a run's weights to reconstructed volumes."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ from workbench.views.comparison import (
     find_compared,
     labels_of,
     left_out_of_comparison,
+    parts_of,
+    results_that_fit,
 )
 from workbench.views.export.results import KINDS, export_kinds, export_results
 from workbench.views.lesions import lesion_figures, lesion_table
@@ -58,7 +61,7 @@ from workbench.views.scores import against_figure, spread_figure
 from workbench.views.tables import styled_table
 from workbench.views.uncertainty import uncertainty_figures
 
-_OF_LOOKING = {"compare", "sort_by", "uncertainty", "annotations", "export"}
+_OF_LOOKING = {"compare", "make_missing", "sort_by", "uncertainty", "annotations", "export"}
 
 
 class ReconstructPage(Page):
@@ -75,6 +78,8 @@ class ReconstructPage(Page):
     """how many volumes, the first ones; None: all"""
     compare: str | None = Field(None, label="compare with", choices=runs_here)
     """other results: a run, or "knee@8x" for its results at 8x, with commas between"""
+    make_missing: bool = Field(False, label="make what is missing")
+    """True: runs of compare without such results are reconstructed first"""
     export: str | None = Field(None, choices=KINDS, several=True)
     """such as "png, dicom, report"; the last cell lists all"""
 
@@ -139,19 +144,56 @@ class ReconstructPage(Page):
                 f"weights={self.weights!r}: no such file; give one, or {', '.join(released())}"
             )
 
-    def plan(self) -> ReconstructionPlan:
-        """Check everything, see what is there already, and show it."""
-        planned = plan_reconstruction(**self.model_dump(exclude=_OF_LOOKING))
-        if compared := find_compared(self.compare, planned.folder):
-            labels_of([Results(planned.folder, (), planned.order), *compared])  # or refuses
-        print(planned, flush=True)
-        return planned
+    def plan(self) -> list[ReconstructionPlan]:
+        """Check everything, see what is there already, and show it: the run's own comes first."""
+        own = plan_reconstruction(**self.model_dump(exclude=_OF_LOOKING))
+        missing = list(self._missing(own)) if self.make_missing else []
+        if missing:
+            parts = parts_of(self.compare or "")
+            fit = dict.fromkeys(f for part in parts for f in results_that_fit(part, own.folder))
+            compared = [Results(each) for each in fit if each != own.folder]
+        else:
+            compared = find_compared(self.compare, own.folder)
+        planned_sets = [Results(each.folder, (), each.order) for each in (own, *missing)]
+        if missing or compared:
+            labels_of([*planned_sets, *compared])  # or refuses
+        for planned in (own, *missing):
+            print(planned, flush=True)
+        return [own, *missing]
 
-    def work(self, planned: ReconstructionPlan) -> str:
+    def _missing(self, own: ReconstructionPlan) -> Iterator[ReconstructionPlan]:
+        """Plan the results of ``compare`` that are not there, on the same volumes."""
+        for part in parts_of(self.compare or ""):
+            if results_that_fit(part, own.folder):
+                continue
+            run, _, what = part.partition("@")
+            sampling = own.order.sampling
+            asked: dict[str, Any] = {}
+            if sampling is not None:
+                asked = {"mask": sampling.mask, "acceleration": list(sampling.accelerations)}
+                asked["center_fraction"] = list(sampling.center_fractions)
+            for word in filter(None, what.split("-")):
+                rate = re.fullmatch(r"(\d+(?:\.\d+)?)x", word)
+                if not rate and word not in MASKS:
+                    raise WrongValueError(
+                        "compare", f"compare={part!r}: {word!r} is neither a mask nor such as 8x"
+                    )
+                asked["acceleration" if rate else "mask"] = float(rate[1]) if rate else word
+            yield plan_reconstruction(
+                run=run,
+                split=self.split,
+                local_dataset=self.local_dataset,
+                volumes=self.volumes,
+                nodes=self.nodes,
+                **asked,
+            )
+
+    def work(self, planned: list[ReconstructionPlan]) -> str:
         """Reconstruct what is missing; return the results' folder."""
-        for line in reconstruct(planned):
-            print(line, flush=True)
-        return str(planned.folder)
+        for each in planned:
+            for line in reconstruct(each):
+                print(line, flush=True)
+        return str(planned[0].folder)
 
     def result(self, left: str) -> "Reconstructed":
         """Open the results, and what is to be shown beside them."""

@@ -93,21 +93,15 @@ def find_compared(compare: str | None, folder: Path) -> list[Results]:
         raise ValueError(f"compare={compare!r}: give runs, such as other_run or knee@8x")
     chosen: dict[Path, None] = {}
     split = folder.name.split("-")[0]
-    for part in filter(None, (part.strip() for part in compare.split(","))):
-        run, _, what = part.partition("@")
-        there, wanted = results_of_run(run), set(re.split(r"[-@]", what))
-        found = [
-            each
-            for each in there
-            if each.name == (what or folder.name)
-            or (what and {split, *wanted} <= set(each.name.split("-")))
-        ]
+    for part in parts_of(compare):
+        found = results_that_fit(part, folder)
         if not found:
-            names = ", ".join(f"{run}@{each.name}" for each in there)
+            run = part.partition("@")[0]
+            names = ", ".join(f"{run}@{each.name}" for each in results_of_run(run))
             advice = f"it has {names}" if names else f"{run} has no results"
             raise FileNotFoundError(
                 f"compare={part!r}: nothing of split {split} fits; {advice}. "
-                "Run this notebook for what is missing"
+                "make_missing=True reconstructs what is missing"
             )
         chosen |= dict.fromkeys(found)
     chosen.pop(folder, None)
@@ -117,6 +111,22 @@ def find_compared(compare: str | None, folder: Path) -> list[Results]:
             "of its results, such as knee@8x"
         )
     return [Results(each) for each in chosen]
+
+
+def parts_of(compare: str) -> list[str]:
+    """Split the parameter ``compare`` at its commas."""
+    return [part.strip() for part in compare.split(",") if part.strip()]
+
+
+def results_that_fit(part: str, folder: Path) -> list[Path]:
+    """Return the folders of results that one part of ``compare`` names, beside a folder's."""
+    run, _, what = part.partition("@")
+    wanted = {folder.name.split("-")[0], *re.split(r"[-@]", what)}
+    return [
+        each
+        for each in results_of_run(run)
+        if each.name == (what or folder.name) or (what and wanted <= set(each.name.split("-")))
+    ]
 
 
 def common_volumes(sets: Sequence[Results]) -> list[Results]:
