@@ -48,6 +48,9 @@ _WHEN_SHOWN = (
     "const form = this.closest('.wb-form'), cell = form.closest('.jp-Cell');"
     " form.onkeydown = (event) => {"
     " if (!(event.ctrlKey || event.metaKey) || event.key === 'Enter') event.stopPropagation(); };"
+    " form.addEventListener('click', (event) => {"  # a second Enter then presses nothing
+    " const status = form.querySelector('.wb-told');"
+    " if (status && event.target.closest('.wb-work')) { status.tabIndex = -1; status.focus(); } });"
     " const shown = (window.workbenchForms ??= new Set());"
     " if (cell && !shown.has('{id}')) { shown.add('{id}');"
     " cell.querySelector('.jp-InputPrompt')"
@@ -189,13 +192,13 @@ class Form:
             if self.folds:
                 self.folds[-1][-1].append(name)
             grid.children += self._row(name)
-        self._plan = ipywidgets.Button(description="Plan")
-        self._plan.on_click(lambda _: self._press(partial(self.start, "plan")))
-        self._start = _with_class(ipywidgets.Button(), "wb-main")
-        self._start.on_click(lambda _: self._press(self.start))
-        self._cancel = ipywidgets.Button()
-        self._cancel.on_click(lambda _: self._press(self.cancel))
-        self._status = ipywidgets.HTML(tabbable=False)  # may have the focus
+        self._plan = _with_class(ipywidgets.Button(description="Plan"), "wb-work")
+        self._plan.on_click(lambda _: self.start("plan"))
+        self._start = _with_class(_with_class(ipywidgets.Button(), "wb-main"), "wb-work")
+        self._start.on_click(lambda _: self.start())
+        self._cancel = _with_class(ipywidgets.Button(), "wb-work")
+        self._cancel.on_click(lambda _: self.cancel())
+        self._status = _with_class(ipywidgets.HTML(), "wb-told")
         self._general, self.command = (ipywidgets.HTML() for _ in range(2))
         self._bars, self._failure, self._log = (ipywidgets.HTML() for _ in range(3))
         self._shown = ipywidgets.VBox()
@@ -222,9 +225,7 @@ class Form:
         widget.observe(lambda _: self._check(), "value")
         if isinstance(widget, ipywidgets.Text):
             widget.on_msg(
-                lambda _, content, __: (
-                    self._press(self.start) if content.get("event") == "submit" else None
-                )
+                lambda _, content, __: self.start() if content.get("event") == "submit" else None
             )
         if self.fields[name].look_up:
             tip = f"ask Azure for what there is ({widget.description})"
@@ -344,12 +345,6 @@ class Form:
         if before and before._process and before._process.usable:
             self._process, before._process = before._process, None
         self._process = self._process or PageProcess(self.page)
-
-    def _press(self, act: Callable[[], None]) -> None:
-        """Do what a button or Enter asks for; the focus goes to where Enter does nothing."""
-        act()
-        if self.busy:
-            self._status.focus()
 
     def cancel(self) -> None:
         """Interrupt what is running; asked again, end it at once."""
