@@ -60,8 +60,7 @@ def test_help_of_a_page_has_every_parameter_and_no_torch(model, tmp_path):
     )
     for name in (*model.fields, "--output"):
         assert re.search(rf"^  {name}\b", done.stdout, re.MULTILINE), name
-    # What explore looks at while somebody types comes with the code that reads slices.
-    assert model.notebook == "explore" or done.stdout.endswith("False\n")
+    assert done.stdout.endswith("False\n")
 
 
 def test_page_runs_shows_its_lines_and_says_where_the_notebook_is(project):

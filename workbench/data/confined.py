@@ -120,8 +120,9 @@ def _serve(function: Callable[..., Any], pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     _limit(resource.RLIMIT_CORE, 0)
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    _limit(resource.RLIMIT_AS, held + _MEMORY)
+    with suppress(FileNotFoundError):  # only Linux says what is held, and keeps to such a limit
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _limit(resource.RLIMIT_AS, held + _MEMORY)
     while True:
         try:
             arguments, more = pipe.recv()

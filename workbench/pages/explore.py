@@ -46,6 +46,7 @@ class ExplorePage(Page):
     """Choose a slice, and how to undersample it."""
 
     notebook, start, at_once = "explore", "Show", True
+    imports = ("workbench.data.masks", "workbench.data.reading")
 
     dataset: str = Field("brain_multicoil", choices=datasets_here)
     """name under datasets/, or a folder's path"""

@@ -9,8 +9,6 @@ import numpy as np
 
 from workbench.data.cache import DatasetCache, find_dataset, open_cache
 from workbench.data.images import crop_size, finite
-from workbench.data.masks import mask_of
-from workbench.data.reading import read_kspace, read_slice
 from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
 from workbench.views.kspace import acs_columns
@@ -73,6 +71,8 @@ class ExploredSlice:
 
     def mask(self, sampling: Sampling) -> tuple[np.ndarray, int]:
         """Return the sampled columns (W,), the file's own if it has some, and how many are ACS."""
+        from workbench.data.masks import mask_of  # imports torch
+
         mask, low_frequencies = mask_of(self.volume, None if self.undersampled else sampling)
         start, stop = acs_columns(mask, low_frequencies)
         return mask, stop - start
@@ -149,6 +149,8 @@ def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
 
 
 def _read(file: Path, volume: Volume, number: int, namesakes: tuple[Volume, ...]) -> ExploredSlice:
+    from workbench.data.reading import read_kspace, read_slice  # imports torch
+
     kspace, target = read_kspace(file, volume, number), None
     bad = _not_finite(kspace, f"k-space, slice {number}")
     kspace = finite(kspace) if bad else kspace
