@@ -275,6 +275,7 @@ def test_sliders_redraw_what_they_choose(explored):
         assert picture.value != before
         assert not message.value
     assert picture.value == SlicePicture(explored).draw(2, 1, OTHER)
+    assert "masked k-space true acceleration" in picture.value.partition('alt="')[2]
 
 
 def test_impossible_sliders_say_why_and_own_masks_have_none(explored, undersampled):

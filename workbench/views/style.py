@@ -86,7 +86,9 @@ def html_of(picture: str, *, alt: str, width: int, height: int, kind: str) -> st
     )
 
 
-def new_figure(width: float, height: float, *, title: str = "", synthetic: bool = False) -> Figure:
+def new_figure(
+    width: float, height: float, *, title: str = "", synthetic: bool = False
+) -> NotebookFigure:
     """Make an empty figure (inches), with its message on top and the note on synthetic data."""
     # A long title is set a little smaller, then wrapped, never cut off.
     lines = fitted(title, width, LABEL, bold=True).splitlines()

@@ -1,5 +1,6 @@
 """What leaving lines out does to a slice: masks, sensitivity maps, aliasing, and sliders to try."""
 
+import base64
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from workbench.views.style import (
     SMALL,
     add_colour_bar,
     frame,
+    html_of,
     new_figure,
     png,
     show_image,
@@ -44,8 +46,7 @@ from workbench.views.style import (
 if TYPE_CHECKING:
     import ipywidgets
 
-_DPI = 112  # 1,456 pixels wide
-_LAYOUT = {"width": "100%", "max_width": f"{13 * _DPI}px"}  # never enlarged, so always crisp
+_DPI = 112  # 1,456 pixels wide, and never enlarged, so always crisp
 _DARKEST = -70.0  # dB
 _ERROR = 20.0  # % of the maximum
 
@@ -186,8 +187,8 @@ class SlicePicture:
         # The layout stays from here on: computing it anew would take most of the time.
         self.figure.set_layout_engine("none")
 
-    def draw(self, number: int, coil: int, sampling: Sampling) -> bytes:
-        """Draw slice, coil and mask; return a PNG file."""
+    def draw(self, number: int, coil: int, sampling: Sampling) -> str:
+        """Draw slice, coil and mask; return the picture as HTML."""
         explored = self._slice(number)
         percent = 100 / explored.data_range
         mask, _ = explored.mask(sampling)
@@ -227,7 +228,10 @@ class SlicePicture:
         self._below.set_title(text, fontsize=10, loc="left")
         form = "its own mask" if explored.undersampled else str(sampling)
         self.figure.suptitle(f"{explored.title}: {form}", fontsize=11, fontweight="bold")
-        return png(self.figure, _DPI, quick=True)
+        picture = base64.b64encode(png(self.figure, _DPI, quick=True)).decode()
+        width, height = (round(inches * _DPI) for inches in self.figure.get_size_inches())
+        alt = self.figure.alt
+        return html_of(picture, alt=alt, width=width, height=height, kind="wb-image")
 
 
 def explorer(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox | Figure":
@@ -239,7 +243,7 @@ def explorer(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox | 
 
 def sliders(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox":
     """Make the sliders, a line for messages, and the picture below them."""
-    from ipywidgets import Dropdown, FloatSlider, HBox, Image, IntSlider, Label, VBox
+    from ipywidgets import HTML, Dropdown, FloatSlider, HBox, IntSlider, Label, VBox
 
     picture = SlicePicture(explored)
     (rate,), (share,) = sampling.accelerations, sampling.center_fractions
@@ -255,8 +259,7 @@ def sliders(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox":
         FloatSlider(rate, **rates, description="acceleration", **masked),
         FloatSlider(share, **shares, description="centre fraction", **masked),
     ]
-    first = picture.draw(explored.number, 0, sampling)
-    shown, message = Image(format="png", value=first, layout=_LAYOUT), Label()
+    shown, message = HTML(picture.draw(explored.number, 0, sampling)), Label()
 
     def redraw(_: object) -> None:
         number, coil, form, rate, share = (control.value for control in controls)
