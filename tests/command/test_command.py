@@ -98,7 +98,7 @@ def test_executed_notebook_takes_no_other_file_s_place(name, tmp_path):
 def test_failure_is_told_in_a_few_lines(tmp_path):
     code, _, err = run(tmp_path, "cache", "dataset=nowhere", "--output", str(tmp_path / "x.ipynb"))
     assert code == 1
-    assert "cache failed: FileNotFoundError: " in err
+    assert "cache failed: ParametersError: no dataset at " in err
     assert "nowhere" in err
     assert "Traceback" not in err
     assert len(err.splitlines()) < 10

@@ -43,7 +43,7 @@ from pathlib import Path
 from workbench.compute.runs import Run
 from workbench.views.training import evaluation_table, show_run, volume_table
 run = Run(Path(sys.argv[1]))
-show_run(run)
+assert len(list(show_run(run))) == 2
 assert evaluation_table(run) is None
 print(run.name, run.synthetic, run.finished, run.job.epochs, len(volume_table(run).data))
 assert not {"torch", "fastmri", "azure"} & sys.modules.keys()

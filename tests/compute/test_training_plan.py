@@ -60,7 +60,7 @@ def test_phantom_has_small_defaults_and_the_plan_says_so(project):
 def test_wrong_number_is_refused_before_the_dataset_is_looked_for(project):
     with pytest.raises(ValueError, match="epochs=0"):
         plan_training(model="knee", epochs=0)
-    with pytest.raises(FileNotFoundError, match=r"ingest\.ipynb.*make demo"):
+    with pytest.raises(FileNotFoundError, match=r"workbench ingest.*workbench demo"):
         plan_training(model="knee")
     assert not (project / "outputs").exists()
 

@@ -174,7 +174,7 @@ def test_every_table_of_a_training_shows_names_as_text(evil, shown, monkeypatch)
     volumes = f'volume,slices,ssim,psnr,nmse\n"multicoil_val/{name}.h5",3,0.6,30,0.02\n'
     (folder / "volumes.csv").write_text(volumes)
     run = Run(folder)
-    show_run(run)
+    show(show_run, run)
     html = volume_table(run).to_html()
     assert "&lt;img" in html
     assert_text_alone("".join([*shown, html]))

@@ -52,10 +52,11 @@ _WHEN_SHOWN = (
     " const status = form.querySelector('.wb-told');"
     " if (status && event.target.closest('.wb-work')) { status.tabIndex = -1; status.focus(); } });"
     " const shown = (window.workbenchForms ??= new Set());"
-    " if (cell && !shown.has('{id}')) { shown.add('{id}');"
+    " if (cell && !shown.has('{id}')) setTimeout(() => { shown.add('{id}');"
+    " if (form.parentElement.querySelector('.jupyter-widgets-disconnected')) return;"  # stored
     " cell.querySelector('.jp-InputPrompt')"
     "?.dispatchEvent(new MouseEvent('mousedown', { bubbles: true, button: 0 }));"
-    " cell.scrollIntoView({ block: 'start' }); }"
+    " cell.scrollIntoView({ block: 'start' }); }, 50);"
 )
 # Style shows it where the form's kernel has ended. Its button runs the cells down to the form's, as
 # Shift+Enter does; no other way into JupyterLab is open to what a notebook shows.
@@ -553,11 +554,18 @@ def output_of(parent: dict[str, Any]) -> Iterator[None]:
 
 
 def bundle_of(each: Any) -> Any:
-    """Return what IPython would display of a thing, drawn now; a text as it is."""
+    """Return what IPython would display of a thing, drawn now.
+
+    A text stays as it is, and so does what displays itself: it has to in the cell that it is for.
+    """
     from IPython import get_ipython
 
     shell = get_ipython()
-    return each if isinstance(each, str) or not shell else shell.display_formatter.format(each)
+    if isinstance(each, dict):
+        return each, {}
+    if shell is None or isinstance(each, str) or hasattr(each, "_ipython_display_"):
+        return each
+    return shell.display_formatter.format(each)
 
 
 def _put(parent: dict[str, Any], drawn: Any, anew: bool = True) -> None:

@@ -96,7 +96,7 @@ class Page(Parameters):
 
 
 def views_of(view: Callable[[Any], Any], result: Any) -> Iterator[Any]:
-    """Yield what a view of a result returns, or each thing that it yields."""
+    """Yield what a view of a result returns, or each thing that it yields; a dict is MIME data."""
     found = view(result)
     for each in found if isinstance(found, Iterator) else [found]:
         if each is not None:
@@ -108,4 +108,4 @@ def show(view: Callable[[Any], Any], result: Any) -> None:
     from IPython.display import display
 
     for each in views_of(view, result):
-        print(each) if isinstance(each, str) else display(each)
+        print(each) if isinstance(each, str) else display(each, raw=isinstance(each, dict))

@@ -1,6 +1,6 @@
 """What is known of a training before it runs, and what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -84,15 +84,15 @@ def show_estimate(plan: Plan) -> None:
         display(figure)
 
 
-def show_run(run: Run) -> None:
+def show_run(run: Run) -> Iterator[Any]:
     """Show a run's learning curves, and leave its last metrics for programs to read."""
     metrics = run.metrics
-    display(learning_curves(metrics, synthetic=run.synthetic))
+    yield learning_curves(metrics, synthetic=run.synthetic)
     best = metrics[best_epoch(metrics) or 0]
     result = {"run": run.job.name, "last": metrics[-1], "best": best}
     said = LEADING.say(best[f"val_{LEADING.name}"])
     text = f"best epoch {best['epoch']:.0f}: validation {said}"
-    display({RESULT: result, "text/plain": text}, raw=True)
+    yield {RESULT: result, "text/plain": text}
 
 
 def volume_table(run: Run) -> "Styler":

@@ -126,6 +126,6 @@ def test_no_storage_account_and_nobody_to_ask_says_what_to_set(release):
     release()
     for model, azure in ((IngestPage, {"destination": "azure"}), (StoragePage, {})):
         with pytest.raises(ValueError, match="set AZURE_STORAGE_CONNECTION_STRING"):
-            of(model, **azure)
+            of(model, **azure).looked_at()
     with pytest.raises(FileNotFoundError, match="set AZURE_STORAGE_CONNECTION_STRING"):
         find_storage()
