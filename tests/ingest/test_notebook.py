@@ -64,7 +64,7 @@ def test_parameter_that_cannot_be_is_refused(tmp_path, monkeypatch, change, mess
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=message):
-        IngestPage.of(change)
+        IngestPage.of(change).looked_at()
 
 
 def test_names_are_read_from_a_list_with_blanks(release):

@@ -341,7 +341,7 @@ def test_checkpoint_carries_what_changes_the_numbers_and_released_weights_do_not
     assert (trained.bf16, trained.crop_readout, trained.tf32) == (True, True, True)
     cache = open_cache(study)
     data = SliceDataset(cache.with_volumes(cache.split("val").volumes[:1]), job.sampling)
-    image, *_ = reconstruct_volume(trained, data, torch.device("cpu"))
+    image, *_ = reconstruct_volume(trained, data)
     assert image.shape[1:] == (24, 24)
     released = project / "released.pt"
     torch.save(trained.state_dict(), released)

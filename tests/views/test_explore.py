@@ -340,5 +340,6 @@ def test_notebook_refuses_a_wrong_parameter_in_its_first_cell(dataset, name, val
     names: dict[str, object] = {}
     exec(cells[0].source, names)
     names |= {"dataset": dataset, name: value}
+    exec(cells[1].source, names)
     with pytest.raises(ValueError, match=said):
-        exec(cells[1].source, names)
+        exec(cells[2].source, names)

@@ -81,7 +81,7 @@ class PageProcess:
             batch = [self._messages.get()]
             if "end" not in batch[-1]:
                 time.sleep(SECONDS_BETWEEN_REPORTS)
-            while not self._messages.empty():
+            while "end" not in batch[-1] and not self._messages.empty():
                 batch.append(self._messages.get())
             yield batch
 
