@@ -49,7 +49,7 @@ def test_first_slice_takes_twelve_lines_or_fewer():
 
 def test_own_network(executed, project):  # noqa: F811
     text, _ = executed("own-network", epochs=1)
-    assert "SmallNetwork(width=16, depth=4)" in text
+    assert "SmallNetwork(width=16)" in text
     assert "'ssim'" in text
     assert workbench.Run("outputs/examples/own-network").finished
 
