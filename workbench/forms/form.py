@@ -3,8 +3,7 @@
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any
 import ipywidgets
 
 from workbench.forms.aside import Aside, Errand
+from workbench.forms.cells import bundle_of, put, this_cell
 from workbench.forms.controls import control, note_of
+from workbench.forms.markup import ENDED, GONE, WAITING, WHEN_SHOWN, details
 from workbench.forms.page import Page, show, views_of
 from workbench.forms.parameters import ParametersError
 from workbench.forms.process import Message, PageProcess
@@ -31,51 +32,6 @@ _SECONDS_UNTIL_KILL = 1.0  # a double click on Cancel does not end what tidies u
 _LINES_KEPT = 400
 _MOST_SUGGESTED = 500
 
-# A notebook that is opened without its kernel has no form, only the line "model not found" in its
-# place. Style alone hides that line and shows this, with what the form did; where there is a form
-# it is the other way round.
-_ENDED = """<style>
-.jp-OutputArea-child:has(+ .jp-OutputArea-child .wb-record):not(:has(.wb-form, .wb-record)),
-.jp-OutputArea:has(.wb-form) > .jp-OutputArea-child:has(.wb-record) {
-  display: none;
-}
-</style><p class="wb-record">The form ended with its kernel: run the notebook again for a new one.
-What it did is kept here.</p>"""
-
-# JupyterLab's keys (D D, arrows) are for cells, not for what has the focus in a form. After "Run
-# All" JupyterLab turns to the cell that is active then: a form that is new makes its cell that one.
-_WHEN_SHOWN = (
-    "const form = this.closest('.wb-form'), cell = form.closest('.jp-Cell');"
-    " form.onkeydown = (event) => {"
-    " if (!(event.ctrlKey || event.metaKey) || event.key === 'Enter') event.stopPropagation(); };"
-    " form.addEventListener('click', (event) => {"  # a second Enter then presses nothing
-    " const status = form.querySelector('.wb-told');"
-    " if (status && event.target.closest('.wb-work')) { status.tabIndex = -1; status.focus(); } });"
-    " const shown = (window.workbenchForms ??= new Set());"
-    " if (cell && !shown.has('{id}')) setTimeout(() => { shown.add('{id}');"
-    " if (form.parentElement.querySelector('.jupyter-widgets-disconnected')) return;"  # stored
-    " cell.querySelector('.jp-InputPrompt')"
-    "?.dispatchEvent(new MouseEvent('mousedown', { bubbles: true, button: 0 }));"
-    " cell.scrollIntoView({ block: 'start' }); }, 50);"
-)
-# Style shows it where the form's kernel has ended. Its button runs the cells down to the form's, as
-# Shift+Enter does; no other way into JupyterLab is open to what a notebook shows.
-_GONE = """<div class="wb-gone" role="alert">The kernel was restarted, and this form ended with it.
-<button type="button" class="jupyter-button" onclick="
-  const last = this.closest('.jp-Cell'), notebook = last.closest('.jp-Notebook');
-  const cells = [...notebook.querySelectorAll('.jp-Cell')];
-  cells[0].querySelector('.jp-InputPrompt')
-    .dispatchEvent(new MouseEvent('mousedown', { bubbles: true, button: 0 }));
-  for (let n = 0; n <= cells.indexOf(last); n += 1)
-    notebook.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', code: 'Enter', keyCode: 13,
-      shiftKey: true, bubbles: true }));
-">Run the cells down to here again</button></div>"""
-_WAITING = (
-    '<p style="color: var(--jp-ui-font-color2); font-style: italic">'
-    "This cell fills when the form above has done its work: press <b>{start}</b> there. Where the "
-    "page was reloaded meanwhile, run this cell again.</p>"
-)
-
 _open: dict[str, "Form"] = {}
 
 
@@ -89,7 +45,7 @@ def open_form(page: type[Page], values: Mapping[str, Any]) -> "Form":
         there.keep_warm(before)
     there.cell = this_cell()[1]
     display(there.widget)
-    display({"text/html": _ENDED, "text/plain": f"form of {page.notebook}"}, raw=True)
+    display({"text/html": ENDED, "text/plain": f"form of {page.notebook}"}, raw=True)
     if page.at_once and there is not before:
         there.start()
     return there
@@ -172,7 +128,7 @@ class Form:
         if self._results:
             show(view, self.result)
         else:
-            display(HTML(_WAITING.format(start=self.page.start)))
+            display(HTML(WAITING.format(start=self.page.start)))
 
     # ---- layout --------------------------------------------------------------------------
 
@@ -206,11 +162,11 @@ class Form:
         board = [TensorBoard()] if self.page.tensorboard else []
         buttons = ipywidgets.HBox([self._plan, self._start, *board, self._cancel, self._status])
         actions = [self._general, _with_class(buttons, "wb-actions"), self._bars, self._failure]
-        when_shown = _WHEN_SHOWN.replace("{id}", self._status.model_id)
+        when_shown = WHEN_SHOWN.replace("{id}", self._status.model_id)
         style = ipywidgets.HTML(f'<style onload="{when_shown}">{css}</style>')
         parts = [
             style,
-            ipywidgets.HTML(_GONE),
+            ipywidgets.HTML(GONE),
             self._secret_grid,
             *fields,
             *actions,
@@ -470,7 +426,7 @@ class Form:
 
         lines = escape("\n".join([self._asked.command(), *self.planned, self.status]))
         record = HTML(f'<pre class="wb-record">{lines}</pre>')
-        self._soon(_put, self.cell, [bundle_of(record)], False)
+        self._soon(put, self.cell, [bundle_of(record)], False)
         cells, result = list(self._cells.values()), self.result
         for number, (parent, view) in enumerate(cells):
             line = f"drawing {number + 1} of {len(cells)}"
@@ -482,7 +438,7 @@ class Form:
                 drawn = error
             if self._follower is not follower:  # the next work has begun
                 return
-            self._soon(_put, parent, drawn)
+            self._soon(put, parent, drawn)
         self.progress = {}
         self._draw()
 
@@ -500,13 +456,13 @@ class Form:
         text, trace = self.failure or ("", "")
         self._failure.value = (
             text and f'<div class="wb-failure" role="alert">{escape(text)}</div>'
-        ) + _details("", "Details for programmers", trace, "")
+        ) + details("", "Details for programmers", trace, "")
         self._shown.children = list(self.outputs.values())
-        self._log.value = _details("open", "What it prints", "\n".join(self.log), "wb-lines")
+        self._log.value = details("open", "What it prints", "\n".join(self.log), "wb-lines")
         self._status.value = f'<span class="wb-status" role="status">{escape(self.status)}</span>'
         general = escape(self.errors.get("", ""))
         self._general.value = general and f'<div class="wb-error" role="alert">{general}</div>'
-        self.command.value = _details(
+        self.command.value = details(
             "open", "The same without a browser", self._asked.command(), "wb-command"
         )
         self._cancel.description = "End it at once" if self.phase == "cancelling" else "Cancel"
@@ -526,75 +482,6 @@ class Form:
             secret.enable(not self.busy)
 
 
-def this_cell() -> tuple[str, dict[str, Any]]:
-    """Return the id of the cell that is being run, and the request that runs it."""
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    parent = dict(shell.get_parent()) if hasattr(shell, "get_parent") else {}
-    cell = str((parent.get("metadata") or {}).get("cellId") or parent.get("msg_id") or "")
-    return cell, parent
-
-
-@contextmanager
-def output_of(parent: dict[str, Any]) -> Iterator[None]:
-    """Have what is displayed or printed meanwhile go to the cell that a request ran."""
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if not parent or not hasattr(shell, "set_parent"):
-        yield
-        return
-    before = shell.get_parent()
-    shell.set_parent(parent)
-    try:
-        yield
-    finally:
-        shell.set_parent(before)
-
-
-def bundle_of(each: Any) -> Any:
-    """Return what IPython would display of a thing, drawn now.
-
-    A text stays as it is, and so does what displays itself: it has to in the cell that it is for.
-    """
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if isinstance(each, dict):
-        return each, {}
-    if shell is None or isinstance(each, str) or hasattr(each, "_ipython_display_"):
-        return each
-    return shell.display_formatter.format(each)
-
-
-def _put(parent: dict[str, Any], drawn: Any, anew: bool = True) -> None:
-    """Show texts and bundles, or an exception, in the cell that a request ran."""
-    from IPython import get_ipython
-    from IPython.display import clear_output, display
-
-    shell = get_ipython()
-    with output_of(parent):
-        if anew:
-            clear_output()
-        if isinstance(drawn, Exception):
-            if shell is None:
-                raise drawn
-            shell.showtraceback((type(drawn), drawn, drawn.__traceback__))
-            return
-        for each in drawn:
-            if isinstance(each, tuple):
-                display(each[0], metadata=each[1], raw=True)
-            else:
-                print(each) if isinstance(each, str) else display(each)
-
-
 def _with_class(widget: Any, name: str) -> Any:
     widget.add_class(name)
     return widget
-
-
-def _details(state: str, title: str, text: str, kind: str) -> str:
-    """Write a part that folds; nothing for no text."""
-    inner = f'<div class="{kind}"><pre tabindex="0" aria-label="{title}">{escape(text)}</pre></div>'
-    return text and f"<details {state}><summary>{title}</summary>{inner}</details>"
