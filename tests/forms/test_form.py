@@ -106,6 +106,17 @@ def test_code_of_ones_own_is_read_anew_by_each_plan(form, tmp_path, monkeypatch)
         assert f"number     {10**number}" in form.planned
 
 
+def test_process_that_was_given_a_secret_answers_once(form):
+    form.keep_warm(None)
+    form.secrets["FORM_SECRET"].take("open sesame")
+    processes = [form._process]
+    for _ in range(2):
+        run_plan(form)
+        assert form.phase == "planned"
+        processes.append(form._process)
+    assert len(set(processes)) == 3
+
+
 def run_plan(form, **entries):
     enter(form, **entries)
     form.start("plan")

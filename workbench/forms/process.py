@@ -3,7 +3,7 @@
 The kernel stays free meanwhile, an interrupt of the process is what an interrupt has always been
 to that work, and whatever ends the kernel ends it too. To import all that the work takes lasts
 longer than most plans: the process does so before anything is asked of it, and answers plan after
-plan. With work, an interrupt, or code of a person's own in it, which may change, it ends.
+plan. With work, an interrupt, a secret, or code of a person's own in it, which may change, it ends.
 
 The process reads requests from stdin, a line of JSON each: ``action`` ("plan" or "start"),
 ``values``, ``folder`` and ``environment``, with secrets among its variables. It writes messages as
@@ -221,11 +221,13 @@ def main() -> None:
         page: type[Page] = getattr(importlib.import_module(module), name)
         for needed in page.imports:
             importlib.import_module(needed)
-        known = set(sys.modules)
+        known, variables = set(sys.modules), set(os.environ)
         while line := sys.stdin.readline():
             request = json.loads(line)
             ended = not _answer(page, request, messages) or request["action"] == "start"
             ended = ended or _are_own(sys.modules.keys() - known)
+            # Logins and open stores are kept by a process: the next secret may be another one.
+            ended = ended or not request["environment"].keys() <= variables
             messages.send(finished="for good" if ended else "for now")
             if ended:
                 return
