@@ -108,4 +108,9 @@ def show(view: Callable[[Any], Any], result: Any) -> None:
     from IPython.display import display
 
     for each in views_of(view, result):
-        print(each) if isinstance(each, str) else display(each, raw=isinstance(each, dict))
+        if isinstance(each, str):
+            print(each)
+        elif isinstance(each, dict):
+            display(each, raw=True)
+        else:
+            display(each)
