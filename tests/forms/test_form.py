@@ -106,15 +106,20 @@ def test_code_of_ones_own_is_read_anew_by_each_plan(form, tmp_path, monkeypatch)
         assert f"number     {10**number}" in form.planned
 
 
-def test_process_that_was_given_a_secret_answers_once(form):
+def test_another_secret_goes_to_another_process(form, monkeypatch):
     form.keep_warm(None)
-    form.secrets["FORM_SECRET"].take("open sesame")
+    run_plan(form)
     processes = [form._process]
-    for _ in range(2):
+    for text in ("open sesame", "open sesame", "open barley"):
+        form.secrets["FORM_SECRET"].take(text)
         run_plan(form)
         assert form.phase == "planned"
         processes.append(form._process)
-    assert len(set(processes)) == 3
+    without, first, again, another = processes
+    assert without is not first is again is not another
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "of another login")
+    run_plan(form)
+    assert form._process is not another
 
 
 def run_plan(form, **entries):

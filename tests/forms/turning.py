@@ -85,10 +85,10 @@ class TurningPage(Page):
 
         folder = Path(self.folder)
         try:
-            (folder / "pid").write_text(str(os.getpid()))
             display(HTML("<b>shown</b>"))
             print("at it")
-            os.write(1, b"a library's line\n")
+            os.write(1, b"a library's line\n")  # a broken pipe once the kernel has ended
+            (folder / "pid").write_text(str(os.getpid()))
             if self.fault == "work":
                 raise RuntimeError("the work failed, mend it so")
             if self.fault == "kill":

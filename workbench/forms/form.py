@@ -327,20 +327,29 @@ class Form:
         self.outputs, self.planned, self.log, self.progress, self.failure = {}, [], [], {}, None
         self.phase, self.status = "planning", "looking at what there is to do ..."
         self._draw()
-        if not (self._process and self._process.usable):
+        wanted = [each for each in self.secrets.values() if each.entry.only(self._asked)]
+        environment = self._environment(wanted)
+        if not (self._process and self._process.fits(environment)):
+            if self._process:
+                self._process.close()
             self._process = PageProcess(self.page)
-        arguments = self._process, action
+        arguments = self._process, action, wanted, environment
         self._follower = threading.Thread(target=self._do, args=arguments, daemon=True)
         self._follower.start()
 
-    def _do(self, process: PageProcess, action: str) -> None:
+    def _do(
+        self,
+        process: PageProcess,
+        action: str,
+        wanted: list[SecretField],
+        environment: Mapping[str, str],
+    ) -> None:
         """Ask for the work, and show what it tells, a few times a second; then fill the cells."""
-        wanted = [each for each in self.secrets.values() if each.entry.only(self._asked)]
         if lacking := [each.entry.label for each in wanted if each.lacks(self._asked)]:
             self.phase = "idle"
             self._say(f"first give {' and '.join(lacking)}")
             return
-        process.ask(action, self._asked.model_dump(), self._environment(wanted))
+        process.ask(action, self._asked.model_dump(), environment)
         for batch in process.batches():
             for message in batch:
                 self._take(message)

@@ -3,7 +3,8 @@
 The kernel stays free meanwhile, an interrupt of the process is what an interrupt has always been
 to that work, and whatever ends the kernel ends it too. To import all that the work takes lasts
 longer than most plans: the process does so before anything is asked of it, and answers plan after
-plan. With work, an interrupt, a secret, or code of a person's own in it, which may change, it ends.
+plan. With work, an interrupt, or code of a person's own in it, which may change, it ends; another
+secret goes to another process, because logins and open stores are kept by one.
 
 The process reads requests from stdin, a line of JSON each: ``action`` ("plan" or "start"),
 ``values``, ``folder`` and ``environment``, with secrets among its variables. It writes messages as
@@ -53,6 +54,7 @@ class PageProcess:
         self._process: subprocess.Popen[str] | None = None
         self._cancelled = 0
         self._ended = False
+        self._given: int | None = None
         self._lock = threading.Lock()
         # The process is terminated when the thread that started it ends: it is this one.
         threading.Thread(target=self._run, daemon=True).start()
@@ -61,6 +63,10 @@ class PageProcess:
     def usable(self) -> bool:
         """Whether it can be asked for more."""
         return not self._ended
+
+    def fits(self, environment: Mapping[str, str]) -> bool:
+        """Say whether it can be asked with these variables: it was given no other secret."""
+        return self.usable and self._given in (None, _given(environment))
 
     def ask(self, action: str, values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         """Have it "plan" or "start" a page's work.
@@ -71,6 +77,7 @@ class PageProcess:
             environment: its variables, secrets among them: they go by its standard input alone,
                 so that nobody sees them among arguments or variables.
         """
+        self._given = _given(environment)
         request = {"action": action, "values": values, "folder": str(Path.cwd())}
         self._requests.put(json.dumps({**request, "environment": dict(environment)}))
 
@@ -152,6 +159,11 @@ class PageProcess:
                 self._messages.put({"line": line.rstrip("\n")})
 
 
+def _given(environment: Mapping[str, str]) -> int:
+    """Return a number that stands for what a process is given beside the usual variables."""
+    return hash(frozenset(environment.items() - child_environment().items()))
+
+
 # ---- in the process -----------------------------------------------------------------------
 
 
@@ -221,13 +233,11 @@ def main() -> None:
         page: type[Page] = getattr(importlib.import_module(module), name)
         for needed in page.imports:
             importlib.import_module(needed)
-        known, variables = set(sys.modules), set(os.environ)
+        known = set(sys.modules)
         while line := sys.stdin.readline():
             request = json.loads(line)
             ended = not _answer(page, request, messages) or request["action"] == "start"
             ended = ended or _are_own(sys.modules.keys() - known)
-            # Logins and open stores are kept by a process: the next secret may be another one.
-            ended = ended or not request["environment"].keys() <= variables
             messages.send(finished="for good" if ended else "for now")
             if ended:
                 return
