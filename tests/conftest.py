@@ -19,6 +19,7 @@ _GROUPS = ("tests/compute/azureml", "tests/browser", "tests/ingest/azure", "test
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Put tests into groups for pytest-xdist: those of ``_GROUPS`` by folder, others by file."""
 

@@ -118,7 +118,7 @@ def test_cache_form_tells_a_wrong_entry_then_indexes_and_fills_the_cells(open_no
     assert "Traceback" not in early.inner_text()
     press(form, "Index")
     wait_for_end(form)
-    assert notebook.page.locator(".wb-record").count() == 2
+    notebook.page.locator(".wb-record").nth(1).wait_for(state="attached")
     assert not notebook.page.locator(".wb-record").first.is_visible()
     notebook.cell("len(page.result.cache)").locator(".jp-InputArea-editor").click()
     notebook.page.keyboard.press("Shift+Enter")
