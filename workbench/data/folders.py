@@ -67,7 +67,8 @@ def find_dataset(name_or_path: str | Path, *, announce: bool = True) -> Store:
             "`workbench ingest`, give the path of a copy, or run `workbench demo` for a phantom"
         )
     raise FileNotFoundError(
-        f"no dataset at {path}: give the path of its folder, or one of {', '.join(DATASETS)}"
+        f"no dataset at {path}: give the path of its folder, or one of {', '.join(DATASETS)}; "
+        "`workbench demo` makes phantoms in outputs/demo/datasets/"
     )
 
 
