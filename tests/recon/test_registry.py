@@ -57,7 +57,8 @@ def toy(monkeypatch, tmp_path):
         build=Toy,
         weights="toy_factor",
         config_of=lambda state: ToyConfig(len(state["toy_factor"])),
-        phantom={"start": 3},
+        recipe={"optimizer": "rmsprop", "lr": 0.25, "patience": 7},
+        phantom={"start": 3, "patience": 5},
         released={"toy-brain": "https://example.org/toy.pt"},
         kinds=("multicoil",),
     )
@@ -93,6 +94,9 @@ def test_parameters_are_those_of_the_network(toy, study):
     assert job.config == ToyConfig(3)
     assert job.parameters["start"] == 3
     assert TrainingJob.from_json(job.to_json()) == job
+    assert (job.optimizer, job.lr, job.patience) == ("rmsprop", 0.5, 5)
+    real = training_job(study, synthetic=False, model="brain", network="toy")
+    assert (real.optimizer, real.lr, real.patience, real.epochs) == ("rmsprop", 0.25, 7, 50)
     for choices, message in (
         ({"network": "toy", "cascades": 3}, "cascades: no such parameter"),
         ({"network": "toy", "start": 0}, "start=0: give a whole number, 1 or more"),

@@ -19,7 +19,7 @@ from fastmri.models import VarNet as ReferenceVarNet
 
 from workbench.compute.here import Ranks
 from workbench.compute.jobs import training_job
-from workbench.compute.runs import prepare_run
+from workbench.compute.runs import Run, prepare_run
 from workbench.compute.training import plan_training, train
 from workbench.data.cache import open_cache
 from workbench.data.loading import SliceData, TrainingBatches
@@ -29,6 +29,7 @@ from workbench.data.slices import SliceDataset, collate
 from workbench.recon import run as rank
 from workbench.recon.metrics import METRICS
 from workbench.recon.reconstruction import reconstruct_volume
+from workbench.recon.averaging import WeightAverage
 from workbench.recon.speed import compiles
 from workbench.recon.training import NonFiniteLossError, Training
 from workbench.recon.weights import load_network
@@ -51,6 +52,13 @@ def trainer(**settings):
         num_sanity_val_steps=0,
         limit_val_batches=0,
         **settings,
+    )
+
+
+def small_data(study, job):
+    train_slices, val_slices = rank.datasets(job, open_cache(study))
+    return SliceData(
+        train_slices, val_slices, batch_size=1, seed=job.seed, workers=0, batches_done=lambda _: 0
     )
 
 
@@ -120,11 +128,9 @@ def test_twenty_steps_follow_fastmris_own(study):
     open_cache(study)
     pl.seed_everything(job.seed, verbose=False)
     module, losses = Training(job), Losses()
-    train_slices, val_slices = rank.datasets(job, open_cache(study))
-    data = SliceData(
-        train_slices, val_slices, batch_size=1, seed=job.seed, workers=0, batches_done=lambda _: 0
+    trainer(max_steps=20, max_epochs=3, callbacks=[losses], precision="64-true").fit(
+        module, small_data(study, job)
     )
-    trainer(max_steps=20, max_epochs=3, callbacks=[losses], precision="64-true").fit(module, data)
     expected = fastmri_losses(study, job, 20)
     assert len(losses.values) == len(expected) == 20
     assert expected[-1] < expected[0]
@@ -189,15 +195,20 @@ def rank_process(folder, *arguments, script=None, ranks=1):
     )
 
 
+AVERAGED = ("current_model_state", "averaging_state")
+
+
 def learned(run):
+    """Return the average of the weights, what the training goes on with, and the epochs' rows."""
     checkpoint = torch.load(run.last, weights_only=True)
     rows = [{name: row[name] for name in row if name != "seconds"} for row in run.metrics]
-    return checkpoint["state_dict"], checkpoint["optimizer_states"], rows
+    goes_on = [checkpoint[name] for name in ("optimizer_states", *AVERAGED) if name in checkpoint]
+    return checkpoint["state_dict"], goes_on, rows
 
 
 def test_a_killed_run_goes_on_exactly(study, project):
     open_cache(study)
-    choices = {"epochs": 3, "lr_step": 1, "checkpoint_minutes": 1e-9}
+    choices = {"epochs": 3, "lr_step": 1, "checkpoint_minutes": 1e-9, "ema": 0.9, "clip": 0.5}
     whole = prepare_run(small_job(study, name="whole", **choices), resume=True)
     assert rank_process(whole.folder).returncode == 0
     weights, optimizer, rows = learned(whole)
@@ -216,9 +227,9 @@ def test_a_killed_run_goes_on_exactly(study, project):
 
 def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study, project):
     open_cache(study)
-    losses = {}
+    losses, weights = {}, {}
     for name in ("whole", "killed"):
-        choices = {**SMALL, "name": name, "epochs": 1, "checkpoint_minutes": 1e-9}
+        choices = {**SMALL, "name": name, "epochs": 1, "checkpoint_minutes": 1e-9, "ema": 0.9}
         plan = plan_training(model="brain", local_dataset=str(study), **choices)
         run = plan.run
         if name == "killed":
@@ -229,8 +240,9 @@ def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study,
             assert not run.finished
         lines = list(train(replace(plan, where=Ranks(2, "CPU", 1))))
         assert any("going on from" in line for line in lines) == (name == "killed")
-        losses[name] = run.metrics[0]["train_loss"]
+        losses[name], weights[name] = run.metrics[0]["train_loss"], learned(run)[:2]
     assert losses["killed"] == pytest.approx(losses["whole"], rel=1e-12)
+    torch.testing.assert_close(weights["killed"], weights["whole"], rtol=0, atol=0)
 
 
 def test_gradients_accumulate_on_two_ranks(study, project):
@@ -276,7 +288,7 @@ def test_losses_do_not_depend_on_accumulation(study, project):
     for accumulate in (1, 3):
         job = small_job(study, epochs=1, accumulate=accumulate, lr=1e-12)
         rank.fit(job, project / str(accumulate))
-        losses.append(float((project / str(accumulate) / "metrics.csv").read_text().split(",")[9]))
+        losses.append(Run(project / str(accumulate)).metrics[0]["train_loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
@@ -311,6 +323,8 @@ def test_checkpoint_of_another_architecture_is_refused(study):
         {"batch_size": 2, "accumulate": 2},
         {"sample_rate": 0.5},
         {"crop_readout": True, "low_memory": True, "tf32": True},
+        {"loss": "edge", "optimizer": "adamw", "weight_decay": 0.01},
+        {"loss": "ssim_l1", "optimizer": "rmsprop", "clip": 1.0, "ema": 0.99, "patience": 5},
     ],
     ids=str,
 )
@@ -322,6 +336,87 @@ def test_options_train(study, project, choices):
     # 9 slices: of two shapes they make 5 batches of up to 2, in pairs 3 steps; half of them are 4.
     steps = 3 if "accumulate" in choices else 4 if "sample_rate" in choices else 9
     assert module.trainer.global_step == steps
+
+
+class Weights(pl.Callback):
+    """Keeps the weights after every step, and the norm of its gradient."""
+
+    def __init__(self):
+        self.after, self.norms = [], []
+
+    def on_train_batch_end(self, trainer, module, *rest):
+        self.after.append([p.detach().clone() for p in module.parameters()])
+        gradients = [p.grad for p in module.parameters()]
+        self.norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+
+def test_average_follows_the_steps_with_a_decay_that_grows(study):
+    job = small_job(study, lr=0.01)
+    steps, module = Weights(), Training(job)
+    trainer(max_epochs=2, callbacks=[WeightAverage(0.5, torch.device("cpu")), steps]).fit(
+        module, small_data(study, job)
+    )
+    expected = steps.after[0]
+    for number, weights in enumerate(steps.after[1:], start=2):
+        decay = min(0.5, number / (number + 9))
+        expected = [decay * e + (1 - decay) * w for e, w in zip(expected, weights, strict=True)]
+    assert len(steps.after) == 18
+    torch.testing.assert_close(list(module.parameters()), expected)
+
+
+def test_average_is_validated_and_reconstructs(study, project):
+    job = small_job(study, epochs=1, lr=0.01, ema=0.99)
+    module = rank.fit(job, project)
+    checkpoint = torch.load(project / "checkpoints/best.ckpt", weights_only=True)
+    average, last = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert not any(torch.equal(average[name], last[name]) for name in average)
+    network = load_network(project / "checkpoints/best.ckpt")
+    for name, weights in network.state_dict().items():
+        assert torch.equal(weights, average[f"network.{name}"])
+    _, val = rank.datasets(job, open_cache(study))
+    again = Training(job)
+    again.network.load_state_dict(network.state_dict())
+    with torch.inference_mode():
+        for index in range(len(val)):
+            again.validation_step(collate([val[index]]), index)
+    again.on_validation_epoch_end()
+    assert again.volume_scores == module.volume_scores
+
+
+def test_gradients_are_cut_to_a_norm(study):
+    job = small_job(study)
+    norms = []
+    for clip in (None, 1e-3):
+        steps = Weights()
+        fitted = trainer(max_epochs=1, callbacks=[steps], gradient_clip_val=clip)
+        fitted.fit(Training(job), small_data(study, job))
+        norms.append(steps.norms)
+    assert min(norms[0]) > 1e-3
+    np.testing.assert_allclose(norms[1], 1e-3, rtol=1e-4)
+
+
+def test_run_without_a_better_epoch_ends_is_finished_and_goes_on_with_more_patience(
+    study, project
+):
+    def planned(patience):
+        return plan_training(
+            **{**SMALL, "model": "brain", "local_dataset": str(study), "name": "patient"},
+            **{"epochs": 9, "lr": 1e-12, "patience": patience, "ema": 0.9},
+        )
+
+    plan = planned(2)
+    assert ", ended after 2 epochs without a better one" in str(plan)
+    lines = list(train(replace(plan, where=Ranks(2, "CPU", 1))))
+    assert "ended: 2 epochs without a better SSIM" in lines
+    assert [row["epochs_since_best"] for row in plan.run.metrics] == [0, 1, 2]
+    assert plan.run.finished
+    assert list(train(plan)) == ["outputs/patient is finished: 3 epochs are done"]
+    rank.fit(plan.job, plan.run.folder)  # as where it was killed before its rows were written
+    assert len(plan.run.metrics) == 3
+    plan = planned(3)
+    assert not plan.run.finished
+    rank.fit(plan.job, plan.run.folder)
+    assert [row["epochs_since_best"] for row in plan.run.metrics] == [0, 1, 2, 3]
 
 
 def test_first_line_says_why_there_are_no_kernels(study, project, monkeypatch, capsys):

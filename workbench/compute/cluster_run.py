@@ -72,7 +72,7 @@ def train_on_cluster(plan: Plan, cloud: Cloud) -> Iterator[str]:
         if record and ended and not record.fetched:
             yield from _fetch_all(plan, cloud, record)  # what it kept while nobody watched
         if ended and plan.run.finished and not unevaluated(plan.run, plan.splits):
-            yield f"{shown(plan.run.folder)} is finished: {plan.job.epochs} epochs are done"
+            yield f"{shown(plan.run.folder)} is finished: {len(plan.run.metrics)} epochs are done"
             return
         if record is None or state is None or ended:
             record = _send(plan, cloud, 1)

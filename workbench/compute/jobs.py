@@ -19,8 +19,19 @@ from workbench.settings import project_root
 
 Precision = Literal["32", "bf16", "16"]
 Compile = Literal["auto", "on", "off"]
+Optimizer = Literal["adam", "adamw", "rmsprop"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 COMPILE: tuple[str, ...] = get_args(Compile)
+OPTIMIZERS: dict[str, str] = dict(zip(get_args(Optimizer), ("Adam", "AdamW", "RMSprop"), strict=True))
+"""Name of each optimizer, as ``optimizer=`` takes it, and its class in ``torch.optim``."""
+LOSSES: dict[str, str] = {
+    "ssim": "workbench.recon.losses:ssim_loss",
+    "l1": "workbench.recon.losses:l1_loss",
+    "mse": "workbench.recon.losses:mse_loss",
+    "ssim_l1": "workbench.recon.losses:ssim_l1_loss",
+    "edge": "workbench.recon.losses:edge_loss",
+}
+"""Name of each loss, as ``loss=`` takes it, and where its function is."""
 
 # A phantom is a few dozen slices: a network of 30 million parameters and 50 epochs would say no
 # more about it than a small one, whose numbers the network's entry has, and take hours.
@@ -46,6 +57,17 @@ def _name(value: str) -> str:
     return value
 
 
+def check_loss_name(name: str) -> str:
+    """Check that a loss is one of ``LOSSES``, or has the form of one of somebody's own."""
+    if is_own(name):
+        return check_form("loss", name)
+    if name not in LOSSES:
+        raise ValueError(
+            f"loss={name!r}: give one of {', '.join(LOSSES)}, or package.module:function"
+        )
+    return name
+
+
 class TrainingJob(pydantic.BaseModel):
     """Everything that decides the outcome of a training run; ``job.json`` holds it.
 
@@ -53,8 +75,14 @@ class TrainingJob(pydantic.BaseModel):
         dataset: the dataset's folder, or its address.
         network: of the registry, or of somebody's own, ``package.module:MyNetwork``.
         config: the network's numbers, an object of its entry's config class; None for its defaults.
-        loss: of somebody's own, ``package.module:function``; None is 1 - SSIM.
-        lr_step: epochs after which Adam's learning rate is multiplied by ``lr_gamma`` (StepLR).
+        loss: of ``LOSSES``, or of somebody's own, ``package.module:function``; None is the
+            network's own where it has one, else 1 - SSIM.
+        optimizer: of ``OPTIMIZERS``.
+        lr_step: epochs after which the learning rate is multiplied by ``lr_gamma`` (StepLR).
+        clip: norm that a step's gradient is cut to; None leaves it as it is.
+        ema: decay a step of a running average of the weights, which is what is validated and
+            reconstructs; in the first steps it is less, see ``recon.averaging``. 0: no average.
+        patience: epochs without a better validation after which the run ends; None never does.
         precision: "32"; "bf16", which convolves in bfloat16 and does all else in float32; or
             "16", mixed, for GPUs that lack bfloat16 (its weights reconstruct in float32).
         crop_readout: whether the network sees only the reconstruction's rows and a margin
@@ -74,15 +102,19 @@ class TrainingJob(pydantic.BaseModel):
     dataset: str
     network: Annotated[str, AfterValidator(check_network_name)] = DEFAULT
     config: Any = Field(None, validate_default=True)
-    loss: Annotated[str, AfterValidator(lambda name: check_form("loss", name))] | None = None
+    loss: Annotated[str, AfterValidator(check_loss_name)] | None = None
     sampling: Sampling = Sampling()
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(1, ge=1)
     accumulate: int = Field(1, ge=1)
+    optimizer: Optimizer = "adam"
     lr: float = Field(3e-4, gt=0)
     lr_step: int = Field(40, ge=1)
     lr_gamma: float = Field(0.1, gt=0)
     weight_decay: float = Field(0.0, ge=0)
+    clip: float | None = Field(None, gt=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+    patience: int | None = Field(None, ge=1)
     sample_rate: float = Field(1.0, gt=0, le=1)
     volume_sample_rate: float = Field(1.0, gt=0, le=1)
     val_volume_sample_rate: float = Field(1.0, gt=0, le=1)
@@ -146,8 +178,8 @@ def training_job(
 ) -> TrainingJob:
     """Form a job from a notebook's parameters; None stands for the default.
 
-    The phantom (synthetic) has defaults of its own. ``choices`` are fields of ``TrainingJob`` and
-    of its network's config (also by ``network_options``, see ``read_options``), and for its
+    The network's recipe has defaults of its own, and so has the phantom (synthetic). ``choices``
+    are fields of ``TrainingJob`` and of its network's config (also by ``network_options``, see ``read_options``), and for its
     sampling ``mask``, ``acceleration`` and ``center_fraction`` (one number, or several).
 
     Raises:
@@ -185,14 +217,16 @@ def training_job(
         given["low_memory"] = given["low_memory"] == "True"
     if entry.plain:
         _check_plain(entry.label, given)
+    small = dict(entry.phantom) if synthetic else {}
+    numbers_of_config = {key: small.pop(key) for key in names if key in small}
     try:
         return TrainingJob(
             name=name or known_model.name,
             model=known_model.name,
             dataset=str(dataset),
-            config=entry.config(**(dict(entry.phantom) if synthetic else {}) | own),
+            config=entry.config(**numbers_of_config | own),
             sampling=Sampling(**sampling),
-            **(PHANTOM_DEFAULTS if synthetic else {}) | given,
+            **{**entry.recipe, **(PHANTOM_DEFAULTS if synthetic else {}), **small, **given},
         )
     except pydantic.ValidationError as error:
         raise ValueError(in_words(error)) from None
@@ -241,7 +275,7 @@ def try_own_code(job: TrainingJob) -> None:
     """
     if is_own(job.network):
         try_network(job.network, lambda: build(job.network, job.config))
-    if job.loss:
+    if job.loss and is_own(job.loss):
         try_loss(job.loss)
 
 

@@ -8,7 +8,7 @@ from workbench.compute.estimate import NODES, Estimate, Pace, Price, estimates
 from workbench.compute.evaluation import split_sampling, split_volumes, training_volumes
 from workbench.compute.gpus import cards_of, machine_of
 from workbench.compute.here import Ranks
-from workbench.compute.jobs import TrainingJob, training_job
+from workbench.compute.jobs import OPTIMIZERS, TrainingJob, training_job
 from workbench.compute.runs import Run
 from workbench.compute.sender import Cluster, ClusterJob, Sender
 from workbench.data.cache import DatasetCache
@@ -104,8 +104,8 @@ class Plan:
             *([f"loss       {job.loss}"] if job.loss else []),
             f"sampling   {job.sampling}",
             f"schedule   {job.epochs} epochs, batch {job.batch_size} x {self.where.total} rank(s) "
-            f"x {job.accumulate} accumulated, Adam {job.lr:g}, times {job.lr_gamma:g} every "
-            f"{job.lr_step} epochs",
+            f"x {job.accumulate} accumulated, {OPTIMIZERS[job.optimizer]} {job.lr:g}, times "
+            f"{job.lr_gamma:g} every {job.lr_step} epochs{_besides(job)}",
             f"speed      precision {job.precision}{changing}, low_memory {job.low_memory}, compile "
             f"{job.compile}",
         ]
@@ -130,6 +130,19 @@ class Plan:
                 )
                 if cloud.price:
                     yield f"estimate   cost: {cloud.price.source}"
+
+
+def _besides(job: TrainingJob) -> str:
+    """Say what a schedule has beside the usual."""
+    return "".join(
+        f", {what}"
+        for value, what in (
+            (job.clip, f"gradients cut to the norm {job.clip}"),
+            (job.ema, f"weights averaged with decay {job.ema}"),
+            (job.patience, f"ended after {job.patience} epochs without a better one"),
+        )
+        if value
+    )
 
 
 def checked_job(

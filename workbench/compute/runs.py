@@ -7,6 +7,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,7 @@ SENT = "azureml.json"
 # not what has been learned so far.
 _MAY_CHANGE = {
     *("dataset", "epochs", "workers", "checkpoint_minutes", "images"),
-    *("low_memory", "compile"),
+    *("low_memory", "compile", "patience"),
 }
 # What a file raises that is damaged, or of another version.
 _DAMAGES = (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
@@ -113,9 +114,22 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether every epoch is done."""
+        """Whether every epoch is done, or no more are worth it."""
         metrics = self.metrics
-        return bool(metrics) and metrics[-1]["epoch"] >= self.job.epochs and self.last.exists()
+        if not metrics or not self.last.exists():
+            return False
+        last, job = metrics[-1], self.job
+        return last["epoch"] >= job.epochs or out_of_patience(last, job.patience)
+
+
+def out_of_patience(row: Mapping[str, float], patience: int | None) -> bool:
+    """Say whether a run's latest epochs are so many without a better one that it ends.
+
+    Args:
+        row: of ``metrics.csv``, the last one.
+        patience: the job's.
+    """
+    return patience is not None and row.get("epochs_since_best", 0) >= patience
 
 
 def open_run(name: str) -> Run:

@@ -160,7 +160,7 @@ def _train_here(plan: Plan, ranks: Ranks) -> Iterator[str]:
         take_up(run, plan.job, plan.cache, resume=plan.resume)
         # Of a job's nodes only the first knows what was reconstructed: its ranks ask it later.
         if run.finished and not (plan.splits if node else unevaluated(run, plan.splits)):
-            yield f"{shown(run.folder)} is finished: {plan.job.epochs} epochs are done"
+            yield f"{shown(run.folder)} is finished: {len(run.metrics)} epochs are done"
             return
         needs = credentials_for(plan.job.dataset)
         lines = run_here(run, "workbench.recon.run", ranks, *plan.splits, needs=needs, lock=lock)

@@ -23,7 +23,10 @@ class Network:
     weights: str  # regular expression of what the names of its weights begin with
     # Reads the config off the names and shapes of a state dict; raises ValueError.
     config_of: "Callable[[Mapping[str, Tensor]], Any]"
-    # What a small network for the synthetic phantom has instead of the defaults.
+    # Fields of ``TrainingJob`` that this network trains with instead of the job's defaults.
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    # What a small network for the synthetic phantom has instead of the defaults: numbers of its
+    # config, and fields of ``TrainingJob``.
     phantom: Mapping[str, Any] = field(default_factory=dict)
     released: dict[str, str] = field(default_factory=dict)  # name -> address of its weights
     kinds: tuple[str, ...] = ("multicoil", "singlecoil")  # datasets that it can be trained on

@@ -12,7 +12,14 @@ from workbench.catalog import MODEL_ALIASES, MODELS, SPLITS
 from workbench.compute.cluster import SDKS
 from workbench.compute.gpus import TORCH_BUILDS, tell_memory_in_use
 from workbench.compute.here import Ranks
-from workbench.compute.jobs import COMPILE, PRECISIONS, training_job
+from workbench.compute.jobs import (
+    COMPILE,
+    LOSSES,
+    OPTIMIZERS,
+    PRECISIONS,
+    check_loss_name,
+    training_job,
+)
 from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
 from workbench.compute.sender import parse_tags
@@ -48,7 +55,7 @@ def _check_tags(text: str) -> str:
 
 
 def _check_loss(name: str) -> str:
-    return check_there("loss", name)
+    return check_there("loss", name) if is_own(name) else check_loss_name(name)
 
 
 class TrainPage(Page):
@@ -88,14 +95,22 @@ class TrainPage(Page):
     """slices a process and step, 1 (None)"""
     accumulate: int | None = Field(None, label="accumulate gradients", ge=1, unit="batches")
     """batches whose gradients are added up before a step, 1 (None)"""
+    optimizer: str | None = Field(None, choices=tuple(OPTIMIZERS))
+    """adam (None), adamw or rmsprop"""
     lr: float | None = Field(None, label="learning rate", gt=0)
-    """Adam's learning rate, 3e-4 (None)"""
+    """learning rate, 3e-4 (None)"""
     lr_step: int | None = Field(None, label="learning rate: step", ge=1, unit="epochs")
     """epochs after which the rate is multiplied by lr_gamma, 40 (None)"""
     lr_gamma: float | None = Field(None, label="learning rate: factor", gt=0)
     """that factor, 0.1 (None)"""
     weight_decay: float | None = Field(None, ge=0)
-    """Adam's L2 penalty, 0 (None)"""
+    """penalty on large weights, 0 (None)"""
+    clip: float | None = Field(None, label="clip gradients", gt=0)
+    """norm that a step's gradient is cut to; None: not cut"""
+    ema: float | None = Field(None, label="average weights", ge=0, lt=1)
+    """decay a step of a running average of the weights, such as 0.999; 0 (None): no average"""
+    patience: int | None = Field(None, ge=1, unit="epochs")
+    """epochs without a better validation after which it ends; None: goes through all"""
     precision: str | None = Field(None, choices=PRECISIONS)
     """32 (None), bf16 (convolutions alone) or 16 (mixed)"""
     seed: int | None = Field(None, ge=0, lt=2**32)
@@ -122,8 +137,10 @@ class TrainPage(Page):
     """your own as package.module:MyNetwork; None: the usual one"""
     network_options: NetworkOptions | None = None
     """arguments of your own network (docs/own-code.md); None: its defaults"""
-    loss: Annotated[str, AfterValidator(_check_loss)] | None = None
-    """your own loss, package.module:function; None: 1 - SSIM"""
+    loss: Annotated[str, AfterValidator(_check_loss)] | None = Field(
+        None, choices=lambda _: tuple(LOSSES)
+    )
+    """such as ssim, l1, or package.module:function; None: the network's, or 1 - SSIM"""
     cascades: int | None = Field(None, ge=1)
     """number of cascades, 12 (None)"""
     chans: int | None = Field(None, label="channels", ge=1)
@@ -190,20 +207,25 @@ class TrainPage(Page):
         return {"local_dataset": lambda: check_dataset(self._dataset)}
 
     def usual(self) -> dict[str, Any]:
-        """Return the phantom's own defaults, where the dataset is one."""
+        """Return the network's own defaults, and the phantom's, where the dataset is one."""
+        if is_own(self.network or ""):
+            return {}
         cache = (
             None
             if is_address(self._dataset)
             else load_cache(find_dataset(self._dataset, announce=False))
         )
-        if cache is None or not cache.synthetic or is_own(self.network or ""):
-            return {}
-        phantom, real = (
-            training_job("", synthetic=each, model=self.model, network=self.network).parameters
-            for each in (True, False)
+        here, usual = (
+            training_job("", synthetic=synthetic, model=self.model, network=network).parameters
+            for synthetic, network in (
+                (cache is not None and cache.synthetic, self.network),
+                (False, None),
+            )
         )
-        own = (name for name in self.fields if phantom.get(name) != real.get(name))
-        return {name: phantom[name] for name in own if getattr(self, name) is None}
+        own = (name for name in self.fields if name in here and here[name] != usual.get(name))
+        return {
+            name: here[name] for name in own if name != "network" and getattr(self, name) is None
+        }
 
     def plan(self) -> Plan:
         """Check everything and show what will run."""

@@ -29,6 +29,7 @@ from workbench.data.cache import DatasetCache
 from workbench.data.images import crop_size
 from workbench.data.loading import SliceData, check_shared_memory, naming_shared_memory
 from workbench.data.slices import SliceDataset
+from workbench.recon.averaging import WeightAverage
 from workbench.recon.evaluation import evaluate
 from workbench.recon.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.recon.training import RunCheckpoints, RunRecord, Training, WholeCheckpoints
@@ -63,7 +64,12 @@ def fit(job: TrainingJob, folder: Path) -> Training:
     resumed = last.exists()
     if resumed:
         require_checkpoint(last)
-    run_record = RunRecord(folder, job.images)
+    run_record = RunRecord(folder, job.images, job.patience)
+    callbacks = [run_record, RunCheckpoints(checkpoints, job.checkpoint_minutes, run_record)]
+    if job.ema:
+        here = int(os.environ.get("LOCAL_RANK", 0))
+        device = torch.device("cuda", here) if gpus else torch.device("cpu")
+        callbacks.insert(0, WeightAverage(job.ema, device))  # before a checkpoint is written
     trainer = pl.Trainer(
         accelerator="gpu" if gpus else "cpu",
         devices=local,
@@ -72,8 +78,9 @@ def fit(job: TrainingJob, folder: Path) -> Training:
         precision=_PRECISIONS[job.precision],  # type: ignore[arg-type]
         max_epochs=job.epochs,
         accumulate_grad_batches=job.accumulate,
+        gradient_clip_val=job.clip,
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
-        callbacks=[run_record, RunCheckpoints(checkpoints, job.checkpoint_minutes, run_record)],
+        callbacks=callbacks,
         plugins=[WholeCheckpoints()],
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

@@ -17,7 +17,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from workbench.compute.jobs import TrainingJob, flat
+from workbench.compute.jobs import LOSSES, OPTIMIZERS, TrainingJob, flat
+from workbench.compute.runs import out_of_patience
 from workbench.data.images import crop_size, cropped
 from workbench.data.slices import Sample
 from workbench.models import build
@@ -26,7 +27,6 @@ from workbench.progress import Progress, duration, say
 from workbench.recon.metrics import LEADING, SliceScore, described, mean_scores, score_volumes
 from workbench.recon.results import write_table
 from workbench.recon.scoring import score_slice
-from workbench.recon.ssim import ssim_loss
 from workbench.stores.disk import replacing
 
 Value = TypeVar("Value")
@@ -37,14 +37,15 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Training(pl.LightningModule):
-    """Trains by fastMRI's SSIM loss or the job's own, Adam and StepLR; scores each volume."""
+    """Trains by the job's loss and optimizer, and StepLR; scores each volume."""
 
     def __init__(self, job: TrainingJob) -> None:
         super().__init__()
         self.job = job
         self.network = build(job.network, job.config)
         self.network.bf16, self.network.crop_readout = job.precision == "bf16", job.crop_readout
-        self.loss = find_loss(job.loss) if job.loss else ssim_loss
+        name = job.loss or "ssim"
+        self.loss = find_loss(LOSSES.get(name, name))
         self.volume_scores: list[dict[str, Any]] = []
         self._slice_scores: list[SliceScore] = []
 
@@ -96,14 +97,13 @@ class Training(pl.LightningModule):
         self._slice_scores = []
 
     def configure_optimizers(self) -> Any:
-        """Adam and StepLR, stepped by epoch."""
-        optimizer = torch.optim.Adam(
-            self.parameters(),
-            lr=self.job.lr,
-            weight_decay=self.job.weight_decay,
-            fused=True,
-        )
-        schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.job.lr_step, self.job.lr_gamma)
+        """Return the job's optimizer, and StepLR, stepped by epoch."""
+        job, kind = self.job, getattr(torch.optim, OPTIMIZERS[self.job.optimizer])
+        # A fused one takes scaled gradients, which cannot be cut to a norm; RMSprop has none.
+        fused = job.optimizer != "rmsprop" and not (job.precision == "16" and job.clip)
+        faster = {"fused": True} if fused else {}
+        optimizer = kind(self.parameters(), lr=job.lr, weight_decay=job.weight_decay, **faster)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, job.lr_step, job.lr_gamma)
         return [optimizer], [schedule]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -214,11 +214,12 @@ class RunRecord(pl.Callback):
     """Writes what a run does: lines on stdout, ``metrics.csv``, ``volumes.csv``, TensorBoard.
 
     ``metrics.csv`` has a row an epoch: epoch, step, train_loss, every metric (val_ssim, ...), lr,
-    seconds. A resumed run goes on behind the rows of the epochs that it has kept.
+    seconds, epochs_since_best. A resumed run goes on behind the rows of the epochs that it has
+    kept. The run ends where the rows, which all ranks have alike, say that ``patience`` is over.
     """
 
-    def __init__(self, folder: Path, images: int) -> None:
-        self.folder, self.images = folder, images
+    def __init__(self, folder: Path, images: int, patience: int | None = None) -> None:
+        self.folder, self.images, self.patience = folder, images, patience
         self.rows: list[dict[str, float]] = []
         self.volumes: list[dict[str, Any]] = []
         self._loss_sum, self._loss_count = 0.0, 0
@@ -240,6 +241,14 @@ class RunRecord(pl.Callback):
         # The sums are those of all ranks together: the first goes on with them.
         if int(os.environ.get("RANK", 0)) == 0:
             self._loss_sum, self._loss_count = state_dict["loss"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End a resumed run that was out of patience before it was interrupted."""
+        trainer.should_stop = self._out_of_patience
+
+    @property
+    def _out_of_patience(self) -> bool:
+        return bool(self.rows) and out_of_patience(self.rows[-1], self.patience)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
@@ -309,8 +318,11 @@ class RunRecord(pl.Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": round(time.monotonic() - self._epoch_began, 1),
         }
+        leading = [each[f"val_{LEADING.name}"] for each in (*self.rows, row)]
+        row["epochs_since_best"] = len(leading) - 1 - leading.index(max(leading))
         self.rows.append(row)
         self.volumes = pl_module.volume_scores
+        trainer.should_stop = self._out_of_patience
         self._loss_sum, self._loss_count = 0.0, 0
         if not trainer.is_global_zero:
             return
@@ -325,6 +337,8 @@ class RunRecord(pl.Callback):
             f"{described(pl_module.volume_scores)}, {duration(row['seconds'])}"
             + (f", about {duration(left)} left" if left else ""),
         )
+        if trainer.should_stop:
+            print(f"ended: {self.patience} epochs without a better {LEADING.label}", flush=True)
 
     def publish(self) -> None:
         """Write ``metrics.csv`` and ``volumes.csv``."""

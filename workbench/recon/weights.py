@@ -126,6 +126,8 @@ def load_network(
     """
     content = read_torch_file(path)
     job = content.get("job") if isinstance(content, Mapping) else None
+    if isinstance(job, Mapping):  # beside an average it has the weights of the last step
+        content = {"job": job, "state_dict": content.get("state_dict")}
     named = named or (job.get("network") if isinstance(job, Mapping) else None)
     if is_own(named):
         network, state = _own_network(content, path, str(named), options)
