@@ -169,7 +169,10 @@ def test_fastmri_s_varnet_is_a_network_like_any_other(project, released):
         ({"network": "OWN:Denoiser", "precision": "bf16"}, "precision=bf16: Denoiser cannot"),
         ({"network": "OWN:Denoiser", "crop_readout": True}, "crop_readout=True: Denoiser cannot"),
         ({"network": "__main__:Net"}, "lives in a notebook"),
-        ({"loss": "OWN.l1"}, "give one of ssim, l1, mse, ssim_l1, edge, or package.module:function"),
+        (
+            {"loss": "OWN.l1"},
+            "give one of ssim, l1, mse, ssim_l1, edge, or package.module:function",
+        ),
         ({"loss": "OWN:number"}, "is int: give a function"),
         ({"loss": "OWN:of_each"}, r"returns \(2,\): return one number"),
         ({"loss": "OWN:constant"}, "no gradient reaches the output"),
@@ -198,7 +201,10 @@ def test_the_form_checks_names_without_importing(own):
     assert f"-r network {own}:Denoiser" in asked.command()
     assert own not in sys.modules
     for choice, message in (
-        ({"network": "gan"}, "network='gan': give one of varnet, or package.module:MyNetwork"),
+        (
+            {"network": "gan"},
+            "network='gan': give one of varnet, unet, or package.module:MyNetwork",
+        ),
         ({"network": "missing_one:Net"}, "no module is called missing_one"),
         ({"loss": "missing_one:Net"}, "no module is called missing_one"),
         ({"loss": "l3"}, "loss='l3': give one of ssim, l1"),

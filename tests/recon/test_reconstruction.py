@@ -73,7 +73,7 @@ def test_released_weights_are_fetched_once(project, released, weights_server):
     _, file = released
     weights_server["knee_leaderboard_state_dict.pt"] = file.read_bytes(), 0
     path = weights.find_weights("fastmri-knee")
-    assert path.parent == project / "outputs" / "weights"
+    assert path.parent == project / "outputs" / "weights" / "varnet"
     assert path.read_bytes() == file.read_bytes()
     weights_server.clear()
     assert weights.find_weights("fastmri-knee") == path
@@ -85,7 +85,7 @@ def test_released_weights_that_end_early_are_not_kept(project, weights_server):
     weights_server["knee_leaderboard_state_dict.pt"] = b"half", 1000
     with pytest.raises(OSError, match="could not be fetched"):
         weights.find_weights("fastmri-knee")
-    assert not list((project / "outputs/weights").iterdir())
+    assert not list((project / "outputs/weights/varnet").iterdir())
 
 
 def test_results_equal_fastmris_own_reconstruction_and_figures(study, project, released):

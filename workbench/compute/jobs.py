@@ -14,6 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 from workbench.catalog import DATASETS, model_by_name
 from workbench.data.sampling import Sampling, numbers
 from workbench.models import DEFAULT, build, check_network_name, find_network
+from workbench.models.entry import Network
 from workbench.models.own import check_form, is_own, read_config, try_loss, try_network
 from workbench.settings import project_root
 
@@ -22,7 +23,9 @@ Compile = Literal["auto", "on", "off"]
 Optimizer = Literal["adam", "adamw", "rmsprop"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 COMPILE: tuple[str, ...] = get_args(Compile)
-OPTIMIZERS: dict[str, str] = dict(zip(get_args(Optimizer), ("Adam", "AdamW", "RMSprop"), strict=True))
+OPTIMIZERS: dict[str, str] = dict(
+    zip(get_args(Optimizer), ("Adam", "AdamW", "RMSprop"), strict=True)
+)
 """Name of each optimizer, as ``optimizer=`` takes it, and its class in ``torch.optim``."""
 LOSSES: dict[str, str] = {
     "ssim": "workbench.recon.losses:ssim_loss",
@@ -179,8 +182,9 @@ def training_job(
     """Form a job from a notebook's parameters; None stands for the default.
 
     The network's recipe has defaults of its own, and so has the phantom (synthetic). ``choices``
-    are fields of ``TrainingJob`` and of its network's config (also by ``network_options``, see ``read_options``), and for its
-    sampling ``mask``, ``acceleration`` and ``center_fraction`` (one number, or several).
+    are fields of ``TrainingJob`` and of its network's config (also by ``network_options``, see
+    ``read_options``), and for its sampling ``mask``, ``acceleration`` and ``center_fraction`` (one
+    number, or several).
 
     Raises:
         ValueError: a parameter is unknown or outside what is allowed.
@@ -215,8 +219,7 @@ def training_job(
         )
     if given.get("low_memory") in ("True", "False"):  # as the notebook writes it
         given["low_memory"] = given["low_memory"] == "True"
-    if entry.plain:
-        _check_plain(entry.label, given)
+    _check_help(entry, given)
     small = dict(entry.phantom) if synthetic else {}
     numbers_of_config = {key: small.pop(key) for key in names if key in small}
     try:
@@ -252,19 +255,12 @@ def read_options(options: Any) -> dict[str, Any]:
     return found
 
 
-def _check_plain(label: str, given: Mapping[str, Any]) -> None:
-    """Refuse what a network that has fastMRI's forward alone cannot do."""
-    for name, value, other in (
-        ("low_memory", True, "give auto or False"),
-        ("crop_readout", True, "give False"),
-        ("precision", "bf16", "give 32 or 16"),
-        ("compile", "on", "give auto or off"),
-    ):
-        if given.get(name) == value:
-            raise ValueError(
-                f"{name}={value}: {label} cannot: {other}, or have it extend "
-                "workbench.models.reconstructor.Reconstructor"
-            )
+def _check_help(entry: Network, given: Mapping[str, Any]) -> None:
+    """Refuse what a network cannot do."""
+    asked = {"low_memory": True, "crop_readout": True, "precision": "bf16", "compile": "on"}
+    for name, advice in entry.lacks.items():
+        if given.get(name) == asked[name]:
+            raise ValueError(f"{name}={asked[name]}: {entry.label} cannot: {advice}")
 
 
 def try_own_code(job: TrainingJob) -> None:

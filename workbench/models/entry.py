@@ -30,8 +30,10 @@ class Network:
     phantom: Mapping[str, Any] = field(default_factory=dict)
     released: dict[str, str] = field(default_factory=dict)  # name -> address of its weights
     kinds: tuple[str, ...] = ("multicoil", "singlecoil")  # datasets that it can be trained on
-    # Whether it has fastMRI's forward alone, and none of what ``Reconstructor`` adds to it.
-    plain: bool = False
+    inside: str = ""  # what its own state dict has before the names that ``weights`` begins with
+    # Fields of ``TrainingJob`` whose help it cannot have, and what to do instead: of low_memory,
+    # crop_readout, precision (bf16) and compile.
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

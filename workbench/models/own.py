@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SIDE = 64  # of the image that a network is tried on
+# What a network that has fastMRI's forward alone cannot do, and what to give instead.
+_LACKS = {
+    "low_memory": "give auto or False",
+    "crop_readout": "give False",
+    "precision": "give 32 or 16",
+    "compile": "give auto or off",
+}
+_EXTEND = "or have it extend workbench.models.reconstructor.Reconstructor"
 
 
 def is_own(name: Any) -> bool:
@@ -171,6 +179,7 @@ def network_of(name: str) -> Network:
     from workbench.models.reconstructor import Reconstructor, as_reconstructor
 
     config = _config_class(name, _arguments(name, found))
+    plain = not issubclass(found, Reconstructor)  # it has fastMRI's forward, and no more
     return Network(
         name=name,
         label=label,
@@ -178,7 +187,8 @@ def network_of(name: str) -> Network:
         build=lambda chosen: as_reconstructor(found(**asdict(chosen))),
         weights="",
         config_of=lambda _: config(),
-        plain=not issubclass(found, Reconstructor),
+        inside="own." if plain else "",
+        lacks={name: f"{advice}, {_EXTEND}" for name, advice in _LACKS.items()} if plain else {},
     )
 
 

@@ -42,6 +42,34 @@ class Reconstructor(nn.Module):
         """
         raise NotImplementedError
 
+    def central_image(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None,
+        size: tuple[int, int],
+    ) -> Tensor:
+        """Reconstruct an image whose centre of ``size`` (height, width) alone is wanted.
+
+        Training and reconstruction call this, and crop what it returns: (batch, H, W), or less of
+        it around the same centre. A network that is to see the cropped image has its own.
+        """
+        return self(masked_kspace, mask, num_low_frequencies, rows=size[0])
+
+    def own_loss(
+        self,
+        masked_kspace: Tensor,
+        mask: Tensor,
+        num_low_frequencies: int | Tensor | None,
+        size: tuple[int, int],
+        target: Tensor,
+    ) -> Tensor | None:
+        """Return the loss of a batch where the job names none; None leaves it at 1 - SSIM.
+
+        The arguments are those of ``central_image``, and ``target`` (batch, height, width).
+        """
+        return None
+
     def coil_images(
         self,
         masked_kspace: Tensor,
@@ -55,6 +83,11 @@ class Reconstructor(nn.Module):
         uncertainty need it; ValueError where the network forms one image alone.
         """
         raise ValueError(f"{self.name or type(self).__name__} forms no images of single coils")
+
+    @property
+    def forms_coil_images(self) -> bool:
+        """Whether it has a ``coil_images`` of its own."""
+        return type(self).coil_images is not Reconstructor.coil_images
 
 
 class Adapted(Reconstructor):

@@ -61,7 +61,7 @@ from workbench.views.scores import against_figure, spread_figure
 from workbench.views.tables import styled_table
 from workbench.views.uncertainty import uncertainty_figures
 
-_OF_LOOKING = {"compare", "make_missing", "sort_by", "uncertainty", "annotations", "export"}
+_OF_LOOKING = {"compare", "make_missing", "sort_by", "annotations", "export"}
 
 
 class ReconstructPage(Page):
@@ -98,7 +98,7 @@ class ReconstructPage(Page):
     """share of ACS columns; None: as for mask"""
 
     weights: str | None = Field(None, section="More", choices=lambda _: tuple(released()))
-    """other weights: a file, or fastmri-knee, fastmri-brain (as released)"""
+    """other weights: a file, or as released: fastmri-knee, fastmri-unet-brain, ..."""
     network: NetworkName | None = Field(None, choices=lambda _: tuple(NETWORKS))
     """your own, package.module:MyNetwork, where its weights do not say it"""
     network_options: NetworkOptions | None = None

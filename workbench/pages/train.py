@@ -108,9 +108,9 @@ class TrainPage(Page):
     clip: float | None = Field(None, label="clip gradients", gt=0)
     """norm that a step's gradient is cut to; None: not cut"""
     ema: float | None = Field(None, label="average weights", ge=0, lt=1)
-    """decay a step of a running average of the weights, such as 0.999; 0 (None): no average"""
+    """decay of a running average of the weights, such as 0.999; 0 (None): none"""
     patience: int | None = Field(None, ge=1, unit="epochs")
-    """epochs without a better validation after which it ends; None: goes through all"""
+    """epochs without a better validation after which it ends; None: never"""
     precision: str | None = Field(None, choices=PRECISIONS)
     """32 (None), bf16 (convolutions alone) or 16 (mixed)"""
     seed: int | None = Field(None, ge=0, lt=2**32)

@@ -89,7 +89,8 @@ def _run(
     network = as_reconstructor(model)
     use_tf32(network.tf32)
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
-    image = network(*(each.to(device) for each in (kspace, mask, acs)), rows=size[0])
+    kspace, mask, acs = (each.to(device) for each in (kspace, mask, acs))
+    image = network.central_image(kspace, mask, acs, size)
     return center_crop(image[0].float().cpu().numpy(), size)
 
 

@@ -35,7 +35,7 @@ def ssim_l1_loss(image: Tensor, target: Tensor, max_value: Tensor) -> Tensor:
 
 
 def edge_loss(image: Tensor, target: Tensor, max_value: Tensor) -> Tensor:
-    """Return the mean absolute error where half of the weight goes to the target's edges.
+    """Return the mean absolute error where half of the weight lies on the target's edges.
 
     A pixel's weight is (1 + g / mean g) / 2, with g the magnitude of the target's gradient by
     central differences. Weights have the mean 1 in each image.

@@ -23,7 +23,7 @@ from workbench.compute.runs import Run, only_writer, open_run
 from workbench.data.cache import DatasetCache, load_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.data.volume import Volume
-from workbench.models import check_network_name
+from workbench.models import check_network_name, label_of
 from workbench.progress import relayed
 from workbench.recon.results import (
     Order,
@@ -84,6 +84,7 @@ def plan_reconstruction(
     nodes: int = 1,
     network: str | None = None,
     network_options: str | None = None,
+    uncertainty: int = 0,
 ) -> ReconstructionPlan:
     """Check a notebook's parameters and see what is there already.
 
@@ -101,6 +102,7 @@ def plan_reconstruction(
         nodes: without GPUs, number of processes on this machine.
         network: whose weights they are, ``package.module:MyNetwork``, where the file does not say.
         network_options: arguments of that network, such as "depth=5".
+        uncertainty: how many masks will be drawn for maps of uncertainty; 0 for no maps.
 
     Raises:
         ValueError: a parameter is outside what is allowed, or a split is empty.
@@ -127,7 +129,12 @@ def plan_reconstruction(
     file = find_weights(weights or source.best)
     digest = sha256_of(file)
     asked = Order(str(file), digest, "", split, None, (), network, network_options)
-    load_ordered(asked)  # weights of another network are refused here
+    loaded = load_ordered(asked)  # weights of another network are refused here
+    if uncertainty and not loaded.forms_coil_images:
+        raise ValueError(
+            f"uncertainty={uncertainty}: {label_of(loaded.name)} forms no images of single coils, "
+            "which the maps need; give 0"
+        )
     sampling = None
     if split not in OWN_MASKS or not mask is acceleration is center_fraction is None:
         usual = job.sampling if job else Sampling()

@@ -64,8 +64,9 @@ def fit(job: TrainingJob, folder: Path) -> Training:
     resumed = last.exists()
     if resumed:
         require_checkpoint(last)
-    run_record = RunRecord(folder, job.images, job.patience)
-    callbacks = [run_record, RunCheckpoints(checkpoints, job.checkpoint_minutes, run_record)]
+    run_record = RunRecord(folder, job.images)
+    kept = RunCheckpoints(checkpoints, job.checkpoint_minutes, run_record, job.patience)
+    callbacks: list[pl.Callback] = [run_record, kept]
     if job.ema:
         here = int(os.environ.get("LOCAL_RANK", 0))
         device = torch.device("cuda", here) if gpus else torch.device("cpu")
@@ -133,9 +134,9 @@ def _prepare(module: Training, job: TrainingJob, data: SliceData, local: int) ->
     """Choose how the network runs on this machine; say what is not as usual."""
     use_tf32(job.tf32)
     largest = max(data.train.volumes, key=lambda volume: math.prod((volume.coils, *volume.matrix)))
-    rows, _ = crop_size(largest.matrix, largest.recon[:2])
+    size = crop_size(largest.matrix, largest.recon[:2])
     shape = largest.coils, *largest.matrix
-    module.network.low_memory = saves_memory(job, shape, device_memory(local), rows)
+    module.network.low_memory = saves_memory(job, shape, device_memory(local), size)
     steps = job.epochs * len(data.train) // (job.batch_size * job.accumulate)
     compiled = compiles(job, steps)
     if compiled:

@@ -30,7 +30,9 @@ def use_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
-def kept_bytes(job: TrainingJob, shape: tuple[int, int, int], rows: int | None = None) -> int:
+def kept_bytes(
+    job: TrainingJob, shape: tuple[int, int, int], size: tuple[int, int] | None = None
+) -> int:
     """Return what a forward pass keeps for its backward pass, without running it.
 
     It is counted as on a GPU; a CPU keeps a little over half of it.
@@ -38,7 +40,7 @@ def kept_bytes(job: TrainingJob, shape: tuple[int, int, int], rows: int | None =
     Args:
         job: its network and batch size.
         shape: coils, readout and phase encode of a slice.
-        rows: of its image, which a cropped readout is cropped to.
+        size: that its image is cropped to; None for the whole one.
     """
     with torch.device("meta"):
         network = build(job.network, job.config)
@@ -54,7 +56,7 @@ def kept_bytes(job: TrainingJob, shape: tuple[int, int, int], rows: int | None =
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(kspace, mask, rows=rows)
+        network.central_image(kspace, mask, None, size or shape[1:])
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
@@ -66,7 +68,10 @@ def device_memory(ranks_here: int) -> int:
 
 
 def saves_memory(
-    job: TrainingJob, shape: tuple[int, int, int], memory: int, rows: int | None = None
+    job: TrainingJob,
+    shape: tuple[int, int, int],
+    memory: int,
+    size: tuple[int, int] | None = None,
 ) -> bool:
     """Return whether a job's steps compute activations twice instead of keeping them.
 
@@ -75,12 +80,12 @@ def saves_memory(
     """
     if isinstance(job.low_memory, bool):
         return job.low_memory
-    if find_network(job.network).plain:
+    if "low_memory" in find_network(job.network).lacks:
         return False
     with torch.device("meta"):
         network = build(job.network, job.config)
     count = sum(parameter.numel() for parameter in network.parameters())
-    return _BESIDES * kept_bytes(job, shape, rows) + _PER_PARAMETER * count > _SHARE * memory
+    return _BESIDES * kept_bytes(job, shape, size) + _PER_PARAMETER * count > _SHARE * memory
 
 
 def compiles(job: TrainingJob, steps: int) -> bool:
@@ -89,7 +94,7 @@ def compiles(job: TrainingJob, steps: int) -> bool:
     Raises:
         ValueError: it asks for it, and this machine cannot.
     """
-    if job.compile == "off" or find_network(job.network).plain:
+    if job.compile == "off" or "compile" in find_network(job.network).lacks:
         return False
     gpu, obstacle = torch.cuda.is_available(), ""
     if not gpu and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):

@@ -51,16 +51,11 @@ class Training(pl.LightningModule):
 
     def forward(self, batch: Sample) -> Tensor:
         """Reconstruct a batch: (batch, H, W) magnitude images."""
-        matrix = int(batch.masked_kspace.shape[2]), int(batch.masked_kspace.shape[3])
-        rows = max(crop_size(matrix, size)[0] for size in batch.crop_size)
-        return self.network(batch.masked_kspace, batch.mask, batch.num_low_frequencies, rows)
+        return self.network.central_image(*_given(batch))
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
         """Return the loss of a batch; NonFiniteLossError where it is NaN or infinite."""
-        image, target = cropped(self(batch), batch.target)
-        # A volume that is all zero has no range; any will do, since it has no error either.
-        span = batch.max_value.masked_fill(batch.max_value == 0, 1)
-        loss = self.loss(image, target, span)
+        loss = self._loss(batch)
         if not torch.isfinite(loss):
             where = ", ".join(
                 f"{name} slice {number}"
@@ -72,6 +67,16 @@ class Training(pl.LightningModule):
                 f"({self.job.lr:g}) or set precision to 32 (now {self.job.precision})"
             )
         return loss
+
+    def _loss(self, batch: Sample) -> Tensor:
+        if self.job.loss is None:
+            loss = self.network.own_loss(*_given(batch), batch.target)
+            if loss is not None:
+                return loss
+        image, target = cropped(self(batch), batch.target)
+        # A volume that is all zero has no range; any will do, since it has no error either.
+        span = batch.max_value.masked_fill(batch.max_value == 0, 1)
+        return self.loss(image, target, span)
 
     def validation_step(self, batch: Sample, batch_index: int) -> Tensor:
         """Score a batch's slices, return the images; NonFiniteLossError where a score is NaN."""
@@ -135,6 +140,14 @@ class Training(pl.LightningModule):
                 )
 
 
+def _given(batch: Sample) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
+    """Return what ``Reconstructor.central_image`` is given of a batch."""
+    matrix = int(batch.masked_kspace.shape[2]), int(batch.masked_kspace.shape[3])
+    heights, widths = zip(*(crop_size(matrix, size) for size in batch.crop_size), strict=True)
+    size = max(heights), max(widths)
+    return batch.masked_kspace, batch.mask, batch.num_low_frequencies, size
+
+
 def gather(values: list[Value], group: Any = None) -> list[Value]:
     """Return the values of all ranks, of a group or of all, on each of them."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -148,21 +161,34 @@ class RunCheckpoints(Checkpoint):
     """Keeps ``last.ckpt`` and ``best.ckpt`` (highest validation SSIM), each whole at any time.
 
     ``last.ckpt`` is written at the end of each epoch and every ``minutes`` within one. The run's
-    tables follow it, so that they never tell of an epoch that a restart would not know.
+    tables follow it, so that they never tell of an epoch that a restart would not know. The run
+    ends after ``patience`` epochs without a better one; all ranks have the same scores, and so
+    decide alike.
     """
 
-    def __init__(self, folder: Path, minutes: float, record: "RunRecord") -> None:
+    def __init__(
+        self, folder: Path, minutes: float, record: "RunRecord", patience: int | None = None
+    ) -> None:
         self.folder, self.seconds, self.record = folder, 60 * minutes, record
-        self.best = -math.inf
+        self.patience = patience
+        self.best, self.since_best = -math.inf, 0
         self._saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best SSIM so far."""
-        return {"best": self.best}
+        """Return the best SSIM so far, and how many epochs there were since."""
+        return {"best": self.best, "since_best": self.since_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the best SSIM so far."""
-        self.best = state_dict["best"]
+        self.best, self.since_best = state_dict["best"], state_dict.get("since_best", 0)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End a resumed run that was out of patience before it was interrupted."""
+        self._stop_in_time(trainer)
+
+    def _stop_in_time(self, trainer: pl.Trainer) -> None:
+        rows = self.record.rows
+        trainer.should_stop = bool(rows) and out_of_patience(rows[-1], self.patience)
 
     def on_train_batch_end(
         self,
@@ -183,8 +209,13 @@ class RunCheckpoints(Checkpoint):
         """Save at the end of the epoch, after its validation."""
         assert isinstance(pl_module, Training)
         leading = mean_scores(pl_module.volume_scores)[LEADING.name]
-        if leading > self.best:
-            self.best = leading
+        better = leading > self.best
+        self.best, self.since_best = max(leading, self.best), 0 if better else self.since_best + 1
+        self.record.rows[-1]["epochs_since_best"] = self.since_best
+        self._stop_in_time(trainer)
+        if trainer.should_stop and trainer.is_global_zero:
+            print(f"ended: {self.since_best} epochs without a better {LEADING.label}", flush=True)
+        if better:
             self._save(trainer, "best.ckpt")
         self._save(trainer, "last.ckpt")
         # Each node of a cluster has a notebook, and a disk, of its own.
@@ -215,11 +246,11 @@ class RunRecord(pl.Callback):
 
     ``metrics.csv`` has a row an epoch: epoch, step, train_loss, every metric (val_ssim, ...), lr,
     seconds, epochs_since_best. A resumed run goes on behind the rows of the epochs that it has
-    kept. The run ends where the rows, which all ranks have alike, say that ``patience`` is over.
+    kept.
     """
 
-    def __init__(self, folder: Path, images: int, patience: int | None = None) -> None:
-        self.folder, self.images, self.patience = folder, images, patience
+    def __init__(self, folder: Path, images: int) -> None:
+        self.folder, self.images = folder, images
         self.rows: list[dict[str, float]] = []
         self.volumes: list[dict[str, Any]] = []
         self._loss_sum, self._loss_count = 0.0, 0
@@ -241,14 +272,6 @@ class RunRecord(pl.Callback):
         # The sums are those of all ranks together: the first goes on with them.
         if int(os.environ.get("RANK", 0)) == 0:
             self._loss_sum, self._loss_count = state_dict["loss"]
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End a resumed run that was out of patience before it was interrupted."""
-        trainer.should_stop = self._out_of_patience
-
-    @property
-    def _out_of_patience(self) -> bool:
-        return bool(self.rows) and out_of_patience(self.rows[-1], self.patience)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
@@ -318,11 +341,8 @@ class RunRecord(pl.Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": round(time.monotonic() - self._epoch_began, 1),
         }
-        leading = [each[f"val_{LEADING.name}"] for each in (*self.rows, row)]
-        row["epochs_since_best"] = len(leading) - 1 - leading.index(max(leading))
         self.rows.append(row)
         self.volumes = pl_module.volume_scores
-        trainer.should_stop = self._out_of_patience
         self._loss_sum, self._loss_count = 0.0, 0
         if not trainer.is_global_zero:
             return
@@ -337,8 +357,6 @@ class RunRecord(pl.Callback):
             f"{described(pl_module.volume_scores)}, {duration(row['seconds'])}"
             + (f", about {duration(left)} left" if left else ""),
         )
-        if trainer.should_stop:
-            print(f"ended: {self.patience} epochs without a better {LEADING.label}", flush=True)
 
     def publish(self) -> None:
         """Write ``metrics.csv`` and ``volumes.csv``."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.compute.jobs import read_options
 from workbench.compute.runs import Run, open_run
-from workbench.models import NETWORKS, build, find_network, released
+from workbench.models import DEFAULT, NETWORKS, build, find_network, released
 from workbench.models.entry import Network
 from workbench.models.own import is_own
 from workbench.models.reconstructor import Reconstructor
@@ -25,7 +25,10 @@ _WRAPPERS = r"(?:^|(?<=\.))(?:module|_orig_mod)\."
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """Return the file of some weights; released ones are fetched once, into ``outputs/weights/``.
+    """Return the file of some weights; released ones are fetched once.
+
+    They go to ``outputs/weights/NETWORK/``: files of two networks can have one name. Where earlier
+    versions, which knew one network, have put its files, there they are found.
 
     Args:
         name_or_path: a file, or a name of ``models.released``.
@@ -42,7 +45,11 @@ def find_weights(name_or_path: str | Path) -> Path:
             raise FileNotFoundError(f"weights={shown(path)}: no such file; give one, or {names}")
         return path
     url = known[str(name_or_path)]
-    path = resolve("outputs/weights") / url.rpartition("/")[2]
+    network = next(name for name, entry in NETWORKS.items() if url in entry.released.values())
+    folder, file = resolve("outputs/weights"), url.rpartition("/")[2]
+    path, earlier = folder / network / file, folder / file
+    if network == DEFAULT and earlier.exists():
+        return earlier
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -72,8 +79,8 @@ def load_model(
         source: a run (its best checkpoint is taken): a ``Run``, its folder such as
             ``outputs/demo/brain``, or its name such as ``demo/brain``; a checkpoint; an exported
             file of weights, a ``state_dict`` such as fastMRI's; or the name of weights that
-            fastMRI has released, ``fastmri-knee`` or ``fastmri-brain``, which are downloaded
-            once. A relative path counts from the project's root.
+            fastMRI has released, such as ``fastmri-knee`` or ``fastmri-unet-brain``, which are
+            downloaded once. A relative path counts from the project's root.
         network: whose weights they are, ``package.module:MyNetwork``, for a file of your own
             network's weights that is no checkpoint of a run. A checkpoint says it itself; give it
             all the same where the module has another name now.
@@ -217,10 +224,7 @@ def _own_network(
     except TypeError as error:
         raise ValueError(f"{whole}: {error}") from None
     expected = network.state_dict()
-    names = {
-        each: re.sub(_WRAPPERS, "", each.removeprefix("own.") if entry.plain else each)
-        for each in expected
-    }
+    names = {each: re.sub(_WRAPPERS, "", each.removeprefix(entry.inside)) for each in expected}
     found = dict(_tensors(content, "", 3))
     first = next(iter(names.values()), "")
     starts = [key.removesuffix(first) for key in found if f".{key}".endswith(f".{first}")]
@@ -280,7 +284,9 @@ def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
                 for entry in known:
                     if own := re.search(rf"(?:^|\.)((?:{entry.weights}).*)", name):
                         prefix = f"{place}{name[: own.start(1)]}"
-                        found.setdefault(prefix, (entry, {}))[1][own.group(1)] = value
+                        found.setdefault(prefix, (entry, {}))[1][entry.inside + own.group(1)] = (
+                            value
+                        )
                         break
                 else:
                     others.append(key)
@@ -295,12 +301,5 @@ def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
             "save the state_dict() of one of them with torch.save"
         )
     labels = " or a ".join(entry.label for entry in NETWORKS.values())
-    if any("down_sample_layers." in name for name in others):
-        same = [url for url in released().values() if url.endswith(f"/{path.name}")]
-        raise ValueError(
-            f"{shown(path)} holds the weights of a U-Net, and the workbench reconstructs with a "
-            f"{labels}: give such weights"
-            + (f", such as {same[0]}, which has the same name" if same else "")
-        )
     listed = f", but {', '.join(others[:3])}" if others else ""
     raise ValueError(f"{shown(path)} holds no weights of a {labels}{listed}")

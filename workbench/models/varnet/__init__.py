@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from workbench.models.entry import Network, check_whole
+from workbench.models.state import count_parts, unet_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,26 +60,9 @@ def config_of(state: "Mapping[str, Tensor]") -> VarNetConfig:
     Raises:
         ValueError: there is neither a cascade nor a sensitivity net in them.
     """
-
-    def unet(prefix: str) -> tuple[int, int]:
-        name = f"{prefix}unet.down_sample_layers.0.layers.0.weight"
-        first = state.get(name)
-        if first is None or first.ndim != 4:
-            raise ValueError(f"{name} is missing")
-        return first.shape[0], count(f"{prefix}unet.down_sample_layers.")
-
-    def count(prefix: str) -> int:
-        found = {
-            name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)
-        }
-        missing = {str(number) for number in range(len(found))} - found
-        if missing:
-            raise ValueError(f"{prefix}{min(missing)} is missing, of {len(found) + 1} or more")
-        return len(found)
-
-    chans, pools = unet("cascades.0.model.")
-    sens_chans, sens_pools = unet("sens_net.norm_unet.")
-    return VarNetConfig(count("cascades."), chans, pools, sens_chans, sens_pools)
+    of_cascade = unet_size(state, "cascades.0.model.unet.")
+    of_sens_net = unet_size(state, "sens_net.norm_unet.unet.")
+    return VarNetConfig(count_parts(state, "cascades."), *of_cascade, *of_sens_net)
 
 
 def _build(config: VarNetConfig) -> "VarNet":
