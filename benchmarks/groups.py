@@ -56,6 +56,12 @@ def _scoring(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
     return scoring_pairs(size)
 
 
+def _promptmr(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
+    from benchmarks.promptmr import promptmr_pairs
+
+    return promptmr_pairs(size)
+
+
 def _epoch(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
     from benchmarks.epochs import epoch_pair
 
@@ -71,6 +77,7 @@ GROUPS: tuple[tuple[Callable[[Size, Path, ExitStack], Iterator[Pair]], tuple[str
     (_remote, ("cache/remote", "sample/remote")),
     (_scoring, ("ssim/loss", "ssim/eval", "adam")),
     (_epoch, ("epoch/demo",)),
+    (_promptmr, ("promptmr/memory", "promptmr/slice", "promptmr/volume")),
 )
 """What yields pairs, and their names; what is not asked for is not made."""
 

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from benchmarks.networks import rounding
 from workbench.compute.jobs import training_job
 from workbench.models import VarNet
-from workbench.models.varnet.network import center_columns
+from workbench.models.operator import center_columns
 from workbench.recon.speed import compile_unets, kept_bytes, saves_memory
 
 SMALL = {"num_cascades": 3, "sens_chans": 3, "sens_pools": 2, "chans": 4, "pools": 2}
@@ -69,8 +69,8 @@ def test_equals_fastmri_in_output_and_gradient(shape, sizes, low, way, monkeypat
     if way == "torch alone":
         monkeypatch.setattr("workbench_kernels.functions.kernels", lambda _: None)
     if way == "a coil at a time":  # as slices of real size are worked on
-        monkeypatch.setattr("workbench.models.varnet.network._PART", 1)
-        monkeypatch.setattr("workbench.models.varnet.network._ACTIVATION", 1)
+        monkeypatch.setattr("workbench.models.operator._PART", 1)
+        monkeypatch.setattr("workbench.models.unrolled._ACTIVATION", 1)
     reference, ours = pair(**sizes)
     kspace, mask = measurement(*shape, two_dimensional="mask_center" in sizes)
     expected, found = both(reference.double(), ours.double(), kspace.double(), mask, low)

@@ -18,7 +18,7 @@ from workbench.catalog import SPLITS
 from workbench.data.cache_file import CacheFileError, parse_cache, text_of_cache
 from workbench.data.folders import find_dataset
 from workbench.data.index import index_files
-from workbench.data.volume import Problem, Volume, short_names
+from workbench.data.volume import Problem, Volume, neighbours_of, short_names
 from workbench.settings import shown
 from workbench.stores import DiskStore, Source, Store, open_store
 
@@ -124,28 +124,32 @@ class DatasetCache:
         """Open a volume's file to be read by byte range; close it after use."""
         return self.store.source(volume.path, volume.size)
 
-    def read(self, volume: Volume, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(
+        self, volume: Volume, number: int, *, neighbours: int = 1
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Read one slice of a volume.
 
         Args:
             volume: of this dataset.
             number: of the slice, 0 first.
+            neighbours: slices whose k-space is read, as ``SliceDataset`` stacks them.
 
         Returns:
-            K-space as stored, (coils, readout, phase encode) complex64, and the target
-            (height, width) float32, None where the volume has none.
+            K-space as stored, (neighbours x coils, readout, phase encode) complex64, and the
+            slice's target (height, width) float32, None where the volume has none.
 
         Raises:
             IndexError: the volume has no such slice.
             OSError: the file cannot be read; the message names it.
         """
-        from workbench.data.reading import read_both  # imports torch
+        from workbench.data.reading import read_stack  # imports torch
 
         if not 0 <= number < volume.slices:
             raise IndexError(f"slice {number}: {volume.path} has slices 0 to {volume.slices - 1}")
         with closing(self.source(volume)) as source:
-            kspace, target = read_both(source, volume, number)
-        return (kspace if kspace.ndim == 3 else kspace[None]), target
+            numbers = neighbours_of(number, volume.slices, neighbours)
+            kspace, target = read_stack(source, volume, numbers)
+        return kspace.reshape(-1, *volume.matrix), target
 
     def file(self, volume: Volume) -> Path:
         """Return the path of a volume's file; ValueError where the dataset is not on a disk."""

@@ -1,6 +1,6 @@
 """One slice of a volume: read by byte range, here or far away, and masked on its way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from errno import EFAULT
 from functools import partial
@@ -91,45 +91,63 @@ def read_slice(
         raise OSError(reason) from None
 
 
-def read_both(
+def read_stack(
     source: Source,
     volume: Volume,
-    number: int,
+    numbers: Sequence[int],
     *,
     keep: np.ndarray | None = None,
     room: Callable[[Sequence[int], np.dtype], np.ndarray] = np.empty,
+    known: Mapping[int, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a slice's k-space and its target, far away at the same time.
+    """Read the k-space of some slices, and the middle one's target; far away all at the same time.
 
     Args:
         source: the volume's file.
         volume: the volume.
-        number: slice number.
+        numbers: of the slices, an odd number of them; one that comes twice is read once.
         keep: (phase encode,) bool, the columns of k-space that are kept.
-        room: makes the array that takes one of the two, of a shape and type.
+        room: makes the array that takes k-space or target, of a shape and type.
+        known: k-space of slices that was read before, with the same columns kept.
+
+    Returns:
+        (slices, [coils,] readout, phase encode) complex64, and (height, width) float32 or None.
+    """
+    layout, known = volume.kspace, known or {}
+    stack = room((len(numbers), *layout.shape[1:]), layout.read_as)
+    places = {number: numbers.index(number) for number in numbers}
+    calls = [
+        partial(read_slice, source, "kspace", layout, number, keep=keep, out=stack[place])
+        for number, place in places.items()
+        if number not in known
+    ]
+    target = None
+    if volume.target is not None and volume.target_name is not None:
+        target = room(volume.target.shape[1:], volume.target.read_as)
+        middle = numbers[len(numbers) // 2]
+        of_target = source, volume.target_name, volume.target, middle
+        calls.append(partial(read_slice, *of_target, out=target))
+    if isinstance(source, LocalFile):
+        for call in calls:
+            call()
+    else:
+        in_parallel(calls)
+    for place, number in enumerate(numbers):
+        if number in known:
+            stack[place] = known[number]
+        elif place != places[number]:
+            stack[place] = stack[places[number]]
+    return stack, target
+
+
+def read_both(source: Source, volume: Volume, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a slice's k-space and its target, far away at the same time.
 
     Returns:
         ([coils,] readout, phase encode) complex64, and (height, width) float32 or None.
     """
-    arrays = [("kspace", volume.kspace, keep)]
-    if volume.target is not None and volume.target_name is not None:
-        arrays.append((volume.target_name, volume.target, None))
-
-    calls = [
-        partial(
-            read_slice,
-            source,
-            name,
-            layout,
-            number,
-            keep=columns,
-            out=room(layout.shape[1:], layout.read_as),
-        )
-        for name, layout, columns in arrays
-    ]
-    near = isinstance(source, LocalFile)
-    found = [call() for call in calls] if near else in_parallel(calls)
-    return found[0], found[1] if len(found) > 1 else None
+    stack, target = read_stack(source, volume, [number])
+    return stack[0], target
 
 
 def read_kspace(
@@ -196,8 +214,8 @@ def _fetch_rows(
 
 def in_parallel(calls: Sequence[Callable[[], Result]]) -> list[Result]:
     """Make some calls at once; return their results in order, or raise what the first raises."""
-    if len(calls) == 1:
-        return [calls[0]()]
+    if len(calls) < 2:
+        return [call() for call in calls]
     with ThreadPoolExecutor(len(calls)) as executor:
         return [call.result() for call in [executor.submit(call) for call in calls]]
 

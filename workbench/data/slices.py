@@ -1,7 +1,7 @@
 """Slices for training and evaluation: read by byte range, masked as fastMRI masks them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -11,15 +11,20 @@ from torch.utils.data import Dataset, get_worker_info
 
 from workbench.data.cache import DatasetCache
 from workbench.data.masks import mask_of
-from workbench.data.reading import read_both
+from workbench.data.reading import read_stack
 from workbench.data.sampling import Sampling, seed_of_draw
-from workbench.data.volume import Volume
+from workbench.data.volume import Volume, check_neighbours, neighbours_of
+from workbench.stores import Source
+
+Room = Callable[[Sequence[int], np.dtype], np.ndarray]
+"""Makes an array of a shape and type, to be filled."""
 
 
 class Sample(NamedTuple):
     """A slice, or a batch of slices: fastMRI's ``VarNetSample`` and which volume it is of."""
 
-    masked_kspace: torch.Tensor  # (coils, readout, phase encode, 2) float32
+    # (coils, readout, phase encode, 2) float32; of ``neighbours`` slices the coils of each in turn
+    masked_kspace: torch.Tensor
     mask: torch.Tensor  # (1, 1, phase encode, 1) bool
     num_low_frequencies: Any  # ACS columns; 0 to read them off the mask
     target: torch.Tensor  # (height, width) float32; a scalar 0 where the volume has none
@@ -28,6 +33,13 @@ class Sample(NamedTuple):
     max_value: Any  # the volume's largest target value, 0 without a target
     crop_size: Any  # the header's (height, width) of the image
     volume: Any  # path within the dataset, which no two volumes share
+    neighbours: int = 1  # slices that are stacked in the k-space; all else is the middle one's
+
+    @property
+    def middle(self) -> torch.Tensor:
+        """K-space of the slice itself, ([batch,] coils, readout, phase encode, 2)."""
+        stacked = self.masked_kspace.unflatten(-4, (self.neighbours, -1))
+        return stacked.select(-5, self.neighbours // 2)
 
 
 class SliceDataset(Dataset):
@@ -40,9 +52,13 @@ class SliceDataset(Dataset):
         seed: None draws fastMRI's validation masks, one per file name; a number draws training
             masks, one per slice and epoch.
         slices: (volume number, slice number) of each item; None takes every slice.
+        neighbours: slices whose k-space an item has, an odd number, stacked on the axis of coils
+            under one mask, the item's own in the middle; ``model.neighbours`` says how many a
+            network sees. Beyond a volume's ends its outermost slice is repeated.
 
     Raises:
-        ValueError: no sampling was given and a volume has no mask of its own.
+        ValueError: no sampling was given and a volume has no mask of its own, or ``neighbours`` is
+            no odd number.
     """
 
     def __init__(
@@ -52,9 +68,13 @@ class SliceDataset(Dataset):
         *,
         seed: int | None = None,
         slices: Sequence[tuple[int, int]] | None = None,
+        neighbours: int = 1,
     ) -> None:
         self.cache, self.volumes = cache, cache.volumes
         self.sampling, self.seed = sampling, seed
+        self.neighbours = check_neighbours(neighbours)
+        # The slices read last, by volume and number: among them are neighbours of the next.
+        self._recent: dict[tuple[int, int], np.ndarray] = {}
         if slices is None:
             slices = [(v, s) for v, volume in enumerate(cache) for s in range(volume.slices)]
         self.slices = tuple(slices)
@@ -72,7 +92,8 @@ class SliceDataset(Dataset):
 
     def values(self, index: int) -> int:
         """Return how many k-space values an item has, which is what it costs."""
-        return math.prod(self.volumes[self.slices[index][0]].kspace.shape[1:])
+        own = math.prod(self.volumes[self.slices[index][0]].kspace.shape[1:])
+        return self.neighbours * own
 
     def __getitem__(self, item: int | tuple[int, int]) -> Sample:
         """Read, mask and return one slice.
@@ -98,8 +119,9 @@ class SliceDataset(Dataset):
             return tensors[-1].numpy()
 
         with closing(self.cache.source(volume)) as source:
-            read_both(source, volume, slice_number, keep=drawn, room=room)
-        kspace, target = (*tensors, torch.tensor(0))[:2]
+            self._read(source, number, slice_number, drawn, room)
+        stack, target = (*tensors, torch.tensor(0))[:2]
+        kspace = stack[self.neighbours // 2]
         middle = kspace[..., volume.matrix[0] // 2, :]  # answers at once where there is anything
         if not (middle.any() or kspace.any()) and target.any():
             raise ValueError(
@@ -114,7 +136,7 @@ class SliceDataset(Dataset):
             if beyond.any() and not kspace[..., beyond].any():
                 mask, low_frequencies = mask & ~beyond, 0
         return Sample(
-            masked_kspace=torch.view_as_real(kspace if kspace.ndim == 3 else kspace[None]),
+            masked_kspace=torch.view_as_real(stack if stack.ndim == 3 else stack.flatten(0, 1)),
             mask=mask.view(1, 1, -1, 1),
             num_low_frequencies=low_frequencies,
             target=target,
@@ -123,7 +145,27 @@ class SliceDataset(Dataset):
             max_value=volume.largest,
             crop_size=volume.recon[:2],
             volume=volume.path,
+            neighbours=self.neighbours,
         )
+
+    def _read(
+        self, source: Source, number: int, slice_number: int, keep: np.ndarray, room: Room
+    ) -> None:
+        """Read an item's slices and target into ``room``.
+
+        In order, each slice is read once: those of the item before are kept. Not in training, where
+        each item has a mask of its own.
+        """
+        volume = self.volumes[number]
+        numbers = neighbours_of(slice_number, volume.slices, self.neighbours)
+        recent = {n: self._recent[number, n] for n in numbers if (number, n) in self._recent}
+        stack, _ = read_stack(source, volume, numbers, keep=keep, room=room, known=recent)
+        if self.neighbours > 1 and self.seed is None:
+            # Copies: whoever has an item may do with it what they like.
+            self._recent = {
+                (number, n): recent[n] if n in recent else values.copy()
+                for n, values in zip(numbers, stack, strict=True)
+            }
 
     def slice_of(self, volume: Volume, number: int) -> Sample:
         """Read, mask and return one slice of a volume, as ``dataset[index]`` does.
@@ -150,7 +192,9 @@ class SliceDataset(Dataset):
         count = max(1, round(fraction * len(self.slices)))
         chosen = np.random.default_rng(seed).permutation(len(self.slices))[:count]
         kept = [self.slices[i] for i in sorted(chosen)]
-        return SliceDataset(self.cache, self.sampling, seed=self.seed, slices=kept)
+        return SliceDataset(
+            self.cache, self.sampling, seed=self.seed, slices=kept, neighbours=self.neighbours
+        )
 
 
 def _room(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

@@ -185,6 +185,26 @@ def _check_layout(name: str, layout: ArrayLayout, types: tuple[str, ...], size: 
         raise UnusableVolumeError(f"its {name} ends after the file does, at {size} bytes")
 
 
+def neighbours_of(number: int, slices: int, count: int) -> list[int]:
+    """Return the numbers of a slice and its neighbours, of ``count`` in all, itself in the middle.
+
+    Beyond the ends of a volume of so many ``slices`` the outermost one is repeated.
+    """
+    reach = check_neighbours(count) // 2
+    return [min(max(n, 0), slices - 1) for n in range(number - reach, number + reach + 1)]
+
+
+def check_neighbours(count: Any) -> int:
+    """Check a number of slices that a network sees at once.
+
+    Raises:
+        ValueError: there is no middle one among so many.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1 or count % 2 == 0:
+        raise ValueError(f"neighbours={count!r}: give an odd number of slices, 1 or more")
+    return count
+
+
 def short_names(paths: Iterable[str]) -> dict[str, str]:
     """Return what to call each path: its file name; the whole path where another has that name."""
     every = set(paths)

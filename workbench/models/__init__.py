@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.models.entry import Network
 from workbench.models.own import check_form, is_own, label_of_own, network_of
+from workbench.models.promptmr import PROMPTMR
 from workbench.models.unet_baseline import UNET
 from workbench.models.varnet import VARNET
 
@@ -28,7 +29,7 @@ __all__ = [
     "released",
 ]
 
-NETWORKS: dict[str, Network] = {entry.name: entry for entry in (VARNET, UNET)}
+NETWORKS: dict[str, Network] = {entry.name: entry for entry in (VARNET, PROMPTMR, UNET)}
 """Name of each network, as ``network=`` takes it, and its entry."""
 DEFAULT = VARNET.name
 """The network where none is named, as in files of runs and results of earlier versions."""

@@ -17,7 +17,9 @@ from workbench.models.entry import Network
 from workbench.settings import project_root
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+
+    from workbench.models.reconstructor import Reconstructor
 
     Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -210,7 +212,7 @@ def _arguments(name: str, kind: type) -> dict[str, Any]:
     return found
 
 
-def try_network(name: str, make: "Callable[[], nn.Module]") -> None:
+def try_network(name: str, make: "Callable[[], Reconstructor]") -> None:
     """Make a network and run it on a tiny slice, before anything slow starts.
 
     Raises:
@@ -225,6 +227,7 @@ def try_network(name: str, make: "Callable[[], nn.Module]") -> None:
         kspace.normal_()
         try:
             network = make().train()
+            kspace = kspace.repeat(1, network.neighbours, 1, 1, 1)
             image = network(kspace * mask, mask, torch.tensor([8]))
         except Exception as error:
             raise ValueError(

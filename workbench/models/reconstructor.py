@@ -20,6 +20,11 @@ class Reconstructor(nn.Module):
     Released weights want the whole readout.
     """
     readout_margin: int = 16  # rows that it leaves on each side
+    neighbours: int = 1
+    """Slices that the network sees, an odd number, stacked on the axis of coils.
+
+    It reconstructs the middle one.
+    """
 
     def forward(
         self,
@@ -31,7 +36,8 @@ class Reconstructor(nn.Module):
         """Reconstruct.
 
         Args:
-            masked_kspace: (batch, coils, H, W, 2), H the readout, W the phase encode.
+            masked_kspace: (batch, coils, H, W, 2), H the readout, W the phase encode; with
+                ``neighbours`` the coils of each slice in turn.
             mask: (batch or 1, 1, 1 or H, W, 1) bool; where k-space was sampled.
             num_low_frequencies: number of ACS columns, one or (batch,); None or 0 reads it off
                 the mask.

@@ -38,7 +38,7 @@ class ConvBlock(nn.Module):
             return kernels.activate(kernels.convolve(inner, None, second), _EPSILON, _SLOPE)
         if skip is not None:
             image = torch.cat([image, skip], dim=1)
-        image = image.contiguous(memory_format=_layout(image))
+        image = image.contiguous(memory_format=layout(image))
         return _activate(self.layers["4"](_activate(self.layers["0"](image))))
 
 
@@ -126,7 +126,7 @@ def _mix(layer: nn.Module, image: Tensor) -> Tensor:
     return product.unflatten(2, image.shape[2:])
 
 
-def _layout(image: Tensor) -> torch.memory_format:
+def layout(image: Tensor) -> torch.memory_format:
     """Return the layout that the device convolves fastest: channels last on CPUs."""
     return torch.channels_last if image.device.type == "cpu" else torch.contiguous_format
 
@@ -148,30 +148,38 @@ def _at_least_float32(image: Tensor) -> torch.dtype:
     return torch.promote_types(image.dtype, torch.float32)
 
 
-class NormUNet(nn.Module):
+class Normalised(nn.Module):
     """A U-Net on complex images, each normalised before and restored after.
 
-    Real and imaginary part are two channels, each with its own mean and standard deviation over
-    the image; height and width are padded to multiples of 16.
+    The channels of the U-Net are the real parts of all slices, then their imaginary parts. Height
+    and width are padded to multiples.
+
+    Args:
+        unet: maps (batch, 2 x slices, H, W) to the same.
+        axes: over which one mean and one standard deviation are taken.
+        multiple: of which height and width are.
     """
 
-    def __init__(self, chans: int, pools: int) -> None:
+    def __init__(self, unet: nn.Module, axes: tuple[int, ...], multiple: int) -> None:
         super().__init__()
-        self.unet = UNet(2, 2, chans, pools)
+        self.unet, self._axes, self._multiple = unet, axes, multiple
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (batch, H, W) complex to the same; an all-zero image stays zero."""
-        channels = torch.view_as_real(image).permute(0, 3, 1, 2).contiguous()
+        """Map (batch, [slices,] H, W) complex to the same; an all-zero image stays zero."""
+        slices = image if image.ndim == 4 else image[:, None]
+        parts = torch.view_as_real(slices).permute(0, 4, 1, 2, 3)
+        channels = parts.reshape(len(parts), -1, *parts.shape[-2:]).contiguous()
         # Much faster than torch.var_mean, and as exact: the mean is taken off first.
-        mean = channels.mean((2, 3), keepdim=True)
+        mean = channels.mean(self._axes, keepdim=True)
         normal = channels - mean
-        spread = torch.linalg.vector_norm(normal, dim=(2, 3), keepdim=True)
+        spread = torch.linalg.vector_norm(normal, dim=self._axes, keepdim=True)
         # A constant image has no spread: it is divided by one, and the output is not spread.
         flat = spread == 0
-        deviation = spread.masked_fill(flat, 1) / (normal[0, 0].numel() - 1) ** 0.5
+        count = normal.numel() // spread.numel()
+        deviation = spread.masked_fill(flat, 1) / (count - 1) ** 0.5
         normal = normal / deviation
         height, width = normal.shape[-2:]
-        rows, columns = -height % 16, -width % 16
+        rows, columns = -height % self._multiple, -width % self._multiple
         top, left = rows // 2, columns // 2
         if rows or columns:
             normal = F.pad(normal, (left, columns - left, top, rows - top))
@@ -180,4 +188,12 @@ class NormUNet(nn.Module):
                 torch._dynamo.mark_dynamic(normal, axis)
         output = self.unet(normal)[..., top : top + height, left : left + width]
         output = output * deviation.masked_fill(flat, 0) + mean
-        return torch.view_as_complex(output.permute(0, 2, 3, 1).contiguous())
+        parts = output.unflatten(1, (2, -1)).permute(0, 2, 3, 4, 1)
+        return torch.view_as_complex(parts.contiguous()).view(image.shape)
+
+
+class NormUNet(Normalised):
+    """fastMRI's U-Net on complex images: real and imaginary part are normalised each alone."""
+
+    def __init__(self, chans: int, pools: int) -> None:
+        super().__init__(UNet(2, 2, chans, pools), (2, 3), 16)

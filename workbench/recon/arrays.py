@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from workbench.data.images import center_crop, crop_size
 from workbench.data.slices import Sample, collate
+from workbench.data.volume import neighbours_of
 from workbench.models.reconstructor import as_reconstructor
 from workbench.recon.metrics import Scores
 from workbench.recon.scoring import score_volume
@@ -32,7 +33,10 @@ def reconstruct(
             ``(masked_kspace, mask, num_low_frequencies) -> image``. It runs where its weights are.
         kspace: an item of a ``SliceDataset``, which brings mask and size of its own. Or a complex
             array (coils, H, W) or (slices, coils, H, W), H the readout and W the phase encode,
-            with DC at (H // 2, W // 2); single-coil data has 1 coil.
+            with DC at (H // 2, W // 2); single-coil data has 1 coil. A network that sees
+            neighbouring slices (``model.neighbours`` is 3, say) wants a dataset of as many, or an
+            array of adjacent slices in order; it takes the outermost for those beyond the ends,
+            and a slice alone, (1, coils, H, W), for its own neighbours.
         mask: (W,) bool or 0 and 1, the columns that were sampled; all others are set to zero.
             Only for arrays.
         crop: (height, width) of the image, as ``volume.recon[:2]`` has it; None keeps (H, W).
@@ -47,8 +51,8 @@ def reconstruct(
 
     Raises:
         TypeError: ``kspace`` is neither a sample nor an array.
-        ValueError: a shape or a type is wrong, the mask is missing, or the model is in training
-            mode; the message says what to do.
+        ValueError: a shape or a type is wrong, the mask is missing, the model is in training mode
+            or sees more slices than are given; the message says what to do.
     """
     if isinstance(kspace, Sample):
         if not mask is crop is None or num_low_frequencies:
@@ -66,13 +70,29 @@ def reconstruct(
     size = matrix if crop is None else crop_size(matrix, _size(crop))
     acs = torch.tensor([num_low_frequencies])
     columns = sampled.view(1, 1, 1, -1, 1)
+    count = as_reconstructor(model).neighbours
+    if values.ndim == 3 and count > 1:
+        raise ValueError(
+            f"kspace of shape {tuple(values.shape)} is one slice, and the model sees {count} "
+            "adjacent ones: give (slices, coils, H, W), the volume's slices in order"
+        )
     slices = measured if values.ndim == 4 else measured[None]
-    images = np.stack([_run(model, each[None], columns, acs, size) for each in slices])
+    stacks = (
+        slices[neighbours_of(number, len(slices), count)].flatten(0, 1)
+        for number in range(len(slices))
+    )
+    images = np.stack([_run(model, each[None], columns, acs, size) for each in stacks])
     return images if values.ndim == 4 else images[0]
 
 
 def reconstruct_sample(model: nn.Module, sample: Sample) -> np.ndarray:
     """Reconstruct an item of a ``SliceDataset``; (height, width) float32, as its header has it."""
+    count = as_reconstructor(model).neighbours
+    if sample.neighbours != count:
+        raise ValueError(
+            f"a sample of {sample.neighbours} slice(s), and the model sees {count}: make it by "
+            f"SliceDataset(..., neighbours={count})"
+        )
     batch = collate([sample])
     matrix = int(batch.masked_kspace.shape[2]), int(batch.masked_kspace.shape[3])
     size = crop_size(matrix, sample.crop_size)

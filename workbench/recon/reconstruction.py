@@ -63,7 +63,7 @@ def reconstruct_volume(
     for number in range(len(data)):
         sample = data[number]
         images.append(reconstruct_sample(network, sample))
-        masked = torch.view_as_complex(sample.masked_kspace).numpy()
+        masked = torch.view_as_complex(sample.middle).numpy()
         filled.append(zero_filled(masked, volume.recon[:2]))
         targets.append(sample.target.numpy())
     acceleration = sample.mask.numel() / max(int(sample.mask.sum()), 1)
@@ -117,7 +117,8 @@ def reconstruct_share(
     wanted = set(order.volumes)
     own = share([volume for volume in cache if volume.path in wanted], rank, ranks)
     for number, volume in enumerate(own, start=1):
-        data = SliceDataset(cache.with_volumes([volume]), order.sampling)
+        part = cache.with_volumes([volume])
+        data = SliceDataset(part, order.sampling, neighbours=network.neighbours)
         images, filled, target, acceleration = reconstruct_volume(network, data)
         attributes = {
             "digest": order.digest(volume),

@@ -141,9 +141,13 @@ class Result:
 
         return mask_of(self.volume, self.order.sampling)
 
-    def measured(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read a slice's k-space (coils, H, W) as stored, and its target (h, w) or None."""
-        return DatasetCache(open_store(self.order.dataset)).read(self.volume, number)
+    def measured(self, number: int, *, neighbours: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read a slice's k-space (coils, H, W) as stored, and its target (h, w) or None.
+
+        Of several ``neighbours`` the k-space has the coils of each in turn.
+        """
+        cache = DatasetCache(open_store(self.order.dataset))
+        return cache.read(self.volume, number, neighbours=neighbours)
 
     def targets(self) -> np.ndarray | None:
         """Read the volume's target (slices, h, w) float32; None where it has none."""

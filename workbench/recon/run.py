@@ -42,11 +42,16 @@ _PRECISIONS = {"32": "32-true", "bf16": "32-true", "16": "16-mixed"}
 _PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-workbench")
 
 
-def datasets(job: TrainingJob, cache: DatasetCache) -> tuple[SliceDataset, SliceDataset]:
-    """Form a job's training and validation slices."""
+def datasets(
+    job: TrainingJob, cache: DatasetCache, neighbours: int = 1
+) -> tuple[SliceDataset, SliceDataset]:
+    """Form a job's training and validation slices, with as many neighbours as its network sees."""
     train, val = training_volumes(job, cache)
-    slices = SliceDataset(train, job.sampling, seed=job.seed).sampled(job.sample_rate, job.seed)
-    return slices, SliceDataset(val, job.sampling)
+    slices = SliceDataset(train, job.sampling, seed=job.seed, neighbours=neighbours)
+    return (
+        slices.sampled(job.sample_rate, job.seed),
+        SliceDataset(val, job.sampling, neighbours=neighbours),
+    )
 
 
 def fit(job: TrainingJob, folder: Path) -> Training:
@@ -55,7 +60,8 @@ def fit(job: TrainingJob, folder: Path) -> Training:
     Returns the trained module, with the metrics of the last validation.
     """
     pl.seed_everything(job.seed, verbose=False)
-    train, val = datasets(job, kept_cache(job.dataset, folder))
+    module = Training(job)
+    train, val = datasets(job, kept_cache(job.dataset, folder), module.network.neighbours)
     gpus = torch.cuda.device_count()
     world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     checkpoints = folder / "checkpoints"
@@ -97,7 +103,6 @@ def fit(job: TrainingJob, folder: Path) -> Training:
         batches_done=_batches_done,
     )
     check_shared_memory(data, local)
-    module = Training(job)
     how = _prepare(module, job, data, local)
     if trainer.is_global_zero:
         write_text(folder / "versions.json", json.dumps(versions(), indent=2))

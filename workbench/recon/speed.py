@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench.compute.jobs import TrainingJob
 from workbench.models import build, find_network
 from workbench.models.reconstructor import Reconstructor
-from workbench.models.unet import UNet
+from workbench.models.unet import Normalised
 
 LONG = 2000
 """Steps from which compiling for a minute or two is worth its time."""
@@ -45,7 +45,8 @@ def kept_bytes(
     with torch.device("meta"):
         network = build(job.network, job.config)
         network.crop_readout = job.crop_readout
-        kspace = torch.empty(job.batch_size, *shape, 2)
+        coils, *matrix = shape
+        kspace = torch.empty(job.batch_size, network.neighbours * coils, *matrix, 2)
         mask = torch.empty(1, 1, 1, shape[2], 1, dtype=torch.bool)
     own = {id(parameter) for parameter in network.parameters()}
     kept: dict[int, Tensor] = {}
@@ -113,5 +114,5 @@ def compiles(job: TrainingJob, steps: int) -> bool:
 def compile_unets(network: Reconstructor, backend: str = "inductor") -> None:
     """Compile the U-Nets in place: one graph for all cascades, whatever the image's size."""
     for module in network.modules():
-        if isinstance(module, UNet):
-            module.compile(backend=backend, fullgraph=True)
+        if isinstance(module, Normalised):
+            module.unet.compile(backend=backend, fullgraph=True)

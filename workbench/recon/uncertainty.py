@@ -113,7 +113,8 @@ def map_uncertainty(
 
     Args:
         network: on any device.
-        kspace: (coils, H, W) complex64, as much as was measured.
+        kspace: (coils, H, W) complex64, as much as was measured; of as many slices as the network
+            sees, the coils of each in turn.
         masks: the reconstruction's own first.
         recon: the header's matrix, which images are cropped to.
 
@@ -125,6 +126,9 @@ def map_uncertainty(
     if len(masks) < 2:
         raise ValueError(f"{len(masks)} masks: give 2 or more different ones")
     size = crop_size((kspace.shape[-2], kspace.shape[-1]), recon)
+    coils_a_slice = len(kspace) // network.neighbours
+    first = coils_a_slice * (network.neighbours // 2)
+    middle = slice(first, first + coils_a_slice)
     if network.crop_readout:  # it works on the central rows alone
         rows = min(size[0] + 2 * network.readout_margin, kspace.shape[-2])
         central = center_crop(centered_ifft2(kspace), (rows, kspace.shape[-1]))
@@ -136,8 +140,10 @@ def map_uncertainty(
         coils = _coil_images(network, measured, columns, low_frequencies)
         images.append(center_crop(root_sum_of_squares(coils), size))
         if number == 0:
-            difference = (centered_fft2(coils) - measured) * columns
-            overruled = float(np.linalg.norm(difference) / (np.linalg.norm(measured) or 1.0))
+            difference = (centered_fft2(coils) - measured[middle]) * columns
+            overruled = float(
+                np.linalg.norm(difference) / (np.linalg.norm(measured[middle]) or 1.0)
+            )
             residual = center_crop(root_sum_of_squares(centered_ifft2(difference)), size)
     stack = np.stack(images)
     return Uncertainty(

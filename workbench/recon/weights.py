@@ -257,6 +257,15 @@ def _tensors(part: Any, place: str, depth: int) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(value, f"{place}{key}.", depth - 1)
 
 
+def _fits(entry: Network, state: Mapping[str, Any]) -> bool:
+    """Say whether a network reads its config off some weights, whose names begin as its own do."""
+    try:
+        entry.config_of({name: value for name, value in state.items() if isinstance(value, Tensor)})
+    except ValueError:
+        return False
+    return True
+
+
 def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
     """Find a network's own entries, however deep they lie and whatever their prefix.
 
@@ -294,7 +303,9 @@ def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
     if isinstance(content, Mapping):
         search(content, "", 3)
     if len(found) == 1:
-        return next(iter(found.values()))
+        entry, state = next(iter(found.values()))
+        alike = (each for each in known if each.weights == entry.weights)
+        return next((each for each in alike if _fits(each, state)), entry), state
     if found:
         raise ValueError(
             f"{shown(path)} holds the weights of several networks ({', '.join(sorted(found))}): "

@@ -47,7 +47,7 @@ def uncertainty_figures(
     found = []
     for title, result, number in slices:
         volume, name = result.volume, result.name
-        kspace, target = result.measured(number)
+        kspace, target = result.measured(number, neighbours=network.neighbours)
         drawn = masks_for(volume, result.order.sampling, masks)
         if len(drawn) < 2:
             print(f"{title}: no map, for only one mask is possible of {name} as it is sampled")
