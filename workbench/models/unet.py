@@ -63,7 +63,11 @@ class UpBlock(nn.Module):
         return _activate(self.layers["0"](image))
 
 
-class UNet(nn.Module):
+class UNetBase(nn.Module):
+    """Base of the U-Nets, each of which is compiled as one graph."""
+
+
+class UNet(UNetBase):
     """U-Net (Ronneberger et al. 2015, arXiv:1505.04597) as fastMRI shapes it.
 
     It has ``chans`` channels after the first convolution; each pooling doubles them.
@@ -160,7 +164,7 @@ class Normalised(nn.Module):
         multiple: of which height and width are.
     """
 
-    def __init__(self, unet: nn.Module, axes: tuple[int, ...], multiple: int) -> None:
+    def __init__(self, unet: UNetBase, axes: tuple[int, ...], multiple: int) -> None:
         super().__init__()
         self.unet, self._axes, self._multiple = unet, axes, multiple
 

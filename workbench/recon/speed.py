@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench.compute.jobs import TrainingJob
 from workbench.models import build, find_network
 from workbench.models.reconstructor import Reconstructor
-from workbench.models.unet import Normalised
+from workbench.models.unet import UNetBase
 
 LONG = 2000
 """Steps from which compiling for a minute or two is worth its time."""
@@ -114,5 +114,5 @@ def compiles(job: TrainingJob, steps: int) -> bool:
 def compile_unets(network: Reconstructor, backend: str = "inductor") -> None:
     """Compile the U-Nets in place: one graph for all cascades, whatever the image's size."""
     for module in network.modules():
-        if isinstance(module, Normalised):
-            module.unet.compile(backend=backend, fullgraph=True)
+        if isinstance(module, UNetBase):
+            module.compile(backend=backend, fullgraph=True)

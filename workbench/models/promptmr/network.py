@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.models.unet import Normalised, layout
+from workbench.models.unet import Normalised, UNetBase, layout
 from workbench.models.unrolled import SensitivityNet, Unrolled
 from workbench_kernels import functions as kernels
 
@@ -142,7 +142,7 @@ class UpBlock(nn.Module):
         return self.ca(image + skip)
 
 
-class PromptUNet(nn.Module):
+class PromptUNet(UNetBase):
     """The U-Net of PromptMR: three levels, and a prompt for each level of the decoder.
 
     Args:
