@@ -65,14 +65,15 @@ lint: .venv/ready-to-test
 		--extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution" \
 		notebooks/*.ipynb notebooks/examples/*.ipynb
 
-# The notebooks are tried in a browser, exports by other people's programs. Where this cannot install
-# them, the tests say how to.
+# The notebooks are tried in a browser, exports and classical reconstructions by other people's
+# programs. Where this cannot install them, the tests say how to.
 tools:
 	@missing=; for name in chromium chromium-browser google-chrome google-chrome-stable; do \
 		command -v $$name >/dev/null && break; \
 	done || missing=chromium; \
 	command -v dciodvfy >/dev/null || missing="$$missing dicom3tools"; \
 	command -v dcm2niix >/dev/null || missing="$$missing dcm2niix"; \
+	command -v bart >/dev/null || missing="$$missing bart"; \
 	[ -n "$$missing" ] && command -v apt-get >/dev/null || exit 0; \
 	echo "Installing what the tests try things in: $$missing ..."; \
 	[ "$$(id -u)" = 0 ] || sudo="sudo -n"; \

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.compute.runs import open_run
+from workbench.models import NETWORKS
 from workbench.progress import duration
 from workbench.recon.metrics import (
     METRICS,
@@ -16,7 +17,7 @@ from workbench.recon.metrics import (
     mean_scores,
     of_fewer,
 )
-from workbench.recon.results import KINDS, Results, read_order
+from workbench.recon.results import Results, read_order
 from workbench.settings import shown
 from workbench.stores.disk import write_text
 from workbench_demo.pages import Picture, pictures, render
@@ -24,7 +25,7 @@ from workbench_demo.seeds import FIRST, other_seeds
 from workbench_demo.sizes import Part
 from workbench_demo.stages import Demo, Stage
 
-_WIDTH = 9  # of a metric's column
+_NAME, _WIDTH = 32, 9  # of a row's name, of a metric's column
 # Measured with ``python -m workbench_demo --seeds 3``, the rounding with WORKBENCH_KERNELS=off.
 SPREAD = (
     "The network's figures are of one short training. From three seeds its means were, brain:\n"
@@ -39,19 +40,38 @@ class PartReport:
 
     Attributes:
         model: "brain" or "knee".
-        results: of each validation volume that has a target.
+        results: of each validation volume that has a target, the trained network's.
+        beside: those of the methods that learn nothing, on the same volumes.
     """
 
     model: str
     results: Results
+    beside: tuple[Results, ...] = ()
+
+    @property
+    def methods(self) -> dict[str, tuple[str, list[Scores]]]:
+        """Name and label of every method, and its metrics of each volume; the trained one last."""
+        filled = (
+            self.results.labels["zero_filled"],
+            list(self.results.scores("zero_filled").values()),
+        )
+        found = {
+            each[0].network: (each[0].label, list(each.scores("reconstruction").values()))
+            for each in (*self.beside, self.results)
+        }
+        return {"zero_filled": filled} | found
+
+    @property
+    def trained(self) -> Scores:
+        """The trained network's means over volumes."""
+        return mean_scores(self.results.scores("reconstruction").values())
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The means over volumes, how many are in each, and how many there are, with slices."""
-        means = {kind: mean_scores(self.results.scores(kind).values()) for kind in KINDS}
-        counts = {kind: counted(self.results.scores(kind).values()) for kind in KINDS}
-        return means | {
-            "counted": counts,
+        """Each method's means over volumes, how many are in each, and how many there are."""
+        methods = self.methods.items()
+        return {name: mean_scores(scores) for name, (_, scores) in methods} | {
+            "counted": {name: counted(scores) for name, (_, scores) in methods},
             "volumes": len(self.results),
             "slices": sum(result.slices for result in self.results),
         }
@@ -63,12 +83,17 @@ def part_report(demo: Demo, part: Part) -> PartReport:
     Raises:
         FileNotFoundError: there are none.
     """
-    run = open_run(demo.run_name(part))
+    run, own, beside = open_run(demo.run_name(part)), None, {}
     for file in sorted(run.folder.glob("reconstructions/*/reconstruction.json")):
         order = read_order(file.parent)
         if order.split == "val" and order.sampling == run.job.sampling:
-            return PartReport(part.model, Results(file.parent).scored)
-    raise FileNotFoundError(f"{shown(run.folder)} has no reconstructed validation volumes")
+            if order.weights:
+                own = own or Results(file.parent).scored
+            else:
+                beside[order.network] = Results(file.parent).scored
+    if own is None:
+        raise FileNotFoundError(f"{shown(run.folder)} has no reconstructed validation volumes")
+    return PartReport(part.model, own, tuple(beside[n] for n in NETWORKS if n in beside))
 
 
 def summary(reports: Sequence[PartReport], seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -77,35 +102,32 @@ def summary(reports: Sequence[PartReport], seconds: Mapping[str, float]) -> dict
 
 
 def table(reports: Sequence[PartReport]) -> str:
-    """Write the metrics of every volume, and their means, as lines of text."""
-    labels = reports[0].results.labels
+    """Write the means of each method over volumes, and their deviations, as lines of text."""
     headings = "".join(f"{metric.label:>{_WIDTH}}" for metric in METRICS)
+    groups = ("mean over volumes", "standard deviation")
     lines = [
-        f"{'':40}" + "".join(f"{labels[kind]:^{len(headings)}}" for kind in KINDS),
-        f"{'':40}" + headings * len(KINDS),
+        f"{'':{_NAME}}" + "".join(f"{group:>{len(headings)}}" for group in groups),
+        f"{'':{_NAME}}" + headings * len(groups),
     ]
     for report in reports:
-        lines += [
-            line(result.name, [result.scores[kind] for kind in KINDS]) for result in report.results
-        ]
-        kinds = [list(report.results.scores(kind).values()) for kind in KINDS]
         total = len(report.results)
-        lines.append(line(f"{report.model}, mean of {total} volumes", map(mean_scores, kinds)))
-        if any(count < total for each in kinds for count in counted(each).values()):
-            text = (f"{counted(each)[m.name]:{_WIDTH}}" for each in kinds for m in METRICS)
-            lines.append(f"{'    volumes in each mean':40}{''.join(text)}")
-        lines.append(line("    standard deviation over volumes", map(deviations, kinds)))
+        lines.append(f"{report.model}, {total} validation volumes")
+        for label, scores in report.methods.values():
+            lines.append(line(f"    {label}", [mean_scores(scores), deviations(scores)]))
+            if any(count < total for count in counted(scores).values()):
+                text = (f"{counted(scores)[metric.name]:{_WIDTH}}" for metric in METRICS)
+                lines.append(f"{'        volumes in each mean':{_NAME}}{''.join(text)}")
     return "\n".join([*lines, SPREAD])
 
 
 def seed_table(demo: Demo, count: int) -> str:
     """Write the network's means over volumes for each seed, and how they spread over seeds."""
     others = other_seeds(demo, count)
-    lines = [f"{'':40}" + "".join(f"{metric.label:>{_WIDTH}}" for metric in METRICS)]
+    lines = [f"{'':{_NAME}}" + "".join(f"{metric.label:>{_WIDTH}}" for metric in METRICS)]
     for part in demo.size.parts:
         same = [each for each in others.size.parts if each.model == part.model]
         reports = [part_report(demo, part), *(part_report(others, each) for each in same)]
-        means = [report.summary["reconstruction"] for report in reports]
+        means = [report.trained for report in reports]
         lines += [
             line(f"{part.model}, seed {FIRST + number}", [each])
             for number, each in enumerate(means)
@@ -151,6 +173,7 @@ def _index(
         reports=reports,
         metrics=METRICS,
         of_fewer=of_fewer,
+        deviations=deviations,
         spread=SPREAD,
         kinds=reports[0].results.labels,
         pictures=list(_story(pages)),
@@ -162,7 +185,7 @@ def _index(
 
 
 # Which of each notebook's pictures tell the story, its end first; the others are in the notebook.
-_SHOWN = {"reconstruct": (3, 0), "train": (0,), "explore": (9, 4)}
+_SHOWN = {"reconstruct": (2, 0), "train": (0,), "explore": (9, 4)}
 
 
 def _story(pages: Sequence[Stage]) -> Iterator[tuple[Stage, list[Picture]]]:
@@ -182,4 +205,4 @@ def _path(stage: Stage) -> Path:
 def line(name: str, scores: Iterable[Scores]) -> str:
     """Write metrics of several kinds of image in one line of a table."""
     values = (f"{m.text(each[m.name], m.short):>{_WIDTH}}" for each in scores for m in METRICS)
-    return f"{name:40}{''.join(values)}"
+    return f"{name:{_NAME}}{''.join(values)}"

@@ -15,7 +15,12 @@ FIRST = 42
 def other_seeds(demo: Demo, count: int) -> Demo:
     """Return a demo of the trainings from so many seeds, the first one aside."""
     parts = [
-        replace(part, training={**part.training, "seed": seed}, pages=("train", "reconstruct"))
+        replace(
+            part,
+            training={**part.training, "seed": seed},
+            pages=("train", "reconstruct"),
+            compare="",
+        )
         for part in demo.size.parts
         for seed in range(FIRST + 1, FIRST + count)
     ]

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from workbench.models import NETWORKS, trains
+
 PAGES = ("ingest", "cache", "explore", "train", "reconstruct")
 
 
@@ -18,6 +20,7 @@ class Part:
         study: arguments of ``plan_study``.
         training: parameters of ``train.ipynb`` beside those that every demo gives.
         pages: the notebooks to run, in order.
+        compare: networks that learn nothing, to set beside the trained one.
     """
 
     model: str
@@ -26,6 +29,7 @@ class Part:
     study: Mapping[str, Any]
     training: Mapping[str, Any] = field(default_factory=dict)
     pages: tuple[str, ...] = PAGES
+    compare: str = ", ".join(name for name in NETWORKS if not trains(name))
 
     @property
     def name(self) -> str:

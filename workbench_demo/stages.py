@@ -13,6 +13,7 @@ from typing import Any
 
 from workbench.command.running import run_page
 from workbench.compute.jobs import PHANTOM_DEFAULTS, run_folder
+from workbench.models import NETWORKS
 from workbench.settings import LINKS_VARIABLE, notebooks, shown
 from workbench.stores.disk import write_text
 from workbench_demo.bucket import Bucket
@@ -135,7 +136,10 @@ class Demo:
             named = {"model": part.model, "name": self.run_name(part)}
             return {**named, **where, **part.training}, (run / "checkpoints" / "best.ckpt",)
         nodes = part.training.get("nodes", 1)
-        return {"run": self.run_name(part), "nodes": nodes, **where}, (run / "reconstructions",)
+        asked = {"run": self.run_name(part), "nodes": nodes, **where}
+        if part.compare:  # what needs no training
+            asked |= {"compare": part.compare, "make_missing": True}
+        return asked, (run / "reconstructions",)
 
 
 def _environment() -> dict[str, str]:
@@ -156,7 +160,8 @@ class Records:
 
     def __init__(self, demo: Demo) -> None:
         self._path = demo.folder / "stages.json"
-        plan = _digest(repr(demo.size), repr(sorted(PHANTOM_DEFAULTS.items())))
+        networks = [(name, sorted(entry.phantom.items())) for name, entry in NETWORKS.items()]
+        plan = _digest(repr(demo.size), repr((sorted(PHANTOM_DEFAULTS.items()), networks)))
         found = json.loads(self._path.read_text()) if self._path.exists() else {}
         if found and found.get("plan") != plan:
             # Other volumes and another network: nothing of what is there fits.

@@ -112,9 +112,10 @@ def test_summary_holds_means_sizes_and_seconds(demo):
     assert set(summary) == {"brain", "knee", "seconds"}
     for model in ("brain", "knee"):
         part = summary[model]
-        assert set(part) == {"zero_filled", "reconstruction", "counted", "volumes", "slices"}
+        methods = ["zero_filled", "sense", "wavelet", "tv", "varnet"]
+        assert list(part) == [*methods, "counted", "volumes", "slices"]
         assert (part["volumes"], part["slices"]) == (1, 2)
-        for kind in ("zero_filled", "reconstruction"):
+        for kind in methods:
             assert set(part[kind]) == {"ssim", "psnr", "nmse"}
             assert 0 < part[kind]["ssim"] < 1
             assert 0 < part[kind]["nmse"] < 1
@@ -127,10 +128,12 @@ def test_page_shows_table_pictures_and_every_notebook(demo):
     page = (demo.folder / "index.html").read_text()
     summary = json.loads((demo.folder / "summary.json").read_text())
     for model in ("brain", "knee"):
-        assert f"{summary[model]['reconstruction']['ssim']:.3f}" in page
-        assert f"{summary[model]['zero_filled']['psnr']:.1f}" in page
-        assert f"{summary[model]['reconstruction']['ssim']:.3f}" in demo.done.out
-    assert demo.done.out.count("standard deviation over volumes") == 2
+        for method in ("zero_filled", "sense", "wavelet", "tv", "varnet"):
+            for text in (page, demo.done.out):
+                assert f"{summary[model][method]['ssim']:.3f}" in text
+                assert f"{summary[model][method]['psnr']:.1f}" in text
+    for label in ("zero-filled", "CG-SENSE", "L1-wavelet", "TV", "VarNet"):
+        assert demo.done.out.count(f"\n    {label} ") == 2
     assert SPREAD in demo.done.out
     for name in PAGES:
         assert f'href="{name}"' in page

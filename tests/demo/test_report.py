@@ -1,6 +1,7 @@
 """The demo's tables: what enters a mean, and the trainings of other seeds."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -22,21 +23,40 @@ def report(tmp_path, psnrs):
     return PartReport("brain", Results(tmp_path, results, order))
 
 
+def counted_of(*counts):
+    return {metric.name: count for metric, count in zip(METRICS, counts, strict=True)}
+
+
 def test_infinite_psnr_is_in_no_mean_and_the_table_says_over_how_many(tmp_path):
     found = report(tmp_path, [30.0, math.inf, 40.0])
-    rows = table([found]).splitlines()
-    assert "∞" in rows[3]
-    mean, counts, spread = rows[5:8]
-    assert mean.startswith("brain, mean of 3 volumes")
-    assert mean.split()[-6:] == ["0.500", "35.0", "0.1000"] * 2
+    heading, filled, counts, trained, *_ = table([found]).splitlines()[2:]
+    assert heading == "brain, 3 validation volumes"
+    assert filled.split() == ["zero-filled", "0.500", "35.0", "0.1000", "0.000", "7.1", "0.0000"]
     assert counts.split()[-len(METRICS) :] == ["3", "2", "3"]
-    assert "nan" not in spread
-    assert found.summary["counted"]["reconstruction"]["psnr"] == 2
+    assert trained.split()[0] == "VarNet"
+    assert found.summary["counted"] == {n: counted_of(3, 2, 3) for n in ("zero_filled", "varnet")}
+
+
+def test_every_method_has_a_row_and_the_trained_one_is_last(tmp_path):
+    found = report(tmp_path, [30.0, 40.0])
+    beside = [
+        Results(
+            tmp_path, [replace(each, network=name) for each in found.results], Order(*"abcd", None)
+        )
+        for name in ("sense", "wavelet", "tv")
+    ]
+    found = replace(found, beside=tuple(beside))
+    names = [row.split()[0] for row in table([found]).splitlines()[3:8]]
+    assert names == ["zero-filled", "CG-SENSE", "L1-wavelet", "TV", "VarNet"]
+    summary = found.summary
+    methods = ["zero_filled", "sense", "wavelet", "tv", "varnet"]
+    assert list(summary) == [*methods, "counted", "volumes", "slices"]
+    assert all(set(summary[name]) == {"ssim", "psnr", "nmse"} for name in methods)
 
 
 def test_one_volume_has_no_deviation(tmp_path):
     rows = table([report(tmp_path, [30.0])]).splitlines()
-    assert rows[4].split()[-6:] == ["–"] * 6
+    assert rows[3].split()[-3:] == rows[4].split()[-3:] == ["–"] * 3
 
 
 def test_other_seeds_train_beside_the_demo_s_own(monkeypatch, tmp_path):

@@ -144,7 +144,7 @@ def first(reconstructed, in_project):
 
 @pytest.fixture
 def eight(first):
-    (eight,) = find_compared("weights@8x", first.folder)
+    (eight,) = find_compared("weights@8x", first.folder, first.order)
     return eight
 
 
@@ -160,7 +160,9 @@ def eight(first):
     ],
 )
 def test_results_are_found_by_what_their_folder_says(first, compare, folders):
-    assert [each.folder.name for each in find_compared(compare, first.folder)] == folders
+    assert [
+        each.folder.name for each in find_compared(compare, first.folder, first.order)
+    ] == folders
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_results_are_found_by_what_their_folder_says(first, compare, folders):
 )
 def test_comparison_with_what_is_not_there_says_what_is(first, wrong, error, said):
     with pytest.raises(error, match=said):
-        find_compared(wrong, first.folder)
+        find_compared(wrong, first.folder, first.order)
 
 
 def test_table_has_a_row_a_set_with_means_over_common_volumes(first, eight):
@@ -246,7 +248,7 @@ def made_by(each, run, sha="a" * 64):
 
 
 def test_labels_say_what_differs_and_are_never_alike(first, eight):
-    (random,) = find_compared("weights@random", first.folder)
+    (random,) = find_compared("weights@random", first.folder, first.order)
     sha = first.order.weights_sha256
     assert labels_of([first, made_by(first, "team/weights", sha)]) == ["weights", "team/weights"]
     assert labels_of([first, random]) == ["weights, equispaced", "weights, random"]

@@ -128,7 +128,7 @@ def done(evil, monkeypatch):
             network = load_network(evil / f"{EVIL}.pt")
             list(reconstruct_share(plan.order, plan.cache, plan.folder, network))
         sets.append(Results(plan.folder))
-    compared = tuple(find_compared(f"{sets[-1].run}@8x", sets[-1].folder))
+    compared = tuple(find_compared(f"{sets[-1].run}@8x", sets[-1].folder, sets[-1].order))
     asked = result_views.ReconstructPage.model_construct(uncertainty=3)
     annotations = read_annotations("plus.csv")
     return result_views.Reconstructed(sets[-1], asked, compared, annotations)

@@ -201,6 +201,11 @@ def training_job(
         if choice in given:
             sampling[field] = numbers(choice, given.pop(choice))
     entry = find_network(given.get("network", DEFAULT))
+    if not entry.trains:
+        raise ValueError(
+            f"network={entry.name!r} learns nothing, so it cannot be trained: reconstruct with it, "
+            f"workbench reconstruct network={entry.name}"
+        )
     kind = DATASETS[known_model.dataset].kind
     if kind not in entry.kinds:
         raise ValueError(f"network={entry.name!r} learns from {', '.join(entry.kinds)}, not {kind}")
@@ -212,11 +217,6 @@ def training_job(
         )
     own = {key: given.pop(key) for key in names if key in given}
     own |= read_options(given.pop("network_options", None))
-    if unknown := [key for key in own if key not in names]:
-        raise ValueError(
-            f"network_options: {entry.label} has no argument {unknown[0]}; it has "
-            f"{', '.join(names) or 'none'}"
-        )
     if given.get("low_memory") in ("True", "False"):  # as the notebook writes it
         given["low_memory"] = given["low_memory"] == "True"
     _check_help(entry, given)
@@ -227,7 +227,7 @@ def training_job(
             name=name or known_model.name,
             model=known_model.name,
             dataset=str(dataset),
-            config=entry.config(**numbers_of_config | own),
+            config=entry.configured(numbers_of_config | own),
             sampling=Sampling(**sampling),
             **{**entry.recipe, **(PHANTOM_DEFAULTS if synthetic else {}), **small, **given},
         )
@@ -253,6 +253,11 @@ def read_options(options: Any) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             found[name] = value  # a text without quotes
     return found
+
+
+def write_options(values: Mapping[str, Any]) -> str:
+    """Write arguments of a network as ``read_options`` reads them."""
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
 def _check_help(entry: Network, given: Mapping[str, Any]) -> None:

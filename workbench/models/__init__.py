@@ -8,6 +8,7 @@ and estimates ask the entry and know no network by name.
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from workbench.models.classical import SENSE, TV, WAVELET
 from workbench.models.entry import Network
 from workbench.models.own import check_form, is_own, label_of_own, network_of
 from workbench.models.promptmr import PROMPTMR
@@ -27,9 +28,11 @@ __all__ = [
     "find_network",
     "label_of",
     "released",
+    "trains",
 ]
 
-NETWORKS: dict[str, Network] = {entry.name: entry for entry in (VARNET, PROMPTMR, UNET)}
+_ENTRIES = (VARNET, PROMPTMR, UNET, SENSE, WAVELET, TV)
+NETWORKS: dict[str, Network] = {entry.name: entry for entry in _ENTRIES}
 """Name of each network, as ``network=`` takes it, and its entry."""
 DEFAULT = VARNET.name
 """The network where none is named, as in files of runs and results of earlier versions."""
@@ -73,6 +76,11 @@ def build(name: str, config: Any) -> "Reconstructor":
 def label_of(name: str) -> str:
     """Return what people call a network; the name itself where it is not known here."""
     return NETWORKS[name].label if name in NETWORKS else label_of_own(name)
+
+
+def trains(name: str) -> bool:
+    """Say whether a network learns; one of somebody's own is not imported for it, and does."""
+    return name not in NETWORKS or NETWORKS[name].trains
 
 
 def released() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What the workbench has to know of a network; nothing here needs torch."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +34,22 @@ class Network:
     # Fields of ``TrainingJob`` whose help it cannot have, and what to do instead: of low_memory,
     # crop_readout, precision (bf16) and compile.
     lacks: Mapping[str, str] = field(default_factory=dict)
+    # Whether it learns. What does not has no weights, and reconstructs from its config alone.
+    trains: bool = True
+
+    def configured(self, options: Mapping[str, Any]) -> Any:
+        """Return its config with some values of its own.
+
+        Raises:
+            ValueError: it has no such argument, or a value is outside what is allowed.
+        """
+        names = [each.name for each in fields(self.config)]
+        if unknown := [name for name in options if name not in names]:
+            raise ValueError(
+                f"network_options: {self.label} has no argument {unknown[0]}; it has "
+                f"{', '.join(names) or 'none'}"
+            )
+        return self.config(**options)
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

@@ -1,5 +1,9 @@
 """What training and reconstruction ask of a network, and how any network is made to answer."""
 
+from itertools import chain
+from typing import Self
+
+import torch
 from torch import Tensor, nn
 
 
@@ -25,6 +29,16 @@ class Reconstructor(nn.Module):
 
     It reconstructs the middle one.
     """
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        tensors = chain(self.parameters(), self.buffers())
+        return next((each.device for each in tensors), torch.device("cpu"))
+
+    def for_acquisition(self, acquisition: str) -> Self:
+        """Return the network for a sequence, named as in a file's header; itself for most."""
+        return self
 
     def forward(
         self,

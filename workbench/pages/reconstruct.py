@@ -5,18 +5,19 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
 
 from workbench.catalog import SPLITS
-from workbench.compute.runs import open_run
+from workbench.compute.runs import Run, open_run
 from workbench.data.cache import CacheFileError, load_cache
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
-from workbench.models import NETWORKS, released
+from workbench.models import DEFAULT, NETWORKS, released, trains
 from workbench.pages.shared import (
     NetworkName,
     NetworkOptions,
@@ -43,6 +44,7 @@ from workbench.views.comparison import (
     find_compared,
     labels_of,
     left_out_of_comparison,
+    methods_figure,
     parts_of,
     results_that_fit,
 )
@@ -64,6 +66,11 @@ from workbench.views.uncertainty import uncertainty_figures
 _OF_LOOKING = {"compare", "make_missing", "sort_by", "annotations", "export"}
 
 
+def _comparable(_: Any = None) -> list[str]:
+    """Return what results can be compared with: networks that learn nothing, and runs."""
+    return [*(name for name in NETWORKS if not trains(name)), *runs_here()]
+
+
 class ReconstructPage(Page):
     """Reconstruct a split with a run's weights, and look at the results."""
 
@@ -74,10 +81,12 @@ class ReconstructPage(Page):
     """run under outputs/ whose best checkpoint to take; None: brain"""
     split: str = Field("val", choices=SPLITS)
     """train, val, test, challenge; test_full: the brain's test set with targets"""
+    network: NetworkName | None = Field(None, choices=lambda _: tuple(NETWORKS))
+    """sense, wavelet, tv need no training; None: the run's"""
     volumes: int | None = Field(None, ge=1)
     """how many volumes, the first ones; None: all"""
-    compare: str | None = Field(None, label="compare with", choices=runs_here)
-    """other results: a run, or "knee@8x" for its results at 8x, with commas between"""
+    compare: str | None = Field(None, label="compare with", choices=_comparable)
+    """other results: a run, sense, wavelet, tv, "knee@8x"; commas between"""
     make_missing: bool = Field(False, label="make what is missing")
     """True: runs of compare without such results are reconstructed first"""
     export: str | None = Field(None, choices=KINDS, several=True)
@@ -99,10 +108,8 @@ class ReconstructPage(Page):
 
     weights: str | None = Field(None, section="More", choices=lambda _: tuple(released()))
     """other weights: a file, or as released: fastmri-knee, fastmri-unet-brain, ..."""
-    network: NetworkName | None = Field(None, choices=lambda _: tuple(NETWORKS))
-    """your own, package.module:MyNetwork, where its weights do not say it"""
     network_options: NetworkOptions | None = None
-    """arguments of your own network (docs/own-code.md); None: its defaults"""
+    """arguments of the network (docs/models.md); None: its defaults"""
     local_dataset: str | None = Field(None, label="dataset", choices=datasets_here)
     """the dataset's folder or name; None: the run's"""
     nodes: int = Field(1, ge=1, unit="processes")
@@ -130,7 +137,8 @@ class ReconstructPage(Page):
 
     def _look_at_run(self) -> None:
         usual = Sampling()
-        if not self.weights:
+        alone = self.local_dataset and not trains(self.network or DEFAULT)
+        if not self.weights and not alone:
             try:
                 usual = open_run(self.run or "brain").job.sampling
             except (ValueError, OSError) as error:
@@ -149,11 +157,14 @@ class ReconstructPage(Page):
         own = plan_reconstruction(**self.model_dump(exclude=_OF_LOOKING))
         missing = list(self._missing(own)) if self.make_missing else []
         if missing:
-            parts = parts_of(self.compare or "")
-            fit = dict.fromkeys(f for part in parts for f in results_that_fit(part, own.folder))
+            fits = (
+                results_that_fit(part, own.folder, own.order)
+                for part in parts_of(self.compare or "")
+            )
+            fit = dict.fromkeys(chain.from_iterable(fits))
             compared = [Results(each) for each in fit if each != own.folder]
         else:
-            compared = find_compared(self.compare, own.folder)
+            compared = find_compared(self.compare, own.folder, own.order)
         planned_sets = [Results(each.folder, (), each.order) for each in (own, *missing)]
         if missing or compared:
             labels_of([*planned_sets, *compared])  # or refuses
@@ -164,13 +175,16 @@ class ReconstructPage(Page):
     def _missing(self, own: ReconstructionPlan) -> Iterator[ReconstructionPlan]:
         """Plan the results of ``compare`` that are not there, on the same volumes."""
         for part in parts_of(self.compare or ""):
-            if results_that_fit(part, own.folder):
+            if results_that_fit(part, own.folder, own.order):
                 continue
             run, _, what = part.partition("@")
             sampling = own.order.sampling
-            asked: dict[str, Any] = {}
+            asked: dict[str, Any] = {"run": run}
+            if not trains(run):
+                beside = Run(own.folder.parent.parent).name
+                asked = {"run": None if beside == own.order.network else beside, "network": run}
             if sampling is not None:
-                asked = {"mask": sampling.mask, "acceleration": list(sampling.accelerations)}
+                asked |= {"mask": sampling.mask, "acceleration": list(sampling.accelerations)}
                 asked["center_fraction"] = list(sampling.center_fractions)
             for word in filter(None, what.split("-")):
                 rate = re.fullmatch(r"(\d+(?:\.\d+)?)x", word)
@@ -180,7 +194,6 @@ class ReconstructPage(Page):
                     )
                 asked["acceleration" if rate else "mask"] = float(rate[1]) if rate else word
             yield plan_reconstruction(
-                run=run,
                 split=self.split,
                 local_dataset=self.local_dataset,
                 volumes=self.volumes,
@@ -190,9 +203,8 @@ class ReconstructPage(Page):
 
     def work(self, planned: list[ReconstructionPlan]) -> str:
         """Reconstruct what is missing; return the results' folder."""
-        for each in planned:
-            for line in reconstruct(each):
-                print(line, flush=True)
+        for line in reconstruct(*planned):
+            print(line, flush=True)
         return str(planned[0].folder)
 
     def result(self, left: str) -> "Reconstructed":
@@ -204,7 +216,7 @@ class ReconstructPage(Page):
             with suppress(CacheFileError):  # then these alone say which names are unclear
                 volumes = list(load_cache(results.order.dataset) or volumes)
             annotations = annotations.within(volumes)
-        compared = tuple(find_compared(self.compare, results.folder))
+        compared = tuple(find_compared(self.compare, results.folder, results.order))
         return Reconstructed(results, self, compared, annotations)
 
     def report(self, result: "Reconstructed") -> str:
@@ -256,6 +268,7 @@ def show_compared(done: Reconstructed) -> Iterator[Any]:
     yield left_out_of_comparison(sets) or None
     yield styled_table(comparison_table(sets, done.asked.sort_by), index=False)
     yield comparing_figure(sets)
+    yield methods_figure(sets)
     for other in done.compared:
         names = labels_of([other, done.results])
         yield against_figure(done.results, other, (names[0], names[1]))

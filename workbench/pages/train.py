@@ -29,7 +29,7 @@ from workbench.data.folders import find_dataset
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
-from workbench.models import NETWORKS
+from workbench.models import NETWORKS, trains
 from workbench.models.own import check_there, is_own
 from workbench.pages.shared import (
     NetworkName,
@@ -56,6 +56,14 @@ def _check_tags(text: str) -> str:
 
 def _check_loss(name: str) -> str:
     return check_there("loss", name) if is_own(name) else check_loss_name(name)
+
+
+def _check_trains(name: str) -> str:
+    if not trains(name):
+        raise ValueError(
+            f"network={name!r} learns nothing: reconstruct with it, without a training"
+        )
+    return name
 
 
 class TrainPage(Page):
@@ -133,7 +141,9 @@ class TrainPage(Page):
     crop_readout: bool | None = Field(None, label="crop the readout")
     """True: without the readout's oversampling; half the work, other numbers"""
 
-    network: NetworkName | None = Field(None, section="Network", choices=lambda _: tuple(NETWORKS))
+    network: Annotated[NetworkName, AfterValidator(_check_trains)] | None = Field(
+        None, section="Network", choices=lambda _: tuple(filter(trains, NETWORKS))
+    )
     """your own as package.module:MyNetwork; None: the usual one"""
     network_options: NetworkOptions | None = None
     """arguments of your own network (docs/own-code.md); None: its defaults"""

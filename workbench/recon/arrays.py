@@ -108,8 +108,7 @@ def _run(
         raise ValueError("the model is in training mode: call model.eval() first")
     network = as_reconstructor(model)
     use_tf32(network.tf32)
-    device = next((each.device for each in network.parameters()), torch.device("cpu"))
-    kspace, mask, acs = (each.to(device) for each in (kspace, mask, acs))
+    kspace, mask, acs = (each.to(network.device) for each in (kspace, mask, acs))
     image = network.central_image(kspace, mask, acs, size)
     return center_crop(image[0].float().cpu().numpy(), size)
 

@@ -1,4 +1,4 @@
-"""One rank of a reconstruction: ``python -m workbench.recon.reconstruction FOLDER``.
+"""One rank of a reconstruction: ``python -m workbench.recon.reconstruction FOLDER...``.
 
 Each volume is one HDF5 file in the form of fastMRI's leaderboard: ``reconstruction``, float32
 (slices, h, w). Its attributes say what made it and, where there is a target, how good it is.
@@ -26,6 +26,7 @@ from workbench.data.slices import SliceDataset
 from workbench.data.volume import Volume
 from workbench.models import label_of
 from workbench.models.reconstructor import Reconstructor
+from workbench.progress import Progress
 from workbench.recon.arrays import reconstruct_sample
 from workbench.recon.metrics import LEADING
 from workbench.recon.reconstruction_plan import result_place
@@ -50,7 +51,7 @@ def share(volumes: Sequence[Volume], rank: int, ranks: int) -> list[Volume]:
 
 
 def reconstruct_volume(
-    network: Reconstructor, data: SliceDataset
+    network: Reconstructor, data: SliceDataset, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
     """Reconstruct every slice of a dataset of one volume.
 
@@ -59,6 +60,7 @@ def reconstruct_volume(
         the true acceleration.
     """
     (volume,) = data.volumes
+    network = network.for_acquisition(volume.acquisition)
     images, filled, targets = [], [], []
     for number in range(len(data)):
         sample = data[number]
@@ -66,6 +68,8 @@ def reconstruct_volume(
         masked = torch.view_as_complex(sample.middle).numpy()
         filled.append(zero_filled(masked, volume.recon[:2]))
         targets.append(sample.target.numpy())
+        if progress:
+            progress.advance(1, volume.name)
     acceleration = sample.mask.numel() / max(int(sample.mask.sum()), 1)
     target = None if volume.target is None else np.stack(targets)
     return np.stack(images), np.stack(filled), target, acceleration
@@ -116,10 +120,12 @@ def reconstruct_share(
     network = network.to(device)
     wanted = set(order.volumes)
     own = share([volume for volume in cache if volume.path in wanted], rank, ranks)
+    title, slices = f"reconstructing by {label_of(network.name)}", sum(v.slices for v in own)
+    progress = Progress(title, slices, "slices") if rank == 0 else None  # of its share
     for number, volume in enumerate(own, start=1):
         part = cache.with_volumes([volume])
         data = SliceDataset(part, order.sampling, neighbours=network.neighbours)
-        images, filled, target, acceleration = reconstruct_volume(network, data)
+        images, filled, target, acceleration = reconstruct_volume(network, data, progress)
         attributes = {
             "digest": order.digest(volume),
             "network": network.name,
@@ -149,7 +155,7 @@ def reconstruct_share(
 def reconstruct(order: Order, folder: Path) -> None:
     """Reconstruct this rank's share of what a folder's order asks for."""
     network = load_ordered(order)
-    if sha256_of(Path(order.weights)) != order.weights_sha256:
+    if order.weights and sha256_of(Path(order.weights)) != order.weights_sha256:
         raise ValueError(
             f"{shown(order.weights)} was written anew since this was planned, as by a training "
             "that goes on: run again to reconstruct with what it holds now"
@@ -160,14 +166,15 @@ def reconstruct(order: Order, folder: Path) -> None:
 
 @record
 def main() -> None:
-    """Run the job of the folder that the command line names."""
+    """Run the jobs of the folders that the command line names, one after the other."""
     begin_rank()
-    folder = Path(sys.argv[1])
+    folders = [Path(each) for each in sys.argv[1:]]
     try:
-        with naming(folder):
-            reconstruct(read_order(folder), folder)
+        for folder in folders:
+            with naming(folder):
+                reconstruct(read_order(folder), folder)
     except Exception as error:
-        note_error(folder, error)
+        note_error(folders[0], error)
         raise
 
 

@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from workbench.compute.evaluation import (
     split_volumes,
 )
 from workbench.compute.here import Ranks, ranks_here, run_here
-from workbench.compute.jobs import run_folder
+from workbench.compute.jobs import read_options, run_folder, write_options
 from workbench.compute.runs import Run, only_writer, open_run
 from workbench.data.cache import DatasetCache, load_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.data.volume import Volume
-from workbench.models import check_network_name, label_of
+from workbench.models import find_network, label_of
 from workbench.progress import relayed
 from workbench.recon.results import (
     Order,
@@ -46,6 +47,7 @@ class ReconstructionPlan:
     cache: DatasetCache  # the split's volumes, those that are there included
     folder: Path  # of the results
     ranks: Ranks
+    config: Any = None  # of a network that learns nothing
 
     def __str__(self) -> str:
         done = len(self.cache) - len(self.order.volumes)
@@ -61,8 +63,11 @@ class ReconstructionPlan:
             notes = [f"{notes[0]}; so it is with {len(notes)} file names"]
         if self.cache.synthetic:
             notes.append("the dataset is the synthetic phantom, not patient data")
+        made_by = f"weights    {shown(self.order.weights)}"
+        if not self.order.weights:
+            made_by = f"network    {label_of(self.order.network or '')}: {self.config}"
         return (
-            f"weights    {shown(self.order.weights)}\n"
+            f"{made_by}\n"
             f"dataset    {self.cache.address}, {self.order.split}: {len(self.cache)} volumes "
             f"({self.cache.slices:,} slices), {done} of them reconstructed already\n"
             f"sampling   {self.order}\n"
@@ -101,6 +106,8 @@ def plan_reconstruction(
         volumes: how many volumes, the first ones; None takes all.
         nodes: without GPUs, number of processes on this machine.
         network: whose weights they are, ``package.module:MyNetwork``, where the file does not say.
+            Or one that learns nothing, such as "wavelet": it takes dataset and sampling of the run
+            where there is one, and its results lie beside the run's.
         network_options: arguments of that network, such as "depth=5".
         uncertainty: how many masks will be drawn for maps of uncertainty; 0 for no maps.
 
@@ -108,33 +115,24 @@ def plan_reconstruction(
         ValueError: a parameter is outside what is allowed, or a split is empty.
         FileNotFoundError: there is no such run, file or dataset.
     """
-    from workbench.recon.weights import find_weights, load_ordered  # imports torch
-
     ranks = ranks_here(nodes)
-    if network is not None:
-        check_network_name(network)
+    entry = None if network is None else find_network(network)
     if volumes is not None and (not isinstance(volumes, int) or volumes < 1):
         raise ValueError(f"volumes={volumes!r}: give a whole number, 1 or more, or None for all")
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: give one of {', '.join(SPLITS)}")
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(weights or "").stem)[:80]
-    own_name = stem.strip("._-") or "weights"
-    name = str(run) if run is not None else own_name if weights else "brain"
-    source = Run(run_folder(name)) if weights else open_run(name)
+    asked = Order("", "", "", split, None, (), network, network_options)
+    untrained = entry if entry and not entry.trains else None
+    if untrained:
+        if weights is not None:
+            raise ValueError(f"weights={weights!r}: {network} has none, leave them out")
+        untrained.configured(read_options(network_options))  # or refuses
+        source, apart = _beside(run, untrained.name, local_dataset)
+    else:
+        source, asked, apart = _with_weights(run, weights, asked, uncertainty)
     job = source.job if (source.folder / "job.json").exists() else None
-    if weights is None and not source.best.exists():
-        raise FileNotFoundError(f"{shown(source.folder)} has no checkpoint yet: train it first")
     if local_dataset is None and job is None:
         raise ValueError("local_dataset=None: with weights of your own, name the dataset")
-    file = find_weights(weights or source.best)
-    digest = sha256_of(file)
-    asked = Order(str(file), digest, "", split, None, (), network, network_options)
-    loaded = load_ordered(asked)  # weights of another network are refused here
-    if uncertainty and not loaded.forms_coil_images:
-        raise ValueError(
-            f"uncertainty={uncertainty}: {label_of(loaded.name)} forms no images of single coils, "
-            "which the maps need; give 0"
-        )
     sampling = None
     if split not in OWN_MASKS or not mask is acceleration is center_fraction is None:
         usual = job.sampling if job else Sampling()
@@ -153,12 +151,59 @@ def plan_reconstruction(
         raise type(error)(f"{error}; or give local_dataset, a copy of it on this machine") from None
     part = split_volumes(cache, split, sampling, first=volumes)
     folder = results_folder(source, split, sampling)
-    if weights and job:
-        folder = folder.with_name(f"{folder.name}-{own_name}")
+    if apart:
+        folder = folder.with_name(f"{folder.name}-{apart}")
     asked = replace(asked, dataset=cache.store.address, sampling=sampling)
     if weights and _is_of_another_file(folder, asked):  # whose name is the same
         folder = folder.with_name(f"{folder.name}-{asked.weights_sha256[:8]}")
-    return ReconstructionPlan(_missing(asked, part, folder), part, folder, ranks)
+    config = None
+    if untrained:
+        usual_here = dict(untrained.phantom) if cache.synthetic else {}
+        config = untrained.configured(usual_here | read_options(network_options))
+        asked = replace(asked, network_options=write_options(asdict(config)))
+    return ReconstructionPlan(_missing(asked, part, folder), part, folder, ranks, config)
+
+
+def _with_weights(
+    run: str | None, weights: str | None, asked: Order, uncertainty: int
+) -> tuple[Run, Order, str]:
+    """Return whose results they are, the order with the weights, and what their folder's name adds.
+
+    Raises:
+        ValueError: the weights are of another network, or maps of uncertainty need one.
+        FileNotFoundError: there is no such run or file.
+    """
+    from workbench.recon.weights import find_weights, load_ordered  # imports torch
+
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(weights or "").stem)[:80]
+    own_name = stem.strip("._-") or "weights"
+    name = str(run) if run is not None else own_name if weights else "brain"
+    source = Run(run_folder(name)) if weights else open_run(name)
+    if weights is None and not source.best.exists():
+        raise FileNotFoundError(f"{shown(source.folder)} has no checkpoint yet: train it first")
+    file = find_weights(weights or source.best)
+    asked = replace(asked, weights=str(file), weights_sha256=sha256_of(file))
+    loaded = load_ordered(asked)  # weights of another network are refused here
+    if uncertainty and not loaded.forms_coil_images:
+        raise ValueError(
+            f"uncertainty={uncertainty}: {label_of(loaded.name)} forms no images of single coils, "
+            "which the maps need; give 0"
+        )
+    trained = (source.folder / "job.json").exists()
+    return source, asked, own_name if weights and trained else ""
+
+
+def _beside(run: str | None, network: str, local_dataset: str | None) -> tuple[Run, str]:
+    """Return whose results those of a network that learns nothing lie beside.
+
+    With a dataset and without a run they have a folder of the network's own name. Returned as well
+    is what their folder's name adds to the run's.
+    """
+    own_name = re.sub(r"[^A-Za-z0-9_.-]+", "_", network)
+    if local_dataset is None:
+        return open_run(run or "brain"), own_name
+    source = Run(run_folder(own_name if run is None else str(run)))
+    return source, "" if source.name == own_name else own_name
 
 
 def _is_of_another_file(folder: Path, order: Order) -> bool:
@@ -219,26 +264,36 @@ def _held(folder: Path) -> tuple[Order | None, tuple[Volume, ...]]:
         return None, ()
 
 
-def reconstruct(plan: ReconstructionPlan) -> Iterator[str]:
-    """Reconstruct what is missing; yield the lines that are printed.
+def reconstruct(*plans: ReconstructionPlan) -> Iterator[str]:
+    """Reconstruct what is missing, all of it by the same ranks; yield the lines that are printed.
+
+    The ranks hold the lock of the first plan's folder, this process those of all.
 
     Raises ``TrainingFailedError`` with a failing rank's own error.
     """
-    run = Run(plan.folder)
-    if plan.order.volumes:
-        with only_writer(run) as lock:
-            begin(plan.order, plan.cache, plan.folder)
-            needs = credentials_for(plan.order.dataset)
-            module = "workbench.recon.reconstruction"
-            yield from relayed(run_here(run, module, plan.ranks, needs=needs, lock=lock))
+    waiting = [plan for plan in plans if plan.order.volumes]
+    for plan in plans:
+        if plan.order.volumes:
+            continue
+        # Readers are told what the plan has found, such as where the dataset is now.
+        before, listed = _held(plan.folder)
+        same = before is not None and before.dataset == plan.order.dataset
+        if not same or listed[: len(plan.cache)] != plan.cache.volumes:
+            with only_writer(Run(plan.folder)):
+                begin(plan.order, plan.cache, plan.folder)
+        yield f"{shown(plan.folder)} holds every volume already"
+    if not waiting:
         return
-    # Readers are told what the plan has found, such as where the dataset is now.
-    before, listed = _held(plan.folder)
-    same = before is not None and before.dataset == plan.order.dataset
-    if not same or listed[: len(plan.cache)] != plan.cache.volumes:
-        with only_writer(run):
+    with ExitStack() as stack:
+        first, *others = (Run(plan.folder) for plan in waiting)
+        lock, *_ = [stack.enter_context(only_writer(run)) for run in (first, *others)]
+        for plan in waiting:
             begin(plan.order, plan.cache, plan.folder)
-    yield f"{shown(plan.folder)} holds every volume already"
+        needs = {name: None for plan in waiting for name in credentials_for(plan.order.dataset)}
+        folders = [str(run.folder) for run in others]
+        module, ranks = "workbench.recon.reconstruction", waiting[0].ranks
+        lines = run_here(first, module, ranks, *folders, needs=tuple(needs), lock=lock)
+        yield from relayed(lines)
 
 
 def result_place(folder: Path, volume: Volume, name: str) -> Path:

@@ -45,14 +45,14 @@ _EARLIER = "varnet"  # what files of results called "reconstruction" at first
 class Order:
     """What was asked for: all that decides what a reconstruction looks like."""
 
-    weights: str  # the file
+    weights: str  # the file; empty for a network that learns nothing
     weights_sha256: str
     dataset: str  # its folder, or its address in blob storage
     split: str
     sampling: Sampling | None  # None takes each file's own mask
     volumes: tuple[str, ...] = ()  # paths in the dataset of those that were still to be made
     network: str | None = None  # whose weights they are, where the file does not say it
-    network_options: str | None = None  # arguments of that network
+    network_options: str | None = None  # arguments of that network; all, where it learns nothing
 
     def __str__(self) -> str:
         """Say how k-space was undersampled."""
@@ -234,8 +234,8 @@ class Results(Sequence[Result]):
 
     @property
     def weights(self) -> str:
-        """File of the weights, and the first digits of its SHA256."""
-        return f"{Path(self.order.weights).name} {self.order.weights_sha256[:8]}"
+        """File of the weights, and the first digits of its SHA256; empty where there are none."""
+        return f"{Path(self.order.weights).name} {self.order.weights_sha256[:8]}".strip()
 
     @property
     def acceleration(self) -> float:
@@ -260,12 +260,14 @@ class Results(Sequence[Result]):
 
 
 def _only_results(folder: Path) -> Path:
-    """Return a folder of results: the one that is given, or a run's only one.
+    """Return a folder of results: the one that is given, or a run's only one with weights.
 
     Raises:
         ValueError: the run has several.
     """
     found = sorted(path.parent for path in (folder / FOLDER).glob(f"*/{ORDER}"))
+    if len(found) > 1:
+        found = [each for each in found if read_order(each).weights] or found
     if len(found) > 1:
         names = ", ".join(shown(path) for path in found)
         raise ValueError(f"{shown(folder)} has several results: give one of {names}")

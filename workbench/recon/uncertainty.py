@@ -161,7 +161,7 @@ def _coil_images(
 ) -> np.ndarray:
     import torch
 
-    device = next(network.parameters()).device
+    device = network.device
     kspace = torch.view_as_real(torch.from_numpy(measured))[None].to(device)
     mask = torch.from_numpy(columns).view(1, 1, 1, -1, 1).to(device)
     low = torch.tensor([low_frequencies], device=device)

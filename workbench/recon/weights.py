@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.compute.jobs import read_options
 from workbench.compute.runs import Run, open_run
-from workbench.models import DEFAULT, NETWORKS, build, find_network, released
+from workbench.models import DEFAULT, NETWORKS, build, find_network, released, trains
 from workbench.models.entry import Network
 from workbench.models.own import is_own
 from workbench.models.reconstructor import Reconstructor
@@ -80,7 +80,8 @@ def load_model(
             ``outputs/demo/brain``, or its name such as ``demo/brain``; a checkpoint; an exported
             file of weights, a ``state_dict`` such as fastMRI's; or the name of weights that
             fastMRI has released, such as ``fastmri-knee`` or ``fastmri-unet-brain``, which are
-            downloaded once. A relative path counts from the project's root.
+            downloaded once. A relative path counts from the project's root. Or a network that
+            learns nothing, ``sense``, ``wavelet`` or ``tv``.
         network: whose weights they are, ``package.module:MyNetwork``, for a file of your own
             network's weights that is no checkpoint of a run. A checkpoint says it itself; give it
             all the same where the module has another name now.
@@ -95,7 +96,10 @@ def load_model(
         ValueError: the file is damaged, or holds no weights of a network of ``NETWORKS``.
         OSError: released weights could not be fetched.
     """
-    found = load_network(_file_of(source), network, options)
+    if isinstance(source, str) and not trains(source) and not resolve(source).exists():
+        found = untrained(source, options)
+    else:
+        found = load_network(_file_of(source), network, options)
     return found.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -115,7 +119,19 @@ def _file_of(source: "str | Path | Run") -> Path:
 
 def load_ordered(order: Order) -> Reconstructor:
     """Load the network that an order asks for; raises what ``load_network`` raises."""
-    return load_network(Path(order.weights), order.network, read_options(order.network_options))
+    options = read_options(order.network_options)
+    if order.network and not order.weights:
+        return untrained(order.network, options)
+    return load_network(Path(order.weights), order.network, options)
+
+
+def untrained(name: str, options: Mapping[str, Any] | None = None) -> Reconstructor:
+    """Build a network that learns nothing, ready to reconstruct.
+
+    Raises:
+        ValueError: it has no such argument, or a value is outside what is allowed.
+    """
+    return build(name, find_network(name).configured(options or {})).eval()
 
 
 def load_network(
@@ -279,7 +295,8 @@ def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
         )
     job = content.get("job") if isinstance(content, Mapping) else None
     named = job.get("network") if isinstance(job, Mapping) else None
-    known = [NETWORKS[named]] if named in NETWORKS else list(NETWORKS.values())
+    trained = [entry for entry in NETWORKS.values() if entry.trains]
+    known = [NETWORKS[named]] if named in NETWORKS else trained
     found: dict[str, tuple[Network, dict[str, Any]]] = {}
     others: list[str] = []
 
@@ -311,6 +328,6 @@ def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
             f"{shown(path)} holds the weights of several networks ({', '.join(sorted(found))}): "
             "save the state_dict() of one of them with torch.save"
         )
-    labels = " or a ".join(entry.label for entry in NETWORKS.values())
+    labels = " or a ".join(entry.label for entry in trained)
     listed = f", but {', '.join(others[:3])}" if others else ""
     raise ValueError(f"{shown(path)} holds no weights of a {labels}{listed}")

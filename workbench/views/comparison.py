@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas
 
-from workbench.compute.evaluation import FOLDER, ORDER
+from workbench.compute.evaluation import FOLDER, ORDER, results_folder
 from workbench.compute.jobs import run_folder
+from workbench.compute.runs import Run
+from workbench.data.images import cropped
+from workbench.models import NETWORKS, label_of, trains
 from workbench.recon.metrics import LEADING, METRICS, of_fewer
-from workbench.recon.results import Results
+from workbench.recon.results import Order, Results
 from workbench.views.ranking import PREFIXES, check_order, ranked, score_frame
+from workbench.views.reconstructions import extreme_slices, reconstruction_figure
 from workbench.views.scores import count_of
 from workbench.views.style import (
     BLUE,
@@ -33,7 +37,10 @@ if TYPE_CHECKING:
 
 
 def _made(sets: Sequence[Results]) -> pandas.DataFrame:
-    """Return how each set was made, as text; weights only where a run's sets have several."""
+    """Return how each set was made, as text; weights only where a run's sets have several.
+
+    "method" is the network of those that have no weights.
+    """
     rows = []
     for each in sets:
         sampling, known = each.order.sampling, ("own masks", "", "")
@@ -41,8 +48,10 @@ def _made(sets: Sequence[Results]) -> pandas.DataFrame:
             rates = ", ".join(f"{rate:g}x" for rate in sampling.accelerations)
             centres = "centre " + ", ".join(f"{share:g}" for share in sampling.center_fractions)
             known = (sampling.mask, rates, centres)
-        rows.append((each.run, each.order.split, *known, each.weights, each.order.weights_sha256))
-    names = ["run", "split", "mask", "rates", "centres", "weights", "sha256"]
+        method = "" if each.order.weights else label_of(each.order.network or "")
+        sha256 = each.order.weights_sha256 or None
+        rows.append((each.run, method, each.order.split, *known, each.weights, sha256))
+    names = ["run", "method", "split", "mask", "rates", "centres", "weights", "sha256"]
     made = pandas.DataFrame(rows, columns=names)
     several = made.groupby("run")["sha256"].transform("nunique") > 1
     return made.assign(weights=made["weights"].where(several, "")).drop(columns="sha256")
@@ -76,12 +85,13 @@ def results_of_run(run: str) -> list[Path]:
     return sorted(path.parent for path in found)
 
 
-def find_compared(compare: str | None, folder: Path) -> list[Results]:
-    """Read the parameter ``compare``: results to set beside those in a folder.
+def find_compared(compare: str | None, folder: Path, order: Order) -> list[Results]:
+    """Read the parameter ``compare``: results to set beside those that an order made in a folder.
 
     Each part, with commas between them, is a run's name, ``RUN``, for its results of the same split
     and mask; or ``RUN@WHAT``, where WHAT picks others by what their folder's name holds:
-    ``knee@8x``, ``knee@random``, ``knee@random-8x``. All that fit are taken.
+    ``knee@8x``, ``knee@random``, ``knee@random-8x``. All that fit are taken. A network that learns
+    nothing, such as ``wavelet`` or ``wavelet@8x``, stands for its results beside those of the run.
 
     Raises:
         ValueError: it is no text, or names nothing but the results themselves.
@@ -94,7 +104,7 @@ def find_compared(compare: str | None, folder: Path) -> list[Results]:
     chosen: dict[Path, None] = {}
     split = folder.name.split("-")[0]
     for part in parts_of(compare):
-        found = results_that_fit(part, folder)
+        found = results_that_fit(part, folder, order)
         if not found:
             run = part.partition("@")[0]
             names = ", ".join(f"{run}@{each.name}" for each in results_of_run(run))
@@ -118,15 +128,25 @@ def parts_of(compare: str) -> list[str]:
     return [part.strip() for part in compare.split(",") if part.strip()]
 
 
-def results_that_fit(part: str, folder: Path) -> list[Path]:
-    """Return the folders of results that one part of ``compare`` names, beside a folder's."""
+def results_that_fit(part: str, folder: Path, order: Order) -> list[Path]:
+    """Return the folders of results that one part of ``compare`` names, beside an order's."""
     run, _, what = part.partition("@")
-    wanted = {folder.name.split("-")[0], *re.split(r"[-@]", what)}
-    return [
-        each
-        for each in results_of_run(run)
-        if each.name == (what or folder.name) or (what and wanted <= set(each.name.split("-")))
-    ]
+    own = Run(folder.parent.parent)
+    same = results_folder(own, order.split, order.sampling).name
+    wanted = {order.split, *re.split(r"[-@]", what)}
+    if trains(run):
+        same = folder.name if order.weights else same
+    elif order.weights or own.name != order.network:  # beside the run's
+        same, wanted, run = f"{same}-{run}", wanted | {run}, own.name
+    methods = {name for name in NETWORKS if not trains(name)}
+
+    def fits(name: str) -> bool:
+        words = set(name.split("-"))
+        return name == (what or same) or bool(
+            what and wanted <= words and words & methods <= wanted
+        )
+
+    return [each for each in results_of_run(run) if fits(each.name)]
 
 
 def common_volumes(sets: Sequence[Results]) -> list[Results]:
@@ -180,14 +200,18 @@ def comparison_table(sets: Sequence[Results], sort_by: str = "ssim") -> pandas.D
     if name in {metric.name for metric in METRICS}:
         means = ranked(means.reset_index(drop=True), name, ascending)
         sets = [sets[place] for place in means.index]
-    alike = len({(each.run, str(each.order), each.weights) for each in sets}) < len(sets)
-    networks, labels = {each.labels["reconstruction"] for each in sets}, sets[0].labels
+    names = [each.labels["reconstruction"] for each in sets]
+    told = zip(names, ((each.run, str(each.order), each.weights) for each in sets), strict=True)
+    alike = len(set(told)) < len(sets)
+    networks, labels = set(names), sets[0].labels
     if len(networks) > 1:
         labels = labels | {"reconstruction": "reconstruction"}
     total = len(sets[0])
     table: dict[tuple[str, str], list[Any]] = {
         ("", "run"): [each.name if alike else each.run for each in sets]
     }
+    if len(networks) > 1:
+        table["", "network"] = names
     if _made(sets)["weights"].any():
         table["", "weights"] = [each.weights for each in sets]
     table |= {
@@ -243,14 +267,44 @@ def comparing_figure(sets: Sequence[Results]) -> "Figure":
     return figure
 
 
+def methods_figure(sets: Sequence[Results]) -> "Figure | None":
+    """Show one slice by every method: the first set's median one, which comes last.
+
+    None where no other set has the same volume, sampled alike, or the dataset is not here.
+    """
+    own = sets[0].scored
+    median = next((each for each in extreme_slices(own) if each[0].startswith("median")), None)
+    if median is None or not own.dataset_is_here:
+        return None
+    title, result, number = median
+    alike = [each for each in sets[1:] if each.order.sampling == own.order.sampling]
+    alike = [each for each in alike if each.only([result.volume.path]).items]
+    if not alike:
+        return None
+    shown = [*alike, own]
+    names = [each.labels["reconstruction"] for each in shown]
+    names = names if len(set(names)) == len(names) else labels_of(shown)
+    kspace, target = result.measured(number)
+    images = [each.only([result.volume.path])[0].image(number) for each in shown]
+    target, filled, *images = cropped(target, result.zero_fill(kspace), *images)
+    return reconstruction_figure(
+        target,
+        filled,
+        dict(zip(names, images, strict=True)),
+        title=f"{title}: {result.name}, slice {number}, {result.volume.acquisition}",
+        data_range=result.volume.largest or None,
+        synthetic=result.volume.synthetic,
+    )
+
+
 def _lines(table: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
     """Group sets that a line may join, by what they have in common: run, mask and weights.
 
     Where such a group has two sets of one nominal acceleration, it is the centre fraction, too.
     """
     lines: dict[str, pandas.DataFrame] = {}
-    for _, group in table.groupby(["run", "mask", "weights"], sort=False):
-        common = ["run", "mask", "weights"]
+    for _, group in table.groupby(["run", "method", "mask", "weights"], sort=False):
+        common = ["run", "method", "mask", "weights"]
         common += ["centres"] if group["rates"].duplicated().any() else []
         for key, members in group.groupby(common, sort=False):
             lines[", ".join(filter(None, key))] = members.sort_values("rate", kind="stable")

@@ -52,7 +52,8 @@ def uncertainty_figures(
         if len(drawn) < 2:
             print(f"{title}: no map, for only one mask is possible of {name} as it is sampled")
             continue
-        maps = map_uncertainty(network, kspace, drawn, volume.recon[:2])
+        own = network.for_acquisition(volume.acquisition)
+        maps = map_uncertainty(own, kspace, drawn, volume.recon[:2])
         panels = _panels(maps, target, volume.largest)
         text = f"{title}: {name}, slice {number}\n{_words(maps, target)}"
         found.append((panels, maps, text, volume.synthetic))
