@@ -19,6 +19,7 @@ from workbench.data.slices import collate
 from workbench.models import NETWORKS
 from workbench.models.unet import UNet
 from workbench.models.unet_baseline.network import UNetBaseline
+from workbench.pages.train import TrainPage
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.run import datasets, fit
 from workbench.recon.speed import compile_unets, kept_bytes
@@ -289,6 +290,13 @@ def test_trains_reconstructs_and_exports(model, study, single, project):
     np.testing.assert_allclose(image, expected, rtol=0, atol=1e-5 * float(expected.max()))
     with pytest.raises(ValueError, match=r"uncertainty=8: U-Net forms no images of single coils"):
         plan_reconstruction(run="u", uncertainty=8)
+
+
+def test_form_shows_the_recipe_beside_the_phantoms_own(study):
+    values = {name: each.default for name, each in TrainPage.fields.items()}
+    asked = TrainPage.of(values | {"network": "unet", "local_dataset": str(study), "lr_step": 7})
+    recipe = {"optimizer": "rmsprop", "lr": 1e-3, "chans": 16}
+    assert asked.usual() == {"epochs": 8, **recipe}
 
 
 @pytest.mark.parametrize(

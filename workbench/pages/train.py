@@ -154,9 +154,9 @@ class TrainPage(Page):
     cascades: int | None = Field(None, ge=1)
     """number of cascades, 12 (None)"""
     chans: int | None = Field(None, label="channels", ge=1)
-    """channels of a cascade's U-Net, 18 (None)"""
+    """channels of a U-Net, 18 (None)"""
     pools: int | None = Field(None, ge=1, le=4)
-    """poolings of a cascade's U-Net, 4 (None)"""
+    """poolings of a U-Net, 4 (None)"""
     sens_chans: int | None = Field(None, label="sensitivity net: channels", ge=1)
     """channels of the sensitivity net, 8 (None)"""
     sens_pools: int | None = Field(None, label="sensitivity net: pools", ge=1, le=4)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.data.images import center_crop, cropped
+from workbench.models.operator import inverse, parts_of, power, root
 from workbench.models.reconstructor import Reconstructor
 from workbench.models.unet import UNet
 
@@ -85,13 +86,6 @@ class UNetBaseline(Reconstructor):
 
 def _zero_filled(kspace: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the central root sum of squares, (batch, *size), of k-space (batch, coils, H, W)."""
-    rows = center_crop(_inverse(kspace, -2), (size[0], kspace.shape[-1]))
-    images = center_crop(_inverse(rows, -1), size)
-    # A power: torch's sqrt asks a library that may give one of two threads fewer digits.
-    return torch.view_as_real(images).square().sum((1, -1)).pow(0.5)
-
-
-def _inverse(values: Tensor, axis: int) -> Tensor:
-    """Centred, unitary inverse Fourier transform along an axis."""
-    shifted = torch.fft.ifftshift(values, axis)
-    return torch.fft.fftshift(torch.fft.ifft(shifted, dim=axis, norm="ortho"), axis)
+    rows = center_crop(inverse(kspace, (-2,)), (size[0], kspace.shape[-1]))
+    images = center_crop(inverse(rows, (-1,)), size)
+    return root(power(parts_of(images)), empty=0.0)
