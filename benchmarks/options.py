@@ -8,7 +8,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "crop_readout": {"crop_readout": True},
     "tf32": {"tf32": True},
 }
+FEW = {"train": 4, "val": 2}
+"""Volumes of the phantom."""
 _NETWORK = {"cascades": 3, "chans": 6, "pools": 3, "sens_chans": 4, "sens_pools": 3}
 
 
@@ -33,7 +35,14 @@ class Effect:
     seconds: float
 
 
-def effects(folder: Path, epochs: int, seeds: int, recon: int = 64) -> Iterator[Effect]:
+def effects(
+    folder: Path,
+    epochs: int,
+    seeds: int,
+    recon: int = 64,
+    options: Mapping[str, Mapping[str, Any]] = OPTIONS,
+    volumes: Mapping[str, int] = FEW,
+) -> Iterator[Effect]:
     """Train with each option, from each seed; TF32 where a GPU has it."""
     import torch
 
@@ -42,11 +51,11 @@ def effects(folder: Path, epochs: int, seeds: int, recon: int = 64) -> Iterator[
     from workbench.recon.run import fit
     from workbench_demo.phantom.study import write_study
 
-    study = folder / f"study{recon}"
+    study = folder / f"study{recon}-{volumes['train']}"
     write_study(
         study,
         "knee_multicoil",
-        volumes={"train": 4, "val": 2},
+        volumes=volumes,
         recon=recon,
         slices=6,
         coils=(4,),
@@ -54,7 +63,7 @@ def effects(folder: Path, epochs: int, seeds: int, recon: int = 64) -> Iterator[
         workers=1,
     )
     open_cache(study)
-    for option, choices in OPTIONS.items():
+    for option, choices in options.items():
         if option == "tf32" and not torch.cuda.is_available():
             continue
         found, began = [], time.perf_counter()
@@ -64,16 +73,15 @@ def effects(folder: Path, epochs: int, seeds: int, recon: int = 64) -> Iterator[
                 synthetic=True,
                 model="knee",
                 name=f"options/{option}-{seed}",
-                epochs=epochs,
-                lr_step=max(1, epochs - 2),
+                lr_step=max(1, choices.get("epochs", epochs) * 3 // 4),
                 seed=seed,
                 checkpoint_minutes=1e6,
                 images=0,
-                **_NETWORK | choices,
+                **{"epochs": epochs, **_NETWORK, **choices},
             )
             run = folder / f"{option}-{seed}-{time.time_ns()}"
             scores = fit(job, run).volume_scores
-            found.append(statistics.fmean(score.ssim for score in scores))
+            found.append(statistics.fmean(score["ssim"] for score in scores))
         yield Effect(option, tuple(found), time.perf_counter() - began)
 
 

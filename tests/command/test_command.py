@@ -13,7 +13,17 @@ import pytest
 
 from workbench.pages.__main__ import PAGES
 
-COMMANDS = ["cache", "demo", "explore", "ingest", "lab", "reconstruct", "storage", "train"]
+COMMANDS = [
+    "cache",
+    "demo",
+    "explore",
+    "ingest",
+    "lab",
+    "reconstruct",
+    "repeat",
+    "storage",
+    "train",
+]
 
 
 def start(project, *words):

@@ -78,7 +78,7 @@ def test_every_cell_shows_something(done, shown, capsys):
     cells = {
         views.show_scores: 2,
         views.show_acquisitions: 2,
-        views.show_compared: 3,
+        views.show_compared: 4,
         views.show_extremes: 6,
         views.show_uncertainty: 3,
         views.show_findings: 2,

@@ -408,7 +408,7 @@ def test_run_without_a_better_epoch_ends_is_finished_and_goes_on_with_more_patie
     plan = planned(2)
     assert ", ended after 2 epochs without a better one" in str(plan)
     lines = list(train(replace(plan, where=Ranks(2, "CPU", 1))))
-    assert "ended: 2 epochs without a better SSIM" in lines
+    assert "ended: 2 epochs without a better validation" in lines
     assert [row["epochs_since_best"] for row in plan.run.metrics] == [0, 1, 2]
     assert plan.run.finished
     assert list(train(plan)) == ["outputs/patient is finished: 3 epochs are done"]

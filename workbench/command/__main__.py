@@ -29,10 +29,11 @@ class PageCommand(click.Command):
         name: of the notebook, and of its page's module.
         model: name of the class that holds its parameters.
         summary: one line on what it does.
+        called: the command, where it has another name.
     """
 
-    def __init__(self, name: str, model: str, summary: str) -> None:
-        self._model = model
+    def __init__(self, name: str, model: str, summary: str, called: str = "") -> None:
+        self._page, self._model = name, model
         words = click.Argument(["words"], nargs=-1, metavar="[NAME=VALUE]...")
         output = click.Option(
             ["--output"],
@@ -40,7 +41,7 @@ class PageCommand(click.Command):
             help=f"Where the executed notebook goes; outputs/{name}.ipynb by default.",
         )
         super().__init__(
-            name,
+            called or name,
             params=[words, output],
             callback=self._run,
             help=f"{summary}\n\nIt runs {name}.ipynb without a browser and shows its lines.",
@@ -51,7 +52,7 @@ class PageCommand(click.Command):
     @cached_property
     def model(self) -> Any:
         """The page's parameters."""
-        return getattr(importlib.import_module(f"workbench.pages.{self.name}"), self._model)
+        return getattr(importlib.import_module(f"workbench.pages.{self._page}"), self._model)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the parameters by section, then the options."""
@@ -78,15 +79,23 @@ class PageCommand(click.Command):
         return items or super().shell_complete(ctx, incomplete)
 
     def _run(self, words: tuple[str, ...], output: Path | None) -> None:
-        from workbench.command.running import PageFailedError, run_page
+        self._execute(self._read(words), output)
+
+    def _read(self, words: tuple[str, ...]) -> Any:
+        """Check the words of the command line."""
         from workbench.command.words import read_words
 
         try:
-            asked = read_words(self.model, words)
+            return read_words(self.model, words)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        source = notebooks() / f"{self.name}.ipynb"
-        executed = output.absolute() if output else resolve(f"outputs/{self.name}.ipynb")
+
+    def _execute(self, asked: Any, output: Path | None) -> None:
+        """Run the notebook with parameters that are checked; a failure ends this process."""
+        from workbench.command.running import PageFailedError, run_page
+
+        source = notebooks() / f"{self._page}.ipynb"
+        executed = output.absolute() if output else resolve(f"outputs/{self._page}.ipynb")
         if executed.suffix != ".ipynb" or executed.resolve().is_relative_to(notebooks()):
             raise click.UsageError(
                 f"--output {output}: give a file .ipynb outside the folder of the notebooks"
@@ -94,16 +103,43 @@ class PageCommand(click.Command):
         given = {name: value for name, value in asked if value != self.model.fields[name].default}
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            click.echo(f"{self.name}.ipynb is running, into {shown(executed)}", err=True)
+            click.echo(f"{source.name} is running, into {shown(executed)}", err=True)
             run_page(source, executed, given)
         except PageFailedError as failure:
-            click.echo(f"\n{self.name} failed: {failure}", err=True)
+            click.echo(f"\n{self._page} failed: {failure}", err=True)
             click.echo(f"The notebook, with the whole error: {shown(executed)}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("\nInterrupted: run it again to go on from here.", err=True)
             sys.exit(130)
         click.echo(f"Figures and tables are in the executed notebook: {shown(executed)}", err=True)
+
+
+class RepeatCommand(PageCommand):
+    """``train`` with several seeds, each a run of its own, and a table of how they spread."""
+
+    def __init__(self) -> None:
+        summary = "Train with several seeds (seeds=3), and tabulate how the figures spread."
+        super().__init__("train", "TrainPage", summary, "repeat")
+
+    def _run(self, words: tuple[str, ...], output: Path | None) -> None:
+        seeds = [word.partition("=")[2] for word in words if word.startswith("seeds=")] or ["3"]
+        if len(seeds) > 1 or not seeds[0].isdecimal() or not 2 <= int(seeds[0]) <= 100:
+            raise click.UsageError(f"seeds={', '.join(seeds)}: give a whole number from 2 to 100")
+        asked = self._read(tuple(word for word in words if not word.startswith("seeds=")))
+        from workbench.compute.jobs import TrainingJob, run_folder
+        from workbench.compute.runs import Run
+
+        first = TrainingJob.model_fields["seed"].default if asked.seed is None else asked.seed
+        runs = []
+        for seed in range(first, first + int(seeds[0])):
+            name = f"{asked.name or asked.model}-seed{seed}"
+            place = output or resolve(f"outputs/{name}.ipynb")
+            self._execute(asked.model_copy(update={"seed": seed, "name": name}), place)
+            runs.append(Run(run_folder(name)))
+        from workbench.views.training import seeds_table
+
+        click.echo(seeds_table(runs).to_string(float_format="{:.4f}".format))
 
 
 @click.group(context_settings=_WIDTH)
@@ -116,6 +152,7 @@ def main() -> None:
 
 
 for _command in (
+    RepeatCommand(),
     PageCommand("ingest", "IngestPage", "Download and unpack the data that NYU's email links to."),
     PageCommand("cache", "CachePage", "Index a dataset, and check it against fastMRI's counts."),
     PageCommand("train", "TrainPage", "Train a network, here or on a cluster."),

@@ -82,6 +82,8 @@ def plan_on_cluster(
     folder = chosen.azure_dataset or model_by_name(model).dataset
     conda_specification(chosen.torch_build)
     own = {key: parameters[key] for key in ("network", "loss") if is_own(parameters.get(key))}
+    if (start := parameters.get("start_from")) and is_own(start.network):
+        own["network"] = start.network
     code = code_for(own)
     sender = connect(require_workspace(), chosen.sdk)
     cluster = choose_cluster(sender.clusters(), chosen.cluster, nodes, chosen.low_priority)
@@ -98,6 +100,8 @@ def plan_on_cluster(
     if not (run_folder(job.name) / "job.json").exists():
         fetch(store, run_folder(job.name), lambda path: path in ("job.json", "metrics.csv"))
     run = prepare_run(job, cache, resume=resume)
+    if job.start_from:  # the nodes find the file in the run's folder in the store
+        parameters = parameters | {"start_from": job.start_from.asked}
     price = None
     if chosen.price_per_hour is not None:
         said = f"price_per_hour={chosen.price_per_hour:g} US dollars a node"
@@ -112,6 +116,8 @@ def plan_on_cluster(
         )
     if code:
         remarks.append(f"the job takes along code of your own: {', '.join(code)}")
+    if job.start_from:
+        remarks.append(f"the job takes along the weights {job.start_from}")
     if cluster.problem:
         remarks.append(f"the cluster reports: {cluster.problem}")
     first = "" if chosen.sdk else ", the first that this Python and the workspace support"

@@ -18,6 +18,7 @@ from workbench.compute.node import ERRORS, noted_error
 from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import SENT, damaged, only_writer, take_up
 from workbench.compute.sender import LostContactError, RunState
+from workbench.compute.start import START
 from workbench.progress import duration
 from workbench.settings import shown
 from workbench.stores import CannotWriteError
@@ -131,6 +132,8 @@ def _send(plan: Plan, cloud: Cloud, attempt: int) -> Record:
         # A run that was begun on this machine goes on there.
         put(folder, store, [path for path in files_of(folder) if path != SENT])
     put(folder, store, ["job.json"])
+    if plan.job.start_from and store.entry("checkpoints/last.ckpt") is None:
+        put(folder, store, [START])
     for entry in list(store.list(ERRORS)):
         store.delete(entry.path)
     record = Record(
@@ -156,7 +159,7 @@ def _fetch_all(plan: Plan, cloud: Cloud, record: Record) -> Iterator[str]:
     def bring(wanted: Callable[[str], bool]) -> list[str]:
         return _patiently(lambda: fetch(cloud.store, folder, wanted))
 
-    came = bring(lambda path: path != "job.json" and not path.endswith(".h5"))
+    came = bring(lambda path: path not in ("job.json", START) and not path.endswith(".h5"))
     named = [path for path in sorted(came) if not path.startswith(("tensorboard/", results))]
     yield f"fetched into {shown(folder)}: {', '.join(named) or 'nothing new'}"
     if plan.splits:

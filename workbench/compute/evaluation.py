@@ -24,7 +24,7 @@ def training_volumes(job: TrainingJob, cache: DatasetCache) -> tuple[DatasetCach
     """Return the volumes that a job trains on and those that it validates on.
 
     Raises:
-        ValueError: a split is empty, or a volume of it has no target.
+        ValueError: a split is empty, or a volume of it has no target and the job needs one.
     """
     train, val = cache.split("train"), cache.split("val")
     for name, part in (("train", train), ("val", val)):
@@ -34,14 +34,28 @@ def training_volumes(job: TrainingJob, cache: DatasetCache) -> tuple[DatasetCach
                 f"{cache.address} has no {name} volumes (volumes by split: {held or 'none'}): "
                 f"ingest the dataset's {name} archives"
             )
-        if untargeted := [volume.path for volume in part if volume.target is None]:
+        untargeted = [volume.path for volume in part if volume.target is None]
+        if untargeted and job.learning == "supervised":
             raise ValueError(
                 f"{len(untargeted)} {name} volumes of {cache.address} have no target to learn "
-                f"from, such as {untargeted[0]}: move them out of the {name} folder"
+                f"from, such as {untargeted[0]}: move them out of the {name} folder, or give "
+                "learning=self-supervised"
             )
     return (
         train.sample_volumes(job.volume_sample_rate, job.seed),
         val.sample_volumes(job.val_volume_sample_rate, job.seed),
+    )
+
+
+def own_masks(part: DatasetCache) -> bool:
+    """Say whether all volumes are undersampled already, each by its own mask."""
+    return all(volume.own_mask is not None for volume in part)
+
+
+def without_targets(part: DatasetCache) -> DatasetCache:
+    """Return the same volumes as if they had no targets, so that none is read."""
+    return part.with_volumes(
+        replace(volume, target_name=None, target=None) for volume in part.volumes
     )
 
 

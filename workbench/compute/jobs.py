@@ -12,6 +12,7 @@ import pydantic
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 
 from workbench.catalog import DATASETS, model_by_name
+from workbench.compute.start import Start
 from workbench.data.sampling import Sampling, numbers
 from workbench.models import DEFAULT, build, check_network_name, find_network
 from workbench.models.entry import Network
@@ -21,8 +22,12 @@ from workbench.settings import project_root
 Precision = Literal["32", "bf16", "16"]
 Compile = Literal["auto", "on", "off"]
 Optimizer = Literal["adam", "adamw", "rmsprop"]
+Learning = Literal["supervised", "self-supervised"]
+Augment = Literal["flips", "full"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 COMPILE: tuple[str, ...] = get_args(Compile)
+LEARNING: tuple[str, ...] = get_args(Learning)
+AUGMENT: tuple[str, ...] = get_args(Augment)
 OPTIMIZERS: dict[str, str] = dict(
     zip(get_args(Optimizer), ("Adam", "AdamW", "RMSprop"), strict=True)
 )
@@ -80,6 +85,10 @@ class TrainingJob(pydantic.BaseModel):
         config: the network's numbers, an object of its entry's config class; None for its defaults.
         loss: of ``LOSSES``, or of somebody's own, ``package.module:function``; None is the
             network's own where it has one, else 1 - SSIM.
+        start_from: the weights that it begins with; None for random ones.
+        learning: "supervised", from targets, or "self-supervised", from sampled lines that the
+            network is not shown (``workbench.recon.selfsupervised``).
+        augment: "flips" or "full", see ``workbench.data.augment``; None for none.
         optimizer: of ``OPTIMIZERS``.
         lr_step: epochs after which the learning rate is multiplied by ``lr_gamma`` (StepLR).
         clip: norm that a step's gradient is cut to; None leaves it as it is.
@@ -106,6 +115,9 @@ class TrainingJob(pydantic.BaseModel):
     network: Annotated[str, AfterValidator(check_network_name)] = DEFAULT
     config: Any = Field(None, validate_default=True)
     loss: Annotated[str, AfterValidator(check_loss_name)] | None = None
+    start_from: Start | None = None
+    learning: Learning = "supervised"
+    augment: Augment | None = None
     sampling: Sampling = Sampling()
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(1, ge=1)
@@ -173,6 +185,8 @@ def flat(job: Mapping[str, Any]) -> dict[str, Any]:
     Jobs of earlier versions are so already, and name no network.
     """
     values = {"network": DEFAULT, **job}
+    if start := values.get("start_from"):
+        values["start_from"] = str(Start.model_validate(start))
     return values | values.pop("config", {})
 
 
@@ -200,6 +214,9 @@ def training_job(
     ):
         if choice in given:
             sampling[field] = numbers(choice, given.pop(choice))
+    start: Start | None = given.get("start_from")
+    if start:
+        start.check("network", given.setdefault("network", start.network), start.network)
     entry = find_network(given.get("network", DEFAULT))
     if not entry.trains:
         raise ValueError(
@@ -220,8 +237,17 @@ def training_job(
     if given.get("low_memory") in ("True", "False"):  # as the notebook writes it
         given["low_memory"] = given["low_memory"] == "True"
     _check_help(entry, given)
+    if given.get("learning") == "self-supervised" and given.get("loss"):
+        raise ValueError(
+            f"loss={given['loss']!r} compares images with targets, and learning=self-supervised "
+            "reads none: leave one of the two out"
+        )
     small = dict(entry.phantom) if synthetic else {}
     numbers_of_config = {key: small.pop(key) for key in names if key in small}
+    if start:
+        numbers_of_config = start.config
+        for key, value in own.items():
+            start.check(key, value, start.config.get(key))
     try:
         return TrainingJob(
             name=name or known_model.name,
@@ -271,6 +297,8 @@ def _check_help(entry: Network, given: Mapping[str, Any]) -> None:
 def try_own_code(job: TrainingJob) -> None:
     """Run a job's own network and loss, where it has any, on a tiny slice.
 
+    Any network is asked whether it can learn as the job wants.
+
     Raises:
         ValueError: one does not do; the message names the parameter, and what to do.
     """
@@ -278,6 +306,22 @@ def try_own_code(job: TrainingJob) -> None:
         try_network(job.network, lambda: build(job.network, job.config))
     if job.loss and is_own(job.loss):
         try_loss(job.loss)
+    if job.learning == "self-supervised":
+        _check_coil_images(job)
+
+
+def _check_coil_images(job: TrainingJob) -> None:
+    """Refuse self-supervised learning with a network that forms one image alone."""
+    import torch
+
+    with torch.device("meta"):
+        network = build(job.network, job.config)
+    if not network.forms_coil_images:
+        raise ValueError(
+            f"learning=self-supervised compares k-space of single coils, and network="
+            f"{job.network!r} forms no images of single coils: give another network, such as "
+            f"{DEFAULT}, or learning=supervised"
+        )
 
 
 def in_words(error: pydantic.ValidationError) -> str:

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.compute.estimate import NODES, Estimate, Pace, Price, estimates
-from workbench.compute.evaluation import split_sampling, split_volumes, training_volumes
+from workbench.compute.evaluation import (
+    own_masks,
+    split_sampling,
+    split_volumes,
+    training_volumes,
+)
 from workbench.compute.gpus import cards_of, machine_of
 from workbench.compute.here import Ranks
 from workbench.compute.jobs import OPTIMIZERS, TrainingJob, training_job
@@ -17,6 +22,7 @@ from workbench.progress import duration
 from workbench.settings import shown
 from workbench.stores import Store
 
+LEARNING_WORDS = "self-supervised: from sampled lines that the network is not shown, no target"
 _ACCESS = {
     "mount": "mounts",
     "download": "downloads once a node",
@@ -94,6 +100,7 @@ class Plan:
     def __str__(self) -> str:
         job, cache = self.job, self.cache
         train, val = training_volumes(job, cache)
+        own = job.learning != "supervised" and own_masks(train)
         start = f", going on after epoch {len(self.run.metrics)}" if self.run.last.exists() else ""
         changing = "".join(f", {name}" for name in ("tf32", "crop_readout") if getattr(job, name))
         lines = [
@@ -102,7 +109,10 @@ class Plan:
             f"slices), {len(val)} validation volumes ({val.slices:,} slices)",
             f"network    {job.config}",
             *([f"loss       {job.loss}"] if job.loss else []),
-            f"sampling   {job.sampling}",
+            *([f"learning   {LEARNING_WORDS}"] if job.learning != "supervised" else []),
+            *([f"augment    {job.augment}, from epoch to epoch more"] if job.augment else []),
+            *([f"start      {job.start_from.remark(['val'])}"] if job.start_from else []),
+            f"sampling   {'each file with its own mask' if own else job.sampling}",
             f"schedule   {job.epochs} epochs, batch {job.batch_size} x {self.where.total} rank(s) "
             f"x {job.accumulate} accumulated, {OPTIMIZERS[job.optimizer]} {job.lr:g}, times "
             f"{job.lr_gamma:g} every {job.lr_step} epochs{_besides(job)}",
@@ -157,6 +167,12 @@ def checked_job(
 
     job = training_job(cache.store.address, synthetic=cache.synthetic, model=model, **choices)
     train, val = training_volumes(job, cache)
+    if job.augment and (cut := [each.path for each in train if each.own_mask is not None]):
+        raise ValueError(
+            f"augment={job.augment} needs fully sampled k-space, and {len(cut)} training volumes "
+            f"of {cache.address} are undersampled already, such as {cut[0]}: leave augment out, or "
+            "move them out of the train folder"
+        )
     check_masks(job.sampling, (volume.matrix[1] for volume in (*train, *val)))
     for split in splits:
         split_volumes(cache, split, split_sampling(job, split))
@@ -169,7 +185,8 @@ def phantom_remarks(
     """Say that a dataset is synthetic, and which defaults are its own."""
     if cache.synthetic:
         yield "the dataset is the synthetic phantom, not patient data"
-        names = (*find_network(job.network).phantom, "epochs")
+        numbers = () if job.start_from else find_network(job.network).phantom
+        names = (*numbers, "epochs")
         if own := [name for name in names if choices.get(name) is None]:
             values = ", ".join(f"{name} {job.parameters[name]}" for name in own)
             yield f"small defaults for the phantom ({values}); give {', '.join(own)} to override"

@@ -2,7 +2,8 @@
 
 ``job.json`` what was asked, ``dataset_cache.json`` the volumes, ``versions.json`` what ran,
 ``metrics.csv`` a row an epoch, ``volumes.csv`` the last validation's metrics,
-``checkpoints/{best,last}.ckpt``, ``tensorboard/``.
+``checkpoints/{best,last}.ckpt``, ``checkpoints/start.pt`` where it began with given weights,
+``tensorboard/``.
 """
 
 import csv
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.compute.jobs import TrainingJob, run_folder
+from workbench.compute.start import START
 from workbench.data.cache import CACHE_NAME, CacheFileError, DatasetCache, load_cache, open_cache
 from workbench.settings import resolve, shown
 from workbench.stores.disk import only_one, write_text
@@ -113,6 +115,11 @@ class Run:
         return self.folder / "checkpoints" / "last.ckpt"
 
     @property
+    def start(self) -> Path:
+        """The weights that the run began with, where it was given some."""
+        return self.folder / START
+
+    @property
     def finished(self) -> bool:
         """Whether every epoch is done, or no more are worth it."""
         metrics = self.metrics
@@ -181,10 +188,12 @@ def take_up(run: Run, job: TrainingJob, cache: DatasetCache | None = None, *, re
             raise ValueError(
                 f"{shown(run.folder)} holds a run already: give another name, or resume=True"
             )
+        # The schedule of augmentation counts the epochs.
+        may_change = _MAY_CHANGE - ({"epochs"} if job.augment else set())
         changed = [
             f"{name} {before.get(name)} there, {value} here"
             for name, value in job.parameters.items()
-            if before.get(name) != value and name not in _MAY_CHANGE
+            if before.get(name) != value and name not in may_change
         ]
         if changed:
             raise ValueError(
@@ -196,6 +205,8 @@ def take_up(run: Run, job: TrainingJob, cache: DatasetCache | None = None, *, re
                 f"epochs={job.epochs}: {shown(run.folder)} has done {len(run.metrics)} already"
             )
     write_text(run.folder / "job.json", job.to_json())
+    if job.start_from and not run.last.exists():
+        job.start_from.leave(run.folder)
     if cache is not None:
         keep_cache(cache, run.folder, goes_on=run.last.exists())
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from workbench.data.augment import Augmentation
 from workbench.data.cache import DatasetCache
 from workbench.data.masks import mask_of
-from workbench.data.reading import read_stack
+from workbench.data.reading import keep_columns, read_stack
 from workbench.data.sampling import Sampling, seed_of_draw
 from workbench.data.volume import Volume, check_neighbours, neighbours_of
 from workbench.stores import Source
@@ -55,6 +56,7 @@ class SliceDataset(Dataset):
         neighbours: slices whose k-space an item has, an odd number, stacked on the axis of coils
             under one mask, the item's own in the middle; ``model.neighbours`` says how many a
             network sees. Beyond a volume's ends its outermost slice is repeated.
+        augmentation: transforms slices before the mask; their k-space has to be fully sampled.
 
     Raises:
         ValueError: no sampling was given and a volume has no mask of its own, or ``neighbours`` is
@@ -69,9 +71,10 @@ class SliceDataset(Dataset):
         seed: int | None = None,
         slices: Sequence[tuple[int, int]] | None = None,
         neighbours: int = 1,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.cache, self.volumes = cache, cache.volumes
-        self.sampling, self.seed = sampling, seed
+        self.sampling, self.seed, self.augmentation = sampling, seed, augmentation
         self.neighbours = check_neighbours(neighbours)
         # The slices read last, by volume and number: among them are neighbours of the next.
         self._recent: dict[tuple[int, int], np.ndarray] = {}
@@ -110,7 +113,11 @@ class SliceDataset(Dataset):
         number, slice_number = self.slices[index]
         volume = self.volumes[number]
         seed = None if self.seed is None else seed_of_draw(self.seed, epoch, index)
-        drawn, low_frequencies = mask_of(volume, self.sampling, seed)
+        transform = None
+        if self.augmentation:
+            transform = self.augmentation.draw(epoch, index, volume.matrix)
+        seen = transform.volume(volume) if transform else volume
+        drawn, low_frequencies = mask_of(seen, self.sampling, seed)
         tensors: list[torch.Tensor] = []
 
         def room(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
@@ -119,8 +126,14 @@ class SliceDataset(Dataset):
             return tensors[-1].numpy()
 
         with closing(self.cache.source(volume)) as source:
-            self._read(source, number, slice_number, drawn, room)
+            self._read(source, number, slice_number, None if transform else drawn, room)
         stack, target = (*tensors, torch.tensor(0))[:2]
+        if transform:
+            there = volume.target is not None
+            whole, image = transform.apply(stack.numpy(), volume.recon[:2], target=there)
+            stack.numpy()[...] = keep_columns(whole, drawn)
+            if image is not None:
+                target.numpy()[...] = image
         kspace = stack[self.neighbours // 2]
         middle = kspace[..., volume.matrix[0] // 2, :]  # answers at once where there is anything
         if not (middle.any() or kspace.any()) and target.any():
@@ -149,7 +162,7 @@ class SliceDataset(Dataset):
         )
 
     def _read(
-        self, source: Source, number: int, slice_number: int, keep: np.ndarray, room: Room
+        self, source: Source, number: int, slice_number: int, keep: np.ndarray | None, room: Room
     ) -> None:
         """Read an item's slices and target into ``room``.
 
@@ -160,7 +173,7 @@ class SliceDataset(Dataset):
         numbers = neighbours_of(slice_number, volume.slices, self.neighbours)
         recent = {n: self._recent[number, n] for n in numbers if (number, n) in self._recent}
         stack, _ = read_stack(source, volume, numbers, keep=keep, room=room, known=recent)
-        if self.neighbours > 1 and self.seed is None:
+        if self.neighbours > 1 and self.seed is None and not self.augmentation:
             # Copies: whoever has an item may do with it what they like.
             self._recent = {
                 (number, n): recent[n] if n in recent else values.copy()
@@ -193,7 +206,12 @@ class SliceDataset(Dataset):
         chosen = np.random.default_rng(seed).permutation(len(self.slices))[:count]
         kept = [self.slices[i] for i in sorted(chosen)]
         return SliceDataset(
-            self.cache, self.sampling, seed=self.seed, slices=kept, neighbours=self.neighbours
+            self.cache,
+            self.sampling,
+            seed=self.seed,
+            slices=kept,
+            neighbours=self.neighbours,
+            augmentation=self.augmentation,
         )
 
 

@@ -69,7 +69,7 @@ def build(name: str, config: Any) -> "Reconstructor":
     if not isinstance(config, entry.config):  # read from a file, without the network's code
         config = entry.config(**asdict(config))
     network = entry.build(config)
-    network.name = name
+    network.name, network.config = name, config
     return network
 
 

@@ -1,7 +1,7 @@
 """What training and reconstruction ask of a network, and how any network is made to answer."""
 
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ class Reconstructor(nn.Module):
     """Base of the networks: from masked k-space to images."""
 
     name: str = ""  # of its entry in the registry
+    config: Any = None  # the numbers that it was built with
     low_memory: bool = False
     """Keep as little as possible for the backward pass, and compute it a second time there."""
     bf16: bool = False

@@ -50,6 +50,7 @@ from workbench.views.comparison import (
 )
 from workbench.views.export.results import KINDS, export_kinds, export_results
 from workbench.views.lesions import lesion_figures, lesion_table
+from workbench.views.paired import METHOD, difference_table
 from workbench.views.ranking import (
     check_order,
     orders,
@@ -267,6 +268,8 @@ def show_compared(done: Reconstructed) -> Iterator[Any]:
         return
     yield left_out_of_comparison(sets) or None
     yield styled_table(comparison_table(sets, done.asked.sort_by), index=False)
+    yield styled_table(difference_table(sets), index=False)
+    yield METHOD
     yield comparing_figure(sets)
     yield methods_figure(sets)
     for other in done.compared:

@@ -1,6 +1,7 @@
 """The page of ``train.ipynb``: its parameters, and what the form shows while a network trains."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -13,13 +14,18 @@ from workbench.compute.cluster import SDKS
 from workbench.compute.gpus import TORCH_BUILDS, tell_memory_in_use
 from workbench.compute.here import Ranks
 from workbench.compute.jobs import (
+    AUGMENT,
     COMPILE,
+    LEARNING,
     LOSSES,
     OPTIMIZERS,
     PRECISIONS,
     check_loss_name,
+    read_options,
+    run_folder,
     training_job,
 )
+from workbench.compute.node import this_node
 from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
 from workbench.compute.sender import parse_tags
@@ -29,7 +35,7 @@ from workbench.data.folders import find_dataset
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
-from workbench.models import NETWORKS, trains
+from workbench.models import DEFAULT, NETWORKS, find_network, released, trains
 from workbench.models.own import check_there, is_own
 from workbench.pages.shared import (
     NetworkName,
@@ -98,6 +104,15 @@ class TrainPage(Page):
     """one or several such as "4,8"; 4 (None)"""
     center_fraction: Numbers | None = Field(None, label="centre fraction", numeric=True)
     """share of ACS columns, 0.08 (None), one for each acceleration"""
+
+    start_from: str | None = Field(
+        None, section="Learning", choices=lambda _: (*runs_here(), *released())
+    )
+    """weights to begin with: a run, a file, or fastmri-knee; None: random ones"""
+    learning: str | None = Field(None, choices=LEARNING)
+    """supervised (None), or self-supervised: from k-space alone, no target is read"""
+    augment: str | None = Field(None, choices=AUGMENT)
+    """flips, or full (shifts, rotates, scales too), more by epoch; None: none"""
 
     batch_size: int | None = Field(None, section="Schedule", ge=1, unit="slices")
     """slices a process and step, 1 (None)"""
@@ -211,10 +226,24 @@ class TrainPage(Page):
         return self.local_dataset or MODELS[self.model].dataset
 
     def looks(self) -> dict[str, Callable[[], object]]:
-        """Look for the dataset, where this machine is to train on it."""
-        if self.target != "local" and not self.local_dataset and find_workspace():
-            return {}
-        return {"local_dataset": lambda: check_dataset(self._dataset)}
+        """Look for the weights to begin with, and the dataset, where this machine trains on it."""
+        looks: dict[str, Callable[[], object]] = {}
+        if self.target == "local" or self.local_dataset or not find_workspace():
+            looks["local_dataset"] = lambda: check_dataset(self._dataset)
+        if self.start_from and not (this_node() or self._run.last.exists()):
+            looks["start_from"] = self._look_at_start
+        return looks
+
+    def _look_at_start(self) -> None:
+        """Look whether there are such weights, before anything is read."""
+        from workbench.recon.weights import file_of
+
+        if self.start_from not in released():
+            file_of(str(self.start_from))
+
+    @property
+    def _run(self) -> Run:
+        return Run(run_folder(self.name or self.model))
 
     def usual(self) -> dict[str, Any]:
         """Return the network's own defaults, and the phantom's, where the dataset is one."""
@@ -232,16 +261,27 @@ class TrainPage(Page):
                 (False, None),
             )
         )
-        own = (name for name in self.fields if name in here and here[name] != usual.get(name))
-        return {
-            name: here[name] for name in own if name != "network" and getattr(self, name) is None
-        }
+        own = {name for name in self.fields if name in here and here[name] != usual.get(name)}
+        own.discard("network")
+        if self.start_from:  # its network's numbers are those of the weights
+            own -= {each.name for each in fields(find_network(self.network or DEFAULT).config)}
+        return {name: here[name] for name in own if getattr(self, name) is None}
 
     def plan(self) -> Plan:
         """Check everything and show what will run."""
         from workbench.views.training import show_estimate
 
-        planned = plan_training(**self.model_dump())
+        choices = self.model_dump()
+        if self.start_from:
+            from workbench.recon.start import find_start
+
+            choices["start_from"] = find_start(
+                self.start_from,
+                self._run,
+                network=self.network,
+                options=read_options(self.network_options),
+            )
+        planned = plan_training(**choices)
         print(planned, flush=True)
         show_estimate(planned)
         return planned
@@ -282,13 +322,11 @@ class TrainPage(Page):
 
     def report(self, result: Run) -> str:
         """Name the best epoch."""
-        from workbench.recon.metrics import LEADING
-        from workbench.views.curves import best_epoch
+        from workbench.views.curves import best_epoch, say_standing
 
         metrics = result.metrics
         best = metrics[best_epoch(metrics) or 0]
-        said = LEADING.say(best[f"val_{LEADING.name}"])
-        return f": best epoch {best['epoch']:.0f}, validation {said}"
+        return f": best epoch {best['epoch']:.0f}, validation {say_standing(best)}"
 
 
 def show_samples(run: Run) -> "Figure | None":

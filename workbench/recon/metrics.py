@@ -103,6 +103,17 @@ LEADING = METRICS[0]
 """Chooses the best checkpoint, orders volumes and slices, and is measured by slice."""
 
 
+HELD_OUT = "held_out"
+"""Name of the error on held-out lines, by which volumes without targets are validated."""
+
+
+def unscored(volume: str, number: int, held_out: float) -> "SliceScore":
+    """Return what a slice without a target adds: no metric, but its error on held-out lines."""
+    parts = dict.fromkeys([metric.name for metric in METRICS if metric.of_slices], math.nan)
+    common = {"squared_error": math.nan, "squared_target": math.nan, "pixels": 1.0, "peak": 1.0}
+    return SliceScore(volume, number, parts | common | {HELD_OUT: held_out})
+
+
 def described(scores: Iterable[Mapping[str, Any]]) -> str:
     """Write the means over volumes for people, with how many volumes each is over.
 
@@ -113,7 +124,20 @@ def described(scores: Iterable[Mapping[str, Any]]) -> str:
     said = [
         metric.say(means[metric.name]) + of_fewer(counts[metric.name], total) for metric in METRICS
     ]
+    if HELD_OUT in means:
+        said = [say_held_out(means[HELD_OUT])]
     return ", ".join([*said, f"means of {total} volumes" if total > 1 else "of 1 volume"])
+
+
+def standing(means: Mapping[str, float], prefix: str = "") -> float:
+    """Return by what the best epoch is chosen: the leading metric, or less error held out."""
+    held_out = means.get(f"{prefix}{HELD_OUT}")
+    return means[f"{prefix}{LEADING.name}"] if held_out is None else -held_out
+
+
+def say_held_out(value: float) -> str:
+    """Write an error on held-out lines for people."""
+    return f"error on held-out lines {value:.4f}"
 
 
 def of_fewer(count: int, total: int) -> str:
@@ -131,8 +155,9 @@ class SliceScore:
 
 
 def metrics_of(slices: Sequence[Parts]) -> Scores:
-    """Form every metric from the parts of some slices."""
-    return {metric.name: metric.of_volume(slices) for metric in METRICS}
+    """Form every metric from the parts of some slices, or their error on held-out lines."""
+    metrics = {metric.name: metric.of_volume(slices) for metric in METRICS}
+    return metrics | ({HELD_OUT: mean_of(HELD_OUT)(slices)} if HELD_OUT in slices[0] else {})
 
 
 def score_volumes(scores: Iterable[SliceScore]) -> list[dict[str, Any]]:
@@ -175,5 +200,8 @@ def _finite(scores: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
     scores = list(scores)
     return {
         name: [score[name] for score in scores if math.isfinite(score[name])]
-        for name in (metric.name for metric in METRICS)
+        for name in (
+            *(metric.name for metric in METRICS),
+            *([HELD_OUT] if scores and HELD_OUT in scores[0] else []),
+        )
     }

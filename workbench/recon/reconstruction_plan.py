@@ -24,7 +24,7 @@ from workbench.compute.runs import Run, only_writer, open_run
 from workbench.data.cache import DatasetCache, load_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.data.volume import Volume
-from workbench.models import find_network, label_of
+from workbench.models import find_network, label_of, released
 from workbench.progress import relayed
 from workbench.recon.results import (
     Order,
@@ -48,6 +48,7 @@ class ReconstructionPlan:
     folder: Path  # of the results
     ranks: Ranks
     config: Any = None  # of a network that learns nothing
+    remarks: tuple[str, ...] = ()  # what a person should know of the weights
 
     def __str__(self) -> str:
         done = len(self.cache) - len(self.order.volumes)
@@ -61,6 +62,7 @@ class ReconstructionPlan:
         ]
         if len(notes) > 1:
             notes = [f"{notes[0]}; so it is with {len(notes)} file names"]
+        notes += self.remarks
         if self.cache.synthetic:
             notes.append("the dataset is the synthetic phantom, not patient data")
         made_by = f"weights    {shown(self.order.weights)}"
@@ -161,7 +163,11 @@ def plan_reconstruction(
         usual_here = dict(untrained.phantom) if cache.synthetic else {}
         config = untrained.configured(usual_here | read_options(network_options))
         asked = replace(asked, network_options=write_options(asdict(config)))
-    return ReconstructionPlan(_missing(asked, part, folder), part, folder, ranks, config)
+    started = job.start_from if job and not weights and not untrained else None
+    remarks = (f"the run {started.remark([split])}",) if started else ()
+    if weights in released() and split in ("train", "val"):
+        remarks = (f"{weights} was trained on fastMRI's train and val: their scores are flattered",)
+    return ReconstructionPlan(_missing(asked, part, folder), part, folder, ranks, config, remarks)
 
 
 def _with_weights(

@@ -20,18 +20,21 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from workbench.compute.evaluation import training_volumes
+from workbench.compute.evaluation import own_masks, training_volumes, without_targets
 from workbench.compute.jobs import TrainingJob
 from workbench.compute.node import note_error
 from workbench.compute.processes import begin_rank
 from workbench.compute.runs import kept_cache
+from workbench.data.augment import Augmentation
 from workbench.data.cache import DatasetCache
 from workbench.data.images import crop_size
 from workbench.data.loading import SliceData, check_shared_memory, naming_shared_memory
+from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset
 from workbench.recon.averaging import WeightAverage
 from workbench.recon.evaluation import evaluate
 from workbench.recon.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
+from workbench.recon.start import begin_with
 from workbench.recon.training import RunCheckpoints, RunRecord, Training, WholeCheckpoints
 from workbench.recon.weights import require_checkpoint
 from workbench.stores.disk import naming, write_text
@@ -45,12 +48,27 @@ _PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-
 def datasets(
     job: TrainingJob, cache: DatasetCache, neighbours: int = 1
 ) -> tuple[SliceDataset, SliceDataset]:
-    """Form a job's training and validation slices, with as many neighbours as its network sees."""
+    """Form a job's training and validation slices, with as many neighbours as its network sees.
+
+    Self-supervised training sees no target, and volumes that are all undersampled already under
+    their own masks.
+    """
     train, val = training_volumes(job, cache)
-    slices = SliceDataset(train, job.sampling, seed=job.seed, neighbours=neighbours)
+    samplings: list[Sampling | None] = [job.sampling, job.sampling]
+    if job.learning == "self-supervised":
+        train = without_targets(train)
+        val = val if all(volume.target for volume in val) else without_targets(val)
+        samplings = [None if own_masks(part) else job.sampling for part in (train, val)]
+    slices = SliceDataset(
+        train,
+        samplings[0],
+        seed=job.seed,
+        neighbours=neighbours,
+        augmentation=Augmentation(job.augment, job.epochs, job.seed) if job.augment else None,
+    )
     return (
         slices.sampled(job.sample_rate, job.seed),
-        SliceDataset(val, job.sampling, neighbours=neighbours),
+        SliceDataset(val, samplings[1], neighbours=neighbours),
     )
 
 
@@ -103,6 +121,8 @@ def fit(job: TrainingJob, folder: Path) -> Training:
         batches_done=_batches_done,
     )
     check_shared_memory(data, local)
+    if job.start_from and not resumed:
+        begin_with(module.network, job, folder)
     how = _prepare(module, job, data, local)
     if trainer.is_global_zero:
         write_text(folder / "versions.json", json.dumps(versions(), indent=2))
@@ -112,6 +132,8 @@ def fit(job: TrainingJob, folder: Path) -> Training:
             f"parameters{how}{', going on from ' + last.name if resumed else ''}",
             flush=True,
         )
+        if job.start_from and not resumed:
+            print(job.start_from.remark(["val"]), flush=True)
     with warnings.catch_warnings():
         # Lightning advises on loader processes and logging: the job has chosen those.
         warnings.simplefilter("ignore", PossibleUserWarning)

@@ -24,9 +24,18 @@ from workbench.data.slices import Sample
 from workbench.models import build
 from workbench.models.own import find_loss
 from workbench.progress import Progress, duration, say
-from workbench.recon.metrics import LEADING, SliceScore, described, mean_scores, score_volumes
+from workbench.recon.metrics import (
+    LEADING,
+    SliceScore,
+    described,
+    mean_scores,
+    score_volumes,
+    standing,
+    unscored,
+)
 from workbench.recon.results import write_table
 from workbench.recon.scoring import score_slice
+from workbench.recon.selfsupervised import held_out_error, training_loss
 from workbench.stores.disk import replacing
 
 Value = TypeVar("Value")
@@ -37,7 +46,11 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Training(pl.LightningModule):
-    """Trains by the job's loss and optimizer, and StepLR; scores each volume."""
+    """Trains by the job's loss and optimizer, and StepLR; scores each volume.
+
+    Self-supervised it reads no target, and where volumes have none it validates on lines that it
+    does not show to the network.
+    """
 
     def __init__(self, job: TrainingJob) -> None:
         super().__init__()
@@ -69,6 +82,9 @@ class Training(pl.LightningModule):
         return loss
 
     def _loss(self, batch: Sample) -> Tensor:
+        if self.job.learning == "self-supervised":
+            seed = self.job.seed, self.current_epoch
+            return training_loss(self.network, batch, _rows_of(batch), seed)
         if self.job.loss is None:
             loss = self.network.own_loss(*_given(batch), batch.target)
             if loss is not None:
@@ -81,20 +97,30 @@ class Training(pl.LightningModule):
     def validation_step(self, batch: Sample, batch_index: int) -> Tensor:
         """Score a batch's slices, return the images; NonFiniteLossError where a score is NaN."""
         images = self(batch)
+        if batch.target.ndim < 3:
+            errors = held_out_error(self.network, batch, _rows_of(batch))
+            places = zip(batch.volume, batch.slice_num, strict=True)
+            for (name, slice_number), error in zip(places, errors, strict=True):
+                self._check(error, "error on held-out lines", name, slice_number)
+                self._slice_scores.append(unscored(name, slice_number, error))
+            return images
         for number, image in enumerate(images):
             name, slice_number = batch.volume[number], batch.slice_num[number]
             score = score_slice(
                 image, batch.target[number], name, slice_number, float(batch.max_value[number])
             )
-            leading = score.parts[LEADING.name]
-            if not math.isfinite(leading):
-                raise NonFiniteLossError(
-                    f"the validation {LEADING.label} is {leading} at epoch {self.current_epoch}: "
-                    f"{name} slice {slice_number}. Look at that slice in explore.ipynb; if its "
-                    "data is sound, the training has diverged: lower lr"
-                )
+            self._check(score.parts[LEADING.name], LEADING.label, name, slice_number)
             self._slice_scores.append(score)
         return images
+
+    def _check(self, value: float, label: str, name: str, slice_number: int) -> None:
+        """Refuse a validation's value that is not finite."""
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"the validation {label} is {value} at epoch {self.current_epoch}: "
+                f"{name} slice {slice_number}. Look at that slice in explore.ipynb; if its "
+                "data is sound, the training has diverged: lower lr"
+            )
 
     def on_validation_epoch_end(self) -> None:
         """Bring the ranks' slices together and form the volumes' figures, on every rank alike."""
@@ -148,6 +174,12 @@ def _given(batch: Sample) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
     return batch.masked_kspace, batch.mask, batch.num_low_frequencies, size
 
 
+def _rows_of(batch: Sample) -> int:
+    """Return how many rows of the images are wanted."""
+    *_, (rows, _) = _given(batch)
+    return rows
+
+
 def gather(values: list[Value], group: Any = None) -> list[Value]:
     """Return the values of all ranks, of a group or of all, on each of them."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -158,7 +190,7 @@ def gather(values: list[Value], group: Any = None) -> list[Value]:
 
 
 class RunCheckpoints(Checkpoint):
-    """Keeps ``last.ckpt`` and ``best.ckpt`` (highest validation SSIM), each whole at any time.
+    """Keeps ``last.ckpt`` and ``best.ckpt`` (see ``metrics.standing``), each whole at any time.
 
     ``last.ckpt`` is written at the end of each epoch and every ``minutes`` within one. The run's
     tables follow it, so that they never tell of an epoch that a restart would not know. The run
@@ -175,11 +207,11 @@ class RunCheckpoints(Checkpoint):
         self._saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best SSIM so far, and how many epochs there were since."""
+        """Return the best standing so far, and how many epochs there were since."""
         return {"best": self.best, "since_best": self.since_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best SSIM so far."""
+        """Take up the best standing so far."""
         self.best, self.since_best = state_dict["best"], state_dict.get("since_best", 0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -208,13 +240,13 @@ class RunCheckpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the end of the epoch, after its validation."""
         assert isinstance(pl_module, Training)
-        leading = mean_scores(pl_module.volume_scores)[LEADING.name]
-        better = leading > self.best
-        self.best, self.since_best = max(leading, self.best), 0 if better else self.since_best + 1
+        now = standing(mean_scores(pl_module.volume_scores))
+        better = now > self.best
+        self.best, self.since_best = max(now, self.best), 0 if better else self.since_best + 1
         self.record.rows[-1]["epochs_since_best"] = self.since_best
         self._stop_in_time(trainer)
         if trainer.should_stop and trainer.is_global_zero:
-            print(f"ended: {self.since_best} epochs without a better {LEADING.label}", flush=True)
+            print(f"ended: {self.since_best} epochs without a better validation", flush=True)
         if better:
             self._save(trainer, "best.ckpt")
         self._save(trainer, "last.ckpt")
@@ -318,8 +350,12 @@ class RunRecord(pl.Callback):
         spread = {int((place + 0.5) * count / self.images) for place in range(self.images)}
         if not trainer.is_global_zero or batch_idx not in spread:
             return
-        image, target = cropped(outputs[:1], batch.target[:1])
-        panels = {"reconstruction": image, "target": target, "error": (image - target).abs()}
+        if batch.target.ndim < 3:
+            target = outputs[:1]
+            panels = {"reconstruction": target}
+        else:
+            image, target = cropped(outputs[:1], batch.target[:1])
+            panels = {"reconstruction": image, "target": target, "error": (image - target).abs()}
         name = f"{batch.volume[0]} slice {batch.slice_num[0]}"
         for logger in trainer.loggers:
             for kind, panel in panels.items():

@@ -99,12 +99,12 @@ def load_model(
     if isinstance(source, str) and not trains(source) and not resolve(source).exists():
         found = untrained(source, options)
     else:
-        found = load_network(_file_of(source), network, options)
+        found = load_network(file_of(source), network, options)
     return found.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _file_of(source: "str | Path | Run") -> Path:
-    """Find the file of weights that ``load_model`` is asked for."""
+def file_of(source: "str | Path | Run") -> Path:
+    """Find the file of weights that ``load_model`` is asked for; raises what that raises."""
     if not isinstance(source, Run):
         if str(source) in released() or (path := resolve(source)).is_file():
             return find_weights(source)

@@ -6,14 +6,29 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from workbench.recon.metrics import LEADING, METRICS
+from workbench.recon.metrics import HELD_OUT, LEADING, METRICS, say_held_out
 from workbench.views.style import BLUE, GREY, ORANGE, SMALL, frame, new_figure
+
+_HELD_OUT = f"val_{HELD_OUT}"
 
 
 def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
-    """Return the position of the row with the highest validation SSIM; None where none has one."""
-    values = [row.get(f"val_{LEADING.name}", np.nan) for row in rows]
-    return None if np.isnan(values).all() else int(np.nanargmax(values))
+    """Return the position of the row with the best validation; None where none has one.
+
+    It is the highest SSIM; without targets the least error on held-out lines.
+    """
+    for name, sign in ((f"val_{LEADING.name}", 1), (_HELD_OUT, -1)):
+        values = sign * np.array([row.get(name, np.nan) for row in rows], float)
+        if not np.isnan(values).all():
+            return int(np.nanargmax(values))
+    return None
+
+
+def say_standing(row: Mapping[str, float]) -> str:
+    """Write what chooses the best epoch of a row of metrics."""
+    if _HELD_OUT in row:
+        return say_held_out(row[_HELD_OUT])
+    return LEADING.say(row[f"val_{LEADING.name}"])
 
 
 def learning_curves(
@@ -28,13 +43,23 @@ def learning_curves(
         raise ValueError("rows is empty: give the metrics of 1 epoch or more")
     best, epochs = best_epoch(rows), np.array([row["epoch"] for row in rows])
     if best is not None and not title:
-        said = LEADING.say(rows[best][f"val_{LEADING.name}"])
-        title = f"Best validation {said} after epoch {epochs[best]:.0f}"
+        title = f"Best validation {say_standing(rows[best])} after epoch {epochs[best]:.0f}"
     panels = [("train_loss", "training loss", "1 − SSIM", ORANGE, ".3f")]
-    panels += [
-        (f"val_{each.name}", f"validation {each.label}", each.unit or each.label, BLUE, each.form)
-        for each in METRICS
-    ]
+    if _HELD_OUT in rows[-1]:
+        panels = [("train_loss", "training loss", "error of k-space", ORANGE, ".3f")]
+        name = "validation error on held-out lines"
+        panels += [(_HELD_OUT, name, "error of k-space", BLUE, ".4f")]
+    else:
+        panels += [
+            (
+                f"val_{each.name}",
+                f"validation {each.label}",
+                each.unit or each.label,
+                BLUE,
+                each.form,
+            )
+            for each in METRICS
+        ]
     lines = -(-len(panels) // 2)
     figure = new_figure(9.6, 2.8 * lines, title=title, synthetic=synthetic)
     grid = figure.subplots(lines, 2, sharex=True).flat

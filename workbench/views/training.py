@@ -16,9 +16,9 @@ from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import Run
 from workbench.data.volume import short_names
 from workbench.models import label_of
-from workbench.recon.metrics import LEADING, METRICS, of_fewer
+from workbench.recon.metrics import HELD_OUT, LEADING, METRICS, of_fewer
 from workbench.recon.results import KINDS, read_scores
-from workbench.views.curves import best_epoch, learning_curves
+from workbench.views.curves import best_epoch, learning_curves, say_standing
 from workbench.views.ranking import ranked
 from workbench.views.style import BLUE, GREY, ORANGE, SMALL, frame, new_figure
 from workbench.views.tables import styled_table
@@ -90,9 +90,23 @@ def show_run(run: Run) -> Iterator[Any]:
     yield learning_curves(metrics, synthetic=run.synthetic)
     best = metrics[best_epoch(metrics) or 0]
     result = {"run": run.job.name, "last": metrics[-1], "best": best}
-    said = LEADING.say(best[f"val_{LEADING.name}"])
-    text = f"best epoch {best['epoch']:.0f}: validation {said}"
+    text = f"best epoch {best['epoch']:.0f}: validation {say_standing(best)}"
     yield {RESULT: result, "text/plain": text}
+
+
+def seeds_table(runs: Sequence[Run]) -> pandas.DataFrame:
+    """Tabulate the best epoch of runs that differ in their seed alone, and how the seeds spread.
+
+    The last rows are mean and sample standard deviation over the seeds.
+    """
+    names = [f"val_{metric.name}" for metric in METRICS]
+    rows = [run.metrics[best_epoch(run.metrics) or 0] for run in runs]
+    if f"val_{HELD_OUT}" in rows[0]:
+        names = [f"val_{HELD_OUT}"]
+    table = pandas.DataFrame(rows, index=[f"seed {run.job.seed}" for run in runs])[names]
+    spread = pandas.DataFrame({"mean": table.mean(), "standard deviation": table.std()}).T
+    headings = {f"val_{metric.name}": metric.heading for metric in METRICS}
+    return pandas.concat([table, spread]).rename(columns=headings)
 
 
 def volume_table(run: Run) -> "Styler":

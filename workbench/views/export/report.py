@@ -23,6 +23,7 @@ from workbench.views.comparison import (
     results_of_run,
 )
 from workbench.views.curves import learning_curves
+from workbench.views.paired import METHOD, difference_table
 from workbench.views.ranking import score_table
 from workbench.views.reconstructions import (
     common_factor,
@@ -115,6 +116,9 @@ def _training(run: Run, synthetic: bool) -> Iterator[str]:
         yield "<h2>How it learned</h2>"
         figure = learning_curves(run.metrics, synthetic=synthetic)
         yield _picture(figure, "Training loss and validation metrics by epoch")
+    if run.job.start_from:
+        text = f"It {run.job.start_from.remark(['val'])}."
+        yield f'<p class="note">{escape(text)}</p>'
     job = run.job.parameters
     own = {"dataset": Path(job["dataset"]).name, "sampling": str(run.job.sampling)}
     yield "<details><summary>What was asked</summary>" + _pairs({**job, **own}) + "</details>"
@@ -133,6 +137,8 @@ def _compared(known: list[Results]) -> Iterator[str]:
             yield f'<p class="note">{escape(left_out)}</p>'
         html = styled_table(comparison_table(known), index=False).to_html()
         yield f'<div class="wide">{html}</div>'
+        html = styled_table(difference_table(known), index=False).to_html()
+        yield f'<div class="wide">{html}</div><p class="note">{escape(METHOD)}</p>'
         yield _picture(comparing_figure(known), "Metrics by true acceleration")
     except ValueError as error:  # splits without a volume in common
         yield f'<p class="note">Not compared: {escape(str(error))}.</p>'
