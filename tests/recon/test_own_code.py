@@ -1,6 +1,7 @@
 """A network and a loss of one's own: named, checked, trained, loaded, shown."""
 
 import json
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -218,6 +219,7 @@ def test_a_job_says_what_it_needs_and_is_read_without_it(own):
     sys.modules.pop(own)
     read = TrainingJob.from_json(job.to_json())
     assert read == job
+    assert pickle.loads(pickle.dumps(read.config)) == job.config  # as one rank sends it to others
     assert own not in sys.modules
     assert build(read.network, read.config).own.layers[0].out_channels == 8
     try_own_code(read)

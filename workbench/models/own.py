@@ -126,6 +126,9 @@ class OwnConfig:
             if each.default is not None and type(value) not in known:
                 raise ValueError(f"{each.name}={value!r}: give {wanted.__name__}")
 
+    def __reduce__(self) -> tuple[Any, ...]:  # its class is made, and found under no name
+        return read_config, (self.network, asdict(self))
+
     def __str__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in asdict(self).items())
         return f"{self.network}({values})"
