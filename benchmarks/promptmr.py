@@ -35,7 +35,11 @@ _IN_ORDER = 4  # slices of a volume, of which one is measured
 
 
 def upstream() -> ModuleType | None:
-    """Load the authors' network; None where no checkout is named."""
+    """Load the authors' network; None where no checkout is named.
+
+    All networks of one loaded module share a slope, so that changing the type of one changes
+    another's: each wants a module of its own.
+    """
     if not (folder := os.environ.get(UPSTREAM)):
         return None
     path = Path(folder) / "models/promptmr.py"
@@ -47,8 +51,10 @@ def upstream() -> ModuleType | None:
     return module
 
 
-def networks(module: ModuleType, size: str) -> tuple[nn.Module, PromptMR]:
+def networks(size: str) -> tuple[nn.Module, PromptMR]:
     """Return the authors' network and ours with the same random weights and DC weights."""
+    module = upstream()
+    assert module is not None
     use_tf32(False)
     cascades, chans, sens_chans = _NUMBERS[size]
 
@@ -87,8 +93,7 @@ def stacks(shape: Shape) -> list[tuple[Tensor, Tensor, int]]:
 
 def promptmr_pairs(size: Size) -> Iterator[Pair]:
     """Yield memory and time of a reconstruction, where the authors' code is at hand."""
-    module = upstream()
-    if module is None:
+    if upstream() is None:
         print(f"promptmr/*: left out, {UPSTREAM} names no checkout of PromptMR", flush=True)
         return
     shape = size.inference["knee"]
@@ -104,9 +109,9 @@ def promptmr_pairs(size: Size) -> Iterator[Pair]:
         "MB",
         returned,
     )
-    reference, ours = networks(module, size.name)
+    reference, ours = networks(size.name)
     several = stacks(shape)
-    check = partial(_check, module, size.name, reference, ours, several[0])
+    check = partial(_check, size.name, reference, ours, several[0])
 
     def forget() -> None:
         ours.train().eval()
@@ -148,7 +153,6 @@ def _infer(network: nn.Module, inputs: tuple[Tensor, Tensor, int]) -> Tensor:
 
 
 def _check(
-    module: ModuleType,
     size: str,
     reference: nn.Module,
     ours: nn.Module,
@@ -157,7 +161,7 @@ def _check(
     expected, found = (_infer(network, inputs) for network in (reference, ours))
     require("promptmr in float32", distance(found, expected), _LIKE_FLOAT32)
     kspace, mask, acs = stacks(_SMALL)[0]
-    exact = [_infer(n.double(), (kspace.double(), mask, acs)) for n in networks(module, size)]
+    exact = [_infer(n.double(), (kspace.double(), mask, acs)) for n in networks(size)]
     require("promptmr in float64", distance(exact[1], exact[0]), _EXACT)
 
 
@@ -170,9 +174,7 @@ def _peak_of(size: str, side: str) -> float:
 
 def _peak(size: Size, side: str) -> float:
     """Return by how much a reconstruction raises the peak of this process's memory, MB."""
-    module = upstream()
-    assert module is not None
-    reference, ours = networks(module, size.name)
+    reference, ours = networks(size.name)
     network = reference if side == "reference" else ours
     inputs = stacks(size.inference["knee"])[0]
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
