@@ -19,13 +19,14 @@ from workbench.compute.runs import prepare_run
 from workbench.data.cache import build_cache
 from workbench.data.images import zero_filled
 from workbench.data.sampling import Sampling
-from workbench.data.slices import SliceDataset
+from workbench.data.slices import SliceDataset, collate
 from workbench.models import NETWORKS, build
 from workbench.models.promptmr import PROMPTMR, PromptMRConfig
 from workbench.models.promptmr.network import PromptMR, UpBlock
 from workbench.recon.reconstruction_plan import plan_reconstruction
-from workbench.recon.run import fit
+from workbench.recon.run import datasets, fit
 from workbench.recon.speed import compile_unets, kept_bytes
+from workbench.recon.training import Training
 from workbench.recon.weights import load_network
 from workbench.views.export.results import export_results
 from workbench.views.uncertainty import uncertainty_figures
@@ -410,3 +411,16 @@ def test_trains_resumes_reconstructs_and_exports(study, tmp_path, monkeypatch):
     )
     assert len(list(export_results(found, ("gif", "dicom", "leaderboard", "report")))) == 4
     assert len(list(uncertainty_figures(found, 3))) >= 1
+
+
+def test_learns_from_stacks_without_targets_and_augmented(study):
+    job = training_job(
+        study, synthetic=False, model="brain", network="promptmr", learning="self-supervised",
+        augment="flips", cascades=1, chans=4, sens_chans=4,
+    )  # fmt: skip
+    module = Training(job)
+    train, _ = datasets(job, build_cache(study), module.network.neighbours)
+    loss = module.training_step(collate([train[0, job.epochs], train[1, job.epochs]]), 0)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert module.network.cascades[0].model.unet.conv_last.weight.grad.any()
