@@ -214,7 +214,7 @@ def test_total_variations_weight_is_fastmris_by_acquisition_and_acceleration():
         ("wavelet", "wavelet=sym4", "wavelet='sym4': give one of haar, db2"),
         ("wavelet", "shifts=2", "shifts=2: give True or False"),
         ("tv", "iterations=0", "iterations=0: give a whole number, 1 or more"),
-        ("tv", "maps=walsh", "maps='walsh': give one of centre, espirit"),
+        ("tv", "maps=walsh", "maps='walsh': give one of auto, centre, espirit"),
         ("tv", "regularisation=much", "regularisation='much': give a number"),
     ],
 )

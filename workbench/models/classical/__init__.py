@@ -13,8 +13,8 @@ from workbench.models.entry import Network, check_whole
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAPS = ("centre", "espirit")
-"""How sensitivity maps are estimated, see ``maps``."""
+MAPS = ("auto", "centre", "espirit")
+"""How sensitivity maps are estimated, see ``maps``; "auto": ESPIRiT where the centre is wide."""
 _LONGEST = 10  # Daubechies wavelets have 2 to 20 coefficients
 WAVELETS = ("haar", *(f"db{number}" for number in range(2, _LONGEST + 1)))
 
@@ -25,7 +25,7 @@ class SenseConfig:
 
     regularisation: float = 0.01
     iterations: int = 20
-    maps: str = MAPS[0]
+    maps: str = "centre"
 
     def __post_init__(self) -> None:
         value = self.regularisation
@@ -48,6 +48,7 @@ class WaveletConfig(SenseConfig):
 
     regularisation: float = 0.005
     iterations: int = 60
+    maps: str = "auto"
     wavelet: str = "db4"
     shifts: bool = True  # the wavelets' grid moves at random from iteration to iteration
     seed: int = 0  # of these shifts
@@ -70,6 +71,7 @@ class TotalVariationConfig(SenseConfig):
 
     regularisation: float | None = None  # type: ignore[assignment]
     iterations: int = 60
+    maps: str = "auto"
 
     def __post_init__(self) -> None:
         if self.regularisation is not None:
@@ -113,5 +115,7 @@ def _entry(name: str, label: str, config: type[Any], phantom: Mapping[str, Any])
 # The phantom's regularisation: the best of ``python -m benchmarks.regularisation``, which looks at
 # training volumes alone.
 SENSE = _entry("sense", "CG-SENSE", SenseConfig, {})
-WAVELET = _entry("wavelet", "L1-wavelet", WaveletConfig, {"wavelet": "haar"})
-TV = _entry("tv", "TV", TotalVariationConfig, {"regularisation": 0.005})
+WAVELET = _entry(
+    "wavelet", "L1-wavelet", WaveletConfig, {"regularisation": 0.002, "wavelet": "haar"}
+)
+TV = _entry("tv", "TV", TotalVariationConfig, {"regularisation": 0.002})

@@ -45,6 +45,12 @@ def espirit_maps(kspace: Tensor, centre: Tensor, rows: int | None) -> Tensor:
     return torch.stack(found)
 
 
+def best_maps(kspace: Tensor, centre: Tensor, rows: int | None) -> Tensor:
+    """Return ESPIRiT's maps where the centre is wide enough for its kernels, else the others."""
+    wide = int(centre.sum(-1).min()) >= _KERNEL
+    return (espirit_maps if wide else centre_maps)(kspace, centre, rows)
+
+
 def normalised(images: Tensor) -> Tensor:
     """Divide coil images (batch, coils, H, W) by their root sum of squares."""
     return images / root(power(parts_of(images)), empty=1.0).unsqueeze(1)

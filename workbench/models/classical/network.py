@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from workbench.models.classical.maps import centre_maps, espirit_maps
+from workbench.models.classical.maps import best_maps, centre_maps, espirit_maps
 from workbench.models.classical.solvers import TotalVariation, conjugate_gradient, fista
 from workbench.models.classical.wavelets import WaveletThreshold
 from workbench.models.operator import (
@@ -30,6 +30,7 @@ from workbench.models.operator import (
 from workbench.models.reconstructor import Reconstructor
 
 _MAPS: dict[str, Callable[[Tensor, Tensor, int | None], Tensor]] = {
+    "auto": best_maps,
     "centre": centre_maps,
     "espirit": espirit_maps,
 }
