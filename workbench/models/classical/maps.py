@@ -95,7 +95,7 @@ def _kernels(calibration: Tensor) -> Tensor:
     windows = calibration.unfold(1, _KERNEL, 1).unfold(2, _KERNEL, 1)
     matrix = windows.movedim(0, 2).reshape(-1, coils * _KERNEL**2)
     _, values, basis = torch.linalg.svd(matrix, full_matrices=False)
-    return basis[values > _SIGNAL * values[0]].view(-1, coils, _KERNEL, _KERNEL)
+    return basis[values >= _SIGNAL * values[0]].view(-1, coils, _KERNEL, _KERNEL)
 
 
 def _gram(kernels: Tensor) -> Tensor:
