@@ -1,6 +1,7 @@
 """``workbench repeat``: the same training from several seeds, and how they spread."""
 
 import re
+import signal
 
 import pytest
 from click.testing import CliRunner
@@ -26,7 +27,9 @@ def repeat(monkeypatch, tmp_path):
         fit(planned.job, planned.run.folder)
 
     monkeypatch.setattr("workbench.command.running.run_page", run_page)
-    return lambda *words: CliRunner().invoke(main, ["repeat", *words])
+    before = signal.getsignal(signal.SIGTERM)
+    yield lambda *words: CliRunner().invoke(main, ["repeat", *words])
+    signal.signal(signal.SIGTERM, before)  # the command has its own
 
 
 def test_each_seed_is_a_run_and_the_table_says_how_they_spread(repeat, study):  # noqa: F811
