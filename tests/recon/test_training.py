@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from fastmri import complex_abs, ifft2c, rss
 from fastmri.data import SliceDataset as ReferenceDataset
 from fastmri.data.transforms import VarNetDataTransform, apply_mask, center_crop_to_smallest
 from fastmri.losses import SSIMLoss
@@ -162,7 +163,7 @@ from workbench.recon import run, training
 
 where, when = sys.argv[2], int(sys.argv[3])
 
-class Killed(training.RunCheckpoints):
+class RunCheckpoints(training.RunCheckpoints):  # its name is that of its state
     def die(self, trainer):
         if trainer.global_step == when:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -176,7 +177,7 @@ class Killed(training.RunCheckpoints):
         if where == "epoch":
             self.die(trainer)
 
-run.RunCheckpoints = Killed
+run.RunCheckpoints = RunCheckpoints
 run.main()
 """
 
@@ -206,23 +207,68 @@ def learned(run):
     return checkpoint["state_dict"], goes_on, rows
 
 
-def test_a_killed_run_goes_on_exactly(study, project):
+@pytest.mark.parametrize(
+    ("where", "step", "schedule"), [("batch", 13, "cosine"), ("epoch", 9, "step")]
+)
+def test_a_killed_run_goes_on_exactly(study, project, where, step, schedule):
     open_cache(study)
     choices = {"epochs": 3, "lr_step": 1, "checkpoint_minutes": 1e-9, "ema": 0.9, "clip": 0.5}
+    choices |= {"schedule": schedule, "zero_start": schedule == "cosine"}
     whole = prepare_run(small_job(study, name="whole", **choices), resume=True)
     assert rank_process(whole.folder).returncode == 0
     weights, optimizer, rows = learned(whole)
-    for where, step in (("batch", 13), ("epoch", 9)):
-        run = prepare_run(small_job(study, name=where, **choices), resume=True)
-        killed = rank_process(run.folder, where, step, script=KILLED)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert not run.finished
-        resumed = rank_process(run.folder)
-        assert "going on from last.ckpt" in resumed.stdout, resumed.stderr
-        weights_after, optimizer_after, rows_after = learned(run)
-        assert rows_after == rows
-        assert all(torch.equal(weights_after[name], weights[name]) for name in weights)
-        torch.testing.assert_close(optimizer_after, optimizer, rtol=0, atol=0)
+    run = prepare_run(small_job(study, name="killed", **choices), resume=True)
+    killed = rank_process(run.folder, where, step, script=KILLED)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not run.finished
+    resumed = rank_process(run.folder)
+    assert "going on from last.ckpt" in resumed.stdout, resumed.stderr
+    weights_after, optimizer_after, rows_after = learned(run)
+    assert rows_after == rows
+    assert all(torch.equal(weights_after[name], weights[name]) for name in weights)
+    torch.testing.assert_close(optimizer_after, optimizer, rtol=0, atol=0)
+
+
+def test_cosine_rises_then_falls_to_zero_at_the_last_step(study):
+    job = small_job(study, epochs=2, schedule="cosine", lr=0.5)
+    open_cache(study)
+    module, data = Training(job), small_data(study, job)
+    rates = []
+
+    class Rates(pl.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer(max_epochs=2, callbacks=[Rates()]).fit(module, data)
+    highest = rates.index(max(rates))
+    assert max(rates) == 0.5
+    assert rates == [*sorted(rates[:highest]), *sorted(rates[highest:], reverse=True)]
+    assert 0 <= module.lr_schedulers().get_last_lr()[0] < 1e-9
+
+
+@pytest.mark.parametrize("network", ["varnet", "promptmr"])
+def test_network_that_starts_at_zero_filled_is_nearer_to_it_than_a_random_one(study, network):
+    sizes = {"varnet": {"chans": 4}, "promptmr": {"chans": 4, "sens_chans": 4}}[network]
+    job = small_job(study, network=network, **sizes)
+    found = {}
+    for starts in (False, True):
+        pl.seed_everything(1, verbose=False)
+        training = Training(job.model_copy(update={"zero_start": starts})).eval()
+        data = SliceDataset(
+            open_cache(study).split("val"), job.sampling, neighbours=training.network.neighbours
+        )
+        batch = collate([data[0]])
+        filled = rss(complex_abs(ifft2c(batch.middle)), dim=1)
+        with torch.no_grad():
+            image = training(batch)
+        found[starts] = float((image - filled).norm() / filled.norm())
+    assert found[True] < 0.5 * found[False]
+    assert found[True] < 0.2
+
+
+def test_network_without_such_a_start_says_so(study):
+    with pytest.raises(ValueError, match="zero_start=True: U-Net cannot: it has no image"):
+        small_job(study, network="unet", zero_start=True)
 
 
 def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study, project):

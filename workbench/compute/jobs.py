@@ -22,10 +22,12 @@ from workbench.settings import project_root
 Precision = Literal["32", "bf16", "16"]
 Compile = Literal["auto", "on", "off"]
 Optimizer = Literal["adam", "adamw", "rmsprop"]
+Schedule = Literal["step", "cosine"]
 Learning = Literal["supervised", "self-supervised"]
 Augment = Literal["flips", "full"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 COMPILE: tuple[str, ...] = get_args(Compile)
+SCHEDULES: tuple[str, ...] = get_args(Schedule)
 LEARNING: tuple[str, ...] = get_args(Learning)
 AUGMENT: tuple[str, ...] = get_args(Augment)
 OPTIMIZERS: dict[str, str] = dict(
@@ -90,7 +92,11 @@ class TrainingJob(pydantic.BaseModel):
             network is not shown (``workbench.recon.selfsupervised``).
         augment: "flips" or "full", see ``workbench.data.augment``; None for none.
         optimizer: of ``OPTIMIZERS``.
-        lr_step: epochs after which the learning rate is multiplied by ``lr_gamma`` (StepLR).
+        zero_start: whether a network begins as the zero-filled image, with zeros for the weights of
+            its last layers, instead of with random ones; short trainings come further.
+        schedule: of the learning rate: "step", or "cosine", which rises for a tenth of the steps
+            and falls to zero along a cosine.
+        lr_step: epochs after which "step" multiplies the learning rate by ``lr_gamma`` (StepLR).
         clip: norm that a step's gradient is cut to; None leaves it as it is.
         ema: decay a step of a running average of the weights, which is what is validated and
             reconstructs; in the first steps it is less, see ``recon.averaging``. 0: no average.
@@ -116,6 +122,7 @@ class TrainingJob(pydantic.BaseModel):
     config: Any = Field(None, validate_default=True)
     loss: Annotated[str, AfterValidator(check_loss_name)] | None = None
     start_from: Start | None = None
+    zero_start: bool = False
     learning: Learning = "supervised"
     augment: Augment | None = None
     sampling: Sampling = Sampling()
@@ -124,6 +131,7 @@ class TrainingJob(pydantic.BaseModel):
     accumulate: int = Field(1, ge=1)
     optimizer: Optimizer = "adam"
     lr: float = Field(3e-4, gt=0)
+    schedule: Schedule = "step"
     lr_step: int = Field(40, ge=1)
     lr_gamma: float = Field(0.1, gt=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -288,7 +296,8 @@ def write_options(values: Mapping[str, Any]) -> str:
 
 def _check_help(entry: Network, given: Mapping[str, Any]) -> None:
     """Refuse what a network cannot do."""
-    asked = {"low_memory": True, "crop_readout": True, "precision": "bf16", "compile": "on"}
+    asked: dict[str, Any] = {"precision": "bf16", "compile": "on"}
+    asked |= dict.fromkeys(("low_memory", "crop_readout", "zero_start"), True)
     for name, advice in entry.lacks.items():
         if given.get(name) == asked[name]:
             raise ValueError(f"{name}={asked[name]}: {entry.label} cannot: {advice}")

@@ -102,6 +102,7 @@ class Plan:
         train, val = training_volumes(job, cache)
         own = job.learning != "supervised" and own_masks(train)
         start = f", going on after epoch {len(self.run.metrics)}" if self.run.last.exists() else ""
+        starts_there = job.zero_start and not job.start_from
         changing = "".join(f", {name}" for name in ("tf32", "crop_readout") if getattr(job, name))
         lines = [
             f"run        {shown(self.run.folder)}{start}",
@@ -112,10 +113,11 @@ class Plan:
             *([f"learning   {LEARNING_WORDS}"] if job.learning != "supervised" else []),
             *([f"augment    {job.augment}, from epoch to epoch more"] if job.augment else []),
             *([f"start      {job.start_from.remark(['val'])}"] if job.start_from else []),
+            *(["start      the zero-filled image"] if starts_there else []),
             f"sampling   {'each file with its own mask' if own else job.sampling}",
             f"schedule   {job.epochs} epochs, batch {job.batch_size} x {self.where.total} rank(s) "
-            f"x {job.accumulate} accumulated, {OPTIMIZERS[job.optimizer]} {job.lr:g}, times "
-            f"{job.lr_gamma:g} every {job.lr_step} epochs{_besides(job)}",
+            f"x {job.accumulate} accumulated, {OPTIMIZERS[job.optimizer]} {job.lr:g}, "
+            f"{_falling(job)}{_besides(job)}",
             f"speed      precision {job.precision}{changing}, low_memory {job.low_memory}, compile "
             f"{job.compile}",
         ]
@@ -140,6 +142,13 @@ class Plan:
                 )
                 if cloud.price:
                     yield f"estimate   cost: {cloud.price.source}"
+
+
+def _falling(job: TrainingJob) -> str:
+    """Say how the learning rate falls."""
+    if job.schedule == "step":
+        return f"times {job.lr_gamma:g} every {job.lr_step} epochs"
+    return "rising, then falling to zero along a cosine"
 
 
 def _besides(job: TrainingJob) -> str:

@@ -144,6 +144,10 @@ class SliceData(pl.LightningDataModule):
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
         self._batches_done = batches_done
 
+    def batches_of_epoch(self, ranks: int) -> int:
+        """Return how many batches each of so many ranks trains on in an epoch."""
+        return len(TrainingBatches(self.train, self.batch_size, self.seed, 0, ranks))
+
     def train_dataloader(self) -> DataLoader:
         """Load the training batches of this rank."""
         trainer = cast(pl.Trainer, self.trainer)

@@ -32,7 +32,7 @@ class Network:
     kinds: tuple[str, ...] = ("multicoil", "singlecoil")  # datasets that it can be trained on
     inside: str = ""  # what its own state dict has before the names that ``weights`` begins with
     # Fields of ``TrainingJob`` whose help it cannot have, and what to do instead: of low_memory,
-    # crop_readout, precision (bf16) and compile.
+    # crop_readout, precision (bf16), compile and zero_start.
     lacks: Mapping[str, str] = field(default_factory=dict)
     # Whether it learns. What does not has no weights, and reconstructs from its config alone.
     trains: bool = True

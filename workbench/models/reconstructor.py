@@ -91,6 +91,15 @@ class Reconstructor(nn.Module):
         """
         return None
 
+    def start_at_zero_filled(self) -> None:
+        """Choose first weights with which it returns the zero-filled image, or close to it.
+
+        ValueError where it has no such weights.
+        """
+        raise ValueError(
+            f"zero_start: {self.name or type(self).__name__} cannot start as the zero-filled image"
+        )
+
     def coil_images(
         self,
         masked_kspace: Tensor,

@@ -66,6 +66,11 @@ class UpBlock(nn.Module):
 class UNetBase(nn.Module):
     """Base of the U-Nets, each of which is compiled as one graph."""
 
+    @property
+    def last(self) -> nn.Conv2d:
+        """The layer that its output comes from."""
+        raise NotImplementedError
+
 
 class UNet(UNetBase):
     """U-Net (Ronneberger et al. 2015, arXiv:1505.04597) as fastMRI shapes it.
@@ -94,6 +99,11 @@ class UNet(UNetBase):
                 else block
             )
 
+    @property
+    def last(self) -> nn.Conv2d:
+        """The layer that its output comes from."""
+        return cast(nn.Conv2d, cast(nn.Sequential, self.up_conv[-1])[1])
+
     def forward(self, image: Tensor) -> Tensor:
         """Map (batch, channels_in, H, W) to (batch, channels_out, H, W)."""
         skipped = []
@@ -113,7 +123,7 @@ class UNet(UNetBase):
             if any(missing):  # an odd size was halved: give back the line that pooling dropped
                 image = F.pad(image, (0, missing[0], 0, missing[1]), mode="reflect")
             image = (conv[0] if isinstance(conv, nn.Sequential) else conv)(image, skip)
-        return _mix(cast(nn.Sequential, self.up_conv[-1])[1], image)
+        return _mix(self.last, image)
 
 
 def _weight(layer: nn.Module) -> Tensor:

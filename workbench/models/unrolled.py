@@ -37,6 +37,7 @@ from workbench.models.operator import (
     zero_filled,
 )
 from workbench.models.reconstructor import Reconstructor
+from workbench.models.unet import Normalised
 
 _COILS = 8  # whose maps are estimated at a time
 # Bytes of an activation on a CPU: a larger one is taken from the system page by page, and given
@@ -105,6 +106,12 @@ class Unrolled(Reconstructor):
         self.sens_net = sens_net
         self.cascades = nn.ModuleList(map(Cascade, models))
         self._seen: list[tuple[Any, Tensor, Tensor]] = []  # how, measured centre, maps of slices
+
+    def start_at_zero_filled(self) -> None:
+        """Set each cascade's last layer to zero: of an image it returns the mean alone."""
+        for cascade in cast(Iterable[Cascade], self.cascades):
+            for weights in cast(Normalised, cascade.model).unet.last.parameters():
+                nn.init.zeros_(weights)
 
     def train(self, mode: bool = True) -> Self:
         """Choose training or evaluation, as in torch."""

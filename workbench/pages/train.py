@@ -20,6 +20,7 @@ from workbench.compute.jobs import (
     LOSSES,
     OPTIMIZERS,
     PRECISIONS,
+    SCHEDULES,
     check_loss_name,
     read_options,
     run_folder,
@@ -105,9 +106,9 @@ class TrainPage(Page):
     center_fraction: Numbers | None = Field(None, label="centre fraction", numeric=True)
     """share of ACS columns, 0.08 (None), one for each acceleration"""
 
-    start_from: str | None = Field(
-        None, section="Learning", choices=lambda _: (*runs_here(), *released())
-    )
+    zero_start: bool | None = Field(None, label="start at zero-filled", section="Learning")
+    """True: it begins as the zero-filled image; False (None): with random weights"""
+    start_from: str | None = Field(None, choices=lambda _: (*runs_here(), *released()))
     """weights to begin with: a run, a file, or fastmri-knee; None: random ones"""
     learning: str | None = Field(None, choices=LEARNING)
     """supervised (None), or self-supervised: from k-space alone, no target is read"""
@@ -122,6 +123,8 @@ class TrainPage(Page):
     """adam (None), adamw or rmsprop"""
     lr: float | None = Field(None, label="learning rate", gt=0)
     """learning rate, 3e-4 (None)"""
+    schedule: str | None = Field(None, label="learning rate: schedule", choices=SCHEDULES)
+    """step (None), or cosine: it rises, then falls to zero by the last epoch"""
     lr_step: int | None = Field(None, label="learning rate: step", ge=1, unit="epochs")
     """epochs after which the rate is multiplied by lr_gamma, 40 (None)"""
     lr_gamma: float | None = Field(None, label="learning rate: factor", gt=0)

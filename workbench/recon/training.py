@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from workbench.compute.jobs import LOSSES, OPTIMIZERS, TrainingJob, flat
 from workbench.compute.runs import out_of_patience
 from workbench.data.images import crop_size, cropped
+from workbench.data.loading import SliceData
 from workbench.data.slices import Sample
 from workbench.models import build
 from workbench.models.own import find_loss
@@ -40,6 +42,8 @@ from workbench.stores.disk import replacing
 
 Value = TypeVar("Value")
 
+_RISING = 0.1  # of all steps, in which the learning rate of "cosine" rises
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the message names epoch, volume and slice."""
@@ -57,6 +61,8 @@ class Training(pl.LightningModule):
         self.job = job
         self.network = build(job.network, job.config)
         self.network.bf16, self.network.crop_readout = job.precision == "bf16", job.crop_readout
+        if job.zero_start:
+            self.network.start_at_zero_filled()
         name = job.loss or "ssim"
         self.loss = find_loss(LOSSES.get(name, name))
         self.volume_scores: list[dict[str, Any]] = []
@@ -128,14 +134,21 @@ class Training(pl.LightningModule):
         self._slice_scores = []
 
     def configure_optimizers(self) -> Any:
-        """Return the job's optimizer, and StepLR, stepped by epoch."""
+        """Return the job's optimizer and schedule: StepLR by epoch, or a cosine by step."""
         job, kind = self.job, getattr(torch.optim, OPTIMIZERS[self.job.optimizer])
         # A fused one takes scaled gradients, which cannot be cut to a norm; RMSprop has none.
         fused = job.optimizer != "rmsprop" and not (job.precision == "16" and job.clip)
         faster = {"fused": True} if fused else {}
         optimizer = kind(self.parameters(), lr=job.lr, weight_decay=job.weight_decay, **faster)
-        schedule = torch.optim.lr_scheduler.StepLR(optimizer, job.lr_step, job.lr_gamma)
-        return [optimizer], [schedule]
+        if job.schedule == "step":
+            schedule = torch.optim.lr_scheduler.StepLR(optimizer, job.lr_step, job.lr_gamma)
+            return [optimizer], [schedule]
+        # Lightning's own estimate would make the loader before it knows where a run goes on.
+        data = cast(SliceData, self.trainer.datamodule)  # type: ignore[attr-defined]
+        batches = data.batches_of_epoch(self.trainer.world_size)
+        share = partial(cosine, steps=job.epochs * -(-batches // job.accumulate))
+        by_step = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        return [optimizer], [{"scheduler": by_step, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the job beside the weights, so that a checkpoint says what it is."""
@@ -187,6 +200,18 @@ def gather(values: list[Value], group: Any = None) -> list[Value]:
     everyone: list[list[Value]] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(everyone, values, group=group)
     return [value for rank in everyone for value in rank]
+
+
+def cosine(step: int, steps: int) -> float:
+    """Return the share of the learning rate that a step has, the first of ``steps`` being 0.
+
+    It rises in proportion for a tenth of the steps, then falls to zero along half a cosine
+    (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    """
+    rising = max(1, round(_RISING * steps))
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return (1 + math.cos(math.pi * min(1, (step - rising) / max(1, steps - rising)))) / 2
 
 
 class RunCheckpoints(Checkpoint):

@@ -171,6 +171,11 @@ class PromptUNet(UNetBase):
             self.add_module(f"dec_level{level + 1}", up)
         self.conv_last = conv(chans, channels, 5)
 
+    @property
+    def last(self) -> nn.Conv2d:
+        """The layer that its output comes from."""
+        return self.conv_last
+
     def forward(self, image: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same; H and W are multiples of 8."""
         image = _convolve(self.feat_extract, image)

@@ -78,7 +78,14 @@ VARNET = Network(
     build=_build,
     weights=r"(?:sens_net|cascades)\.",
     config_of=config_of,
-    phantom={"cascades": 4, "chans": 8, "sens_chans": 4},
+    phantom={
+        "cascades": 6,
+        "chans": 6,
+        "sens_chans": 4,
+        "zero_start": True,
+        "schedule": "cosine",
+        "lr": 3e-3,
+    },
     # The weights of fastMRI's leaderboard entries, as its repository's inference script names them.
     released={
         "fastmri-knee": f"{_RELEASED}knee_leaderboard_state_dict.pt",
