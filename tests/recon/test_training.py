@@ -248,8 +248,8 @@ def test_cosine_rises_then_falls_to_zero_at_the_last_step(study):
 
 @pytest.mark.parametrize("network", ["varnet", "promptmr"])
 def test_network_that_starts_at_zero_filled_is_nearer_to_it_than_a_random_one(study, network):
-    sizes = {"varnet": {"chans": 4}, "promptmr": {"chans": 4, "sens_chans": 4}}[network]
-    job = small_job(study, network=network, **sizes)
+    sizes = {"cascades": 2, "chans": 4, "sens_chans": 4}
+    job = training_job(study, synthetic=True, model="brain", network=network, **sizes)
     found = {}
     for starts in (False, True):
         pl.seed_everything(1, verbose=False)
