@@ -79,8 +79,8 @@ SIZES: Mapping[str, Size] = {
             Part(*_BRAIN, _study(10, 4, 112, 8, (4, 5, 6), odd_flair=1), _TWO_RANKS),
             Part(
                 *_KNEE,
-                _study(4, 2, 112, 8, (4, 6)),
-                {**_TWO_RANKS, "epochs": 10, "lr_step": 8},
+                _study(6, 2, 112, 8, (4, 6)),
+                {**_TWO_RANKS, "epochs": 12},
                 _WITHOUT_EXPLORE,
             ),
         ),
