@@ -52,7 +52,11 @@ def test_run_says_what_was_trained_and_how_well(project):
 
 def test_run_goes_on_from_its_checkpoint(project):
     plan = plan_training(
-        **CHOICES, **NETWORK, name="small", local_dataset="datasets/small", epochs=3
+        **{**CHOICES, **NETWORK, "name": "small", "local_dataset": "datasets/small", "epochs": 3},
+        # The phantom's defaults were others then.
+        lr=1e-3,
+        schedule="step",
+        zero_start=False,
     )
     lines = list(train(plan))
     assert any("going on from last.ckpt" in line for line in lines)

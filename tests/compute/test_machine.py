@@ -58,7 +58,7 @@ def test_the_job_that_was_planned_runs_without_home_or_temporary_folder(
     tiny_study, project, monkeypatch
 ):
     """Another one has been planned in the same folder since then."""
-    first = plan(tiny_study, lr=1e-3, seed=7, workers=0)
+    first = plan(tiny_study, lr=1e-3, schedule="step", seed=7, workers=0)
     plan(tiny_study, lr=1e-5, seed=8, epochs=3)
     monkeypatch.setenv("TMPDIR", str(project / "nowhere"))
     monkeypatch.delenv("HOME")

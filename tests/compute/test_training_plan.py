@@ -53,7 +53,8 @@ def test_phantom_has_small_defaults_and_the_plan_says_so(project):
     assert plan.job.epochs < 50
     assert "synthetic phantom, not patient data" in str(plan)
     assert re.search(
-        r"small defaults for the phantom \(cascades \d+, sens_chans \d+, epochs \d+\)", str(plan)
+        r"small defaults for the phantom \(cascades \d+, sens_chans \d+, .*lr \S+, epochs \d+\)",
+        str(plan),
     )
 
 

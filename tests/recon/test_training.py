@@ -36,7 +36,17 @@ from workbench.recon.training import NonFiniteLossError, Training
 from workbench.recon.weights import load_network
 from workbench_demo.phantom.writing import write_volume
 
-SMALL = {"cascades": 2, "chans": 2, "pools": 2, "sens_chans": 2, "sens_pools": 2}
+SMALL = {
+    "cascades": 2,
+    "chans": 2,
+    "pools": 2,
+    "sens_chans": 2,
+    "sens_pools": 2,
+    # Unlike the phantom's defaults.
+    "schedule": "step",
+    "zero_start": False,
+    "lr": 1e-3,
+}
 
 
 def small_job(study, **choices):
@@ -443,13 +453,8 @@ def test_gradients_are_cut_to_a_norm(study):
 
 def test_run_without_a_better_epoch_ends_is_finished_and_goes_on_with_more_patience(study, project):
     def planned(patience):
-        return plan_training(
-            **{**SMALL, "model": "brain", "local_dataset": str(study), "name": "patient"},
-            epochs=9,
-            lr=1e-12,
-            patience=patience,
-            ema=0.9,
-        )
+        choices = {**SMALL, "epochs": 9, "lr": 1e-12, "patience": patience, "ema": 0.9}
+        return plan_training(model="brain", local_dataset=str(study), name="patient", **choices)
 
     plan = planned(2)
     assert ", ended after 2 epochs without a better one" in str(plan)

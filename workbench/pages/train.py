@@ -107,7 +107,7 @@ class TrainPage(Page):
     """share of ACS columns, 0.08 (None), one for each acceleration"""
 
     zero_start: bool | None = Field(None, label="start at zero-filled", section="Learning")
-    """True: it begins as the zero-filled image; False (None): with random weights"""
+    """True: it begins as the zero-filled image; None: with random weights"""
     start_from: str | None = Field(None, choices=lambda _: (*runs_here(), *released()))
     """weights to begin with: a run, a file, or fastmri-knee; None: random ones"""
     learning: str | None = Field(None, choices=LEARNING)
