@@ -26,11 +26,9 @@ from workbench_demo.sizes import Part
 from workbench_demo.stages import Demo, Stage
 
 _NAME, _WIDTH = 32, 9  # of a row's name, of a metric's column
-# Measured with ``python -m workbench_demo --seeds 3``, the rounding with WORKBENCH_KERNELS=off.
 SPREAD = (
-    "The network's figures are of one short training. From three seeds its means were, brain:\n"
-    "SSIM 0.80 to 0.88, PSNR 27.4 to 29.5 dB; knee: SSIM 0.71 to 0.73, PSNR 24.1 to 24.5 dB.\n"
-    "Machines also round differently, which moves them by about 0.01 in SSIM and 0.2 dB in PSNR."
+    "The network's figures are of one short training: python -m workbench_demo --seeds 3 shows\n"
+    "how far other seeds move them. Machines also round differently, which moves them as well."
 )
 
 
