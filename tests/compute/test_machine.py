@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -214,6 +215,24 @@ def test_ranks_that_outlive_a_killed_launcher_hold_the_run_s_folder(module):
                 os.kill(rank, signal.SIGKILL)
     with only_writer(run, wait=True):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
+def test_a_rank_ends_with_the_process_that_started_it_even_where_it_takes_no_signal(tmp_path):
+    """As within a training, whose SIGTERM waits for the other ranks."""
+    rank = (
+        "import signal, time; from workbench.compute.processes import begin_rank; begin_rank(); "
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('begun', flush=True); time.sleep(600)"
+    )
+    starter = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
+    end, start = os.pipe()
+    with subprocess.Popen([sys.executable, "-c", starter], stdout=start) as process:
+        os.close(start)
+        with os.fdopen(end, "rb", buffering=0) as lines:
+            assert lines.readline() == b"begun\n"
+            process.kill()
+            ended, *_ = select.select([lines], [], [], 60)  # nobody is left who could write
+            assert ended, "the rank lives on"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pipes of whole packets are Linux's")

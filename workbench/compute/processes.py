@@ -19,10 +19,10 @@ class ProcessFailedError(RuntimeError):
     """A started process ended with an error."""
 
 
-def die_with_parent() -> None:
-    """Have this process terminated when the one that started it ends, however it ends (Linux)."""
+def die_with_parent(how: int = signal.SIGTERM) -> None:
+    """Have this process get a signal when the one that started it ends, however it ends (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, how)
 
 
 def begin_rank() -> None:
@@ -31,7 +31,8 @@ def begin_rank() -> None:
     What it prints goes out line by line: written in pieces, as Python's unbuffered mode does, two
     ranks' lines would run into each other in their pipe.
     """
-    die_with_parent()
+    # Killed: on SIGTERM Lightning waits for the other ranks, which may be gone. Nothing is lost.
+    die_with_parent(signal.SIGKILL)
     sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
 
 
