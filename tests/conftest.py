@@ -1,6 +1,7 @@
 import os
 import signal
 import subprocess
+import threading
 
 # Before torch is imported, and for every process that a test starts: threads that wait for each
 # other on busy cores take six times the processor time.
@@ -14,6 +15,10 @@ pytest_plugins = ["tests.cloud.plugin"]
 # Side by side (pytest-xdist) tests of one group share a process, and so what starts slowly: a
 # JupyterLab, an Azurite. Long groups come first, so that both processes end at the same time.
 _GROUPS = ("tests/compute/azureml", "tests/browser", "tests/ingest/azure", "tests/demo")
+
+# azureml-core calls what is deprecated on threads of its own, at any time: also while pytest sets
+# its filters of warnings, one after the other, and "error" comes before what is ignored.
+threading.Thread.setDaemon = lambda thread, daemonic: setattr(thread, "daemon", daemonic)
 
 # A shell's background job ignores interrupts, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
