@@ -75,7 +75,10 @@ def hard_to_read(form):
 def test_cache_form_tells_a_wrong_entry_then_indexes_and_fills_the_cells(open_notebook):
     notebook = open_notebook("cache", {"dataset": "brain_multicoil"})
     form = opened(notebook)
-    assert form.bounding_box()["y"] < 200  # the form is what one sees first
+    # The form is what one sees first.
+    notebook.page.wait_for_function(
+        "document.querySelector('.wb-form').getBoundingClientRect().y < 200"
+    )
     assert not notebook.cell("compare_pickle").locator(".jp-InputArea-editor").is_visible()
     notebook.output("page.show(show_splits)").get_by_text("press Index there").wait_for()
     press(form, "▸ More")
@@ -83,12 +86,12 @@ def test_cache_form_tells_a_wrong_entry_then_indexes_and_fills_the_cells(open_no
     workers.fill("0")
     wrong = form.get_by_text("workers=0: give a whole number, 1 or more")
     wrong.wait_for()
-    assert form.locator(".wb-wrong").get_by_label("workers").count() == 1
+    form.locator(".wb-wrong").get_by_label("workers").wait_for()
     assert hard_to_read(form) == []
-    assert form.get_by_role("button", name="Index").is_disabled()
+    form.locator("button:disabled", has_text="Index").wait_for()
     workers.fill("8")
     wrong.wait_for(state="detached")
-    assert "-p workers 8" in form.locator(".wb-command pre").inner_text()
+    form.locator(".wb-command pre", has_text="-p workers 8").wait_for()
     press(form, "Index")
     wait_for_end(form)
     notebook.output("page.show(show_splits)").locator("table").wait_for()
