@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.report import machine
 from workbench.compute.jobs import run_folder
-from workbench.models import NETWORKS
+from workbench.models import trains
 from workbench.recon.metrics import METRICS, Scores, deviations, mean_scores
 from workbench.stores.disk import write_text
 
@@ -40,7 +40,7 @@ class Method:
     @property
     def trains(self) -> bool:
         """Whether it learns from data."""
-        return NETWORKS[self.network].trains
+        return trains(self.network)
 
     @property
     def place(self) -> str:

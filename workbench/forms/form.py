@@ -209,7 +209,7 @@ class Form:
             self._note(name)
         for fold, *_, names in self.folds:
             fold.value = fold.value or not errors.keys().isdisjoint(names)
-        wanted = [each for each in self.secrets.values() if each.entry.only(self._asked)]
+        wanted = self._wanted()
         for secret in wanted:
             secret.show()
         children = tuple(part for each in wanted for part in (each.widget, each.note))
@@ -327,25 +327,19 @@ class Form:
         self.outputs, self.planned, self.log, self.progress, self.failure = {}, [], [], {}, None
         self.phase, self.status = "planning", "looking at what there is to do ..."
         self._draw()
-        wanted = [each for each in self.secrets.values() if each.entry.only(self._asked)]
-        environment = self._environment(wanted)
+        environment = self._environment()
         if not (self._process and self._process.fits(environment)):
             if self._process:
                 self._process.close()
             self._process = PageProcess(self.page)
-        arguments = self._process, action, wanted, environment
+        arguments = self._process, action, environment
         self._follower = threading.Thread(target=self._do, args=arguments, daemon=True)
         self._follower.start()
 
-    def _do(
-        self,
-        process: PageProcess,
-        action: str,
-        wanted: list[SecretField],
-        environment: Mapping[str, str],
-    ) -> None:
+    def _do(self, process: PageProcess, action: str, environment: Mapping[str, str]) -> None:
         """Ask for the work, and show what it tells, a few times a second; then fill the cells."""
-        if lacking := [each.entry.label for each in wanted if each.lacks(self._asked)]:
+        lacking = [s.entry.label for s in self._wanted() if s.lacks(self._asked)]
+        if lacking:
             self.phase = "idle"
             self._say(f"first give {' and '.join(lacking)}")
             return
@@ -360,8 +354,13 @@ class Form:
         if self.phase == "done":
             self._fill(threading.current_thread())
 
-    def _environment(self, wanted: list[SecretField]) -> dict[str, str]:
+    def _wanted(self) -> list[SecretField]:
+        """Return the secrets that the work may need, as it is asked for."""
+        return [each for each in self.secrets.values() if each.entry.only(self._asked)]
+
+    def _environment(self) -> dict[str, str]:
         """Return the work's variables, with the secrets that it needs and no other."""
+        wanted = self._wanted()
         # A page that does not ask for the storage's key may yet be given an address in it.
         withheld = self.secrets.keys() - {each.entry.name for each in wanted}
         needs = [LINKS_VARIABLE] if LINKS_VARIABLE in self.secrets.keys() - withheld else []
