@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from workbench.compute.jobs import read_options
 from workbench.data.cache import DatasetCache, open_dataset
 from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset
 from workbench.models import NETWORKS, trains
+from workbench.models.entry import read_options
 from workbench.recon.metrics import METRICS, Scores, mean_scores
 from workbench.recon.reconstruction import reconstruct_volume
 from workbench.recon.scoring import score_volume

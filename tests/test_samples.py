@@ -56,7 +56,7 @@ def test_run_goes_on_from_its_checkpoint(project):
         # The phantom's defaults were others then.
         lr=1e-3,
         schedule="step",
-        zero_start=False,
+        first_estimate="published",
     )
     lines = list(train(plan))
     assert any("going on from last.ckpt" in line for line in lines)

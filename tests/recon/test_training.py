@@ -25,8 +25,9 @@ from workbench.compute.training import plan_training, train
 from workbench.data.cache import open_cache
 from workbench.data.loading import SliceData, TrainingBatches
 from workbench.data.masks import _FUNCTIONS
-from workbench.data.sampling import seed_of_draw
+from workbench.data.sampling import Sampling, seed_of_draw
 from workbench.data.slices import SliceDataset, collate
+from workbench.models import first_estimate
 from workbench.recon import run as rank
 from workbench.recon.averaging import WeightAverage
 from workbench.recon.metrics import METRICS
@@ -44,7 +45,7 @@ SMALL = {
     "sens_pools": 2,
     # Unlike the phantom's defaults.
     "schedule": "step",
-    "zero_start": False,
+    "first_estimate": "published",
     "lr": 1e-3,
 }
 
@@ -223,7 +224,8 @@ def learned(run):
 def test_a_killed_run_goes_on_exactly(study, project, where, step, schedule):
     open_cache(study)
     choices = {"epochs": 3, "lr_step": 1, "checkpoint_minutes": 1e-9, "ema": 0.9, "clip": 0.5}
-    choices |= {"schedule": schedule, "zero_start": schedule == "cosine"}
+    if schedule == "cosine":
+        choices |= {"schedule": schedule, "first_estimate": "sense"}
     whole = prepare_run(small_job(study, name="whole", **choices), resume=True)
     assert rank_process(whole.folder).returncode == 0
     weights, optimizer, rows = learned(whole)
@@ -257,28 +259,58 @@ def test_cosine_rises_then_falls_to_zero_at_the_last_step(study):
 
 
 @pytest.mark.parametrize("network", ["varnet", "promptmr"])
-def test_network_that_starts_at_zero_filled_is_nearer_to_it_than_a_random_one(study, network):
+@pytest.mark.parametrize("estimate", ["zero-filled", "sense", "tv, regularisation=0.002"])
+def test_untrained_network_returns_nearly_what_it_begins_with(study, network, estimate):
     sizes = {"cascades": 2, "chans": 4, "sens_chans": 4}
     job = training_job(study, synthetic=True, model="brain", network=network, **sizes)
     found = {}
-    for starts in (False, True):
+    for begins in (None, estimate):
         pl.seed_everything(1, verbose=False)
-        training = Training(job.model_copy(update={"zero_start": starts})).eval()
+        training = Training(job.model_copy(update={"first_estimate": begins})).eval()
         data = SliceDataset(
             open_cache(study).split("val"), job.sampling, neighbours=training.network.neighbours
         )
-        batch = collate([data[0]])
-        filled = rss(complex_abs(ifft2c(batch.middle)), dim=1)
+        batch = collate([data[0], data[1]])
+        given = batch.masked_kspace, batch.mask, batch.num_low_frequencies
+        expected = rss(complex_abs(ifft2c(batch.middle)), dim=1)
+        if first := first_estimate(estimate):
+            expected = first(torch.view_as_real(torch.view_as_complex(batch.middle)), *given[1:])
         with torch.no_grad():
             image = training(batch)
-        found[starts] = float((image - filled).norm() / filled.norm())
-    assert found[True] < 0.5 * found[False]
-    assert found[True] < 0.2
+        found[begins] = float((image - expected).norm() / expected.norm())
+    assert found[estimate] < 0.5 * found[None]
+    assert found[estimate] < 0.25
 
 
-def test_network_without_such_a_start_says_so(study):
-    with pytest.raises(ValueError, match="zero_start=True: U-Net cannot: it has no image"):
-        small_job(study, network="unet", zero_start=True)
+def test_first_estimate_goes_with_the_weights(study, project):
+    open_cache(study)
+    trained = rank.fit(small_job(study, epochs=1, first_estimate="sense"), project / "one").network
+    loaded = load_network(project / "one/checkpoints/last.ckpt")
+    sample = collate([SliceDataset(open_cache(study).split("val"), Sampling())[0]])
+    given = sample.masked_kspace, sample.mask, sample.num_low_frequencies
+    with torch.no_grad():
+        assert torch.equal(loaded(*given), trained.eval()(*given))
+        loaded.begin_with(None)
+        assert not torch.equal(loaded(*given), trained(*given))
+
+
+def test_network_that_begins_with_no_image_says_so(study):
+    with pytest.raises(ValueError, match="first_estimate=sense: U-Net cannot: it has no image"):
+        small_job(study, network="unet", first_estimate="sense")
+
+
+@pytest.mark.parametrize(
+    ("estimate", "message"),
+    [
+        ("varnet", "first_estimate='varnet': give one of published, zero-filled, sense"),
+        ("tv, regularisation=2", "regularisation=2: give a number, 0 or more and below 1"),
+        ("tv, weight=2", "TV has no argument weight; it has regularisation"),
+        ("zero-filled, iterations=2", "give one of published"),
+    ],
+)
+def test_wrong_first_estimate_is_refused(study, estimate, message):
+    with pytest.raises(ValueError, match=message):
+        small_job(study, first_estimate=estimate)
 
 
 def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study, project):

@@ -1,6 +1,5 @@
 """What to run: one description of a training job, whichever compute runs it."""
 
-import ast
 import dataclasses
 import json
 import re
@@ -14,8 +13,16 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 from workbench.catalog import DATASETS, model_by_name
 from workbench.compute.start import Start
 from workbench.data.sampling import Sampling, numbers
-from workbench.models import DEFAULT, build, check_network_name, find_network
-from workbench.models.entry import Network
+from workbench.models import (
+    AS_PUBLISHED,
+    DEFAULT,
+    ZERO_FILLED,
+    build,
+    check_network_name,
+    find_network,
+    read_first_estimate,
+)
+from workbench.models.entry import Network, read_options
 from workbench.models.own import check_form, is_own, read_config, try_loss, try_network
 from workbench.settings import project_root
 
@@ -67,6 +74,11 @@ def _name(value: str) -> str:
     return value
 
 
+def _first_estimate(value: str | None) -> str | None:
+    read_first_estimate(value)
+    return None if value == AS_PUBLISHED else value
+
+
 def check_loss_name(name: str) -> str:
     """Check that a loss is one of ``LOSSES``, or has the form of one of somebody's own."""
     if is_own(name):
@@ -92,8 +104,9 @@ class TrainingJob(pydantic.BaseModel):
             network is not shown (``workbench.recon.selfsupervised``).
         augment: "flips" or "full", see ``workbench.data.augment``; None for none.
         optimizer: of ``OPTIMIZERS``.
-        zero_start: whether a network begins as the zero-filled image, with zeros for the weights of
-            its last layers, instead of with random ones; short trainings come further.
+        first_estimate: what an unrolled network begins with and, untrained, returns: "zero-filled",
+            or a classical reconstruction such as "sense" or "tv, regularisation=0.002"; short
+            trainings come further. None, or "published": zero-filled, and random weights.
         schedule: of the learning rate: "step", or "cosine", which rises for a tenth of the steps
             and falls to zero along a cosine.
         lr_step: epochs after which "step" multiplies the learning rate by ``lr_gamma`` (StepLR).
@@ -122,7 +135,7 @@ class TrainingJob(pydantic.BaseModel):
     config: Any = Field(None, validate_default=True)
     loss: Annotated[str, AfterValidator(check_loss_name)] | None = None
     start_from: Start | None = None
-    zero_start: bool = False
+    first_estimate: Annotated[str | None, AfterValidator(_first_estimate)] = None
     learning: Learning = "supervised"
     augment: Augment | None = None
     sampling: Sampling = Sampling()
@@ -181,6 +194,7 @@ class TrainingJob(pydantic.BaseModel):
     def from_json(cls, text: str) -> Self:
         """Read a job of this version or an earlier one; ValueError where the text is not a job."""
         values = {"network": DEFAULT, **json.loads(text)}
+        _name_first_estimate(values)
         if "config" not in values:  # of earlier versions, which had its numbers among the others
             names = _names(find_network(values["network"]).config)
             values["config"] = {name: values.pop(name) for name in names if name in values}
@@ -193,9 +207,16 @@ def flat(job: Mapping[str, Any]) -> dict[str, Any]:
     Jobs of earlier versions are so already, and name no network.
     """
     values = {"network": DEFAULT, **job}
+    _name_first_estimate(values)
     if start := values.get("start_from"):
         values["start_from"] = str(Start.model_validate(start))
     return values | values.pop("config", {})
+
+
+def _name_first_estimate(values: dict[str, Any]) -> None:
+    """Rename what earlier versions said of a network's first estimate."""
+    if values.pop("zero_start", False):
+        values["first_estimate"] = ZERO_FILLED
 
 
 def training_job(
@@ -225,6 +246,8 @@ def training_job(
     start: Start | None = given.get("start_from")
     if start:
         start.check("network", given.setdefault("network", start.network), start.network)
+        if start.first_estimate:
+            given.setdefault("first_estimate", start.first_estimate)
     entry = find_network(given.get("network", DEFAULT))
     if not entry.trains:
         raise ValueError(
@@ -269,38 +292,14 @@ def training_job(
         raise ValueError(in_words(error)) from None
 
 
-def read_options(options: Any) -> dict[str, Any]:
-    """Read arguments of a network: a mapping, or a text such as "depth=5, norm=batch".
-
-    Raises:
-        ValueError: a part of the text is no NAME=VALUE.
-    """
-    if options is None or isinstance(options, Mapping):
-        return dict(options or {})
-    found = {}
-    for part in filter(None, (part.strip() for part in str(options).split(","))):
-        name, sign, value = (each.strip() for each in part.partition("="))
-        if not (name.isidentifier() and sign):
-            raise ValueError(f"network_options={options!r}: give NAME=VALUE, such as depth=5")
-        try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[name] = value  # a text without quotes
-    return found
-
-
-def write_options(values: Mapping[str, Any]) -> str:
-    """Write arguments of a network as ``read_options`` reads them."""
-    return ", ".join(f"{name}={value!r}" for name, value in values.items())
-
-
 def _check_help(entry: Network, given: Mapping[str, Any]) -> None:
     """Refuse what a network cannot do."""
     asked: dict[str, Any] = {"precision": "bf16", "compile": "on"}
-    asked |= dict.fromkeys(("low_memory", "crop_readout", "zero_start"), True)
+    asked |= dict.fromkeys(("low_memory", "crop_readout"), True)
     for name, advice in entry.lacks.items():
-        if given.get(name) == asked[name]:
-            raise ValueError(f"{name}={asked[name]}: {entry.label} cannot: {advice}")
+        value = given.get(name)
+        if value is not None and value == asked.get(name, value):
+            raise ValueError(f"{name}={value}: {entry.label} cannot: {advice}")
 
 
 def try_own_code(job: TrainingJob) -> None:

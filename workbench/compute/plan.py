@@ -102,7 +102,6 @@ class Plan:
         train, val = training_volumes(job, cache)
         own = job.learning != "supervised" and own_masks(train)
         start = f", going on after epoch {len(self.run.metrics)}" if self.run.last.exists() else ""
-        starts_there = job.zero_start and not job.start_from
         changing = "".join(f", {name}" for name in ("tf32", "crop_readout") if getattr(job, name))
         lines = [
             f"run        {shown(self.run.folder)}{start}",
@@ -113,7 +112,7 @@ class Plan:
             *([f"learning   {LEARNING_WORDS}"] if job.learning != "supervised" else []),
             *([f"augment    {job.augment}, from epoch to epoch more"] if job.augment else []),
             *([f"start      {job.start_from.remark(['val'])}"] if job.start_from else []),
-            *(["start      the zero-filled image"] if starts_there else []),
+            *([f"estimate   begins with {job.first_estimate}"] if job.first_estimate else []),
             f"sampling   {'each file with its own mask' if own else job.sampling}",
             f"schedule   {job.epochs} epochs, batch {job.batch_size} x {self.where.total} rank(s) "
             f"x {job.accumulate} accumulated, {OPTIMIZERS[job.optimizer]} {job.lr:g}, "

@@ -23,8 +23,9 @@ class Start(pydantic.BaseModel):
         weights_sha256: of the file.
         seen: dataset -> its splits that those weights were trained on; None where the file does not
             say.
-        network: whose weights they are; like the next two it is in no file: the job has it.
+        network: whose weights they are; like the next three it is in no file: the job has it.
         config: that network's numbers.
+        first_estimate: what that network begins with.
         file: the file, where it is on this machine.
     """
 
@@ -35,6 +36,7 @@ class Start(pydantic.BaseModel):
     seen: dict[str, tuple[str, ...]] | None = None
     network: str = Field("", exclude=True)
     config: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    first_estimate: str | None = Field(None, exclude=True)
     file: Path | None = Field(None, exclude=True)
 
     def __str__(self) -> str:

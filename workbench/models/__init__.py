@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from workbench.models.classical import SENSE, TV, WAVELET
-from workbench.models.entry import Network
+from workbench.models.entry import Network, read_options
 from workbench.models.own import check_form, is_own, label_of_own, network_of
 from workbench.models.promptmr import PROMPTMR
 from workbench.models.unet_baseline import UNET
@@ -20,13 +20,18 @@ if TYPE_CHECKING:
     from workbench.models.varnet.network import VarNet
 
 __all__ = [
+    "AS_PUBLISHED",
     "DEFAULT",
+    "FIRST_ESTIMATES",
     "NETWORKS",
+    "ZERO_FILLED",
     "VarNet",
     "build",
     "check_network_name",
     "find_network",
+    "first_estimate",
     "label_of",
+    "read_first_estimate",
     "released",
     "trains",
 ]
@@ -34,6 +39,13 @@ __all__ = [
 _ENTRIES = (VARNET, PROMPTMR, UNET, SENSE, WAVELET, TV)
 NETWORKS: dict[str, Network] = {entry.name: entry for entry in _ENTRIES}
 """Name of each network, as ``network=`` takes it, and its entry."""
+ZERO_FILLED = "zero-filled"
+AS_PUBLISHED = "published"
+FIRST_ESTIMATES = (
+    *(AS_PUBLISHED, ZERO_FILLED),
+    *(entry.name for entry in _ENTRIES if not entry.trains),
+)
+"""What an unrolled network can begin with: as published, zero-filled with random weights."""
 DEFAULT = VARNET.name
 """The network where none is named, as in files of runs and results of earlier versions."""
 
@@ -71,6 +83,36 @@ def build(name: str, config: Any) -> "Reconstructor":
     network = entry.build(config)
     network.name, network.config = name, config
     return network
+
+
+def first_estimate(text: str | None) -> "Reconstructor | None":
+    """Build what an unrolled network begins with, as ``read_first_estimate`` reads it."""
+    found = read_first_estimate(text)
+    return found and build(*found)
+
+
+def read_first_estimate(text: str | None) -> tuple[str, Any] | None:
+    """Read what an unrolled network begins with: a classical reconstruction and its config.
+
+    None where that is the zero-filled image.
+
+    Args:
+        text: "zero-filled", "published", or the name of a classical reconstruction, perhaps with
+            its numbers: "tv, regularisation=0.002".
+
+    Raises:
+        ValueError: it is something else, or has no such numbers.
+    """
+    name, _, options = (text or AS_PUBLISHED).partition(",")
+    name = name.strip()
+    if name in (AS_PUBLISHED, ZERO_FILLED) and not options:
+        return None
+    try:
+        if name not in NETWORKS or trains(name):
+            raise ValueError(f"give one of {', '.join(FIRST_ESTIMATES)}")
+        return name, NETWORKS[name].configured(read_options(options))
+    except ValueError as error:
+        raise ValueError(f"first_estimate={text!r}: {error}") from None
 
 
 def label_of(name: str) -> str:

@@ -1,5 +1,6 @@
 """What the workbench has to know of a network; nothing here needs torch."""
 
+import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ class Network:
     kinds: tuple[str, ...] = ("multicoil", "singlecoil")  # datasets that it can be trained on
     inside: str = ""  # what its own state dict has before the names that ``weights`` begins with
     # Fields of ``TrainingJob`` whose help it cannot have, and what to do instead: of low_memory,
-    # crop_readout, precision (bf16), compile and zero_start.
+    # crop_readout, precision (bf16), compile and first_estimate.
     lacks: Mapping[str, str] = field(default_factory=dict)
     # Whether it learns. What does not has no weights, and reconstructs from its config alone.
     trains: bool = True
@@ -46,8 +47,7 @@ class Network:
         names = [each.name for each in fields(self.config)]
         if unknown := [name for name in options if name not in names]:
             raise ValueError(
-                f"network_options: {self.label} has no argument {unknown[0]}; it has "
-                f"{', '.join(names) or 'none'}"
+                f"{self.label} has no argument {unknown[0]}; it has {', '.join(names) or 'none'}"
             )
         return self.config(**options)
 
@@ -60,3 +60,28 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}={value!r}: give a whole number, {least} or more")
+
+
+def read_options(options: Any) -> dict[str, Any]:
+    """Read arguments of a network: a mapping, or a text such as "depth=5, norm=batch".
+
+    Raises:
+        ValueError: a part of the text is no NAME=VALUE.
+    """
+    if options is None or isinstance(options, Mapping):
+        return dict(options or {})
+    found = {}
+    for part in filter(None, (part.strip() for part in str(options).split(","))):
+        name, sign, value = (each.strip() for each in part.partition("="))
+        if not (name.isidentifier() and sign):
+            raise ValueError(f"options {options!r}: give NAME=VALUE, such as depth=5")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value  # a text without quotes
+    return found
+
+
+def write_options(values: Mapping[str, Any]) -> str:
+    """Write arguments of a network as ``read_options`` reads them."""
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())

@@ -31,7 +31,7 @@ _LACKS = {
     "crop_readout": "give False",
     "precision": "give 32 or 16",
     "compile": "give auto or off",
-    "zero_start": "give False",
+    "first_estimate": "leave it out",
 }
 _EXTEND = "or have it extend workbench.models.reconstructor.Reconstructor"
 

@@ -92,13 +92,19 @@ class Reconstructor(nn.Module):
         return None
 
     def start_at_zero_filled(self) -> None:
-        """Choose first weights with which it returns the zero-filled image, or close to it.
+        """Choose first weights with which it returns what it begins with, or close to it.
 
         ValueError where it has no such weights.
         """
-        raise ValueError(
-            f"zero_start: {self.name or type(self).__name__} cannot start as the zero-filled image"
-        )
+        raise ValueError(f"first_estimate: {self.name or type(self).__name__} begins with no image")
+
+    def begin_with(self, first: "Reconstructor | None") -> None:
+        """Choose the reconstruction that it begins with; None is the zero-filled image.
+
+        ValueError where it begins with no image.
+        """
+        if first is not None:
+            self.start_at_zero_filled()  # says why not
 
     def coil_images(
         self,

@@ -12,6 +12,8 @@ so that with x_0 = S^H F^H k_0, z = w - v and A = S^H F^H M F S one cascade is
     u = UNet(x_0 - w + A z),    v <- (1 - λ) v + u,    w <- w + u,
 
 and the result is the root sum of squares over coils of y_0 - S w + F^H M F S z, y_0 = F^H k_0.
+All of it holds for any k_0 that has the measured lines: the cascades may begin with another
+reconstruction's k-space where the published networks begin with zeros.
 Where a network sees neighbouring slices, all of this holds for each of them, and the U-Net alone
 sees them together.
 """
@@ -105,7 +107,12 @@ class Unrolled(Reconstructor):
         super().__init__()
         self.sens_net = sens_net
         self.cascades = nn.ModuleList(map(Cascade, models))
+        self.first: Reconstructor | None = None
         self._seen: list[tuple[Any, Tensor, Tensor]] = []  # how, measured centre, maps of slices
+
+    def begin_with(self, first: Reconstructor | None) -> None:
+        """Choose the reconstruction that it begins with, one that forms images of single coils."""
+        self.first = first
 
     def start_at_zero_filled(self) -> None:
         """Set each cascade's last layer to zero: of an image it returns the mean alone."""
@@ -163,6 +170,8 @@ class Unrolled(Reconstructor):
         sampled = self._for_each_slice(sampled)
         centre = None if centre is None else self._for_each_slice(centre)
         y0, low_resolution = zero_filled(kspace, centre, wanted)
+        if self.first is not None:
+            y0 = self._first_estimate(kspace, sampled, num_low_frequencies, rows if crops else None)
         weights = torch.fft.ifftshift(sampled, axes).to(kspace.real.dtype)
         # Its convolutions are all that such a network has which autocast would touch.
         half = torch.autocast(kspace.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -173,6 +182,21 @@ class Unrolled(Reconstructor):
         y0, maps, w, z, weights = (self._middle(each) for each in (y0, maps, w, z, weights))
         for part, some in zip(parts_of(y0), parts_of(maps), strict=True):
             yield part - some * w + project(some * z, weights, axes)
+
+    def _first_estimate(
+        self,
+        kspace: Tensor,
+        sampled: Tensor,
+        num_low_frequencies: int | Tensor | None,
+        rows: int | None,
+    ) -> Tensor:
+        """Return the coil images that the cascades begin with, for y_0."""
+        first = cast(Reconstructor, self.first)
+        first.readout_margin = self.readout_margin
+        if isinstance(num_low_frequencies, Tensor) and num_low_frequencies.ndim:
+            num_low_frequencies = self._for_each_slice(num_low_frequencies)
+        values = torch.view_as_real(kspace)
+        return first.coil_images(values, sampled.unsqueeze(-1), num_low_frequencies, rows)
 
     @property
     def _low(self) -> bool:

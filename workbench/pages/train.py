@@ -22,7 +22,6 @@ from workbench.compute.jobs import (
     PRECISIONS,
     SCHEDULES,
     check_loss_name,
-    read_options,
     run_folder,
     training_job,
 )
@@ -36,7 +35,15 @@ from workbench.data.folders import find_dataset
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
-from workbench.models import DEFAULT, NETWORKS, find_network, released, trains
+from workbench.models import (
+    DEFAULT,
+    FIRST_ESTIMATES,
+    NETWORKS,
+    find_network,
+    released,
+    trains,
+)
+from workbench.models.entry import read_options
 from workbench.models.own import check_there, is_own
 from workbench.pages.shared import (
     NetworkName,
@@ -106,8 +113,8 @@ class TrainPage(Page):
     center_fraction: Numbers | None = Field(None, label="centre fraction", numeric=True)
     """share of ACS columns, 0.08 (None), one for each acceleration"""
 
-    zero_start: bool | None = Field(None, label="start at zero-filled", section="Learning")
-    """True: it begins as the zero-filled image; None: with random weights"""
+    first_estimate: str | None = Field(None, choices=lambda _: FIRST_ESTIMATES, section="Learning")
+    """published (None), zero-filled, sense, wavelet, tv: its first image"""
     start_from: str | None = Field(None, choices=lambda _: (*runs_here(), *released()))
     """weights to begin with: a run, a file, or fastmri-knee; None: random ones"""
     learning: str | None = Field(None, choices=LEARNING)

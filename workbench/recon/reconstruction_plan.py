@@ -19,12 +19,13 @@ from workbench.compute.evaluation import (
     split_volumes,
 )
 from workbench.compute.here import Ranks, ranks_here, run_here
-from workbench.compute.jobs import read_options, run_folder, write_options
+from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run, only_writer, open_run
 from workbench.data.cache import DatasetCache, load_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.data.volume import Volume
 from workbench.models import find_network, label_of, released
+from workbench.models.entry import read_options, write_options
 from workbench.progress import relayed
 from workbench.recon.results import (
     Order,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.compute.evaluation import sha256_of
-from workbench.compute.jobs import TrainingJob
+from workbench.compute.jobs import TrainingJob, flat
 from workbench.compute.kept import fetch
 from workbench.compute.node import this_node
 from workbench.compute.runs import SENT, Run
@@ -53,6 +53,7 @@ def find_start(
         seen=_FASTMRI if asked in released() else _seen(job),
         network=found.name,
         config=asdict(found.config),
+        first_estimate=flat(job).get("first_estimate"),
         file=file,
     )
 
@@ -86,7 +87,12 @@ def _kept_start(asked: str, run: Run) -> Start | None:
     if job.start_from is None or job.start_from.asked != asked:
         return None
     return job.start_from.model_copy(
-        update={"network": job.network, "config": asdict(job.config), "file": run.start}
+        update={
+            "network": job.network,
+            "config": asdict(job.config),
+            "first_estimate": job.first_estimate,
+            "file": run.start,
+        }
     )
 
 

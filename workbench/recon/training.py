@@ -23,7 +23,7 @@ from workbench.compute.runs import out_of_patience
 from workbench.data.images import crop_size, cropped
 from workbench.data.loading import SliceData
 from workbench.data.slices import Sample
-from workbench.models import build
+from workbench.models import build, first_estimate
 from workbench.models.own import find_loss
 from workbench.progress import Progress, duration, say
 from workbench.recon.metrics import (
@@ -61,8 +61,9 @@ class Training(pl.LightningModule):
         self.job = job
         self.network = build(job.network, job.config)
         self.network.bf16, self.network.crop_readout = job.precision == "bf16", job.crop_readout
-        if job.zero_start:
+        if job.first_estimate:
             self.network.start_at_zero_filled()
+            self.network.begin_with(first_estimate(job.first_estimate))
         name = job.loss or "ssim"
         self.loss = find_loss(LOSSES.get(name, name))
         self.volume_scores: list[dict[str, Any]] = []
@@ -159,7 +160,7 @@ class Training(pl.LightningModule):
         """Refuse the weights of another network; begin an epoch anew on another number of ranks."""
         before, now = flat(checkpoint.get("job", {})), self.job.parameters
         before.setdefault("crop_readout", self.job.crop_readout)  # older checkpoints do not name it
-        names = ("network", *asdict(self.job.config), "crop_readout")
+        names = ("network", *asdict(self.job.config), "crop_readout", "first_estimate")
         changes = ", ".join(
             f"{name} {before.get(name)} there, {now[name]} here"
             for name in names

@@ -10,10 +10,18 @@ import requests
 import torch
 from torch import Tensor
 
-from workbench.compute.jobs import read_options
+from workbench.compute.jobs import flat
 from workbench.compute.runs import Run, open_run
-from workbench.models import DEFAULT, NETWORKS, build, find_network, released, trains
-from workbench.models.entry import Network
+from workbench.models import (
+    DEFAULT,
+    NETWORKS,
+    build,
+    find_network,
+    first_estimate,
+    released,
+    trains,
+)
+from workbench.models.entry import Network, read_options
 from workbench.models.own import is_own
 from workbench.models.reconstructor import Reconstructor
 from workbench.recon.results import Order
@@ -177,6 +185,7 @@ def load_network(
     if isinstance(job, Mapping):
         network.bf16 = job.get("precision") == "bf16"
         network.crop_readout = job.get("crop_readout") is True
+        network.begin_with(first_estimate(flat(job).get("first_estimate")))
         network.tf32 = job.get("tf32") is True
     return network.eval()
 

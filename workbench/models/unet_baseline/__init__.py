@@ -65,6 +65,6 @@ UNET = Network(
     lacks={
         "low_memory": "it has one U-Net alone; give auto or False",
         "crop_readout": "it sees the cropped image alone; give False",
-        "zero_start": "it has no image to start from; give False",
+        "first_estimate": "it has no image to begin with; leave it out",
     },
 )

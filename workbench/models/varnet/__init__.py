@@ -82,7 +82,7 @@ VARNET = Network(
         "cascades": 6,
         "chans": 6,
         "sens_chans": 4,
-        "zero_start": True,
+        "first_estimate": "tv, regularisation=0.002",
         "schedule": "cosine",
         "lr": 3e-3,
     },
