@@ -1,0 +1,1 @@
+"""Raw data of any scanner into a dataset folder in fastMRI's form."""

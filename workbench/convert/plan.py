@@ -1,0 +1,245 @@
+"""What a conversion will do: every file of a source, what it becomes, or why it is refused."""
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from workbench.convert.people import pseudonym, read_key, read_shares, split_people
+from workbench.convert.readers import scans_of
+from workbench.convert.scan import Choices, RefusedError, Scan
+from workbench.convert.write import slices_of
+from workbench.data.images import zero_filled
+from workbench.settings import shown
+from workbench.stores.disk import DiskStore, write_text
+
+RECORD = "conversion.json"
+"""What a dataset's folder says of its conversion; nothing of people or of the source's names."""
+_USUAL_LARGEST = 3e-4  # of fastMRI's images
+_SCALED_BY = 16  # scans whose middle slice decides the factor, at most
+PEOPLE = ("auto", "header", "folder", "file")
+"""What tells people apart: the header's patient, the folder below the source, or each file."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is to be converted, and how."""
+
+    source: Path
+    dataset: Path  # the folder to make
+    private: Path  # folder of the key, and of the table from names to pseudonyms
+    form: str | None = None
+    choices: Choices = field(default_factory=Choices)
+    person: str = "auto"
+    shares: str = "0.8, 0.1, 0.1"
+    seed: int = 42
+    scale: float | None = None  # None: one factor that brings images to fastMRI's scale
+    flip: bool = False
+    acquisition: str | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One scan of one file, and the volume that it becomes."""
+
+    source: str  # relative to the source's folder
+    scan: Scan
+    person: str  # pseudonym
+    path: str = ""  # relative to the dataset's folder
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A file that becomes nothing."""
+
+    source: str
+    reason: str  # completes the file's name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of it, before anything is written."""
+
+    ask: Ask
+    items: tuple[Item, ...]
+    refusals: tuple[Refusal, ...]
+    scale: float
+    told_apart: str  # of PEOPLE
+    key: bytes = field(default=b"", repr=False)
+
+    @property
+    def to_do(self) -> tuple[Item, ...]:
+        """What is not converted yet."""
+        return tuple(item for item in self.items if not item.done)
+
+    @property
+    def size(self) -> int:
+        """Bytes of k-space that will be written."""
+        return sum(item.scan.size for item in self.to_do)
+
+
+def plan_conversion(ask: Ask, tell: Callable[[str], None] = print) -> Plan:
+    """Look into every file of a source, and say what it becomes.
+
+    Headers and lines' counters are read, and one slice of each of the first scans; nothing of the
+    dataset is written. The key of the pseudonyms is made where there is none.
+
+    Args:
+        ask: what is to be converted, and how.
+        tell: is told each file that was looked at.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        ValueError: a choice is none, or it differs from that of an earlier conversion into the
+            same folder.
+    """
+    shares = read_shares(ask.shares)
+    if not ask.source.exists():
+        raise FileNotFoundError(f"source={str(ask.source)!r}: no such file or folder")
+    record = _read_record(ask)
+    found, refusals = _look(ask, tell)
+    key = read_key(ask.private / "key")
+    told_apart, names = _people(ask, found)
+    people = {name: pseudonym(key, "person", name) for name in set(names)}
+    known = {value["person"]: value["split"] for value in record["volumes"].values()}
+    apart = [people[name] for name, (_, scan) in zip(names, found, strict=True) if not scan.split]
+    splits = split_people(apart, shares, ask.seed, known)
+    items = []
+    for name, (source, scan) in zip(names, found, strict=True):
+        person = people[name]
+        stem = f"scan_{pseudonym(key, 'scan', f'{source} {scan.name}')[:16]}"
+        path = f"multicoil_{scan.split or splits[person]}/{stem}.h5"
+        done = record["volumes"].get(path, {}).get("source") == _mark(ask, source)
+        items.append(Item(source, scan, person, path, done and (ask.dataset / path).is_file()))
+    scale = record["scale"] or ask.scale or _scale_of(scan for _, scan in found)
+    return Plan(ask, tuple(items), tuple(refusals), scale, told_apart, key)
+
+
+def _look(ask: Ask, tell: Callable[[str], None]) -> tuple[list[tuple[str, Scan]], list[Refusal]]:
+    """Find the scans of all files of a source."""
+    root = ask.source if ask.source.is_dir() else ask.source.parent
+    store = DiskStore(root)
+    files = [entry.path for entry in store.list()] if ask.source.is_dir() else [ask.source.name]
+    found: list[tuple[str, Scan]] = []
+    refusals: list[Refusal] = []
+    for name in files:
+        if any(part.startswith(".") for part in name.split("/")):
+            continue
+        try:
+            scans = scans_of(root / name, ask.choices, ask.form)
+        except (RefusedError, OSError) as error:
+            refusals.append(Refusal(name, str(error)))
+            continue
+        tell(f"{name}: {len(scans)} volume{'s' * (len(scans) != 1)}")
+        if ask.acquisition:
+            scans = [replace(scan, acquisition=ask.acquisition) for scan in scans]
+        found += [(name, scan) for scan in scans]
+    return found, refusals
+
+
+def _people(ask: Ask, found: list[tuple[str, Scan]]) -> tuple[str, list[str]]:
+    """Say by what people are told apart, and who each scan is of.
+
+    By itself it trusts the headers where each file says who it is, and not all the same: scanners
+    anonymise by writing one name for everybody.
+    """
+    files = {source for source, _ in found}
+    said = {scan.person for _, scan in found}
+    rule = ask.person
+    if rule == "auto":
+        folders = any("/" in source for source in files)
+        one = len(said) == 1 and len(files) > 1
+        rule = "header" if said and "" not in said and not one else "folder" if folders else "file"
+    if rule == "header" and "" in said:
+        nameless = next(source for source, scan in found if not scan.person)
+        raise ValueError(
+            f"person=header: {nameless} does not say whose it is: give folder (one folder a "
+            "person) or file"
+        )
+    if rule == "header":
+        return rule, [scan.person for _, scan in found]
+    return rule, [source.partition("/")[0] if rule == "folder" else source for source, _ in found]
+
+
+def _scale_of(scans: Iterable[Scan]) -> float:
+    """Return the factor that brings the median of the images' largest values to fastMRI's."""
+    largest = []
+    for scan, _ in zip(scans, range(_SCALED_BY), strict=False):
+        (kspace,) = slices_of(scan, (scan.shape[0] // 2,))
+        if value := float(zero_filled(kspace, scan.header.recon[:2]).max()):
+            largest.append(value)
+    return float(f"{_USUAL_LARGEST / statistics.median(largest):.3g}") if largest else 1.0
+
+
+def _mark(ask: Ask, source: str) -> str:
+    """Return what tells whether a source's file is the one that was converted."""
+    root = ask.source if ask.source.is_dir() else ask.source.parent
+    known = (root / source).stat()
+    return f"{known.st_size} {known.st_mtime_ns}"
+
+
+def _choices_of(ask: Ask) -> dict[str, Any]:
+    """Return those choices that every volume of a dataset shares."""
+    return {"flip": ask.flip, "seed": ask.seed, "shares": ask.shares, **asdict(ask.choices)}
+
+
+def _read_record(ask: Ask) -> dict[str, Any]:
+    """Read what was converted into the dataset's folder before."""
+    file = ask.dataset / RECORD
+    if not file.exists():
+        return {"scale": None, "choices": _choices_of(ask), "volumes": {}}
+    record = json.loads(file.read_text())
+    wanted = json.loads(json.dumps(_choices_of(ask)))
+    for name, value in wanted.items():
+        before = record["choices"].get(name)
+        if before != value:
+            raise ValueError(
+                f"{name}={value!r}: {shown(ask.dataset)} was made with {name}={before!r}, and its "
+                "volumes belong together: give that, or another dataset"
+            )
+    if ask.scale and ask.scale != record["scale"]:
+        raise ValueError(
+            f"scale={ask.scale:g}: {shown(ask.dataset)} was made with scale={record['scale']:g}: "
+            "leave it out, or give another dataset"
+        )
+    return record
+
+
+def remember(plan: Plan, done: Mapping[str, Item]) -> None:
+    """Write what the dataset's folder holds now, and the private table of names."""
+    record = _read_record(plan.ask)
+    record["scale"] = plan.scale
+    for path, item in done.items():
+        split = path.partition("/")[0].removeprefix("multicoil_")
+        mark = _mark(plan.ask, item.source)
+        record["volumes"][path] = {"person": item.person, "split": split, "source": mark}
+    write_text(plan.ask.dataset / RECORD, json.dumps(record, indent=1) + "\n")
+    table = io.StringIO()
+    rows = csv.writer(table)
+    rows.writerow(["volume", "file", "scan", "person"])
+    for item in plan.items:
+        rows.writerow([item.path, item.source, item.scan.name, item.scan.person])
+    write_text(plan.ask.private / "names.csv", table.getvalue())
+
+
+def lines_of(plan: Plan) -> Iterator[str]:
+    """Say what a conversion will do, line by line."""
+    ask = plan.ask
+    splits = [item.path.partition("/")[0].removeprefix("multicoil_") for item in plan.items]
+    people = len({item.person for item in plan.items})
+    counts = ", ".join(f"{splits.count(name)} {name}" for name in dict.fromkeys(sorted(splits)))
+    yield f"source     {shown(ask.source)}: {len(plan.items)} volumes"
+    yield f"dataset    {shown(ask.dataset)}: {counts or 'nothing'}"
+    yield f"people     {people}, told apart by {plan.told_apart}; each one's scans in one split"
+    yield f"scale      {plan.scale:g}, the same for all"
+    yield f"to write   {plan.size / 1e9:.2f} GB of k-space, {len(plan.to_do)} volumes"
+    if done := len(plan.items) - len(plan.to_do):
+        yield f"there      {done} volumes, converted before"
+    yield f"private    {shown(ask.private)}: the key of the pseudonyms, and who is who"
+    for refusal in plan.refusals:
+        yield f"refused    {refusal.source} {refusal.reason}"

@@ -1,0 +1,52 @@
+"""The forms of raw data that can be read: one line each in ``READERS``."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.convert.scan import Choices, RefusedError, Scan
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One form of raw data.
+
+    Attributes:
+        name: as ``form=`` takes it.
+        label: what people call such a file: "an ISMRMRD file".
+        holds: says from a file's first bytes and its structure whether it is one.
+        scans: what a file holds; raises ``RefusedError``.
+    """
+
+    name: str
+    label: str
+    holds: Callable[[Path], bool]
+    scans: Callable[[Path, Choices], list[Scan]]
+
+
+_ALL: tuple[Reader, ...] = ()
+READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}
+"""Name -> reader; of several that hold a file the first one reads it."""
+
+
+def scans_of(path: Path, choices: Choices, form: str | None = None) -> list[Scan]:
+    """Find the scans of a file.
+
+    Args:
+        path: the file.
+        choices: what a person says of it.
+        form: of ``READERS``; None finds it.
+
+    Raises:
+        RefusedError: no reader knows the file, or its data cannot become a volume.
+        OSError: the file cannot be read.
+    """
+    if path.stat().st_size == 0:
+        raise RefusedError("is empty (0 bytes): bring it in again")
+    if form:
+        return READERS[form].scans(path, choices)
+    for reader in READERS.values():
+        if reader.holds(path):
+            return reader.scans(path, choices)
+    known = ", ".join(reader.label for reader in READERS.values())
+    raise RefusedError(f"is none of the raw data that is known here: {known}")

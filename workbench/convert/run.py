@@ -1,0 +1,48 @@
+"""Convert what a plan lists; a killed conversion goes on where it stopped."""
+
+from collections.abc import Iterator
+
+from workbench.convert.plan import Item, Plan, Refusal, remember
+from workbench.convert.scan import RefusedError
+from workbench.convert.write import write_scan
+from workbench.progress import Progress
+from workbench.settings import shown
+from workbench.stores.disk import CannotWriteError, DiskStore, only_one
+
+LOCK = ".conversion.lock"
+
+
+def convert(plan: Plan) -> Iterator[Item | Refusal]:
+    """Write every volume that is not there yet; yield each, or why it could not be written.
+
+    Raises:
+        CannotWriteError: there is no room for all of it, or the folder refuses.
+        RuntimeError: another conversion writes into the same folder.
+    """
+    ask = plan.ask
+    free = DiskStore(ask.dataset).free()
+    if plan.size > free:
+        raise CannotWriteError(
+            0,
+            f"{shown(ask.dataset)} has {free / 1e9:.1f} GB of room, and the volumes take "
+            f"{plan.size / 1e9:.1f} GB: free some, or give another dataset",
+        )
+    busy = f"another conversion writes into {shown(ask.dataset)}: wait for it to end"
+    with only_one(ask.dataset / LOCK, busy):
+        DiskStore(ask.dataset).sweep()
+        progress = Progress("converting", sum(item.scan.shape[0] for item in plan.to_do), "slices")
+        for item in plan.to_do:
+            try:
+                for _ in write_scan(
+                    item.scan,
+                    ask.dataset / item.path,
+                    scale=plan.scale,
+                    flip=ask.flip,
+                    attributes={"patient_id": item.person},
+                ):
+                    progress.advance(1)
+            except RefusedError as error:
+                yield Refusal(item.source, str(error))
+                continue
+            remember(plan, {item.path: item})
+            yield item

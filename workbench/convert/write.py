@@ -1,0 +1,87 @@
+"""Write a scan as a volume in fastMRI's form, slice by slice."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.convert.scan import RefusedError, Scan
+from workbench.data.images import zero_filled
+from workbench.stores.disk import naming, replacing
+
+
+def write_scan(
+    scan: Scan,
+    path: Path,
+    *,
+    scale: float = 1.0,
+    flip: bool = False,
+    attributes: Mapping[str, Any] | None = None,
+) -> Iterator[int]:
+    """Write a volume; the file appears under its name only when it is whole.
+
+    The target is the root sum of squares of the whole k-space, as fastMRI's, and stands only where
+    the scan says that it is one. Memory holds one slice of k-space, and the targets.
+
+    Args:
+        scan: what to write.
+        path: the .h5 file; its folder is made.
+        scale: by which k-space is multiplied.
+        flip: whether images are turned over, top to bottom.
+        attributes: of the volume, besides the scan's own.
+
+    Yields:
+        The number of each slice, once it is written.
+
+    Raises:
+        RefusedError: the source yields other slices than it said, or values that are not finite.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    said = {"acquisition": scan.acquisition, **scan.attributes, **(attributes or {})}
+    said |= {"scale": scale, "flip": flip, "remarks": "\n".join(scan.remarks)}
+    recon, targets = scan.header.recon[:2], []
+    with replacing(path) as plain, h5py.File(plain, "w") as file:
+        header = scan.header.to_xml(scan.shape[0], scan.shape[1])
+        file.create_dataset("ismrmrd_header", data=header)
+        kspace = file.create_dataset("kspace", scan.shape, np.complex64)
+        for number, values in enumerate(slices_of(scan)):
+            if not np.isfinite(values).all():
+                raise RefusedError(f"has values that are not finite in slice {number}")
+            values = values * np.float32(scale)
+            kspace[number] = values = turned_over(values) if flip else values
+            if scan.target:
+                targets.append(zero_filled(values, recon))
+            yield number
+        if scan.target:
+            target = np.stack(targets)
+            file.create_dataset("reconstruction_rss", data=target)
+            said |= {"max": float(target.max()), "norm": float(np.linalg.norm(target))}
+        if scan.sampled is not None:
+            file.create_dataset("mask", data=scan.sampled)
+        if scan.calibration is not None:
+            file.create_dataset("calibration_data", data=scan.calibration() * np.float32(scale))
+        file.attrs.update(said)
+
+
+def slices_of(scan: Scan, numbers: tuple[int, ...] | None = None) -> Iterator[NDArray]:
+    """Yield k-space of some slices, or of all, and check that they are what the scan promised."""
+    wanted = tuple(range(scan.shape[0])) if numbers is None else numbers
+    found = 0
+    for values in scan.read(wanted):
+        if values.shape != scan.shape[1:]:
+            raise RefusedError(f"holds a slice of {values.shape}, not of {scan.shape[1:]}")
+        found += 1
+        yield values.astype(np.complex64, copy=False)
+    if found != len(wanted):
+        raise RefusedError(f"ends after {found} of {len(wanted)} slices")
+
+
+def turned_over(kspace: NDArray) -> NDArray:
+    """Turn images over, top to bottom, in k-space (..., H, W): k becomes -k along the readout."""
+    turned = np.flip(kspace, -2)
+    # Of an even number of samples the first is its own mirror.
+    return np.roll(turned, 1, -2) if kspace.shape[-2] % 2 == 0 else turned
