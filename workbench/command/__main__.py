@@ -154,6 +154,7 @@ def main() -> None:
 for _command in (
     RepeatCommand(),
     PageCommand("ingest", "IngestPage", "Download and unpack the data that NYU's email links to."),
+    PageCommand("convert", "ConvertPage", "Convert raw data of any scanner to fastMRI's form."),
     PageCommand("cache", "CachePage", "Index a dataset, and check it against fastMRI's counts."),
     PageCommand("train", "TrainPage", "Train a network, here or on a cluster."),
     PageCommand("reconstruct", "ReconstructPage", "Reconstruct with a trained network, and score."),

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from workbench.convert.readers import scans_of
 from workbench.convert.scan import Choices, RefusedError, Scan
 from workbench.convert.write import slices_of
 from workbench.data.images import zero_filled
+from workbench.data.volume import Problem
 from workbench.settings import shown
 from workbench.stores.disk import DiskStore, write_text
 
@@ -49,16 +50,9 @@ class Item:
     source: str  # relative to the source's folder
     scan: Scan
     person: str  # pseudonym
-    path: str = ""  # relative to the dataset's folder
-    done: bool = False
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A file that becomes nothing."""
-
-    source: str
-    reason: str  # completes the file's name
+    split: str
+    path: str  # relative to the dataset's folder
+    done: bool
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ class Plan:
 
     ask: Ask
     items: tuple[Item, ...]
-    refusals: tuple[Refusal, ...]
+    refusals: tuple[Problem, ...]
     scale: float
     told_apart: str  # of PEOPLE
     key: bytes = field(default=b"", repr=False)
@@ -113,27 +107,29 @@ def plan_conversion(ask: Ask, tell: Callable[[str], None] = print) -> Plan:
     for name, (source, scan) in zip(names, found, strict=True):
         person = people[name]
         stem = f"scan_{pseudonym(key, 'scan', f'{source} {scan.name}')[:16]}"
-        path = f"multicoil_{scan.split or splits[person]}/{stem}.h5"
+        split = scan.split or splits[person]
+        path = f"multicoil_{split}/{stem}.h5"
         done = record["volumes"].get(path, {}).get("source") == _mark(ask, source)
-        items.append(Item(source, scan, person, path, done and (ask.dataset / path).is_file()))
+        done = done and (ask.dataset / path).is_file()
+        items.append(Item(source, scan, person, split, path, done))
     scale = record["scale"] or ask.scale or _scale_of(scan for _, scan in found)
     return Plan(ask, tuple(items), tuple(refusals), scale, told_apart, key)
 
 
-def _look(ask: Ask, tell: Callable[[str], None]) -> tuple[list[tuple[str, Scan]], list[Refusal]]:
+def _look(ask: Ask, tell: Callable[[str], None]) -> tuple[list[tuple[str, Scan]], list[Problem]]:
     """Find the scans of all files of a source."""
     root = ask.source if ask.source.is_dir() else ask.source.parent
     store = DiskStore(root)
     files = [entry.path for entry in store.list()] if ask.source.is_dir() else [ask.source.name]
     found: list[tuple[str, Scan]] = []
-    refusals: list[Refusal] = []
+    refusals: list[Problem] = []
     for name in files:
         if any(part.startswith(".") for part in name.split("/")):
             continue
         try:
             scans = scans_of(root / name, ask.choices, ask.form)
         except (RefusedError, OSError) as error:
-            refusals.append(Refusal(name, str(error)))
+            refusals.append(Problem(name, str(error)))
             continue
         tell(f"{name}: {len(scans)} volume{'s' * (len(scans) != 1)}")
         if ask.acquisition:
@@ -210,14 +206,12 @@ def _read_record(ask: Ask) -> dict[str, Any]:
     return record
 
 
-def remember(plan: Plan, done: Mapping[str, Item]) -> None:
+def remember(plan: Plan, item: Item) -> None:
     """Write what the dataset's folder holds now, and the private table of names."""
     record = _read_record(plan.ask)
     record["scale"] = plan.scale
-    for path, item in done.items():
-        split = path.partition("/")[0].removeprefix("multicoil_")
-        mark = _mark(plan.ask, item.source)
-        record["volumes"][path] = {"person": item.person, "split": split, "source": mark}
+    mark = _mark(plan.ask, item.source)
+    record["volumes"][item.path] = {"person": item.person, "split": item.split, "source": mark}
     write_text(plan.ask.dataset / RECORD, json.dumps(record, indent=1) + "\n")
     table = io.StringIO()
     rows = csv.writer(table)
@@ -230,7 +224,7 @@ def remember(plan: Plan, done: Mapping[str, Item]) -> None:
 def lines_of(plan: Plan) -> Iterator[str]:
     """Say what a conversion will do, line by line."""
     ask = plan.ask
-    splits = [item.path.partition("/")[0].removeprefix("multicoil_") for item in plan.items]
+    splits = [item.split for item in plan.items]
     people = len({item.person for item in plan.items})
     counts = ", ".join(f"{splits.count(name)} {name}" for name in dict.fromkeys(sorted(splits)))
     yield f"source     {shown(ask.source)}: {len(plan.items)} volumes"
@@ -242,4 +236,4 @@ def lines_of(plan: Plan) -> Iterator[str]:
         yield f"there      {done} volumes, converted before"
     yield f"private    {shown(ask.private)}: the key of the pseudonyms, and who is who"
     for refusal in plan.refusals:
-        yield f"refused    {refusal.source} {refusal.reason}"
+        yield f"refused    {refusal.path} {refusal.reason}"

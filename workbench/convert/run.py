@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from workbench.convert.plan import Item, Plan, Refusal, remember
+from workbench.convert.plan import Plan, remember
 from workbench.convert.scan import RefusedError
 from workbench.convert.write import write_scan
+from workbench.data.volume import Problem
 from workbench.progress import Progress
 from workbench.settings import shown
 from workbench.stores.disk import CannotWriteError, DiskStore, only_one
@@ -12,8 +13,8 @@ from workbench.stores.disk import CannotWriteError, DiskStore, only_one
 LOCK = ".conversion.lock"
 
 
-def convert(plan: Plan) -> Iterator[Item | Refusal]:
-    """Write every volume that is not there yet; yield each, or why it could not be written.
+def convert(plan: Plan) -> Iterator[Problem]:
+    """Write every volume that is not there yet; yield those that could not be, with the reason.
 
     Raises:
         CannotWriteError: there is no room for all of it, or the folder refuses.
@@ -42,7 +43,6 @@ def convert(plan: Plan) -> Iterator[Item | Refusal]:
                 ):
                     progress.advance(1)
             except RefusedError as error:
-                yield Refusal(item.source, str(error))
+                yield Problem(item.source, str(error))
                 continue
-            remember(plan, {item.path: item})
-            yield item
+            remember(plan, item)

@@ -44,7 +44,7 @@ def write_scan(
     said = {"acquisition": scan.acquisition, **scan.attributes, **(attributes or {})}
     said |= {"scale": scale, "flip": flip, "remarks": "\n".join(scan.remarks)}
     recon, targets = scan.header.recon[:2], []
-    with replacing(path) as plain, h5py.File(plain, "w") as file:
+    with replacing(path) as new, h5py.File(new.name, "w") as file:
         header = scan.header.to_xml(scan.shape[0], scan.shape[1])
         file.create_dataset("ismrmrd_header", data=header)
         kspace = file.create_dataset("kspace", scan.shape, np.complex64)

@@ -4,6 +4,7 @@ import json
 
 from workbench.forms.parameters import Parameters
 from workbench.pages.cache import CachePage
+from workbench.pages.convert import ConvertPage
 from workbench.pages.explore import ExplorePage
 from workbench.pages.ingest import IngestPage
 from workbench.pages.reconstruct import ReconstructPage
@@ -13,7 +14,15 @@ from workbench.settings import notebooks, shown
 from workbench.stores.disk import write_text
 
 NOTEBOOKS = notebooks()
-PAGES = (IngestPage, CachePage, ExplorePage, TrainPage, ReconstructPage, StoragePage)
+PAGES = (
+    IngestPage,
+    ConvertPage,
+    CachePage,
+    ExplorePage,
+    TrainPage,
+    ReconstructPage,
+    StoragePage,
+)
 
 
 def with_cell(model: type[Parameters], text: str) -> str:
