@@ -8,10 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
-from numpy.fft import fftshift, ifft2, ifftshift
 
 import workbench
 from tests.recon.conftest import project, study  # noqa: F401
@@ -19,7 +16,6 @@ from workbench.command.__main__ import main
 from workbench.command.words import read_words
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
-from workbench.data.cache import open_dataset
 from workbench.forms.parameters import ParametersError
 from workbench.recon.run import fit
 
@@ -133,27 +129,6 @@ def test_every_target_of_make_and_every_module_that_is_run_exists():
 
 def python_of(page):
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-
-
-def test_the_script_for_own_data_writes_a_volume_that_is_read(tmp_path):
-    (script,) = python_of("docs/own-data.md")
-    names = {}
-    exec(script, names)
-    rng = np.random.default_rng(0)
-    kspace = rng.normal(size=(2, 3, 48, 24)) + 1j * rng.normal(size=(2, 3, 48, 24))
-    names["write_volume"](tmp_path / "multicoil_val/one.h5", kspace, (24, 20), "AXT2")
-    dataset = open_dataset(tmp_path)
-    assert dataset.problems == ()
-    (volume,) = dataset.split("val")
-    assert (volume.slices, volume.coils, volume.matrix) == (2, 3, (48, 24))
-    assert volume.recon == (24, 20, 1)
-    assert volume.acquired == (0, 24)
-    assert volume.acquisition == "AXT2"
-    with h5py.File(tmp_path / volume.path) as file:
-        images = fftshift(ifft2(ifftshift(kspace, (-2, -1)), norm="ortho"), (-2, -1))
-        whole = np.sqrt((np.abs(images) ** 2).sum(1))
-        np.testing.assert_allclose(file["reconstruction_rss"], whole[:, 12:36, 2:22], rtol=1e-4)
-        assert volume.largest == file["reconstruction_rss"][:].max()
 
 
 @pytest.fixture

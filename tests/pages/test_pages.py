@@ -17,6 +17,7 @@ from workbench.forms.page import Page
 from workbench.forms.parameters import ParametersError
 from workbench.pages.__main__ import NOTEBOOKS, PAGES, with_cell
 from workbench.pages.cache import CachePage
+from workbench.pages.convert import ConvertPage
 from workbench.pages.explore import ExplorePage
 from workbench.pages.reconstruct import ReconstructPage
 from workbench.pages.shared import datasets_here, runs_here
@@ -81,7 +82,12 @@ def test_value_of_another_type_is_refused_by_name(page, bare):
 
 @every_page
 def test_defaults_do_and_a_wrong_value_is_refused_before_anything_slow(page, bare):
-    assert errors(page).keys() <= {"run", "dataset", "local_dataset"}  # which are not here
+    assert errors(page).keys() <= {
+        "run",
+        "dataset",
+        "local_dataset",
+        "source",
+    }  # which are not here
     expected = "run=None: no run in outputs/brain: train one with train.ipynb"
     assert page is not ReconstructPage or errors(page)["run"] == expected
     name = next(iter(page.fields))
@@ -107,6 +113,13 @@ def test_defaults_do_and_a_wrong_value_is_refused_before_anything_slow(page, bar
         (TrainPage, {"sample_rate": 0.5, "volume_sample_rate": 0.5}, "sample_rate and"),
         (CachePage, {"official": "knee"}, "official='knee': give one of"),
         (CachePage, {"compare_pickle": "n.pkl"}, "compare_pickle='n.pkl': no such file"),
+        (ConvertPage, {"source": ""}, "source='': give a file of raw data"),
+        (ConvertPage, {"source": "nowhere"}, "source='nowhere': no such file or folder"),
+        (ConvertPage, {"axes": "slice, phase"}, "axes='slice, phase': name readout and phase"),
+        (ConvertPage, {"axes": "x, y"}, "axes='x, y': 'x' is none of slice, coil"),
+        (ConvertPage, {"matrix": "640"}, "matrix='640': give two lengths, such as 640x368"),
+        (ConvertPage, {"shares": "1, 1"}, "shares='1, 1': give those of train, val and test"),
+        (ConvertPage, {"person": "name"}, "person='name': give one of auto"),
         (ExplorePage, {"acceleration": 0.5}, "acceleration=0.5: give a number"),
         (ReconstructPage, {"acceleration": "fast"}, "acceleration='fast': give"),
         (ReconstructPage, {"sort_by": "beauty"}, "sort_by='beauty': give one of ssim"),

@@ -41,7 +41,7 @@ class ConvertPage(Page):
     notebook, start = "convert", "Convert"
     imports = ("workbench.views.converted",)
 
-    source: str = ""
+    source: str = "raw"
     """a file of raw data, or a folder of them"""
     dataset: str = "own"
     """name of the dataset under datasets/ to make, or the path of a folder"""
