@@ -80,5 +80,9 @@ class Choices:
     whiten: bool = False
 
 
-AXES = ("slice", "coil", "readout", "phase", "average", "complex")
-"""Axes that an array's k-space can have; "complex" holds real and imaginary part."""
+AXES = ("slice", "coil", "readout", "phase", "average", "volume", "complex")
+"""Axes that an array's k-space can have.
+
+Each of "volume" (echoes, frames, repetitions) becomes a volume of its own, and "complex" holds
+real and imaginary part.
+"""

@@ -1,0 +1,85 @@
+"""Whether numbers look like Cartesian k-space with its centre in the middle."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.convert.scan import RefusedError
+
+_PEAKED = 5.0  # strongest line / median line; radial spokes 1 to 2, Cartesian k-space 100 and more
+_PEAK = 50.0  # strongest sample / mean, powers; images 10 to 20, k-space 1,000 and more
+_MOST_ZEROS = 0.05  # of the samples in measured rows and columns
+
+
+def off_middle(size: int) -> int:
+    """Return by how many samples the centre of k-space may lie beside the middle of an axis."""
+    return max(3, size // 32)
+
+
+def check_kspace(power: NDArray) -> tuple[int, int]:
+    """Check that the power of a slice's samples is that of Cartesian k-space; find its centre.
+
+    Args:
+        power: sum of the coils' squared magnitudes, (readout, phase encode); zero where nothing
+            was measured.
+
+    Returns:
+        Row and column of the strongest sample's lines.
+
+    Raises:
+        RefusedError: it looks like an image, like radial or spiral lines, or is not undersampled
+            by whole columns.
+    """
+    rows, columns = power.sum(1), power.sum(0)
+    measured = power[np.ix_(rows > 0, columns > 0)]
+    flat = [line.max() < _PEAKED * np.median(line) for line in (measured.sum(1), measured.sum(0))]
+    if all(flat) or power.max() < _PEAK * measured.mean():
+        raise RefusedError(
+            "looks like an image and not like k-space (no sample stands out): transform it to "
+            "k-space, or name the array that holds k-space"
+        )
+    if any(flat):
+        axis = ("readout", "phase encode")[flat.index(True)]
+        raise RefusedError(
+            f"is no Cartesian k-space (all its lines along {axis} are equally strong, as in "
+            "radial or spiral scans, or after a transform of that axis): reconstruct it to "
+            "Cartesian lines first"
+        )
+    zeros = float((measured == 0).mean())
+    if zeros > _MOST_ZEROS:
+        raise RefusedError(
+            f"has zeros in {zeros:.0%} of its measured rows and columns, as in undersampling along "
+            "both axes, and only masks of whole phase-encode columns can be used"
+        )
+    return int(rows.argmax()), int(columns.argmax())
+
+
+def check_middle(found: tuple[int, int], matrix: tuple[int, int]) -> str:
+    """Check that k-space's centre is in the middle of its matrix (readout, phase encode).
+
+    Args:
+        found: row and column that ``check_kspace`` returned, in the encoded matrix.
+        matrix: its size.
+
+    Returns:
+        A remark where they differ by a few; "" where they do not.
+
+    Raises:
+        RefusedError: they are far apart.
+    """
+    middle = matrix[0] // 2, matrix[1] // 2
+    places = f"row {found[0]}, column {found[1]} of {matrix[0]}x{matrix[1]}"
+    pairs = list(zip(found, matrix, strict=True))
+    if all(min(at, size - at) <= off_middle(size) for at, size in pairs):
+        raise RefusedError(
+            f"has its strongest lines in a corner ({places}), as an FFT without shift leaves "
+            "them: apply fftshift along readout and phase encode first"
+        )
+    if any(abs(at - size // 2) > off_middle(size) for at, size in pairs):
+        raise RefusedError(
+            f"has its strongest lines at {places}, far from the middle ({middle[0]}, "
+            f"{middle[1]}): where lines before the centre were not measured, give center, the "
+            "centre's number among the lines, and matrix; fill a readout that is cut with zeros"
+        )
+    if found == middle:
+        return ""
+    return f"the strongest lines are {places}, and the middle is ({middle[0]}, {middle[1]})"
