@@ -16,7 +16,7 @@ def named_axes(array: StoredArray, axes: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         RefusedError: they do not fit it.
     """
-    said = f"axes={','.join(axes)}"
+    said = f"axes={', '.join(axes)!r}"
     for name in axes:
         if name not in AXES or axes.count(name) > 1:
             raise RefusedError(f"{said}: give each of {', '.join(AXES)} once at most")
@@ -53,7 +53,7 @@ def found_axes(
     if len(long) > 2:
         raise RefusedError(
             f"has an array of {array.shape_text}, which does not say what its axes are: "
-            f"give axes={_suggestion(array.shape)} or the like, of {', '.join(AXES)}, in order"
+            f"give axes={_suggestion(array.shape)!r} or the like, of {', '.join(AXES)}, in order"
         )
     readout, phase = long
     if matrix and array.shape[readout] != matrix[0] == array.shape[phase]:
@@ -64,7 +64,7 @@ def found_axes(
 
 def _found_by_bart(array: StoredArray, long: list[int]) -> tuple[str, ...]:
     names = [_BART.get(axis, "") for axis in long]
-    give = f"give axes={_suggestion(array.shape)} or the like, of {', '.join(AXES)}, in order"
+    give = f"give axes={_suggestion(array.shape)!r} or the like, of {', '.join(AXES)}, in order"
     if array.shape[:1] == (1,) and {1, 2} <= set(long):
         raise RefusedError(
             f"has BART's axes of radial or spiral lines ({array.shape_text}): reconstruct it to "
@@ -88,7 +88,7 @@ def _suggestion(shape: tuple[int, ...]) -> str:
     others = iter(("coil", "slice", "volume", "average"))
     names = {image[0]: "readout", image[1]: "phase"} if len(image) == 2 else {}
     last = max((axis for axis, length in enumerate(shape) if length > 1), default=0)
-    return ",".join(names.get(axis) or next(others, "...") for axis in range(last + 1))
+    return ", ".join(names.get(axis) or next(others, "...") for axis in range(last + 1))
 
 
 def swapped(axes: tuple[str, ...]) -> tuple[str, ...]:

@@ -144,11 +144,11 @@ def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
     place = _placement(kspace.size, choices)
     columns = place.put(found.columns)
     remark = check_middle((strongest[0], place.column(strongest[1])), place.matrix)
-    first, last = np.flatnonzero(columns)[[0, -1]].tolist()
+    first, last = _reach(columns)
     recon = choices.recon or place.matrix
     if any(size > whole for size, whole in zip(recon, place.matrix, strict=True)):
         raise RefusedError(
-            f"is asked for recon={recon[0]},{recon[1]}, more than its matrix of "
+            f"is asked for recon={recon[0]}x{recon[1]}, more than its matrix of "
             f"{place.matrix[0]}x{place.matrix[1]}"
         )
     partial = [
@@ -241,9 +241,20 @@ def _gaps(there: NDArray[np.bool_]) -> bool:
     return len(places) < places[-1] + 1 - places[0]
 
 
+def _reach(there: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the first and the last that was to be measured.
+
+    What lacks at the ends of undersampled lines, and is no wider than a gap, is a gap as well.
+    """
+    places = np.flatnonzero(there)
+    gap = int(np.diff(places).max(initial=1))
+    first, last = int(places[0]), int(places[-1])
+    return 0 if first < gap else first, len(there) - 1 if len(there) - 1 - last < gap else last
+
+
 def _lopsided(there: NDArray[np.bool_]) -> bool:
     """Say whether one side of the middle goes further than the other, as in partial Fourier."""
-    first, last = np.flatnonzero(there)[[0, -1]]
+    first, last = _reach(there)
     middle = len(there) // 2
     return abs((middle - first) - (last + 1 - middle)) > off_middle(len(there))
 
@@ -275,7 +286,7 @@ def _placement(size: tuple[int, int], choices: Choices) -> _Placement:
     """
     matrix, lines = choices.matrix or size, size[1]
     center = lines // 2 if choices.center is None else choices.center
-    said = f"matrix={matrix[0]},{matrix[1]}"
+    said = f"matrix={matrix[0]}x{matrix[1]}"
     if matrix[0] != size[0] or matrix[1] < lines:
         raise RefusedError(
             f"has {size[0]} samples along the readout and {lines} lines, and {said}: give the "

@@ -32,17 +32,17 @@ def check_kspace(power: NDArray) -> tuple[int, int]:
     rows, columns = power.sum(1), power.sum(0)
     measured = power[np.ix_(rows > 0, columns > 0)]
     flat = [line.max() < _PEAKED * np.median(line) for line in (measured.sum(1), measured.sum(0))]
-    if all(flat) or power.max() < _PEAK * measured.mean():
-        raise RefusedError(
-            "looks like an image and not like k-space (no sample stands out): transform it to "
-            "k-space, or name the array that holds k-space"
-        )
-    if any(flat):
+    if any(flat) and not all(flat):
         axis = ("readout", "phase encode")[flat.index(True)]
         raise RefusedError(
             f"is no Cartesian k-space (all its lines along {axis} are equally strong, as in "
             "radial or spiral scans, or after a transform of that axis): reconstruct it to "
             "Cartesian lines first"
+        )
+    if all(flat) or power.max() < _PEAK * measured.mean():
+        raise RefusedError(
+            "looks like an image and not like k-space (no sample stands out): transform it to "
+            "k-space, or name the array that holds k-space"
         )
     zeros = float((measured == 0).mean())
     if zeros > _MOST_ZEROS:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.convert import arrays
 from workbench.convert.scan import Choices, RefusedError, Scan
 
 
@@ -24,7 +25,9 @@ class Reader:
     scans: Callable[[Path, Choices], list[Scan]]
 
 
-_ALL: tuple[Reader, ...] = ()
+_ALL: tuple[Reader, ...] = (
+    Reader("array", "an array (.npy, .mat, HDF5, BART's .cfl)", arrays.holds, arrays.scans),
+)
 READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}
 """Name -> reader; of several that hold a file the first one reads it."""
 
