@@ -56,6 +56,11 @@ class Header:
         first = self.encoded[1] // 2 - self.center
         return first, first + self.lines
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether a phantom was computed, and nobody scanned; the demo's files say so."""
+        return self.known.get("acquisitionSystemInformation/systemVendor") == ("phantom",)
+
     def to_xml(self, slices: int, coils: int) -> bytes:
         """Write the header of a volume of so many slices and coils."""
         root = ElementTree.Element("ismrmrdHeader", xmlns=NAMESPACE)

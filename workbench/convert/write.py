@@ -43,6 +43,8 @@ def write_scan(
         path.parent.mkdir(parents=True, exist_ok=True)
     said = {"acquisition": scan.acquisition, **scan.attributes, **(attributes or {})}
     said |= {"scale": scale, "flip": flip, "remarks": "\n".join(scan.remarks)}
+    if scan.header.synthetic:
+        said["synthetic"] = True
     recon, targets = scan.header.recon[:2], []
     with replacing(path) as new, h5py.File(new.name, "w") as file:
         header = scan.header.to_xml(scan.shape[0], scan.shape[1])

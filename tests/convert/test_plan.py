@@ -1,0 +1,189 @@
+"""The plan and the conversion: nobody in two splits, nothing of a name, killed runs go on."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from workbench.convert.plan import RECORD, Ask, lines_of, plan_conversion
+from workbench.convert.run import LOCK, convert
+from workbench.convert.scan import Choices
+from workbench.data.cache import open_cache
+from workbench.data.images import centered_fft2
+from workbench.stores.disk import only_one
+
+AXES = Choices(axes=("slice", "coil", "readout", "phase"))
+
+
+def head(number, size=32):
+    """Return k-space (slices, coils, readout, phase) of a disc, another one each time."""
+    y, x = np.mgrid[:size, :size] - size // 2
+    disc = (np.hypot(x - number % 5, y) < size // 3) * (1.0 + number)
+    coils = np.stack([disc * np.exp(x / size), disc * np.exp(-y / size)])
+    return centered_fft2(np.stack([coils, coils / 2]).astype(np.complex64))
+
+
+@pytest.fixture
+def source(tmp_path):
+    for person in range(5):
+        folder = tmp_path / f"raw/Doe_Jane_{person}"
+        folder.mkdir(parents=True)
+        for scan in range(2):
+            np.save(folder / f"t{scan}.npy", head(10 * person + scan))
+    return tmp_path / "raw"
+
+
+def ask(source, **more):
+    dataset, private = source.parent / "datasets/own", source.parent / "private"
+    return Ask(source, dataset, private, **{"choices": AXES, **more})
+
+
+def planned(source, **more):
+    return plan_conversion(ask(source, **more), tell=lambda _: None)
+
+
+def test_folder_of_people_becomes_a_dataset_that_keeps_each_in_one_split(source):
+    (source / "notes.txt").write_text("a file of another kind")
+    plan = planned(source)
+    assert plan.told_apart == "folder"
+    assert [
+        (problem.path, "is none of the raw data" in problem.reason) for problem in plan.refusals
+    ] == [("notes.txt", True)]
+    assert list(convert(plan)) == []
+    cache = open_cache(plan.ask.dataset)
+    assert (len(cache), cache.problems) == (10, ())
+    people = {}
+    for volume in cache:
+        people.setdefault(volume.attributes["patient_id"], []).append(volume.split)
+    assert [len(splits) for splits in people.values()] == [2] * 5
+    assert all(len(set(splits)) == 1 for splits in people.values())
+    counts = [len(cache.split(split)) for split in ("train", "val", "test")]
+    assert counts == [6, 2, 2]
+    assert planned(source).to_do == ()
+    # Images have fastMRI's scale.
+    assert 1e-4 < np.median([volume.largest for volume in cache]) < 1e-3
+
+
+def test_nothing_in_the_dataset_says_who_it_is_and_the_private_table_does(source):
+    plan = planned(source)
+    list(convert(plan))
+    files = [path for path in plan.ask.dataset.rglob("*") if path.is_file()]
+    assert len(files) == 12  # volumes, record, lock
+    for path in files:
+        content = str(path.relative_to(plan.ask.dataset)).encode() + path.read_bytes()
+        assert not any(word in content for word in (b"Doe", b"Jane", b"t1.npy"))
+    with (plan.ask.private / "names.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert {row["file"] for row in rows} == {
+        f"Doe_Jane_{p}/t{s}.npy" for p in range(5) for s in (0, 1)
+    }
+    assert all((plan.ask.dataset / row["volume"]).is_file() for row in rows)
+
+
+def test_later_files_leave_splits_scale_and_files_as_they_are(source):
+    first = planned(source)
+    list(convert(first))
+    before = {item.path: (first.ask.dataset / item.path).read_bytes() for item in first.items}
+    (source / "Doe_Jane_9").mkdir()
+    np.save(source / "Doe_Jane_9/t0.npy", 100 * head(3))
+    np.save(source / "Doe_Jane_1/t0.npy", 2 * head(10))  # as measured anew
+    os.utime(source / "Doe_Jane_1/t0.npy", ns=(1, 1))
+    plan = planned(source)
+    assert {item.source for item in plan.to_do} == {"Doe_Jane_9/t0.npy", "Doe_Jane_1/t0.npy"}
+    assert plan.scale == first.scale
+    list(convert(plan))
+    for path, content in before.items():
+        changed = next(item for item in first.items if item.path == path).source
+        same = (plan.ask.dataset / path).read_bytes() == content
+        assert same == (changed != "Doe_Jane_1/t0.npy")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"flip": True}, "flip=True: .* was made with flip=False"),
+        ({"scale": 2.0}, "scale=2: .* was made with scale="),
+        ({"seed": 7}, "seed=7: .* was made with seed=42"),
+        ({"person": "header"}, "person=header: .* does not say whose it is"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(source, change, message):
+    list(convert(planned(source)))
+    with pytest.raises(ValueError, match=message):
+        planned(source, **change)
+
+
+def test_turned_over_scaled_and_told(source):
+    plan = planned(source, flip=True, scale=2.0, acquisition="AXT1")
+    list(convert(plan))
+    item = plan.items[0]
+    with h5py.File(plan.ask.dataset / item.path) as file:
+        assert (file.attrs["flip"], file.attrs["scale"]) == (True, 2.0)
+        assert file.attrs["acquisition"] == "AXT1"
+        found = file["kspace"][()]
+    expected = 2 * np.roll(np.flip(np.load(source / item.source), -2), 1, -2)
+    np.testing.assert_allclose(found, expected)
+
+
+def test_source_that_is_not_there_and_dataset_that_is_full_are_told_first(source, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        planned(source / "nowhere")
+    plan = planned(source)
+    monkeypatch.setattr("workbench.stores.disk.DiskStore.free", lambda _: 1000)
+    with pytest.raises(OSError, match="free some, or give another dataset"):
+        list(convert(plan))
+    assert not plan.ask.dataset.exists()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.convert.test_plan import planned
+from workbench.convert import run, write
+slices = write.slices_of
+def slow(scan, numbers=None):
+    for number, values in enumerate(slices(scan, numbers)):
+        if numbers is None and number:
+            print("half", flush=True)
+            sys.stdin.read()
+        yield values
+write.slices_of = slow
+list(run.convert(planned(Path(sys.argv[1]))))
+"""
+
+
+def test_killed_conversion_leaves_whole_volumes_alone_and_goes_on(source):
+    command = [sys.executable, "-c", KILLED, str(source)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert any(b"half" in line for line in process.stdout)
+        process.send_signal(signal.SIGKILL)
+    dataset = source.parent / "datasets/own"
+    assert list(dataset.rglob("*.h5")) == []
+    assert list(dataset.rglob("*.part")) != []
+    plan = planned(source)
+    assert len(plan.to_do) == 10
+    list(convert(plan))
+    assert list(dataset.rglob("*.part")) == []
+    assert len(open_cache(dataset)) == 10
+    assert json.loads((dataset / RECORD).read_text())["scale"] == plan.scale
+
+
+def test_two_conversions_into_one_folder_do_not_meet(source):
+    plan = planned(source)
+    running = convert(plan)
+    busy = pytest.raises(RuntimeError, match="another conversion writes into")
+    with only_one(plan.ask.dataset / LOCK, "x"), busy:
+        next(running)
+
+
+def test_plan_says_what_will_be_made(source):
+    text = "\n".join(lines_of(planned(source)))
+    assert "10 volumes" in text
+    assert "people     5, told apart by folder" in text
+    assert "GB of k-space" in text
