@@ -36,7 +36,7 @@ def test_plan_says_what_will_run_and_where(dataset):
     plan = plan_training(model="BrainMulticoil", nodes=2)
     text = str(plan)
     assert plan.job.epochs == 50
-    assert re.search(r"dataset +datasets/brain_multicoil: 1 training volumes \(2 slices\)", text)
+    assert re.search(r"dataset +datasets/brain_multicoil: 1 training volume \(2 slices\)", text)
     assert "VarNet of 12 cascades, 18 channels" in text
     assert "no AzureML workspace is configured, so the job runs on this machine" in text
     if plan.where.device == "CPU":

@@ -74,6 +74,15 @@ def test_comparison_that_is_not_there_is_made_where_that_is_wanted(done, monkeyp
     assert missing.folder.name.startswith("val-equispaced-6x")
 
 
+def test_method_with_other_options_is_made_where_that_is_wanted(done):
+    compare = "wavelet@6x-iterations=2-regularisation=1e-05"
+    own, missing = asked(compare=compare, make_missing=True).plan()
+    assert (missing.config.iterations, missing.config.regularisation) == (2, 1e-05)
+    assert missing.folder.parent == own.folder.parent
+    assert missing.folder.name.endswith("-wavelet-regularisation=1e-05-iterations=2")
+    assert missing.folder.name.startswith("val-equispaced-6x")
+
+
 def test_every_cell_shows_something(done, shown, capsys):
     cells = {
         views.show_scores: 2,

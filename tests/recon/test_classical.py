@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,21 @@ import torch
 import workbench
 from tests.recon.conftest import made
 from workbench.compute.jobs import training_job
-from workbench.models import NETWORKS, trains
+from workbench.data.cache import load_cache
+from workbench.models import NETWORKS, trains, unusual_options
 from workbench.models.classical.maps import centre_maps, espirit_maps
 from workbench.models.classical.solvers import TotalVariation, conjugate_gradient, fista
 from workbench.models.classical.wavelets import WaveletThreshold, level_matrix, low_pass
 from workbench.models.operator import center_columns
-from workbench.recon.reconstruction_plan import plan_reconstruction
+from workbench.recon.reconstruction_plan import begin, plan_reconstruction
+from workbench.recon.results import Results
 from workbench.recon.weights import untrained
-from workbench.views.comparison import find_compared, labels_of, methods_figure
+from workbench.views.comparison import (
+    comparison_table,
+    find_compared,
+    labels_of,
+    methods_figure,
+)
 from workbench.views.export.results import export_results
 from workbench.views.uncertainty import uncertainty_figures
 
@@ -256,7 +264,7 @@ def test_split_is_reconstructed_without_weights_and_again_with_other_options(
         network=method, local_dataset=str(study), network_options="regularisation=0.5"
     )
     assert len(other.order.volumes) == 2
-    assert other.folder == plan.folder
+    assert other.folder.name == f"{plan.folder.name}-regularisation=0.5"
     order = json.loads((plan.folder / "reconstruction.json").read_text())
     assert order["network_options"] == found.order.network_options
     assert "iterations=" in order["network_options"]
@@ -264,9 +272,7 @@ def test_split_is_reconstructed_without_weights_and_again_with_other_options(
 
 def test_results_lie_beside_the_runs_and_are_compared_by_name(run, study):
     plans = {
-        name: plan_reconstruction(
-            run="r", network=name, local_dataset=str(study), network_options="iterations=2"
-        )
+        name: plan_reconstruction(run="r", network=name, local_dataset=str(study))
         for name in ("sense", "wavelet")
     }
     names = {name: plan.folder.name for name, plan in plans.items()}
@@ -291,6 +297,68 @@ def test_results_lie_beside_the_runs_and_are_compared_by_name(run, study):
     assert workbench.Results("outputs/r").folder == run.folder  # its own, not what lies beside
 
 
+def wavelet_with(options, study):
+    return plan_reconstruction(
+        run="r", network="wavelet", local_dataset=str(study), network_options=options
+    )
+
+
+def test_results_with_other_options_are_kept_apart_and_say_so_wherever_they_are_shown(run, study):
+    usual, few, tiny = (
+        made(wavelet_with(options, study))
+        for options in (None, "iterations=2", "iterations=2, regularisation=1e-05")
+    )
+    assert [each.folder.name.removeprefix(run.folder.name) for each in (usual, few, tiny)] == [
+        "-wavelet",
+        "-wavelet-iterations=2",
+        "-wavelet-regularisation=1e-05-iterations=2",
+    ]
+    for compare, folder in {
+        "wavelet": usual,
+        "wavelet@4x": usual,
+        "wavelet@iterations=2": few,
+        "r@wavelet-iterations=2-regularisation=1e-05": tiny,
+    }.items():
+        (one,) = find_compared(compare, run.folder, run.order)
+        assert one.folder == folder.folder
+    labels = ["L1-wavelet", "L1-wavelet (iterations=2)"]
+    labels += ["L1-wavelet (regularisation=1e-05, iterations=2)"]
+    sets = [usual, few, tiny]
+    assert [each.labels["reconstruction"] for each in sets] == labels
+    assert labels_of([run, *sets]) == ["r", *(f"r, {label}" for label in labels)]
+    table = comparison_table([run, *sets])
+    assert set(table["", "network"]) == {"VarNet", *labels}
+    figure = methods_figure([run, *sets])
+    titles = " ".join(axes.get_title().replace("\n", " ") for axes in figure.axes)
+    assert all(label in titles for label in labels)
+
+
+def test_label_tells_what_a_result_was_made_with_though_its_folder_is_to_be_made_anew(run, study):
+    found = made(wavelet_with("iterations=2", study))
+    order = found.order
+    begin(
+        replace(order, network_options=order.network_options.replace("=2", "=3")),
+        load_cache(found.folder),
+        found.folder,
+    )
+    assert Results(found.folder).labels["reconstruction"] == "L1-wavelet (iterations=2)"
+
+
+@pytest.mark.parametrize(
+    ("synthetic", "options", "said"),
+    [
+        (True, "regularisation=0.002, wavelet='haar', iterations=60", ""),
+        (False, "regularisation=0.002, wavelet='haar'", "regularisation=0.002, wavelet=haar"),
+        (False, "regularisation=0.005, wavelet='db4', seed=0", ""),
+        (False, None, ""),
+        (False, "damaged", "damaged"),
+    ],
+)
+def test_usual_options_are_those_of_the_dataset(synthetic, options, said):
+    assert unusual_options("wavelet", options, synthetic=synthetic) == said
+    assert unusual_options("varnet", options, synthetic=synthetic) == ""
+
+
 def test_exports_report_and_uncertainty_take_them(run, study):
     found = made(
         plan_reconstruction(
@@ -299,7 +367,7 @@ def test_exports_report_and_uncertainty_take_them(run, study):
     )
     assert len(list(export_results(found, ("gif", "dicom", "leaderboard", "report")))) == 4
     report = (found.folder.parents[1] / "report.html").read_text()
-    assert "L1-wavelet" in report
+    assert "L1-wavelet (iterations=3)" in report
     figures = list(uncertainty_figures(found, 3))
     assert len(figures) == 3
     assert all(figure._repr_png_() for figure in figures)

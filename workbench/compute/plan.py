@@ -105,8 +105,8 @@ class Plan:
         changing = "".join(f", {name}" for name in ("tf32", "crop_readout") if getattr(job, name))
         lines = [
             f"run        {shown(self.run.folder)}{start}",
-            f"dataset    {cache.address}: {len(train)} training volumes ({train.slices:,} "
-            f"slices), {len(val)} validation volumes ({val.slices:,} slices)",
+            f"dataset    {cache.address}: {_counted(train, 'training')}, "
+            f"{_counted(val, 'validation')}",
             f"network    {job.config}",
             *([f"loss       {job.loss}"] if job.loss else []),
             *([f"learning   {LEARNING_WORDS}"] if job.learning != "supervised" else []),
@@ -141,6 +141,11 @@ class Plan:
                 )
                 if cloud.price:
                     yield f"estimate   cost: {cloud.price.source}"
+
+
+def _counted(part: DatasetCache, kind: str) -> str:
+    plural = "s" if len(part) != 1 else ""
+    return f"{len(part)} {kind} volume{plural} ({part.slices:,} slices)"
 
 
 def _falling(job: TrainingJob) -> str:

@@ -34,6 +34,7 @@ __all__ = [
     "read_first_estimate",
     "released",
     "trains",
+    "unusual_options",
 ]
 
 _ENTRIES = (VARNET, PROMPTMR, UNET, SENSE, WAVELET, TV)
@@ -115,9 +116,24 @@ def read_first_estimate(text: str | None) -> tuple[str, Any] | None:
         raise ValueError(f"first_estimate={text!r}: {error}") from None
 
 
-def label_of(name: str) -> str:
-    """Return what people call a network; the name itself where it is not known here."""
-    return NETWORKS[name].label if name in NETWORKS else label_of_own(name)
+def label_of(name: str, unusual: str = "") -> str:
+    """Return what people call a network, with options that are not the usual ones."""
+    label = NETWORKS[name].label if name in NETWORKS else label_of_own(name)
+    return f"{label} ({unusual})" if unusual else label
+
+
+def unusual_options(name: str, options: str | None, *, synthetic: bool) -> str:
+    """Say with which options, not the usual ones, a network that learns nothing was run.
+
+    ``options`` is text as ``entry.read_options`` reads it, "" and None for none. All of it is
+    returned where it is damaged, and of somebody's own network, which is not imported for it.
+    """
+    if not options or (name in NETWORKS and trains(name)):  # of these the weights tell
+        return ""
+    try:
+        return ", ".join(NETWORKS[name].unusual(read_options(options), synthetic=synthetic))
+    except (KeyError, ValueError):
+        return options
 
 
 def trains(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,6 +50,21 @@ class Network:
                 f"{self.label} has no argument {unknown[0]}; it has {', '.join(names) or 'none'}"
             )
         return self.config(**options)
+
+    def usual(self, *, synthetic: bool) -> dict[str, Any]:
+        """Return the numbers of its config where nobody asks for others, by name."""
+        numbers = asdict(self.config())
+        small = self.phantom if synthetic else {}
+        return numbers | {name: small[name] for name in numbers if name in small}
+
+    def unusual(self, options: Mapping[str, Any], *, synthetic: bool) -> list[str]:
+        """Write as NAME=VALUE those of some options that are not the usual ones."""
+        usual = self.usual(synthetic=synthetic)
+        return [
+            f"{name}={value}"
+            for name, value in options.items()
+            if name not in usual or value != usual[name]
+        ]
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

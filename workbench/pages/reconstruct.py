@@ -47,6 +47,7 @@ from workbench.views.comparison import (
     methods_figure,
     parts_of,
     results_that_fit,
+    words_of,
 )
 from workbench.views.export.results import KINDS, export_kinds, export_results
 from workbench.views.lesions import lesion_figures, lesion_table
@@ -187,7 +188,10 @@ class ReconstructPage(Page):
             if sampling is not None:
                 asked |= {"mask": sampling.mask, "acceleration": list(sampling.accelerations)}
                 asked["center_fraction"] = list(sampling.center_fractions)
-            for word in filter(None, what.split("-")):
+            words = words_of(what)
+            if options := [word for word in words if "=" in word]:
+                asked["network_options"] = ", ".join(options)
+            for word in (word for word in words if "=" not in word):
                 rate = re.fullmatch(r"(\d+(?:\.\d+)?)x", word)
                 if not rate and word not in MASKS:
                     raise WrongValueError(

@@ -136,6 +136,8 @@ def reconstruct_share(
             "acceleration": acceleration,
             "synthetic": volume.synthetic,
         }
+        if order.network_options:
+            attributes["network_options"] = order.network_options
         name = cache.names[volume.path]
         line = f"rank {rank}: {number} of {len(own)}, {name}, {volume.slices} slices"
         if target is not None:

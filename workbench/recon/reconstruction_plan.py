@@ -111,7 +111,8 @@ def plan_reconstruction(
         network: whose weights they are, ``package.module:MyNetwork``, where the file does not say.
             Or one that learns nothing, such as "wavelet": it takes dataset and sampling of the run
             where there is one, and its results lie beside the run's.
-        network_options: arguments of that network, such as "depth=5".
+        network_options: arguments of that network, such as "depth=5". Results of one that learns
+            nothing with other options than usual have a folder of their own, which names them.
         uncertainty: how many masks will be drawn for maps of uncertainty; 0 for no maps.
 
     Raises:
@@ -161,8 +162,11 @@ def plan_reconstruction(
         folder = folder.with_name(f"{folder.name}-{asked.weights_sha256[:8]}")
     config = None
     if untrained:
-        usual_here = dict(untrained.phantom) if cache.synthetic else {}
-        config = untrained.configured(usual_here | read_options(network_options))
+        normal = untrained.usual(synthetic=cache.synthetic)
+        config = untrained.configured(normal | read_options(network_options))
+        unusual = untrained.unusual(asdict(config), synthetic=cache.synthetic)
+        unusual = [re.sub(r"[^A-Za-z0-9_.=+-]+", "_", option) for option in unusual]
+        folder = folder.with_name("-".join([folder.name, *unusual])[:200])
         asked = replace(asked, network_options=write_options(asdict(config)))
     started = job.start_from if job and not weights and not untrained else None
     remarks = (f"the run {started.remark([split])}",) if started else ()

@@ -29,7 +29,7 @@ from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.images import zero_filled
 from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
-from workbench.models import DEFAULT, label_of
+from workbench.models import DEFAULT, label_of, unusual_options
 from workbench.recon.metrics import METRICS, Scores
 from workbench.settings import resolve, shown
 from workbench.stores import is_address, open_store
@@ -104,6 +104,7 @@ class Result:
     slice_ssim: tuple[float, ...] = ()
     shared: bool = False  # whether other volumes beside it have its file name
     network: str = DEFAULT  # its name in the registry
+    network_options: str | None = None  # that it was made with, as in ``Order``
 
     @property
     def name(self) -> str:
@@ -112,8 +113,14 @@ class Result:
 
     @property
     def label(self) -> str:
-        """What people call the network."""
-        return label_of(self.network)
+        """What people call the network, with options that are not the usual ones."""
+        return label_of(self.network, self.unusual)
+
+    @property
+    def unusual(self) -> str:
+        """Options of a network that learns nothing which are not those of its dataset."""
+        synthetic = self.volume.synthetic
+        return unusual_options(self.network, self.network_options, synthetic=synthetic)
 
     @property
     def reconstruction(self) -> Scores:
@@ -218,7 +225,7 @@ class Results(Sequence[Result]):
 
     @property
     def labels(self) -> dict[str, str]:
-        """What people call each of ``KINDS``."""
+        """What people call each of ``KINDS``, with options that are not the usual ones."""
         networks = dict.fromkeys(each.label for each in self)
         return {"zero_filled": "zero-filled", "reconstruction": ", ".join(networks)}
 
@@ -327,6 +334,7 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
             slice_ssim=tuple(slice_ssim.tolist()),
             shared=shared,
             network=str(found.get("network", DEFAULT)),
+            network_options=found.get("network_options", order.network_options),
         )
 
 

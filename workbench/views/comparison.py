@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def _made(sets: Sequence[Results]) -> pandas.DataFrame:
     """Return how each set was made, as text; weights only where a run's sets have several.
 
-    "method" is the network of those that have no weights.
+    "method" is the network of those that have no weights, with options that are not the usual ones.
     """
     rows = []
     for each in sets:
@@ -48,13 +48,18 @@ def _made(sets: Sequence[Results]) -> pandas.DataFrame:
             rates = ", ".join(f"{rate:g}x" for rate in sampling.accelerations)
             centres = "centre " + ", ".join(f"{share:g}" for share in sampling.center_fractions)
             known = (sampling.mask, rates, centres)
-        method = "" if each.order.weights else label_of(each.order.network or "")
+        method = "" if each.order.weights else each.labels["reconstruction"] or _planned(each.order)
         sha256 = each.order.weights_sha256 or None
         rows.append((each.run, method, each.order.split, *known, each.weights, sha256))
     names = ["run", "method", "split", "mask", "rates", "centres", "weights", "sha256"]
     made = pandas.DataFrame(rows, columns=names)
     several = made.groupby("run")["sha256"].transform("nunique") > 1
     return made.assign(weights=made["weights"].where(several, "")).drop(columns="sha256")
+
+
+def _planned(order: Order) -> str:
+    """Return a label for results that are not there yet, with all options."""
+    return label_of(order.network or "", order.network_options or "")
 
 
 def labels_of(sets: Sequence[Results]) -> list[str]:
@@ -91,7 +96,8 @@ def find_compared(compare: str | None, folder: Path, order: Order) -> list[Resul
     Each part, with commas between them, is a run's name, ``RUN``, for its results of the same split
     and mask; or ``RUN@WHAT``, where WHAT picks others by what their folder's name holds:
     ``knee@8x``, ``knee@random``, ``knee@random-8x``. All that fit are taken. A network that learns
-    nothing, such as ``wavelet`` or ``wavelet@8x``, stands for its results beside those of the run.
+    nothing, such as ``wavelet`` or ``wavelet@8x``, stands for its results beside those of the run,
+    with its usual options; ``wavelet@regularisation=0.01`` for those with another.
 
     Raises:
         ValueError: it is no text, or names nothing but the results themselves.
@@ -128,12 +134,17 @@ def parts_of(compare: str) -> list[str]:
     return [part.strip() for part in compare.split(",") if part.strip()]
 
 
+def words_of(name: str) -> list[str]:
+    """Split the name of a folder of results, or a part of one, such as "random-8x"."""
+    return [word for word in re.split(r"(?<!\de)-|@", name) if word]  # not in 1e-05
+
+
 def results_that_fit(part: str, folder: Path, order: Order) -> list[Path]:
     """Return the folders of results that one part of ``compare`` names, beside an order's."""
     run, _, what = part.partition("@")
     own = Run(folder.parent.parent)
     same = results_folder(own, order.split, order.sampling).name
-    wanted = {order.split, *re.split(r"[-@]", what)}
+    wanted = {order.split, *words_of(what)}
     if trains(run):
         same = folder.name if order.weights else same
     elif order.weights or own.name != order.network:  # beside the run's
@@ -141,10 +152,9 @@ def results_that_fit(part: str, folder: Path, order: Order) -> list[Path]:
     methods = {name for name in NETWORKS if not trains(name)}
 
     def fits(name: str) -> bool:
-        words = set(name.split("-"))
-        return name == (what or same) or bool(
-            what and wanted <= words and words & methods <= wanted
-        )
+        words = set(words_of(name))
+        telling = {word for word in words if word in methods or "=" in word}
+        return name == (what or same) or bool(what and telling <= wanted <= words)
 
     return [each for each in results_of_run(run) if fits(each.name)]
 

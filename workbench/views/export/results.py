@@ -42,7 +42,7 @@ _VOLUMES: dict[str, tuple[str, Callable[[ReconstructedVolume, Path], None]]] = {
 }
 _FIGURES = ("png", "svg")
 KINDS = (*_FIGURES, *_VOLUMES, "leaderboard", "report")
-_EDITION = 4  # raised when the same results come to be written otherwise
+_EDITION = 5  # raised when the same results come to be written otherwise
 _LIST = "exports.json"
 
 Export = tuple[str, Sequence[Result], Callable[[Path], None]]
