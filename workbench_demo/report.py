@@ -23,7 +23,7 @@ from workbench.stores.disk import write_text
 from workbench_demo.pages import Picture, pictures, render
 from workbench_demo.seeds import FIRST, other_seeds
 from workbench_demo.sizes import Part
-from workbench_demo.stages import Demo, Stage
+from workbench_demo.stages import Demo, Stage, page_of
 
 _NAME, _WIDTH = 32, 9  # of a row's name, of a metric's column
 SPREAD = (
@@ -150,7 +150,7 @@ def write_report(
     write_text(demo.folder / "summary.json", json.dumps(summed, indent=2) + "\n")
     pages = [stage for stage in demo.stages if stage.page]
     for stage in pages:
-        render(_path(stage))
+        render(page_of(stage))
     write_text(demo.folder / "index.html", _index(reports, pages, seconds, next_steps))
     return reports
 
@@ -175,7 +175,7 @@ def _index(
         spread=SPREAD,
         kinds=reports[0].results.labels,
         pictures=list(_story(pages)),
-        pages={stage.name: _path(stage) for stage in pages},
+        pages={stage.name: page_of(stage) for stage in pages},
         seconds=seconds,
         longest=max(seconds.values()),
         next_steps=next_steps,
@@ -183,7 +183,7 @@ def _index(
 
 
 # Which of each notebook's pictures tell the story, its end first; the others are in the notebook.
-_SHOWN = {"reconstruct": (2, 0), "train": (0,), "explore": (9, 4)}
+_SHOWN = {"reconstruct": (2, 0), "train": (0,), "explore": (9, 4), "convert": (0,)}
 
 
 def _story(pages: Sequence[Stage]) -> Iterator[tuple[Stage, list[Picture]]]:
@@ -191,13 +191,8 @@ def _story(pages: Sequence[Stage]) -> Iterator[tuple[Stage, list[Picture]]]:
     for kind, places in _SHOWN.items():
         for stage in pages:
             if stage.name.endswith(f" {kind}"):
-                found = list(pictures(_path(stage)))
+                found = list(pictures(page_of(stage)))
                 yield stage, [found[place] for place in places if place < len(found)]
-
-
-def _path(stage: Stage) -> Path:
-    assert stage.page is not None
-    return stage.page
 
 
 def line(name: str, scores: Iterable[Scores]) -> str:

@@ -186,4 +186,4 @@ def test_plan_says_what_will_be_made(source):
     text = "\n".join(lines_of(planned(source)))
     assert "10 volumes" in text
     assert "people     5, told apart by folder" in text
-    assert "GB of k-space" in text
+    assert "10 volumes, 328 kB of k-space" in text

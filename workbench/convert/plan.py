@@ -15,6 +15,7 @@ from workbench.convert.scan import Choices, RefusedError, Scan
 from workbench.convert.write import slices_of
 from workbench.data.images import zero_filled
 from workbench.data.volume import Problem
+from workbench.progress import amount
 from workbench.settings import shown
 from workbench.stores.disk import DiskStore, write_text
 
@@ -131,7 +132,7 @@ def _look(ask: Ask, tell: Callable[[str], None]) -> tuple[list[tuple[str, Scan]]
         except (RefusedError, OSError) as error:
             refusals.append(Problem(name, str(error)))
             continue
-        tell(f"{name}: {len(scans)} volume{'s' * (len(scans) != 1)}")
+        tell(f"{name}: {_counted(len(scans), 'volume')}")
         if ask.acquisition:
             scans = [replace(scan, acquisition=ask.acquisition) for scan in scans]
         found += [(name, scan) for scan in scans]
@@ -221,19 +222,23 @@ def remember(plan: Plan, item: Item) -> None:
     write_text(plan.ask.private / "names.csv", table.getvalue())
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def lines_of(plan: Plan) -> Iterator[str]:
     """Say what a conversion will do, line by line."""
     ask = plan.ask
     splits = [item.split for item in plan.items]
     people = len({item.person for item in plan.items})
     counts = ", ".join(f"{splits.count(name)} {name}" for name in dict.fromkeys(sorted(splits)))
-    yield f"source     {shown(ask.source)}: {len(plan.items)} volumes"
+    yield f"source     {shown(ask.source)}: {_counted(len(plan.items), 'volume')}"
     yield f"dataset    {shown(ask.dataset)}: {counts or 'nothing'}"
     yield f"people     {people}, told apart by {plan.told_apart}; each one's scans in one split"
     yield f"scale      {plan.scale:g}, the same for all"
-    yield f"to write   {plan.size / 1e9:.2f} GB of k-space, {len(plan.to_do)} volumes"
+    yield f"to write   {_counted(len(plan.to_do), 'volume')}, {amount(plan.size, 'B')} of k-space"
     if done := len(plan.items) - len(plan.to_do):
-        yield f"there      {done} volumes, converted before"
+        yield f"there      {_counted(done, 'volume')}, converted before"
     yield f"private    {shown(ask.private)}: the key of the pseudonyms, and who is who"
     for refusal in plan.refusals:
         yield f"refused    {refusal.path} {refusal.reason}"

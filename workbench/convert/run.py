@@ -6,7 +6,7 @@ from workbench.convert.plan import Plan, remember
 from workbench.convert.scan import RefusedError
 from workbench.convert.write import write_scan
 from workbench.data.volume import Problem
-from workbench.progress import Progress
+from workbench.progress import Progress, amount
 from workbench.settings import shown
 from workbench.stores.disk import CannotWriteError, DiskStore, only_one
 
@@ -25,8 +25,8 @@ def convert(plan: Plan) -> Iterator[Problem]:
     if plan.size > free:
         raise CannotWriteError(
             0,
-            f"{shown(ask.dataset)} has {free / 1e9:.1f} GB of room, and the volumes take "
-            f"{plan.size / 1e9:.1f} GB: free some, or give another dataset",
+            f"{shown(ask.dataset)} has {amount(free, 'B')} of room, and the volumes take "
+            f"{amount(plan.size, 'B')}: free some, or give another dataset",
         )
     busy = f"another conversion writes into {shown(ask.dataset)}: wait for it to end"
     with only_one(ask.dataset / LOCK, busy):
