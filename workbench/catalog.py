@@ -1,6 +1,7 @@
 """What exists: fastMRI's datasets, archives and official counts, and the models by name.
 
-Counts and archive names are those that NYU publishes and mails (https://fastmri.med.nyu.edu).
+Counts and archive names are those that NYU publishes and mails (https://fastmri.med.nyu.edu); the
+prostate's are those of its labels, https://github.com/cai2r/fastMRI_prostate.
 """
 
 import re
@@ -21,6 +22,8 @@ class Dataset:
         kind: "multicoil" or "singlecoil" for k-space, "DICOM" for images, "other" for the rest.
         counts: split -> (volumes, slices) as NYU publishes them; empty where it publishes none.
         releases: archive stems (without extension) of each generation of links.
+        made_from: dataset that ``workbench convert`` makes this one of; "" for those that come
+            in fastMRI's form.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Dataset:
     kind: str
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     releases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    made_from: str = ""
 
 
 def _batches(stem: str, count: int) -> tuple[str, ...]:
@@ -109,7 +113,14 @@ DATASETS: dict[str, Dataset] = {
             "DICOM",
             releases={"2021": ("brain_fastMRI_DICOM",), "2025": ("brain_fastMRI_DICOM",)},
         ),
-        Dataset("prostate", "prostate", "other"),
+        Dataset(
+            "prostate",
+            "prostate",
+            "multicoil",
+            {"train": (218, 6647), "val": (48, 1462), "test": (46, 1399)},
+            made_from="prostate_raw",
+        ),
+        Dataset("prostate_raw", "prostate", "other"),
         Dataset("breast", "breast", "other"),
     )
 }
@@ -121,7 +132,7 @@ _DATASET_OF_ARCHIVE = (
     (r"knee_singlecoil|^singlecoil_", "knee_singlecoil"),
     (r"knee_multicoil|^multicoil_", "knee_multicoil"),
     (r"brain_multicoil", "brain_multicoil"),
-    (r"prostate", "prostate"),
+    (r"prostate", "prostate_raw"),
     (r"breast", "breast"),
 )
 
@@ -171,6 +182,7 @@ MODELS: dict[str, Model] = {
     "knee": Model("knee", "knee_multicoil"),
     "brain": Model("brain", "brain_multicoil"),
     "knee_singlecoil": Model("knee_singlecoil", "knee_singlecoil"),
+    "prostate": Model("prostate", "prostate"),
 }
 MODEL_ALIASES = {
     "KneeMulticoil": "knee",

@@ -120,8 +120,8 @@ def test_prostate_and_breast_land_in_folders_of_their_own(on_disk):
     assert sorted(entry.path for entry in on_disk.store.list() if "fast" in entry.path) == [
         "breast/fastMRI_breast_001.tar.gz/a.h5",
         "breast_compressed/fastMRI_breast_001.tar.gz",
-        "prostate/fastMRI_prostate_T2.tar.gz/a.h5",
-        "prostate_compressed/fastMRI_prostate_T2.tar.gz",
+        "prostate_raw/fastMRI_prostate_T2.tar.gz/a.h5",
+        "prostate_raw_compressed/fastMRI_prostate_T2.tar.gz",
     ]
 
 

@@ -310,7 +310,7 @@ def test_links_know_their_dataset_and_generation():
     assert [link.is_checksums for link in old] == [False] * 4 + [True]
     assert old[0].url.reveal() == url("/knee_singlecoil_train.tar.gz")
     knees = ["knee_multicoil", "knee_multicoil", "knee_DICOMs"]
-    others = ["brain_multicoil", "prostate", None, "breast"]
+    others = ["brain_multicoil", "prostate_raw", None, "breast"]
     assert [link.dataset for link in new] == knees + others
     assert {link.generation for link in old} == {"2021"}
     assert {link.generation for link in new} == {"2025"}

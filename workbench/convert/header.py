@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from workbench.data.header import parse_xml
+from workbench.data.header import parse_header, parse_xml
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 # Paths below the root whose text is kept, in the schema's order, and what each may hold.
@@ -98,6 +98,34 @@ class Header:
             for key, value in (("minimum", 0), ("maximum", count - 1), ("center", center)):
                 ElementTree.SubElement(limit, key).text = str(value)
         ElementTree.SubElement(encoding, "trajectory").text = "cartesian"
+
+
+def read_header(xml: bytes | str) -> Header:
+    """Read the header of a file whose k-space is laid out as fastMRI's.
+
+    Raises:
+        UnusableVolumeError: a field that padding needs is missing or no number.
+    """
+    found, root = parse_header(xml), parse_xml(xml)
+    return Header(
+        encoded=found.encoded,
+        recon=found.recon,
+        lines=found.padding_right - found.padding_left,
+        center=found.encoded[1] // 2 - found.padding_left,
+        encoded_mm=field_of_view(root, "encodedSpace"),
+        recon_mm=field_of_view(root, "reconSpace"),
+        known=dict(_allowed(root)),
+    )
+
+
+def field_of_view(root: ElementTree.Element, space: str) -> tuple[float, float, float]:
+    """Return the field of view (x, y, z) mm of "encodedSpace" or "reconSpace"; zeros if unknown."""
+    path = f".//{{*}}{space}/{{*}}fieldOfView_mm/{{*}}"
+    try:
+        x, y, z = (float(root.findtext(path + axis) or 0) for axis in "xyz")
+    except ValueError:
+        return 0.0, 0.0, 0.0
+    return x, y, z
 
 
 def known_fields(xml: bytes | str) -> dict[str, tuple[str, ...]]:

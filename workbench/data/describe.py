@@ -101,7 +101,7 @@ PARSERS = Confined(_parse)
 
 
 def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) -> Volume:
-    kspace = _dataset(file, "kspace")
+    kspace = own_array(file, "kspace")
     if kspace is None:
         raise UnusableVolumeError("it has no k-space (no dataset named kspace)")
     layout = _layout(kspace)
@@ -113,12 +113,12 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
         )
     # Single-coil files hold both targets; the reference takes the one of the data's kind.
     target_name = TARGETS[0] if len(layout.shape) == 4 else TARGETS[1]
-    target = _dataset(file, target_name)
+    target = own_array(file, target_name)
     if target is not None and _layout(target).dtype not in TARGET_TYPES:
         raise UnusableVolumeError(
             f"its target is {target.dtype}, not real numbers: write it as float32"
         )
-    header = parse_header(_header_text(file))
+    header = parse_header(header_text(file))
     volume = Volume(
         path=path,
         split=split,
@@ -143,7 +143,7 @@ def _layout(dataset: h5py.Dataset) -> ArrayLayout:
     return ArrayLayout(dataset.shape, _PAIRS.get(kind, kind.str), offset)
 
 
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
+def own_array(file: h5py.File, name: str) -> h5py.Dataset | None:
     """Return a dataset all of whose values lie in this file; None where there is none.
 
     Links, virtual datasets and external storage can lead to any file of the machine, and HDF5
@@ -262,8 +262,9 @@ def _check_chunks(
     )
 
 
-def _header_text(file: h5py.File) -> bytes | str:
-    header = _dataset(file, "ismrmrd_header")
+def header_text(file: h5py.File) -> bytes | str:
+    """Return the text of a file's ISMRMRD header, whatever it says."""
+    header = own_array(file, "ismrmrd_header")
     if header is None:
         raise UnusableVolumeError("it has no ismrmrd_header")
     if header.size != 1:
@@ -284,7 +285,7 @@ def _sampled_columns(
     A mask is one row of 0 and 1, false and true, perhaps with axes of length 1. A mask of k-space's
     (readout, phase encode) must be the same in all lines of the readout.
     """
-    found = _dataset(file, "mask")
+    found = own_array(file, "mask")
     if found is None and "mask" not in file:
         return None
     if found is None:

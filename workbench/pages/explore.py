@@ -14,7 +14,7 @@ from workbench.forms.parameters import Field
 from workbench.pages.shared import check_dataset, check_sampling, datasets_here
 from workbench.stores import is_address
 from workbench.views import explore
-from workbench.views.annotations import Annotations, read_annotations
+from workbench.views.annotations import Annotations, grades_in_words, read_annotations
 from workbench.views.explored import ExploredSlice, find_slice, find_volume, open_slice
 from workbench.views.header import (
     attribute_table,
@@ -133,10 +133,13 @@ def show_volume(seen: Explored) -> Iterator[Any]:
 
 
 def show_findings(seen: Explored) -> Iterator[Any]:
-    """Show what radiologists found."""
-    findings = seen.findings
+    """Show what radiologists found: PI-RADS grades that the volume holds, and annotations."""
+    findings, graded = seen.findings, grades_in_words(seen.slice.volume, seen.slice.number)
+    if graded:
+        yield graded
     if findings is None:
-        yield "annotations=None: no findings to show"
+        if not graded:
+            yield "annotations=None: no findings to show"
         return
     yield from findings.remarks
     labels = "; ".join(findings.study_labels(seen.slice.volume.path))

@@ -90,7 +90,7 @@ class TrainPage(Page):
     )
 
     model: str = Field("brain", choices=tuple(MODELS), meanings=MODEL_ALIASES)
-    """knee, brain or knee_singlecoil (also KneeMulticoil, BrainMulticoil)"""
+    """knee, brain, knee_singlecoil or prostate (also KneeMulticoil, ...)"""
     local_dataset: str | None = Field(None, label="dataset", choices=datasets_here)
     """its folder, or https:// address in blob storage; None: the model's"""
     name: RunName | None = Field(None, label="run's name", choices=runs_here)

@@ -238,6 +238,24 @@ def _annotation(text: Mapping[str, str], line: int) -> Annotation:
     return Annotation(text["file"].removesuffix(".h5") + ".h5", number, text["label"], box, line)
 
 
+def grades_of(volume: Volume) -> list[int]:
+    """Return the PI-RADS grade of each slice, as converted prostate scans have it; else nothing."""
+    found = volume.attributes.get("pirads")
+    whole = isinstance(found, list) and len(found) == volume.slices
+    return found if whole and all(isinstance(grade, int) for grade in found) else []
+
+
+def grades_in_words(volume: Volume, number: int) -> str:
+    """Say the PI-RADS grade of a slice and of the volume, and where the highest one is."""
+    grades = grades_of(volume)
+    if not grades:
+        return ""
+    worst = max(grades)
+    where = ", ".join(str(n) for n, grade in enumerate(grades) if grade == worst)
+    place = f", on slices {where}" if worst > min(grades) else ""
+    return f"PI-RADS of slice {number}: {grades[number]}; the highest is {worst}{place}"
+
+
 def draw_boxes(axes: Axes, boxes: Sequence[Mapping[str, Any]], *, labels: bool = True) -> None:
     """Draw boxes (``Annotations.boxes``) over an image of ``show_image``, and each label once."""
     kinds = list(dict.fromkeys(box["label"] for box in boxes))

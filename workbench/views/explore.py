@@ -12,7 +12,7 @@ from workbench.data.images import (
     zero_filled,
 )
 from workbench.progress import interactive
-from workbench.views.annotations import Annotations, draw_boxes
+from workbench.views.annotations import Annotations, draw_boxes, grades_of
 from workbench.views.explored import ExploredSlice
 from workbench.views.kspace import coils_figure, decibels, show_kspace
 from workbench.views.reconstructions import contact_sheet
@@ -60,9 +60,16 @@ def slices_figure(explored: ExploredSlice, most: int = 16) -> Figure:
     count = explored.volume.slices
     numbers = sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
     slices = [explored.other(number) for number in numbers]
+    grades = grades_of(explored.volume)
+    labels = [
+        f"slice {each.number}"
+        + (f", PI-RADS {grades[each.number]}" if grades else "")
+        + ("\nnot all finite" if each.bad else "")
+        for each in slices
+    ]
     return contact_sheet(
         [zero_filled(each.kspace, explored.crop) for each in slices],
-        [f"slice {each.number}" + ("\nnot all finite" if each.bad else "") for each in slices],
+        labels,
         title=f"{explored.name}: {explored.volume.acquisition}, {count} slices",
         synthetic=explored.volume.synthetic,
     )

@@ -53,6 +53,7 @@ _ATTRIBUTES = {
     "max": "largest target value, arbitrary units; the data range of SSIM and PSNR",
     "norm": "Euclidean norm of the target",
     "patient_id": "a hash",
+    "pirads": "PI-RADS grade of each slice, from 1 (very low risk) to 5",
     "acceleration": "of its own mask",
     "num_low_frequency": "ACS lines of its own mask",
 }
