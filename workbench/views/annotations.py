@@ -241,8 +241,9 @@ def _annotation(text: Mapping[str, str], line: int) -> Annotation:
 def grades_of(volume: Volume) -> list[int]:
     """Return the PI-RADS grade of each slice, as converted prostate scans have it; else nothing."""
     found = volume.attributes.get("pirads")
-    whole = isinstance(found, list) and len(found) == volume.slices
-    return found if whole and all(isinstance(grade, int) for grade in found) else []
+    if not isinstance(found, list) or len(found) != volume.slices:
+        return []
+    return found if all(isinstance(grade, int) for grade in found) else []
 
 
 def grades_in_words(volume: Volume, number: int) -> str:
