@@ -150,6 +150,18 @@ def test_names_of_2021_and_what_papermill_guesses_are_taken(given, name, value, 
     assert getattr(TrainPage.read(values(TrainPage) | given), name) == value
 
 
+@every_page
+def test_parameter_that_does_not_exist_ends_the_notebook_before_anything_starts(page, bare):
+    cells = nbformat.read(NOTEBOOKS / f"{page.notebook}.ipynb", as_version=4).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    name = next(iter(page.fields))
+    code.insert(1, f"{name}s = 1\nIn, Out = [], {{}}")
+    message = f"{name}s: {page.notebook}.ipynb has no such parameter: did you mean {name}\\?"
+    with pytest.raises(ParametersError, match=message):
+        exec("\n".join(code), {})
+    assert list(project_root().iterdir()) == []
+
+
 def test_papermill_reads_back_what_was_entered(tmp_path, bare):
     given = {
         "tags": "study:4x, who:me; $HOME 'quoted' \"too\"",

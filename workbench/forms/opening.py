@@ -42,6 +42,7 @@ def open_page(page: type[Page], variables: Mapping[str, Any]) -> "HeadlessPage |
     """
     values = page.given(variables)
     if not interactive():
+        page.refuse_unknown(variables)
         return HeadlessPage(page.of(values).looked_at())
     from workbench.forms.form import open_form  # ipywidgets are for JupyterLab only
 

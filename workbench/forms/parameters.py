@@ -10,6 +10,7 @@ The parameters cell, the check, the form, the papermill command and the names of
 A new parameter is two such lines; ``make notebooks`` writes it into the notebook's cell.
 """
 
+import difflib
 import json
 import re
 import shlex
@@ -36,6 +37,7 @@ _SECRET = re.compile(
     r"|(?:sharedaccess\w+|signature|(?:(?<![a-z])|[%-](?:25)*(?:3f|26))sig)"
     r"\s*(?:=|[%-](?:25)*3d)\s*[\w+/%]{8}"
 )
+_OF_IPYTHON = {"In", "Out"}  # plain variables that IPython puts beside a notebook's
 
 
 def _check_numbers(value: str, info: ValidationInfo) -> str:
@@ -259,6 +261,27 @@ class Parameters(pydantic.BaseModel):
                     raise ParametersError({name: f"{name} and {alias}: give one of the two"})
                 values[name] = variables[alias]
         return values
+
+    @classmethod
+    def refuse_unknown(cls, variables: Mapping[str, Any]) -> None:
+        """Refuse a plain value among a notebook's variables that is no parameter of it.
+
+        papermill only warns of a parameter that a notebook does not have, and runs it all the same
+        with the defaults.
+
+        Raises:
+            ParametersError: names each, and the parameter that it may stand for.
+        """
+        known = {*cls.fields, *(name for each in cls.fields.values() for name in each.aliases)}
+        errors = {}
+        for name, value in variables.items():
+            plain = value is None or isinstance(value, str | int | float | list | dict)
+            if plain and name not in known | _OF_IPYTHON and not name.startswith("_"):
+                close = difflib.get_close_matches(name, sorted(known), 1)
+                meant = f"did you mean {close[0]}?" if close else f"give some of {', '.join(known)}"
+                errors[name] = f"{name}: {cls.notebook}.ipynb has no such parameter: {meant}"
+        if errors:
+            raise ParametersError(errors)
 
     @classmethod
     def of(cls, values: Mapping[str, Any], *, typed: bool = True) -> Self:
