@@ -1,13 +1,272 @@
-"""Scans of the lines of a Cartesian measurement, in two or three dimensions."""
+"""Scans of the lines of a Cartesian measurement, in two or three dimensions.
 
-from workbench.convert.lines import Measurement
-from workbench.convert.scan import Choices, Scan
+``sorting`` says what each line is and which make a volume, ``place`` where each goes,
+``assemble`` reads them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.convert.assemble import Volume
+from workbench.convert.header import Header
+from workbench.convert.lines import Flag, Measurement, flagged
+from workbench.convert.noise import whitening
+from workbench.convert.place import (
+    Center,
+    Readout,
+    check_center,
+    extent,
+    find_center,
+    find_readout,
+    partial,
+    placed,
+)
+from workbench.convert.scan import Choices, RefusedError, Scan
+from workbench.convert.sorting import Group, find_groups, sort_lines
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all volumes of a measurement share."""
+
+    measurement: Measurement
+    center: Center
+    whitening: NDArray[np.complex64] | None
 
 
 def scans_of_lines(measurement: Measurement, choices: Choices) -> list[Scan]:
-    """Make volumes of a measurement's lines.
+    """Make volumes of a measurement's lines, one for each contrast, phase, repetition and set.
 
     Raises:
-        RefusedError: the lines cannot become a volume.
+        RefusedError: none of its lines can become a volume; the message says why of the first. Of
+            several volumes those that can are made, and remark on those that cannot.
     """
-    raise NotImplementedError
+    measurement = replace(
+        measurement,
+        encoded=(*(choices.matrix or measurement.encoded[:2]), measurement.encoded[2]),
+        recon=(*(choices.recon or measurement.recon[:2]), measurement.recon[2]),
+    )
+    _refuse(measurement)
+    found = sort_lines(measurement)
+    table = measurement.lines.table[found.image]
+    center = find_center(measurement, table, choices.center)
+    matrix, first = None, table[0]
+    if choices.whiten:
+        matrix = whitening(measurement, int(first["channels"]), float(first["dwell"]))
+    shared = _Shared(measurement, center, matrix)
+    scans: list[Scan] = []
+    refused = {}
+    for group in find_groups(measurement, found):
+        try:
+            scans.append(_scan(shared, group, check=not scans))
+        except RefusedError as error:
+            refused[group.name] = str(error)
+    if not scans:
+        raise RefusedError(next(iter(refused.values())))
+    left_out = [f"{name} is left out: it {reason}" for name, reason in refused.items()]
+    remarks = (*measurement.remarks, *found.remarks, *center.remarks, *left_out)
+    return [replace(scan, remarks=(*remarks, *scan.remarks)) for scan in scans]
+
+
+def _refuse(measurement: Measurement) -> None:
+    """Refuse what lies on no grid: by the header's label, and by what the lines are."""
+    label = measurement.trajectory.lower()
+    if label not in ("cartesian", "epi"):
+        raise RefusedError(
+            f"has a trajectory that its header calls {label[:40]!r}, not Cartesian: bring it to a "
+            "grid first, with a non-uniform FFT such as BART's nufft"
+        )
+    table = measurement.lines.table
+    corrections = int(flagged(table, Flag.PHASE_CORRECTION).sum())
+    if label == "epi" or corrections:
+        reversed_ = flagged(table, Flag.REVERSE).any()
+        kind = "is an EPI" if label == "epi" or reversed_ else "is an EPI or a train of spin echoes"
+        why = f"it holds {corrections} phase-correction lines" if corrections else "its header says"
+        raise RefusedError(
+            f"{kind} ({why}): correct its lines' phase and bring them to a Cartesian grid first"
+        )
+
+
+def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
+    """Make the scan of one volume's lines."""
+    measurement, center = shared.measurement, shared.center
+    width, table = measurement.encoded[1], measurement.lines.table[group.rows]
+    volume, readout = _volume(shared, group.rows, group.slices, width, center.line)
+    repeats = _repeats(table, volume)
+    first, last = extent(table["step_1"], measurement.last)
+    columns = np.zeros(width, bool)
+    columns[volume.columns] = True
+    left = width // 2 - center.line
+    gaps = not columns[max(0, left + first) : left + last + 1].all()
+    shares = _shares(volume, left + first, left + last)
+    remarks = [*group.remarks, *readout.remarks]
+    remarks += check_center(volume, center) if check else ()
+    remarks += [f"up to {repeats} lines of one place were averaged"] if repeats > 1 else []
+    remarks += [f"{name} of {share:g}: it is no target" for name, share in shares.items()]
+    calibration, said = _calibration(shared, group, readout)
+    extra = {**shares, "averages": repeats, "whitened": shared.whitening is not None}
+    return Scan(
+        shape=volume.shape,
+        read=volume.kspace,
+        header=_header(measurement, volume, last - first + 1, center.line - first),
+        name="_".join(filter(None, (measurement.name, group.name))),
+        sampled=columns if gaps else None,
+        target=not (gaps or shares),
+        acquisition=measurement.acquisition,
+        person=measurement.person,
+        calibration=calibration,
+        attributes=extra,
+        remarks=(*remarks, *said),
+    )
+
+
+def _volume(
+    shared: _Shared,
+    rows: NDArray[np.int32],
+    slices: NDArray[np.uint16],
+    width: int,
+    center: int,
+) -> tuple[Volume, Readout]:
+    """Give each line its place.
+
+    Args:
+        shared: what all volumes share.
+        rows: the lines.
+        slices: counters of the slices in the order of space.
+        width: phase-encode columns of the volume.
+        center: step_1 of the line that goes to the middle of them.
+    """
+    measurement = shared.measurement
+    table, depth = measurement.lines.table[rows], measurement.encoded[2]
+    readout = find_readout(table, measurement.encoded[0])
+    order = np.argsort(slices)
+    places = order[np.searchsorted(slices, table["slice"], sorter=order)]
+    partitions = placed(table["step_2"], shared.center.partition, depth, "partition")
+    odd = [(table[step] % 2).astype(bool) & turn for step, turn in _turning(measurement)]
+    volume = Volume(
+        read=measurement.lines.read,
+        rows=rows,
+        slices=places.astype(np.uint16),
+        columns=placed(table["step_1"], center, width, "line"),
+        partitions=partitions,
+        starts=readout.starts,
+        reversed=flagged(table, Flag.REVERSE),
+        signs=np.where(odd[0] ^ odd[1], -1, 1).astype(np.int8),
+        length=readout.length,
+        offset=readout.offset,
+        shape=(
+            len(slices) if depth == 1 else min(depth, measurement.recon[2]),
+            int(table["channels"][0]),
+            measurement.encoded[0],
+            width,
+        ),
+        depth=depth,
+        whitening=shared.whitening,
+    )
+    _refuse_uneven(volume)
+    return volume, readout
+
+
+def _turning(measurement: Measurement) -> tuple[tuple[str, bool], ...]:
+    return tuple(zip(("step_1", "step_2"), measurement.alternating, strict=True))
+
+
+def _refuse_uneven(volume: Volume) -> None:
+    """Refuse a volume of which not every slice, or every partition, has the same lines."""
+    deep = volume.depth > 1
+    planes = volume.partitions if deep else volume.slices
+    held = np.zeros((int(planes.max()) + 1, volume.shape[3]), bool)
+    held[planes, volume.columns] = True
+    measured = np.flatnonzero(held.any(1))
+    if len(measured) <= int(planes.max()) - int(planes.min()):
+        raise RefusedError(
+            f"skips some of its {'partitions' if deep else 'slices'}: data that is undersampled "
+            "across them has no place in a two-dimensional volume"
+        )
+    counts = held[measured].sum(1)
+    if (held[measured] != held[measured[0]]).any():
+        word = "partition" if deep else "slice"
+        why = "undersampled in two directions" if deep else "perhaps cut short"
+        raise RefusedError(
+            f"has other lines in one {word} than in another, {counts.min()} to {counts.max()} of "
+            f"{held.any(0).sum()} ({why}): a volume has one mask for all"
+        )
+
+
+def _repeats(table: NDArray[np.void], volume: Volume) -> int:
+    """Return how many lines came for one place, at most.
+
+    Raises:
+        RefusedError: they differ by a counter whose meaning nobody knows, and do not mix.
+    """
+    places = np.stack([volume.slices, volume.columns, volume.partitions], 1).astype(np.int32)
+    _, inverse, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)
+    user = table["user"]
+    if counts.max() > 1 and np.ptp(user, axis=0).any():
+        first = np.zeros((len(counts), user.shape[1]), user.dtype)
+        first[inverse.ravel()] = user
+        if (first[inverse.ravel()] != user).any():
+            raise RefusedError(
+                "has lines of one place that differ by a counter of the user's own: part them into "
+                "files, one for each value"
+            )
+    return int(counts.max())
+
+
+def _shares(volume: Volume, first: int, last: int) -> dict[str, float]:
+    """Return the shares of partial Fourier and of a partial echo, where there are any."""
+    ends, middle = volume.offset + volume.length - 1, volume.shape[2] // 2
+    found = {
+        "partial_fourier": partial(first, last, volume.shape[3] // 2),
+        "partial_echo": partial(volume.offset, ends, middle),
+    }
+    if volume.depth > 1:
+        span = int(volume.partitions.min()), int(volume.partitions.max())
+        found["partial_fourier_z"] = partial(*span, volume.depth // 2)
+    return {name: round(share, 3) for name, share in found.items() if share is not None}
+
+
+def _calibration(
+    shared: _Shared, group: Group, image: Readout
+) -> tuple[Callable[[], NDArray[np.complex64]] | None, tuple[str, ...]]:
+    """Return what reads separate calibration lines, (slices, coils, readout, lines); remarks."""
+    rows = group.calibration
+    if not len(rows):
+        return None, ()
+    table = shared.measurement.lines.table[rows]
+    count, first = len(rows), int(table["step_1"].min())
+    width = int(table["step_1"].max()) - first + 1
+    try:
+        if shared.measurement.encoded[2] > 1 or set(table["slice"]) != set(group.slices):
+            raise RefusedError("is not of the same slices")
+        volume, readout = _volume(shared, rows, group.slices, width, first + width // 2)
+        if readout.length != image.length or table["step_2"].any():
+            raise RefusedError("is of another resolution")
+    except RefusedError as error:
+        return None, (f"{count} calibration lines are left out: the calibration {error}",)
+
+    def read() -> NDArray[np.complex64]:
+        return np.stack(list(volume.kspace(range(volume.shape[0]))))
+
+    return read, (f"{count} calibration lines stand apart, as calibration_data",)
+
+
+def _header(measurement: Measurement, volume: Volume, lines: int, center: int) -> Header:
+    """Say of the volume what its two-dimensional slices are."""
+
+    def flat(millimetres: tuple[float, float, float], partitions: int) -> Any:
+        return (*millimetres[:2], millimetres[2] / partitions)
+
+    return Header(
+        encoded=(*measurement.encoded[:2], 1),
+        recon=(*measurement.recon[:2], 1),
+        lines=lines,
+        center=center,
+        encoded_mm=flat(measurement.encoded_mm, volume.depth),
+        recon_mm=flat(measurement.recon_mm, max(1, measurement.recon[2])),
+        known=measurement.known,
+    )

@@ -30,6 +30,13 @@ class Flag(IntFlag):
     PHASE_STABILIZATION = 1 << 30
 
 
+NO_IMAGE = (
+    *(Flag.NOISE, Flag.NAVIGATION, Flag.PHASE_CORRECTION, Flag.HP_FEEDBACK, Flag.DUMMY),
+    *(Flag.RT_FEEDBACK, Flag.SURFACE_COIL_CORRECTION),
+    *(Flag.PHASE_STABILIZATION_REFERENCE, Flag.PHASE_STABILIZATION),
+)
+"""What a line of an image, or of its calibration, is not."""
+
 LINE = np.dtype(
     [
         ("flags", "u8"),
@@ -93,6 +100,7 @@ class Measurement:
             "external", "other"; "" where the header does not say.
         channels: receiver channels; None where the header does not say.
         noise_bandwidth: noise bandwidth relative to the nominal one; 1 where unknown.
+        alternating: whether every other step_1, and every other step_2, has its sign turned.
         noise: lines of another measurement of the same examination that hold noise; only those
             with the flag are taken.
         known: fields for the volume's header, by the paths of ``header.ALLOWED``.
@@ -113,9 +121,15 @@ class Measurement:
     calibration: str = ""
     channels: int | None = None
     noise_bandwidth: float = 1.0
+    alternating: tuple[bool, bool] = (False, False)
     noise: Lines | None = None
     known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     name: str = ""
     acquisition: str = ""
     person: str = ""
     remarks: tuple[str, ...] = ()
+
+
+def flagged(table: NDArray[np.void], *flags: Flag) -> NDArray[np.bool_]:
+    """Say which lines have one of some flags."""
+    return (table["flags"] & np.uint64(sum(flags))) != 0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.convert import arrays, prostate
+from workbench.convert import arrays, mrd, prostate
 from workbench.convert.scan import Choices, RefusedError, Scan
 
 
@@ -27,6 +27,7 @@ class Reader:
 
 _ALL: tuple[Reader, ...] = (
     Reader("prostate", "a fastMRI prostate T2 file", prostate.holds, prostate.scans),
+    Reader("mrd", "an ISMRMRD file", mrd.holds, mrd.scans),
     Reader("array", "an array (.npy, .mat, HDF5, BART's .cfl)", arrays.holds, arrays.scans),
 )
 READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}

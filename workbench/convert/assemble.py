@@ -1,0 +1,125 @@
+"""K-space of one volume, put together from its lines slice by slice."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.convert.scan import RefusedError
+from workbench.stores.disk import naming
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Where each line of a volume goes.
+
+    A plan of a thousand files holds it a thousand times: it takes some bytes a line.
+
+    Attributes:
+        read: as in ``Lines``.
+        rows: numbers of the lines in the source, ascending: (lines,) int32.
+        slices: slice of each in space, (lines,); all 0 in three dimensions.
+        columns: phase-encode column of each, (lines,).
+        partitions: of each, counted in the encoded matrix, (lines,); all 0 in two dimensions.
+        starts: samples that are cut before each, (lines,).
+        reversed: whether its samples run backwards, (lines,) bool.
+        signs: 1 or -1, by which each is multiplied, (lines,) int8.
+        length: samples that are kept of each.
+        offset: of the readout where the first of them goes.
+        shape: of k-space, (slices, coils, readout, phase encode).
+        depth: encoded partitions; 1 in two dimensions.
+        whitening: matrix for the coils; None: as measured.
+    """
+
+    read: Callable[[NDArray[np.int32]], Iterator[NDArray[np.complex64]]]
+    rows: NDArray[np.int32]
+    slices: NDArray[np.uint16]
+    columns: NDArray[np.uint16]
+    partitions: NDArray[np.uint16]
+    starts: NDArray[np.uint16]
+    reversed: NDArray[np.bool_]
+    signs: NDArray[np.int8]
+    length: int
+    offset: int
+    shape: tuple[int, int, int, int]
+    depth: int = 1
+    whitening: NDArray[np.complex64] | None = None
+
+    def lines(self, chosen: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.complex64]]]:
+        """Yield the number of each chosen line, and its samples as k-space has them."""
+        rows = self.rows[chosen]
+        for number, samples in zip(chosen, self.read(rows), strict=True):
+            if samples.shape[0] != self.shape[1]:
+                raise RefusedError(f"has {samples.shape[0]} coils in line {self.rows[number]}")
+            start = int(self.starts[number])
+            kept = samples[:, start : start + self.length]
+            if kept.shape[1] != self.length:
+                raise RefusedError(f"has too few samples in line {self.rows[number]}")
+            kept = kept[:, ::-1] if self.reversed[number] else kept
+            if self.whitening is not None:
+                kept = self.whitening @ kept
+            yield int(number), kept * self.signs[number]
+
+    def kspace(self, numbers: Iterable[int]) -> Iterator[NDArray[np.complex64]]:
+        """Yield k-space of slices: the mean of the lines that came for each place, or zeros."""
+        if self.depth > 1:
+            yield from self._across_partitions(tuple(numbers))
+            return
+        for number in numbers:
+            sums = np.zeros(self.shape[1:], np.complex64)
+            counts = np.zeros(self.shape[3], np.float32)
+            inner = sums[:, self.offset : self.offset + self.length]
+            for line, samples in self.lines(np.flatnonzero(self.slices == number)):
+                inner[..., self.columns[line]] += samples
+                counts[self.columns[line]] += 1
+            sums /= np.maximum(counts, 1)
+            yield sums
+
+    def _across_partitions(self, numbers: tuple[int, ...]) -> Iterator[NDArray[np.complex64]]:
+        """Transform along the partitions, column by column, by way of a temporary file.
+
+        Memory holds one column of all partitions; the file holds k-space of the slices wanted.
+        """
+        columns = np.unique(self.columns)
+        first = (self.depth - self.shape[0]) // 2
+        folder = Path(tempfile.gettempdir())
+        with tempfile.TemporaryFile(dir=folder) as scratch:
+            for column in columns:
+                planes = self._column(column)
+                with naming(folder):
+                    for number in numbers:
+                        scratch.write(planes[first + number].data)
+            with naming(folder):
+                scratch.flush()
+            for place in range(len(numbers)):
+                kspace = np.zeros(self.shape[1:], np.complex64)
+                inner = kspace[:, self.offset : self.offset + self.length]
+                for order, column in enumerate(columns):
+                    inner[..., column] = self._plane(scratch, order * len(numbers) + place)
+                yield kspace
+
+    def _column(self, column: int) -> NDArray[np.complex64]:
+        """Return one column of all partitions, transformed along them: (depth, coils, length)."""
+        from scipy import fft
+
+        values = np.zeros((self.depth, self.shape[1], self.length), np.complex64)
+        counts = np.zeros(self.depth, np.float32)
+        for line, samples in self.lines(np.flatnonzero(self.columns == column)):
+            values[self.partitions[line]] += samples
+            counts[self.partitions[line]] += 1
+        values /= np.maximum(counts, 1)[:, None, None]
+        for coil in range(self.shape[1]):  # one by one, for less memory
+            moved = fft.ifftshift(values[:, coil], axes=0)
+            values[:, coil] = fft.fftshift(fft.ifft(moved, axis=0, norm="ortho"), axes=0)
+        return values
+
+    def _plane(self, scratch: BinaryIO, number: int) -> NDArray[np.complex64]:
+        """Read one column of one slice back: (coils, length)."""
+        size = self.shape[1] * self.length * np.dtype(np.complex64).itemsize
+        held = os.pread(scratch.fileno(), size, number * size)
+        return np.frombuffer(held, np.complex64).reshape(self.shape[1], self.length)

@@ -1,0 +1,147 @@
+"""The XML header of an ISMRMRD file: what a measurement's lines lie in.
+
+Schema: https://github.com/ismrmrd/ismrmrd (schema/ismrmrd.xsd).
+"""
+
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.convert.header import known_fields
+from workbench.convert.lines import NO_IMAGE, Flag, Lines, Measurement, flagged
+from workbench.convert.scan import RefusedError
+from workbench.data.header import parse_xml
+from workbench.data.volume import MOST_AXIS, UnusableVolumeError
+
+
+def measurement_of(xml: bytes | str, lines: Lines, user: NDArray[np.uint16]) -> Measurement:
+    """Read what a header says of lines.
+
+    Args:
+        xml: the header.
+        lines: of the same measurement; the table gets the centre that Siemens' lines name.
+        user: user counters of each line, (lines, 8).
+
+    Raises:
+        RefusedError: the header lacks what is needed, or what it describes is no plain grid.
+    """
+    try:
+        root = parse_xml(xml)
+    except UnusableVolumeError:
+        raise RefusedError("has a header that is no XML: bring it in again") from None
+    encoding = _encoding_of(root, lines.table)
+    factor = _text(encoding, "parallelImaging/multiband/multiband_factor")
+    if factor and _whole(factor, "multiband_factor") > 1:
+        raise RefusedError(
+            f"is a multiband measurement ({factor} slices at once): part its slices first"
+        )
+    vendor = _text(root, "acquisitionSystemInformation/systemVendor")
+    if "siemens" in vendor.lower():
+        _take_centers(lines.table, user)
+    limits = ("kspace_encoding_step_1", "kspace_encoding_step_2")
+    centers = [_limit(encoding, f"{name}/center") for name in limits]
+    chops = [_user_parameter(root, name) == 0 for name in ("ChopY", "ChopZ")]
+    remarks = ["every other line had its sign turned, as ChopY or ChopZ says"] if any(chops) else []
+    known = known_fields(xml)
+    channels = _text(root, "acquisitionSystemInformation/receiverChannels")
+    bandwidth = _text(root, "acquisitionSystemInformation/relativeReceiverNoiseBandwidth")
+    return Measurement(
+        lines=lines,
+        encoded=_matrix(encoding, "encodedSpace"),
+        recon=_matrix(encoding, "reconSpace"),
+        center=(centers[0], centers[1]),
+        last=_limit(encoding, "kspace_encoding_step_1/maximum"),
+        encoded_mm=_millimetres(encoding, "encodedSpace"),
+        recon_mm=_millimetres(encoding, "reconSpace"),
+        trajectory=_text(encoding, "trajectory") or "cartesian",
+        calibration=_text(encoding, "parallelImaging/calibrationMode").lower(),
+        channels=_whole(channels, "receiverChannels") if channels else None,
+        noise_bandwidth=_positive(bandwidth) or 1.0,
+        alternating=(chops[0], chops[1]),
+        known=known,
+        acquisition=known.get("sequenceParameters/sequence_type", ("",))[0],
+        person=_text(root, "subjectInformation/patientID"),
+        remarks=tuple(remarks),
+    )
+
+
+def _encoding_of(root: ElementTree.Element, table: NDArray[np.void]) -> ElementTree.Element:
+    """Return the encoding of the image lines, which may name several of the same matrix."""
+    encodings = root.findall("{*}encoding")
+    if not encodings:
+        raise RefusedError("has a header without encoding: its matrix is not known")
+    no_image = flagged(table, *NO_IMAGE)
+    alone = flagged(table, Flag.CALIBRATION) & ~flagged(table, Flag.CALIBRATION_AND_IMAGING)
+    image = ~no_image & ~alone
+    spaces = np.unique(table["encoding_space"][image if image.any() else ~no_image])
+    if len(spaces) and spaces[-1] >= len(encodings):
+        raise RefusedError(
+            f"has lines of encoding space {spaces[-1]}, and its header describes {len(encodings)}"
+        )
+    chosen = [encodings[space] for space in spaces] or encodings[:1]
+    if len({(_matrix(each, "encodedSpace"), _matrix(each, "reconSpace")) for each in chosen}) > 1:
+        raise RefusedError(
+            f"has lines of {len(chosen)} encoding spaces of other matrices: part them into files, "
+            "one for each"
+        )
+    return chosen[0]
+
+
+def _take_centers(table: NDArray[np.void], user: NDArray[np.uint16]) -> None:
+    """Take the central line and partition that siemens_to_ismrmrd writes beside each line.
+
+    They are user counters 5 and 6; 0 is what other converters leave there.
+    """
+    for name, counter in (("center_line", 5), ("center_partition", 6)):
+        values = user[:, counter].astype(np.int32)
+        table[name] = np.where(values > 0, values, -1)
+
+
+def _text(element: ElementTree.Element, path: str) -> str:
+    inner = "/".join(f"{{*}}{name}" for name in path.split("/"))
+    return (element.findtext(inner) or "").strip()
+
+
+def _limit(encoding: ElementTree.Element, path: str) -> int | None:
+    text = _text(encoding, f"encodingLimits/{path}")
+    return _whole(text, path) if text else None
+
+
+def _user_parameter(root: ElementTree.Element, name: str) -> float | None:
+    for element in root.iterfind("{*}userParameters/*"):
+        if _text(element, "name") == name:
+            return _number(_text(element, "value"))
+    return None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _positive(text: str) -> float:
+    number = _number(text)
+    return number if number is not None and 0 < number < float("inf") else 0.0
+
+
+def _whole(text: str, name: str, least: int = 0) -> int:
+    number = _number(text)
+    if number is None or not least <= number <= MOST_AXIS or number != int(number):
+        raise RefusedError(f"has {text[:40]!r} for {name} in its header, not a whole number")
+    return int(number)
+
+
+def _matrix(encoding: ElementTree.Element, space: str) -> tuple[int, int, int]:
+    x, y, z = (
+        _whole(_text(encoding, f"{space}/matrixSize/{axis}"), f"{space}'s {axis}", least=1)
+        for axis in "xyz"
+    )
+    return x, y, z
+
+
+def _millimetres(encoding: ElementTree.Element, space: str) -> tuple[float, float, float]:
+    x, y, z = (_positive(_text(encoding, f"{space}/fieldOfView_mm/{axis}")) for axis in "xyz")
+    return x, y, z

@@ -1,0 +1,214 @@
+"""Where a line goes: the centre of k-space, the readout, what is missing around it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.convert.assemble import Volume
+from workbench.convert.lines import Flag, Measurement, flagged
+from workbench.convert.scan import RefusedError
+
+_LOUD = 10  # times the usual energy of a line; what is less says nothing of the centre
+
+
+@dataclass(frozen=True)
+class Center:
+    """The line and the partition through the centre of k-space.
+
+    Attributes:
+        line: its step_1.
+        partition: its step_2.
+        chosen: whether a person said so.
+        remarks: where it comes from, if that is worth a word.
+    """
+
+    line: int
+    partition: int
+    chosen: bool
+    remarks: tuple[str, ...]
+
+
+def find_center(measurement: Measurement, table: NDArray[np.void], chosen: int | None) -> Center:
+    """Find the centre: what a person says, or the lines themselves, or the header.
+
+    The lines come before the header because siemens_to_ismrmrd writes half the number of lines
+    there, whatever the partial Fourier; the true line stands beside each line.
+
+    Args:
+        measurement: whose header is asked.
+        table: its image lines.
+        chosen: number of the central line, counted from the first one measured; None: find it.
+    """
+    found, remarks = [], []
+    axes = (("line", "step_1", "center_line"), ("partition", "step_2", "center_partition"))
+    for axis, (word, step, own) in enumerate(axes):
+        steps, size = table[step].astype(int), measurement.encoded[1 + axis]
+        if axis == 0 and chosen is not None:
+            found.append(int(steps.min()) + chosen)
+            continue
+        said, itself = measurement.center[axis], np.unique(table[own])
+        alone = int(itself[0]) if len(itself) == 1 and itself[0] >= 0 else None
+        if alone is not None and not _fits(steps, alone, size):
+            alone = None
+        if alone is not None and said not in (None, alone):
+            remarks.append(
+                f"the centre is {word} {alone}, as the lines say; the header's {said} is wrong"
+            )
+        if alone is None and said is None:
+            count = max(int(steps.max()), (measurement.last or 0) if axis == 0 else 0) + 1
+            found.append(count // 2)
+            if count > 1:
+                remarks.append(f"the header names no central {word}: {count // 2} was assumed")
+        else:
+            found.append(int(said if alone is None else alone))  # type: ignore[arg-type]
+    return Center(found[0], found[1], chosen is not None, tuple(remarks))
+
+
+def _fits(steps: NDArray[np.int_], center: int, size: int) -> bool:
+    first = size // 2 - center
+    return first + int(steps.min()) >= 0 and first + int(steps.max()) < size
+
+
+def placed(steps: NDArray[np.uint16], center: int, size: int, word: str) -> NDArray[np.uint16]:
+    """Return where lines or partitions go on an encoded axis.
+
+    Raises:
+        RefusedError: some would go outside of it.
+    """
+    numbers = steps.astype(int)
+    if not _fits(numbers, center, size):
+        raise RefusedError(
+            f"holds {word}s {numbers.min()} to {numbers.max()} with the centre at {center}, which "
+            f"the encoded matrix of {size} cannot take: give the right center and matrix"
+        )
+    return (size // 2 - center + numbers).astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Which samples of each line are kept, and where they go.
+
+    Attributes:
+        starts: samples cut before each line's first one that is kept, (lines,).
+        length: samples that are kept of each.
+        offset: of the readout where they go.
+        remarks: what is unusual.
+    """
+
+    starts: NDArray[np.uint16]
+    length: int
+    offset: int
+    remarks: tuple[str, ...]
+
+
+def find_readout(table: NDArray[np.void], size: int) -> Readout:
+    """Place lines along a readout of so many samples: k-space's centre goes to ``size // 2``.
+
+    Raises:
+        RefusedError: the lines differ, or do not fit.
+    """
+    samples, pre, post, center = (
+        table[name].astype(int)
+        for name in ("samples", "discard_pre", "discard_post", "center_sample")
+    )
+    remarks = []
+    turned = flagged(table, Flag.REVERSE)
+    if (turned & (pre != post)).any():
+        raise RefusedError("has reversed lines of which other samples are cut before than after")
+    lengths = samples - pre - post
+    length = int(lengths[0])
+    if (lengths != length).any() or length < 1:
+        raise RefusedError(
+            f"has lines of {lengths.min()} to {lengths.max()} samples: only lines of equal length "
+            "make a grid"
+        )
+    if not center.any() and length == size:
+        center = pre + size // 2
+        remarks.append("the lines name no central sample: the middle was assumed")
+    offsets = size // 2 - (center - pre)
+    offset = int(offsets[0])
+    if (offsets != offset).any():
+        raise RefusedError("has lines whose central sample differs")
+    # A neighbour's convention for the middle of an odd number may put one sample outside.
+    before, after = max(0, -offset), max(0, offset + length - size)
+    if before + after > max(1, size // 64):
+        raise RefusedError(
+            f"has lines of {length} samples with the centre at {size // 2 - offset}, which the "
+            f"encoded matrix of {size} cannot take: give the right matrix"
+        )
+    if before + after:
+        remarks.append(f"{before + after} samples at the end of each line lie outside the matrix")
+    if turned.any():
+        remarks.append(f"{turned.sum()} of {len(turned)} lines ran backwards and were turned round")
+    starts = (pre + np.where(turned, after, before)).astype(np.uint16)
+    return Readout(starts, length - before - after, offset + before, tuple(remarks))
+
+
+def extent(steps: NDArray[np.uint16], last: int | None) -> tuple[int, int]:
+    """Return the first and the last line that was to be measured, those left out included.
+
+    Lines that are skipped regularly may end with skipped ones: 0, 2 ... 62 of 64 are 0 to 63.
+    """
+    measured = np.unique(steps).astype(int)
+    first, final = int(measured[0]), int(measured[-1])
+    step = int(np.diff(measured).max(initial=1))
+    if last is not None and 0 < last - final < step:
+        final = last
+    return (0 if first < step else first), final
+
+
+def partial(first: int, last: int, middle: int) -> float | None:
+    """Return the share of partial Fourier of an axis measured from first to last; None: it is not.
+
+    A side that is shorter by a tenth or less is no partial Fourier: centres are rarely exact.
+    """
+    sides = middle - first, last - middle
+    short, long = max(0, min(sides)), max(sides)
+    return None if short >= 0.9 * long - 1 else (short + long + 1) / (2 * long + 1)
+
+
+def check_center(volume: Volume, center: Center) -> tuple[str, ...]:
+    """Look whether the strongest line and sample of a volume's middle are where they are said.
+
+    Returns:
+        Remarks.
+
+    Raises:
+        RefusedError: the strongest line is far from the middle, and no person said it is not.
+    """
+    width, height = volume.shape[3], volume.shape[2]
+    if volume.depth > 1:
+        middle = volume.partitions == volume.depth // 2
+    else:
+        middle = volume.slices == volume.shape[0] // 2
+    columns, samples = np.zeros(width), np.zeros(height)
+    counts = np.zeros(width)
+    for line, values in volume.lines(np.flatnonzero(middle)):
+        energy = np.sum(values.real**2 + values.imag**2, axis=0)
+        columns[volume.columns[line]] += energy.sum()
+        samples[volume.offset : volume.offset + volume.length] += energy
+        counts[volume.columns[line]] += 1
+    columns /= np.maximum(counts, 1)
+    remarks = []
+    if (off := _off_center(columns)) and abs(off) > 1:
+        line = center.line + off
+        if abs(off) > max(4, width // 32) and not center.chosen:
+            first = int(volume.columns.min()) - width // 2 + center.line
+            raise RefusedError(
+                f"has its strongest line at {line}, and its centre is said to be line "
+                f"{center.line}: if that is wrong, give center={line - first}; if it is right, "
+                f"center={center.line - first}"
+            )
+        remarks.append(f"the strongest line is {line}, beside the centre, which is {center.line}")
+    if (off := _off_center(samples)) and abs(off) > max(4, height // 32):
+        remarks.append(f"the strongest sample is {off:+} from the middle of the readout")
+    return tuple(remarks)
+
+
+def _off_center(energies: NDArray[np.float64]) -> int:
+    """Return how far the strongest place is from the middle; 0 where none stands out."""
+    measured = energies[energies > 0]
+    if not len(measured) or energies.max() < _LOUD * np.median(measured):
+        return 0
+    return int(energies.argmax()) - len(energies) // 2

@@ -1,0 +1,122 @@
+"""What each line is by its flags, and which lines make a volume by their counters."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.convert.lines import NO_IMAGE, Flag, Measurement, flagged
+from workbench.convert.scan import RefusedError
+from workbench.convert.stacks import find_stacks
+
+_VOLUMES = {"contrast": "echo", "phase": "phase", "repetition": "repetition", "set": "set"}
+"""Counters of which each value is a volume, and what it is called in a scan's name."""
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A measurement's lines by what they are: numbers of rows, ascending."""
+
+    image: NDArray[np.int32]
+    calibration: NDArray[np.int32]  # separate
+    remarks: tuple[str, ...]
+
+
+def sort_lines(measurement: Measurement) -> Sorted:
+    """Part a measurement's lines into those of the image and those of separate calibration.
+
+    Raises:
+        RefusedError: none is of an image.
+    """
+    table, remarks = measurement.lines.table, []
+    usable = ~flagged(table, *NO_IMAGE)
+    both = flagged(table, Flag.CALIBRATION_AND_IMAGING) & usable
+    alone = flagged(table, Flag.CALIBRATION) & usable & ~both
+    # No line of a separate calibration belongs to the image as well.
+    separate = measurement.calibration in ("separate", "external")
+    embedded = measurement.calibration == "embedded" or (bool(both.any()) and not separate)
+    image = usable if embedded else usable & ~alone
+    if not image.any():
+        held = f"{len(table)} lines, none of which is" if len(table) else "no lines"
+        raise RefusedError(f"holds {held} of an image")
+    if embedded and alone.any():
+        remarks.append(f"{alone.sum()} calibration lines are part of k-space")
+    right = _right_channels(measurement, table["channels"], image)
+    if other := int((image & ~right).sum()):
+        count = int(table["channels"][image & right][0])
+        remarks.append(f"{other} lines are left out, which are not of {count} coils")
+    noise = flagged(table, Flag.NOISE)
+    if noise.any():
+        remarks.append(f"{noise.sum()} noise lines are no part of k-space")
+    if rest := int((~usable & ~noise).sum()):
+        remarks.append(f"{rest} lines of navigators, feedback and the like are left out")
+    calibration = np.zeros_like(alone) if embedded else alone & right
+    image_rows, beside = (np.flatnonzero(each & right) for each in (image, calibration))
+    return Sorted(image_rows.astype(np.int32), beside.astype(np.int32), tuple(remarks))
+
+
+def _right_channels(
+    measurement: Measurement, channels: NDArray[np.uint16], image: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Say which lines have as many coils as the header says, or else as most image lines."""
+    counts = np.bincount(channels[image])
+    said = measurement.channels
+    count = said if said and said < len(counts) and counts[said] else int(counts.argmax())
+    return np.asarray(channels == count)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lines of one volume.
+
+    Attributes:
+        name: what tells it from the measurement's other volumes; "" where it is alone.
+        rows: its image lines.
+        calibration: its separate calibration lines.
+        slices: counters of its slices, in the order of space.
+        remarks: of that order.
+    """
+
+    name: str
+    rows: NDArray[np.int32]
+    calibration: NDArray[np.int32]
+    slices: NDArray[np.uint16]
+    remarks: tuple[str, ...]
+
+
+def find_groups(measurement: Measurement, found: Sorted) -> Iterator[Group]:
+    """Part lines into volumes: by counters, by directions of slices, by slabs.
+
+    Raises:
+        RefusedError: slices of one volume lie in the same place.
+    """
+    table, names = measurement.lines.table, list(_VOLUMES)
+    keys = np.stack([table[name] for name in names], 1)
+    image, beside = keys[found.image], keys[found.calibration]
+    several = [name for name, values in zip(names, image.T, strict=True) if np.ptp(values)]
+    for key in np.unique(image, axis=0):
+        said = dict(zip(names, key, strict=True))
+        name = "_".join(f"{_VOLUMES[each]}{said[each] + 1}" for each in several)
+        same = (beside == key).all(1)
+        if len(beside) and not same.any():  # one calibration serves all
+            same = (beside == beside[0]).all(1)
+        rows = found.image[(image == key).all(1)]
+        for group in _parted(measurement, rows, found.calibration[same]):
+            yield replace(group, name="_".join(filter(None, (name, group.name))))
+
+
+def _parted(
+    measurement: Measurement, rows: NDArray[np.int32], calibration: NDArray[np.int32]
+) -> Iterator[Group]:
+    """Part the lines of one set of counters into stacks, or into slabs in three dimensions."""
+    table, deep = measurement.lines.table, measurement.encoded[2] > 1
+    stacks = find_stacks(table[rows])
+    if deep:
+        stacks = [(slices[at : at + 1], ()) for slices, _ in stacks for at in range(len(slices))]
+    for number, (slices, remarks) in enumerate(stacks, 1):
+        name = f"{'slab' if deep else 'stack'}{number}" if len(stacks) > 1 else ""
+        inside, beside = (
+            each[np.isin(table["slice"][each], slices)] for each in (rows, calibration)
+        )
+        yield Group(name, inside, beside, slices, remarks)
