@@ -74,6 +74,8 @@ tools:
 	command -v dciodvfy >/dev/null || missing="$$missing dicom3tools"; \
 	command -v dcm2niix >/dev/null || missing="$$missing dcm2niix"; \
 	command -v bart >/dev/null || missing="$$missing bart"; \
+	command -v ismrmrd_generate_cartesian_shepp_logan >/dev/null || \
+		missing="$$missing ismrmrd-tools"; \
 	[ -n "$$missing" ] && command -v apt-get >/dev/null || exit 0; \
 	echo "Installing what the tests try things in: $$missing ..."; \
 	[ "$$(id -u)" = 0 ] || sudo="sudo -n"; \

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from workbench.convert.assemble import Volume
 from workbench.convert.lines import Flag, Measurement, flagged
 from workbench.convert.scan import RefusedError
+from workbench.data.images import finite
 
 _LOUD = 10  # times the usual energy of a line; what is less says nothing of the centre
 
@@ -161,11 +162,13 @@ def extent(steps: NDArray[np.uint16], last: int | None) -> tuple[int, int]:
 def partial(first: int, last: int, middle: int) -> float | None:
     """Return the share of partial Fourier of an axis measured from first to last; None: it is not.
 
-    A side that is shorter by a tenth or less is no partial Fourier: centres are rarely exact.
+    Half of an even number lies before the middle, and one less behind it. A side that is shorter
+    by a tenth or less is no partial Fourier: centres are rarely exact.
     """
-    sides = middle - first, last - middle
-    short, long = max(0, min(sides)), max(sides)
-    return None if short >= 0.9 * long - 1 else (short + long + 1) / (2 * long + 1)
+    before, after = max(0, middle - first), max(0, last - middle)
+    before -= before > after
+    short, long = sorted((before, after))
+    return None if short >= 0.9 * long else (last - first + 1) / (2 * long + 1)
 
 
 def check_center(volume: Volume, center: Center) -> tuple[str, ...]:
@@ -185,7 +188,7 @@ def check_center(volume: Volume, center: Center) -> tuple[str, ...]:
     columns, samples = np.zeros(width), np.zeros(height)
     counts = np.zeros(width)
     for line, values in volume.lines(np.flatnonzero(middle)):
-        energy = np.sum(values.real**2 + values.imag**2, axis=0)
+        energy = finite(np.sum(values.real**2 + values.imag**2, axis=0))
         columns[volume.columns[line]] += energy.sum()
         samples[volume.offset : volume.offset + volume.length] += energy
         counts[volume.columns[line]] += 1
