@@ -176,7 +176,7 @@ def without_counters(file):
             damaged(rewrite_xml(lambda xml: xml.replace("<x>32</x>", "<x>3e9</x>"))),
             "has '3e9' for encodedSpace's x",
         ),
-        (damaged(lambda file: file["dataset"].pop("xml")), "is none of the raw data that is known"),
+        (damaged(lambda file: file["dataset"].pop("xml")), "has lines without a header"),
     ],
 )
 def test_a_damaged_file_says_what_it_is(tmp_path, make, reason):

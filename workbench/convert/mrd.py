@@ -37,7 +37,7 @@ _COUNTERS = {"step_1": "kspace_encode_step_1", "step_2": "kspace_encode_step_2"}
 
 
 def holds(path: Path) -> bool:
-    """Say whether a file is HDF5 with a table of lines and a header, or is HDF5 and damaged."""
+    """Say whether a file is HDF5 with a table of lines, or is HDF5 and damaged."""
     try:
         if not h5py.is_hdf5(path):
             return False
@@ -60,7 +60,7 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
     except (OSError, RuntimeError, KeyError) as error:
         raise RefusedError(_damage(error)) from None
     if not measured:
-        raise RefusedError("is no ISMRMRD file: it has no table of lines beside a header")
+        raise RefusedError("is no ISMRMRD file: it has no table of lines")
     return _scans_of(measured, choices)
 
 
@@ -90,9 +90,7 @@ def _names(file: h5py.File) -> list[str]:
     """Return the groups that are measurements, dataset_10 after dataset_9."""
 
     def is_one(value: Any) -> bool:
-        if not isinstance(value, h5py.Group) or "xml" not in value:
-            return False
-        table = value.get("data")
+        table = value.get("data") if isinstance(value, h5py.Group) else None
         fields = table.dtype.names if isinstance(table, h5py.Dataset) else None
         return fields is not None and {"head", "data"} <= set(fields)
 
@@ -121,9 +119,9 @@ def _measurement(path: Path, group: h5py.Group) -> Measurement:
             raise RefusedError(f"has lines without what ISMRMRD says of them: {error}") from None
     table["user"], table["center_line"], table["center_partition"] = user[:, :5], -1, -1
     lines = Lines(table, partial(_read, path, group.name))
-    xml = np.ravel(group["xml"][()])
+    xml = np.ravel(group["xml"][()]) if "xml" in group else ()
     if not len(xml):
-        raise RefusedError("has an empty header")
+        raise RefusedError("has lines without a header: their matrix is not known")
     measurement = measurement_of(xml[0], lines, user)
     _refuse_other_grids(group["data"], table, dimensions)
     return measurement
