@@ -119,10 +119,10 @@ def _measurement(path: Path, group: h5py.Group) -> Measurement:
             raise RefusedError(f"has lines without what ISMRMRD says of them: {error}") from None
     table["user"], table["center_line"], table["center_partition"] = user[:, :5], -1, -1
     lines = Lines(table, partial(_read, path, group.name))
-    xml = np.ravel(group["xml"][()]) if "xml" in group else ()
-    if not len(xml):
+    texts = list(np.ravel(group["xml"][()])) if "xml" in group else []
+    if not texts:
         raise RefusedError("has lines without a header: their matrix is not known")
-    measurement = measurement_of(xml[0], lines, user)
+    measurement = measurement_of(texts[0], lines, user)
     _refuse_other_grids(group["data"], table, dimensions)
     return measurement
 
