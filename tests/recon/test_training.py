@@ -32,6 +32,8 @@ from workbench.recon import run as rank
 from workbench.recon.averaging import WeightAverage
 from workbench.recon.metrics import METRICS
 from workbench.recon.reconstruction import reconstruct_volume
+from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
+from workbench.recon.results import Results
 from workbench.recon.speed import compiles
 from workbench.recon.training import NonFiniteLossError, Training
 from workbench.recon.weights import load_network
@@ -284,14 +286,19 @@ def test_untrained_network_returns_nearly_what_it_begins_with(study, network, es
 
 def test_first_estimate_goes_with_the_weights(study, project):
     open_cache(study)
-    trained = rank.fit(small_job(study, epochs=1, first_estimate="sense"), project / "one").network
-    loaded = load_network(project / "one/checkpoints/last.ckpt")
+    job = small_job(study, epochs=1, first_estimate="sense")
+    run = prepare_run(job.model_copy(update={"name": "one"}), resume=True)
+    trained = rank.fit(run.job, run.folder).network
+    loaded = load_network(run.last)
     sample = collate([SliceDataset(open_cache(study).split("val"), Sampling())[0]])
     given = sample.masked_kspace, sample.mask, sample.num_low_frequencies
     with torch.no_grad():
         assert torch.equal(loaded(*given), trained.eval()(*given))
         loaded.begin_with(None)
         assert not torch.equal(loaded(*given), trained(*given))
+    plan = plan_reconstruction(run="one", local_dataset=str(study))
+    list(reconstruct(plan))
+    assert Results(plan.folder).labels["reconstruction"] == "VarNet (from CG-SENSE)"
 
 
 def test_network_that_begins_with_no_image_says_so(study):

@@ -98,6 +98,11 @@ class Reconstructor(nn.Module):
         """
         raise ValueError(f"first_estimate: {self.name or type(self).__name__} begins with no image")
 
+    @property
+    def begins_with(self) -> str:
+        """Name of the classical reconstruction that it begins with; "" for none."""
+        return ""
+
     def begin_with(self, first: "Reconstructor | None") -> None:
         """Choose the reconstruction that it begins with; None is the zero-filled image.
 

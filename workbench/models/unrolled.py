@@ -110,6 +110,11 @@ class Unrolled(Reconstructor):
         self.first: Reconstructor | None = None
         self._seen: list[tuple[Any, Tensor, Tensor]] = []  # how, measured centre, maps of slices
 
+    @property
+    def begins_with(self) -> str:
+        """Name of the classical reconstruction that it begins with; "" for none."""
+        return self.first.name if self.first else ""
+
     def begin_with(self, first: Reconstructor | None) -> None:
         """Choose the reconstruction that it begins with, one that forms images of single coils."""
         self.first = first

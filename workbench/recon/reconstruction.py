@@ -136,6 +136,8 @@ def reconstruct_share(
             "acceleration": acceleration,
             "synthetic": volume.synthetic,
         }
+        if network.begins_with:
+            attributes["first_estimate"] = network.begins_with
         if order.network_options:
             attributes["network_options"] = order.network_options
         name = cache.names[volume.path]

@@ -105,6 +105,7 @@ class Result:
     shared: bool = False  # whether other volumes beside it have its file name
     network: str = DEFAULT  # its name in the registry
     network_options: str | None = None  # that it was made with, as in ``Order``
+    first_estimate: str = ""  # name of the classical reconstruction that the network began with
 
     @property
     def name(self) -> str:
@@ -114,7 +115,8 @@ class Result:
     @property
     def label(self) -> str:
         """What people call the network, with options that are not the usual ones."""
-        return label_of(self.network, self.unusual)
+        begins = f"from {label_of(self.first_estimate)}" if self.first_estimate else ""
+        return label_of(self.network, self.unusual or begins)
 
     @property
     def unusual(self) -> str:
@@ -335,6 +337,7 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
             shared=shared,
             network=str(found.get("network", DEFAULT)),
             network_options=found.get("network_options", order.network_options),
+            first_estimate=found.get("first_estimate", ""),
         )
 
 
