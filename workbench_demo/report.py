@@ -1,6 +1,7 @@
 """What came of the demo: ``summary.json``, the table, and one page that shows it all."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,10 @@ class PartReport:
             list(self.results.scores("zero_filled").values()),
         )
         found = {
-            each[0].network: (each[0].label, list(each.scores("reconstruction").values()))
+            _name(each): (
+                each.labels["reconstruction"],
+                list(each.scores("reconstruction").values()),
+            )
             for each in (*self.beside, self.results)
         }
         return {"zero_filled": filled} | found
@@ -81,22 +85,36 @@ def part_report(demo: Demo, part: Part) -> PartReport:
     Raises:
         FileNotFoundError: there are none.
     """
-    run, own, beside = open_run(demo.run_name(part)), None, {}
+    run, own = open_run(demo.run_name(part)), None
+    beside: list[Results] = []
     for file in sorted(run.folder.glob("reconstructions/*/reconstruction.json")):
         order = read_order(file.parent)
         if order.split == "val" and order.sampling == run.job.sampling:
             if order.weights:
                 own = own or Results(file.parent).scored
             else:
-                beside[order.network] = Results(file.parent).scored
+                beside.append(Results(file.parent).scored)
     if own is None:
         raise FileNotFoundError(f"{shown(run.folder)} has no reconstructed validation volumes")
-    return PartReport(part.model, own, tuple(beside[n] for n in NETWORKS if n in beside))
+    beside.sort(key=lambda each: [*NETWORKS].index(each[0].network))
+    return PartReport(part.model, own, tuple(beside))
+
+
+def _name(results: Results) -> str:
+    """Name a method for programs: its network, and options that are not the usual ones."""
+    return ", ".join(filter(None, (results[0].network, results[0].unusual)))
 
 
 def summary(reports: Sequence[PartReport], seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Sum up the demo for programs."""
-    return {report.model: report.summary for report in reports} | {"seconds": dict(seconds)}
+    """Sum up the demo for programs; means over no volume are None."""
+    return {report.model: _known(report.summary) for report in reports} | {"seconds": dict(seconds)}
+
+
+def _known(value: Any) -> Any:
+    """Replace numbers that JSON does not have, NaN and infinity, by None."""
+    if isinstance(value, Mapping):
+        return {name: _known(each) for name, each in value.items()}
+    return value if math.isfinite(value) else None
 
 
 def table(reports: Sequence[PartReport]) -> str:
@@ -109,7 +127,7 @@ def table(reports: Sequence[PartReport]) -> str:
     ]
     for report in reports:
         total = len(report.results)
-        lines.append(f"{report.model}, {total} validation volumes")
+        lines.append(f"{report.model}, {total} validation volume{'s' * (total != 1)}")
         for label, scores in report.methods.values():
             lines.append(line(f"    {label}", [mean_scores(scores), deviations(scores)]))
             if any(count < total for count in counted(scores).values()):
@@ -147,7 +165,7 @@ def write_report(
     """
     reports = [part_report(demo, part) for part in demo.size.parts]
     summed = summary(reports, seconds)
-    write_text(demo.folder / "summary.json", json.dumps(summed, indent=2) + "\n")
+    write_text(demo.folder / "summary.json", json.dumps(summed, indent=2, allow_nan=False) + "\n")
     pages = [stage for stage in demo.stages if stage.page]
     for stage in pages:
         render(page_of(stage))

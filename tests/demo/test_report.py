@@ -1,5 +1,6 @@
 """The demo's tables: what enters a mean, and the trainings of other seeds."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 from tests.views.test_annotations import volume_at
 from workbench.recon.metrics import METRICS
 from workbench.recon.results import KINDS, Order, Result, Results
-from workbench_demo.report import PartReport, table
+from workbench_demo.report import PartReport, summary, table
 from workbench_demo.seeds import other_seeds
 from workbench_demo.sizes import SIZES
 from workbench_demo.stages import Demo
@@ -80,3 +81,27 @@ def test_wrong_number_of_seeds_is_refused(wrong, capsys):
     with pytest.raises(SystemExit):
         main(["tiny", "--seeds", wrong])
     assert "--seeds" in capsys.readouterr().err
+
+
+def test_mean_over_no_volume_is_null_in_the_summary(tmp_path):
+    found = report(tmp_path, [math.inf])
+    text = json.dumps(summary([found], {"brain train": 1.5}), allow_nan=False)
+    assert json.loads(text)["brain"]["varnet"] == {"ssim": 0.5, "psnr": None, "nmse": 0.1}
+    assert math.isnan(found.summary["varnet"]["psnr"])
+    assert "brain, 1 validation volume" in table([found]).splitlines()
+
+
+def test_options_of_a_method_are_in_its_name(tmp_path):
+    found = report(tmp_path, [30.0, 40.0])
+    beside = [
+        Results(
+            tmp_path,
+            [replace(each, network="wavelet", network_options=text) for each in found.results],
+            Order(*"abcd", None),
+        )
+        for text in ("regularisation=0.005, iterations=60", "iterations=9")
+    ]
+    found = replace(found, beside=tuple(beside))
+    assert list(found.methods) == ["zero_filled", "wavelet", "wavelet, iterations=9", "varnet"]
+    label, _ = found.methods["wavelet, iterations=9"]
+    assert label == "L1-wavelet (iterations=9)"
