@@ -119,5 +119,6 @@ def test_pace_is_taken_from_a_run_of_the_same_network_and_machines(project):
     assert pace.seconds == pytest.approx(100 * 4 / 400)
     assert "measured in earlier" in pace.source
     assert measured_pace(job, "STANDARD_Y") is None
-    other = training_job(project, synthetic=False, model="brain", chans=4)
-    assert measured_pace(other, "STANDARD_ND24S") is None
+    for choices in ({"chans": 4}, {"first_estimate": "tv"}):
+        other = training_job(project, synthetic=False, model="brain", **choices)
+        assert measured_pace(other, "STANDARD_ND24S") is None

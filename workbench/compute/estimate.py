@@ -100,7 +100,7 @@ def measured_pace(job: TrainingJob, vm_size: str) -> Pace | None:
             (train, val), seconds = record["slices"], [row["seconds"] for row in run.metrics]
             same = all(
                 getattr(run.job, name) == getattr(job, name)
-                for name in ("network", "config", "precision")
+                for name in ("network", "config", "precision", "first_estimate")
             )
             if record["vm_size"] == vm_size and same and seconds:
                 ranks = record["nodes"] * cards_of(vm_size)

@@ -75,8 +75,13 @@ def _name(value: str) -> str:
 
 
 def _first_estimate(value: str | None) -> str | None:
-    read_first_estimate(value)
-    return None if value == AS_PUBLISHED else value
+    """Check a first estimate, and write it in one way, so that jobs compare."""
+    if found := read_first_estimate(value):
+        name, config = found
+        return ", ".join(
+            [name, *find_network(name).unusual(dataclasses.asdict(config), synthetic=False)]
+        )
+    return ZERO_FILLED if value and value.strip() == ZERO_FILLED else None
 
 
 def check_loss_name(name: str) -> str:
@@ -246,8 +251,7 @@ def training_job(
     start: Start | None = given.get("start_from")
     if start:
         start.check("network", given.setdefault("network", start.network), start.network)
-        if start.first_estimate:
-            given.setdefault("first_estimate", start.first_estimate)
+        given.setdefault("first_estimate", start.first_estimate)  # what they learned with
     entry = find_network(given.get("network", DEFAULT))
     if not entry.trains:
         raise ValueError(
@@ -298,7 +302,7 @@ def _check_help(entry: Network, given: Mapping[str, Any]) -> None:
     asked |= dict.fromkeys(("low_memory", "crop_readout"), True)
     for name, advice in entry.lacks.items():
         value = given.get(name)
-        if value is not None and value == asked.get(name, value):
+        if value not in (None, AS_PUBLISHED) and value == asked.get(name, value):
             raise ValueError(f"{name}={value}: {entry.label} cannot: {advice}")
 
 

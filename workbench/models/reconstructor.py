@@ -96,7 +96,7 @@ class Reconstructor(nn.Module):
 
         ValueError where it has no such weights.
         """
-        raise ValueError(f"first_estimate: {self.name or type(self).__name__} begins with no image")
+        raise ValueError(f"first_estimate: {self._called} begins with no image")
 
     @property
     def begins_with(self) -> str:
@@ -109,7 +109,7 @@ class Reconstructor(nn.Module):
         ValueError where it begins with no image.
         """
         if first is not None:
-            self.start_at_zero_filled()  # says why not
+            raise ValueError(f"first_estimate: {self._called} begins with no image")
 
     def coil_images(
         self,
@@ -123,7 +123,11 @@ class Reconstructor(nn.Module):
         The arguments are those of ``forward``, which returns their root sum of squares. Maps of
         uncertainty need it; ValueError where the network forms one image alone.
         """
-        raise ValueError(f"{self.name or type(self).__name__} forms no images of single coils")
+        raise ValueError(f"{self._called} forms no images of single coils")
+
+    @property
+    def _called(self) -> str:
+        return self.name or type(self).__name__
 
     @property
     def forms_coil_images(self) -> bool:

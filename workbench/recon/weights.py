@@ -10,7 +10,6 @@ import requests
 import torch
 from torch import Tensor
 
-from workbench.compute.jobs import flat
 from workbench.compute.runs import Run, open_run
 from workbench.models import (
     DEFAULT,
@@ -185,7 +184,11 @@ def load_network(
     if isinstance(job, Mapping):
         network.bf16 = job.get("precision") == "bf16"
         network.crop_readout = job.get("crop_readout") is True
-        network.begin_with(first_estimate(flat(job).get("first_estimate")))
+        begins = job.get("first_estimate")
+        try:
+            network.begin_with(first_estimate(begins))
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{shown(path)} begins with {begins!r}: {error}") from None
         network.tf32 = job.get("tf32") is True
     return network.eval()
 

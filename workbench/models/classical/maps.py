@@ -5,6 +5,7 @@ unlike every root-sum-of-squares target, which has noise.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -40,15 +41,25 @@ def espirit_maps(kspace: Tensor, centre: Tensor, rows: int | None) -> Tensor:
         ValueError: the centre has fewer columns than a kernel.
     """
     smooth = centre_maps(kspace, centre, rows)
-    columns = centre.expand(len(kspace), -1, -1, -1)[:, 0, 0]
-    found = [_espirit(*each) for each in zip(kspace, columns, smooth, strict=True)]
-    return torch.stack(found)
+    return torch.stack([_espirit(*each) for each in _slices(kspace, centre, smooth)])
 
 
 def best_maps(kspace: Tensor, centre: Tensor, rows: int | None) -> Tensor:
-    """Return ESPIRiT's maps where the centre is wide enough for its kernels, else the others."""
-    wide = int(centre.sum(-1).min()) >= _KERNEL
-    return (espirit_maps if wide else centre_maps)(kspace, centre, rows)
+    """Return ESPIRiT's maps of slices whose centre has room for its kernels, else the others."""
+    smooth = centre_maps(kspace, centre, rows)
+    found = [
+        _espirit(values, columns, maps) if columns.sum() >= _KERNEL else maps
+        for values, columns, maps in _slices(kspace, centre, smooth)
+    ]
+    return torch.stack(found)
+
+
+def _slices(
+    kspace: Tensor, centre: Tensor, smooth: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield what ``_espirit`` wants of each slice."""
+    columns = centre.expand(len(kspace), -1, -1, -1)[:, 0, 0]
+    return zip(kspace, columns, smooth, strict=True)
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -85,8 +96,10 @@ def _espirit(kspace: Tensor, columns: Tensor, smooth: Tensor) -> Tensor:
         )
     tall = min(height, max(_KERNEL, round(2 * count * height / width)))
     top = (height - tall + 1) // 2
-    kernels = _kernels(kspace[:, top : top + tall, columns])
-    return _eigenvectors(_gram(kernels), height, smooth)
+    calibration = kspace[:, top : top + tall, columns]
+    if not torch.isfinite(calibration).all():  # which has no singular values, and no image
+        return smooth
+    return _eigenvectors(_gram(_kernels(calibration)), height, smooth)
 
 
 def _kernels(calibration: Tensor) -> Tensor:
