@@ -14,6 +14,7 @@ from workbench.convert.readers import scans_of
 from workbench.convert.run import convert
 from workbench.convert.scan import Choices, RefusedError
 from workbench.data.cache import open_cache
+from workbench.data.folders import find_dataset
 from workbench.data.sampling import Sampling
 from workbench.pages.explore import Explored, show_findings
 from workbench.recon import run as rank
@@ -174,6 +175,13 @@ def test_official_counts_are_those_of_the_labels():
     counts = DATASETS["prostate"].counts
     assert sum(volumes for volumes, _ in counts.values()) == 312
     assert sum(slices for _, slices in counts.values()) == 9508
+
+
+def test_a_missing_prostate_says_how_it_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    how = "workbench convert source=datasets/prostate_raw dataset=prostate"
+    with pytest.raises(FileNotFoundError, match=how):
+        find_dataset("prostate")
 
 
 def describe(path):

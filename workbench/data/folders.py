@@ -62,15 +62,14 @@ def find_dataset(name_or_path: str | Path, *, announce: bool = True) -> Store:
     if path.is_file():
         raise NotADirectoryError(f"{path} is a file: give the dataset's folder")
     if is_name and text in DATASETS:
-        raw = DATASETS[text].made_from
-        how = (
-            f"make it of {raw} with `workbench convert`, or give the path of a copy"
-            if raw
-            else "bring it in with `workbench ingest`, give the path of a copy, or run "
-            "`workbench demo` for a phantom"
-        )
+        if raw := DATASETS[text].made_from:
+            raise FileNotFoundError(
+                f"dataset {text} is not here ({settings.shown(real)} is missing): ingest {raw}, "
+                f"then `workbench convert source=datasets/{raw} dataset={text}`"
+            )
         raise FileNotFoundError(
-            f"dataset {text} is not here ({settings.shown(real)} is missing): {how}"
+            f"dataset {text} is not here ({settings.shown(real)} is missing): bring it in with "
+            "`workbench ingest`, give the path of a copy, or run `workbench demo` for a phantom"
         )
     raise FileNotFoundError(
         f"no dataset at {path}: give the path of its folder, or one of {', '.join(DATASETS)}; "
