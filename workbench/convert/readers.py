@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.convert import arrays, mrd, prostate
+from workbench.convert import arrays, breast, calgary, m4raw, mrd, prostate
 from workbench.convert.scan import Choices, RefusedError, Scan
 
 
@@ -27,6 +27,9 @@ class Reader:
 
 _ALL: tuple[Reader, ...] = (
     Reader("prostate", "a fastMRI prostate T2 file", prostate.holds, prostate.scans),
+    Reader("breast", "a fastMRI breast file", breast.holds, breast.scans),
+    Reader("m4raw", "an M4Raw file", m4raw.holds, m4raw.scans),
+    Reader("calgary", "a Calgary-Campinas file", calgary.holds, calgary.scans),
     Reader("mrd", "an ISMRMRD file", mrd.holds, mrd.scans),
     Reader("array", "an array (.npy, .mat, HDF5, BART's .cfl)", arrays.holds, arrays.scans),
 )
