@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 
 from benchmarks.networks import rounding
 from workbench.compute.jobs import training_job
-from workbench.models import VarNet
+from workbench.models import VarNet, build
 from workbench.models.operator import center_columns
 from workbench.recon.speed import compile_unets, kept_bytes, saves_memory
 
@@ -225,3 +225,13 @@ def test_low_memory_is_chosen_where_activations_would_not_fit(tmp_path):
     assert saves_memory(job, (4, 64, 48), kept)
     never = training_job(tmp_path, synthetic=True, model="brain", low_memory=False)
     assert not saves_memory(never, (4, 64, 48), kept)
+
+
+def test_average_of_the_weights_counts_as_memory(tmp_path):
+    shape = (2, 32, 32)
+    jobs = {
+        ema: training_job(tmp_path, synthetic=True, model="brain", ema=ema) for ema in (0, 0.999)
+    }
+    count = sum(each.numel() for each in build("varnet", jobs[0].config).parameters())
+    memory = round((1.25 * kept_bytes(jobs[0], shape) + 18 * count) / 0.8)
+    assert [saves_memory(job, shape, memory) for job in jobs.values()] == [False, True]

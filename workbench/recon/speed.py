@@ -19,6 +19,7 @@ _OLDEST_FOR_TRITON = (7, 0)
 _SHARE = 0.8  # of a memory that may be filled
 _BESIDES = 1.25  # what a step needs for a moment, over what it keeps
 _PER_PARAMETER = 16  # bytes: weight, gradient, and Adam's two moments
+_AVERAGED = 4  # and, with ``ema``, the average
 
 
 def use_tf32(allowed: bool) -> None:
@@ -86,7 +87,8 @@ def saves_memory(
     with torch.device("meta"):
         network = build(job.network, job.config)
     count = sum(parameter.numel() for parameter in network.parameters())
-    return _BESIDES * kept_bytes(job, shape, size) + _PER_PARAMETER * count > _SHARE * memory
+    parameters = count * (_PER_PARAMETER + (_AVERAGED if job.ema else 0))
+    return _BESIDES * kept_bytes(job, shape, size) + parameters > _SHARE * memory
 
 
 def compiles(job: TrainingJob, steps: int) -> bool:
