@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.views.read_back import datasets, read_dicom_series, read_nifti, written
+from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
+from workbench.recon.results import Results
 from workbench.views.export.animation import write_animation
 from workbench.views.export.exported import NOTICE, read_reconstructed
 from workbench.views.export.geometry import upright
@@ -314,3 +316,19 @@ def test_a_full_disk_is_named_in_one_line(results, kind, small_disk):
         exported(results, kind)
     assert str(results.folder.name) in str(info.value)
     assert "\n" not in str(info.value)
+
+
+def test_export_without_the_dataset_says_what_is_missing_and_what_to_do(results, in_project):
+    dataset = in_project / "datasets/knee_multicoil"
+    dataset.rename(away := in_project / "away")
+    said = (
+        r"export=dicom, png: .* datasets/knee_multicoil does not hold it .* local_dataset=DATASET"
+    )
+    with pytest.raises(FileNotFoundError, match=said):
+        list(export_results(results, ("dicom", "leaderboard", "png")))
+    assert len(list(export_results(results, ("leaderboard", "report")))) == 2
+    plan = plan_reconstruction(weights="weights.pt", local_dataset=str(away))
+    list(reconstruct(plan))
+    assert plan.folder == results.folder
+    assert not plan.order.volumes
+    assert len(list(export_results(Results(plan.folder), ("dicom",)))) == 1

@@ -41,7 +41,8 @@ _VOLUMES: dict[str, tuple[str, Callable[[ReconstructedVolume, Path], None]]] = {
     "nifti": ("nifti/{}.nii.gz", write_nifti),
 }
 _FIGURES = ("png", "svg")
-KINDS = (*_FIGURES, *_VOLUMES, "leaderboard", "report")
+_WITHOUT_DATASET = ("leaderboard", "report")
+KINDS = (*_FIGURES, *_VOLUMES, *_WITHOUT_DATASET)
 _EDITION = 5  # raised when the same results come to be written otherwise
 _LIST = "exports.json"
 
@@ -67,8 +68,20 @@ def export_kinds(export: str | None) -> tuple[str, ...]:
 
 
 def export_results(results: Results, kinds: Sequence[str]) -> Iterator[str]:
-    """Export results as some of ``KINDS``; yield a line on each kind's file or folder."""
+    """Export results as some of ``KINDS``; yield a line on each kind's file or folder.
+
+    Raises:
+        FileNotFoundError: a kind is made from the dataset as well, and that is not here.
+    """
     folder = results.folder / "export"
+    needs = [kind for kind in kinds if kind not in _WITHOUT_DATASET]
+    if needs and not results.dataset_is_here:
+        raise FileNotFoundError(
+            f"export={', '.join(needs)}: this also needs the dataset that was reconstructed, and "
+            f"{shown(results.order.dataset)} does not hold it on this machine: run "
+            "reconstruct.ipynb with local_dataset=DATASET, a copy of it; nothing is reconstructed "
+            f"again. {' and '.join(_WITHOUT_DATASET)} do without"
+        )
     for kind in kinds:
         if kind == "report":
             paths = [run_report(results.run)]
