@@ -369,6 +369,10 @@ def test_noise_sampled_at_another_rate_is_scaled(made):
     (same,) = made([noisy(5.0)[1], *cartesian(kspace)], header(coils=3), Choices(whiten=True))
     (slow,) = made([noisy(20.0)[1], *cartesian(kspace)], header(coils=3), Choices(whiten=True))
     assert_same(kspace_of(slow) * 2, kspace_of(same))
+    lines = cartesian(kspace) + cartesian(kspace, contrast=1, sample_time_us=20)
+    first, second = made([noisy(5.0)[1], *lines], header(coils=3), Choices(whiten=True))
+    assert_same(kspace_of(second), kspace_of(first) * 2)
+    assert "the coils are whitened by 1 noise lines" in second.remarks
 
 
 @pytest.mark.parametrize(
@@ -425,6 +429,19 @@ def test_partial_fourier_across_partitions_is_no_target(made):
     (scan,) = made(deep(volume_of(images(8)), steps=range(2, 8)), header(z=8))
     assert not scan.target
     assert scan.attributes["partial_fourier_z"] == pytest.approx(6 / 7, abs=1e-3)
+
+
+def test_slices_that_a_header_counts_as_partitions_are_slices(made):
+    kspace = fft2(images(4))
+    (scan,) = made(cartesian(kspace, kspace_encode_step_2=2), header(z=4))
+    assert_same(kspace_of(scan), kspace)
+    assert "the header names 4 partitions" in " ".join(scan.remarks)
+
+
+def test_partitions_that_the_matrix_cannot_take_are_refused(made):
+    lines = deep(volume_of(images(8)))
+    reason = "holds partitions 0 to 7 with the centre at 2, which the encoded matrix of 4"
+    assert reason in refusal(made, lines, header(z=4))
 
 
 def test_slabs_are_volumes_of_their_own(made):
@@ -487,7 +504,6 @@ EPI = [ismrmrd.ACQ_IS_PHASECORR_DATA]
         ({"discard_pre": 32}, None, "only lines of equal length make a grid"),
         ({}, header(y=20), "holds lines 0 to 23 with the centre at 10"),
         ({}, header(x=16), "has lines of 32 samples with the centre at 16"),
-        ({"kspace_encode_step_2": 3}, None, "holds partitions 3 to 3 with the centre at 0"),
         ({"encoding_space_ref": 1}, None, "lines of encoding space 1, and its header describes 1"),
     ],
 )

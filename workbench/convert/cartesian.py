@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from workbench.convert.assemble import Volume
 from workbench.convert.header import Header
 from workbench.convert.lines import Flag, Measurement, flagged
-from workbench.convert.noise import whitening
+from workbench.convert.noise import Whitening, find_whitening
 from workbench.convert.place import (
     Center,
     Readout,
@@ -35,7 +35,7 @@ class _Shared:
 
     measurement: Measurement
     center: Center
-    whitening: NDArray[np.complex64] | None
+    whitening: Whitening | None
 
 
 def scans_of_lines(measurement: Measurement, choices: Choices) -> list[Scan]:
@@ -45,19 +45,14 @@ def scans_of_lines(measurement: Measurement, choices: Choices) -> list[Scan]:
         RefusedError: none of its lines can become a volume; the message says why of the first. Of
             several volumes those that can are made, and remark on those that cannot.
     """
-    measurement = replace(
-        measurement,
-        encoded=(*(choices.matrix or measurement.encoded[:2]), measurement.encoded[2]),
-        recon=(*(choices.recon or measurement.recon[:2]), measurement.recon[2]),
-    )
     _refuse(measurement)
     found = sort_lines(measurement)
     table = measurement.lines.table[found.image]
+    measurement = _with_matrix(measurement, table, choices)
     center = find_center(measurement, table, choices.center)
-    matrix, first = None, table[0]
-    if choices.whiten:
-        matrix = whitening(measurement, int(first["channels"]), float(first["dwell"]))
-    shared = _Shared(measurement, center, matrix)
+    channels = int(table["channels"][0])
+    noise = find_whitening(measurement, channels) if choices.whiten else None
+    shared = _Shared(measurement, center, noise)
     scans: list[Scan] = []
     refused = {}
     for group in find_groups(measurement, found):
@@ -91,6 +86,33 @@ def _refuse(measurement: Measurement) -> None:
         )
 
 
+def _with_matrix(
+    measurement: Measurement, table: NDArray[np.void], choices: Choices
+) -> Measurement:
+    """Give a measurement the matrix that a person says, and one partition where one was measured.
+
+    Some headers count the slices of two-dimensional scans as partitions.
+    """
+    (x, y), z = choices.matrix or measurement.encoded[:2], measurement.encoded[2]
+    (recon_x, recon_y), recon_z = choices.recon or measurement.recon[:2], measurement.recon[2]
+    only, (line, partition) = np.unique(table["step_2"]), measurement.center
+    remarks, mm, recon_mm = measurement.remarks, measurement.encoded_mm, measurement.recon_mm
+    if len(only) == 1:
+        if z > 1:
+            remarks += (f"the header names {z} partitions, and one was measured: slices it is",)
+        mm, recon_mm = (*mm[:2], mm[2] / z), (*recon_mm[:2], recon_mm[2] / recon_z)
+        partition, z, recon_z = int(only[0]), 1, 1
+    return replace(
+        measurement,
+        encoded=(x, y, z),
+        recon=(recon_x, recon_y, recon_z),
+        center=(line, partition),
+        encoded_mm=mm,
+        recon_mm=recon_mm,
+        remarks=remarks,
+    )
+
+
 def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     """Make the scan of one volume's lines."""
     measurement, center = shared.measurement, shared.center
@@ -104,6 +126,8 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     gaps = not columns[max(0, left + first) : left + last + 1].all()
     shares = _shares(volume, left + first, left + last)
     remarks = [*group.remarks, *readout.remarks]
+    if shared.whitening:
+        remarks.append(f"the coils are whitened by {shared.whitening.count} noise lines")
     remarks += check_center(volume, center) if check else ()
     remarks += [f"up to {repeats} lines of one place were averaged"] if repeats > 1 else []
     remarks += [f"{name} of {share:g}: it is no target" for name, share in shares.items()]
@@ -165,7 +189,7 @@ def _volume(
             width,
         ),
         depth=depth,
-        whitening=shared.whitening,
+        whitening=shared.whitening.at(float(table["dwell"][0])) if shared.whitening else None,
     )
     _refuse_uneven(volume)
     return volume, readout

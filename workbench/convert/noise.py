@@ -1,5 +1,7 @@
 """Noise lines: how coils hear noise together, and the matrix that parts them."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,20 +9,36 @@ from workbench.convert.lines import Flag, Lines, Measurement, flagged
 from workbench.convert.scan import RefusedError
 
 
-def whitening(measurement: Measurement, channels: int, dwell: float) -> NDArray[np.complex64]:
-    """Return the matrix that gives all coils uncorrelated noise of variance 1.
+@dataclass(frozen=True)
+class Whitening:
+    """What gives all coils uncorrelated noise of variance 1.
 
-    It is the inverse of the Cholesky factor of the noise lines' covariance, times the square root
-    of the bandwidths' ratio: lines that are sampled faster hear more noise. As in Hansen and
-    Kellman 2015 (doi:10.1002/jmri.24687), where a real part has variance 1 instead.
+    Attributes:
+        matrix: (coils, coils), for lines that are sampled as the noise was.
+        dwell: microseconds a sample of the noise; 0 where unknown.
+        count: noise lines.
+    """
+
+    matrix: NDArray[np.complex64]
+    dwell: float
+    count: int
+
+    def at(self, dwell: float) -> NDArray[np.complex64]:
+        """Return the matrix for lines of another dwell time: the faster, the more noise."""
+        ratio = dwell / self.dwell if dwell > 0 and self.dwell > 0 else 1.0
+        return self.matrix * np.float32(np.sqrt(ratio))
+
+
+def find_whitening(measurement: Measurement, channels: int) -> Whitening:
+    """Find how to part coils by noise lines: the measurement's own, or else those beside it.
+
+    The matrix is the inverse of the Cholesky factor of the noise's covariance, times the square
+    root of the relative noise bandwidth, as in Hansen and Kellman 2015 (doi:10.1002/jmri.24687);
+    there a real part has variance 1.
 
     Args:
-        measurement: whose own noise lines are taken, or else those beside it.
+        measurement: whose noise it is.
         channels: coils of its image lines.
-        dwell: microseconds a sample of its image lines; 0 where unknown.
-
-    Returns:
-        (channels, channels), to be multiplied from the left.
 
     Raises:
         RefusedError: there are no noise lines, or they do not tell how to part the coils.
@@ -31,11 +49,10 @@ def whitening(measurement: Measurement, channels: int, dwell: float) -> NDArray[
             break
     else:
         raise RefusedError("holds no noise lines of its coils: leave out whiten")
-    factor = _cholesky(lines, np.flatnonzero(wanted).astype(np.int32), channels)
-    theirs = float(lines.table["dwell"][wanted][0])
-    ratio = dwell / theirs if dwell > 0 and theirs > 0 else 1.0
-    scale = np.sqrt(ratio * measurement.noise_bandwidth)
-    return (np.linalg.inv(factor) * scale).astype(np.complex64)
+    rows = np.flatnonzero(wanted).astype(np.int32)
+    matrix = np.linalg.inv(_cholesky(lines, rows, channels))
+    matrix *= np.sqrt(measurement.noise_bandwidth)
+    return Whitening(matrix.astype(np.complex64), float(lines.table["dwell"][rows[0]]), len(rows))
 
 
 def _cholesky(lines: Lines, rows: NDArray[np.int32], channels: int) -> NDArray:
