@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.cartesian import scans_of_lines
+from workbench.convert.hdf5 import opened
 from workbench.convert.lines import LINE, NO_IMAGE, Flag, Lines, Measurement, flagged
 from workbench.convert.mrd_header import measurement_of
 from workbench.convert.scan import Choices, RefusedError, Scan
+from workbench.data.describe import own_array
+from workbench.data.volume import UnusableVolumeError
 
-_HEADS = 4096  # of 340 bytes, read at once
-_BLOCK = 8 * 2**20  # bytes of samples, read at once
+_ROWS = 64  # lines that are read at once, at most
+_BLOCK = 8 * 2**20  # bytes of samples that are read at once
 _FIELDS = {
     "flags": "flags",
     "samples": "number_of_samples",
@@ -48,114 +51,142 @@ def holds(path: Path) -> bool:
 
 
 def scans(path: Path, choices: Choices) -> list[Scan]:
-    """Find the scans of a file; of several measurements each is looked at.
+    """Find the scans of a file; of several measurements those that hold an image.
+
+    Noise lines serve the measurements after theirs as well.
 
     Raises:
         RefusedError: no line of it can become a volume.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            names = _names(file)
-            measured = [_measurement(path, file[name]) for name in names]
-    except (OSError, RuntimeError, KeyError) as error:
-        raise RefusedError(_damage(error)) from None
-    if not measured:
-        raise RefusedError("is no ISMRMRD file: it has no table of lines")
-    return _scans_of(measured, choices)
-
-
-def _scans_of(measured: list[Measurement], choices: Choices) -> list[Scan]:
-    """Make scans of all measurements that hold an image; noise may come from an earlier one."""
-    found: list[Scan] = []
+    found: list[tuple[str, Scan]] = []
     refused: dict[str, str] = {}
     noise = None
-    images = [not flagged(each.lines.table, *NO_IMAGE).all() for each in measured]
-    for number, measurement in enumerate(measured, 1):
-        if flagged(measurement.lines.table, Flag.NOISE).any():
-            noise = measurement.lines
-        if not images[number - 1] and sum(images):
-            continue
-        name = f"measurement{number}" if sum(images) > 1 else ""
+    with opened(path) as file:
+        names = _names(file)
+    for number, group in enumerate(names, 1):
+        name = f"measurement{number}"
         try:
-            found += scans_of_lines(replace(measurement, noise=noise, name=name), choices)
+            measurement = _measurement(path, group)
+            of_noise = flagged(measurement.lines.table, Flag.NOISE)
+            if of_noise.any():
+                noise = measurement.lines
+                if of_noise.all() and len(names) > 1:
+                    continue
+            measurement = replace(measurement, noise=noise)
+            found += [(name, scan) for scan in scans_of_lines(measurement, choices)]
         except RefusedError as error:
             refused[name] = str(error)
     if not found:
-        raise RefusedError(next(iter(refused.values())))
+        reason = "holds noise lines alone" if names else "has no table of lines, as ISMRMRD's do"
+        raise RefusedError(next(iter(refused.values()), reason))
     remarks = tuple(f"{name} is left out: it {reason}" for name, reason in refused.items())
-    return [replace(scan, remarks=(*scan.remarks, *remarks)) for scan in found]
+    several = len({name for name, _ in found}) + len(refused) > 1
+    return [
+        replace(
+            scan,
+            name="_".join(filter(None, (several * name, scan.name))),
+            remarks=(*scan.remarks, *remarks),
+        )
+        for name, scan in found
+    ]
 
 
 def _names(file: h5py.File) -> list[str]:
     """Return the groups that are measurements, dataset_10 after dataset_9."""
 
-    def is_one(value: Any) -> bool:
-        table = value.get("data") if isinstance(value, h5py.Group) else None
+    def is_one(name: str) -> bool:
+        own = isinstance(file.get(name, getlink=True), h5py.HardLink)
+        table = file[name].get("data") if own and isinstance(file[name], h5py.Group) else None
         fields = table.dtype.names if isinstance(table, h5py.Dataset) else None
         return fields is not None and {"head", "data"} <= set(fields)
 
     def order(name: str) -> list[Any]:
         return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
-    return sorted((name for name in file if is_one(file.get(name))), key=order)
+    return sorted(filter(is_one, file), key=order)
 
 
-def _measurement(path: Path, group: h5py.Group) -> Measurement:
+def _measurement(path: Path, name: str) -> Measurement:
     """Read the heads of one measurement, and its header."""
-    table = np.zeros(len(group["data"]), LINE)
-    user = np.zeros((len(table), 8), np.uint16)
-    dimensions = np.zeros(len(table), np.uint16)
-    heads = group["data"].fields("head")
-    for start in range(0, len(table), _HEADS):
-        part = slice(start, start + _HEADS)
-        held = heads[part]
+    with opened(path) as file:
+        data = _table(file, name)
+        table = np.zeros(len(data), LINE)
+        user = np.zeros((len(table), 8), np.uint16)
+        dimensions = np.zeros(len(table), np.uint16)
         try:
-            for ours, theirs in _FIELDS.items():
-                table[ours][part] = held[theirs]
-            for ours, theirs in _COUNTERS.items():
-                table[ours][part] = held["idx"][theirs]
-            user[part], dimensions[part] = held["idx"]["user"], held["trajectory_dimensions"]
-        except (ValueError, IndexError) as error:
-            raise RefusedError(f"has lines without what ISMRMRD says of them: {error}") from None
-    table["user"], table["center_line"], table["center_partition"] = user[:, :5], -1, -1
-    lines = Lines(table, partial(_read, path, group.name))
-    texts = list(np.ravel(group["xml"][()])) if "xml" in group else []
-    if not texts:
-        raise RefusedError("has lines without a header: their matrix is not known")
-    measurement = measurement_of(texts[0], lines, user)
-    _refuse_other_grids(group["data"], table, dimensions)
-    return measurement
+            for part, held in _heads(data):
+                for ours, theirs in _FIELDS.items():
+                    table[ours][part] = held[theirs]
+                for ours, theirs in _COUNTERS.items():
+                    table[ours][part] = held["idx"][theirs]
+                user[part], dimensions[part] = held["idx"]["user"], held["trajectory_dimensions"]
+        except (ValueError, IndexError, TypeError):
+            raise RefusedError("has lines that are not described as ISMRMRD's are") from None
+        table["user"], table["center_line"], table["center_partition"] = user[:, :5], -1, -1
+        lines = Lines(table, partial(_read, path, name))
+        texts = list(np.ravel(file[name]["xml"][()])) if "xml" in file[name] else []
+        if not texts:
+            raise RefusedError("has lines without a header: their matrix is not known")
+        measurement = measurement_of(texts[0], lines, user)
+        _refuse_other_grids(data, table, dimensions)
+        return measurement
+
+
+def _table(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a measurement's table of lines, all of which were written and lie in this file."""
+    try:
+        table = own_array(file, f"{name}/data")
+    except UnusableVolumeError as error:
+        raise RefusedError(f"cannot be used: {error}".replace(f"{name}/data", "table")) from None
+    if table is None or len(table.shape) != 1:
+        raise RefusedError("has a table of lines that is no list, as ISMRMRD's are")
+    return table
+
+
+def _heads(data: h5py.Dataset) -> Iterator[tuple[slice, NDArray[np.void]]]:
+    """Yield the heads of all lines, part by part.
+
+    To read one field of a table with others of variable length HDF5 reads them all, and h5py loses
+    their memory (seen in 3.16). So heads are taken out of the chunks' own bytes.
+    """
+    kind, offset = data.dtype.fields["head"][:2]
+    size, properties = data.id.get_type().get_size(), data.id.get_create_plist()
+    if properties.get_layout() == h5py.h5d.CHUNKED and not properties.get_nfilters():
+        step = data.chunks[0]
+        for start in range(0, len(data), step):
+            _, raw = data.id.read_direct_chunk((start,))
+            count = min(step, len(data) - start)
+            held = np.ndarray((count,), kind, raw, offset, (size,))
+            yield slice(start, start + count), held
+        return
+    for start in range(0, len(data), _ROWS):
+        yield slice(start, start + _ROWS), data[start : start + _ROWS]["head"]
 
 
 def _read(path: Path, name: str, rows: NDArray[np.int32]) -> Iterator[NDArray[np.complex64]]:
     """Yield the samples of some lines, (channels, samples), as ``Lines.read``."""
-    try:
-        with h5py.File(path, "r") as file:
-            data = file[name]["data"]
-            stored = data.fields(["head", "data"])
-            start, step = 0, 1
-            while start < len(rows):
-                wanted = rows[start : start + step]
-                # h5py takes ascending numbers, each once, and reads a run of them much faster.
-                chosen, back = np.unique(wanted, return_inverse=True)
-                run = chosen[-1] - chosen[0] + 1 == len(chosen)
-                where = slice(int(chosen[0]), int(chosen[-1]) + 1) if run else chosen
-                held = stored[where]
-                heads, samples = held["head"], held["data"]
-                shapes = np.stack([heads["active_channels"], heads["number_of_samples"]], 1)
-                for number in back.ravel():
-                    channels, count = map(int, shapes[number])
-                    values = np.asarray(samples[number], np.float32)
-                    if values.size != 2 * channels * count:
-                        raise RefusedError(
-                            f"holds {values.size} numbers in line {chosen[number]}, not "
-                            f"{2 * channels * count}"
-                        )
-                    yield values.view(np.complex64).reshape(channels, count)
-                start += len(wanted)
-                step = max(1, min(256, _BLOCK // max(1, samples[0].nbytes)))
-    except (OSError, RuntimeError, KeyError) as error:
-        raise RefusedError(_damage(error)) from None
+    with opened(path) as file:
+        data = file[name]["data"]
+        start, step = 0, 1
+        while start < len(rows):
+            # h5py takes ascending numbers, each once, and reads a run of them much faster.
+            chosen, back = np.unique(rows[start : start + step], return_inverse=True)
+            run = chosen[-1] - chosen[0] + 1 == len(chosen)
+            held = data[slice(int(chosen[0]), int(chosen[-1]) + 1) if run else chosen]
+            start += step
+            step = max(1, min(_ROWS, _BLOCK // max(1, held[0]["data"].nbytes)))
+            for number in back.ravel():
+                yield _samples(held[number], int(chosen[number]))
+
+
+def _samples(line: np.void, number: int) -> NDArray[np.complex64]:
+    shape = int(line["head"]["active_channels"]), int(line["head"]["number_of_samples"])
+    values = np.asarray(line["data"], np.float32)
+    if values.size != 2 * shape[0] * shape[1]:
+        raise RefusedError(
+            f"holds {values.size} numbers in line {number}, not {2 * shape[0] * shape[1]}"
+        )
+    return values.view(np.complex64).reshape(shape)
 
 
 def _refuse_other_grids(
@@ -172,7 +203,7 @@ def _refuse_other_grids(
     chosen = np.unique(stored[np.linspace(0, len(stored) - 1, 256).astype(int)])
     places = []
     for row in chosen:
-        traj = np.asarray(data.fields("traj")[int(row)], np.float64)
+        traj = np.asarray(data[int(row)]["traj"], np.float64)
         count = int(table["samples"][row])
         if traj.size != count * dimensions[row]:
             raise RefusedError(f"holds a trajectory of {traj.size} numbers in line {row}")
@@ -195,10 +226,3 @@ _OFF_GRID = (
     "stores a trajectory that is not the grid of its lines' counters, whatever its header says: "
     "bring it to a Cartesian grid first, with a non-uniform FFT such as BART's nufft"
 )
-
-
-def _damage(error: Exception) -> str:
-    """Say that a file cannot be read, without the paths in HDF5's message."""
-    short = "truncated" in str(error)
-    why = "it is cut short" if short else "it cannot be read to its end"
-    return f"is a damaged HDF5 file ({why}): bring it in again"
