@@ -13,6 +13,7 @@ from workbench.convert.plan import Ask, plan_conversion
 from workbench.convert.readers import scans_of
 from workbench.convert.run import convert
 from workbench.convert.scan import Choices, RefusedError
+from workbench.convert.write import write_scan
 from workbench.data.cache import open_cache
 from workbench.data.folders import find_dataset
 from workbench.data.sampling import Sampling
@@ -243,6 +244,27 @@ def test_a_slice_that_measures_other_columns_is_refused(tmp_path):
         list(scan.read(range(4)))
 
 
+def test_calibration_turns_over_with_the_images(tmp_path):
+    write_t2(tmp_path / "file_prostate_AXT2_001.h5")
+    lines = np.random.default_rng(0).normal(size=(4, COILS, READOUT, 32)).astype(np.complex64)
+    with h5py.File(tmp_path / "file_prostate_AXT2_001.h5", "a") as file:
+        file["calibration_data"][()] = lines
+    list(write_scan(describe(tmp_path / "file_prostate_AXT2_001.h5"), tmp_path / "a.h5", flip=True))
+    with h5py.File(tmp_path / "a.h5") as file:
+        found = np.fft.ifft(np.fft.ifftshift(file["calibration_data"][()], axes=-2), axis=-2)
+    image = np.fft.ifft(np.fft.ifftshift(lines, axes=-2), axis=-2)
+    np.testing.assert_allclose(found, np.roll(np.flip(image, -2), 1, -2), rtol=0, atol=1e-6)
+
+
+def test_a_file_of_another_form_is_refused_by_name(tmp_path):
+    (tmp_path / "a.h5").write_text("no HDF5 at all")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["kspace"] = np.ones((2, 3, 8, 8), np.complex64)
+    for name in ("a.h5", "b.h5"):
+        with pytest.raises(RefusedError, match="is not a fastMRI prostate T2 file"):
+            scans_of(tmp_path / name, Choices(), "prostate")
+
+
 def with_maps(file):
     file["coil_sens_maps"] = np.zeros(3)
 
@@ -254,6 +276,14 @@ def with_epi(file):
 def with_many_averages(file):
     del file["kspace"]
     file["kspace"] = np.ones((50, 2, 2, 20, 15), np.complex64)
+
+
+def with_a_centre_elsewhere(file):
+    file["kspace"][()] = np.roll(file["kspace"][()], 10, -1)
+
+
+def with_nothing(file):
+    file["kspace"][()] = 0
 
 
 def with_fewer_lines(file):
@@ -268,6 +298,8 @@ def with_fewer_lines(file):
         (with_maps, r"is a diffusion scan .* an EPI \(it holds coil_sens_maps\): .* NYU's own"),
         (with_epi, r"an EPI \(it holds a trajectory epi\)"),
         (with_many_averages, r"an EPI \(it holds 50 averages\)"),
+        (with_a_centre_elsewhere, "its strongest column is 10 beside the middle"),
+        (with_nothing, "holds nothing in its middle slice"),
         (with_fewer_lines, "k-space of 64x44, and its header speaks of 45 lines of 64x64"),
     ],
 )

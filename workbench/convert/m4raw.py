@@ -32,10 +32,12 @@ class _Layout:
     Attributes:
         exchanged: whether the last axis is the readout.
         off: samples by which the centre lies beyond the middle of the readout.
+        columns: the same of the phase encode; they stay where they are.
     """
 
     exchanged: bool
     off: int
+    columns: int
 
     def straight(self, values: NDArray) -> NDArray[np.complex64]:
         """Return stored k-space as (coils, readout, phase encode), its centre in the middle."""
@@ -90,6 +92,8 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
         remarks.append(
             f"columns {first} to {end - 1} hold lines; the header said {said[0]} to {said[1] - 1}"
         )
+    if layout.columns:
+        remarks.append(f"the strongest column lies {abs(layout.columns)} beside the middle")
     person = re.match(r"\d{6,}(?=_)", path.name)
     repeated = re.search(r"_[A-Z]+\d?(\d\d)\.h5$", path.name)
     return [
@@ -124,7 +128,7 @@ def _look(kspace: h5py.Dataset) -> tuple[_Layout, tuple[NDArray[np.bool_], NDArr
             f"has its strongest lines {off[0]} and {off[1]} samples beside the middle, and M4Raw's "
             "are off by a few, or along the last axis alone: bring it in again"
         )
-    layout = _Layout(exchanged, off[1] if exchanged else off[0])
+    layout = _Layout(exchanged, *(off[::-1] if exchanged else off))
     found = layout.straight((power > 0)[None])[0] != 0
     return layout, (found.any(1), found.any(0))
 

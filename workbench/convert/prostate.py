@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.catalog import split_of_folder
+from workbench.convert.checks import off_middle
 from workbench.convert.hdf5 import acquisition_of, header_of, held, kspace_of, opened
 from workbench.convert.scan import Choices, RefusedError, Scan
 from workbench.data.describe import own_array
@@ -66,9 +67,15 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
                 f"of {header.encoded[0]}x{header.encoded[1]}, from column {first}: they do not fit"
             )
         measured = _measured(kspace, slices // 2)
+        off = _off(kspace, slices // 2, first, header.encoded[1])
         calibration = own_array(file, "calibration_data")
         acquisition = acquisition_of(file) or "AXT2"
     every = measured.any(axis=0)
+    if not every.any() or abs(off) > off_middle(header.encoded[1]):
+        raise RefusedError(
+            f"holds nothing in its middle slice, or its strongest column is {off} beside the "
+            "middle of the matrix that its header speaks of: bring it in again"
+        )
     sampled = None if every.all() else np.pad(every, (first, header.encoded[1] - end))
     patient = _patient(path.name)
     labels = _labels_of(path, patient)
@@ -109,6 +116,13 @@ def _measured(kspace: h5py.Dataset, number: int) -> NDArray[np.bool_]:
     """Say which columns each average measured in a slice, (averages, lines)."""
     middle = kspace[:, number, :, kspace.shape[3] // 2, :]
     return (middle != 0).any(axis=1)
+
+
+def _off(kspace: h5py.Dataset, number: int, first: int, width: int) -> int:
+    """Return how far beside the middle of the padded matrix a slice's strongest column lies."""
+    middle = kspace[:, number, :, kspace.shape[3] // 2, :]
+    power = (middle.real**2 + middle.imag**2).sum(axis=1).max(axis=0)
+    return first + int(power.argmax()) - width // 2
 
 
 def _read(

@@ -52,6 +52,8 @@ def scans_of(path: Path, choices: Choices, form: str | None = None) -> list[Scan
     if path.stat().st_size == 0:
         raise RefusedError("is empty (0 bytes): bring it in again")
     if form:
+        if not READERS[form].holds(path):
+            raise RefusedError(f"is not {READERS[form].label}")
         return READERS[form].scans(path, choices)
     for reader in READERS.values():
         if reader.holds(path):

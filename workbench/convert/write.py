@@ -65,7 +65,8 @@ def write_scan(
         if scan.sampled is not None:
             file.create_dataset("mask", data=scan.sampled)
         if scan.calibration is not None:
-            file.create_dataset("calibration_data", data=scan.calibration() * np.float32(scale))
+            lines = scan.calibration() * np.float32(scale)
+            file.create_dataset("calibration_data", data=turned_over(lines) if flip else lines)
         file.attrs.update(said)
 
 
