@@ -86,7 +86,7 @@ def test_slices_at_one_place_are_refused(made):
 
 def test_averages_are_the_mean_of_what_came_for_each_line(made):
     rng, kspace = np.random.default_rng(3), fft2(images(2))
-    noise = rng.normal(size=(3, *kspace.shape)).astype(np.float32)
+    noise = 0.1 * rng.normal(size=(3, *kspace.shape)).astype(np.float32)
     times = 1 + np.arange(24) % 3  # one, two or three
     lines = [
         each
@@ -349,6 +349,7 @@ def test_noise_lines_whiten_the_coils_when_asked(made):
     mixing, noise = noisy()
     rng = np.random.default_rng(2)
     white = (rng.normal(size=(1, 3, 32, 24)) + 1j * rng.normal(size=(1, 3, 32, 24))) / np.sqrt(2)
+    white[..., 16, 12] = 1000
     mixed = np.einsum("ij,njxy->nixy", mixing, white).astype(np.complex64)
     lines = [noise, *cartesian(mixed)]
     (plain,) = made(lines, header(coils=3))
@@ -356,6 +357,7 @@ def test_noise_lines_whiten_the_coils_when_asked(made):
     assert plain.attributes["whitened"] is False
     (scan,) = made(lines, header(coils=3), Choices(whiten=True))
     found = kspace_of(scan)
+    found[..., 16, 12] = white[..., 16, 12] = 0
     values = found.transpose(1, 0, 2, 3).reshape(3, -1)
     covariance = values @ values.conj().T / values.shape[1]
     np.testing.assert_allclose(covariance, 0.8 * np.eye(3), atol=0.12)  # the header's bandwidth
@@ -517,6 +519,14 @@ def test_an_epi_that_calls_itself_cartesian_is_refused_by_its_lines(made):
     for each in lines[::2]:
         each.set_flag(ismrmrd.ACQ_IS_REVERSE)
     assert "is an EPI (it holds 3 phase-correction lines)" in refusal(made, lines)
+
+
+def test_spokes_that_call_themselves_cartesian_lines_are_refused(made):
+    rng = np.random.default_rng(1)
+    spokes = np.ones(24) * np.exp(-np.abs(np.arange(64) - 32) / 3)[:, None]
+    spokes = spokes * rng.uniform(0.9, 1.1, size=(1, 2, 64, 24))
+    reason = "all its lines along phase encode are equally strong, as in radial or spiral scans"
+    assert reason in refusal(made, cartesian(spokes), header(x=64))
 
 
 def test_lines_of_unequal_length_are_refused(made):

@@ -282,16 +282,18 @@ def test_memory_holds_a_slice_and_60_mb_of_a_larger_file(tmp_path):
     types = ismrmrd.hdf5.acquisition_dtype
     with ismrmrd.Dataset(str(path)) as file:
         file.write_xml_header(header(coils=coils, x=x, y=y).encode())
-    block, samples = np.zeros(slices, types), np.ones(2 * coils * x, np.float32)
+    block, samples = np.zeros(slices, types), np.ones((coils, x, 2), np.float32)
+    samples[:, x // 2] = 100
     block["head"]["number_of_samples"], block["head"]["center_sample"] = x, x // 2
     block["head"]["active_channels"] = coils
     block["head"]["idx"]["slice"] = np.arange(slices)
-    for each in block:
-        each["data"], each["traj"] = samples, samples[:0]
     with h5py.File(path, "a") as file:
         table = file["dataset"].create_dataset("data", (slices * y,), types, chunks=(8,))
         for step in range(y):
             block["head"]["idx"]["kspace_encode_step_1"] = step
+            for each in block:
+                each["data"] = samples.ravel() / (1 + abs(step - y // 2))
+                each["traj"] = samples[:0].ravel()
             table[step * slices : (step + 1) * slices] = block
     size, slice_size = path.stat().st_size / 2**20, coils * x * y * 8 / 2**20
     assert size > 190

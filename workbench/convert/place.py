@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.assemble import Volume
+from workbench.convert.checks import check_kspace, off_middle
 from workbench.convert.lines import Flag, Measurement, flagged
 from workbench.convert.scan import RefusedError
 from workbench.data.images import finite
-
-_LOUD = 10  # times the usual energy of a line; what is less says nothing of the centre
 
 
 @dataclass(frozen=True)
@@ -172,46 +171,34 @@ def partial(first: int, last: int, middle: int) -> float | None:
 
 
 def check_center(volume: Volume, center: Center) -> tuple[str, ...]:
-    """Look whether the strongest line and sample of a volume's middle are where they are said.
+    """Look whether a volume's middle is k-space with its centre where the lines were put.
 
     Returns:
         Remarks.
 
     Raises:
-        RefusedError: the strongest line is far from the middle, and no person said it is not.
+        RefusedError: it is no Cartesian k-space, or its strongest line is far from the middle and
+            no person said that it is.
     """
-    width, height = volume.shape[3], volume.shape[2]
-    if volume.depth > 1:
-        middle = volume.partitions == volume.depth // 2
-    else:
-        middle = volume.slices == volume.shape[0] // 2
-    columns, samples = np.zeros(width), np.zeros(height)
-    counts = np.zeros(width)
-    for line, values in volume.lines(np.flatnonzero(middle)):
+    deep, height, width = volume.depth > 1, *volume.shape[2:]
+    planes, middle = (volume.partitions, volume.depth) if deep else (volume.slices, volume.shape[0])
+    power, counts = np.zeros((height, width)), np.zeros(width)
+    for line, values in volume.lines(np.flatnonzero(planes == middle // 2)):
         energy = finite(np.sum(values.real**2 + values.imag**2, axis=0))
-        columns[volume.columns[line]] += energy.sum()
-        samples[volume.offset : volume.offset + volume.length] += energy
+        power[volume.offset : volume.offset + volume.length, volume.columns[line]] += energy
         counts[volume.columns[line]] += 1
-    columns /= np.maximum(counts, 1)
-    remarks = []
-    if (off := _off_center(columns)) and abs(off) > 1:
-        line = center.line + off
-        if abs(off) > max(4, width // 32) and not center.chosen:
-            first = int(volume.columns.min()) - width // 2 + center.line
-            raise RefusedError(
-                f"has its strongest line at {line}, and its centre is said to be line "
-                f"{center.line}: if that is wrong, give center={line - first}; if it is right, "
-                f"center={center.line - first}"
-            )
+    row, column = check_kspace(power / np.maximum(counts, 1))
+    remarks, off = [], column - width // 2
+    line = center.line + off
+    if abs(off) > off_middle(width) and not center.chosen:
+        first = int(volume.columns.min()) - width // 2 + center.line
+        raise RefusedError(
+            f"has its strongest line at {line}, and its centre is said to be line {center.line}: "
+            f"if that is wrong, give center={line - first}; if it is right, "
+            f"center={center.line - first}"
+        )
+    if abs(off) > 1:
         remarks.append(f"the strongest line is {line}, beside the centre, which is {center.line}")
-    if (off := _off_center(samples)) and abs(off) > max(4, height // 32):
-        remarks.append(f"the strongest sample is {off:+} from the middle of the readout")
+    if abs(row - height // 2) > off_middle(height):
+        remarks.append(f"the strongest sample is {row} of the readout, not {height // 2}")
     return tuple(remarks)
-
-
-def _off_center(energies: NDArray[np.float64]) -> int:
-    """Return how far the strongest place is from the middle; 0 where none stands out."""
-    measured = energies[energies > 0]
-    if not len(measured) or energies.max() < _LOUD * np.median(measured):
-        return 0
-    return int(energies.argmax()) - len(energies) // 2
