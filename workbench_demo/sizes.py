@@ -46,11 +46,13 @@ class Size:
         name: of its folder, ``outputs/NAME``.
         cost: time and disk that it takes, for people.
         parts: the anatomies, in order.
+        scans: people that a scanner of one's own scans, whose raw data is converted.
     """
 
     name: str
     cost: str
     parts: tuple[Part, ...]
+    scans: int = 0
 
 
 _BRAIN = ("brain", "brain_multicoil", "2025")
@@ -84,6 +86,7 @@ SIZES: Mapping[str, Size] = {
                 _WITHOUT_EXPLORE,
             ),
         ),
+        scans=3,
     ),
     # For the tests: every step, on next to nothing.
     "tiny": Size(
@@ -98,6 +101,7 @@ SIZES: Mapping[str, Size] = {
                 ("ingest", "train", "reconstruct"),
             ),
         ),
+        scans=2,
     ),
     # Slices as large as fastMRI's and the network of the paper, to see what a step costs.
     "full": Size(

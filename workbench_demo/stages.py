@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from workbench.stores.disk import write_text
 from workbench_demo.bucket import Bucket
 from workbench_demo.pack import pack, packed_names
 from workbench_demo.phantom.study import write_study
+from workbench_demo.scanner import write_scans
 from workbench_demo.sizes import Part, Size
 
 _CODE = Path(__file__).resolve().parent.parent
@@ -44,6 +45,12 @@ class Stage:
     page: Path | None = None
 
 
+def page_of(stage: Stage) -> Path:
+    """Return the executed notebook of a stage that is one."""
+    assert stage.page is not None
+    return stage.page
+
+
 @dataclass(frozen=True)
 class Demo:
     """A demo of a size, in its folder."""
@@ -58,13 +65,15 @@ class Demo:
     @property
     def stages(self) -> list[Stage]:
         """All stages, in order."""
-        return [self._phantom(), self._pack(), *self.pages]
+        scanned = [self._scanner()] if self.size.scans else []
+        return [self._phantom(), self._pack(), *scanned, *self.pages]
 
     @property
     def pages(self) -> list[Stage]:
         """The stages that are notebooks, in order."""
         code = _digest(*sorted((_CODE / "workbench").rglob("*.py")))
-        return [self._page(part, page, code) for part in self.size.parts for page in part.pages]
+        pages = [self._page(part, page, code) for part in self.size.parts for page in part.pages]
+        return [*pages, *self._own_pages(code)]
 
     def study(self, part: Part) -> Path:
         """Return the folder of a part's phantom, before it is packed."""
@@ -104,24 +113,74 @@ class Demo:
             "pack", work, _digest(self._phantom().made_from, code), (*leaves, bucket / "SHA256")
         )
 
-    def _page(self, part: Part, page: str, code: str) -> Stage:
-        parameters, leaves = self._parameters(part, page)
-        source = notebooks() / f"{page}.ipynb"
-        output = self.folder / f"{part.name}_{page}.ipynb"
+    def _scanner(self) -> Stage:
+        """Measure with a scanner of one's own, whose files are ISMRMRD."""
+        folder = self.folder / "scanner"
 
         def work() -> None:
-            if page != "ingest":
-                run_page(source, output, parameters, _environment(), prefix=_PREFIX)
-                return
+            made = write_scans(folder, self.size.scans)
+            print(f"    | {len(made)} ISMRMRD files, a person each", flush=True)
+
+        code = _CODE / "workbench_demo/scanner.py"
+        return Stage("scanner", work, _digest(str(self.size.scans), code), (folder,))
+
+    def _own_pages(self, code: str) -> list[Stage]:
+        """Convert the scanner's files, and reconstruct one without any training."""
+        if not self.size.scans:
+            return []
+        dataset = self.folder / "datasets" / "own"
+        asked = {
+            "convert": {
+                "source": shown(self.folder / "scanner"),
+                "dataset": shown(dataset),
+                "private": shown(self.folder / "private"),
+            },
+            "reconstruct": {
+                "network": "tv",
+                "local_dataset": shown(dataset),
+                "run": f"{self.size.name}/own",
+            },
+        }
+        return [
+            self._notebook(f"own {page}", f"own_{page}", page, parameters, (dataset,), code)
+            for page, parameters in asked.items()
+        ]
+
+    def _notebook(
+        self,
+        name: str,
+        stem: str,
+        page: str,
+        parameters: dict[str, Any],
+        leaves: tuple[Path, ...],
+        code: str,
+    ) -> Stage:
+        """Return the stage that runs a notebook."""
+        source, output = notebooks() / f"{page}.ipynb", self.folder / f"{stem}.ipynb"
+
+        def work() -> None:
+            run_page(source, output, parameters, _environment(), prefix=_PREFIX)
+
+        made_from = _digest(code, repr(self.size), repr(parameters), source)
+        return Stage(name, work, made_from, (*leaves, output), output)
+
+    def _page(self, part: Part, page: str, code: str) -> Stage:
+        parameters, leaves = self._parameters(part, page)
+        name, stem = f"{part.name} {page}", f"{part.name}_{page}"
+        stage = self._notebook(name, stem, page, parameters, leaves, code)
+        if page != "ingest":
+            return stage
+
+        def ingest() -> None:
             bucket = self.folder / "bucket"
             names = [*packed_names(part.dataset, part.study["volumes"]), "SHA256"]
             with Bucket(bucket) as served:
                 email = served.email(part.generation, names=names)
                 environment = {**_environment(), LINKS_VARIABLE: email}
-                run_page(source, output, parameters, environment, prefix=_PREFIX)
+                source = notebooks() / f"{page}.ipynb"
+                run_page(source, page_of(stage), parameters, environment, prefix=_PREFIX)
 
-        made_from = _digest(code, repr(self.size), repr(parameters), source)
-        return Stage(f"{part.name} {page}", work, made_from, (*leaves, output), output)
+        return replace(stage, work=ingest)
 
     def _parameters(self, part: Part, page: str) -> tuple[dict[str, Any], tuple[Path, ...]]:
         """Return a notebook's parameters, and what it leaves besides its pictures."""
