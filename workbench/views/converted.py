@@ -47,7 +47,7 @@ def slice_figure(cache: DatasetCache, volume: Volume, number: int | None = None)
     image = center_crop(root_sum_of_squares(centered_ifft2(coils)), size)
     height, width = volume.matrix
     title = f"{volume.path}, slice {number}"
-    figure = new_figure(8.0, 4.2, title=title, synthetic=volume.synthetic)
+    figure = new_figure(8.0, 4.7, title=title, synthetic=volume.synthetic)
     left, right = figure.subplots(1, 2)
     drawn = show_kspace(left, decibels(coils), (-80.0, 0.0), "k-space; DC belongs at the cross")
     left.set_ylabel("readout, sample", fontsize=LABEL)
