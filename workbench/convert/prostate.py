@@ -29,7 +29,7 @@ CODE = "https://github.com/cai2r/fastMRI_prostate"
 COLUMNS = {"fastmri_pt_id", "slice", "PIRADS", "fastmri_rawfile", "data_split"}
 """Columns of NYU's ``t2_slice_level_labels.csv`` that are read."""
 _AVERAGES, _MOST_AVERAGES = 3, 8  # of a T2 scan; more are a diffusion scan's
-_FOLDERS_UP = 3  # in which the labels are looked for
+_FOLDERS = 2  # the file's and the one above it, in which the labels are looked for
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,7 @@ def _off(kspace: h5py.Dataset, number: int, first: int, width: int) -> int:
 def _read(
     path: Path, measured: NDArray[np.bool_], width: int, first: int, numbers: Iterable[int]
 ) -> Iterator[NDArray[np.complex64]]:
-    """Yield slices: each column is the mean of the averages that measured it."""
-    counts = np.maximum(measured.sum(axis=0), 1).astype(np.float32)
+    """Yield slices, padded to a width."""
     with opened(path) as file:
         kspace = kspace_of(file)
         for number in numbers:
@@ -138,12 +137,21 @@ def _read(
                     f"measures other columns in slice {number} than in its middle slice: it is "
                     f"no fastMRI prostate T2 as published, see {CODE}"
                 )
-            values = np.zeros((*kspace.shape[2:4], width), np.complex64)
-            for average, columns in enumerate(map(np.flatnonzero, measured)):
-                block = kspace[average, number]
-                for coil, lines in enumerate(block):  # one coil's copy at a time
-                    values[coil][:, first + columns] += lines[:, columns] / counts[columns]
-            yield values
+            yield _combined(kspace, number, measured, first, width)
+
+
+def _combined(
+    kspace: h5py.Dataset, number: int, measured: NDArray[np.bool_], first: int, width: int
+) -> NDArray[np.complex64]:
+    """Return a slice, each column the mean of the averages that measured it."""
+    counts = np.maximum(measured.sum(axis=0), 1).astype(np.float32)
+    values = np.zeros((*kspace.shape[2:4], width), np.complex64)
+    stored = np.empty(kspace.shape[2:], np.complex64)
+    for average, columns in enumerate(map(np.flatnonzero, measured)):
+        kspace.read_direct(stored, np.s_[average, number])
+        for coil, lines in enumerate(stored):
+            values[coil][:, first + columns] += lines[:, columns] / counts[columns]
+    return values
 
 
 def _calibration(path: Path) -> NDArray[np.complex64]:
@@ -177,8 +185,8 @@ def _patient(name: str) -> int | None:
 
 
 def _labels_of(path: Path, patient: int | None) -> Labels | None:
-    """Look for a patient's labels in the file's folder, and in those above it."""
-    for folder in list(path.absolute().parents)[:_FOLDERS_UP]:
+    """Look for a patient's labels in the file's folder, and in the one above it."""
+    for folder in list(path.absolute().parents)[:_FOLDERS]:
         for file in sorted(folder.glob("*.csv")):
             found = _read_labels(file, file.stat().st_mtime_ns)
             if patient in found:
