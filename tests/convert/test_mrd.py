@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import ismrmrd
@@ -150,6 +151,17 @@ def drop_lines(file):
     file["dataset/data"].resize((0,))
 
 
+def never_written(file):  # HDF5 reads zeros there
+    file["dataset/data"].resize((128,))
+
+
+def elsewhere(file):
+    del file["dataset/data"]
+    file["dataset/data"] = h5py.ExternalLink("other.h5", "dataset/data")
+    with h5py.File(Path(file.filename).with_name("other.h5"), "w") as other:
+        other.create_dataset("dataset/data", 3, ismrmrd.hdf5.acquisition_dtype)
+
+
 def without_counters(file):
     del file["dataset/data"]
     types = [("head", [("flags", "u8")]), ("traj", "f4"), ("data", "f4")]
@@ -161,6 +173,8 @@ def without_counters(file):
     [
         (cut_short, "is a damaged HDF5 file: bring it in again"),
         (damaged(drop_lines), "holds no lines of an image"),
+        (damaged(never_written), "6 of the 8 chunks of its data were never written"),
+        (damaged(elsewhere), "its data is a link to another file"),
         (damaged(without_counters), "has lines that are not described as ISMRMRD's are"),
         (damaged(rewrite_xml(lambda xml: "Jane Doe")), "has a header that is no XML"),
         (damaged(rewrite_xml(lambda xml: "<a/>")), "has a header without encoding"),

@@ -63,7 +63,7 @@ class Volume:
             kept = kept[:, ::-1] if self.reversed[number] else kept
             if self.whitening is not None:
                 kept = self.whitening @ kept
-            yield int(number), kept * self.signs[number]
+            yield int(number), -kept if self.signs[number] < 0 else kept
 
     def kspace(self, numbers: Iterable[int]) -> Iterator[NDArray[np.complex64]]:
         """Yield k-space of slices: the mean of the lines that came for each place, or zeros."""

@@ -54,7 +54,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
             yield file
     except UnusableVolumeError as error:
         raise RefusedError(f"cannot be used: {error}") from None
-    except (OSError, RuntimeError):  # their messages hold the whole path
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError):  # their messages hold the path
         raise RefusedError("is a damaged HDF5 file: bring it in again") from None
 
 

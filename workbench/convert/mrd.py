@@ -46,6 +46,8 @@ def holds(path: Path) -> bool:
             return False
         with h5py.File(path, "r") as file:
             return bool(_names(file))
+    except (TypeError, ValueError):  # kinds of values that NumPy does not know
+        return False
     except (OSError, RuntimeError, KeyError):
         return True
 
@@ -124,23 +126,34 @@ def _measurement(path: Path, name: str) -> Measurement:
             raise RefusedError("has lines that are not described as ISMRMRD's are") from None
         table["user"], table["center_line"], table["center_partition"] = user[:, :5], -1, -1
         lines = Lines(table, partial(_read, path, name))
-        texts = list(np.ravel(file[name]["xml"][()])) if "xml" in file[name] else []
-        if not texts:
-            raise RefusedError("has lines without a header: their matrix is not known")
-        measurement = measurement_of(texts[0], lines, user)
+        measurement = measurement_of(_header(file, name), lines, user)
         _refuse_other_grids(data, table, dimensions)
         return measurement
 
 
 def _table(file: h5py.File, name: str) -> h5py.Dataset:
-    """Return a measurement's table of lines, all of which were written and lie in this file."""
-    try:
-        table = own_array(file, f"{name}/data")
-    except UnusableVolumeError as error:
-        raise RefusedError(f"cannot be used: {error}".replace(f"{name}/data", "table")) from None
+    """Return a measurement's table of lines."""
+    table = _own(file, name, "data")
     if table is None or len(table.shape) != 1:
         raise RefusedError("has a table of lines that is no list, as ISMRMRD's are")
     return table
+
+
+def _header(file: h5py.File, name: str) -> bytes | str:
+    """Return the XML of a measurement's header."""
+    held = _own(file, name, "xml")
+    texts = [] if held is None else list(np.ravel(held[()]))
+    if not texts or not isinstance(texts[0], bytes | str):
+        raise RefusedError("has lines without a header: their matrix is not known")
+    return texts[0]
+
+
+def _own(file: h5py.File, name: str, inner: str) -> h5py.Dataset | None:
+    """Return what lies in this file and was written, or refuse it without its group's name."""
+    try:
+        return own_array(file, f"{name}/{inner}")
+    except UnusableVolumeError as error:
+        raise RefusedError(f"cannot be used: {error}".replace(f"{name}/{inner}", inner)) from None
 
 
 def _heads(data: h5py.Dataset) -> Iterator[tuple[slice, NDArray[np.void]]]:
@@ -205,7 +218,7 @@ def _refuse_other_grids(
     for row in chosen:
         traj = np.asarray(data[int(row)]["traj"], np.float64)
         count = int(table["samples"][row])
-        if traj.size != count * dimensions[row]:
+        if traj.size != count * int(dimensions[row]):
             raise RefusedError(f"holds a trajectory of {traj.size} numbers in line {row}")
         steps = np.diff(traj.reshape(count, -1), axis=0)
         along = np.abs(steps - steps.mean(0)).max(initial=0)

@@ -184,7 +184,8 @@ def check_center(volume: Volume, center: Center) -> tuple[str, ...]:
     planes, middle = (volume.partitions, volume.depth) if deep else (volume.slices, volume.shape[0])
     power, counts = np.zeros((height, width)), np.zeros(width)
     for line, values in volume.lines(np.flatnonzero(planes == middle // 2)):
-        energy = finite(np.sum(values.real**2 + values.imag**2, axis=0))
+        with np.errstate(invalid="ignore", over="ignore"):  # the writer refuses such values
+            energy = finite(np.sum(values.real**2 + values.imag**2, axis=0))
         power[volume.offset : volume.offset + volume.length, volume.columns[line]] += energy
         counts[volume.columns[line]] += 1
     row, column = check_kspace(power / np.maximum(counts, 1))
