@@ -114,7 +114,8 @@ def test_a_node_gets_that_list_and_python_of_the_kind_that_pyproject_asks_for():
 
 @pytest.mark.parametrize("package", ["workbench", "workbench_kernels", "workbench_demo"])
 def test_every_package_that_is_imported_is_listed(package):
-    listed = names(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["sdkv2"])
+    extras = PROJECT["optional-dependencies"]
+    listed = names(PROJECT["dependencies"] + extras["sdkv2"] + extras["twix"])
     for owners, path in imports(package).items():
         assert owners & listed, f"{path} imports {set(owners)}"
 

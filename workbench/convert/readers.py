@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.convert import arrays, breast, calgary, m4raw, mrd, prostate
+from workbench.convert import arrays, breast, calgary, m4raw, mrd, prostate, twix
 from workbench.convert.scan import Choices, RefusedError, Scan
 
 
@@ -31,6 +31,7 @@ _ALL: tuple[Reader, ...] = (
     Reader("m4raw", "an M4Raw file", m4raw.holds, m4raw.scans),
     Reader("calgary", "a Calgary-Campinas file", calgary.holds, calgary.scans),
     Reader("mrd", "an ISMRMRD file", mrd.holds, mrd.scans),
+    Reader("twix", "Siemens raw data (twix)", twix.holds, twix.scans),
     Reader("array", "an array (.npy, .mat, HDF5, BART's .cfl)", arrays.holds, arrays.scans),
 )
 READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}
