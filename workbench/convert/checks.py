@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from workbench.convert.scan import RefusedError
 
-_PEAKED = 5.0  # strongest line / median line; radial spokes 1 to 2, Cartesian k-space 100 and more
+_PEAKED = 3.0  # strongest line / median line; radial spokes 1 to 2, Cartesian k-space 100 and more
 _PEAK = 50.0  # strongest sample / mean, powers; images 10 to 20, k-space 1,000 and more
 _MOST_ZEROS = 0.05  # of the samples in measured rows and columns
 
