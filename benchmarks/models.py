@@ -3,7 +3,7 @@
 Each network that is trained is trained from three seeds, on the same volumes for the same number
 of epochs, with its own recipe and its own small size for the phantom. All reconstruct the same
 validation volumes, undersampled 4x. The table goes to ``outputs/bench/models/models.md`` and
-``models.json``. A killed run goes on where it was.
+``models.json``, a slice by every method to ``models.png``. A killed run goes on where it was.
 
 A phantom of few, smooth tissues flatters methods that expect them, total variation and wavelets.
 The table tells whether a network works here and what it costs; it says nothing of patients.
@@ -91,6 +91,7 @@ class Found:
     parameters: int = 0
     seconds: float = 0.0
     megabytes: float = 0.0
+    folder: str = ""  # of the first seed's results
 
 
 def measure(size: Size, methods: Iterable[Method], say: Callable[[str], None]) -> list[Found]:
@@ -104,12 +105,15 @@ def measure(size: Size, methods: Iterable[Method], say: Callable[[str], None]) -
     found = []
     for method in methods:
         scores: list[Scores] = []
+        folders: list[str] = []
         for seed in size.seeds if method.trains else size.seeds[:1]:
             if method.trains:
                 _train(method, size, dataset, seed, say)
             results = _reconstruct(method, first, size, seed, say)
             scores.append(mean_scores(results.scores("reconstruction").values()))
-        found.append(Found(method.label, scores, **_cost(method, size, dataset)))
+            folders.append(str(results.folder))
+        cost = _cost(method, size, dataset)
+        found.append(Found(method.label, scores, **cost, folder=folders[0]))
         say(_row(found[-1]))
     filled = mean_scores(results.scores("zero_filled").values())
     return [Found("zero-filled", [filled]), *found]
@@ -190,6 +194,17 @@ def cost_of_a_slice(network: str, weights: str, dataset: str) -> dict[str, float
     }
 
 
+def picture(found: Iterable[Found]) -> bytes:
+    """Draw a slice by every method, the first seed's, as a PNG file."""
+    from workbench.recon.results import Results
+    from workbench.views.comparison import methods_figure
+    from workbench.views.style import png
+
+    figure = methods_figure([Results(each.folder) for each in found if each.folder])
+    assert figure is not None  # they are of the same volumes
+    return png(figure)
+
+
 def table(found: Sequence[Found]) -> str:
     """Write what was found as a Markdown table."""
     heads = " | ".join(metric.heading for metric in METRICS)
@@ -231,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = {"size": size, "machine": machine(), "rows": [asdict(each) for each in found]}
     write_text(folder / "models.json", json.dumps(document, indent=1) + "\n")
     write_text(folder / "models.md", text + "\n")
+    (folder / "models.png").write_bytes(picture(found))
     print(f"\n{text}\n\n{(time.monotonic() - began) / 60:.0f} minutes")
     return 0
 
