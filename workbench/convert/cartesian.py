@@ -99,7 +99,7 @@ def _with_matrix(
     remarks, mm, recon_mm = measurement.remarks, measurement.encoded_mm, measurement.recon_mm
     if len(only) == 1:
         if z > 1:
-            remarks += (f"the header names {z} partitions, and one was measured: slices it is",)
+            remarks += (f"the header names {z} partitions, and one was measured: taken as slices",)
         mm, recon_mm = (*mm[:2], mm[2] / z), (*recon_mm[:2], recon_mm[2] / recon_z)
         partition, z, recon_z = int(only[0]), 1, 1
     return replace(
@@ -127,9 +127,9 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     shares = _shares(volume, left + first, left + last)
     remarks = [*group.remarks, *readout.remarks]
     if shared.whitening:
-        remarks.append(f"the coils are whitened by {shared.whitening.count} noise lines")
+        remarks.append(f"noise lines that whitened the coils: {shared.whitening.count}")
     remarks += check_center(volume, center) if check else ()
-    remarks += [f"up to {repeats} lines of one place were averaged"] if repeats > 1 else []
+    remarks += [f"lines of one place that were averaged: up to {repeats}"] if repeats > 1 else []
     remarks += [f"{name} of {share:g}: it is no target" for name, share in shares.items()]
     calibration, said = _calibration(shared, group, readout)
     extra = {**shares, "averages": repeats, "whitened": shared.whitening is not None}
@@ -271,12 +271,12 @@ def _calibration(
         if readout.length != image.length or table["step_2"].any():
             raise RefusedError("is of another resolution")
     except RefusedError as error:
-        return None, (f"{count} calibration lines are left out: the calibration {error}",)
+        return None, (f"calibration lines left out: {count}; the calibration {error}",)
 
     def read() -> NDArray[np.complex64]:
         return np.stack(list(volume.kspace(range(volume.shape[0]))))
 
-    return read, (f"{count} calibration lines stand apart, as calibration_data",)
+    return read, (f"calibration lines apart, as calibration_data: {count}",)
 
 
 def _header(measurement: Measurement, volume: Volume, lines: int, center: int) -> Header:

@@ -138,9 +138,11 @@ def find_readout(table: NDArray[np.void], size: int) -> Readout:
             f"encoded matrix of {size} cannot take: give the right matrix"
         )
     if before + after:
-        remarks.append(f"{before + after} samples at the end of each line lie outside the matrix")
+        remarks.append(f"samples of each line that lie outside the matrix: {before + after}")
     if turned.any():
-        remarks.append(f"{turned.sum()} of {len(turned)} lines ran backwards and were turned round")
+        remarks.append(
+            f"lines that ran backwards, and were turned round: {turned.sum()} of {len(turned)}"
+        )
     starts = (pre + np.where(turned, after, before)).astype(np.uint16)
     return Readout(starts, length - before - after, offset + before, tuple(remarks))
 

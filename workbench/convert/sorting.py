@@ -41,16 +41,16 @@ def sort_lines(measurement: Measurement) -> Sorted:
         held = f"{len(table)} lines, none of which is" if len(table) else "no lines"
         raise RefusedError(f"holds {held} of an image")
     if embedded and alone.any():
-        remarks.append(f"{alone.sum()} calibration lines are part of k-space")
+        remarks.append(f"calibration lines in k-space: {alone.sum()}")
     right = _right_channels(measurement, table["channels"], image)
     if other := int((image & ~right).sum()):
         count = int(table["channels"][image & right][0])
-        remarks.append(f"{other} lines are left out, which are not of {count} coils")
+        remarks.append(f"lines left out, for they are not of {count} coils: {other}")
     noise = flagged(table, Flag.NOISE)
     if noise.any():
-        remarks.append(f"{noise.sum()} noise lines are no part of k-space")
+        remarks.append(f"noise lines, no part of k-space: {noise.sum()}")
     if rest := int((~usable & ~noise).sum()):
-        remarks.append(f"{rest} lines of navigators, feedback and the like are left out")
+        remarks.append(f"lines of navigators, feedback and the like, left out: {rest}")
     calibration = np.zeros_like(alone) if embedded else alone & right
     image_rows, beside = (np.flatnonzero(each & right) for each in (image, calibration))
     return Sorted(image_rows.astype(np.int32), beside.astype(np.int32), tuple(remarks))
