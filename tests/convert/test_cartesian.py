@@ -148,6 +148,14 @@ def test_missing_lines_are_a_mask_and_no_target(made):
     assert scan.header.acquired == (0, 24)  # the last two were to be skipped, and are no padding
 
 
+def test_a_first_line_that_was_skipped_is_no_padding(made):
+    kspace = fft2(images(1))
+    (scan,) = made(cartesian(kspace, range(1, 24, 2)))
+    assert_same(kspace_of(scan), kspace * (np.arange(24) % 2))
+    assert scan.header.acquired == (0, 24)
+    assert "partial_fourier" not in scan.attributes
+
+
 def test_a_matrix_larger_than_the_lines_is_padded_around_the_centre(made):
     kspace = np.zeros((1, 2, 32, 24), np.complex64)
     kspace[..., 5:20] = fft2(images(1, 2, 32, 15))
@@ -503,6 +511,7 @@ EPI = [ismrmrd.ACQ_IS_PHASECORR_DATA]
         ({"flags": EPI}, None, "it holds 24 phase-correction lines"),
         ({"flags": [ismrmrd.ACQ_IS_NOISE_MEASUREMENT]}, None, "holds 24 lines, none of which is"),
         ({"center_sample": 9}, None, "the encoded matrix of 32 cannot take"),
+        ({}, header(x=60000, y=60000), "an encoded matrix of 60000x60000, too large for a slice"),
         ({"discard_pre": 32}, None, "only lines of equal length make a grid"),
         ({}, header(y=20), "holds lines 0 to 23 with the centre at 10"),
         ({}, header(x=16), "has lines of 32 samples with the centre at 16"),
@@ -511,6 +520,10 @@ EPI = [ismrmrd.ACQ_IS_PHASECORR_DATA]
 )
 def test_what_has_no_place_on_a_grid_is_refused(made, lines, xml, reason):
     assert reason in refusal(made, cartesian(fft2(images(1)), **lines), xml)
+
+
+def test_lines_of_zeros_alone_are_refused(made):
+    assert "holds zeros alone" in refusal(made, cartesian(np.zeros((1, 2, 32, 24))))
 
 
 def test_an_epi_that_calls_itself_cartesian_is_refused_by_its_lines(made):

@@ -4,6 +4,7 @@
 ``assemble`` reads them.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +28,8 @@ from workbench.convert.place import (
 )
 from workbench.convert.scan import Choices, RefusedError, Scan
 from workbench.convert.sorting import Group, find_groups, sort_lines
+
+_MOST_SAMPLES = 2**29  # of a slice, 4 GB: what the workbench reads
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,11 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     width, table = measurement.encoded[1], measurement.lines.table[group.rows]
     volume, readout = _volume(shared, group.rows, group.slices, width, center.line)
     repeats = _repeats(table, volume)
-    first, last = extent(table["step_1"], measurement.last)
     columns = np.zeros(width, bool)
     columns[volume.columns] = True
-    left = width // 2 - center.line
-    gaps = not columns[max(0, left + first) : left + last + 1].all()
-    shares = _shares(volume, left + first, left + last)
+    first, last = extent(columns, width // 2 - center.line, measurement.last)
+    gaps = not columns[first : last + 1].all()
+    shares = _shares(volume, first, last)
     remarks = [*group.remarks, *readout.remarks]
     if shared.whitening:
         remarks.append(f"noise lines that whitened the coils: {shared.whitening.count}")
@@ -136,7 +138,7 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     return Scan(
         shape=volume.shape,
         read=volume.kspace,
-        header=_header(measurement, volume, last - first + 1, center.line - first),
+        header=_header(measurement, volume, last - first + 1, width // 2 - first),
         name="_".join(filter(None, (measurement.name, group.name))),
         sampled=columns if gaps else None,
         target=not (gaps or shares),
@@ -191,6 +193,9 @@ def _volume(
         depth=depth,
         whitening=shared.whitening.at(float(table["dwell"][0])) if shared.whitening else None,
     )
+    if math.prod(volume.shape[1:]) > _MOST_SAMPLES:
+        sides = "x".join(map(str, measurement.encoded[:2]))
+        raise RefusedError(f"has an encoded matrix of {sides}, too large for a slice")
     _refuse_uneven(volume)
     return volume, readout
 

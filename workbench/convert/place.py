@@ -147,17 +147,24 @@ def find_readout(table: NDArray[np.void], size: int) -> Readout:
     return Readout(starts, length - before - after, offset + before, tuple(remarks))
 
 
-def extent(steps: NDArray[np.uint16], last: int | None) -> tuple[int, int]:
-    """Return the first and the last line that was to be measured, those left out included.
+def extent(columns: NDArray[np.bool_], left: int, last: int | None) -> tuple[int, int]:
+    """Return the first and the last column that was to be measured, skipped ones included.
 
-    Lines that are skipped regularly may end with skipped ones: 0, 2 ... 62 of 64 are 0 to 63.
+    Lines that are skipped regularly may begin or end with skipped ones: 0, 2 ... 62 are 0 to 63.
+
+    Args:
+        columns: which were measured, (phase encode,).
+        left: column of line 0.
+        last: the last line that was to be measured, if the header says.
     """
-    measured = np.unique(steps).astype(int)
+    measured = np.flatnonzero(columns)
     first, final = int(measured[0]), int(measured[-1])
     step = int(np.diff(measured).max(initial=1))
-    if last is not None and 0 < last - final < step:
-        final = last
-    return (0 if first < step else first), final
+    if left < first < left + step:
+        first = max(0, left)
+    if last is not None and final < left + last < final + step:
+        final = min(len(columns) - 1, left + last)
+    return first, final
 
 
 def partial(first: int, last: int, middle: int) -> float | None:
@@ -190,6 +197,8 @@ def check_center(volume: Volume, center: Center) -> tuple[str, ...]:
             energy = finite(np.sum(values.real**2 + values.imag**2, axis=0))
         power[volume.offset : volume.offset + volume.length, volume.columns[line]] += energy
         counts[volume.columns[line]] += 1
+    if not power.any():
+        raise RefusedError("holds zeros alone in the middle of its slices")
     row, column = check_kspace(power / np.maximum(counts, 1))
     remarks, off = [], column - width // 2
     line = center.line + off
