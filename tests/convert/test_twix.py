@@ -309,12 +309,21 @@ def test_spokes_are_told_by_their_samples_whatever_the_protocol_says(tmp_path):
 def test_damaged_files_are_refused_in_words(tmp_path):
     whole = twix(tmp_path / "a.dat", (list(lines_of(kspace_of(images()))), {})).read_bytes()
     (tmp_path / "b.dat").write_bytes(whole[:-5000])
-    assert refusal(tmp_path / "b.dat").startswith("is cut short: copy it from the scanner again")
+    assert refusal(tmp_path / "b.dat").startswith("is cut short: copy it again")
     (tmp_path / "c.dat").write_bytes(whole[:10300] + bytes(len(whole) - 10300))
     assert READERS["twix"].holds(tmp_path / "c.dat")
     assert refusal(tmp_path / "c.dat") == (
         "holds no lines, or empty ones: copy it from the scanner again"
     )
+
+
+def test_an_earlier_measurement_that_claims_more_than_the_file_is_refused(tmp_path):
+    lines = list(lines_of(kspace_of(images())))
+    path = twix(tmp_path / "a.dat", (lines, {}), (lines, {}))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<Q", content, 8 + 16, 2**40)  # length of the first one
+    path.write_bytes(content)
+    assert refusal(path, Choices(whiten=True)).startswith("is cut short")
 
 
 def test_without_turbotwix_its_extra_is_named(monkeypatch):

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -20,6 +21,8 @@ _NPY, _BART = b"\x93NUMPY", b"# Dimensions"
 _MAT_HEAD, _MAT_73 = 128, b"MATLAB 7.3"
 _COMPRESSED, _MATRIX = 15, 14  # elements of a MATLAB 5 file
 _MAT_CLASSES = {1: "cell", 2: "struct", 3: "object", 4: "text", 5: "sparse", 16: "function"}
+_MAT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"}
+_MAT_TYPES |= {12: "i8", 13: "u8"}
 _COMPLEX_FLAG = 0x0800
 _PAIRS = (("real", "imag"), ("r", "i"))
 _CUT_SHORT = "is cut short: bring it in again"
@@ -97,10 +100,12 @@ def _kind(dtype: np.dtype) -> str:
 
 def _complex(values: NDArray) -> NDArray:
     """Return complex numbers where a file holds pairs (real, imag)."""
-    if not values.dtype.names:
-        return values
-    real, imag = (values[name] for name in values.dtype.names)
-    return real + np.complex64(1j) * imag
+    return _joined([values[name] for name in values.dtype.names or ()] or [values])
+
+
+def _joined(parts: list[NDArray]) -> NDArray:
+    """Return the complex numbers of a real and an imaginary part; one part as it is."""
+    return parts[0] if len(parts) == 1 else parts[0] + np.complex64(1j) * parts[1]
 
 
 def _npy(path: Path) -> StoredArray:
@@ -120,7 +125,7 @@ def _mat5_order(head: bytes) -> str | None:
 
 
 def _mat5(path: Path, order: str) -> Iterator[StoredArray]:
-    """Read names, shapes and kinds alone: SciPy reads whole arrays, and tells no complex ones."""
+    """List a MATLAB 5 file's variables; SciPy reads them whole, and crashes on damaged ones."""
     end = path.stat().st_size
     with path.open("rb") as file:
         file.seek(_MAT_HEAD)
@@ -133,35 +138,65 @@ def _mat5(path: Path, order: str) -> Iterator[StoredArray]:
             if kind == _COMPRESSED:
                 content = zlib.decompressobj().decompress(content, 4096)[8:]
             if kind in (_COMPRESSED, _MATRIX):
-                found = _mat5_variable(path, content, order)
+                read = partial(_mat5_content, path, start, size, kind == _COMPRESSED)
+                found = _mat5_variable(content, order, read)
                 if found.name:  # what belongs to functions has none
                     yield found
             file.seek(start + size)
 
 
-def _mat5_variable(path: Path, content: bytes, order: str) -> StoredArray:
-    """Read the beginning of a variable: 16 bytes of flags, then its shape and name."""
+def _mat5_content(path: Path, start: int, size: int, compressed: bool, most: int) -> NDArray:
+    """Return a variable's bytes: mapped, or unpacked into memory, so many at most."""
+    if not compressed:
+        return np.memmap(path, np.uint8, "r", start, (size,))
+    with path.open("rb") as file:
+        file.seek(start)
+        unpacked = zlib.decompressobj().decompress(file.read(size), 8 + most)
+    return np.frombuffer(unpacked, np.uint8)[8:]
+
+
+def _mat5_variable(content: bytes, order: str, read: Callable[[int], NDArray]) -> StoredArray:
+    """Read the beginning of a variable: 16 bytes of flags, then its shape, name and values."""
     (flags,) = struct.unpack_from(f"{order}I", content, 8)
     (bytes_of_shape,) = struct.unpack_from(f"{order}I", content, 20)
     shape = struct.unpack_from(f"{order}{bytes_of_shape // 4}i", content, 24)
-    place = 24 + -(-bytes_of_shape // 8) * 8
+    place = 24 + _padded(bytes_of_shape)
     (first,) = struct.unpack_from(f"{order}I", content, place)
     if length := first >> 16:  # up to four letters lie in the tag itself
-        place += 4
+        start, end = place + 4, place + 8
     else:
         (length,) = struct.unpack_from(f"{order}I", content, place + 4)
-        place += 8
-    name = content[place : place + length].decode("ascii")
+        start, end = place + 8, place + 8 + _padded(length)
     numbers = "complex" if flags & _COMPLEX_FLAG else "real"
+    kind = _MAT_CLASSES.get(flags & 0xFF, numbers)
 
     @contextmanager
     def cutting() -> Iterator[Cut]:
-        from scipy.io import loadmat
+        count = 1 + (kind == "complex")
+        parts, at = [], end
+        try:
+            values = read(end + count * (8 + _padded(8 * math.prod(shape))))
+            for _ in range(count):
+                parts.append(_mat5_values(values[at:], order, shape))
+                at += 8 + _padded(parts[-1].nbytes)
+        except (ValueError, zlib.error) as error:
+            raise RefusedError(f"is damaged ({error}): bring it in again") from None
+        yield lambda index: _joined([part[index] for part in parts])
 
-        values = loadmat(path, variable_names=[name])[name]
-        yield lambda index: values[index]
+    return StoredArray(content[start : start + length].decode("ascii"), shape, kind, cutting)
 
-    return StoredArray(name, shape, _MAT_CLASSES.get(flags & 0xFF, numbers), cutting)
+
+def _padded(size: int) -> int:
+    return -(-size // 8) * 8
+
+
+def _mat5_values(content: NDArray, order: str, shape: tuple[int, ...]) -> NDArray:
+    """Return the numbers after a tag, which are stored as any type that holds them."""
+    kind, size = struct.unpack_from(f"{order}II", content[:8].tobytes().ljust(8, b"\0"))
+    dtype = np.dtype(order + _MAT_TYPES.get(kind, "u1"))
+    if kind not in _MAT_TYPES or not size == dtype.itemsize * math.prod(shape) <= len(content) - 8:
+        raise ValueError("values of another size than its shape")
+    return content[8 : 8 + size].view(dtype).reshape(shape, order="F")
 
 
 def _hdf5(path: Path, *, matlab: bool) -> list[StoredArray]:

@@ -124,10 +124,11 @@ def _runs(numbers: Iterable[int], most: int) -> Iterator[tuple[int, int]]:
 
 def _averaged(values: NDArray) -> NDArray[np.complex64]:
     """Return the mean of averages (average, coil, readout, phase) over those that were measured."""
-    if len(values) == 1:
+    if len(values) > 1:
+        counts = (values != 0).any((1, 2)).sum(0)
+        values = values.sum(0, keepdims=True) / np.maximum(counts, 1)
+    with np.errstate(over="ignore"):  # what is too large is told as not finite
         return values[0].astype(np.complex64)
-    counts = (values != 0).any((1, 2)).sum(0)
-    return (values.sum(0) / np.maximum(counts, 1)).astype(np.complex64)
 
 
 def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:

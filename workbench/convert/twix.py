@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
         OSError: it cannot be read.
     """
     try:
-        with _turbotwix().open_twix(str(path)) as file:
+        with _opened(path) as file:
             lines = _lines(path, file, len(file) - 1)
             noise = _noise(path, file) if choices.whiten else None
             measurement = measurement_of(file.scan.hdr, lines, noise, tuple(_remarks(file)))
@@ -93,6 +94,15 @@ def _turbotwix() -> Any:
     return turbotwix
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file all of whose measurements lie in it: turbotwix reads beyond its end otherwise."""
+    with _turbotwix().open_twix(str(path)) as file:
+        if max(each.offset + each.length for each in file.measurements) > path.stat().st_size:
+            raise RefusedError("is cut short: copy it again, once the scanner has closed it")
+        yield file
+
+
 def _remarks(file: Any) -> Iterator[str]:
     if len(file) > 1:
         yield f"the last of {len(file)} measurements in the file"
@@ -110,10 +120,7 @@ def _noise(path: Path, file: Any) -> Lines | None:
 
 def _lines(path: Path, file: Any, number: int) -> Lines:
     """Fill the table of a measurement's lines."""
-    measurement = file[number]
-    if measurement.offset + measurement.length > path.stat().st_size:
-        raise RefusedError("is cut short: copy it from the scanner again, once it is closed there")
-    found = measurement.lines
+    found = file[number].lines
     if not len(found) or not (found.ncol.all() and found.ncha.all()):
         raise RefusedError("holds no lines, or empty ones: copy it from the scanner again")
     multiband = _bits("SLICE_ACCEL_REFSCAN", "SLICE_ACCEL_PHASCOR")
@@ -161,7 +168,7 @@ def _fill(table: NDArray[np.void], headers: NDArray[np.void]) -> None:
 
 def _read(path: Path, number: int, rows: NDArray[np.int32]) -> Iterator[NDArray[np.complex64]]:
     """Yield the samples of lines, (channels, samples), in blocks of lines of one shape."""
-    with _turbotwix().open_twix(str(path)) as file:
+    with _opened(path) as file:
         lines = file[number].lines
         wanted = lines[rows]
         shapes = np.stack([wanted.ncha, wanted.ncol], 1).astype(int)
