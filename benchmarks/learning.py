@@ -6,13 +6,11 @@ same number of steps each, several seeds.
 """
 
 import argparse
-import statistics
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.options import Effect, effects
+from benchmarks.options import Effect, effects, table
 from workbench.settings import resolve
 
 MANY = {"train": 10, "val": 4}
@@ -50,21 +48,6 @@ def zero_filled(study: Path) -> Effect:
     return Effect("zero-filled", (mean_scores(score_volumes(scores))["ssim"],), 0)
 
 
-def rows(found: list[Effect]) -> Iterator[str]:
-    """Yield a Markdown table of validation SSIM; the gap is the one that supervision closes."""
-    yield "| learned | validation SSIM, by seed | mean | of the gap | seconds |"
-    yield "| --- | --- | ---: | ---: | ---: |"
-    means = {each.option: statistics.fmean(each.ssim) for each in found}
-    low, high = means["zero-filled"], means["supervised"]
-    for each in found:
-        seeds = ", ".join(f"{value:.4f}" for value in each.ssim)
-        share = (means[each.option] - low) / (high - low)
-        yield (
-            f"| {each.option} | {seeds} | {means[each.option]:.4f} | {share:.0%} "
-            f"| {each.seconds:.0f} |"
-        )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__)
@@ -87,7 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{each.option}: {each.ssim}, {each.seconds:.0f} s", file=sys.stderr, flush=True)
         found.append(each)
     study = folder / f"study{asked.recon}-{MANY['train']}"
-    print("\n".join(rows([zero_filled(study), *found])))
+    found = [zero_filled(study), *found]
+    low, high = found[0].mean, found[1].mean  # zero-filled and supervised
+    print(table(found, "learned", "of the gap", lambda mean: f"{(mean - low) / (high - low):.0%}"))
     return 0
 
 

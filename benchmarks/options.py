@@ -8,7 +8,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ class Effect:
     option: str
     ssim: tuple[float, ...]
     seconds: float
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.fmean(self.ssim)
 
 
 def effects(
@@ -85,19 +90,25 @@ def effects(
         yield Effect(option, tuple(found), time.perf_counter() - began)
 
 
-def table(found: list[Effect]) -> str:
-    """Return the effects as a Markdown table."""
-    base = found[0]
+def table(
+    found: Iterable[Effect], option: str, compared: str, compare: Callable[[float], str]
+) -> str:
+    """Return the effects as a Markdown table.
+
+    Args:
+        found: a row each.
+        option: heading of their names.
+        compared: heading of what ``compare`` makes of a mean.
+        compare: sets an effect's mean beside others.
+    """
     lines = [
-        "| option | validation SSIM, by seed | mean | against float32 | seconds |",
+        f"| {option} | validation SSIM, by seed | mean | {compared} | seconds |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
-    for effect in found:
-        mean = statistics.fmean(effect.ssim)
-        lines.append(
-            f"| {effect.option} | {', '.join(f'{value:.4f}' for value in effect.ssim)} "
-            f"| {mean:.4f} | {mean - statistics.fmean(base.ssim):+.4f} | {effect.seconds:.0f} |"
-        )
+    for each in found:
+        seeds = ", ".join(f"{value:.4f}" for value in each.ssim)
+        row = each.option, seeds, f"{each.mean:.4f}", compare(each.mean), f"{each.seconds:.0f}"
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
@@ -112,7 +123,9 @@ def main(arguments: list[str] | None = None) -> int:
     if min(options.epochs, options.seeds) < 1 or options.recon < 32:
         parser.error("give 1 or more epochs and seeds, and a recon of 32 or more")
     folder = resolve(options.out)
-    print(table(list(effects(folder, options.epochs, options.seeds, options.recon))))
+    found = list(effects(folder, options.epochs, options.seeds, options.recon))
+    base = found[0].mean
+    print(table(found, "option", "against float32", lambda mean: f"{mean - base:+.4f}"))
     return 0
 
 

@@ -43,8 +43,14 @@ def center_columns(sampled: Tensor, num_low_frequencies: int | Tensor | None) ->
     return inside[:, None, None]
 
 
+def transform(values: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Centred, unitary Fourier transform along ``axes``."""
+    shifted = torch.fft.ifftshift(values, axes)
+    return torch.fft.fftshift(torch.fft.fftn(shifted, dim=axes, norm="ortho"), axes)
+
+
 def inverse(values: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Centred, unitary inverse Fourier transform along ``axes``."""
+    """Undo ``transform``."""
     shifted = torch.fft.ifftshift(values, axes)
     return torch.fft.fftshift(torch.fft.ifftn(shifted, dim=axes, norm="ortho"), axes)
 

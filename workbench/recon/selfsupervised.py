@@ -13,7 +13,7 @@ agree with what it was shown. p and q are read off the slice's mask: all masks o
 ``workbench.data.masks`` have one density outside of the ACS lines.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch import Tensor
 from workbench.data.images import center_crop
 from workbench.data.sampling import seed_of_file
 from workbench.data.slices import Sample
+from workbench.models.operator import inverse, transform
 from workbench.models.reconstructor import Reconstructor
 
 HELD_OUT = 0.4
@@ -135,9 +136,8 @@ def _distance(
     mask = shown[:, None, None, :, None]
     images = network.coil_images(kspace * mask, mask, batch.num_low_frequencies, rows)
     images = images.to(torch.promote_types(images.dtype, torch.complex64))
-    lines = _centred(torch.fft.fftn, images, -1)
-    measured = torch.view_as_complex(batch.middle.contiguous())
-    measured = _centred(torch.fft.ifftn, measured, -2)
+    lines = transform(images, (-1,))
+    measured = inverse(torch.view_as_complex(batch.middle.contiguous()), (-2,))
     measured = center_crop(measured, (lines.shape[-2], lines.shape[-1]))
     weight = torch.from_numpy(weights).to(lines.real)[:, None, None, :, None]
     error, known = (torch.view_as_real(each) for each in (lines - measured, measured))
@@ -152,9 +152,3 @@ def _ratio(error: Tensor, known: Tensor) -> Tensor:
     """Divide; a slice that is all zero counts by its error alone."""
     tiny = torch.finfo(error.dtype).tiny
     return error.clamp(min=tiny) / torch.where(known > 0, known, torch.ones_like(known))
-
-
-def _centred(transform: Callable[..., Tensor], values: Tensor, axis: int) -> Tensor:
-    """Apply a centred, unitary transform along one axis."""
-    shifted = torch.fft.ifftshift(values, axis)
-    return torch.fft.fftshift(transform(shifted, dim=(axis,), norm="ortho"), axis)
