@@ -172,11 +172,11 @@ def test_volume_metrics_are_the_same_on_one_two_and_three_ranks(study, project):
 
 KILLED = """
 import os, signal, sys
-from workbench.recon import run, training
+from workbench.recon import record, run
 
 where, when = sys.argv[2], int(sys.argv[3])
 
-class RunCheckpoints(training.RunCheckpoints):  # its name is that of its state
+class RunCheckpoints(record.RunCheckpoints):  # its name is that of its state
     def die(self, trainer):
         if trainer.global_step == when:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -33,9 +33,10 @@ from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset
 from workbench.recon.averaging import WeightAverage
 from workbench.recon.evaluation import evaluate
+from workbench.recon.record import RunCheckpoints, RunRecord, WholeCheckpoints
 from workbench.recon.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.recon.start import begin_with
-from workbench.recon.training import RunCheckpoints, RunRecord, Training, WholeCheckpoints
+from workbench.recon.training import Training
 from workbench.recon.weights import require_checkpoint
 from workbench.stores.disk import naming, write_text
 from workbench_kernels.compiled import obstacle
