@@ -12,11 +12,9 @@ from workbench.recon.results import (
     Order,
     Result,
     Results,
-    read_scores,
-    score_row,
-    write_scores,
 )
 from workbench.recon.scoring import score_slice
+from workbench.recon.tables import read_scores, score_row, write_scores
 from workbench.views.curves import learning_curves
 from workbench.views.ranking import rank_volumes, score_table
 from workbench.views.scores import comparison_figure, scores_figure

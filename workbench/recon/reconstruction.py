@@ -30,9 +30,10 @@ from workbench.progress import Progress
 from workbench.recon.arrays import reconstruct_sample
 from workbench.recon.metrics import LEADING
 from workbench.recon.reconstruction_plan import result_place
-from workbench.recon.results import KINDS, Order, named_scores, read_order
+from workbench.recon.results import KINDS, Order, read_order
 from workbench.recon.scoring import score_volume
 from workbench.recon.ssim import mean_ssim
+from workbench.recon.tables import named_scores
 from workbench.recon.weights import load_ordered
 from workbench.settings import shown
 from workbench.stores.disk import naming, replacing

@@ -32,10 +32,9 @@ from workbench.recon.results import (
     find_result,
     read_order,
     read_results,
-    score_row,
     what_it_says,
-    write_scores,
 )
+from workbench.recon.tables import score_row, write_scores
 from workbench.settings import shown
 from workbench.stores import credentials_for, is_address
 

@@ -20,7 +20,7 @@ from workbench.data.images import cropped
 from workbench.data.slices import Sample
 from workbench.progress import Progress, duration, say
 from workbench.recon.metrics import described, mean_scores, standing
-from workbench.recon.results import write_table
+from workbench.recon.tables import write_table
 from workbench.recon.training import Training, gather
 from workbench.stores.disk import replacing
 

@@ -9,9 +9,7 @@ Where several volumes of the split share a file name, their results lie below it
 in the dataset: ``multicoil_val/NAME.h5``. Each file says which volume it is of.
 """
 
-import csv
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from workbench.compute.evaluation import FOLDER, ORDER, SCORES
+from workbench.compute.evaluation import FOLDER, ORDER
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.images import zero_filled
@@ -38,7 +36,8 @@ from workbench.stores.disk import write_text
 KINDS = ("zero_filled", "reconstruction")
 """What is measured of a volume."""
 
-_EARLIER = "varnet"  # what files of results called "reconstruction" at first
+EARLIER = "varnet"
+"""What files of results called "reconstruction" at first."""
 
 
 @dataclass(frozen=True)
@@ -319,8 +318,8 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
             raise ValueError(f"its slice_ssim has shape {slice_ssim.shape}")
         scores = {}
         for kind in KINDS:
-            earlier = kind == "reconstruction" and f"{_EARLIER}_ssim" in found
-            name = _EARLIER if earlier else kind
+            earlier = kind == "reconstruction" and f"{EARLIER}_ssim" in found
+            name = EARLIER if earlier else kind
             if f"{name}_ssim" in found:  # NaN for metrics that an earlier version did not know
                 values = {m.name: float(found.get(f"{name}_{m.name}", np.nan)) for m in METRICS}
                 scores[kind] = values
@@ -362,51 +361,3 @@ def open_result(path: Path) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
             f"{shown(path)} is damaged, or no result of a reconstruction ({error}): remove it and "
             "reconstruct again"
         ) from None
-
-
-def score_row(result: Result) -> dict[str, Any]:
-    """Return a result's row of ``scores.csv``."""
-    return {
-        "volume": result.volume.path,
-        "acquisition": result.volume.acquisition,
-        "slices": result.slices,
-        "acceleration": result.acceleration,
-        **named_scores(result.scores),
-    }
-
-
-def named_scores(scores: Mapping[str, Scores]) -> Scores:
-    """Name the metrics of each kind as files do, such as "zero_filled_ssim"."""
-    return {f"{kind}_{name}": v for kind, each in scores.items() for name, v in each.items()}
-
-
-def write_scores(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write ``scores.csv``; metrics are left empty where a volume has no target."""
-    columns = ["volume", "acquisition", "slices", "acceleration"]
-    columns += [f"{kind}_{metric.name}" for kind in KINDS for metric in METRICS]
-    in_order = sorted(rows, key=lambda row: str(row["volume"]))
-    write_table(folder / SCORES, columns, in_order, missing="")
-
-
-def write_table(
-    file: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]], *, missing: str
-) -> None:
-    """Write some columns of rows as CSV, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, list(columns), restval=missing, extrasaction="ignore", lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(file, text.getvalue())
-
-
-def read_scores(folder: Path) -> list[dict[str, str]]:
-    """Read ``scores.csv``, a row a volume; none where it is not there."""
-    try:
-        with (folder / SCORES).open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
-    earlier, now = f"{_EARLIER}_", "reconstruction_"
-    return [{name.replace(earlier, now): value for name, value in row.items()} for row in rows]

@@ -17,7 +17,8 @@ from workbench.compute.runs import Run
 from workbench.data.volume import short_names
 from workbench.models import label_of
 from workbench.recon.metrics import HELD_OUT, LEADING, METRICS, of_fewer
-from workbench.recon.results import KINDS, read_scores
+from workbench.recon.results import KINDS
+from workbench.recon.tables import read_scores
 from workbench.views.curves import best_epoch, learning_curves, say_standing
 from workbench.views.ranking import ranked
 from workbench.views.style import BLUE, GREY, ORANGE, SMALL, frame, new_figure

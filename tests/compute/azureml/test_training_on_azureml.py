@@ -12,7 +12,7 @@ from workbench.compute.here import TrainingFailedError
 from workbench.compute.runs import open_run
 from workbench.compute.training import train
 from workbench.recon.reconstruction_plan import plan_reconstruction
-from workbench.recon.results import read_scores
+from workbench.recon.tables import read_scores
 from workbench.settings import notebooks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
