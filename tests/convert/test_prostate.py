@@ -155,6 +155,9 @@ def test_grades_are_shown_beside_the_slices(project):
     assert said == "PI-RADS of slice 2: 4; the highest is 4, on slices 2, 3"
     titles = [axes.get_title() for axes in slices_figure(seen).axes]
     assert "slice 3, PI-RADS 4" in titles
+    dataset, volume = volume_of(project, 3)
+    (said,) = show_findings(Explored(open_slice(dataset, volume.name, 0), Sampling()))
+    assert said == "PI-RADS of slice 0: 1; the highest is 3, on slice 1"
     dataset, volume = volume_of(project, 4)
     (said,) = show_findings(Explored(open_slice(dataset, volume.name, 0), Sampling()))
     assert said == "PI-RADS of slice 0: 1; the highest is 1"

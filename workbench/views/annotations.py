@@ -252,8 +252,9 @@ def grades_in_words(volume: Volume, number: int) -> str:
     if not grades:
         return ""
     worst = max(grades)
-    where = ", ".join(str(n) for n, grade in enumerate(grades) if grade == worst)
-    place = f", on slices {where}" if worst > min(grades) else ""
+    found = [str(n) for n, grade in enumerate(grades) if grade == worst]
+    where = f"slice{'s' * (len(found) > 1)} {', '.join(found)}"
+    place = f", on {where}" if worst > min(grades) else ""
     return f"PI-RADS of slice {number}: {grades[number]}; the highest is {worst}{place}"
 
 
