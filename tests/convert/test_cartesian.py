@@ -73,9 +73,10 @@ def test_slices_of_several_directions_are_volumes_of_their_own(made):
     assert_same(kspace_of(second), kspace[[1, 3]])
 
 
-def test_slices_without_positions_stand_in_the_order_of_their_counter_and_say_so(made):
+@pytest.mark.parametrize("unknown", [0, np.nan])
+def test_slices_without_positions_stand_in_the_order_of_their_counter_and_say_so(made, unknown):
     kspace = fft2(images(3))
-    (scan,) = made(cartesian(kspace, position=(0, 0, 0), slice_dir=(0, 0, 0)))
+    (scan,) = made(cartesian(kspace, position=(unknown,) * 3, slice_dir=(unknown,) * 3))
     assert_same(kspace_of(scan), kspace)
     assert "the 3 slices have no positions" in " ".join(scan.remarks)
 
@@ -174,6 +175,7 @@ def test_lines_need_not_begin_with_number_0(made):
     (scan,) = made(cartesian(kspace, range(3, 22)))
     assert_same(kspace_of(scan), kspace)
     assert scan.header.acquired == (3, 22)
+    assert "lines end at 21, before the header's 23" in scan.remarks
     assert scan.header.center == 9
 
 

@@ -124,10 +124,13 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     repeats = _repeats(table, volume)
     columns = np.zeros(width, bool)
     columns[volume.columns] = True
-    first, last = extent(columns, width // 2 - center.line, measurement.last)
+    left = width // 2 - center.line
+    first, last = extent(columns, left, measurement.last)
     gaps = not columns[first : last + 1].all()
     shares = _shares(volume, first, last)
     remarks = [*group.remarks, *readout.remarks]
+    if measurement.last is not None and last - left < measurement.last:
+        remarks.append(f"lines end at {last - left}, before the header's {measurement.last}")
     if shared.whitening:
         remarks.append(f"noise lines that whitened the coils: {shared.whitening.count}")
     remarks += check_center(volume, center) if check else ()
@@ -172,7 +175,8 @@ def _volume(
     order = np.argsort(slices)
     places = order[np.searchsorted(slices, table["slice"], sorter=order)]
     partitions = placed(table["step_2"], shared.center.partition, depth, "partition")
-    odd = [(table[step] % 2).astype(bool) & turn for step, turn in _turning(measurement)]
+    turning = zip(("step_1", "step_2"), measurement.alternating, strict=True)
+    odd = [(table[step] % 2).astype(bool) & turn for step, turn in turning]
     volume = Volume(
         read=measurement.lines.read,
         rows=rows,
@@ -198,10 +202,6 @@ def _volume(
         raise RefusedError(f"has an encoded matrix of {sides}, too large for a slice")
     _refuse_uneven(volume)
     return volume, readout
-
-
-def _turning(measurement: Measurement) -> tuple[tuple[str, bool], ...]:
-    return tuple(zip(("step_1", "step_2"), measurement.alternating, strict=True))
 
 
 def _refuse_uneven(volume: Volume) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.scan import RefusedError
+from workbench.data.images import finite
 
 _SAME_DIRECTION = 0.9998  # cosine of a bit more than a degree
 _SAME_PLACE_MM = 0.01
@@ -22,8 +23,8 @@ def find_stacks(table: NDArray[np.void]) -> list[tuple[NDArray[np.uint16], tuple
         RefusedError: two slices of a stack have the same place.
     """
     counters, first = np.unique(table["slice"], return_index=True)
-    directions = table["slice_dir"][first].astype(float)
-    positions = table["position"][first].astype(float)
+    directions = finite(table["slice_dir"][first].astype(float))
+    positions = finite(table["position"][first].astype(float))
     stacks: list[list[int]] = []
     for number, direction in enumerate(directions):
         for stack in stacks:
