@@ -24,4 +24,4 @@ def other_seeds(demo: Demo, count: int) -> Demo:
         for part in demo.size.parts
         for seed in range(FIRST + 1, FIRST + count)
     ]
-    return Demo(replace(demo.size, parts=tuple(parts)))
+    return Demo(replace(demo.size, parts=tuple(parts), scans=0))
