@@ -13,7 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from workbench.compute.sender import CONDA, conda_specification
+from workbench.compute.sender import CHANNELS, CONDA, conda_specification
 from workbench.settings import project_root
 from workbench_demo.sizes import SIZES
 
@@ -85,6 +85,7 @@ def test_pyproject_is_the_only_list_of_what_runs():
     assert (ROOT / "pyproject.toml").exists()
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert conda["dependencies"] == [*CONDA, {"pip": ["--editable ."]}]
+    assert conda["channels"] == [*CHANNELS]
     always = [line for line in PROJECT["dependencies"] if not Requirement(line).marker]
     for extra in PROJECT["optional-dependencies"].values():
         assert names(extra).isdisjoint(names(always))
@@ -110,6 +111,21 @@ def test_a_node_gets_that_list_and_python_of_the_kind_that_pyproject_asks_for():
     assert names(pip) == names(PROJECT["dependencies"])
     assert sum(re.fullmatch(r"torch==[\d.]+", line) is not None for line in pip) == 1
     assert SpecifierSet(PROJECT["requires-python"]).contains(CONDA[0].removeprefix("python="))
+
+
+def test_conda_asks_no_channel_whose_terms_nobody_accepts_on_a_node():
+    assert conda_specification()["channels"] == ["conda-forge", "nodefaults"]
+
+
+def test_nothing_is_listed_that_only_the_makefile_s_exception_makes_installable():
+    # pip and conda have no such exception: what it takes out may come only through others.
+    makefile = (ROOT / "Makefile").read_text()
+    excepted = names(re.findall(r"echo '([^']+)' > \.venv/overrides\.txt", makefile))
+    assert excepted == {"torchvision"}
+    extras = PROJECT["optional-dependencies"].values()
+    every = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
+    assert names(every).isdisjoint(excepted)
+    assert not any("+" in line or "@" in line for line in every), "PyPI has no such build"
 
 
 @pytest.mark.parametrize("package", ["workbench", "workbench_kernels", "workbench_demo"])

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 HOSTS = (
+    "mcr.microsoft.com",
     "management.azure.com",
     "login.microsoftonline.com",
     "*.api.azureml.ms",

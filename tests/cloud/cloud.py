@@ -13,6 +13,8 @@ from tests.cloud.bucket import CloudBucket
 from tests.cloud.factory import DataFactory
 from tests.cloud.factory_copy import Copier
 from tests.cloud.faults import Fault, Faults
+from tests.cloud.images import HOST as REGISTRY_HOST
+from tests.cloud.images import Registry
 from tests.cloud.login import HOST as LOGIN_HOST
 from tests.cloud.login import Login, Principal
 from tests.cloud.management import HOST as MANAGEMENT_HOST
@@ -70,6 +72,7 @@ class Cloud:
         management: Azure Resource Manager: who may do what, what is registered.
         factory: Data Factory.
         azureml: AzureML.
+        registry: Microsoft's registry of images.
         storage: the storage account.
         bucket: fastMRI's bucket; put files into ``bucket.folder``.
         workspace: the workspace's address.
@@ -113,6 +116,8 @@ class Cloud:
                 )
             )
             self.network.route(MANAGEMENT_HOST, self.management.port, plain=True)
+            self.registry = enter(Registry(self.faults))
+            self.network.route(REGISTRY_HOST, self.registry.port, plain=True)
             self.factory = enter(DataFactory(self.management, Copier(self.backbone, self.ca)))
             self.azureml = enter(
                 AzureML(

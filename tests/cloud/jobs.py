@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.cloud.data import Mirror, fetch
+from tests.cloud.images import build_problem
 from tests.cloud.node import Node
 from tests.cloud.service import now
 from tests.cloud.submission import Data, Submission
@@ -98,6 +99,9 @@ class Job:
 
     def _run(self) -> None:
         cluster = self.submission.cluster
+        self.error = build_problem(self.submission.image, self.submission.conda)
+        if self.error:
+            self.status = "Failed"
         try:
             while self.status not in ENDED:
                 if not cluster.take(self.submission.nodes, lambda: self._asked == "cancel"):

@@ -44,6 +44,8 @@ class Submission:
         distributed: whether the nodes are told of each other.
         tags: its tags.
         name: shown in the studio.
+        image: the image that its environment is built on.
+        conda: the environment's packages, as conda takes them.
         document: the document itself, as it was sent.
     """
 
@@ -58,4 +60,6 @@ class Submission:
     distributed: bool = False
     tags: dict[str, str] = field(default_factory=dict)
     name: str = ""
+    image: str = ""
+    conda: Mapping[str, Any] = field(default_factory=dict)
     document: Any = None

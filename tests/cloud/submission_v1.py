@@ -138,6 +138,7 @@ class _V1:
         if distributed and int(pytorch.get("processCount") or nodes) != nodes:
             raise ServiceError(400, "UserError", "More than one process a node is not emulated.")
         references = configuration.get("dataReferences") or {}
+        environment = configuration["environment"]
         job = self._azureml.submit(
             Submission(
                 id=request.query.get("runId") or f"{experiment}_{uuid.uuid4().hex[:8]}",
@@ -149,6 +150,8 @@ class _V1:
                 data=tuple(self._data(name, one) for name, one in references.items()),
                 snapshot=lambda folder: self._place_snapshot(snapshot, folder),
                 distributed=distributed,
+                image=environment["docker"]["baseImage"],
+                conda=environment["python"]["condaDependencies"],
                 document=configuration,
             )
         )

@@ -4,6 +4,8 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 from tests.cloud.data import fetch
 from tests.cloud.faults import ServiceError
 from tests.cloud.jobs import Job
@@ -147,7 +149,7 @@ class _V2:
         if details.get("jobType") != "Command":
             message = f"Jobs of type {details.get('jobType')} are not emulated."
             raise ServiceError(400, "UserError", message)
-        self._by_id("environments", details["environmentId"])
+        environment = self._by_id("environments", details["environmentId"])["properties"]
         resources = details.get("resources") or {}
         distribution = details.get("distribution") or {}
         if int(distribution.get("processCountPerInstance") or 1) != 1:
@@ -167,6 +169,8 @@ class _V2:
                 distributed=distribution.get("distributionType") == "PyTorch",
                 tags=details.get("tags") or {},
                 name=details.get("displayName") or "",
+                image=environment["image"],
+                conda=yaml.safe_load(environment["condaFile"]),
                 document=details,
             )
         )

@@ -20,7 +20,6 @@ from workbench.compute.sender import (
     LostContactError,
     RunState,
     Sender,
-    conda_specification,
     refusal,
     snapshot,
 )
@@ -139,7 +138,7 @@ class AzureMLv1(Sender):
         from azureml.core.runconfig import DockerConfiguration, PyTorchConfiguration
 
         environment = Environment(job.environment)
-        packages = CondaDependencies(_underlying_structure=conda_specification(job.torch_build))
+        packages = CondaDependencies(_underlying_structure=job.packages)
         environment.python.conda_dependencies = packages
         environment.docker.base_image = job.image
         references = {folder.name: self._reference(folder) for folder in job.folders}

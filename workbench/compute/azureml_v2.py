@@ -15,7 +15,6 @@ from workbench.compute.sender import (
     LostContactError,
     RunState,
     Sender,
-    conda_specification,
     refusal,
     snapshot,
 )
@@ -145,7 +144,7 @@ class AzureMLv2(Sender):
                 environment=Environment(
                     name=job.environment,
                     image=job.image,
-                    conda_file=conda_specification(job.torch_build),
+                    conda_file=job.packages,
                 ),
                 environment_variables=job.variables,
                 compute=job.cluster,

@@ -11,6 +11,7 @@ from workbench.catalog import model_by_name
 from workbench.compute.cluster import choose_cluster, choose_datastore, connect
 from workbench.compute.estimate import P40_PACE, Price, measured_pace, retail_price
 from workbench.compute.gpus import cluster_warnings, has_gpus, machine_of
+from workbench.compute.images import IMAGES, check_image
 from workbench.compute.jobs import in_words, run_folder
 from workbench.compute.kept import fetch
 from workbench.compute.own_code import code_for
@@ -93,6 +94,8 @@ def plan_on_cluster(
             "storage with: assign it one in the studio, with the role Storage Blob Data Reader on "
             "the account, or give 'mount' or 'download'"
         )
+    device = "GPU" if has_gpus(cluster.vm_size) else "CPU"
+    check_image(IMAGES[device])
     container = choose_datastore(sender.datastores(), chosen.datastore)
     cache = open_cache(container.store(folder))
     job = checked_job(model, cache, splits, parameters)
@@ -136,7 +139,7 @@ def plan_on_cluster(
                 experiment=chosen.experiment,
                 cluster=cluster.name,
                 nodes=nodes,
-                device="GPU" if has_gpus(cluster.vm_size) else "CPU",
+                device=device,
                 dataset=DataFolder("dataset", container.name, folder, access, job.dataset),
                 store=DataFolder("store", container.name, f"runs/{job.name}", "write"),
                 parameters={"model": model, "reconstruct": ", ".join(splits) or None, **parameters},

@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import workbench
 import workbench_kernels
 from workbench.azure_login import Workspace
 from workbench.compute.gpus import TORCH_BUILDS
+from workbench.compute.images import IMAGES
 from workbench.compute.node import DEVICE, NODES, STORE
 from workbench.settings import Secret, notebooks
 
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
     from workbench.stores.blob import BlobStore
 
 NOTEBOOK = "notebooks/train.ipynb"
+CHANNELS = ("conda-forge", "nodefaults")
 CONDA = ("python=3.11", "xz>=5.4", "pip")
-"""What conda brings to a node, as in ``environment.yml``; pip brings the rest."""
+"""What conda brings to a node, as in ``environment.yml``; pip brings the rest.
+
+Without ``nodefaults`` conda asks Anaconda's own channels as well. Since 2025 they want their terms
+accepted, which nobody does while an image is built: the build may stop there.
+"""
 
 
 class ClusterError(RuntimeError):
@@ -134,7 +140,6 @@ class ClusterJob:
     """
 
     environment: ClassVar[str] = "fastmri-workbench"
-    image: ClassVar[str] = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda12.1-cudnn8-ubuntu22.04"
     shared_memory: ClassVar[str] = "32g"
 
     name: str
@@ -148,6 +153,16 @@ class ClusterJob:
     tags: Mapping[str, str] = field(default_factory=dict)
     torch_build: str = ""
     code: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def image(self) -> str:
+        """The image that the nodes' environment is built on."""
+        return IMAGES[self.device]
+
+    @property
+    def packages(self) -> dict[str, Any]:
+        """What is installed into it, as conda takes it."""
+        return conda_specification(self.torch_build)
 
     @property
     def folders(self) -> tuple[DataFolder, ...]:
@@ -265,14 +280,20 @@ def snapshot(own: Mapping[str, Path] | None = None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def conda_specification(torch_build: str = "") -> dict[str, Any]:
-    """Return the packages of a node as conda takes them, with another build of torch where asked.
+def conda_specification(torch_build: str = "", only: Collection[str] = ()) -> dict[str, Any]:
+    """Return the packages of a node as conda takes them.
+
+    Args:
+        torch_build: another build of torch than the usual one.
+        only: names of the run-time packages to take; all where none is given.
 
     Raises:
         ValueError: there is no such build.
     """
     found = importlib.metadata.requires("fastmri-workbench") or []
     pip = [line for line in found if "extra ==" not in line]
+    if only:
+        pip = [line for line in pip if re.split(r"[^\w.-]", line)[0] in only]
     if torch_build:
         if torch_build not in TORCH_BUILDS:
             raise ValueError(
@@ -282,7 +303,7 @@ def conda_specification(torch_build: str = "") -> dict[str, Any]:
         pip.insert(0, f"--extra-index-url https://download.pytorch.org/whl/{torch_build}")
     return {
         "name": "fastmri-workbench",
-        "channels": ["conda-forge"],
+        "channels": [*CHANNELS],
         "dependencies": [*CONDA, {"pip": pip}],
     }
 
