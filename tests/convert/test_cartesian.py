@@ -217,6 +217,17 @@ def test_the_centre_beside_siemens_lines_is_truer_than_their_header(made, vendor
         assert "the strongest line is 6, beside the centre, which is 9" in scan.remarks
 
 
+@pytest.mark.parametrize("said", [0, 40])
+def test_a_centre_beside_siemens_lines_that_cannot_be_is_none(made, said):
+    kspace = np.zeros((1, 2, 32, 24), np.complex64)
+    kspace[..., 6:18] = fft2(images(1, 2, 32, 12))
+    user = (0, 0, 0, 0, 0, said, 0, 0)
+    lines = cartesian(kspace[..., 6:18], user=user)
+    (scan,) = made(lines, header(vendor="SIEMENS", last=11, center=6))
+    assert_same(kspace_of(scan), kspace)
+    assert scan.remarks == ()
+
+
 def test_a_centre_far_from_the_strongest_line_is_refused_until_a_person_gives_it(made):
     x, y = 32, 64
     kspace = fft2(images(1, 2, x, y))
