@@ -102,7 +102,7 @@ def bytes_of(lines, protocol, header=VD_SCAN_HEADER, *, ended=True):
         channels, samples = each["samples"].shape
         scan["EvalInfoMask"], scan["SamplesInScan"] = each["flags"], samples
         scan["UsedChannels"], scan["CenterCol"] = channels, samples // 2
-        scan["CenterLin"] = each["center"]
+        scan["CenterLin"], scan["CenterPar"] = each["center"], each.get("partition", 0)
         for name, value in each["counters"].items():
             scan["Counter"][name] = value
         scan["SliceData"]["SlicePos"]["Tra"] = each["position"]
@@ -245,6 +245,21 @@ def test_partial_fourier_is_placed_by_the_line_s_own_centre(tmp_path):
     np.testing.assert_allclose(found["kspace"][..., 4:], kspace[..., 4:], atol=1e-6)
     assert not found["kspace"][..., :4].any()
     assert (scan.target, scan.header.acquired) == (False, (4, LINES))
+
+
+def test_partitions_become_slices_and_oversampled_ones_are_cut(tmp_path):
+    kspace = kspace_of(images(6))
+    deep = fftshift(fft2(ifftshift(kspace, axes=0), axes=(0,), norm="ortho"), axes=0)
+    lines = [
+        {**line(deep[partition, ..., step], step, Par=partition), "partition": 3}
+        for partition in range(6)
+        for step in range(LINES)
+    ]
+    changes = {"iNoOfFourierPartitions": 6, "lPartitions": 6, "lImagesPerSlab": 4}
+    scan, found = converted(twix(tmp_path / "a.dat", (lines, changes)))
+    assert scan.shape == (4, COILS, SAMPLES, LINES)
+    np.testing.assert_allclose(found["kspace"], kspace[1:5], atol=1e-5)
+    np.testing.assert_allclose(found["reconstruction_rss"], image_of(kspace)[1:5, 10:30], atol=1e-5)
 
 
 def test_interpolation_on_the_scanner_changes_no_matrix(tmp_path):

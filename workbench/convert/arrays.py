@@ -16,7 +16,7 @@ from workbench.convert.scan import Choices, RefusedError, Scan
 
 __all__ = ["holds", "scans"]
 
-_BLOCK = 48e6  # bytes of samples that are read at once, or one slice where that is more
+_BLOCK = 20e6  # bytes of samples that are read at once, or one slice where that is more
 _ORDER = ("slice", "average", "coil", "readout", "phase", "complex")
 _SMALLEST = 7  # samples along readout and phase encode, as for volumes of a dataset
 _TRAJECTORIES = {"traj", "trajectory", "ktraj", "k_traj", "kloc", "spokes"}
