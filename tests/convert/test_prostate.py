@@ -301,8 +301,8 @@ def with_fewer_lines(file):
         (with_maps, r"is a diffusion scan .* an EPI \(it holds coil_sens_maps\): .* NYU's own"),
         (with_epi, r"an EPI \(it holds a trajectory epi\)"),
         (with_many_averages, r"an EPI \(it holds 50 averages\)"),
-        (with_a_centre_elsewhere, "its strongest column is 10 beside the middle"),
-        (with_nothing, "holds nothing in its middle slice"),
+        (with_a_centre_elsewhere, "has its strongest column 10 beside the middle"),
+        (with_nothing, "holds nothing but zeros in its middle slice"),
         (with_fewer_lines, "k-space of 64x44, and its header speaks of 45 lines of 64x64"),
     ],
 )

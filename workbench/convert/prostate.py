@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from workbench.catalog import split_of_folder
 from workbench.convert.checks import off_middle
 from workbench.convert.hdf5 import acquisition_of, header_of, held, kspace_of, opened
+from workbench.convert.header import Header
 from workbench.convert.scan import Choices, RefusedError, Scan
 from workbench.data.describe import own_array
 
@@ -57,25 +58,12 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
         kspace = kspace_of(file)
         header, xml = header_of(file)
         _refuse_diffusion(file, kspace.shape, xml)
-        _, slices, coils, readout, lines = kspace.shape
-        first, end = header.acquired
-        if (readout, lines) != (header.encoded[0], header.lines) or not (
-            0 <= first < end <= header.encoded[1]
-        ):
-            raise RefusedError(
-                f"has k-space of {readout}x{lines}, and its header speaks of {header.lines} lines "
-                f"of {header.encoded[0]}x{header.encoded[1]}, from column {first}: they do not fit"
-            )
+        _, slices, coils, readout, _ = kspace.shape
         measured = _measured(kspace, slices // 2)
-        off = _off(kspace, slices // 2, first, header.encoded[1])
+        _check_place(kspace, header, measured)
         calibration = own_array(file, "calibration_data")
         acquisition = acquisition_of(file) or "AXT2"
-    every = measured.any(axis=0)
-    if not every.any() or abs(off) > off_middle(header.encoded[1]):
-        raise RefusedError(
-            f"holds nothing in its middle slice, or its strongest column is {off} beside the "
-            "middle of the matrix that its header speaks of: bring it in again"
-        )
+    (first, end), every = header.acquired, measured.any(axis=0)
     sampled = None if every.all() else np.pad(every, (first, header.encoded[1] - end))
     patient = _patient(path.name)
     labels = _labels_of(path, patient)
@@ -118,11 +106,25 @@ def _measured(kspace: h5py.Dataset, number: int) -> NDArray[np.bool_]:
     return (middle != 0).any(axis=1)
 
 
-def _off(kspace: h5py.Dataset, number: int, first: int, width: int) -> int:
-    """Return how far beside the middle of the padded matrix a slice's strongest column lies."""
-    middle = kspace[:, number, :, kspace.shape[3] // 2, :]
+def _check_place(kspace: h5py.Dataset, header: Header, measured: NDArray[np.bool_]) -> None:
+    """Refuse k-space that does not fit its header, or has its centre elsewhere."""
+    _, slices, _, readout, lines = kspace.shape
+    (first, end), (x, y, _) = header.acquired, header.encoded
+    if (readout, lines) != (x, header.lines) or not 0 <= first < end <= y:
+        raise RefusedError(
+            f"has k-space of {readout}x{lines}, and its header speaks of {header.lines} lines "
+            f"of {x}x{y}, from column {first}: they do not fit"
+        )
+    if not measured.any():
+        raise RefusedError("holds nothing but zeros in its middle slice: bring it in again")
+    middle = kspace[:, slices // 2, :, readout // 2, :]
     power = (middle.real**2 + middle.imag**2).sum(axis=1).max(axis=0)
-    return first + int(power.argmax()) - width // 2
+    off = first + int(power.argmax()) - y // 2
+    if abs(off) > off_middle(y):
+        raise RefusedError(
+            f"has its strongest column {abs(off)} beside the middle of the matrix that its header "
+            "speaks of: it is no fastMRI prostate T2 as published"
+        )
 
 
 def _read(
