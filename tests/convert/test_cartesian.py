@@ -340,6 +340,15 @@ def test_separate_calibration_stands_beside_k_space(made, mode):
     assert_same(scan.calibration(), other[..., 8:15])
 
 
+def test_one_calibration_serves_all_echoes(made):
+    kspace, other = fft2(images(1)), fft2(images(1, seed=5))
+    flags = [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION]
+    lines = cartesian(other, range(8, 15), flags=flags)
+    lines += cartesian(kspace, range(0, 24, 2)) + cartesian(kspace, range(0, 24, 2), contrast=1)
+    for scan in made(lines, header(calibration="separate")):
+        assert_same(scan.calibration(), other[..., 8:15])
+
+
 def test_calibration_of_another_resolution_is_left_out_and_said(made):
     kspace = fft2(images(1))
     flags = [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION]
