@@ -1,5 +1,6 @@
 """Write a scan as a volume in fastMRI's form, slice by slice."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.scan import RefusedError, Scan
-from workbench.data.images import zero_filled
+from workbench.data.images import crop_size, zero_filled
 from workbench.stores.disk import naming, replacing
 
 
@@ -24,7 +25,7 @@ def write_scan(
     """Write a volume; the file appears under its name only when it is whole.
 
     The target is the root sum of squares of the whole k-space, as fastMRI's, and stands only where
-    the scan says that it is one. Memory holds one slice of k-space, and the targets.
+    the scan says that it is one. Memory holds one slice.
 
     Args:
         scan: what to write.
@@ -45,11 +46,14 @@ def write_scan(
     said |= {"scale": scale, "flip": flip, "remarks": "\n".join(scan.remarks)}
     if scan.header.synthetic:
         said["synthetic"] = True
-    recon, targets = scan.header.recon[:2], []
+    recon, largest, squares = scan.header.recon[:2], 0.0, 0.0
+    size = crop_size(scan.shape[2:], recon)
     with replacing(path) as new, h5py.File(new.name, "w") as file:
         header = scan.header.to_xml(scan.shape[0], scan.shape[1])
         file.create_dataset("ismrmrd_header", data=header)
         kspace = file.create_dataset("kspace", scan.shape, np.complex64)
+        if scan.target:
+            targets = file.create_dataset("reconstruction_rss", (scan.shape[0], *size), np.float32)
         for number, values in enumerate(slices_of(scan)):
             if not np.isfinite(values).all():
                 raise RefusedError(f"has values that are not finite in slice {number}")
@@ -57,13 +61,13 @@ def write_scan(
             kspace[number] = values = turned_over(values) if flip else values
             if scan.target:
                 # Coil by coil: an FFT takes three times what it transforms.
-                squares = (zero_filled(coil, recon) ** 2 for coil in values)
-                targets.append(np.sqrt(sum(squares, np.float32(0))))
+                power = sum((zero_filled(coil, recon) ** 2 for coil in values), np.float32(0))
+                targets[number] = target = np.sqrt(power)
+                largest = max(largest, float(target.max()))
+                squares += float(np.sum(power, dtype=np.float64))
             yield number
         if scan.target:
-            target = np.stack(targets)
-            file.create_dataset("reconstruction_rss", data=target)
-            said |= {"max": float(target.max()), "norm": float(np.linalg.norm(target))}
+            said |= {"max": largest, "norm": math.sqrt(squares)}
         if scan.sampled is not None:
             file.create_dataset("mask", data=scan.sampled)
         if scan.calibration is not None:
