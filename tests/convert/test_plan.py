@@ -53,7 +53,7 @@ def test_folder_of_people_becomes_a_dataset_that_keeps_each_in_one_split(source)
     plan = planned(source)
     assert plan.told_apart == "folder"
     assert [
-        (problem.path, "is none of the raw data" in problem.reason) for problem in plan.refusals
+        (problem.path, "holds no raw data of a form" in problem.reason) for problem in plan.refusals
     ] == [("notes.txt", True)]
     assert list(convert(plan)) == []
     cache = open_cache(plan.ask.dataset)

@@ -22,6 +22,7 @@ from workbench.stores.disk import DiskStore, write_text
 RECORD = "conversion.json"
 """What a dataset's folder says of its conversion; nothing of people or of the source's names."""
 _USUAL_LARGEST = 3e-4  # of fastMRI's images
+_NAMED = 5  # files that are refused for one reason
 _SCALED_BY = 16  # scans whose middle slice decides the factor, at most
 PEOPLE = ("auto", "header", "folder", "file")
 """What tells people apart: the header's patient, the folder below the source, or each file."""
@@ -240,5 +241,9 @@ def lines_of(plan: Plan) -> Iterator[str]:
     if done := len(plan.items) - len(plan.to_do):
         yield f"there      {_counted(done, 'volume')}, converted before"
     yield f"private    {shown(ask.private)}: the key of the pseudonyms, and who is who"
+    reasons: dict[str, list[str]] = {}
     for refusal in plan.refusals:
-        yield f"refused    {refusal.path} {refusal.reason}"
+        reasons.setdefault(refusal.reason, []).append(refusal.path)
+    for reason, paths in reasons.items():
+        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+        yield f"refused    {', '.join(paths[:_NAMED])}{more} {reason}"

@@ -59,5 +59,4 @@ def scans_of(path: Path, choices: Choices, form: str | None = None) -> list[Scan
     for reader in READERS.values():
         if reader.holds(path):
             return reader.scans(path, choices)
-    known = ", ".join(reader.label for reader in READERS.values())
-    raise RefusedError(f"is none of the raw data that is known here: {known}")
+    raise RefusedError(f"holds no raw data of a form that is known here: {', '.join(READERS)}")
