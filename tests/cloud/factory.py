@@ -39,13 +39,14 @@ class DataFactory:
 
     Attributes:
         provisioning_seconds: how long a new factory is not ready; ``math.inf`` is for ever.
-        page: how many activity runs one answer holds.
+        page: how many runs, or activity runs, one answer holds.
+        short: copies that end early and succeed.
         deleted: names of factories that were deleted, in order.
         pace: how time goes; ``pace.go.clear()`` keeps new runs queued.
     """
 
     def __init__(self, management: Management, copier: Copier) -> None:
-        self._management, self._copier = management, copier
+        self._management, self._copier, self.short = management, copier, copier.short
         self._factories: dict[str, _Factory] = {}
         self._lock = threading.Lock()
         self._all_runs: list[PipelineRun] = []
@@ -234,15 +235,18 @@ class DataFactory:
         return self._run(factory, run).document()
 
     def _query_runs(self, request: Request, factory: str) -> dict[str, Any]:
-        _window(request)
-        return {"value": [run.document() for run in self._find(factory).runs.values()]}
+        body = _window(request)
+        runs = [run.document() for run in self._find(factory).runs.values()]
+        return self._page(body, [run for run in runs if _is_wanted(run, body)])
 
     def _query_activities(self, request: Request, factory: str, run: str) -> dict[str, Any]:
         body = _window(request)
+        return self._page(body, [shown(record) for record in self._run(factory, run).activities])
+
+    def _page(self, body: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
         start = int(body.get("continuationToken") or 0)
-        records = self._run(factory, run).activities
-        answer: dict[str, Any] = {"value": [shown(r) for r in records[start : start + self.page]]}
-        if start + self.page < len(records):
+        answer: dict[str, Any] = {"value": found[start : start + self.page]}
+        if start + self.page < len(found):
             answer["continuationToken"] = str(start + self.page)
         return answer
 
@@ -264,3 +268,36 @@ def _window(request: Request) -> dict[str, Any]:
         except (KeyError, AttributeError, ValueError):
             raise ServiceError(400, "BadRequest", f"'{name}' is required, in ISO 8601.") from None
     return body
+
+
+_FILTERS = {
+    "Equals": lambda value, values: value == values[0],
+    "NotEquals": lambda value, values: value != values[0],
+    "In": lambda value, values: value in values,
+    "NotIn": lambda value, values: value not in values,
+}
+_OPERANDS = {
+    "PipelineName": "pipelineName",
+    "Status": "status",
+    "RunGroupId": "runGroupId",
+    "RunStart": "runStart",
+    "RunEnd": "runEnd",
+    "LatestOnly": "isLatest",
+}
+
+
+def _is_wanted(run: dict[str, Any], body: dict[str, Any]) -> bool:
+    """Say whether a run was updated in a query's time and passes its filters."""
+    after, before, updated = (
+        datetime.fromisoformat(text.replace("Z", "+00:00"))
+        for text in (body["lastUpdatedAfter"], body["lastUpdatedBefore"], run["lastUpdated"])
+    )
+    for each in body.get("filters") or ():
+        operand, operator = each.get("operand"), each.get("operator")
+        if operand not in _OPERANDS or operator not in _FILTERS or not each.get("values"):
+            raise ServiceError(400, "BadRequest", f"Invalid filter {each}.")
+        value = run[_OPERANDS[operand]]
+        shown_value = str(value).lower() if isinstance(value, bool) else value
+        if not _FILTERS[operator](shown_value, each["values"]):
+            return False
+    return after <= updated <= before

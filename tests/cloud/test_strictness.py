@@ -87,3 +87,33 @@ def test_wrong_factories_are_refused(cloud, client):
     assert refusal(put, group, "a--b", {"location": "westeurope"})[1] == "InvalidResourceName"
     assert refusal(put, "other", NAME, {"location": "westeurope"})[1] == "ResourceGroupNotFound"
     assert refusal(client.factories.get, group, "fastmri-none")[0] == 404
+
+
+def test_runs_are_those_of_a_time_that_pass_the_filters_page_by_page(cloud, client):
+    from datetime import UTC, datetime, timedelta
+
+    group, now = cloud.workspace.resource_group, datetime.now(UTC)
+    client.pipelines.create_or_update(group, NAME, "p", {"properties": {"activities": []}})
+    ids = {client.pipelines.create_run(group, NAME, "p").run_id for _ in range(3)}
+    for run in cloud.factory.runs:
+        run.join()
+    cloud.factory.page = 2
+
+    def ask(hours=1, **more):
+        wanted = {
+            "lastUpdatedAfter": (now - timedelta(hours=1)).isoformat(),
+            "lastUpdatedBefore": (now + timedelta(hours=hours)).isoformat(),
+        }
+        return client.pipeline_runs.query_by_factory(group, NAME, wanted | more)
+
+    first = ask()
+    rest = ask(continuationToken=first.continuation_token)
+    assert [len(first.value), len(rest.value)] == [2, 1]
+    assert {run.run_id for run in (*first.value, *rest.value)} == ids
+    assert rest.continuation_token is None
+    assert ask(hours=-0.5).value == []
+    filters = [{"operand": "Status", "operator": "Equals", "values": ["Failed"]}]
+    assert ask(filters=filters).value == []
+    wrong = [{"operand": "Colour", "operator": "Equals", "values": ["red"]}]
+    with pytest.raises(HttpResponseError, match="Invalid filter"):
+        ask(filters=wrong)

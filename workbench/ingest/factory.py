@@ -5,7 +5,7 @@ import signal
 import string
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -130,8 +130,12 @@ class Factory:
 
     # ---- runs: all raise azure.core.exceptions.AzureError where the service does not answer ---
 
-    def start(self, request: RunRequest, *, again: bool = False) -> PipelineRun:
+    def start(
+        self, request: RunRequest, *, again: bool = False, besides: Collection[str] = ()
+    ) -> PipelineRun:
         """Start a run; ``again`` where an earlier try got no answer, so that it may be there.
+
+        ``besides`` are ids of earlier runs of the archive that are not the one.
 
         Raises:
             ResourceError: the service refuses it.
@@ -140,7 +144,8 @@ class Factory:
 
         archive = request.parameters["archive"]
         for there in self.runs() if again else ():
-            if there.archive == archive and there.status not in ("Failed", "Cancelled"):
+            alive = there.status not in ("Failed", "Cancelled") and there.id not in besides
+            if there.archive == archive and alive:
                 return there
         try:
             run = self._client.pipelines.create_run(
@@ -154,10 +159,6 @@ class Factory:
                 raise
             problem = resource_problem(error, self.workspace)
         raise ResourceError(f"{archive}: {problem}")
-
-    def run(self, run_id: str) -> PipelineRun:
-        """Return a run as it is now."""
-        return _pipeline_run(self._client.pipeline_runs.get(*self._address, run_id))
 
     def runs(self) -> list[PipelineRun]:
         """Return all runs, the latest first."""

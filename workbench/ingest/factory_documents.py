@@ -23,8 +23,8 @@ CODECS = {".tar": "Tar", ".tar.gz": "TarGzip", ".tar.xz": "TarXz"}
 _SETTINGS = {"Tar": "TarReadSettings", "TarGzip": "TarGZipReadSettings"}
 _BLOB = ("container", "folder", "file")
 _POLICY = {
-    # An activity's limit (days.hours:minutes:seconds): the largest archive, 931 GB, takes under a
-    # day at 20 MB/s. The service's own default for a copy is 12 hours.
+    # An activity's limit (days.hours:minutes:seconds): the largest archive, 1,229 GB, takes 17
+    # hours at 20 MB/s. The service's own default for a copy is 12 hours.
     "timeout": "2.00:00:00",
     "retry": 2,
     "retryIntervalInSeconds": 60,

@@ -184,7 +184,7 @@ def stream_side_by_side(
 ) -> Generator[bytes, None, None]:
     """Like ``stream`` to the object's end, over several connections that each fetch a part.
 
-    One connection to S3 brings some 50-90 MB/s; a single archive can hold 931 GB.
+    One connection to S3 brings some 50-90 MB/s; a single archive can hold 1,229 GB.
     """
     stopped, over = stopped or threading.Event(), threading.Event()
     if connections < 2 or not remote.ranges or remote.size - start <= _PART:

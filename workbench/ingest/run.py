@@ -332,15 +332,21 @@ class _Archive:
     def unpack_landed(self) -> None:
         """Verify and unpack what a Data Factory landed, if it is what the plan saw."""
         landed, changed = self.copy.landed, False
-        if self.planned.sha256 is None:  # a listed hash tells more surely
+        short = landed < self.planned.size
+        if self.planned.sha256 is None or short:  # else a listed hash tells more surely
             with suppress(DownloadError):  # the link may have expired since
                 now = inspect(self.link, _QUICK)
                 changed = (now.size, now.version) != (self.remote.size, self.remote.version)
         if landed != self.planned.size or changed:
             self.archives.delete(self.file)
+            why = (
+                f"Data Factory ended {len(self.copy.short)} copies early and called them Succeeded"
+                if short and not changed
+                else "the object changed while it was copied"
+            )
             raise ArchiveError(
-                f"{self.name}: {landed} bytes landed of {self.planned.size}: the object changed "
-                "while it was copied: run again to copy it anew"
+                f"{self.name}: {landed:,} of {self.planned.size:,} bytes landed: {why}: run again "
+                "to copy it anew"
             )
         self.unpack_kept()
 

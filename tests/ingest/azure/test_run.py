@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.cloud.factory_copy import ShortCopy
+from tests.ingest.azure.conftest import RELEASES
 from workbench.azure_login import credential
 from workbench.azure_resources import ResourceError
 from workbench.ingest.factory import PREFIX, Factory, temporary_factory
@@ -19,6 +21,7 @@ from workbench.ingest.report import IngestError, report_html
 from workbench_demo.bucket import Faults
 
 VAL = "knee_multicoil_val.tar.xz"
+KINDS = ("pipelineruns", "activityruns")
 KILLED = """
 import sys, time
 from workbench.ingest.request import plan_ingest
@@ -133,11 +136,47 @@ def test_link_that_the_server_refuses_to_the_factory_is_reported_with_what_to_do
     cloud.bucket.faults.append(Faults("knee_multicoil_val", status=403))
     report = brought.run(plan)
     (problem,) = report.problems
-    assert problem.startswith(f"{VAL}: land failed in Data Factory:")
-    assert "paste the email again" in problem
+    assert problem.startswith(f"{VAL}: fastMRI's server refuses the link: paste the email again")
+    assert "(land failed in Data Factory: " in problem
     tried = [a for a in report.activities if a.archive == "knee_multicoil_val"]
     assert [a.status for a in tried] == ["Failed"] * 3
     assert cloud.factory.names == []
+
+
+@pytest.mark.parametrize(
+    ("generation", "archive", "dataset"),
+    [
+        ("2025", VAL, "knee_multicoil"),
+        ("2021", "multicoil_val.tar.gz", "knee_multicoil"),
+        ("2021", "knee_mri_dicom_batch1.tar", "knee_DICOMs"),
+    ],
+)
+def test_copy_that_ends_early_and_is_called_succeeded_is_copied_again(
+    release, cloud, capsys, generation, archive, dataset
+):
+    brought = release(generation)
+    cloud.factory.short.append(ShortCopy(rf"(^|/){archive}$", keep=600, times=2))
+    report = brought.ingest()
+    assert report.problems == []
+    assert brought.in_container(dataset) == brought.members[dataset]
+    size = (cloud.bucket.folder / archive).stat().st_size
+    said = f"{archive}: 600 of {size:,} bytes landed, and Data Factory calls that Succeeded"
+    assert capsys.readouterr().out.count(said) == 2
+    (outcome,) = [each for each in report.outcomes if each.archive == archive]
+    assert [a.name for a in outcome.activities].count("land") == 3
+    assert len(cloud.factory.deleted) == 1
+
+
+def test_copy_that_always_ends_early_is_given_up_after_three(release, cloud):
+    brought = release()
+    cloud.factory.short.append(ShortCopy(VAL, keep=600, times=9))
+    (problem,) = brought.ingest().problems
+    size = (cloud.bucket.folder / VAL).stat().st_size
+    assert problem.startswith(f"{VAL}: 600 of {size:,} bytes landed: Data Factory ended 3 copies")
+    assert "monitor" not in problem
+    assert VAL not in brought.files_of("knee_multicoil")
+    cloud.factory.short.clear()
+    assert brought.ingest().problems == []
 
 
 @contextmanager
@@ -223,7 +262,7 @@ def test_failures_that_pass_are_borne_with(release, cloud):
     brought = release()
     plan = brought.plan()
     cloud.bucket.faults.append(Faults("knee_multicoil_val", status=500, times=2))
-    cloud.fail("GET .*/pipelineruns/", status=429, retry_after=0.1, times=3)
+    cloud.fail("POST .*/queryPipelineRuns", status=429, retry_after=0.1, times=3)
     cloud.fail("POST .*/queryActivityruns", status=500, times=1)
     cloud.fail("PUT .*/pipelines/", drop=True, times=1)
     cloud.fail("POST .*/createRun", drop=True, times=2)
@@ -349,3 +388,25 @@ def test_two_ingests_into_one_container_are_not_let(release, cloud, monkeypatch)
     ):
         brought.run(plan)
     assert cloud.factory.deleted == []
+
+
+def test_one_look_asks_for_all_runs_at_once_and_for_one_copy_s_activities(release, cloud):
+    brought = release("2021")
+    cloud.factory.pace.go.clear()
+    started = len(RELEASES["2021"])
+
+    def asked():
+        paths = [request.path.lower() for request in cloud.factory.requests]
+        return [sum(path.endswith(f"query{what}") for path in paths) for what in KINDS]
+
+    def go() -> None:
+        while min(asked()) < 3:  # looks, while all runs are queued
+            time.sleep(0.05)
+        cloud.factory.pace.go.set()
+
+    with meanwhile(cloud, go, runs=started):
+        assert brought.ingest().problems == []
+    runs, activities = asked()
+    assert activities <= runs + started
+    paths = [request.path.lower() for request in cloud.factory.requests]
+    assert not [path for path in paths if "/pipelineruns/" in path and "query" not in path]
