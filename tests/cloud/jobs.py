@@ -26,6 +26,8 @@ class Job:
     """One job, on a thread of its own from its submission to its end.
 
     Attributes:
+        seconds_to_stop: for which the other nodes run on once one has failed; the service tells
+            nobody how long it takes.
         submission: what was sent.
         status: in AzureML's words.
         error: why it failed.
@@ -33,6 +35,8 @@ class Job:
         downloads: how many copies of the data were made, by the data's name.
         nodes: its machines of the latest attempt.
     """
+
+    seconds_to_stop = 10.0
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Job:
         self.nodes: list[Node] = []
         self._storage, self._environment = storage, environment
         self._asked: str | None = None  # "cancel", "requeue" or "lose"
+        self._taken: str | None = None  # one of the latter two, from the warning on
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"job {self.id}", daemon=True)
         self._thread.start()
@@ -63,17 +68,23 @@ class Job:
             self.status = "CancelRequested"
             self._asked = "cancel"
 
-    def preempt(self, node: int = 0, *, requeue: bool = True) -> None:
-        """Take a machine away from it, at once.
+    def preempt(self, node: int = 0, *, requeue: bool = True, warning: float = 2.0) -> None:
+        """Take a machine away from it.
 
         Args:
             node: which.
             requeue: the service starts the job again by itself, as it does for low-priority
                 machines; else the job fails.
+            warning: seconds from SIGTERM to the machine's end; 0 for no warning.
         """
+        machine = self.nodes[node]
+        self._taken = "requeue" if requeue else "lose"
+        if warning:
+            machine.warn()
+            time.sleep(warning)
         with self._lock:
-            self._asked = "requeue" if requeue else "lose"
-            self.nodes[node].kill()
+            self._asked = self._asked or self._taken
+            machine.kill()
 
     def log(self, node: int = 0) -> str:
         """Return what a node has printed in the latest attempt."""
@@ -126,26 +137,28 @@ class Job:
         if self._asked is None:
             self.status = "Running"
         last_push = time.monotonic()
-        while any(node.code is None for node in self.nodes):
-            failed = next((n for n, node in enumerate(self.nodes) if node.code), None)
-            if failed is not None or self._asked:
+        failed, failed_at = None, 0.0
+        while any(node.code is None for node in self.nodes) or (self._taken and not self._asked):
+            if failed is None:
+                failed = next((n for n, node in enumerate(self.nodes) if node.code), None)
+                failed_at = time.monotonic()
+            stopping = failed is not None and not self._taken
+            if self._asked or (stopping and time.monotonic() - failed_at > self.seconds_to_stop):
                 break
             if time.monotonic() - last_push > 5 * _LOOK:
                 self._push(mirrors)
                 last_push = time.monotonic()
             time.sleep(_LOOK)
         with self._lock:
-            asked, self._asked = self._asked, None
-        failed = next((n for n, node in enumerate(self.nodes) if node.code), None)
-        if failed is not None and not asked:
-            time.sleep(_LOOK)  # The other nodes notice, and print what they saw.
+            asked, self._asked, self._taken = self._asked, None, None
+        if failed is None:
+            failed = next((n for n, node in enumerate(self.nodes) if node.code), None)
         codes = [node.code for node in self.nodes]
         for node in self.nodes:
             node.kill()
         self._push(mirrors)
         if asked is None:
             self.status = "Finalizing"
-            self._collect("outputs")
         self._settle(asked, failed, codes)
 
     def _settle(self, asked: str | None, failed: int | None, codes: list[int | None]) -> None:
@@ -170,14 +183,9 @@ class Job:
         sent = self.submission
         mirrors, shared = [], {}
         for data in sent.data:
-            if data.mode == "download":
-                continue
-            mount = folder / "mounts" / data.name
-            self._fetch(data, mount)
-            shared[data.name] = mount
-            if data.mode == "write":
-                container = self._storage.container(data.container)
-                mirrors.append(Mirror(mount, container, data.path))
+            if data.mode == "mount":  # nobody writes there: one stands for that of every node
+                shared[data.name] = folder / "mounts" / data.name
+                self._fetch(data, shared[data.name])
         common = dict(self._environment(sent))
         self.nodes = []
         for number in range(sent.nodes):
@@ -186,11 +194,19 @@ class Job:
             sent.snapshot(own / "wd")
             places = dict(shared)
             for data in sent.data:
-                if data.mode == "download":
-                    places[data.name] = own / "data" / data.name
-                    self._fetch(data, places[data.name])
-            for made in ("outputs", "logs"):
-                (own / "wd" / made).mkdir(exist_ok=True)
+                if data.mode == "mount":
+                    continue
+                places[data.name] = place = own / "data" / data.name
+                self._fetch(data, place)
+                if data.mode == "write":
+                    container = self._storage.container(data.container)
+                    mirrors.append(Mirror(place, container, data.path))
+            artifacts = self._storage.container(ARTIFACTS)
+            for made in ("outputs", "logs"):  # an earlier attempt's files are there
+                prefix = f"{self.artifacts}/{made}"
+                fetch(artifacts, prefix, own / "wd" / made)
+                mirrors.append(Mirror(own / "wd" / made, artifacts, prefix))
+            mounts = [own / "wd/outputs", *(places[d.name] for d in sent.data if d.mode == "write")]
             variables = {d.variable: str(places[d.name]) for d in sent.data if d.variable}
             rank = _rank(number, sent.nodes) if sent.distributed else {}
             command = re.sub(
@@ -198,7 +214,8 @@ class Job:
                 lambda match, places=places: str(places[match[1]]),
                 sent.command,
             )
-            self.nodes.append(Node(own, command, common | variables | rank | dict(sent.variables)))
+            told = common | variables | rank | dict(sent.variables)
+            self.nodes.append(Node(own, command, told, mounts, shared.values()))
         return mirrors
 
     def _fetch(self, data: Data, folder: Path) -> None:
@@ -218,17 +235,6 @@ class Job:
         for number, node in enumerate(self.nodes):
             name = f"{self.artifacts}/user_logs/{self._log_name(number)}"
             container.upload_blob(name, node.log.read_bytes(), overwrite=True)
-        self._collect("logs")
-
-    def _collect(self, kind: str) -> None:
-        """Upload a folder of every node; a later node's files replace an earlier one's."""
-        container = self._storage.container(ARTIFACTS)
-        for node in self.nodes:
-            for path in sorted((node.working / kind).rglob("*")):
-                if path.is_file():
-                    name = path.relative_to(node.working).as_posix()
-                    with path.open("rb") as file:
-                        container.upload_blob(f"{self.artifacts}/{name}", file, overwrite=True)
 
 
 def _rank(node: int, nodes: int) -> dict[str, str]:

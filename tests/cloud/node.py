@@ -1,11 +1,13 @@
 """A node of a cluster: one shell in a session of its own, with what AzureML tells it."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,16 +16,7 @@ import psutil
 from workbench.compute.processes import die_with_parent
 
 _MARK = "CLOUD_NODE"
-# The node has the packages of this interpreter, but not this checkout: only the snapshot.
-_SITE = '''"""Hide the checkout that is installed here: a node has only the snapshot."""
-import sys
-
-def editable(finder):
-    return "__editable__" in str(getattr(finder, "__module__", finder))
-
-sys.meta_path = [each for each in sys.meta_path if not editable(each)]
-sys.path = [each for each in sys.path if each.rstrip("/") != CHECKOUT]
-'''
+_SITE = Path(__file__).with_name("node_site.py")
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -34,20 +27,35 @@ class Node:
         folder: the machine's disk; ``wd`` in it is the command's working folder.
         command: what its shell runs.
         environment: variables on top of a bare machine's.
+        mounts: folders in which renames and locks are refused, as on a mount of storage.
+        read_only: those in which writing is.
 
     Attributes:
         log: file with the command's output.
         working: the command's working folder.
     """
 
-    def __init__(self, folder: Path, command: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        command: str,
+        environment: Mapping[str, str],
+        mounts: Iterable[Path] = (),
+        read_only: Iterable[Path] = (),
+    ) -> None:
         self.folder, self.working = folder, folder / "wd"
         self.log = folder / "std_log.txt"
         self._mark = uuid.uuid4().hex
         site = folder / "site"
         for made in (site, folder / "home", folder / "tmp"):
             made.mkdir(parents=True, exist_ok=True)
-        (site / "sitecustomize.py").write_text(_SITE.replace("CHECKOUT", repr(str(_CHECKOUT))))
+        shutil.copy(_SITE, site / "sitecustomize.py")
+        places = {
+            "checkout": str(_CHECKOUT),
+            "mounts": [str(each.resolve()) for each in mounts],
+            "read_only": [str(each.resolve()) for each in read_only],
+        }
+        (site / "places.json").write_text(json.dumps(places))
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -74,6 +82,11 @@ class Node:
     def code(self) -> int | None:
         """The command's exit code; None while it runs."""
         return self._process.poll()
+
+    def warn(self) -> None:
+        """Send the command and what it runs SIGTERM, as before a machine is taken away."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """Take the machine away: every process on it ends at once."""

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from workbench.compute.evaluation import FOLDER
 from workbench.compute.node import ERRORS
 from workbench.compute.runs import read_record
 from workbench.stores import Store
@@ -101,8 +103,6 @@ def kept(folder: Path, store: Store, under: str = "") -> Iterator[None]:
         with suppress(FileNotFoundError):
             if state(entry.path) == (entry.mtime_ns, entry.size):
                 seen[entry.path] = entry.mtime_ns, entry.size
-        if entry.path.startswith(f"{ERRORS}/") and not under:
-            store.delete(entry.path)  # an earlier attempt's
 
     def copy(*, logs: bool) -> None:
         for path in files_of(folder):
@@ -139,3 +139,19 @@ def kept(folder: Path, store: Store, under: str = "") -> Iterator[None]:
 
 def _hidden(path: str) -> bool:
     return any(part.startswith(".") for part in path.split("/"))
+
+
+def main() -> None:
+    """Copy what runs have left from one folder to another; reconstructions are in the store.
+
+    The other may be a mount: files are written there by their own names.
+    """
+    source, target = map(Path, sys.argv[1:])
+    for path in files_of(source):
+        if f"/{FOLDER}/" not in path:
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, target / path)
+
+
+if __name__ == "__main__":
+    main()

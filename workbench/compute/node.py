@@ -6,6 +6,7 @@ The cloud starts the job's command on every node and tells each its place by var
 import json
 import os
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ NODES = "WORKBENCH_NODES"
 STORE = "WORKBENCH_STORE"
 DEVICE = "WORKBENCH_DEVICE"
 ERRORS = "errors"
-"""Folder of a run where each rank that fails leaves ``RANK.json``: one file a writer."""
+"""Folder of a run where each rank that fails leaves a file: its name has the node's number."""
 
 NOTE = "error: "
 """A rank's error follows it on the output where the disk has no room for the file."""
@@ -73,23 +74,49 @@ def this_node() -> Node | None:
     )
 
 
-def note_error(folder: Path, error: BaseException) -> None:
-    """Leave this rank's error in a run's folder, for whoever started it."""
-    rank, note = error_note(error)
-    try:
-        write_text(folder / ERRORS / f"{rank}.json", note)
-    except OSError:
-        print(f"{NOTE}{note}", flush=True)
+def note_error(folder: Path | None, error: BaseException) -> None:
+    """Leave this rank's error in a run's folder, and in the store of its job, if it has one.
 
-
-def error_note(error: BaseException) -> tuple[str, str]:
-    """Return this rank's number, and its error as JSON."""
+    At once: other nodes fail in its wake, and the cloud may stop this one because of them.
+    """
     rank, kind = os.environ.get("RANK", "0"), type(error).__name__
     lost_peer = kind.startswith("Dist") or (
         isinstance(error, RuntimeError) and bool(re.search(_LOST_PEER, str(error)))
     )
-    note = {"rank": rank, "kind": kind, "message": str(error), "lost_peer": lost_peer}
-    return rank, json.dumps(note)
+    note = json.dumps(
+        {
+            "rank": rank,
+            "kind": kind,
+            "message": str(error),
+            "lost_peer": lost_peer,
+            "time_ns": time.time_ns(),
+        }
+    )
+    node = this_node()
+    path = f"{_errors_of(node)}{rank}.json"
+    if node and node.store:
+        with suppress(OSError):
+            node.store.write(path, note.encode())
+    try:
+        if folder:
+            write_text(folder / path, note)
+    except OSError:
+        print(f"{NOTE}{note}", flush=True)
+
+
+def forget_errors(node: Node) -> None:
+    """Delete what this node's ranks have left in the store in an earlier attempt.
+
+    Only that: another node may have begun, and failed, before this one.
+    """
+    assert node.store is not None
+    for entry in list(node.store.list(ERRORS)):
+        if entry.path.startswith(_errors_of(node)):
+            node.store.delete(entry.path)
+
+
+def _errors_of(node: Node | None) -> str:
+    return f"{ERRORS}/node{node.rank if node else 0}-rank"
 
 
 def noted_error(store: Store) -> tuple[str, bool]:
@@ -103,7 +130,8 @@ def noted_error(store: Store) -> tuple[str, bool]:
         with suppress(FileNotFoundError):
             note = store.read(entry.path).decode(errors="replace")
             if line := error_line(note):
-                found.append((bool(json.loads(note).get("lost_peer")), entry.mtime_ns, line))
+                held = json.loads(note)
+                found.append((bool(held.get("lost_peer")), held.get("time_ns", 0), line))
     lost_peer, _, line = min(found, default=(True, 0, ""))
     return line, lost_peer
 

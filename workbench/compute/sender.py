@@ -177,8 +177,8 @@ class ClusterJob:
     def command(self, places: Mapping[str, str]) -> str:
         """Return what every node runs in its shell; ``places`` says where each folder is.
 
-        Only node 0 has its folder where AzureML collects a job's outputs: all nodes' files would
-        meet there under the same names.
+        All train in a folder of their own disk: ``outputs``, which AzureML collects, may be a mount
+        that knows neither renames nor locks. Node 0 copies the run there at the end.
         """
         given = {key: value for key, value in self.parameters.items() if value is not None}
         given |= {"nodes": self.nodes, "target": "local", "name": self.name}
@@ -186,17 +186,18 @@ class ClusterJob:
         written = yaml.safe_dump(given, default_flow_style=True, width=math.inf).strip()
         return "; ".join(
             (
-                'export PYTHONPATH="$PWD:${PYTHONPATH:-}" WORKBENCH_ROOT="$PWD"',
+                'export PYTHONPATH="$PWD:${PYTHONPATH:-}" WORKBENCH_ROOT="$(mktemp -d)"',
                 f'export {STORE}="{places["store"]}"',
-                '[ "${NODE_RANK:-0}" = 0 ] || export WORKBENCH_ROOT="$(mktemp -d)"',
                 'mkdir -p "$WORKBENCH_ROOT/outputs"',
                 f'python -m papermill {NOTEBOOK} "$WORKBENCH_ROOT/outputs/train.ipynb" '
                 f"-y {shlex.quote(written)} "
                 f'-r local_dataset "{places.get("dataset", self.dataset.address)}" '
                 "--log-output --no-progress-bar",
                 "code=$?",
-                '[ "${NODE_RANK:-0}" != 0 ] || '
-                f'cp "$WORKBENCH_ROOT/outputs/train.ipynb" "${STORE}/train.ipynb"',
+                'if [ "${NODE_RANK:-0}" = 0 ]',
+                f'then cp "$WORKBENCH_ROOT/outputs/train.ipynb" "${STORE}/train.ipynb"',
+                'python -m workbench.compute.kept "$WORKBENCH_ROOT/outputs" outputs',
+                "fi",
                 "exit $code",
             )
         )

@@ -18,7 +18,7 @@ from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder, training_job, try_own_code
 from workbench.compute.kept import LOG_FILE, fetch, kept
-from workbench.compute.node import ERRORS, Node, error_note, this_node
+from workbench.compute.node import ERRORS, Node, forget_errors, note_error, this_node
 from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
 from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
 from workbench.data.cache import open_dataset
@@ -76,12 +76,13 @@ def plan_training(
     node = this_node()
     try:
         if node:
+            if node.store:
+                forget_errors(node)
             check_gpus(node.device == "GPU")
         return _plan_here(model, nodes, local_dataset, resume, splits, choices, why)
     except Exception as error:
-        if node and node.store:
-            rank, note = error_note(error)
-            node.store.write(f"{ERRORS}/{rank}.json", note.encode())
+        if node:
+            note_error(None, error)
         raise
 
 

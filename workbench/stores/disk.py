@@ -20,6 +20,7 @@ _SECONDS_UNTIL_SWEPT = 3600
 # What a killed writer leaves; the second are those of earlier versions.
 _UNFINISHED = re.compile(r"\..+(\.[0-9a-f]{12}\.part|\.(ingest|transfer)-part)")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_RENAMES = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSALS = (
     *(*_FULL, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -63,6 +64,8 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
 
     An error leaves ``path`` as it was. What a killed process left is swept up an hour later.
     Without ``sync`` nobody waits for the disk before that: the caller does once for many files.
+
+    Where a mount of storage knows no renames, the whole file is then copied to ``path``.
     """
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with suppress(OSError):
@@ -76,7 +79,12 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
-            temporary.replace(path)
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                if error.errno not in _NO_RENAMES:
+                    raise
+                shutil.copyfile(temporary, path)
     finally:
         with suppress(OSError):  # on a read-only file system even this is refused
             temporary.unlink(missing_ok=True)
