@@ -12,8 +12,10 @@ import pytest
 from workbench.compute import processes
 from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
 from workbench.compute.jobs import TrainingJob, run_folder, training_job
+from workbench.compute.node import noted_error
 from workbench.compute.runs import Run, only_writer, open_run, prepare_run
 from workbench.data.sampling import Sampling, numbers
+from workbench.stores import DiskStore
 
 
 def job(tmp_path, **choices):
@@ -136,6 +138,16 @@ def test_failing_rank_s_own_error_is_raised(project, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(project))
     with pytest.raises(TrainingFailedError, match=r"rank \d: ValueError: no luck on \d"):
         list(run_here(run, "failing", Ranks(2, "CPU", 1)))
+
+
+def test_a_rank_that_the_system_kills_is_told_from_a_lost_node(project, monkeypatch):
+    run = Run(run_folder("r"))
+    run.folder.mkdir(parents=True)
+    (project / "killed.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    with pytest.raises(TrainingFailedError, match=r"Signal 9 \(SIGKILL\), as where the machine's"):
+        list(run_here(run, "killed", Ranks(1, "CPU", 1)))
+    assert not noted_error(DiskStore(run.folder))[1]
 
 
 # ---- processes ---------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from workbench.compute.kept import LOG_FILE, fetch, kept
-from workbench.compute.node import NODES, STORE, note_error, noted_error
+from workbench.compute.node import NODES, STORE, note_error, noted_error, noting_errors
 from workbench.compute.training import plan_training, train
 from workbench.stores import DiskStore
 
@@ -14,7 +14,7 @@ from workbench.stores import DiskStore
 def places(tmp_path):
     """A run's folder, and a store that holds what an earlier attempt has kept."""
     store = DiskStore(tmp_path / "store")
-    for name in ("metrics.csv", "reconstructions/a.h5", "errors/0.json"):
+    for name in ("metrics.csv", "reconstructions/a.h5", "errors/node0-rank0.json"):
         store.write(name, b"old")
     return tmp_path / "run", store
 
@@ -27,9 +27,8 @@ def test_what_was_fetched_is_not_sent_back(places, tmp_path):
         (folder / "metrics.csv").write_text("new")
     assert store.read("metrics.csv") == b"new"
     assert (store.root / "reconstructions/a.h5").stat().st_ino == before
-    assert store.entry("errors/0.json") is None, "an earlier attempt's error"
     other = tmp_path / "another node"
-    assert fetch(store, other, lambda path: "reconstructions" not in path) == ["metrics.csv"]
+    assert fetch(store, other, lambda path: "/" not in path) == ["metrics.csv"]
 
 
 def test_a_fetch_brings_what_is_new_changed_or_lost_and_no_more(places):
@@ -37,15 +36,15 @@ def test_a_fetch_brings_what_is_new_changed_or_lost_and_no_more(places):
     assert len(fetch(store, folder)) == 3
     assert fetch(store, folder) == []
     store.write("metrics.csv", b"new")
-    (folder / "errors/0.json").unlink()
+    (folder / "reconstructions/a.h5").unlink()
     store.write(".lock", b"")
-    assert sorted(fetch(store, folder)) == ["errors/0.json", "metrics.csv"]
+    assert sorted(fetch(store, folder)) == ["metrics.csv", "reconstructions/a.h5"]
 
 
 def test_all_nodes_but_the_first_keep_their_reconstructions_and_errors_alone(places):
     folder, store = places
     with kept(folder, store, "reconstructions/"):
-        for name in ("reconstructions/b.h5", "metrics.csv", "errors/1.json"):
+        for name in ("reconstructions/b.h5", "metrics.csv", "errors/node1-rank1.json"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("mine")
     kept_there = {entry.path: store.read(entry.path) for entry in store.list()}
@@ -53,8 +52,8 @@ def test_all_nodes_but_the_first_keep_their_reconstructions_and_errors_alone(pla
         "metrics.csv": b"old",
         "reconstructions/a.h5": b"old",
         "reconstructions/b.h5": b"mine",
-        "errors/0.json": b"old",
-        "errors/1.json": b"mine",
+        "errors/node0-rank0.json": b"old",
+        "errors/node1-rank1.json": b"mine",
     }
 
 
@@ -74,8 +73,36 @@ def test_the_sequel_of_another_rank_s_error_counts_only_where_nothing_else_is(
         if rank == "2":
             assert noted_error(store) == (f"rank 2: RuntimeError: {error}", True)
     assert noted_error(store) == ("rank 1: ValueError: the cause", False)
-    (tmp_path / "errors/1.json").write_text("[" * 100_000)
+    (tmp_path / "errors/node0-rank1.json").write_text("[" * 100_000)
     assert noted_error(store)[1]
+
+
+def on_node(monkeypatch, rank, store):
+    """Be one of two nodes of a job."""
+    place = {NODES: "2", STORE: store.address, "NODE_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
+    for name, value in (place | {"MASTER_PORT": "1", "RANK": str(rank)}).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_nodes_write_errors_of_their_own_and_each_forgets_its_earlier_attempt_s(
+    tmp_path, monkeypatch
+):
+    """Node 1 fails before node 0, which has several ranks, has begun."""
+    store = DiskStore(tmp_path / "store")
+    store.write("errors/node0-rank1.json", b"an earlier attempt's")
+    on_node(monkeypatch, 1, store)
+    with pytest.raises(ValueError, match="loss='x'"):
+        plan_training(model="brain", loss="x")
+    on_node(monkeypatch, 0, store)
+    with noting_errors():
+        assert [entry.path for entry in store.list()] == ["errors/node1-rank1.json"]
+    monkeypatch.setenv("RANK", "1")
+    note_error(tmp_path / "run", ValueError("later"))
+    assert len(list(store.list())) == 2
+    assert (tmp_path / "run/errors/node0-rank1.json").exists()
+    said, lost_peer = noted_error(store)
+    assert said.startswith("rank 1: ValueError: loss='x'")
+    assert not lost_peer
 
 
 def test_a_node_goes_on_with_what_an_earlier_one_has_kept(

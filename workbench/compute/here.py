@@ -4,13 +4,22 @@ As one node of a cluster's job it does the same, and the nodes' ranks join in on
 """
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from workbench.compute.node import ERRORS, NOTE, Node, error_line, noted_error, this_node
+from workbench.compute.node import (
+    ERRORS,
+    NOTE,
+    Node,
+    error_line,
+    note_error,
+    noted_error,
+    this_node,
+)
 from workbench.compute.processes import ProcessFailedError, lines_of
 from workbench.compute.runs import Run, only_writer
 from workbench.models.entry import check_whole
@@ -114,5 +123,13 @@ def run_here(
                 if not reporting:
                     yield line
         except ProcessFailedError as failure:
-            message = note or noted_error(DiskStore(run.folder))[0] or str(failure)
-            raise TrainingFailedError(message) from None
+            if said := note or noted_error(DiskStore(run.folder))[0]:
+                raise TrainingFailedError(said) from None
+            error = TrainingFailedError(str(failure))
+            if killed := re.search(r"Signal \d+ \((?!SIGTERM)\w+\)", str(failure)):
+                error = TrainingFailedError(
+                    f"a process ended by {killed[0]}, as where the machine's memory is full: give "
+                    "fewer workers, or a smaller batch_size or network"
+                )
+                note_error(run.folder, error)
+            raise error from None

@@ -7,7 +7,8 @@ import json
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,15 +105,23 @@ def note_error(folder: Path | None, error: BaseException) -> None:
         print(f"{NOTE}{note}", flush=True)
 
 
-def forget_errors(node: Node) -> None:
-    """Delete what this node's ranks have left in the store in an earlier attempt.
+@contextmanager
+def noting_errors() -> Iterator[None]:
+    """On a node, forget the errors of its earlier attempt, and note what now fails in the context.
 
-    Only that: another node may have begun, and failed, before this one.
+    Only its own are deleted: another node may have begun, and failed, before this one.
     """
-    assert node.store is not None
-    for entry in list(node.store.list(ERRORS)):
-        if entry.path.startswith(_errors_of(node)):
-            node.store.delete(entry.path)
+    node = this_node()
+    if node and node.store:
+        for entry in list(node.store.list(ERRORS)):
+            if entry.path.startswith(_errors_of(node)):
+                node.store.delete(entry.path)
+    try:
+        yield
+    except Exception as error:
+        if node:
+            note_error(None, error)
+        raise
 
 
 def _errors_of(node: Node | None) -> str:

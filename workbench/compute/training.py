@@ -15,10 +15,10 @@ from workbench.compute.evaluation import (
     unevaluated,
 )
 from workbench.compute.gpus import check_gpus
-from workbench.compute.here import Ranks, ranks_here, run_here
+from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
 from workbench.compute.jobs import run_folder, training_job, try_own_code
 from workbench.compute.kept import LOG_FILE, fetch, kept
-from workbench.compute.node import ERRORS, Node, forget_errors, note_error, this_node
+from workbench.compute.node import ERRORS, Node, note_error, noting_errors, this_node
 from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
 from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
 from workbench.data.cache import open_dataset
@@ -30,6 +30,7 @@ from workbench.stores.disk import naming
 TARGETS = ("auto", "local", "azureml")
 
 
+@noting_errors()
 def plan_training(
     *,
     model: str,
@@ -73,17 +74,9 @@ def plan_training(
         why = "an AzureML workspace is configured, but local_dataset is for this machine"
     if unused := [key for key, value in on_cluster.items() if value not in (None, True)]:
         why += f"; {', '.join(unused)} has no effect here"
-    node = this_node()
-    try:
-        if node:
-            if node.store:
-                forget_errors(node)
-            check_gpus(node.device == "GPU")
-        return _plan_here(model, nodes, local_dataset, resume, splits, choices, why)
-    except Exception as error:
-        if node:
-            note_error(None, error)
-        raise
+    if node := this_node():
+        check_gpus(node.device == "GPU")
+    return _plan_here(model, nodes, local_dataset, resume, splits, choices, why)
 
 
 def _plan_here(
@@ -154,6 +147,17 @@ def train(plan: Plan) -> Iterator[str]:
 
 def _train_here(plan: Plan, ranks: Ranks) -> Iterator[str]:
     """Train what was planned, whatever was planned and run in the same folder since then."""
+    try:
+        yield from _run_here(plan, ranks)
+    except TrainingFailedError:
+        raise  # the rank that failed has noted it
+    except Exception as error:
+        if ranks.node:
+            note_error(None, error)
+        raise
+
+
+def _run_here(plan: Plan, ranks: Ranks) -> Iterator[str]:
     node, run = ranks.node, plan.run
     with only_writer(run) as lock:
         if node is None:
