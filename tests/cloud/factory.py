@@ -188,16 +188,17 @@ class DataFactory:
             "etag": "1",
         }
         found.documents[kind][name] = document
-        return document
+        return _masked(document)
 
     def _get_document(self, request: Request, factory: str, kind: str, name: str) -> Any:
         found = self._find(factory).documents[kind.lower()]
         if name not in found:
             raise ServiceError(404, "NotFound", f"The entity '{name}' was not found in {kind}.")
-        return found[name]
+        return _masked(found[name])
 
     def _list_documents(self, request: Request, factory: str, kind: str) -> Any:
-        return {"value": list(self._find(factory).documents[kind.lower()].values())}
+        found = self._find(factory).documents[kind.lower()]
+        return {"value": [_masked(document) for document in found.values()]}
 
     def _delete_document(self, request: Request, factory: str, kind: str, name: str) -> Answer:
         gone = self._find(factory).documents[kind.lower()].pop(name, None)
@@ -301,3 +302,17 @@ def _is_wanted(run: dict[str, Any], body: dict[str, Any]) -> bool:
         if not _FILTERS[operator](shown_value, each["values"]):
             return False
     return after <= updated <= before
+
+
+def _masked(document: Any) -> Any:
+    """Return a document as the service shows it: nobody gets a secret back."""
+    if isinstance(document, list):
+        return [_masked(each) for each in document]
+    if not isinstance(document, dict):
+        return document
+    if document.get("type") == "SecureString" and "value" in document:
+        return document | {"value": "**********"}
+    shown = {name: _masked(each) for name, each in document.items()}
+    if shown != document and "connectionString" in document:
+        shown["encryptedCredential"] = "credential-of-the-factory"
+    return shown

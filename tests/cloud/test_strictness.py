@@ -117,3 +117,24 @@ def test_runs_are_those_of_a_time_that_pass_the_filters_page_by_page(cloud, clie
     wrong = [{"operand": "Colour", "operator": "Equals", "values": ["red"]}]
     with pytest.raises(HttpResponseError, match="Invalid filter"):
         ask(filters=wrong)
+
+
+def test_nobody_gets_a_secret_back(cloud, client):
+    secret = {"type": "SecureString", "value": cloud.storage.connection_string}
+    document = {
+        "properties": {
+            "type": "AzureBlobStorage",
+            "typeProperties": {"connectionString": secret},
+        }
+    }
+    group = cloud.workspace.resource_group
+    client.linked_services.create_or_update(group, NAME, "Storage", document)
+    found = client.linked_services.get(group, NAME, "Storage").as_dict()
+    assert "**********" in str(found)
+    assert cloud.storage.key not in str(found)
+    (kept,) = (
+        each
+        for each in cloud.factory.documents(NAME, "linkedservices").values()
+        if each["name"] == "Storage"
+    )
+    assert cloud.storage.key in str(kept)

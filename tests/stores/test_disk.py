@@ -128,3 +128,14 @@ def test_what_a_killed_writer_left_is_swept_up_later(tmp_path, name):
     write_text(tmp_path / name, "{}")
     assert not left.exists()
     assert of_another.exists()
+
+
+def test_a_mount_that_knows_no_renames_is_written_to_all_the_same(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.ENOSYS, "no renames")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    for text in ("longer", "short"):
+        write_text(tmp_path / "x.json", text)
+    assert (tmp_path / "x.json").read_text() == "short"
+    assert os.listdir(tmp_path) == ["x.json"]  # noqa: PTH208 - hidden ones too
