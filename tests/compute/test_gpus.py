@@ -78,9 +78,11 @@ def test_card_without_kernels_is_named_with_driver_build_and_way_out(monkeypatch
 def test_node_that_was_promised_gpus_and_has_none_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", torch_with(False))
     monkeypatch.setattr(gpus, "_driver", lambda: gpus._NO_DRIVER)
-    with pytest.raises(UnusableGpuError, match="torch sees no GPU"):
+    with pytest.raises(UnusableGpuError, match="torch sees no GPU") as caught:
         check_gpus(True)
+    assert "look in the studio whether the cluster's machines have GPUs" in str(caught.value)
+    assert "cu126" not in str(caught.value)
     check_gpus(False)
     monkeypatch.setattr(gpus, "_driver", lambda: "Tesla V100, driver 440.1")
-    with pytest.raises(UnusableGpuError, match="driver is too old"):
+    with pytest.raises(UnusableGpuError, match=r"driver is too old.*cu126"):
         check_gpus(False)

@@ -102,7 +102,7 @@ class AzureMLv1(Sender):
                         (each.vm_size or "").upper(),
                         "low" in (each.vm_priority or "").lower(),
                         scale.maximum_node_count if scale else 0,
-                        getattr(status, "current_node_count", 0) or 0,
+                        getattr(status, "current_node_count", None),
                         each.provisioning_state or "Succeeded",
                         "; ".join(problems),
                         (each.identity_type or "none").lower() != "none",

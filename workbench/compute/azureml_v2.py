@@ -84,7 +84,7 @@ class AzureMLv2(Sender):
                 (each.size or "").upper(),
                 "low" in _word(each.tier or "").lower(),
                 each.max_instances or 0,
-                0,
+                None,
                 _word(each.provisioning_state or "Succeeded"),
                 str(getattr(each, "provisioning_errors", None) or ""),
                 _word(getattr(each.identity, "type", None) or "none").lower() != "none",

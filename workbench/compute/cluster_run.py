@@ -5,6 +5,7 @@ all that reads a run reads this one as if it had been trained here. ``azureml.js
 AzureML's run: whoever trains under the same name again watches that one, as long as it runs.
 """
 
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
@@ -29,6 +30,15 @@ ATTEMPTS = 5
 """How often a job is sent again by itself after its nodes, not its code, failed."""
 
 TRIES = 40
+
+REQUEUED = (
+    "AzureML took a node away and queues the job again by itself: it will go on from its last "
+    "checkpoint"
+)
+BEGINS = "training on "
+"""What a run prints first, in each attempt."""
+_BEFORE_RUNNING = ("NotStarted", "Queued", "Preparing", "Provisioning", "Starting")
+_TRACEBACK = re.compile(r"(\[rank\d+\]: ?)?Traceback \(most recent call last\)")
 
 _SMALL = (LOG_FILE, "metrics.csv", "volumes.csv", "versions.json")
 Result = TypeVar("Result")
@@ -172,8 +182,8 @@ def _watch(plan: Plan, cloud: Cloud, record: Record) -> Generator[str, None, Run
     """Yield what is new in a run until it ends; return its last state."""
     began = time.monotonic()
     status = problem = lost = ""
-    nodes = -1
-    shown_log = 0
+    nodes: int | None = None
+    log = ShownLog()
     while True:
         try:
             state = cloud.sender.state(record.run)
@@ -183,6 +193,8 @@ def _watch(plan: Plan, cloud: Cloud, record: Record) -> Generator[str, None, Run
             if not status:
                 yield f"follow it in the studio: {state.url}"
             if state.status != status:
+                if status == "Running" and state.status in _BEFORE_RUNNING:
+                    yield REQUEUED
                 status = state.status
                 yield f"{status} after {duration(time.monotonic() - began)}"
             if not state.ended and status != "Running":
@@ -190,7 +202,8 @@ def _watch(plan: Plan, cloud: Cloud, record: Record) -> Generator[str, None, Run
                     news = (each.nodes, each.problem) != (nodes, problem)
                     if each.name == record.cluster and news:
                         nodes, problem = each.nodes, each.problem
-                        yield f"{each.name} has {nodes} node(s), {record.nodes} wanted"
+                        if nodes is not None:
+                            yield f"{each.name} has {nodes} node(s), {record.nodes} wanted"
                         if problem:
                             yield f"{each.name} reports: {problem}"
             came = fetch(
@@ -200,16 +213,40 @@ def _watch(plan: Plan, cloud: Cloud, record: Record) -> Generator[str, None, Run
             )
             if LOG_FILE in came:
                 text = (plan.run.folder / LOG_FILE).read_text(errors="replace")
-                *lines, _ = text.split("\n")  # the last may yet be incomplete
-                yield from lines[shown_log:]
-                shown_log = len(lines)
+                yield from log.new(text)
             if state.ended:
+                yield from log.held
                 return state
         except (LostContactError, OSError) as error:
             if not lost:
                 lost = str(error)
                 yield f"{lost}; the job runs on, and this page goes on watching"
         time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+class ShownLog:
+    """What is shown of a run's growing log.
+
+    A traceback is held back until it is known what follows. Where another attempt does, a plain
+    line takes its place: ranks end so when a peer's machine is taken away.
+    """
+
+    def __init__(self) -> None:
+        self.held: list[str] = []
+        self._seen = 0
+
+    def new(self, text: str) -> Iterator[str]:
+        """Yield what is to be shown of the lines that came since the last call."""
+        *lines, _ = text.split("\n")  # the last may yet be incomplete
+        new, self._seen = lines[self._seen :], len(lines)
+        for line in new:
+            if self.held and line.startswith(BEGINS):
+                yield f"that attempt ended there ({LOG_FILE} has its traceback); the next one:"
+                self.held.clear()
+            if self.held or _TRACEBACK.match(line):
+                self.held.append(line)
+            else:
+                yield line
 
 
 def _patiently(ask: Callable[[], Result]) -> Result:

@@ -22,6 +22,10 @@ _WAY_OUT = (
     f"Give torch_build={FOR_OLD_CARDS!r} (train.ipynb) for older cards and drivers, or take a "
     "cluster with newer cards"
 )
+_NO_CARD = (
+    "Another build of torch cannot help: look in the studio whether the cluster's machines have "
+    "GPUs and are healthy, and send the job again"
+)
 _NO_DRIVER = "no NVIDIA driver"
 
 # By card and its CUDA compute capability: sizes, without "standard_", and the cards of each.
@@ -102,6 +106,7 @@ def check_gpus(promised: bool) -> None:
     """
     import torch
 
+    way_out = _WAY_OUT
     cards, build = _driver(), f"torch {torch.__version__} (CUDA {torch.version.cuda or 'none'})"
     problem: str | None = None
     if torch.cuda.is_available():
@@ -114,14 +119,14 @@ def check_gpus(promised: bool) -> None:
         if problem is None:
             torch.zeros(1, device="cuda").add_(1).item()
     elif promised or cards != _NO_DRIVER:
-        why = (
-            "this build of torch has no CUDA"
-            if torch.version.cuda is None
-            else "the driver is too old for it, or the container was not given the cards"
-        )
+        why = "the driver is too old for it"
+        if cards == _NO_DRIVER:
+            why, way_out = "the container was given no card", _NO_CARD
+        elif torch.version.cuda is None:
+            why = "this build of torch has no CUDA"
         problem = f"torch sees no GPU on this machine: {why}"
     if problem:
-        raise UnusableGpuError(f"{problem}; {cards}, {build}. {_WAY_OUT}")
+        raise UnusableGpuError(f"{problem}; {cards}, {build}. {way_out}")
 
 
 def missing_kernels(

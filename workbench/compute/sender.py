@@ -70,7 +70,7 @@ class Cluster:
     """A cluster of a workspace.
 
     Attributes:
-        nodes: machines that it has now.
+        nodes: machines that it has now; None where the SDK does not say.
         state: of its provisioning; "Succeeded" where it can be used.
         problem: what keeps it from growing, such as a quota; "" where nothing does.
         identity: whether its nodes have a managed identity to log in with.
@@ -80,7 +80,7 @@ class Cluster:
     vm_size: str
     low_priority: bool
     max_nodes: int
-    nodes: int = 0
+    nodes: int | None = None
     state: str = "Succeeded"
     problem: str = ""
     identity: bool = False

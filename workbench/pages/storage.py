@@ -68,9 +68,10 @@ class StoragePage(Page):
     def plan(self) -> None:
         """Say what will be brought where."""
         storage = find_storage(self.connection_file)
-        account = storage.account if storage else "?"
         here = shown(resolve(self.root) / self._folder)
-        there = f"{account}/{self.container}/{self._folder}"
+        there = f"{self.container}/{self._folder} of the storage account that you give"
+        if storage:
+            there = f"{storage.endpoint}/{self.container}/{self._folder}"
         source, target = (there, here) if self.direction == "download" else (here, there)
         part = ", ".join(listed(self.splits)) or "all splits"
         if self.fraction < 1:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from workbench.compute import cluster_run
-from workbench.compute.cluster_run import cancel
+from workbench.compute.cluster_run import ShownLog, cancel
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.sender import ClusterError
 from workbench.compute.training import train
@@ -47,6 +47,53 @@ def test_a_job_that_was_sent_is_found_again_and_cancelled(waiting, plan, sdk):
     with pytest.raises(TrainingFailedError, match="was cancelled; run this again to go on"):
         list(lines)
     assert waiting.azureml.job.status == "Canceled"
+
+
+@pytest.mark.parametrize("sdk", ["v1", "v2"])
+def test_the_nodes_that_a_cluster_has_are_told_only_where_the_sdk_knows_them(waiting, plan, sdk):
+    waiting.azureml.clusters["cpu-cluster"].running = 1
+    lines, said = train(plan(nodes=2, sdk=sdk)), []
+    until(lines, "Queued")
+    waiting.azureml.job.cancel()
+    with pytest.raises(TrainingFailedError, match="was cancelled"):
+        said.extend(lines)
+    counted = [line for line in said if "node(s)" in line]
+    assert counted == (["cpu-cluster has 1 node(s), 2 wanted"] if sdk == "v1" else [])
+
+
+def test_a_job_that_is_queued_again_by_itself_says_so_in_a_plain_line(waiting, plan):
+    lines = train(plan(nodes=2))
+    until(lines, "Queued")
+    waiting.azureml.job.status = "Running"
+    until(lines, "Running after")
+    waiting.azureml.job.status = "Queued"
+    assert next(lines) == cluster_run.REQUEUED
+    waiting.azureml.job.cancel()
+    with pytest.raises(TrainingFailedError, match="was cancelled"):
+        list(lines)
+
+
+CRASH = """[rank0]: Traceback (most recent call last):
+[rank0]:   File "run.py", line 1, in <module>
+[rank0]: RuntimeError: Connection closed by peer
+"""
+
+
+def test_a_traceback_gives_way_to_a_plain_line_where_another_attempt_follows():
+    log, text = ShownLog(), "training on 8 slices\nepoch 1\n" + CRASH
+    assert list(log.new(text)) == ["training on 8 slices", "epoch 1"]
+    text += "training on 8 slices, going on from last.ckpt\nepo"
+    plain, again = log.new(text)
+    assert plain == "that attempt ended there (log.txt has its traceback); the next one:"
+    assert again == "training on 8 slices, going on from last.ckpt"
+    assert list(log.new(f"{text}ch 2\n")) == ["epoch 2"]
+    assert log.held == []
+
+
+def test_a_traceback_that_the_run_ends_with_is_kept():
+    log = ShownLog()
+    assert list(log.new(f"epoch 1\n{CRASH}")) == ["epoch 1"]
+    assert log.held == CRASH.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,18 @@ def test_clusters_and_locations_are_looked_up_when_asked(release, cloud, person)
     assert form.status == "location: there is none"
 
 
-def test_storage_form_transfers_with_the_connection_string_alone(release, cloud, person, tmp_path):
+def test_storage_form_transfers_with_the_connection_string_alone(
+    release, cloud, person, tmp_path, capsys, monkeypatch
+):
     release()
     cloud.storage.container().upload_blob("knee_multicoil/multicoil_val/a.h5", b"data")
     form = Form(StoragePage, values(StoragePage, root=str(tmp_path / "datasets")))
     form.secrets[CONNECTION_VARIABLE].take(cloud.storage.connection_string)
     run(form)
     assert "1 files of 4 B are there" in form.status, form.failure
+    monkeypatch.setenv(CONNECTION_VARIABLE, cloud.storage.connection_string)
+    StoragePage.of(values(StoragePage)).plan()
+    assert f"from       {cloud.storage.url}/datasets/knee_multicoil\n" in capsys.readouterr().out
     path = tmp_path / "datasets" / "knee_multicoil" / "multicoil_val" / "a.h5"
     assert path.read_bytes() == b"data"
 
