@@ -50,7 +50,9 @@ def without_times(volumes):
     return [dataclasses.replace(volume, mtime_ns=0) for volume in volumes]
 
 
-def test_cache_built_from_blobs_is_the_one_built_from_files(dataset, upload, tmp_path, capsys):
+def test_cache_built_from_blobs_is_the_one_built_from_files(
+    dataset, upload, tmp_path, capsys, cloud
+):
     folder = upload(dataset)
     (dataset / "multicoil_val/broken.h5").write_bytes(b"no volume")
     folder.write("multicoil_val/broken.h5", b"no volume")
@@ -64,6 +66,8 @@ def test_cache_built_from_blobs_is_the_one_built_from_files(dataset, upload, tmp
     (tmp_path / "mounted/dataset_cache.json").write_bytes(folder.read("dataset_cache.json"))
     assert load_cache(tmp_path / "mounted").volumes == remote.volumes
     assert load_cache(folder) == remote
+    assert str(remote).startswith(f"https://{cloud.storage.account}.blob.core.windows.net/datasets")
+    assert str(remote).endswith(f"({len(remote)} volumes, {remote.slices} slices, 1 file left out)")
 
 
 def test_only_ranges_are_read_and_only_of_what_changed(dataset, upload, make_volume, cloud):

@@ -56,6 +56,11 @@ class DatasetCache:
     volumes: tuple[Volume, ...] = ()
     problems: tuple[Problem, ...] = ()
 
+    def __str__(self) -> str:
+        """Say where it is, a folder or a URL, and how much it holds."""
+        problems = f", {_files(len(self.problems))} left out" if self.problems else ""
+        return f"{self.address} ({len(self):,} volumes, {self.slices:,} slices{problems})"
+
     def __len__(self) -> int:
         """Number of volumes."""
         return len(self.volumes)
@@ -289,7 +294,7 @@ def open_cache(
         with suppress(CacheFileError):
             cache = load_cache(store, path)
             if cache is not None:
-                print(f"Using the dataset cache of {_held(cache)}, unchecked.")
+                print(f"Using the dataset cache of {cache}, unchecked.")
                 return cache
     return build_cache(store, path=path, workers=workers)
 
@@ -343,7 +348,7 @@ def build_cache(
     volumes, problems, read = index_files(store, known, workers=workers, save=save)
     cache = DatasetCache(store, volumes, problems)
     if cache == before:
-        print(f"Using the dataset cache of {_held(cache)}.")
+        print(f"Using the dataset cache of {cache}.")
         return cache
     forgotten = len(known.keys() - {volume.path for volume in cache})
     done = f"read {_files(read)}" + (f", forgot {forgotten}" if forgotten else "")
@@ -355,17 +360,12 @@ def build_cache(
     except OSError as error:
         where = f"not saved: {error}; give another `path` to keep it"
     verb = "Built" if before is None else "Refreshed"
-    print(f"{remark}{verb} the dataset cache of {_held(cache)}: {done}, {where}.")
+    print(f"{remark}{verb} the dataset cache of {cache}: {done}, {where}.")
     lines = [f"  left out: {problem.path}: {problem.reason}" for problem in problems]
     if len(lines) > _NAMED:
         lines[_NAMED:] = [f"  and {len(lines) - _NAMED:,} more, in the cache's `problems`"]
     print("".join(f"{line}\n" for line in lines), end="")
     return cache
-
-
-def _held(cache: DatasetCache) -> str:
-    problems = f", {_files(len(cache.problems))} left out" if cache.problems else ""
-    return f"{cache.address} ({len(cache):,} volumes, {cache.slices:,} slices{problems})"
 
 
 def _files(count: int) -> str:
