@@ -221,8 +221,9 @@ def _watch(
             for copy in live:
                 if copy.run is None:
                     _start(factory, requests[copy.link.stem], copy)
-            _look(factory, [copy for copy in live if not copy.over], looks)
-            yield from (copy for copy in live if copy.run is not None or copy.over)
+                if copy.over:
+                    yield copy
+            yield from _look(factory, [copy for copy in live if not copy.over], looks)
         except ClientAuthenticationError as error:
             problem = login_problem(str(error))
             if locked_out and time.monotonic() - locked_out > _LOGIN_PATIENCE:
@@ -255,8 +256,8 @@ def _start(factory: Factory, request: RunRequest, copy: Copy) -> None:
         copy.over, copy.problem = True, str(error)
 
 
-def _look(factory: Factory, copies: Sequence[Copy], looks: int) -> None:
-    """See how the runs of copies stand.
+def _look(factory: Factory, copies: Sequence[Copy], looks: int) -> Iterator[Copy]:
+    """See how the runs of copies stand; yield each at once, for the look at the next may fail.
 
     One query tells the state of all. How far a copy is, its activities tell: that is asked when its
     run ends, and until then of one copy a look, in turn. Azure counts these queries as writes, of
@@ -274,6 +275,8 @@ def _look(factory: Factory, copies: Sequence[Copy], looks: int) -> None:
             copy.read = max(copy.read, *reads, 0)
         if ended:
             _end(copy, run)
+        if copy.run is not None:  # else it is to be copied again
+            yield copy
 
 
 def _end(copy: Copy, run: PipelineRun) -> None:

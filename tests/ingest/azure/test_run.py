@@ -410,3 +410,21 @@ def test_one_look_asks_for_all_runs_at_once_and_for_one_copy_s_activities(releas
     assert activities <= runs + started
     paths = [request.path.lower() for request in cloud.factory.requests]
     assert not [path for path in paths if "/pipelineruns/" in path and "query" not in path]
+
+
+def test_an_archive_that_landed_is_unpacked_though_the_look_at_another_got_no_answer(
+    release, cloud
+):
+    brought = release()
+    cloud.factory.pace.go.clear()
+
+    def go() -> None:
+        last = list(cloud.factory.runs)[-1].id
+        # As often as the client asks by itself, so that one look fails.
+        cloud.fail(f"{last}/queryActivityruns", status=429, retry_after=0.01, times=5)
+        cloud.factory.pace.go.set()
+
+    with meanwhile(cloud, go, runs=3):
+        report = brought.ingest()
+    assert [outcome.result for outcome in report.outcomes] == ["unpacked"] * 3
+    assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
