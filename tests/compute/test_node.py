@@ -2,8 +2,10 @@
 
 import shutil
 
+import psutil
 import pytest
 
+from workbench.compute.here import TrainingFailedError
 from workbench.compute.kept import LOG_FILE, fetch, kept
 from workbench.compute.node import NODES, STORE, note_error, noted_error, noting_errors
 from workbench.compute.training import plan_training, train
@@ -126,3 +128,22 @@ def test_a_node_goes_on_with_what_an_earlier_one_has_kept(
     assert "reconstructing val: 1 volumes, 1 are there" in lines()
     assert store.entry(f"{results}/scores.csv")
     assert "epoch 1/1: loss" in store.read(LOG_FILE).decode()
+
+
+def test_a_rank_that_is_told_to_end_leaves_no_error_of_its_own(tiny_study, project):
+    """As on a node that is taken away: SIGTERM comes first."""
+    tiny = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1}
+    chosen = {"target": "local", "local_dataset": str(tiny_study), "epochs": 1000}
+    plan = plan_training(model="brain", nodes=2, **chosen, **tiny)
+    lines = train(plan)
+    while "epoch 1/" not in next(lines):
+        pass
+    ranks = {
+        process.environ()["RANK"]: process
+        for process in psutil.Process().children(recursive=True)
+        if "RANK" in process.environ() and "workbench.recon.run" in process.cmdline()
+    }
+    ranks["1"].terminate()
+    with pytest.raises(TrainingFailedError):
+        list(lines)
+    assert noted_error(DiskStore(plan.run.folder))[1]

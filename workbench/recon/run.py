@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import platform
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -91,7 +92,7 @@ def fit(job: TrainingJob, folder: Path) -> Training:
         require_checkpoint(last)
     run_record = RunRecord(folder, job.images)
     kept = RunCheckpoints(checkpoints, job.checkpoint_minutes, run_record, job.patience)
-    callbacks: list[pl.Callback] = [run_record, kept]
+    callbacks: list[pl.Callback] = [run_record, kept, EndOnRequest()]
     if job.ema:
         here = int(os.environ.get("LOCAL_RANK", 0))
         device = torch.device("cuda", here) if gpus else torch.device("cpu")
@@ -144,6 +145,18 @@ def fit(job: TrainingJob, folder: Path) -> Training:
     if trainer.local_rank == 0:
         run_record.publish()  # a run that was killed after its last checkpoint has not done so
     return module
+
+
+class EndOnRequest(pl.Callback):
+    """Ends a rank on SIGTERM, as any process: last.ckpt is on the disk, and nothing is lost.
+
+    Lightning's own handler asks the other ranks first, in the middle of what they exchange: they
+    wait for each other then, or take its answer for numbers.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Undo what Lightning has just set."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _exchange(job: TrainingJob) -> DDPStrategy:
