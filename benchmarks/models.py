@@ -202,7 +202,7 @@ def picture(found: Iterable[Found]) -> bytes:
 
     figure = methods_figure([Results(each.folder) for each in found if each.folder])
     assert figure is not None  # they are of the same volumes
-    return png(figure)
+    return png(figure, dpi=60)
 
 
 def table(found: Sequence[Found]) -> str:
