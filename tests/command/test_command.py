@@ -15,6 +15,7 @@ from workbench.pages.__main__ import PAGES
 
 COMMANDS = [
     "cache",
+    "convert",
     "demo",
     "explore",
     "ingest",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.views.read_back import datasets, read_dicom_series, read_nifti, written
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
-from workbench.recon.results import Results
+from workbench.recon.results import ORDER, Results
 from workbench.views.export.animation import write_animation
 from workbench.views.export.exported import NOTICE, read_reconstructed
 from workbench.views.export.geometry import upright
@@ -318,9 +318,18 @@ def test_a_full_disk_is_named_in_one_line(results, kind, small_disk):
     assert "\n" not in str(info.value)
 
 
-def test_export_without_the_dataset_says_what_is_missing_and_what_to_do(results, in_project):
-    dataset = in_project / "datasets/knee_multicoil"
-    dataset.rename(away := in_project / "away")
+@pytest.fixture
+def away(results, in_project):
+    """The dataset in another place; other tests find it, and the results, as they were."""
+    dataset, away = in_project / "datasets/knee_multicoil", in_project / "away"
+    order = (results.folder / ORDER).read_text()
+    dataset.rename(away)
+    yield away
+    away.rename(dataset)
+    (results.folder / ORDER).write_text(order)
+
+
+def test_export_without_the_dataset_says_what_is_missing_and_what_to_do(results, away):
     said = (
         r"export=dicom, png: .* datasets/knee_multicoil does not hold it .* local_dataset=DATASET"
     )
