@@ -10,7 +10,6 @@ from workbench_demo.pages import pictures
 # File -> the demo's notebook, the heading that the picture stands under, and which one there.
 GALLERY = {
     "reconstruction.png": ("brain_reconstruct", "Best, median and worst slice", 2),
-    "methods.png": ("brain_reconstruct", "Beside other methods, runs, accelerations and masks", 1),
     "kspace.png": ("brain_reconstruct", "Best, median and worst slice", 3),
     "scores.png": ("brain_reconstruct", "How good", 0),
     "learning.png": ("brain_train", "What came of it", 0),

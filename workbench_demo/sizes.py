@@ -76,7 +76,7 @@ def _study(
 SIZES: Mapping[str, Size] = {
     "small": Size(
         "demo",
-        "about 9 minutes on 2 processors, and 0.8 GB",
+        "about 10 minutes on 2 processors, and 0.8 GB",
         (
             Part(*_BRAIN, _study(10, 4, 112, 8, (4, 5, 6), odd_flair=1), _TWO_RANKS),
             Part(
