@@ -8,9 +8,9 @@ import pytest
 from numpy.fft import fft2, fftshift, ifft2, ifftshift
 from scipy.io import loadmat, savemat
 
+from tests.convert.reading import converted, refusal
 from workbench.convert.readers import READERS, scans_of
 from workbench.convert.scan import Choices, RefusedError
-from workbench.convert.write import write_scan
 from workbench.data.cache import open_cache
 
 REAL = Path(__file__).parents[1] / "data/real"
@@ -71,21 +71,6 @@ def cfl(folder, values, name="a.cfl"):
     (folder / name).with_suffix(".hdr").write_text(f"# Dimensions\n{shape} \n")
     values.astype("<c8").ravel(order="F").tofile(folder / name)
     return folder / name
-
-
-def converted(path, choices=None, out=None):
-    """Convert a file's only scan; return it, k-space, and the file's content by name."""
-    (scan,) = scans_of(path, choices or Choices())
-    out = (out or path.parent) / "ds/multicoil_train/v.h5"
-    assert list(write_scan(scan, out)) == list(range(scan.shape[0]))
-    with h5py.File(out) as file:
-        return scan, {name: value[()] for name, value in file.items()}
-
-
-def refusal(path, choices=None):
-    with pytest.raises(RefusedError) as refused:
-        scans_of(path, choices or Choices())
-    return str(refused.value)
 
 
 FORMS = {

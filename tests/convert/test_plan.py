@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -110,13 +111,53 @@ def test_later_files_leave_splits_scale_and_files_as_they_are(source):
         ({"flip": True}, "flip=True: .* was made with flip=False"),
         ({"scale": 2.0}, "scale=2: .* was made with scale="),
         ({"seed": 7}, "seed=7: .* was made with seed=42"),
-        ({"person": "header"}, "person=header: .* does not say whose it is"),
+        ({"person": "file"}, "person=file: .* was made with person=folder"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(source, change, message):
     list(convert(planned(source)))
     with pytest.raises(ValueError, match=message):
         planned(source, **change)
+
+
+def test_lost_key_gives_nobody_a_second_name(source):
+    plan = planned(source)
+    list(convert(plan))
+    (plan.ask.private / "key").unlink()
+    with pytest.raises(ValueError, match="its key is not the one that"):
+        planned(source)
+
+
+def test_other_folder_s_file_of_the_same_name_replaces_nothing(source):
+    list(convert(planned(source)))
+    other = source.parent / "other"
+    (other / "Doe_Jane_0").mkdir(parents=True)
+    np.save(other / "Doe_Jane_0/t0.npy", head(7, size=40))
+    from_other = replace(ask(source), source=other)
+    with pytest.raises(ValueError, match=r"t0.npy: .* holds a file of that name from another"):
+        plan_conversion(from_other, tell=lambda _: None)
+    (other / "Doe_Jane_0/t0.npy").rename(other / "Doe_Jane_0/t9.npy")
+    more = plan_conversion(from_other, tell=lambda _: None)
+    list(convert(more))
+    table = (more.ask.private / "names.csv").read_text()
+    assert table.count("t9.npy") == 1
+    assert table.count("t0.npy") == 5
+
+
+def test_source_of_nothing_is_refused_before_anything_is_written(source, tmp_path):
+    (tmp_path / "notes").mkdir()
+    nothing = replace(ask(source), source=tmp_path / "notes")
+    with pytest.raises(ValueError, match="nothing of it becomes a volume, it holds no file"):
+        plan_conversion(nothing, tell=lambda _: None)
+    (tmp_path / "notes/a.txt").write_text("a")
+    with pytest.raises(ValueError, match=r"becomes a volume: a.txt holds no raw data of a form"):
+        plan_conversion(nothing, tell=lambda _: None)
+    assert not nothing.dataset.exists()
+
+
+def test_nameless_files_cannot_be_told_apart_by_their_headers(source):
+    with pytest.raises(ValueError, match=r"person=header: .* does not say whose it is"):
+        planned(source, person="header")
 
 
 def test_turned_over_scaled_and_told(source):

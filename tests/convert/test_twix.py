@@ -4,16 +4,15 @@ import struct
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import turbotwix
 from numpy.fft import fft2, fftshift, ifft2, ifftshift
 from turbotwix.dtypes import VB_HEADER, VD_CHANNEL_HEADER, VD_SCAN_HEADER, Flag
 
+from tests.convert.reading import converted, refusal
 from workbench.convert.readers import READERS, scans_of
-from workbench.convert.scan import Choices, RefusedError
-from workbench.convert.write import write_scan
+from workbench.convert.scan import Choices
 from workbench.data.cache import open_cache
 from workbench.data.header import parse_xml
 
@@ -126,21 +125,6 @@ def twix(path, *measurements, **how):
         at += len(content)
     path.write_bytes(bytes(directory) + b"".join(contents))
     return path
-
-
-def converted(path, choices=None, out=None):
-    """Convert a file's only scan; return it, and the volume's content by name."""
-    (scan,) = scans_of(path, choices or Choices())
-    out = (out or path.parent) / "ds/multicoil_train/v.h5"
-    assert list(write_scan(scan, out)) == list(range(scan.shape[0]))
-    with h5py.File(out) as file:
-        return scan, {name: value[()] for name, value in file.items()}
-
-
-def refusal(path, choices=None):
-    with pytest.raises(RefusedError) as refused:
-        scans_of(path, choices or Choices())
-    return str(refused.value)
 
 
 def test_the_real_phantom_is_the_library_s_array_and_a_plain_transform_of_it(tmp_path):

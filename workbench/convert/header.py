@@ -4,6 +4,7 @@ Names, dates, numbers of devices and patients, free text and the source's own he
 in. The schema is https://github.com/ismrmrd/ismrmrd (schema/ismrmrd.xsd).
 """
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -137,8 +138,6 @@ def known_fields(xml: bytes | str) -> dict[str, tuple[str, ...]]:
 
 
 def _allowed(root: ElementTree.Element) -> Iterator[tuple[str, tuple[str, ...]]]:
-    import re
-
     for path, form in ALLOWED.items():
         section, name = path.split("/")
         texts = [each.text or "" for each in root.findall(f"{{*}}{section}/{{*}}{name}")]

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,11 @@ class Ask:
     flip: bool = False
     acquisition: str | None = None
 
+    @property
+    def root(self) -> Path:
+        """Folder that the files' names are relative to."""
+        return self.source if self.source.is_dir() else self.source.parent
+
 
 @dataclass(frozen=True)
 class Item:
@@ -66,7 +71,7 @@ class Plan:
     refusals: tuple[Problem, ...]
     scale: float
     told_apart: str  # of PEOPLE
-    key: bytes = field(default=b"", repr=False)
+    origin: Mapping[str, str]  # pseudonyms of the key itself and of the source's folder
 
     @property
     def to_do(self) -> tuple[Item, ...]:
@@ -99,8 +104,18 @@ def plan_conversion(ask: Ask, tell: Callable[[str], None] = print) -> Plan:
         raise FileNotFoundError(f"source={str(ask.source)!r}: no such file or folder")
     record = _read_record(ask)
     found, refusals = _look(ask, tell)
+    if not found:
+        why = f": {refusals[0].path} {refusals[0].reason}" if refusals else ", it holds no file"
+        raise ValueError(f"source={str(ask.source)!r}: nothing of it becomes a volume{why}")
     key = read_key(ask.private / "key")
-    told_apart, names = _people(ask, found)
+    origin = {"key": pseudonym(key, "key", ""), "root": pseudonym(key, "root", str(ask.root))}
+    if record.get("key", origin["key"]) != origin["key"]:
+        raise ValueError(
+            f"private={shown(ask.private)}: its key is not the one that {shown(ask.dataset)} was "
+            "made with, so people would get other names and splits: give that one's folder, or "
+            "another dataset"
+        )
+    told_apart, names = _people(ask, found, record.get("people"))
     people = {name: pseudonym(key, "person", name) for name in set(names)}
     known = {value["person"]: value["split"] for value in record["volumes"].values()}
     apart = [people[name] for name, (_, scan) in zip(names, found, strict=True) if not scan.split]
@@ -109,27 +124,35 @@ def plan_conversion(ask: Ask, tell: Callable[[str], None] = print) -> Plan:
     for name, (source, scan) in zip(names, found, strict=True):
         person = people[name]
         stem = f"scan_{pseudonym(key, 'scan', f'{source} {scan.name}')[:16]}"
-        split = scan.split or splits[person]
+        split = known.get(person) or scan.split or splits[person]
         path = f"multicoil_{split}/{stem}.h5"
-        done = record["volumes"].get(path, {}).get("source") == _mark(ask, source)
-        done = done and (ask.dataset / path).is_file()
+        before = record["volumes"].get(path, {})
+        same = before.get("source") == _mark(ask, source)
+        if before and not same and before.get("root") != origin["root"]:
+            raise ValueError(
+                f"{source}: {shown(ask.dataset)} holds a file of that name from another folder: "
+                "convert from the folder that holds both, or into another dataset"
+            )
+        done = same and (ask.dataset / path).is_file()
         items.append(Item(source, scan, person, split, path, done))
     scale = record["scale"] or ask.scale or _scale_of(scan for _, scan in found)
-    return Plan(ask, tuple(items), tuple(refusals), scale, told_apart, key)
+    return Plan(ask, tuple(items), tuple(refusals), scale, told_apart, origin)
 
 
 def _look(ask: Ask, tell: Callable[[str], None]) -> tuple[list[tuple[str, Scan]], list[Problem]]:
     """Find the scans of all files of a source."""
-    root = ask.source if ask.source.is_dir() else ask.source.parent
-    store = DiskStore(root)
-    files = [entry.path for entry in store.list()] if ask.source.is_dir() else [ask.source.name]
+    files = (
+        [entry.path for entry in DiskStore(ask.root).list()]
+        if ask.source.is_dir()
+        else [ask.source.name]
+    )
     found: list[tuple[str, Scan]] = []
     refusals: list[Problem] = []
     for name in files:
         if any(part.startswith(".") for part in name.split("/")):
             continue
         try:
-            scans = scans_of(root / name, ask.choices, ask.form)
+            scans = scans_of(ask.root / name, ask.choices, ask.form)
         except (RefusedError, OSError) as error:
             refusals.append(Problem(name, str(error)))
             continue
@@ -140,15 +163,21 @@ def _look(ask: Ask, tell: Callable[[str], None]) -> tuple[list[tuple[str, Scan]]
     return found, refusals
 
 
-def _people(ask: Ask, found: list[tuple[str, Scan]]) -> tuple[str, list[str]]:
+def _people(ask: Ask, found: list[tuple[str, Scan]], before: str | None) -> tuple[str, list[str]]:
     """Say by what people are told apart, and who each scan is of.
 
     By itself it trusts the headers where each file says who it is, and not all the same: scanners
-    anonymise by writing one name for everybody.
+    anonymise by writing one name for everybody. A dataset keeps the rule that it was made with
+    (``before``): by another one the same people would get other splits.
     """
     files = {source for source, _ in found}
     said = {scan.person for _, scan in found}
-    rule = ask.person
+    rule = before if before and ask.person == "auto" else ask.person
+    if before and rule != before:
+        raise ValueError(
+            f"person={rule}: {shown(ask.dataset)} was made with person={before}: give that, or "
+            "another dataset"
+        )
     if rule == "auto":
         folders = any("/" in source for source in files)
         one = len(said) == 1 and len(files) > 1
@@ -176,8 +205,7 @@ def _scale_of(scans: Iterable[Scan]) -> float:
 
 def _mark(ask: Ask, source: str) -> str:
     """Return what tells whether a source's file is the one that was converted."""
-    root = ask.source if ask.source.is_dir() else ask.source.parent
-    known = (root / source).stat()
+    known = (ask.root / source).stat()
     return f"{known.st_size} {known.st_mtime_ns}"
 
 
@@ -209,18 +237,29 @@ def _read_record(ask: Ask) -> dict[str, Any]:
 
 
 def remember(plan: Plan, item: Item) -> None:
-    """Write what the dataset's folder holds now, and the private table of names."""
+    """Write what the dataset's folder holds now."""
     record = _read_record(plan.ask)
-    record["scale"] = plan.scale
-    mark = _mark(plan.ask, item.source)
-    record["volumes"][item.path] = {"person": item.person, "split": item.split, "source": mark}
+    record |= {"scale": plan.scale, "people": plan.told_apart, "key": plan.origin["key"]}
+    record["volumes"][item.path] = {
+        "person": item.person,
+        "split": item.split,
+        "source": _mark(plan.ask, item.source),
+        "root": plan.origin["root"],
+    }
     write_text(plan.ask.dataset / RECORD, json.dumps(record, indent=1) + "\n")
-    table = io.StringIO()
-    rows = csv.writer(table)
-    rows.writerow(["volume", "file", "scan", "person"])
+
+
+def write_names(plan: Plan) -> None:
+    """Write the private table of who is who; what other sources left in it stays."""
+    file, known = plan.ask.private / "names.csv", {}
+    if file.exists():
+        with file.open(newline="") as lines:
+            known = {row[0]: row for row in list(csv.reader(lines))[1:]}
     for item in plan.items:
-        rows.writerow([item.path, item.source, item.scan.name, item.scan.person])
-    write_text(plan.ask.private / "names.csv", table.getvalue())
+        known[item.path] = [item.path, item.source, item.scan.name, item.scan.person]
+    table = io.StringIO()
+    csv.writer(table).writerows([["volume", "file", "scan", "person"], *known.values()])
+    write_text(file, table.getvalue())
 
 
 def _counted(count: int, what: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from workbench.convert.plan import Plan, remember
+from workbench.convert.plan import Plan, remember, write_names
 from workbench.convert.scan import RefusedError
 from workbench.convert.write import write_scan
 from workbench.data.volume import Problem
@@ -31,6 +31,7 @@ def convert(plan: Plan) -> Iterator[Problem]:
     busy = f"another conversion writes into {shown(ask.dataset)}: wait for it to end"
     with only_one(ask.dataset / LOCK, busy):
         DiskStore(ask.dataset).sweep()
+        write_names(plan)
         progress = Progress("converting", sum(item.scan.shape[0] for item in plan.to_do), "slices")
         for item in plan.to_do:
             try:
