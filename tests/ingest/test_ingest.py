@@ -110,6 +110,7 @@ def test_of_two_generations_the_complete_one_is_taken_and_said_complete(on_disk)
     assert [(d.generation, len(d.archives), d.missing) for d in plan.datasets] == [("2021", 2, ())]
     assert any("knee_DICOMs" in note and "2021" in note for note in plan.notes)
     assert "none: complete" in plan_html(plan)
+    assert "knee: 2 of 10 lines of 2021; brain: the whole section is missing" in plan_html(plan)
 
 
 def test_prostate_and_breast_land_in_folders_of_their_own(on_disk):

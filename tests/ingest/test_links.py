@@ -10,7 +10,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from workbench.ingest.links import archive_stem, parse_links
+from workbench.ingest.links import WHERE_TO_ASK, archive_stem, parse_links
+from workbench.ingest.offer import completeness
 
 BUCKET = "https://fastmri-dataset.s3.amazonaws.com"
 EXPIRES = 1893456000
@@ -479,3 +480,53 @@ def test_long_line_of_anything_takes_no_time_that_grows_with_its_square(piece):
     # Of 200 kB: steps that each look at the rest of the text would take hours.
     text = piece * (200_000 // len(piece)) + "\n" + LINES_2025[0]
     assert [(link.name, link.url.reveal()) for link in parse_links(text)][-1:] == EXPECTED[:1]
+
+
+def letter(*paths):
+    return parse_links("\n".join(line(path) for path in paths))
+
+
+KNEE_2021 = [
+    *(f"/knee_singlecoil_{part}.tar.gz" for part in ("train", "val", "test_v2", "challenge")),
+    *("/multicoil_train.tar.gz", "/multicoil_val.tar.gz"),
+    *("/knee_multicoil_test_v2.tar.gz", "/knee_multicoil_challenge.tar.gz"),
+    *("/knee_mri_dicom_batch1.tar", "/knee_mri_dicom_batch2.tar"),
+]
+BRAIN_2021 = [
+    *(f"/brain_multicoil_{part}.tar.gz" for part in ("train", "val", "test", "challenge")),
+    *("/brain_multicoil_challenge_transfer.tar.gz", "/brain_fastMRI_DICOM.tar.gz", "/SHA256"),
+]
+KNEE_2025 = [
+    *(f"/v2.0/knee_singlecoil_{part}.tar.xz" for part in ("train", "val", "test")),
+    *(f"/v2.0/knee_multicoil_train_batch_{number}.tar.xz" for number in range(5)),
+    *("/v2.0/knee_multicoil_val.tar.xz", "/v2.0/knee_multicoil_test.tar.xz"),
+    *("/v2.0/knee_DICOMs_batch1.tar.xz", "/v2.0/knee_DICOMs_batch2.tar.xz"),
+]
+
+
+def test_whole_letter_of_2021_counts_ten_and_seven_lines():
+    assert completeness(letter(*KNEE_2021, *BRAIN_2021)) == (
+        "knee: 10 of 10 lines of 2021, complete",
+        "brain: 7 of 7 lines of 2021, complete",
+        "SHA256: the line is there",
+    )
+
+
+def test_what_a_letter_lacks_is_said_section_by_section_and_nothing_is_refused():
+    lost = "SHA256: the line is missing: archives are unpacked without a check by hash"
+    assert completeness(letter(*KNEE_2021[:8])) == (
+        "knee: 8 of 10 lines of 2021",
+        f"brain: the whole section is missing; ask for it at {WHERE_TO_ASK}",
+        lost,
+    )
+    assert completeness(letter(*BRAIN_2021[:-1]))[1:] == ("brain: 6 of 7 lines of 2021", lost)
+
+
+def test_later_letters_are_counted_by_their_own_lists():
+    both = letter(*KNEE_2025, *KNEE_2021[:2], "/v4.0/fastMRI_breast_001.tar.gz", "/v3.0/SHA256")
+    assert completeness(both) == (
+        "knee: 12 of 12 lines of 2025, complete",
+        f"brain: the whole section is missing; ask for it at {WHERE_TO_ASK}",
+        "breast: 1 line (2025); nobody has published how many",
+        "SHA256: the line is there",
+    )

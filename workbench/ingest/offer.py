@@ -1,12 +1,15 @@
 """What an email offers: archives by dataset, which are missing, and their listed SHA256 sums."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from workbench import catalog
 from workbench.ingest.fetch import DownloadError, Patience, expired_message, inspect, stream
-from workbench.ingest.links import Links, SignedLink
+from workbench.ingest.links import WHERE_TO_ASK, Links, SignedLink
+
+# The line that the letter of 2021 has in the brain's section, beside its archives.
+_SUMS_2021 = {("brain", "2021"): ("SHA256",)}
 
 
 def wanted(
@@ -54,10 +57,59 @@ def wanted(
 
 def missing(name: str, links: Sequence[SignedLink]) -> tuple[str, ...]:
     """List the archives of a release that links of one generation lack."""
+    return _lacking(catalog.DATASETS[name].releases.get(links[0].generation, ()), links)
+
+
+def completeness(links: Sequence[SignedLink]) -> tuple[str, ...]:
+    """Say how much of fastMRI's letter is there: the lines of each section, and the SHA256 line.
+
+    A section is an anatomy's. Of two generations of its links the more complete one counts. The
+    letter of 2021 has SHA256 as the last of the brain's seven lines; later ones count it apart.
+    """
+    has_sums = any(link.is_checksums for link in links)
+    said = []
+    for anatomy in dict.fromkeys(each.anatomy for each in catalog.DATASETS.values()):
+        named = {name for name, each in catalog.DATASETS.items() if each.anatomy == anatomy}
+        section = [
+            link
+            for link in links
+            if (anatomy, link.generation) in _SUMS_2021
+            and link.is_checksums
+            or (link.dataset in named and not link.is_checksums)
+        ]
+        counts = [
+            _counted(anatomy, named, [each for each in section if each.generation == generation])
+            for generation in sorted({link.generation for link in section}, reverse=True)
+        ]
+        if counts:
+            said.append(min(counts)[1])
+        elif any(catalog.DATASETS[name].releases for name in named):
+            said.append(f"{anatomy}: the whole section is missing; ask for it at {WHERE_TO_ASK}")
+    there = "is there" if has_sums else "is missing: archives are unpacked without a check by hash"
+    return (*said, f"SHA256: the line {there}")
+
+
+def _counted(
+    anatomy: str, named: Collection[str], section: Sequence[SignedLink]
+) -> tuple[int, str]:
+    """Return how many lines a section's links of one generation lack, and say so."""
+    generation = section[0].generation
+    releases = (catalog.DATASETS[name].releases for name in named)
+    listed = [stem for release in releases for stem in release.get(generation, ())]
+    listed += _SUMS_2021.get((anatomy, generation), ())
+    if not listed:
+        lines = "line" if len(section) == 1 else "lines"
+        return 0, f"{anatomy}: {len(section)} {lines} ({generation}); nobody has published how many"
+    lacks = len(_lacking(listed, section))
+    text = f"{anatomy}: {len(listed) - lacks} of {len(listed)} lines of {generation}"
+    return lacks, text if lacks else f"{text}, complete"
+
+
+def _lacking(stems: Sequence[str], links: Sequence[SignedLink]) -> tuple[str, ...]:
+    """Return the archives among some that no link is for, by its name or its object's."""
     objects = {re.sub(r"\.(tar|t[gx]z)\b.*$", "", link.object_name) for link in links}
-    stems = objects | {link.stem for link in links}
-    release = catalog.DATASETS[name].releases.get(links[0].generation, ())
-    return tuple(stem for stem in release if stem not in stems)
+    there = objects | {link.stem for link in links}
+    return tuple(stem for stem in stems if stem not in there)
 
 
 Sums = dict[tuple[str, str], str]

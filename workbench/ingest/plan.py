@@ -20,7 +20,7 @@ from workbench.ingest.fetch import (
 )
 from workbench.ingest.links import SignedLink
 from workbench.ingest.manifest import ArchiveRecord, Manifest
-from workbench.ingest.offer import missing, read_sums, sum_of, wanted
+from workbench.ingest.offer import completeness, missing, read_sums, sum_of, wanted
 from workbench.progress import amount, duration
 from workbench.settings import shown
 from workbench.stores import Source, Store
@@ -91,6 +91,7 @@ class IngestPlan:
     least: int
     free: int | None
     notes: tuple[str, ...]
+    email: tuple[str, ...] = ()  # how much of fastMRI's letter is there
 
     @property
     def archives(self) -> list[PlannedArchive]:
@@ -196,7 +197,9 @@ def make_plan(
     sizes = [found[plan.name].space(plan.archives, keep_archives) for plan in plans]
     need, least = (sum(size) for size in zip(*sizes, strict=True))
     return IngestPlan(
-        store, factory, plans, keep_archives, accept, need, least, store.free(), tuple(notes)
+        *(store, factory, plans, keep_archives, accept, need, least, store.free()),
+        tuple(notes),
+        completeness(links),
     )
 
 

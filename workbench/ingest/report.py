@@ -114,7 +114,8 @@ def table(header: str, rows: Sequence[Sequence[object]]) -> str:
 
 
 def plan_html(plan: IngestPlan) -> str:
-    """Show a plan: datasets, archives, space, notes."""
+    """Show a plan: how much of the email is there, datasets, archives, space, notes."""
+    email = f"<p>The email's lines: {html.escape('; '.join(plan.email))}.</p>" if plan.email else ""
     datasets = table(
         "dataset, links of, archives, missing from the email",
         [
@@ -142,7 +143,7 @@ def plan_html(plan: IngestPlan) -> str:
     header = "archive, kind, size, unpacks to, to do, link ends, hash, problem"
     lines = [plan.space(), *(f"Note: {note}" for note in plan.notes)]
     said = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-    return datasets + table(header, [cells(archive) for archive in plan.archives]) + said
+    return email + datasets + table(header, [cells(archive) for archive in plan.archives]) + said
 
 
 def report_html(report: IngestReport) -> str:
