@@ -1,12 +1,16 @@
 """What a node of a job keeps, what an earlier attempt's has kept, and which error counts."""
 
+import math
 import shutil
 
 import psutil
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
+from workbench.compute import kept as kept_module
 from workbench.compute.here import TrainingFailedError
-from workbench.compute.kept import LOG_FILE, fetch, kept
+from workbench.compute.kept import LOG_FILE, WhileItRuns, fetch, kept
 from workbench.compute.node import NODES, STORE, note_error, noted_error, noting_errors
 from workbench.compute.training import plan_training, train
 from workbench.stores import DiskStore
@@ -41,6 +45,50 @@ def test_a_fetch_brings_what_is_new_changed_or_lost_and_no_more(places):
     (folder / "reconstructions/a.h5").unlink()
     store.write(".lock", b"")
     assert sorted(fetch(store, folder)) == ["metrics.csv", "reconstructions/a.h5"]
+
+
+def test_curves_of_a_running_job_grow_in_a_tensorboard_that_is_open(places, tmp_path):
+    """The file is another one after each look, with what the open one has read at its beginning."""
+    folder, store = places
+    node = SummaryWriter(tmp_path / "node")
+
+    def log(step):
+        node.add_scalar("train_loss", 1 / step, step)
+        node.flush()
+        (events,) = (tmp_path / "node").iterdir()
+        store.write(f"tensorboard/{events.name}", events.read_bytes())
+
+    fetcher = WhileItRuns(store, folder)
+    log(1)
+    fetcher.look()
+    board = EventAccumulator(str(folder / "tensorboard"))
+    for step in (2, 3):
+        log(step)
+        assert [path.startswith("tensorboard/") for path in fetcher.look()] == [True]
+        board.Reload()
+        assert [each.step for each in board.Scalars("train_loss")][-1] == step
+    assert fetcher.look() == []
+    node.close()
+
+
+def test_the_best_checkpoint_comes_once_it_is_whole_and_not_again_at_each_look(places, monkeypatch):
+    folder, store = places
+    fetcher, best = WhileItRuns(store, folder), "checkpoints/best.ckpt"
+    assert not fetcher.best()
+    for content in (b"a", b"ab", b"abc"):  # a node writes it
+        store.write(best, content)
+        store.write("checkpoints/last.ckpt", content)
+        assert not fetcher.best()
+        fetcher.look()
+    assert not (folder / "checkpoints").exists()
+    assert fetcher.best()
+    assert (folder / best).read_bytes() == b"abc"
+    store.write(best, b"better")
+    assert [fetcher.best() for _ in range(3)] == [False] * 3  # ten minutes are not over
+    monkeypatch.setattr(kept_module.time, "monotonic", lambda: math.inf)
+    assert [fetcher.best() for _ in range(3)] == [False, True, False]
+    assert (folder / best).read_bytes() == b"better"
+    assert not (folder / "checkpoints/last.ckpt").exists()
 
 
 def test_all_nodes_but_the_first_keep_their_reconstructions_and_errors_alone(places):

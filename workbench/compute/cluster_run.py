@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import pydantic
 
-from workbench.compute.evaluation import FOLDER, SCORES, unevaluated
+from workbench.compute.evaluation import FOLDER, unevaluated
 from workbench.compute.here import TrainingFailedError
-from workbench.compute.kept import LOG_FILE, fetch, files_of, put
+from workbench.compute.kept import LOG_FILE, WhileItRuns, fetch, files_of, put
 from workbench.compute.node import ERRORS, noted_error
 from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import SENT, damaged, only_writer, take_up
@@ -40,7 +40,6 @@ BEGINS = "training on "
 _BEFORE_RUNNING = ("NotStarted", "Queued", "Preparing", "Provisioning", "Starting")
 _TRACEBACK = re.compile(r"(\[rank\d+\]: ?)?Traceback \(most recent call last\)")
 
-_SMALL = (LOG_FILE, "metrics.csv", "volumes.csv", "versions.json")
 Result = TypeVar("Result")
 
 
@@ -183,7 +182,7 @@ def _watch(plan: Plan, cloud: Cloud, record: Record) -> Generator[str, None, Run
     began = time.monotonic()
     status = problem = lost = ""
     nodes: int | None = None
-    log = ShownLog()
+    log, fetcher = ShownLog(), WhileItRuns(cloud.store, plan.run.folder)
     while True:
         try:
             state = cloud.sender.state(record.run)
@@ -206,14 +205,14 @@ def _watch(plan: Plan, cloud: Cloud, record: Record) -> Generator[str, None, Run
                             yield f"{each.name} has {nodes} node(s), {record.nodes} wanted"
                         if problem:
                             yield f"{each.name} reports: {problem}"
-            came = fetch(
-                cloud.store,
-                plan.run.folder,
-                lambda path: path in _SMALL or path.endswith(f"/{SCORES}"),
-            )
-            if LOG_FILE in came:
+            if LOG_FILE in fetcher.look():
                 text = (plan.run.folder / LOG_FILE).read_text(errors="replace")
                 yield from log.new(text)
+            if not state.ended and fetcher.best():
+                yield (
+                    "the best checkpoint so far is here: "
+                    f"workbench reconstruct run={plan.run.name} takes it while the job goes on"
+                )
             if state.ended:
                 yield from log.held
                 return state

@@ -10,16 +10,17 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from workbench.compute.evaluation import FOLDER
+from workbench.compute.evaluation import FOLDER, SCORES
 from workbench.compute.node import ERRORS
 from workbench.compute.runs import read_record
-from workbench.stores import Store
+from workbench.stores import Entry, Store
 from workbench.stores.disk import replacing, write_text
 
 LOG_FILE = "log.txt"
@@ -27,6 +28,11 @@ SECONDS_BETWEEN_COPIES = 2.0
 FETCHED = ".fetched.json"
 """Names the versions of the store's files that are in the folder."""
 
+SECONDS_BETWEEN_CHECKPOINTS = 600.0
+"""Least time between two fetches of the best checkpoint: some 360 MB, which Azure bills."""
+
+_SMALL = (LOG_FILE, "metrics.csv", "volumes.csv", "versions.json")
+_BEST = "checkpoints/best.ckpt"
 _FILES = 8  # fetched at a time
 _FILES_BETWEEN_NOTES = 64
 _PASSES_BETWEEN_LOGS = 30  # TensorBoard's files grow with every step, and are copied whole
@@ -83,6 +89,44 @@ def files_of(folder: Path) -> list[str]:
     """List a run's files; what is hidden is being written, or a lock."""
     paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in paths if not _hidden(path))
+
+
+class WhileItRuns:
+    """Brings what changes while a job runs: tables, log and TensorBoard's files at each look.
+
+    The best checkpoint comes rarely, so that a reconstruction can be made meanwhile. The last one
+    is many times as much over a training, and only the cluster goes on with it.
+    """
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store, self._folder = store, folder
+        self._seen: Entry | None = None
+        self._came: Entry | None = None
+        self._next = 0.0
+
+    def look(self) -> list[str]:
+        """Fetch what is small and has changed; return its paths. OSError as ``fetch``."""
+        return fetch(
+            self._store,
+            self._folder,
+            lambda path: (
+                path in _SMALL or path.startswith("tensorboard/") or path.endswith(f"/{SCORES}")
+            ),
+        )
+
+    def best(self) -> bool:
+        """Fetch the best checkpoint where it is due and has changed; return whether it came.
+
+        A node may be writing it: it is taken once two looks in a row have found the same.
+        """
+        if time.monotonic() < self._next or not (entry := self._store.entry(_BEST)):
+            return False
+        before, self._seen = self._seen, entry
+        if before != entry or entry == self._came:
+            return False
+        came = fetch(self._store, self._folder, lambda path: path == _BEST)
+        self._came, self._next = entry, time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS
+        return bool(came)
 
 
 @contextmanager

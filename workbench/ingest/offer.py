@@ -73,8 +73,7 @@ def completeness(links: Sequence[SignedLink]) -> tuple[str, ...]:
         section = [
             link
             for link in links
-            if (anatomy, link.generation) in _SUMS_2021
-            and link.is_checksums
+            if ((anatomy, link.generation) in _SUMS_2021 and link.is_checksums)
             or (link.dataset in named and not link.is_checksums)
         ]
         counts = [

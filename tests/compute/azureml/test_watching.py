@@ -61,6 +61,20 @@ def test_the_nodes_that_a_cluster_has_are_told_only_where_the_sdk_knows_them(wai
     assert counted == (["cpu-cluster has 1 node(s), 2 wanted"] if sdk == "v1" else [])
 
 
+def test_curves_and_the_best_checkpoint_come_while_the_job_goes_on(waiting, plan):
+    planned = plan(nodes=2)
+    lines = train(planned)
+    until(lines, "Queued")
+    for path in ("tensorboard/events.out.tfevents.1", "checkpoints/best.ckpt"):
+        waiting.storage.container().upload_blob(f"runs/brain/{path}", path.encode())
+    assert "workbench reconstruct run=brain" in until(lines, "the best checkpoint so far is here")
+    assert planned.run.best.read_bytes() == b"checkpoints/best.ckpt"
+    assert (planned.run.folder / "tensorboard/events.out.tfevents.1").exists()
+    cancel(planned)
+    with pytest.raises(TrainingFailedError, match="was cancelled"):
+        list(lines)
+
+
 def test_a_job_that_is_queued_again_by_itself_says_so_in_a_plain_line(waiting, plan):
     lines = train(plan(nodes=2))
     until(lines, "Queued")
