@@ -8,27 +8,35 @@ from typing import NoReturn
 
 LINKS_VARIABLE = "FASTMRI_LINKS"
 CONNECTION_VARIABLE = "AZURE_STORAGE_CONNECTION_STRING"
-AZURE_LOGIN = "Azure login"
+AZURE_LOGIN, AWS_LOGIN, GOOGLE_LOGIN = "Azure login", "AWS login", "Google login"
 
-# Who we are in Azure: for azure-identity, on a machine of Azure's, for the tools of 2021.
-_LOGIN_PREFIXES = ("AZURE_", "AZUREML_", "ARM_", "HIML_", "IDENTITY_", "MSI_")
-_LOGIN_NAMES = ("TENANT_ID", "APPLICATION_ID", "APPLICATION_KEY")
+# Who we are: in Azure for azure-identity, on a machine of Azure's, for the tools of 2021.
+_LOGINS = {
+    AZURE_LOGIN: (
+        *("AZURE_", "AZUREML_", "ARM_", "HIML_", "IDENTITY_", "MSI_"),
+        *("TENANT_ID", "APPLICATION_ID", "APPLICATION_KEY"),
+    ),
+    AWS_LOGIN: ("AWS_",),
+    GOOGLE_LOGIN: ("GOOGLE_", "CLOUDSDK_", "GCLOUD_"),
+}
+"""Login -> how the names of its variables begin."""
 
 
 def child_environment(*needs: str, **changes: str) -> dict[str, str]:
     """Return the variables of a process that is started here: our own without the secrets.
 
     Args:
-        *needs: what it is handed all the same: ``LINKS_VARIABLE``, ``CONNECTION_VARIABLE``, or
-            ``AZURE_LOGIN``, all by which azure-identity lets us in.
+        *needs: what it is handed all the same: ``LINKS_VARIABLE``, ``CONNECTION_VARIABLE``, or a
+            login such as ``AZURE_LOGIN``, all by which that cloud lets us in.
         **changes: variables set on top.
     """
 
     def kept(name: str) -> bool:
         if name == LINKS_VARIABLE or name.startswith("AZURE_STORAGE_"):
             return name in needs
-        of_login = name.startswith(_LOGIN_PREFIXES) or name in _LOGIN_NAMES
-        return AZURE_LOGIN in needs or not of_login
+        return not any(
+            name.startswith(prefixes) for login, prefixes in _LOGINS.items() if login not in needs
+        )
 
     return {name: value for name, value in os.environ.items() if kept(name)} | changes
 

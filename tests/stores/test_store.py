@@ -12,9 +12,16 @@ import pytest
 
 from workbench.azure_login import LoginError, new_login
 from workbench.azure_storage import parse_connection
-from workbench.settings import Secret
-from workbench.stores import CannotWriteError, DiskStore, StorageError, open_store
+from workbench.settings import AZURE_LOGIN, Secret, child_environment
+from workbench.stores import (
+    CannotWriteError,
+    DiskStore,
+    StorageError,
+    credentials_for,
+    open_store,
+)
 from workbench.stores.blob import BlobStore, configured_store, open_container
+from workbench.stores.bucket import CLOUDS, BucketStore
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -26,11 +33,33 @@ def blobs(cloud, monkeypatch):
     return open_container(parse_connection(Secret(cloud.storage.connection_string))).folder("knee")
 
 
-@pytest.fixture(params=["disk", "blob"])
+@pytest.fixture
+def bucket(monkeypatch):
+    """A folder that is read as those of S3 and Google are, in this process's memory."""
+    import fsspec
+
+    monkeypatch.setitem(CLOUDS, "memory", ("fsspec", "nothing", "nothing"))
+    files = fsspec.filesystem("memory")
+    files.mkdir("/bucket")
+    yield BucketStore("memory://bucket/knee")
+    files.rm("/bucket", recursive=True)
+
+
+@pytest.fixture(params=["disk", "blob", "bucket"])
 def store(request, tmp_path):
-    if request.param == "disk":
-        return DiskStore(tmp_path / "knee")
-    return request.getfixturevalue("blobs")
+    if request.param == "bucket":
+        return request.getfixturevalue("bucket")
+    return locking(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["disk", "blob"])
+def locking_store(request, tmp_path):
+    """A store that other processes see, and that has locks."""
+    return locking(request.param, request, tmp_path)
+
+
+def locking(kind, request, tmp_path):
+    return DiskStore(tmp_path / "knee") if kind == "disk" else request.getfixturevalue("blobs")
 
 
 def paths(store, under=""):
@@ -108,8 +137,6 @@ def test_a_folder_of_a_store_is_a_store(store):
     assert store.read("b/c/x") == b"1"
     assert paths(below) == ["x"]
     assert below.address == f"{store.address}/b/c"
-    with store.lock("b/.lock", "busy"):
-        assert below.read("x") == b"1"
     assert open_store(below.address).read("x") == b"1"
     assert store.free() is None or store.free() > 0
 
@@ -121,7 +148,9 @@ def test_no_path_leads_out(store, path):
             use(path)
 
 
-def test_one_process_holds_a_lock(store, monkeypatch, capsys):
+def test_one_process_holds_a_lock(locking_store, monkeypatch, capsys):
+    store = locking_store
+    store.write("x", b"1")
     monkeypatch.setattr("workbench.stores.blob._LEASE_PATIENCE", 0.5)
     came = threading.Event()
 
@@ -130,6 +159,7 @@ def test_one_process_holds_a_lock(store, monkeypatch, capsys):
             came.set()
 
     with store.lock(".lock", "busy"):
+        assert store.read("x") == b"1"
         with pytest.raises(RuntimeError, match="busy"), store.lock(".lock", "busy"):
             pass
         thread = threading.Thread(target=wait)
@@ -145,7 +175,8 @@ def _in_child(store, answers):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_another_process_reads_by_connections_of_its_own(store, method):
+def test_another_process_reads_by_connections_of_its_own(locking_store, method):
+    store = locking_store
     store.write("x", b"0123")
     assert pickle.loads(pickle.dumps(store)) == store
     context = multiprocessing.get_context(method)
@@ -167,6 +198,66 @@ def test_importing_stores_brings_no_azure_package_in():
     program = "import sys, workbench.stores; print([n for n in sys.modules if n[:6] == 'azure.'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"
+
+
+# ---- buckets of Amazon's and Google's ----------------------------------------------------
+
+
+def test_a_bucket_has_no_locks_and_says_so(bucket):
+    with pytest.raises(CannotWriteError, match=r"memory://bucket/knee has no locks"):
+        bucket.lock(".lock", "busy")
+
+
+def test_what_a_bucket_s_library_says_is_in_our_words(bucket, monkeypatch):
+    class NoCredentialsError(Exception):  # of a library: no OSError
+        pass
+
+    def refuse(*_, **__):
+        raise NoCredentialsError("Unable to locate X-Amz-Signature=secret")
+
+    bucket.write("x", b"1")
+    monkeypatch.setattr(bucket.files, "cat_file", refuse)
+    monkeypatch.setattr(bucket.files, "pipe_file", refuse)
+    with pytest.raises(StorageError, match=r"knee/x: NoCredentialsError: .*what lets us in is"):
+        bucket.read("x")
+    with pytest.raises(CannotWriteError, match="NoCredentialsError") as caught:
+        bucket.write("x", b"2")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_is_an_error(bucket):
+    bucket.write("x", b"0123")
+    source = bucket.source("x")
+    bucket.write("x", b"01")
+    with pytest.raises(StorageError, match="1 of 3 bytes came"):
+        source.read(1, 3)
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_the_package_that_reads_a_bucket_is_named_where_it_is_missing(
+    scheme, package, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("workbench.stores.bucket.find_spec", lambda name: None)
+    wanted = rf"read by the package {package}, which is not installed: .*-e '.\[{scheme}\]'"
+    with pytest.raises(ValueError, match=wanted):
+        open_store(f"{scheme}://scans/brain_multicoil")
+    with pytest.raises(ValueError, match=f"give {scheme}://BUCKET/FOLDER"):
+        open_store(f"{scheme}://scans")
+
+
+@pytest.mark.parametrize(
+    ("place", "variable"),
+    [
+        ("s3://scans/brain", "AWS_SECRET_ACCESS_KEY"),
+        ("gs://scans/brain", "GOOGLE_APPLICATION_CREDENTIALS"),
+    ],
+)
+def test_a_process_gets_a_bucket_s_login_only_where_it_reads_it(place, variable, monkeypatch):
+    monkeypatch.setenv(variable, "secret")
+    assert variable not in child_environment()
+    assert variable not in child_environment(AZURE_LOGIN)
+    assert variable in child_environment(*credentials_for(place))
 
 
 # ---- what only blob storage can refuse ---------------------------------------------------

@@ -16,7 +16,7 @@ from workbench.forms.parameters import concerning
 from workbench.models import check_network_name
 from workbench.models.own import check_there, is_own
 from workbench.settings import CONNECTION_VARIABLE, Secret, resolve, shown
-from workbench.stores import is_address
+from workbench.stores import is_address, unopened
 
 
 def datasets_here(_: Any = None) -> list[str]:
@@ -45,9 +45,7 @@ def check_dataset(place: str) -> None:
         NotADirectoryError: it is a file.
     """
     if is_address(place):
-        from workbench.stores.blob import parse_address  # brings azure's packages in
-
-        parse_address(place)
+        unopened(place)
     else:
         find_dataset(place, announce=False)
 

@@ -56,7 +56,8 @@ def parse_address(address: str) -> tuple[str, str, str, str]:
     if found is None:
         raise ValueError(
             f"{address.split('?')[0]!r} is no dataset's address: give "
-            "https://ACCOUNT.blob.core.windows.net/CONTAINER/FOLDER, without a signature"
+            "https://ACCOUNT.blob.core.windows.net/CONTAINER/FOLDER, without a signature, or "
+            "s3://BUCKET/FOLDER or gs://BUCKET/FOLDER"
         )
     endpoint, account, container, path = found.groups()
     return endpoint, container, path, account
