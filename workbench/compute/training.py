@@ -117,7 +117,7 @@ def _plan_here(
         fetch(node.store, run_folder(job.name), lambda path: not path.startswith(without))
     if needs := credentials_for(job.dataset):
         remarks.append(
-            f"the processes read blob storage: they are handed {needs[0]}, and no other secret"
+            f"the processes read a cloud's storage: they are handed {needs[0]}, and no other secret"
         )
     return Plan(
         job=job,

@@ -259,7 +259,8 @@ def open_dataset(where: str | Path, *, check: bool = True) -> DatasetCache:
 
     Args:
         where: the name of a dataset below ``datasets/`` such as "knee_multicoil", a folder, or an
-            https:// address in blob storage. A relative folder counts from the project's root.
+            address: https:// in blob storage, s3:// or gs://. A relative folder counts from the
+            project's root.
         check: compare the files' sizes and times with the cache; see ``open_cache``.
 
     Returns:

@@ -92,7 +92,7 @@ class TrainPage(Page):
     model: str = Field("brain", choices=tuple(MODELS), meanings=MODEL_ALIASES)
     """knee, brain, knee_singlecoil or prostate (also KneeMulticoil, ...)"""
     local_dataset: str | None = Field(None, label="dataset", choices=datasets_here)
-    """its folder, or https:// address in blob storage; None: the model's"""
+    """its folder, or its address, https://, s3:// or gs://; None: the model's"""
     name: RunName | None = Field(None, label="run's name", choices=runs_here)
     """folder of the run under outputs/; None: the model's name"""
     epochs: int | None = Field(None, ge=1, unit="passes", aliases=("num_epochs",))

@@ -190,7 +190,8 @@ class BucketFile:
             return b""
         store = self._store
         with store._errors(self._path):
-            content = bytes(store.files.cat_file(store._name(self._path), offset, end))
+            # By name: the libraries differ in what stands second.
+            content = bytes(store.files.cat_file(store._name(self._path), start=offset, end=end))
         if len(content) != end - offset:
             raise StorageError(f"{self}: {len(content):,} of {end - offset:,} bytes came")
         return content
