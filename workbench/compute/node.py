@@ -1,6 +1,6 @@
 """This machine as one node of a cluster's job, and the errors that ranks leave.
 
-The cloud starts the job's command on every node and tells each its place by variables.
+AzureML, or SLURM, starts the job's command on every node and tells each its place by variables.
 """
 
 import json
@@ -18,6 +18,11 @@ from workbench.stores.disk import write_text
 NODES = "WORKBENCH_NODES"
 STORE = "WORKBENCH_STORE"
 DEVICE = "WORKBENCH_DEVICE"
+RANKS = {
+    "AzureML's PyTorch distribution": "NODE_RANK",
+    "SLURM's srun": "SLURM_NODEID",
+}
+"""What starts a job on several nodes, one process each -> the variable with the node's number."""
 ERRORS = "errors"
 """Folder of a run where each rank that fails leaves a file: its name has the node's number."""
 
@@ -57,13 +62,12 @@ def this_node() -> Node | None:
     if NODES not in os.environ:
         return None
     count = int(os.environ[NODES])
-    rank, address, port = (
-        os.environ.get(name, "") for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
-    )
+    rank = next(filter(None, map(os.environ.get, RANKS.values())), "")
+    address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
     if count > 1 and not (rank and address and port):
         raise ValueError(
-            f"this is one of {count} nodes, but NODE_RANK, MASTER_ADDR or MASTER_PORT is not set: "
-            "the job must be submitted with AzureML's PyTorch distribution, one process a node"
+            f"this is one of {count} nodes, but {' or '.join(RANKS.values())}, MASTER_ADDR or "
+            f"MASTER_PORT is not set: start the job with {' or '.join(RANKS)}, one process a node"
         )
     return Node(
         int(rank) if count > 1 else 0,
