@@ -87,7 +87,7 @@ tools:
 	@touch $@
 
 .venv/ready-to-test: pyproject.toml .venv/made-in
-	@$(call install,.[docs$(COMMA)sdkv2$(COMMA)test$(COMMA)twix])
+	@$(call install,.[docs$(COMMA)mlflow$(COMMA)sdkv2$(COMMA)test$(COMMA)twix$(COMMA)wandb])
 	@touch .venv/ready-to-run $@
 
 # fastmri asks for torchvision and never imports it. Beside a CPU build of torch, from another index,
