@@ -6,6 +6,7 @@ Microsoft's support for this SDK ended on 2026-06-30, while existing workflows g
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -28,6 +29,10 @@ from workbench.settings import Secret
 if TYPE_CHECKING:
     from azureml.core import Workspace as SdkWorkspace
     from azureml.data.data_reference import DataReference
+
+
+_PACKING = threading.Lock()
+"""Held while a job is sent: the SDK changes this process's working folder as it packs the code."""
 
 
 @contextmanager
@@ -142,7 +147,7 @@ class AzureMLv1(Sender):
         environment.python.conda_dependencies = packages
         environment.docker.base_image = job.image
         references = {folder.name: self._reference(folder) for folder in job.folders}
-        with snapshot(job.code) as source:
+        with _PACKING, snapshot(job.code) as source:
             configuration = ScriptRunConfig(
                 source_directory=str(source),
                 command=job.command({name: str(each) for name, each in references.items()}),

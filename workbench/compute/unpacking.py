@@ -8,13 +8,15 @@ import shlex
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from workbench.azure_login import Workspace
+from workbench.azure_login import LoginError, Workspace
 from workbench.compute.cluster import choose_cluster, connect
+from workbench.compute.gpus import has_gpus
 from workbench.compute.images import IMAGES, check_image
 from workbench.compute.sender import (
+    Cluster,
     ClusterError,
     ClusterJob,
     DataFolder,
@@ -25,7 +27,8 @@ from workbench.compute.sender import (
 )
 from workbench.ingest.archives import ArchiveError, Unpacked
 from workbench.ingest.fetch import StoppedError
-from workbench.ingest.plan import archive_folder
+from workbench.ingest.passing import passing, passing_note
+from workbench.ingest.plan import IngestPlan, archive_folder
 from workbench.ingest.unpacking import Unpacker, progress_name, result_name
 from workbench.stores import Store
 from workbench.stores.blob import BlobStore
@@ -56,28 +59,21 @@ class UnpackJob(ClusterJob):
         )
 
 
-def cluster_unpacker(
-    workspace: Workspace, container: BlobStore, cluster: str = "", sdk: str | None = None
-) -> Unpacker:
-    """Return an unpacker whose passes are jobs of a cluster; "" takes the only one there is.
+@dataclass(frozen=True)
+class ClusterUnpacker(Unpacker):
+    """Passes over archives that are jobs of a cluster.
 
-    Raises:
-        ValueError: there is no such cluster, or the workspace knows no datastore of the container.
-        ClusterError: the workspace refuses.
+    Attributes:
+        datastore: the workspace's name of the container.
     """
-    sender = connect(workspace, sdk)
-    chosen = choose_cluster(sender.clusters(), cluster or None, 1, None)
-    check_image(IMAGES["CPU"])
-    place = (container.account, container.container_name)
-    datastores = {(each.account, each.container): each.name for each in sender.datastores()}
-    if place not in datastores:
-        raise ValueError(
-            f"unpack_on='azureml': the workspace has no datastore of {'/'.join(place)}: register "
-            "one in the studio (Data, Datastores), or give unpack_on='here'"
-        )
-    datastore = datastores[place]
 
-    def unpacker(
+    sender: Sender
+    cluster: Cluster
+    datastore: str
+    container: BlobStore
+
+    def __call__(
+        self,
         dataset: str,
         file: str,
         source: str,
@@ -87,19 +83,20 @@ def cluster_unpacker(
         stopped: threading.Event,
         on_bytes: Callable[[int], None],
     ) -> str:
+        """Make the pass over one archive, and return its SHA256; see ``unpack_kept``."""
         job = UnpackJob(
             name=f"unpack-{file.partition('.')[0]}",
             experiment="fastmri-ingest",
-            cluster=chosen.name,
+            cluster=self.cluster.name,
             nodes=1,
             device="CPU",
-            dataset=DataFolder("dataset", datastore, archive_folder(dataset), "mount"),
-            store=DataFolder("store", datastore, dataset, "write"),
+            dataset=DataFolder("dataset", self.datastore, archive_folder(dataset), "mount"),
+            store=DataFolder("store", self.datastore, dataset, "write"),
             parameters={"file": file, "source": source},
         )
-        archive = container.folder(archive_folder(dataset)).entry(file)
-        folder, tag = container.folder(dataset), archive.etag if archive else ""
-        state = _followed(sender, job, folder, file, tag, stopped, on_bytes)
+        archive = self.container.folder(archive_folder(dataset)).entry(file)
+        folder, tag = self.container.folder(dataset), archive.etag if archive else ""
+        state = _followed(self.sender, job, folder, file, tag, stopped, on_bytes)
         found = _noted(folder, result_name(file))
         _clear(folder, file)
         if found is None:
@@ -112,7 +109,66 @@ def cluster_unpacker(
             raise ArchiveError(found["error"])
         return str(found["sha256"])
 
-    return unpacker
+
+def with_unpacker(
+    plan: IngestPlan, unpack_on: str | None, cluster: str = "", sdk: str | None = None
+) -> IngestPlan:
+    """Return an ingest's plan with who verifies and unpacks, and a note that says so.
+
+    Args:
+        plan: where a Data Factory brings the archives, else it is returned as it is.
+        unpack_on: "azureml"; "here", this machine; None for the workspace's cluster where it has
+            one without GPUs, else this machine.
+        cluster: that is to unpack; "" chooses one.
+        sdk: see ``connect``.
+
+    Raises:
+        ValueError: there is no such cluster, or the workspace knows no datastore of the container.
+        ClusterError: the workspace refuses.
+    """
+    if plan.factory is None or not passing(plan).down:
+        return plan
+    assert isinstance(plan.store, BlobStore)
+    why = "unpack_on='here'"
+    if unpack_on != "here":
+        wanted = bool(unpack_on or cluster)
+        try:
+            unpacker = _cluster_unpacker(plan.factory.workspace, plan.store, cluster, sdk, wanted)
+            note = (
+                f"jobs on the cluster {unpacker.cluster} verify and unpack the archives, which do "
+                "not pass through this machine"
+            )
+            return replace(plan, unpacker=unpacker, notes=(*plan.notes, note))
+        except (ValueError, ClusterError, LoginError) as error:
+            if wanted:
+                raise
+            why = str(error)
+    return replace(plan, notes=(*plan.notes, passing_note(plan, why)))
+
+
+def _cluster_unpacker(
+    workspace: Workspace, container: BlobStore, name: str, sdk: str | None, wanted: bool
+) -> ClusterUnpacker:
+    """Find what unpacks; unless it is wanted all the same, a cluster without GPUs."""
+    sender = connect(workspace, sdk)
+    clusters = sender.clusters()
+    if not name:
+        # Of several the one with most machines, those of low priority first: they cost less.
+        order = sorted(clusters, key=lambda each: (-each.max_nodes, not each.low_priority))
+        usable = [each for each in order if each.max_nodes and not has_gpus(each.vm_size)]
+        if not usable and not wanted:
+            raise ValueError("the workspace has no cluster without GPUs")
+        clusters = usable[:1] or clusters
+    chosen = choose_cluster(clusters, name or None, 1, None)
+    check_image(IMAGES["CPU"])
+    place = (container.account, container.container_name)
+    datastores = {(each.account, each.container): each.name for each in sender.datastores()}
+    if place not in datastores:
+        raise ValueError(
+            f"unpack_on='azureml': the workspace has no datastore of {'/'.join(place)}: register "
+            "one in the studio (Data, Datastores), or give unpack_on='here'"
+        )
+    return ClusterUnpacker(sender, chosen, datastores[place], container)
 
 
 def _followed(

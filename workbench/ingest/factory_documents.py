@@ -87,10 +87,7 @@ def factory_documents(
     for number, ((link, kind, file), url) in enumerate(zip(archives, urls, strict=True)):
         site = sites.index(f"{url.scheme}://{url.netloc}/")
         path, source = f"{url.path.lstrip('/')}?{url.query}", site if secure_runs else number
-        # The fully sampled test scans may lie in the folder of the masked ones, under the same
-        # names: they are only landed, as xz is. The pass that verifies an archive puts them
-        # elsewhere, the factory would overwrite.
-        codec = CODECS[".tar.xz" if "test_full" in link.name else kind]
+        codec = CODECS[kind if unpacked_by_factory(kind, link.name) else ".tar.xz"]
         datasets[f"SignedFile{source}"] = _dataset(
             f"FastmriBucket{site}",
             ("relativeUrl",) if secure_runs else (),
@@ -106,6 +103,15 @@ def factory_documents(
         parameters |= {"relativeUrl": path} if secure_runs else {}
         documents.runs[link.stem] = RunRequest(pipeline, parameters)
     return documents
+
+
+def unpacked_by_factory(kind: str, name: str) -> bool:
+    """Say whether the factory unpacks an archive, or only lands it, as it does xz.
+
+    The fully sampled test scans may lie in the folder of the masked ones, under the same names:
+    the pass that verifies an archive puts them elsewhere, the factory would overwrite.
+    """
+    return CODECS.get(kind) in _SETTINGS and "test_full" not in name
 
 
 def _properties(kind: str, **type_properties: Any) -> Document:

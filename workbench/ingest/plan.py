@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
@@ -21,6 +21,7 @@ from workbench.ingest.fetch import (
 from workbench.ingest.links import SignedLink
 from workbench.ingest.manifest import ArchiveRecord, Manifest
 from workbench.ingest.offer import completeness, missing, read_sums, sum_of, wanted
+from workbench.ingest.unpacking import Unpacker
 from workbench.progress import amount, duration
 from workbench.settings import shown
 from workbench.stores import Source, Store
@@ -92,6 +93,8 @@ class IngestPlan:
     free: int | None
     notes: tuple[str, ...]
     email: tuple[str, ...] = ()  # how much of fastMRI's letter is there
+    unpacker: Unpacker | None = field(default=None, repr=False, compare=False)
+    """Verifies and unpacks what a Data Factory landed; None where this machine does."""
 
     @property
     def archives(self) -> list[PlannedArchive]:

@@ -32,7 +32,7 @@ from workbench.ingest.plan import (
     partial_name,
 )
 from workbench.ingest.report import IngestReport, Outcome, count_volumes
-from workbench.ingest.unpacking import Unpacker, unpack_kept
+from workbench.ingest.unpacking import unpack_kept
 from workbench.progress import Progress
 from workbench.settings import shown
 from workbench.stores import CannotWriteError, DiskStore, StorageError, Store
@@ -47,7 +47,6 @@ def ingest(
     *,
     side_by_side: int = 4,
     connections: int = 4,
-    unpacker: Unpacker | None = None,
 ) -> IngestReport:
     """Do what a plan says. One archive's failure stops no other.
 
@@ -55,7 +54,6 @@ def ingest(
         plan: from ``make_plan``.
         side_by_side: archives at work at the same time; a Data Factory copies all at once.
         connections: connections that fetch one archive by HTTP.
-        unpacker: verifies and unpacks what a Data Factory landed; by default this machine does.
 
     Raises:
         ValueError: the disk has too little space for the plan.
@@ -80,7 +78,6 @@ def ingest(
             plan,
             {name: Manifest(plan.store.folder(name)) for name in names},
             connections,
-            unpacker,
             stack.enter_context(ThreadPoolExecutor(max(side_by_side, 1), "archive")),
             stack.enter_context(Progress("fetching", fetched)),
             stack.enter_context(Progress("unpacking", unpacked)),
@@ -104,7 +101,6 @@ class _Run:
     plan: IngestPlan
     manifests: dict[str, Manifest]
     connections: int
-    unpacker: Unpacker | None
     workers: ThreadPoolExecutor
     fetched: Progress
     unpacked: Progress
@@ -424,8 +420,8 @@ class _Archive:
             "on_bytes": lambda count: self.run.unpacked.advance(count, self.name),
         }
         with self._noting_members():
-            if self.run.unpacker:
-                return self.run.unpacker(self.dataset, self.file, self.name, self.out, **how)
+            if self.plan.unpacker:
+                return self.plan.unpacker(self.dataset, self.file, self.name, self.out, **how)
             folders = (self.archives, self.members)
             return unpack_kept(*folders, self.file, self.name, self.out, **how)
 

@@ -24,7 +24,7 @@ from workbench.ingest.request import (
 from workbench.ingest.run import ingest
 from workbench.pages.shared import connection_entry, in_workspace
 from workbench.settings import LINKS_VARIABLE
-from workbench.stores.blob import BlobStore, check_container_name
+from workbench.stores.blob import check_container_name
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -94,10 +94,10 @@ class IngestPage(Page):
     """azure: container in the storage account"""
     location: str = Field("", label="location of the factory", look_up=_locations)
     """azure: of the factory, such as "westeurope"; empty: the workspace's"""
-    unpack_on: str = Field("here", choices=UNPACK_ON)
-    """azure: "here", this machine, or "azureml", jobs on a cluster"""
+    unpack_on: str | None = Field(None, choices=UNPACK_ON)
+    """azure: "here" or "azureml", jobs; None: on a cluster without GPUs, if there is one"""
     cluster: str = Field("", look_up=in_workspace("clusters"))
-    """azure: the AzureML cluster that unpacks; empty: the only one there is"""
+    """azure: the AzureML cluster that unpacks; empty: one without GPUs"""
     sdk: str | None = Field(None, label="AzureML's SDK", choices=SDKS)
     """azure: AzureML's SDK that unpacks, v1 or v2; None: the first that works here"""
     connection_file: str = "storage.secret"
@@ -133,6 +133,10 @@ class IngestPage(Page):
         if text is None:
             raise ValueError("the email's text is missing: give it first")
         planned = plan_ingest(text, **self.model_dump(exclude={"links_file"}))
+        if planned.factory:
+            from workbench.compute.unpacking import with_unpacker
+
+            planned = with_unpacker(planned, self.unpack_on, self.cluster, self.sdk)
         display(HTML(plan_html(planned)))
         return planned
 
@@ -144,19 +148,7 @@ class IngestPage(Page):
         """
         from IPython.display import display
 
-        unpacker = None
-        if planned.factory is not None and self.unpack_on == "azureml":
-            from workbench.compute.unpacking import cluster_unpacker
-
-            assert isinstance(planned.store, BlobStore)
-            workspace = planned.factory.workspace
-            unpacker = cluster_unpacker(workspace, planned.store, self.cluster, self.sdk)
-        report = ingest(
-            planned,
-            side_by_side=self.side_by_side,
-            connections=self.connections,
-            unpacker=unpacker,
-        )
+        report = ingest(planned, side_by_side=self.side_by_side, connections=self.connections)
         done = {"summary": report.summary(), "html": report_html(report)}
         if report.problems:
             display(show_report(done))

@@ -5,17 +5,22 @@ import sys
 import tarfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from workbench.azure_login import Workspace
+from workbench.azure_login import Workspace, credential
 from workbench.azure_storage import parse_connection
 from workbench.compute import unpacking
 from workbench.compute.cluster import SDKS
-from workbench.compute.unpacking import cluster_unpacker
+from workbench.compute.unpacking import with_unpacker
 from workbench.ingest import unpacking as job
 from workbench.ingest.archives import ArchiveError, Unpacked
+from workbench.ingest.factory_copy import FactoryPlace
 from workbench.ingest.fetch import StoppedError
+from workbench.ingest.links import SignedLink
+from workbench.ingest.passing import measured_speeds
+from workbench.ingest.plan import Action, DatasetPlan, IngestPlan, PlannedArchive
 from workbench.settings import Secret
 from workbench.stores import DiskStore
 from workbench.stores.blob import open_container
@@ -31,26 +36,37 @@ def landed(workspace, monkeypatch):
     monkeypatch.setattr(unpacking, "SECONDS_BETWEEN_LOOKS", 0.3)
     container = open_container(parse_connection(Secret(workspace.storage.connection_string)))
 
-    def land(keep: int | None = None):
+    def land(keep: int | None = None, name: str = "val.tar.xz", members=MEMBERS):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:xz", preset=0) as tar:
-            for name, data in MEMBERS.items():
-                info = tarfile.TarInfo(name)
+            for path, data in members.items():
+                info = tarfile.TarInfo(path)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-        container.write("knee_multicoil_compressed/val.tar.xz", buffer.getvalue()[:keep])
+        container.write(f"knee_multicoil_compressed/{name}", buffer.getvalue()[:keep])
         return container
 
     return land
+
+
+def planned(workspace, container):
+    """A plan of one archive that has landed, as far as choosing who unpacks it goes."""
+    storage = parse_connection(Secret(workspace.storage.connection_string))
+    place = FactoryPlace(
+        Workspace(**vars(workspace.workspace)), storage, "datasets", credential(), "westeurope"
+    )
+    link = SignedLink.__new__(SignedLink)
+    archive = PlannedArchive(link, Action.UNPACK, ".tar.xz", 10**12, unpacked=2 * 10**12)
+    datasets = (DatasetPlan("knee_multicoil", "2025", (archive,), ()),)
+    return IngestPlan(container, place, datasets, True, (), 0, 0, None, ())
 
 
 def unpack_on_cluster(
     workspace, container, *, sdk="v1", stopped=None, on_bytes=lambda count: None
 ) -> tuple[Unpacked, str]:
     out = Unpacked()
-    address = Workspace(**vars(workspace.workspace))
-    unpacker = cluster_unpacker(address, container, "cpu-cluster", sdk)
-    digest = unpacker(
+    plan = with_unpacker(planned(workspace, container), "azureml", sdk=sdk)
+    digest = plan.unpacker(
         "knee_multicoil",
         "val.tar.xz",
         "val.tar.xz",
@@ -83,12 +99,67 @@ def test_job_on_a_cluster_unpacks_and_verifies_without_any_key(workspace, landed
     assert workspace.storage.key not in sent
 
 
+@pytest.mark.parametrize("sdk", SDKS)
+def test_archives_are_sent_side_by_side(workspace, landed, sdk):
+    """SDK v1 changes the process's working folder while it packs a job's code."""
+    names = [f"val{number}.tar.xz" for number in range(4)]
+    for name in names:
+        container = landed(name=name, members={f"multicoil_val/{name}.h5": name.encode()})
+    unpacker = with_unpacker(planned(workspace, container), None, sdk=sdk).unpacker
+
+    def unpack(name):
+        how = {"known": {}, "stopped": threading.Event(), "on_bytes": lambda count: None}
+        return unpacker("knee_multicoil", name, name, Unpacked(), **how)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(unpack, names))
+    for name in names:
+        assert container.read(f"knee_multicoil/multicoil_val/{name}.h5") == name.encode()
+
+
+@pytest.mark.parametrize("unpack_on", [None, "here"])
+def test_where_a_cluster_without_gpus_is_it_unpacks_unless_this_machine_is_to(
+    workspace, landed, unpack_on
+):
+    workspace.azureml.add_cluster("cheap", vm_size="Standard_D4_v3", nodes=2, low_priority=True)
+    plan = with_unpacker(planned(workspace, landed()), unpack_on)
+    (note,) = plan.notes
+    assert (plan.unpacker is None) == (unpack_on == "here")
+    if unpack_on is None:
+        assert plan.unpacker.cluster.name == "cheap"
+        assert note.startswith("jobs on the cluster cheap (STANDARD_D4_V3, low priority, up to 2")
+    else:
+        assert note.startswith("this machine verifies and unpacks (unpack_on='here')")
+
+
+def test_where_there_is_none_the_plan_says_what_passes_through_here(workspace, landed, monkeypatch):
+    """A terabyte of xz that unpacks to two, over a line of 100 and 50 MB/s."""
+    del workspace.azureml.clusters["cpu-cluster"]
+    container = landed()
+    before = workspace.storage.names()
+    monkeypatch.setattr("workbench.ingest.passing.cores", lambda: 8)
+    assert all(speed > 0 for speed in measured_speeds(container))
+    monkeypatch.setattr("workbench.ingest.passing.measured_speeds", lambda store: (100e6, 50e6))
+    (note,) = with_unpacker(planned(workspace, container), None).notes
+    assert "(the workspace has no cluster without GPUs): 1.0 TB come here from storage" in note
+    assert "and 2.0 TB go back, some 11 h 06 min at what was measured" in note
+    assert "(100 MB/s from storage, 50.0 MB/s to it, 14 MB/s of xz on each of 8 cores)" in note
+    assert "Azure bills the 1.0 TB as egress, about 78 US dollars by its list" in note
+    assert "unless this machine is in its region westeurope" in note
+    assert workspace.storage.names() == before
+    with pytest.raises(ValueError, match="cluster='none-such': the workspace has gpu-cluster"):
+        with_unpacker(planned(workspace, container), None, "none-such")
+
+
 def test_damaged_archive_or_unknown_container_is_named(workspace, landed):
     with pytest.raises(ArchiveError, match=r"^val\.tar\.xz: truncated or damaged"):
         unpack_on_cluster(workspace, landed(keep=9000))
     storage = parse_connection(Secret(workspace.storage.connection_string))
+    elsewhere = open_container(storage, "elsewhere")
     with pytest.raises(ValueError, match=r"the workspace has no datastore of .*/elsewhere"):
-        unpack_on_cluster(workspace, open_container(storage, "elsewhere"))
+        unpack_on_cluster(workspace, elsewhere)
+    (note,) = with_unpacker(planned(workspace, elsewhere), None).notes
+    assert "this machine verifies and unpacks (unpack_on='azureml': the workspace has no" in note
 
 
 def test_job_that_a_killed_notebook_left_is_waited_for_and_not_sent_again(workspace, landed):

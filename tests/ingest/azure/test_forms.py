@@ -100,11 +100,10 @@ def test_unpacking_on_a_cluster_that_does_not_exist_is_told_before_copying(
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", cloud.storage.connection_string)
     monkeypatch.setenv("FASTMRI_LINKS", brought.email)
     parameters = of(IngestPage, destination="azure", unpack_on="azureml", cluster="none-such")
-    planned = parameters.plan()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # azureml-core's own, while it is imported
         with pytest.raises(ValueError, match="cluster='none-such': the workspace has"):
-            parameters.work(planned)
+            parameters.plan()
     assert cloud.factory.deleted == []
 
 
