@@ -95,7 +95,7 @@ class IngestPage(Page):
     location: str = Field("", label="location of the factory", look_up=_locations)
     """azure: of the factory, such as "westeurope"; empty: the workspace's"""
     unpack_on: str | None = Field(None, choices=UNPACK_ON)
-    """azure: "here" or "azureml", jobs; None: on a cluster without GPUs, if there is one"""
+    """azure: "here" or "azureml", jobs; None: a cluster without GPUs, if any"""
     cluster: str = Field("", look_up=in_workspace("clusters"))
     """azure: the AzureML cluster that unpacks; empty: one without GPUs"""
     sdk: str | None = Field(None, label="AzureML's SDK", choices=SDKS)
