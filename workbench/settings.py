@@ -9,6 +9,7 @@ from typing import NoReturn
 LINKS_VARIABLE = "FASTMRI_LINKS"
 CONNECTION_VARIABLE = "AZURE_STORAGE_CONNECTION_STRING"
 AZURE_LOGIN, AWS_LOGIN, GOOGLE_LOGIN = "Azure login", "AWS login", "Google login"
+TRACKING_LOGIN = "login of MLflow or Weights & Biases"
 
 # Who we are: in Azure for azure-identity, on a machine of Azure's, for the tools of 2021.
 _LOGINS = {
@@ -18,8 +19,10 @@ _LOGINS = {
     ),
     AWS_LOGIN: ("AWS_",),
     GOOGLE_LOGIN: ("GOOGLE_", "CLOUDSDK_", "GCLOUD_"),
+    # A job of AzureML's has a token of its own.
+    TRACKING_LOGIN: ("MLFLOW_TRACKING_", "WANDB_API_KEY", "AZUREML_"),
 }
-"""Login -> how the names of its variables begin."""
+"""Login -> how the names of its variables begin; one variable may be of two."""
 
 
 def child_environment(*needs: str, **changes: str) -> dict[str, str]:
@@ -34,9 +37,8 @@ def child_environment(*needs: str, **changes: str) -> dict[str, str]:
     def kept(name: str) -> bool:
         if name == LINKS_VARIABLE or name.startswith("AZURE_STORAGE_"):
             return name in needs
-        return not any(
-            name.startswith(prefixes) for login, prefixes in _LOGINS.items() if login not in needs
-        )
+        holders = [login for login, prefixes in _LOGINS.items() if name.startswith(prefixes)]
+        return not holders or any(login in needs for login in holders)
 
     return {name: value for name, value in os.environ.items() if kept(name)} | changes
 

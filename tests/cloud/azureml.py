@@ -18,6 +18,7 @@ from tests.cloud.storage import Storage
 from tests.cloud.submission import Submission
 from tests.cloud.submission_v1 import add_v1_routes
 from tests.cloud.submission_v2 import add_v2_routes
+from tests.cloud.tracking import Tracking
 
 PATTERN = "*.api.azureml.ms"
 WORKSPACE_ID = "11111111-1111-4111-8111-111111111111"
@@ -37,6 +38,7 @@ class AzureML(Service):
         workspace: the workspace's name.
         folder: where jobs run.
         environment: variables that lead a process into the cloud.
+        tracking: MLflow, which knows each job as a run.
 
     Attributes:
         clusters: name -> cluster; at first ``gpu-cluster`` (4 nodes) and ``cpu-cluster`` (2).
@@ -53,6 +55,7 @@ class AzureML(Service):
         workspace: str,
         folder: Path,
         environment: Mapping[str, str],
+        tracking: Tracking,
     ) -> None:
         super().__init__("azureml", faults)
         self.log_in = lambda request: None if "/discovery" in request.path else login.check(request)
@@ -71,7 +74,7 @@ class AzureML(Service):
         }
         self.jobs: dict[str, Job] = {}
         self._management, self._login, self._folder = management, login, folder
-        self._environment = environment
+        self._environment, self._tracking = environment, tracking
         for service in (management, self):
             service.on("GET", rf"(/rp/workspaces)?{self.scope}/computes", self._list_clusters)
             service.on(
@@ -158,10 +161,17 @@ class AzureML(Service):
 
     def _variables(self, submission: Submission) -> dict[str, str]:
         """What every node of a job is told, besides its rank."""
+        token = secrets.token_urlsafe(12)
         variables = {
             **bare(self._environment),
+            **self._tracking.begin(
+                submission.id,
+                submission.experiment,
+                token,
+                plugin="azureml-mlflow" in str(submission.conda),
+            ),
             "AZUREML_RUN_ID": submission.id,
-            "AZUREML_RUN_TOKEN": secrets.token_urlsafe(12),
+            "AZUREML_RUN_TOKEN": token,
             "AZUREML_ARM_SUBSCRIPTION": self._management.subscription,
             "AZUREML_ARM_RESOURCEGROUP": self._management.group,
             "AZUREML_ARM_WORKSPACE_NAME": self.workspace,

@@ -21,6 +21,7 @@ from tests.cloud.management import HOST as MANAGEMENT_HOST
 from tests.cloud.management import Management
 from tests.cloud.network import Network
 from tests.cloud.storage import Storage
+from tests.cloud.tracking import Tracking
 
 if TYPE_CHECKING:
     import pytest
@@ -73,6 +74,7 @@ class Cloud:
         factory: Data Factory.
         azureml: AzureML.
         registry: Microsoft's registry of images.
+        tracking: the workspace's MLflow.
         storage: the storage account.
         bucket: fastMRI's bucket; put files into ``bucket.folder``.
         workspace: the workspace's address.
@@ -119,6 +121,7 @@ class Cloud:
             self.registry = enter(Registry(self.faults))
             self.network.route(REGISTRY_HOST, self.registry.port, plain=True)
             self.factory = enter(DataFactory(self.management, Copier(self.backbone, self.ca)))
+            self.tracking = enter(Tracking(self.faults))
             self.azureml = enter(
                 AzureML(
                     self.faults,
@@ -128,6 +131,7 @@ class Cloud:
                     self.workspace.name,
                     self.folder / "jobs",
                     self._environment(self.backbone),
+                    self.tracking,
                 )
             )
             self.network.route(AZUREML_PATTERN, self.azureml.port, plain=True)

@@ -14,6 +14,7 @@ from workbench.compute.gpus import cluster_warnings, has_gpus, machine_of
 from workbench.compute.images import IMAGES, check_image
 from workbench.compute.jobs import in_words, run_folder
 from workbench.compute.kept import fetch
+from workbench.compute.loggers import USUAL_ON_CLUSTER, check_on_cluster, read_loggers
 from workbench.compute.own_code import code_for
 from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
 from workbench.compute.runs import prepare_run
@@ -82,6 +83,9 @@ def plan_on_cluster(
     access, tags = chosen.access, parse_tags(chosen.tags)
     folder = chosen.azure_dataset or model_by_name(model).dataset
     conda_specification(chosen.torch_build)
+    logger = read_loggers(parameters.get("logger") or USUAL_ON_CLUSTER)
+    check_on_cluster(logger)
+    parameters = parameters | {"logger": logger}
     own = {key: parameters[key] for key in ("network", "loss") if is_own(parameters.get(key))}
     if (start := parameters.get("start_from")) and is_own(start.network):
         own["network"] = start.network

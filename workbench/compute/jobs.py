@@ -11,6 +11,7 @@ import pydantic
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 
 from workbench.catalog import DATASETS, model_by_name
+from workbench.compute.loggers import USUAL, read_loggers
 from workbench.compute.start import Start
 from workbench.data.sampling import Sampling, numbers
 from workbench.models import (
@@ -128,7 +129,8 @@ class TrainingJob(pydantic.BaseModel):
         compile: whether torch.compile fuses the U-Nets; the same numbers but for rounding. "auto"
             does in a long training on a GPU that can.
         workers: loader processes a rank; None chooses.
-        images: validation slices that go to TensorBoard each epoch.
+        images: validation slices that go to the loggers each epoch.
+        logger: of ``LOGGERS``, where the curves go.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
@@ -168,6 +170,7 @@ class TrainingJob(pydantic.BaseModel):
     workers: int | None = Field(None, ge=0, le=256)
     checkpoint_minutes: float = Field(10.0, gt=0)
     images: int = Field(4, ge=0)
+    logger: Annotated[str, AfterValidator(read_loggers)] = USUAL
 
     @pydantic.field_validator("config", mode="plain")
     @classmethod

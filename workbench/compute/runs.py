@@ -28,7 +28,7 @@ SENT = "azureml.json"
 # not what has been learned so far.
 _MAY_CHANGE = {
     *("dataset", "epochs", "workers", "checkpoint_minutes", "images"),
-    *("low_memory", "compile", "patience"),
+    *("low_memory", "compile", "patience", "logger"),
 }
 # What a file raises that is damaged, or of another version.
 _DAMAGES = (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from workbench.stores.blob import BlobStore
 
 NOTEBOOK = "notebooks/train.ipynb"
+NODES_EXTRA = "nodes"
+"""The extra of pyproject.toml that only nodes have: MLflow's way into the workspace."""
 CHANNELS = ("conda-forge", "nodefaults")
 CONDA = ("python=3.11", "xz>=5.4", "pip")
 """What conda brings to a node, as in ``environment.yml``; pip brings the rest.
@@ -162,7 +164,7 @@ class ClusterJob:
     @property
     def packages(self) -> dict[str, Any]:
         """What is installed into it, as conda takes it."""
-        return conda_specification(self.torch_build)
+        return conda_specification(self.torch_build, extra=NODES_EXTRA)
 
     @property
     def folders(self) -> tuple[DataFolder, ...]:
@@ -281,18 +283,24 @@ def snapshot(own: Mapping[str, Path] | None = None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def conda_specification(torch_build: str = "", only: Collection[str] = ()) -> dict[str, Any]:
+def conda_specification(
+    torch_build: str = "", only: Collection[str] = (), extra: str = ""
+) -> dict[str, Any]:
     """Return the packages of a node as conda takes them.
 
     Args:
         torch_build: another build of torch than the usual one.
         only: names of the run-time packages to take; all where none is given.
+        extra: of pyproject.toml, whose packages are added.
 
     Raises:
         ValueError: there is no such build.
     """
     found = importlib.metadata.requires("fastmri-workbench") or []
     pip = [line for line in found if "extra ==" not in line]
+    if extra:
+        marker = re.compile(rf"\s*;\s*extra == ['\"]{extra}['\"]$")
+        pip += [marker.sub("", line) for line in found if marker.search(line)]
     if only:
         pip = [line for line in pip if re.split(r"[^\w.-]", line)[0] in only]
     if torch_build:

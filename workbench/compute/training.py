@@ -18,6 +18,7 @@ from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
 from workbench.compute.jobs import run_folder, training_job, try_own_code
 from workbench.compute.kept import LOG_FILE, fetch, kept
+from workbench.compute.loggers import USUAL, check_installed, login_of, read_loggers
 from workbench.compute.node import ERRORS, Node, note_error, noting_errors, this_node
 from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
 from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
@@ -90,6 +91,8 @@ def _plan_here(
 ) -> Plan:
     ranks = ranks_here(nodes)
     node = ranks.node
+    if node is None:  # a node's environment has been built for its job
+        check_installed(read_loggers(choices.get("logger") or USUAL))
     # To look at each file of a mount takes minutes.
     cache = open_dataset(local_dataset or model_by_name(model).dataset, check=node is None)
     job = checked_job(model, cache, splits, choices)
@@ -167,7 +170,7 @@ def _run_here(plan: Plan, ranks: Ranks) -> Iterator[str]:
         if run.finished and not (plan.splits if node else unevaluated(run, plan.splits)):
             yield f"{shown(run.folder)} is finished: {len(run.metrics)} epochs are done"
             return
-        needs = credentials_for(plan.job.dataset)
+        needs = (*credentials_for(plan.job.dataset), *login_of(plan.job.logger))
         lines = run_here(run, "workbench.recon.run", ranks, *plan.splits, needs=needs, lock=lock)
         yield from _kept(run, node, lines) if node and node.store else lines
 

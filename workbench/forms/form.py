@@ -25,6 +25,7 @@ from workbench.settings import (
     AZURE_LOGIN,
     CONNECTION_VARIABLE,
     LINKS_VARIABLE,
+    TRACKING_LOGIN,
     child_environment,
 )
 
@@ -365,6 +366,7 @@ class Form:
         withheld = self.secrets.keys() - {each.entry.name for each in wanted}
         needs = [LINKS_VARIABLE] if LINKS_VARIABLE in self.secrets.keys() - withheld else []
         needs += [] if CONNECTION_VARIABLE in withheld else [CONNECTION_VARIABLE, AZURE_LOGIN]
+        needs += [TRACKING_LOGIN] if "logger" in self.fields else []
         held = {each.entry.name: each.held.reveal() for each in wanted if each.held}
         return child_environment(*needs) | held
 

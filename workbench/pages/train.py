@@ -25,6 +25,7 @@ from workbench.compute.jobs import (
     run_folder,
     training_job,
 )
+from workbench.compute.loggers import LOGGERS, check_installed
 from workbench.compute.node import this_node
 from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
@@ -150,6 +151,8 @@ class TrainPage(Page):
     """of weights, order, masks and sampling, 42 (None)"""
     checkpoint_minutes: float | None = Field(None, label="checkpoint every", gt=0, unit="minutes")
     """time between checkpoints within an epoch, 10 (None)"""
+    logger: str | None = Field(None, label="curves go to", choices=tuple(LOGGERS), several=True)
+    """such as "tensorboard, mlflow"; None: tensorboard, on AzureML mlflow too"""
     resume: bool = True
     """go on with the run that is there; False: refuse to"""
     workers: int | None = Field(None, label="loader processes", ge=0, le=256)
@@ -240,6 +243,8 @@ class TrainPage(Page):
         looks: dict[str, Callable[[], object]] = {}
         if self.target == "local" or self.local_dataset or not find_workspace():
             looks["local_dataset"] = lambda: check_dataset(self._dataset)
+            if self.logger and not this_node():
+                looks["logger"] = lambda: check_installed(str(self.logger))
         if self.start_from and not (this_node() or self._run.last.exists()):
             looks["start_from"] = self._look_at_start
         return looks

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -121,6 +122,7 @@ class RunRecord(pl.Callback):
         self.folder, self.images = folder, images
         self.rows: list[dict[str, float]] = []
         self.volumes: list[dict[str, Any]] = []
+        self.pictures: list[tuple[str, Image.Image]] = []
         self._loss_sum, self._loss_count = 0.0, 0
         self._epoch_began = time.monotonic()
         self._progress: Progress | None = None
@@ -172,6 +174,10 @@ class RunRecord(pl.Callback):
             note = f"epoch {trainer.current_epoch + 1}/{epochs}, loss {loss:.4f}"
             self._progress.advance(done - self._progress.done, note)
 
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the images of the validation before."""
+        self.pictures = []
+
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -181,7 +187,7 @@ class RunRecord(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Send some reconstructions of rank 0, spread over its slices, to TensorBoard."""
+        """Send some reconstructions of rank 0, spread over its slices, to the loggers."""
         count = int(trainer.num_val_batches[0])
         spread = {int((place + 0.5) * count / self.images) for place in range(self.images)}
         if not trainer.is_global_zero or batch_idx not in spread:
@@ -193,11 +199,13 @@ class RunRecord(pl.Callback):
             image, target = cropped(outputs[:1], batch.target[:1])
             panels = {"reconstruction": image, "target": target, "error": (image - target).abs()}
         name = f"{batch.volume[0]} slice {batch.slice_num[0]}"
+        scale = target.max().clamp(min=1e-20)
+        shown = {kind: (panel / scale).clamp(0, 1) for kind, panel in panels.items()}
+        self.pictures.append((name, side_by_side([each[0] for each in shown.values()])))
         for logger in trainer.loggers:
-            for kind, panel in panels.items():
-                shown = (panel / target.max().clamp(min=1e-20)).clamp(0, 1)
+            for kind, panel in shown.items():
                 assert isinstance(logger, TensorBoardLogger)
-                logger.experiment.add_image(f"{name}/{kind}", shown, trainer.current_epoch)
+                logger.experiment.add_image(f"{name}/{kind}", panel, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Form the epoch's row and print it."""
@@ -236,3 +244,9 @@ class RunRecord(pl.Callback):
             # Its columns are those of the last epoch: earlier ones may not know every metric.
             write_table(self.folder / "metrics.csv", self.rows[-1], self.rows, missing="nan")
             write_table(self.folder / "volumes.csv", self.volumes[0], self.volumes, missing="nan")
+
+
+def side_by_side(panels: list[Tensor]) -> Image.Image:
+    """Return images of 0 to 1, (H, W) each, as one of grey values."""
+    grey = (255 * torch.cat(panels, dim=1)).round().to(torch.uint8)
+    return Image.fromarray(grey.cpu().numpy())

@@ -23,6 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from workbench.compute.evaluation import own_masks, training_volumes, without_targets
 from workbench.compute.jobs import TrainingJob
+from workbench.compute.loggers import names_of
 from workbench.compute.node import note_error
 from workbench.compute.processes import begin_rank
 from workbench.compute.runs import kept_cache
@@ -37,6 +38,7 @@ from workbench.recon.evaluation import evaluate
 from workbench.recon.record import RunCheckpoints, RunRecord, WholeCheckpoints
 from workbench.recon.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.recon.start import begin_with
+from workbench.recon.tracking import Tracking
 from workbench.recon.training import Training
 from workbench.recon.weights import require_checkpoint
 from workbench.stores.disk import naming, write_text
@@ -92,7 +94,8 @@ def fit(job: TrainingJob, folder: Path) -> Training:
         require_checkpoint(last)
     run_record = RunRecord(folder, job.images)
     kept = RunCheckpoints(checkpoints, job.checkpoint_minutes, run_record, job.patience)
-    callbacks: list[pl.Callback] = [run_record, kept, EndOnRequest()]
+    tracking = Tracking(job, folder, run_record)
+    callbacks: list[pl.Callback] = [run_record, kept, tracking, EndOnRequest()]
     if job.ema:
         here = int(os.environ.get("LOCAL_RANK", 0))
         device = torch.device("cuda", here) if gpus else torch.device("cpu")
@@ -106,7 +109,9 @@ def fit(job: TrainingJob, folder: Path) -> Training:
         max_epochs=job.epochs,
         accumulate_grad_batches=job.accumulate,
         gradient_clip_val=job.clip,
-        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        logger=TensorBoardLogger(folder, name="tensorboard", version="")
+        if "tensorboard" in names_of(job.logger)
+        else False,
         callbacks=callbacks,
         plugins=[WholeCheckpoints()],
         num_sanity_val_steps=0,
