@@ -3,7 +3,7 @@
 ``job.json`` what was asked, ``dataset_cache.json`` the volumes, ``versions.json`` what ran,
 ``metrics.csv`` a row an epoch, ``volumes.csv`` the last validation's metrics,
 ``checkpoints/{best,last}.ckpt``, ``checkpoints/start.pt`` where it began with given weights,
-``tensorboard/``.
+``tensorboard/``, and ``tracking.json`` where other loggers have the run as well.
 """
 
 import csv

@@ -64,6 +64,14 @@ def test_a_preempted_job_ends_with_all_its_epochs_and_goes_on_through_the_other_
     assert f"{job.artifacts}/outputs/train.ipynb" in collected
     assert list((job.nodes[1].working / "outputs").iterdir()) == []
     assert "node 0 of 2 with 1 CPU process" in job.log(0)
+    # The studio has the run's curves, each epoch once though the job was queued twice.
+    tracked = stored.tracking.runs[job.id]
+    assert tracked.curve("val_ssim") == [
+        (row["step"], pytest.approx(row["val_ssim"])) for row in run.metrics
+    ]
+    assert tracked.params["epochs"] == "16"
+    assert tracked.artifacts["model/best.ckpt"] == run.best.read_bytes()
+    assert "without" not in "".join(line for line in lines if line.startswith("mlflow"))
     # Each node has reconstructed one of the two volumes, and all of it is here.
     assert "reconstructing val: 2 volumes, 0 are there" in lines
     assert "rank 0: 1 of 1" in job.log(0)
