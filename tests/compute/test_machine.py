@@ -22,7 +22,6 @@ from workbench.settings import (
     AZURE_LOGIN,
     CONNECTION_VARIABLE,
     LINKS_VARIABLE,
-    TRACKING_LOGIN,
     child_environment,
 )
 from workbench.stores.disk import CannotWriteError
@@ -141,9 +140,6 @@ SECRETS = {
     "AZUREML_RUN_TOKEN": "t",
     "MSI_SECRET": "m",
     "IDENTITY_HEADER": "h",
-    "MLFLOW_TRACKING_URI": "https://user:password@host",
-    "MLFLOW_TRACKING_TOKEN": "m",
-    "WANDB_API_KEY": "w",
 }
 
 
@@ -161,11 +157,9 @@ def test_a_child_gets_no_secret_but_what_it_needs(secrets):
     assert held() == set()
     assert held(LINKS_VARIABLE) == {LINKS_VARIABLE}
     assert held(CONNECTION_VARIABLE) == {CONNECTION_VARIABLE}
-    of_tracking = {"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY"}
-    assert held(AZURE_LOGIN) == secrets.keys() - of_tracking - {
+    assert held(AZURE_LOGIN) == secrets.keys() - {
         LINKS_VARIABLE, CONNECTION_VARIABLE, "AZURE_STORAGE_KEY",
     }  # fmt: skip
-    assert held(TRACKING_LOGIN) == of_tracking | {"AZUREML_RUN_TOKEN"}
     assert child_environment()["PATH"] == os.environ["PATH"]
 
 

@@ -15,6 +15,7 @@ from tests.cloud.faults import Faults
 from tests.cloud.tracking import Tracking as Server
 from workbench.compute import loggers
 from workbench.compute.training import plan_training, train
+from workbench.settings import child_environment
 
 TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1}
 TOKEN = "a long token"
@@ -171,6 +172,18 @@ def test_a_logger_that_cannot_be_used_is_refused_before_the_dataset_is_opened(
     with pytest.raises(ValueError, match=message):
         trained(logger)
     assert not (project / "outputs").exists()
+
+
+def test_only_processes_that_log_there_are_handed_the_server_s_address_and_keys(monkeypatch):
+    names = {"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY", "AZUREML_RUN_TOKEN"}
+    for name in names:
+        monkeypatch.setenv(name, "secret")
+
+    def held(logger):
+        return names & child_environment(*loggers.login_of(logger)).keys()
+
+    assert held("tensorboard") == set()
+    assert held("tensorboard, mlflow") == held("wandb") == names
 
 
 def test_with_a_server_mlflow_needs_no_database(monkeypatch):
