@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
-from workbench.command.running import PageFailedError
 from workbench.progress import duration
 from workbench.settings import shown
+from workbench_demo.lanes import StageFailedError, in_lanes
 from workbench_demo.seeds import other_seeds
 from workbench_demo.sizes import SIZES
-from workbench_demo.stages import Demo, Records
+from workbench_demo.stages import Demo, Records, Stage
 
 
 def run(demo: Demo, seeds: int = 1) -> int:
@@ -35,21 +36,30 @@ def run(demo: Demo, seeds: int = 1) -> int:
         "Interrupt it at any time: the next run goes on from there.\n",
         flush=True,
     )
-    stages = [*demo.stages, *other_seeds(demo, seeds).pages]
-    for number, stage in enumerate(stages, start=1):
-        head = f"{number:2} of {len(stages)}  {stage.name}"
+    rounds = [*([[stage]] for stage in demo.first), demo.lanes, other_seeds(demo, seeds).lanes]
+    every = [stage for lanes in rounds for lane in lanes for stage in lane]
+    numbers = {stage.name: number for number, stage in enumerate(every, start=1)}
+
+    def do(stage: Stage, stop: Event) -> None:
+        head = f"{numbers[stage.name]:2} of {len(every)}  {stage.name}"
         if records.done(stage):
-            print(f"{head}: done before, in {duration(records.seconds[stage.name])}", flush=True)
-            continue
-        print(head, flush=True)
-        try:
-            with records.timed(stage):
-                stage.work()
-        except PageFailedError as failure:
-            print(f"\n{stage.name} failed: {failure}", file=sys.stderr)
-            print(f"The notebook, with the whole error: {shown(str(stage.page))}", file=sys.stderr)
-            return 1
-        print(f"    {duration(records.seconds[stage.name])}", flush=True)
+            before = duration(records.seconds[stage.name])
+            print(f"{head}: done before, in {before}\n", end="", flush=True)
+            return
+        print(f"{head}\n", end="", flush=True)
+        with records.timed(stage):
+            stage.work(stop)
+        print(f"{stage.prefix}{duration(records.seconds[stage.name])}\n", end="", flush=True)
+
+    try:
+        for lanes in rounds:
+            in_lanes(lanes, demo.size.at_once, do)
+    except StageFailedError as failure:
+        print(f"\n{failure.stage.name} failed: {failure}", file=sys.stderr)
+        print(
+            f"The notebook, with the whole error: {shown(str(failure.stage.page))}", file=sys.stderr
+        )
+        return 1
     return _report(demo, records, time.monotonic() - began, seeds)
 
 

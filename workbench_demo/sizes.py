@@ -47,20 +47,19 @@ class Size:
         cost: time and disk that it takes, for people.
         parts: the anatomies, in order.
         scans: people that a scanner of one's own scans, whose raw data is converted.
+        at_once: anatomies at the same time.
     """
 
     name: str
     cost: str
     parts: tuple[Part, ...]
     scans: int = 0
+    at_once: int = 2
 
 
 _BRAIN = ("brain", "brain_multicoil", "2025")
 _KNEE = ("knee", "knee_multicoil", "2021")
 _WITHOUT_EXPLORE = ("ingest", "cache", "train", "reconstruct")
-# Two processes of one thread each: on so small a network threads wait for each other more than they
-# work, and where anything else runs on the machine they wait ten times as long.
-_TWO_RANKS = {"nodes": 2}
 _SMALLEST = {"cascades": 1, "chans": 4, "pools": 2, "sens_chans": 2, "sens_pools": 2}
 _SMALLEST_NETWORK = {**_SMALLEST, "epochs": 2}
 _PUBLISHED_NETWORK = {"cascades": 12, "chans": 18, "sens_chans": 8, "epochs": 1, "lr": 3e-4}
@@ -78,13 +77,8 @@ SIZES: Mapping[str, Size] = {
         "demo",
         "about 10 minutes on 2 processors, and 0.8 GB",
         (
-            Part(*_BRAIN, _study(10, 4, 112, 8, (4, 5, 6), odd_flair=1), _TWO_RANKS),
-            Part(
-                *_KNEE,
-                _study(6, 2, 112, 8, (4, 6)),
-                {**_TWO_RANKS, "epochs": 12},
-                _WITHOUT_EXPLORE,
-            ),
+            Part(*_BRAIN, _study(10, 4, 112, 8, (4, 5, 6), odd_flair=1), {"epochs": 3}),
+            Part(*_KNEE, _study(6, 2, 112, 8, (4, 6)), {"epochs": 6}, _WITHOUT_EXPLORE),
         ),
         scans=3,
     ),
@@ -111,5 +105,6 @@ SIZES: Mapping[str, Size] = {
             Part(*_BRAIN, _study(2, 1, 320, 4, (8, 16)), _PUBLISHED_NETWORK),
             Part(*_KNEE, _study(1, 1, 320, 2, (15,)), _PUBLISHED_NETWORK, _WITHOUT_EXPLORE),
         ),
+        at_once=1,  # for the memory's sake
     ),
 }

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any
 
 from workbench.command.running import run_page
 from workbench.compute.jobs import PHANTOM_DEFAULTS, run_folder
 from workbench.models import NETWORKS
-from workbench.settings import LINKS_VARIABLE, notebooks, shown
+from workbench.settings import LINKS_VARIABLE, cores, notebooks, shown
 from workbench.stores.disk import write_text
 from workbench_demo.bucket import Bucket
 from workbench_demo.pack import pack, packed_names
@@ -23,7 +24,6 @@ from workbench_demo.scanner import write_scans
 from workbench_demo.sizes import Part, Size
 
 _CODE = Path(__file__).resolve().parent.parent
-_PREFIX = "    | "
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,23 @@ class Stage:
 
     Attributes:
         name: such as "brain train".
-        work: does it; it can be run again at any time and goes on where it stopped.
+        work: does it, until an event is set; it can be run again at any time and goes on where it
+            stopped.
         made_from: what its result depends on; where that changes, it is done again.
         leaves: what is there once it is done.
         page: the executed notebook, if it is one.
     """
 
     name: str
-    work: Callable[[], None]
+    work: Callable[[Event], None]
     made_from: str
     leaves: tuple[Path, ...]
     page: Path | None = None
+
+    @property
+    def prefix(self) -> str:
+        """Stands before each line that it prints: several stages run at a time."""
+        return f"    {self.name} | "
 
 
 def page_of(stage: Stage) -> Path:
@@ -65,15 +71,20 @@ class Demo:
     @property
     def stages(self) -> list[Stage]:
         """All stages, in order."""
-        scanned = [self._scanner()] if self.size.scans else []
-        return [self._phantom(), self._pack(), *scanned, *self.pages]
+        return [*self.first, *(stage for lane in self.lanes for stage in lane)]
 
     @property
-    def pages(self) -> list[Stage]:
-        """The stages that are notebooks, in order."""
+    def first(self) -> list[Stage]:
+        """The stages that all others need."""
+        return [self._phantom(), self._pack()]
+
+    @property
+    def lanes(self) -> list[list[Stage]]:
+        """The other stages: those of a lane in their order, lanes at the same time."""
         code = _digest(*sorted((_CODE / "workbench").rglob("*.py")))
-        pages = [self._page(part, page, code) for part in self.size.parts for page in part.pages]
-        return [*pages, *self._own_pages(code)]
+        parts = [[self._page(part, page, code) for page in part.pages] for part in self.size.parts]
+        own = [[self._scanner(), *self._own_pages(code)]] if self.size.scans else []
+        return [*parts, *own]
 
     def study(self, part: Part) -> Path:
         """Return the folder of a part's phantom, before it is packed."""
@@ -84,11 +95,14 @@ class Demo:
         return f"{self.size.name}/{part.name}"
 
     def _phantom(self) -> Stage:
-        def work() -> None:
+        def work(_: Event) -> None:
             for part in self.size.parts:
                 made = write_study(self.study(part), part.dataset, **part.study)
                 size = sum(path.stat().st_size for path in made)
-                print(f"    | {part.model}: {len(made)} volumes, {size / 1e6:.0f} MB", flush=True)
+                print(
+                    f"    phantom | {part.model}: {len(made)} volumes, {size / 1e6:.0f} MB",
+                    flush=True,
+                )
 
         code = sorted((_CODE / "workbench_demo/phantom").glob("*.py"))
         studies = tuple(self.study(part) for part in self.size.parts)
@@ -97,11 +111,11 @@ class Demo:
     def _pack(self) -> Stage:
         bucket = self.folder / "bucket"
 
-        def work() -> None:
+        def work(_: Event) -> None:
             packed = pack({p.dataset: self.study(p) for p in self.size.parts}, bucket)
             for archive in packed:
                 size = (bucket / archive.name).stat().st_size
-                print(f"    | {archive.name}: {size / 1e6:.1f} MB, {archive.kind}", flush=True)
+                print(f"    pack | {archive.name}: {size / 1e6:.1f} MB, {archive.kind}", flush=True)
 
         code = _CODE / "workbench_demo/pack.py"
         leaves = tuple(
@@ -117,17 +131,15 @@ class Demo:
         """Measure with a scanner of one's own, whose files are ISMRMRD."""
         folder = self.folder / "scanner"
 
-        def work() -> None:
+        def work(_: Event) -> None:
             made = write_scans(folder, self.size.scans)
-            print(f"    | {len(made)} ISMRMRD files, a person each", flush=True)
+            print(f"    scanner | {len(made)} ISMRMRD files, a person each", flush=True)
 
         code = _CODE / "workbench_demo/scanner.py"
         return Stage("scanner", work, _digest(str(self.size.scans), code), (folder,))
 
     def _own_pages(self, code: str) -> list[Stage]:
         """Convert the scanner's files, and reconstruct one without any training."""
-        if not self.size.scans:
-            return []
         dataset = self.folder / "datasets" / "own"
         asked = {
             "convert": {
@@ -158,11 +170,12 @@ class Demo:
         """Return the stage that runs a notebook."""
         source, output = notebooks() / f"{page}.ipynb", self.folder / f"{stem}.ipynb"
 
-        def work() -> None:
-            run_page(source, output, parameters, _environment(), prefix=_PREFIX)
+        def work(stop: Event) -> None:
+            run_page(source, output, parameters, self._environment, prefix=stage.prefix, stop=stop)
 
         made_from = _digest(code, repr(self.size), repr(parameters), source)
-        return Stage(name, work, made_from, (*leaves, output), output)
+        stage = Stage(name, work, made_from, (*leaves, output), output)
+        return stage
 
     def _page(self, part: Part, page: str, code: str) -> Stage:
         parameters, leaves = self._parameters(part, page)
@@ -171,14 +184,14 @@ class Demo:
         if page != "ingest":
             return stage
 
-        def ingest() -> None:
+        def ingest(stop: Event) -> None:
             bucket = self.folder / "bucket"
             names = [*packed_names(part.dataset, part.study["volumes"]), "SHA256"]
             with Bucket(bucket) as served:
                 email = served.email(part.generation, names=names)
-                environment = {**_environment(), LINKS_VARIABLE: email}
-                source = notebooks() / f"{page}.ipynb"
-                run_page(source, page_of(stage), parameters, environment, prefix=_PREFIX)
+                environment = {**self._environment, LINKS_VARIABLE: email}
+                source, prefix = notebooks() / f"{page}.ipynb", stage.prefix
+                run_page(source, page_of(stage), parameters, environment, prefix=prefix, stop=stop)
 
         return replace(stage, work=ingest)
 
@@ -200,18 +213,21 @@ class Demo:
             asked |= {"compare": part.compare, "make_missing": True}
         return asked, (run / "reconstructions",)
 
-
-def _environment() -> dict[str, str]:
-    """Return the variables that every notebook of the demo gets."""
-    # No proxy is to be asked for what this machine serves to itself.
-    proxies = {
-        name: ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
-        for name in ("no_proxy", "NO_PROXY")
-    }
-    # A person's own links are not for the demo. OpenMP's threads spin while they wait for each
-    # other: where anything else runs on the processors, that takes ten times as long.
-    policy = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-    return {**proxies, LINKS_VARIABLE: "", "OMP_WAIT_POLICY": policy}
+    @property
+    def _environment(self) -> dict[str, str]:
+        """The variables that every notebook of the demo gets."""
+        # No proxy is to be asked for what this machine serves to itself.
+        proxies = {
+            name: ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
+            for name in ("no_proxy", "NO_PROXY")
+        }
+        # Lanes share the processors. OpenMP's threads spin while they wait for each other: where
+        # anything else runs, that takes ten times as long.
+        shared = {
+            "OMP_NUM_THREADS": str(max(1, cores() // self.size.at_once)),
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        }
+        return {**proxies, **shared, LINKS_VARIABLE: ""}  # a person's own links are not for it
 
 
 class Records:
@@ -228,7 +244,7 @@ class Records:
             shutil.rmtree(demo.folder)
             found = {}
         self._stages: dict[str, dict[str, Any]] = found.get("stages", {})
-        self._plan = plan
+        self._plan, self._lock = plan, Lock()
 
     def done(self, stage: Stage) -> bool:
         """Say whether a stage's result is there and up to date."""
@@ -254,14 +270,11 @@ class Records:
         finally:
             spent = time.monotonic() - began
             total = max(before["seconds"], spent) if before["done"] else before["seconds"] + spent
-            self._stages[stage.name] = {
-                "made_from": stage.made_from,
-                "seconds": round(total, 1),
-                "done": done,
-            }
-            write_text(
-                self._path, json.dumps({"plan": self._plan, "stages": self._stages}, indent=2)
-            )
+            record = {"made_from": stage.made_from, "seconds": round(total, 1), "done": done}
+            with self._lock:
+                self._stages[stage.name] = record
+                said = json.dumps({"plan": self._plan, "stages": self._stages}, indent=2)
+                write_text(self._path, said)
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -132,8 +132,10 @@ def test_failing_rank_s_own_error_is_raised(project, monkeypatch):
     (project / "failing.py").write_text(
         "import os, pathlib, sys\n"
         "from workbench.compute.node import note_error\n"
-        "note_error(pathlib.Path(sys.argv[1]), ValueError(f'no luck on {os.environ[\"RANK\"]}'))\n"
-        "sys.exit(1)\n"
+        "def main():\n"
+        "    error = ValueError(f'no luck on {os.environ[\"RANK\"]}')\n"
+        "    note_error(pathlib.Path(sys.argv[1]), error)\n"
+        "    sys.exit(1)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(project))
     with pytest.raises(TrainingFailedError, match=r"rank \d: ValueError: no luck on \d"):
@@ -143,7 +145,9 @@ def test_failing_rank_s_own_error_is_raised(project, monkeypatch):
 def test_a_rank_that_the_system_kills_is_told_from_a_lost_node(project, monkeypatch):
     run = Run(run_folder("r"))
     run.folder.mkdir(parents=True)
-    (project / "killed.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    (project / "killed.py").write_text(
+        "import os, signal\ndef main():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(project))
     with pytest.raises(TrainingFailedError, match=r"Signal 9 \(SIGKILL\), as where the machine's"):
         list(run_here(run, "killed", Ranks(1, "CPU", 1)))

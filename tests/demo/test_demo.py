@@ -53,7 +53,8 @@ def finish(process):
 
 def descendants(pid):
     """Return the processes that a process has started, and those that they have."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [child for thread in threads for child in thread.read_text().split()]
     return [int(child) for child in children] + [x for c in children for x in descendants(int(c))]
 
 
@@ -78,7 +79,7 @@ def demo(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     process = start(home)
     for line in process.stdout:
-        if "training on" in line:
+        if "brain train | training on" in line:
             break
     started = descendants(process.pid)
     process.send_signal(signal.SIGINT)

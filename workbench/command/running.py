@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ def run_page(
     environment: Mapping[str, str] | None = None,
     *,
     prefix: str = "",
+    stop: threading.Event | None = None,
 ) -> None:
     """Run a notebook by papermill into ``output``, with what it prints shown as it comes.
 
@@ -39,9 +41,10 @@ def run_page(
         parameters: of the notebook.
         environment: variables for it, on top of this process's own.
         prefix: stands before each line that it prints.
+        stop: interrupts it once it is set, from another thread.
 
     Raises:
-        PageFailedError: a cell of it failed.
+        PageFailedError: a cell of it failed, or it was stopped.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
@@ -54,7 +57,7 @@ def run_page(
     failed, last = False, ""
     try:
         with kernel_environment() as kernel:
-            for line in _lines(papermill, {**kernel, **(environment or {})}):
+            for line in _lines(papermill, {**kernel, **(environment or {})}, stop):
                 # The pages that papermill prints of a failure are in the notebook, too.
                 failed = failed or line.startswith("Traceback (most recent call last)")
                 last = line.strip() or last
@@ -78,7 +81,9 @@ def kernel_environment() -> Iterator[dict[str, str]]:
         yield {"JUPYTER_PATH": path, "WORKBENCH_ROOT": str(project_root())}
 
 
-def _lines(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+def _lines(
+    command: Sequence[str], environment: Mapping[str, str], stop: threading.Event | None
+) -> Iterator[str]:
     """Run papermill and yield the lines that it prints; when the caller is interrupted, so is it.
 
     An interrupt is what papermill ends its kernel on, and the kernel all that it has started.
@@ -95,14 +100,14 @@ def _lines(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
         preexec_fn=_as_foreground,
     )
     assert process.stdout is not None
+    if stop:
+        threading.Thread(target=_interrupt, args=(process, stop), daemon=True).start()
     try:
         for line in process.stdout:
             yield line.rstrip("\n")
         process.wait()
     except BaseException:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_SECONDS_TO_STOP)
+        _interrupt(process)
         raise
     finally:
         process.kill()
@@ -110,6 +115,16 @@ def _lines(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[s
         process.stdout.close()
     if process.returncode:
         raise PageFailedError(f"papermill ended with exit code {process.returncode}")
+
+
+def _interrupt(process: "subprocess.Popen[str]", when: threading.Event | None = None) -> None:
+    """Interrupt a process, where it still runs, and kill it if it does not heed that."""
+    if when:
+        when.wait()
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_SECONDS_TO_STOP)
+    process.kill()
 
 
 def _as_foreground() -> None:

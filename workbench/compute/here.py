@@ -1,4 +1,4 @@
-"""Training on this machine: torchrun over its GPUs, or over CPU processes where it has none.
+"""Training on this machine: a rank on each of its GPUs, or CPU processes where it has none.
 
 As one node of a cluster's job it does the same, and the nodes' ranks join in one run.
 """
@@ -94,22 +94,14 @@ def run_here(
     """
     environment = {"OMP_NUM_THREADS": str(ranks.threads), RELAY: "relay"}
     node = ranks.node if ranks.node and ranks.node.count > 1 else None
+    meeting = []
     if node:
-        meeting = [
-            f"--nnodes={node.count}",
-            f"--node-rank={node.rank}",
-            f"--master-addr={node.address}",
-            f"--master-port={node.port}",
-        ]
-    else:  # By its own name a machine may not know itself, and torchrun looks for it for minutes.
-        meeting = ["--standalone", "--local-addr=127.0.0.1"]
+        meeting = [f"--nodes={node.count}", f"--node={node.rank}"]
+        meeting.append(f"--meet={node.address}:{node.port}")
     if sys.platform == "linux" and (not node or node.address in ("127.0.0.1", "localhost")):
         environment["GLOO_SOCKET_IFNAME"] = "lo"  # ranks of one machine need no network
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *meeting]
-    command = [
-        *(*torchrun, f"--nproc-per-node={ranks.count}"),
-        *("-m", module, str(run.folder), *arguments),
-    ]
+    agent = [sys.executable, "-m", "workbench.compute.ranks", f"--count={ranks.count}", *meeting]
+    command = [*agent, module, str(run.folder), *arguments]
     with only_writer(run) if lock is None else nullcontext(lock) as held:
         shutil.rmtree(run.folder / ERRORS, ignore_errors=True)
         reporting, note = False, ""
