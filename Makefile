@@ -19,6 +19,10 @@ PY := .venv/bin/python
 WORKERS := 2
 COMMA := ,
 
+# Containers often set it. Without compiled modules each process, and there are many, takes six
+# seconds longer to import torch and Lightning.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A virtual environment holds its own path: a checkout that was moved or copied makes it anew.
 ifneq ($(shell cat .venv/made-in 2>/dev/null),$(CURDIR))
 NEW := new
