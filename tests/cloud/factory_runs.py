@@ -1,5 +1,6 @@
 """Runs of Data Factory's pipelines: activities in order, with retries, timeouts and cancelling."""
 
+import json
 import re
 import threading
 import time
@@ -22,9 +23,11 @@ class Pace:
     Attributes:
         retry_seconds: what each ``retryIntervalInSeconds``, 30 at least, really takes.
         go: cleared, new runs stay queued.
+        secure_strings: whether a dataset's parameter of type String takes a SecureString.
     """
 
     retry_seconds: float = 0.05
+    secure_strings: bool = True
     go: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -233,6 +236,8 @@ class PipelineRun:
             for name, parameter in dataset.get("parameters", {}).items()
             if "defaultValue" in parameter
         }
+        if not self._pace.secure_strings:
+            self._refuse_secure_strings(reference.get("parameters", {}))
         given = defaults | self._evaluated(reference.get("parameters", {}))
         details = evaluate(dataset["typeProperties"], Scope(dataset=given))
         name = dataset["linkedServiceName"]["referenceName"]
@@ -240,6 +245,12 @@ class PipelineRun:
         access = self._evaluated(service["typeProperties"])
         codec = (details.get("compression") or {}).get("type", "").lower()
         return End(service["type"], access, details["location"], codec)
+
+    def _refuse_secure_strings(self, given: dict[str, Any]) -> None:
+        for name, declared in self._pipeline.get("parameters", {}).items():
+            if declared["type"] == "SecureString" and f"parameters.{name}" in json.dumps(given):
+                message = f"The parameter '{name}' is a SecureString where a String is expected."
+                raise ServiceError(400, "InvalidTemplate", message)
 
     def _evaluated(self, value: Any) -> Any:
         return evaluate(value, Scope(self._parameters))

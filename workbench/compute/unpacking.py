@@ -54,7 +54,7 @@ class UnpackJob(ClusterJob):
         """Return what the node runs in its shell."""
         words = " ".join(shlex.quote(str(self.parameters[name])) for name in ("file", "source"))
         return (
-            'export PYTHONPATH="$PWD"; python -m workbench.ingest.unpacking '
+            'export PYTHONPATH="$PWD:${PYTHONPATH:-}"; python -m workbench.ingest.unpacking '
             f'"{places["dataset"]}" "{places["store"]}" {words}'
         )
 
