@@ -159,7 +159,7 @@ class SmokeRun:
             f"This makes the folder {self.folder.address}, sends two jobs of a minute to one node "
             f"of {self.cluster} through SDK {self.sender.sdk}, and makes a Data Factory for two "
             f"copies of {urlsplit(self.file).path.rpartition('/')[2]}{factory}. It takes some 30 "
-            f"minutes, most of them for the image and the node. At most half an hour of the node is "
+            "minutes, most of them for the image and the node. At most half an hour of the node is "
             f"billed, {cost}, and some cents for the image's build and the copies. "
             "Folder and factory are deleted at the end; the image stays for later jobs, "
             "and the runs stay in the experiment fastmri-smoke."
