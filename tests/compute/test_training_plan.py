@@ -5,7 +5,10 @@ import re
 import numpy as np
 import pytest
 
+from workbench.compute import cluster_plan
+from workbench.compute.evaluation import judged_splits
 from workbench.compute.training import plan_training
+from workbench.data.cache import open_cache
 from workbench_demo.phantom.writing import write_volume
 
 
@@ -106,3 +109,40 @@ def test_a_run_goes_on_with_the_same_volumes_and_network_however_it_computes(dat
     add_volume(dataset / "multicoil_train/more.h5", synthetic=False)
     with pytest.raises(ValueError, match="has trained on other volumes than datasets/brain_multic"):
         plan_training(model="brain")
+
+
+def test_with_a_workspace_and_the_dataset_here_both_ways_are_named_and_no_cloud_is_asked(
+    dataset, monkeypatch
+):
+    """The names are a workspace's; a look at it would fail, as nobody is logged in."""
+    for name, value in {
+        "AZURE_SUBSCRIPTION_ID": "01234567-89ab-cdef-0123-456789abcdef",
+        "AZURE_RESOURCE_GROUP": "group",
+        "AZURE_WORKSPACE_NAME": "space",
+    }.items():
+        monkeypatch.setenv(name, value)
+    asked = []
+    monkeypatch.setattr(cluster_plan, "connect", lambda *_: asked.append(1) or 1 / 0)
+    text = str(plan_training(model="brain"))
+    assert "two ways: on this machine, or on a cluster of workspace space with target=azu" in text
+    assert "Chosen: this machine, as datasets/brain_multicoil is here" in text
+    assert asked == []
+    with pytest.raises(ZeroDivisionError):
+        plan_training(model="brain", target="azureml")
+    with pytest.raises(ZeroDivisionError):  # the dataset is in the storage, if anywhere
+        plan_training(model="knee")
+    # Whose end was not seen is watched there, though the dataset is here.
+    record = dataset.parents[1] / "outputs/brain/azureml.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text('{"fetched": false}')
+    with pytest.raises(ZeroDivisionError):
+        plan_training(model="brain")
+
+
+def test_what_a_network_is_judged_by_is_val_and_test_as_far_as_they_can_be(dataset):
+    assert judged_splits(open_cache(dataset)) == ("val",)
+    add_volume(dataset / "multicoil_test/a.h5", synthetic=False)  # it has no mask
+    add_volume(dataset / "multicoil_test_full/a.h5", synthetic=False)
+    assert judged_splits(open_cache(dataset)) == ("val", "test_full")
+    add_volume(dataset / "multicoil_val/b.h5", target=False)
+    assert judged_splits(open_cache(dataset)) == ("test_full",)

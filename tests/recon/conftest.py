@@ -8,7 +8,7 @@ from fastmri.data.transforms import complex_center_crop, to_tensor
 from fastmri.models import VarNet as ReferenceVarNet
 
 from workbench.recon import reconstruction
-from workbench.recon.reconstruction_plan import begin
+from workbench.recon.orders import begin
 from workbench.recon.results import Results
 from workbench.recon.training import Training  # noqa: F401  (warns while it is imported)
 from workbench_demo.phantom.writing import write_volume

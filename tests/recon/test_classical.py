@@ -17,7 +17,8 @@ from workbench.models.classical.maps import centre_maps, espirit_maps
 from workbench.models.classical.solvers import TotalVariation, conjugate_gradient, fista
 from workbench.models.classical.wavelets import WaveletThreshold, level_matrix, low_pass
 from workbench.models.operator import center_columns
-from workbench.recon.reconstruction_plan import begin, plan_reconstruction
+from workbench.recon.orders import begin
+from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
 from workbench.recon.weights import untrained
 from workbench.views.comparison import (

@@ -87,4 +87,5 @@ def test_splits_are_checked_before_the_training(dataset, project):
     with pytest.raises(ValueError, match=r"multicoil_test/file20\.h5 has no mask of its own"):
         planned(dataset, reconstruct="val,test")
     assert not (project / "outputs").exists()
-    assert parse_splits(None) == parse_splits(" ") == ()
+    assert parse_splits(None) is parse_splits(" ") is None
+    assert parse_splits("none") == ()

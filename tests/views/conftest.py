@@ -6,8 +6,9 @@ import torch
 
 from workbench.data.images import centered_fft2, zero_filled
 from workbench.models import VarNet
+from workbench.recon.orders import begin
 from workbench.recon.reconstruction import reconstruct_share
-from workbench.recon.reconstruction_plan import begin, plan_reconstruction
+from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
 from workbench.recon.training import Training  # noqa: F401  (warns while it is imported)
 from workbench.recon.weights import load_network

@@ -24,8 +24,9 @@ from workbench.ingest.report import IngestReport, Outcome, report_html, table
 from workbench.models import VarNet
 from workbench.pages import cache as cache_views
 from workbench.pages import reconstruct as result_views
+from workbench.recon.orders import begin
 from workbench.recon.reconstruction import reconstruct_share
-from workbench.recon.reconstruction_plan import begin, plan_reconstruction
+from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
 from workbench.recon.weights import load_network
 from workbench.views import explore, overview

@@ -5,21 +5,22 @@ all that reads a run reads this one as if it had been trained here. ``azureml.js
 AzureML's run: whoever trains under the same name again watches that one, as long as it runs.
 """
 
+import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import pydantic
 
-from workbench.compute.evaluation import FOLDER, unevaluated
 from workbench.compute.here import TrainingFailedError
-from workbench.compute.kept import LOG_FILE, WhileItRuns, fetch, files_of, put
+from workbench.compute.kept import LOG_FILE, WhileItRuns, fetch
 from workbench.compute.node import ERRORS, noted_error
 from workbench.compute.plan import Cloud, Plan
-from workbench.compute.runs import SENT, damaged, only_writer, take_up
+from workbench.compute.runs import SENT, Run, damaged, only_writer
 from workbench.compute.sender import LostContactError, RunState
-from workbench.compute.start import START
 from workbench.progress import duration
 from workbench.settings import shown
 from workbench.stores import CannotWriteError
@@ -47,7 +48,8 @@ class Record(pydantic.BaseModel):
     """What is kept here of a run on a cluster, AzureML's id of it first.
 
     Attributes:
-        slices: training and validation slices of an epoch.
+        slices: training and validation slices of an epoch; of a training alone.
+        asked: what the notebook there was given, as a digest; "" of a training.
         fetched: whether all that it kept has been brought here since it ended.
     """
 
@@ -56,133 +58,181 @@ class Record(pydantic.BaseModel):
     cluster: str
     vm_size: str
     nodes: int
-    slices: tuple[int, int]
+    slices: tuple[int, int] = (0, 0)
+    asked: str = ""
     attempts: int = 1
     fetched: bool = False
 
-    def keep(self, plan: Plan) -> None:
+    def keep(self, folder: Path) -> None:
         """Write it into the run's folder."""
-        write_text(plan.run.folder / SENT, self.model_dump_json(indent=2))
+        write_text(folder / SENT, self.model_dump_json(indent=2))
 
 
-def train_on_cluster(plan: Plan, cloud: Cloud) -> Iterator[str]:
-    """Send the job, or find it again, and watch it to its end; yield what happens.
+class ClusterRun:
+    """A notebook's run on a cluster: where it fills here, and what is its own of the way there.
+
+    Attributes:
+        folder: on this machine; it fills with what the nodes keep.
+        cloud: where it is sent.
+        again: what a job does that is sent again after a node was lost.
+    """
+
+    again = "begin anew"
+
+    def __init__(self, folder: Path, cloud: Cloud) -> None:
+        self.folder, self.cloud = folder, cloud
+
+    def __str__(self) -> str:
+        return f"{self.cloud}\ninto       {shown(self.folder)}"
+
+    @property
+    def asked(self) -> str:
+        """What the notebook there is given, as a digest, by which a run that was sent is known."""
+        job = self.cloud.job
+        told = json.dumps([job.notebook, job.dataset.path, dict(job.parameters)], default=str)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    @property
+    def slices(self) -> tuple[int, int]:
+        """Training and validation slices of an epoch, where it trains."""
+        return 0, 0
+
+    def take_up(self) -> None:
+        """Check that a job may leave what it does in the folder, which is held."""
+
+    def finished(self, completed: bool) -> str:
+        """Say that nothing is left to do; "" where something is.
+
+        ``completed`` says that the last run came to its end while nobody watched.
+        """
+        return f"{shown(self.folder)} holds what the run left" if completed else ""
+
+    def bring_along(self) -> None:
+        """Put into the store what the nodes need."""
+
+    def bring_back(self) -> Iterator[str]:
+        """Bring all that the nodes have kept."""
+        yield from self.bring(lambda path: not path.startswith(f"{ERRORS}/"))
+
+    def bring(self, wanted: Callable[[str], bool]) -> Iterator[str]:
+        """Bring what is wanted of it, and say what came."""
+        came = patiently(lambda: fetch(self.cloud.store, self.folder, wanted))
+        yield f"fetched into {shown(self.folder)}: {', '.join(sorted(came)) or 'nothing new'}"
+
+
+def on_cluster(work: ClusterRun) -> Iterator[str]:
+    """Send a job, or find it again, and watch it to its end; yield what happens.
 
     Interrupting it asks nothing of the job.
 
     Raises:
         TrainingFailedError: the run failed, with the failing rank's own error, or was cancelled.
         ClusterError: AzureML refuses what it was asked.
+        ValueError: another job is at work for the same folder.
     """
-    with only_writer(plan.run):
-        take_up(plan.run, plan.job, resume=plan.resume)
-        record = _record(plan)
+    cloud, folder = work.cloud, work.folder
+    with only_writer(Run(folder)):
+        work.take_up()
+        record = _record(folder)
         state = cloud.sender.known(record.run) if record else None
         ended = state is None or state.ended
-        if record and ended and not record.fetched:
-            yield from _fetch_all(plan, cloud, record)  # what it kept while nobody watched
-        if ended and plan.run.finished and not unevaluated(plan.run, plan.splits):
-            yield f"{shown(plan.run.folder)} is finished: {len(plan.run.metrics)} epochs are done"
+        same = record is not None and record.asked == work.asked
+        if record and not ended and not same:
+            raise ValueError(
+                f"run {record.run} is still at work for {shown(folder)}, with other parameters: "
+                f"wait for it, or cancel it in the studio: {state.url if state else ''}"
+            )
+        unseen = record is not None and not record.fetched and same
+        if record and ended and unseen:
+            yield from _bring_back(work, record)  # what it kept while nobody watched
+        completed = unseen and state is not None and state.status == "Completed"
+        if ended and (done := work.finished(completed)):
+            yield done
             return
         if record is None or state is None or ended:
-            record = _send(plan, cloud, 1)
+            record = _send(work, 1)
             sent = f"sent as run {record.run} to {cloud.cluster.name}"
         else:
             sent = f"found run {record.run} again on {record.cluster}: {state.status}"
     yield sent
     while True:
-        state = yield from _watch(plan, cloud, record)
+        state = yield from _watch(work, record)
         if state.status == "Completed":
             break
         if state.status == "Canceled":
             raise TrainingFailedError(
-                f"run {record.run} was cancelled; run this again to go on from its last checkpoint"
+                f"run {record.run} was cancelled; run this again to {work.again}"
             )
-        cause, only_a_node = _patiently(lambda: noted_error(cloud.store))
-        # What fails before the training has begun would fail again.
-        began = (plan.run.folder / LOG_FILE).exists()
+        cause, only_a_node = patiently(lambda: noted_error(cloud.store))
+        # What fails before its work has begun would fail again.
+        began = (folder / LOG_FILE).exists()
         if not only_a_node or record.attempts >= ATTEMPTS or not began:
             said = state.error if only_a_node else cause
             raise TrainingFailedError(
                 f"{said or 'AzureML gives no reason'} (run {record.run}, its logs: {state.url})"
             )
-        with only_writer(plan.run, wait=True):
-            latest = _record(plan)  # another notebook may watch it too, and have sent it again
+        with only_writer(Run(folder), wait=True):
+            latest = _record(folder)  # another notebook may watch it too, and have sent it again
             if latest is None or latest.run == record.run:
-                latest = _send(plan, cloud, record.attempts + 1)
+                latest = _send(work, record.attempts + 1)
             record = latest
         yield (
-            "a node was lost, not the code at fault: sent again, to go on from the last "
-            f"checkpoint, as run {record.run} (attempt {record.attempts} of {ATTEMPTS})"
+            f"a node was lost, not the code at fault: sent again, to {work.again}, "
+            f"as run {record.run} (attempt {record.attempts} of {ATTEMPTS})"
         )
-    yield from _fetch_all(plan, cloud, record)
+    yield from _bring_back(work, record)
 
 
-def cancel(plan: Plan) -> str:
+def cancel(plan: Plan | ClusterRun) -> str:
     """Cancel the job that a plan sent; what it has kept stays. ValueError: it was never sent."""
-    record = _record(plan)
-    if record is None or not isinstance(plan.where, Cloud):
-        raise ValueError(f"{shown(plan.run.folder)} was not sent to a cluster")
-    plan.where.sender.cancel(record.run)
+    where: object = plan.cloud if isinstance(plan, ClusterRun) else plan.where
+    folder = plan.folder if isinstance(plan, ClusterRun) else plan.run.folder
+    record = _record(folder)
+    if record is None or not isinstance(where, Cloud):
+        raise ValueError(f"{shown(folder)} was not sent to a cluster")
+    where.sender.cancel(record.run)
     return f"run {record.run} is being cancelled"
 
 
-def _record(plan: Plan) -> Record | None:
-    path = plan.run.folder / SENT
+def _record(folder: Path) -> Record | None:
+    path = folder / SENT
     try:
         return Record.model_validate_json(path.read_bytes()) if path.exists() else None
     except ValueError as error:
         raise ValueError(damaged(path, error)) from None
 
 
-def _send(plan: Plan, cloud: Cloud, attempt: int) -> Record:
-    folder, store = plan.run.folder, cloud.store
-    if plan.run.last.exists() and store.entry("checkpoints/last.ckpt") is None:
-        # A run that was begun on this machine goes on there.
-        put(folder, store, [path for path in files_of(folder) if path != SENT])
-    put(folder, store, ["job.json"])
-    if plan.job.start_from and store.entry("checkpoints/last.ckpt") is None:
-        put(folder, store, [START])
-    for entry in list(store.list(ERRORS)):
-        store.delete(entry.path)
+def _send(work: ClusterRun, attempt: int) -> Record:
+    cloud = work.cloud
+    work.bring_along()
+    for entry in list(cloud.store.list(ERRORS)):
+        cloud.store.delete(entry.path)
     record = Record(
         run=cloud.sender.submit(cloud.job),
         sdk=cloud.sender.sdk,
         cluster=cloud.cluster.name,
         vm_size=cloud.cluster.vm_size,
         nodes=cloud.job.nodes,
-        slices=plan.slices,
+        slices=work.slices,
+        asked=work.asked,
         attempts=attempt,
     )
-    record.keep(plan)
+    record.keep(work.folder)
     return record
 
 
-def _fetch_all(plan: Plan, cloud: Cloud, record: Record) -> Iterator[str]:
-    """Bring all that the nodes have kept, the reconstructions last, and note that it is here.
-
-    Their job.json says where the dataset is mounted on the nodes; ours says where it lies.
-    """
-    folder, results = plan.run.folder, f"{FOLDER}/"
-
-    def bring(wanted: Callable[[str], bool]) -> list[str]:
-        return _patiently(lambda: fetch(cloud.store, folder, wanted))
-
-    came = bring(lambda path: path not in ("job.json", START) and not path.endswith(".h5"))
-    named = [path for path in sorted(came) if not path.startswith(("tensorboard/", results))]
-    yield f"fetched into {shown(folder)}: {', '.join(named) or 'nothing new'}"
-    if plan.splits:
-        volumes = bring(lambda path: path.startswith(results))
-        yield f"fetched into {shown(folder)}/{FOLDER}: {len(volumes)} reconstructed volumes"
-    record.model_copy(update={"fetched": True}).keep(plan)
+def _bring_back(work: ClusterRun, record: Record) -> Iterator[str]:
+    """Bring all that the nodes have kept, and note that it is here."""
+    yield from work.bring_back()
+    record.model_copy(update={"fetched": True}).keep(work.folder)
 
 
-def _watch(plan: Plan, cloud: Cloud, record: Record) -> Generator[str, None, RunState]:
+def _watch(work: ClusterRun, record: Record) -> Generator[str, None, RunState]:
     """Yield what is new in a run until it ends; return its last state."""
-    began = time.monotonic()
+    cloud, began = work.cloud, time.monotonic()
     status = problem = lost = ""
     nodes: int | None = None
-    log, fetcher = ShownLog(), WhileItRuns(cloud.store, plan.run.folder)
+    log, fetcher = ShownLog(), WhileItRuns(cloud.store, work.folder)
     while True:
         try:
             state = cloud.sender.state(record.run)
@@ -206,12 +256,13 @@ def _watch(plan: Plan, cloud: Cloud, record: Record) -> Generator[str, None, Run
                         if problem:
                             yield f"{each.name} reports: {problem}"
             if LOG_FILE in fetcher.look():
-                text = (plan.run.folder / LOG_FILE).read_text(errors="replace")
+                text = (work.folder / LOG_FILE).read_text(errors="replace")
                 yield from log.new(text)
             if not state.ended and fetcher.best():
+                name = Run(work.folder).name
                 yield (
                     "the best checkpoint so far is here: "
-                    f"workbench reconstruct run={plan.run.name} takes it while the job goes on"
+                    f"workbench reconstruct run={name} takes it while the job goes on"
                 )
             if state.ended:
                 yield from log.held
@@ -248,7 +299,7 @@ class ShownLog:
                 yield line
 
 
-def _patiently(ask: Callable[[], Result]) -> Result:
+def patiently(ask: Callable[[], Result]) -> Result:
     """Ask the storage again for as long as a break of the network may last."""
     for _ in range(TRIES - 1):
         try:

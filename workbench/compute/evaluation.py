@@ -18,6 +18,8 @@ from workbench.data.sampling import Sampling
 FOLDER = "reconstructions"
 ORDER = "reconstruction.json"
 SCORES = "scores.csv"
+NO_SPLIT = "none"
+_JUDGED = ("val", "test", "test_full")
 
 
 def training_volumes(job: TrainingJob, cache: DatasetCache) -> tuple[DatasetCache, DatasetCache]:
@@ -59,14 +61,32 @@ def without_targets(part: DatasetCache) -> DatasetCache:
     )
 
 
-def parse_splits(text: str | None) -> tuple[str, ...]:
-    """Read splits written as "val, test"; ValueError where one of them is unknown."""
+def parse_splits(text: str | None) -> tuple[str, ...] | None:
+    """Read splits written as "val, test", or "none"; None where nothing is written.
+
+    Raises:
+        ValueError: one of them is unknown.
+    """
     if not isinstance(text, str | None):
         raise ValueError(f"reconstruct={text!r}: give splits separated by commas, such as 'val'")
     splits = dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip())
+    if NO_SPLIT in splits and len(splits) == 1:
+        return ()
     if not splits.keys() <= set(SPLITS):
-        raise ValueError(f"reconstruct={text!r}: give one or several of {', '.join(SPLITS)}")
-    return tuple(splits)
+        given = ", ".join((*SPLITS, NO_SPLIT))
+        raise ValueError(f"reconstruct={text!r}: give one or several of {given}")
+    return tuple(splits) or None
+
+
+def judged_splits(cache: DatasetCache) -> tuple[str, ...]:
+    """Return the splits that a network is judged by: each volume has its target or its mask."""
+    found = []
+    for split in _JUDGED:
+        part = cache.split(split)
+        measured = own_masks(part) if split in OWN_MASKS else all(each.target for each in part)
+        if part.volumes and measured:
+            found.append(split)
+    return tuple(found)
 
 
 def split_volumes(

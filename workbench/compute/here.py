@@ -29,7 +29,9 @@ from workbench.stores import DiskStore
 
 
 class TrainingFailedError(RuntimeError):
-    """A rank failed; the message is that rank's own."""
+    """A rank failed; the message is that rank's own, which has noted it."""
+
+    noted = True
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from workbench.compute.evaluation import FOLDER, SCORES
-from workbench.compute.node import ERRORS
+from workbench.compute.node import ERRORS, Node
 from workbench.compute.runs import read_record
 from workbench.stores import Entry, Store
-from workbench.stores.disk import replacing, write_text
+from workbench.stores.disk import naming, replacing, write_text
 
 LOG_FILE = "log.txt"
 SECONDS_BETWEEN_COPIES = 2.0
@@ -130,11 +130,12 @@ class WhileItRuns:
 
 
 @contextmanager
-def kept(folder: Path, store: Store, under: str = "") -> Iterator[None]:
-    """Copy a run's files to the store as they change, and once more at the end.
+def kept(
+    folder: Path, store: Store, wanted: Callable[[str], bool] = lambda path: True
+) -> Iterator[None]:
+    """Copy wanted files of a run to the store as they change, and once more at the end.
 
-    A thread does it, so that training does not wait for the storage. ``under`` is the only folder
-    of the run to keep, besides errors; "" for the whole run.
+    A thread does it, so that training does not wait for the storage. Errors are always wanted.
     """
 
     def state(path: str) -> tuple[int, int]:
@@ -151,7 +152,7 @@ def kept(folder: Path, store: Store, under: str = "") -> Iterator[None]:
     def copy(*, logs: bool) -> None:
         for path in files_of(folder):
             is_log = path.startswith("tensorboard/")
-            if not path.startswith((under, f"{ERRORS}/")) or (is_log and not logs):
+            if not (wanted(path) or path.startswith(f"{ERRORS}/")) or (is_log and not logs):
                 continue
             try:
                 now = state(path)
@@ -179,6 +180,22 @@ def kept(folder: Path, store: Store, under: str = "") -> Iterator[None]:
         stop.set()
         thread.join()
         copy(logs=True)
+
+
+def keeping(
+    folder: Path, node: Node, lines: Iterator[str], wanted: Callable[[str], bool]
+) -> Iterator[str]:
+    """Keep what a node's ranks leave, and their lines, in the store that outlives the node.
+
+    ``wanted`` are the files that are this node's to keep: each has one writer.
+    """
+    assert node.store is not None
+    log_file = folder / LOG_FILE
+    with kept(folder, node.store, wanted):
+        for line in lines:
+            with naming(log_file), log_file.open("a") as log:
+                log.write(f"{line}\n")
+            yield line
 
 
 def _hidden(path: str) -> bool:

@@ -123,7 +123,7 @@ def noting_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if node:
+        if node and not getattr(error, "noted", False):
             note_error(None, error)
         raise
 

@@ -32,14 +32,14 @@ _ACCESS = {
 
 @dataclass(frozen=True)
 class Cloud:
-    """Where a job is sent, and what that takes; ``store`` is the run's folder there."""
+    """Where a job is sent, and what that takes; ``store`` is where it leaves what it does."""
 
     cluster: Cluster
     job: ClusterJob
     sender: Sender
     store: Store
-    pace: Pace
-    price: Price | None
+    pace: Pace | None = None
+    price: Price | None = None
 
     @property
     def total(self) -> int:
@@ -51,7 +51,7 @@ class Cloud:
         return (
             f"{self.job.nodes} node(s) of cluster {self.cluster}\n"
             f"data       {_ACCESS[dataset.mode]} {dataset.path} in datastore "
-            f"{dataset.datastore}; checkpoints go to {self.job.store.path} there"
+            f"{dataset.datastore}; what it leaves goes to {self.job.store.path} there"
         )
 
 
@@ -85,7 +85,9 @@ class Plan:
     def estimates(self) -> list[Estimate]:
         """Time and cost for several numbers of a cluster's nodes; none where they are unknown."""
         where = self.where
-        if not isinstance(where, Cloud) or not (machine := machine_of(where.cluster.vm_size)):
+        if not isinstance(where, Cloud) or not where.pace:
+            return []
+        if not (machine := machine_of(where.cluster.vm_size)):
             return []
         return estimates(
             where.pace,
@@ -133,7 +135,7 @@ class Plan:
 
     def _cost(self, cloud: Cloud) -> Iterator[str]:
         for each in self.estimates:
-            if each.nodes == cloud.job.nodes:
+            if each.nodes == cloud.job.nodes and cloud.pace:
                 cost = "" if each.dollars is None else f", about {each.dollars:,.0f} US dollars"
                 yield (
                     f"estimate   {duration(3600 * each.hours)}{cost} at {each.efficiency:.0%} "

@@ -120,6 +120,12 @@ class Run:
         return self.folder / START
 
     @property
+    def awaited(self) -> bool:
+        """Whether it was sent to a cluster, and its end was not seen here."""
+        record = self.folder / SENT
+        return record.exists() and not read_record(record).get("fetched")
+
+    @property
     def finished(self) -> bool:
         """Whether every epoch is done, or no more are worth it."""
         metrics = self.metrics
@@ -244,11 +250,11 @@ def kept_cache(root: str | Path, folder: Path) -> DatasetCache:
 
 def check_not_sent(run: Run) -> None:
     """Refuse a run's folder in which a job on a cluster may still leave what it learns."""
-    record = run.folder / SENT
-    if record.exists() and not read_record(record).get("fetched"):
+    if run.awaited:
         raise ValueError(
             f"{shown(run.folder)} was sent to AzureML, and its end was not seen here: go on with "
-            f"target=azureml, give another name, or remove {shown(record)} once that job has ended"
+            f"target=azureml, give another name, or remove {shown(run.folder / SENT)} once that "
+            "job has ended"
         )
 
 

@@ -28,7 +28,6 @@ from workbench.settings import Secret, notebooks
 if TYPE_CHECKING:
     from workbench.stores.blob import BlobStore
 
-NOTEBOOK = "notebooks/train.ipynb"
 NODES_EXTRA = "nodes"
 """The extra of pyproject.toml that only nodes have: MLflow's way into the workspace."""
 CHANNELS = ("conda-forge", "nodefaults")
@@ -135,8 +134,10 @@ class ClusterJob:
 
     Attributes:
         device: "GPU" where the cluster's machines have GPUs, else "CPU".
-        store: folder that outlives the nodes; checkpoints go there.
+        store: folder that outlives the nodes; what they leave goes there.
         parameters: of the notebook; None stands for its default and is left out.
+        notebook: its name.
+        paths: parameters that are places on a node, ``{dataset}`` and ``{store}`` for its folders.
         torch_build: "" for the default build of torch, or one of ``TORCH_BUILDS``.
         code: files and packages of somebody's own that it takes along, by their places.
     """
@@ -155,6 +156,8 @@ class ClusterJob:
     tags: Mapping[str, str] = field(default_factory=dict)
     torch_build: str = ""
     code: Mapping[str, Path] = field(default_factory=dict)
+    notebook: str = "train"
+    paths: Mapping[str, str] = field(default_factory=lambda: {"local_dataset": "{dataset}"})
 
     @property
     def image(self) -> str:
@@ -179,11 +182,14 @@ class ClusterJob:
     def command(self, places: Mapping[str, str]) -> str:
         """Return what every node runs in its shell; ``places`` says where each folder is.
 
-        All train in a folder of their own disk: ``outputs``, which AzureML collects, may be a mount
-        that knows neither renames nor locks. Node 0 copies the run there at the end.
+        All work in a folder of their own disk: ``outputs``, which AzureML collects, may be a mount
+        that knows neither renames nor locks. Node 0 copies what it leaves there at the end.
         """
         given = {key: value for key, value in self.parameters.items() if value is not None}
-        given |= {"nodes": self.nodes, "target": "local", "name": self.name}
+        given["target"] = "local"
+        folders = {"store": places["store"], "dataset": self.dataset.address, **places}
+        paths = (f'-r {name} "{path.format_map(folders)}"' for name, path in self.paths.items())
+        executed = f"{self.notebook}.ipynb"
         # As YAML writes it: 1e-05, as JSON does, is text to papermill.
         written = yaml.safe_dump(given, default_flow_style=True, width=math.inf).strip()
         return "; ".join(
@@ -191,13 +197,11 @@ class ClusterJob:
                 'export PYTHONPATH="$PWD:${PYTHONPATH:-}" WORKBENCH_ROOT="$(mktemp -d)"',
                 f'export {STORE}="{places["store"]}"',
                 'mkdir -p "$WORKBENCH_ROOT/outputs"',
-                f'python -m papermill {NOTEBOOK} "$WORKBENCH_ROOT/outputs/train.ipynb" '
-                f"-y {shlex.quote(written)} "
-                f'-r local_dataset "{places.get("dataset", self.dataset.address)}" '
-                "--log-output --no-progress-bar",
+                f'python -m papermill notebooks/{executed} "$WORKBENCH_ROOT/outputs/{executed}" '
+                f"-y {shlex.quote(written)} {' '.join(paths)} --log-output --no-progress-bar",
                 "code=$?",
                 'if [ "${NODE_RANK:-0}" = 0 ]',
-                f'then cp "$WORKBENCH_ROOT/outputs/train.ipynb" "${STORE}/train.ipynb"',
+                f'then cp "$WORKBENCH_ROOT/outputs/{executed}" "${STORE}/{executed}"',
                 'python -m workbench.compute.kept "$WORKBENCH_ROOT/outputs" outputs',
                 "fi",
                 "exit $code",

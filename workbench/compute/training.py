@@ -6,8 +6,8 @@ from typing import Any
 
 from workbench.azure_login import find_workspace
 from workbench.catalog import model_by_name
-from workbench.compute.cluster_plan import ClusterChoices, plan_on_cluster
-from workbench.compute.cluster_run import train_on_cluster
+from workbench.compute.cluster_plan import ClusterChoices
+from workbench.compute.cluster_training import plan_on_cluster, train_on_cluster
 from workbench.compute.evaluation import (
     FOLDER,
     parse_splits,
@@ -15,23 +15,21 @@ from workbench.compute.evaluation import (
     unevaluated,
 )
 from workbench.compute.gpus import check_gpus
-from workbench.compute.here import Ranks, TrainingFailedError, ranks_here, run_here
+from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder, training_job, try_own_code
-from workbench.compute.kept import LOG_FILE, fetch, kept
+from workbench.compute.kept import fetch, keeping
 from workbench.compute.loggers import USUAL, check_installed, login_of, read_loggers
-from workbench.compute.node import ERRORS, Node, note_error, noting_errors, this_node
+from workbench.compute.node import ERRORS, this_node
 from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
 from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
 from workbench.data.cache import open_dataset
 from workbench.progress import relayed
-from workbench.settings import shown
+from workbench.settings import resolve, shown
 from workbench.stores import credentials_for
-from workbench.stores.disk import naming
 
 TARGETS = ("auto", "local", "azureml")
 
 
-@noting_errors()
 def plan_training(
     *,
     model: str,
@@ -44,7 +42,8 @@ def plan_training(
 ) -> Plan:
     """Check a notebook's parameters and prepare the run's folder; ``train.ipynb`` explains each.
 
-    The target "auto" is AzureML where a workspace is configured and no local dataset is given.
+    The target "auto" is AzureML where a workspace is configured and the dataset is not on this
+    machine, or where the run was sent there before.
     ``choices`` are what ``training_job`` takes, and the fields of ``ClusterChoices``.
 
     Raises:
@@ -61,10 +60,12 @@ def plan_training(
     # Numbers and own code are checked before the dataset is opened, which can take a while.
     try_own_code(training_job(Path(), synthetic=False, model=model, **choices))
     workspace = None if target == "local" else find_workspace()
-    if target == "azureml" or (workspace and not local_dataset):
+    here = local_dataset or _dataset_here(model)
+    run = Run(run_folder(choices.get("name") or model_by_name(model).name))
+    if target == "azureml" or (workspace and not local_dataset and (run.awaited or not here)):
         if local_dataset:
             raise ValueError(
-                f"local_dataset={local_dataset!r} is a folder of this machine: for target=azureml "
+                f"local_dataset={local_dataset!r} is for this machine: for target=azureml "
                 "give azure_dataset, a folder in the container"
             )
         return plan_on_cluster(model, nodes, resume, splits, choices, on_cluster)
@@ -72,12 +73,22 @@ def plan_training(
     if target == "local":
         why = "target=local, so the job runs on this machine"
     elif workspace:
-        why = "an AzureML workspace is configured, but local_dataset is for this machine"
+        named = "local_dataset is for this machine" if local_dataset else f"{here} is here"
+        why = (
+            f"two ways: on this machine, or on a cluster of workspace {workspace.name} with "
+            f"target=azureml. Chosen: this machine, as {named}; the workspace was not asked"
+        )
     if unused := [key for key, value in on_cluster.items() if value not in (None, True)]:
         why += f"; {', '.join(unused)} has no effect here"
     if node := this_node():
         check_gpus(node.device == "GPU")
-    return _plan_here(model, nodes, local_dataset, resume, splits, choices, why)
+    return _plan_here(model, nodes, local_dataset, resume, splits or (), choices, why)
+
+
+def _dataset_here(model: str) -> str:
+    """Return the folder of a model's dataset on this machine, phantoms aside; "" without one."""
+    folder = resolve(Path("datasets", model_by_name(model).dataset))
+    return shown(folder) if folder.is_dir() else ""
 
 
 def _plan_here(
@@ -150,17 +161,6 @@ def train(plan: Plan) -> Iterator[str]:
 
 def _train_here(plan: Plan, ranks: Ranks) -> Iterator[str]:
     """Train what was planned, whatever was planned and run in the same folder since then."""
-    try:
-        yield from _run_here(plan, ranks)
-    except TrainingFailedError:
-        raise  # the rank that failed has noted it
-    except Exception as error:
-        if ranks.node:
-            note_error(None, error)
-        raise
-
-
-def _run_here(plan: Plan, ranks: Ranks) -> Iterator[str]:
     node, run = ranks.node, plan.run
     with only_writer(run) as lock:
         if node is None:
@@ -172,16 +172,7 @@ def _run_here(plan: Plan, ranks: Ranks) -> Iterator[str]:
             return
         needs = (*credentials_for(plan.job.dataset), *login_of(plan.job.logger))
         lines = run_here(run, "workbench.recon.run", ranks, *plan.splits, needs=needs, lock=lock)
-        yield from _kept(run, node, lines) if node and node.store else lines
-
-
-def _kept(run: Run, node: Node, lines: Iterator[str]) -> Iterator[str]:
-    """Keep what a node's ranks leave, and their lines, in the store that outlives the node."""
-    assert node.store is not None
-    log_file = run.folder / LOG_FILE
-    # Every node keeps what it reconstructs; the run itself is the first one's to keep.
-    with kept(run.folder, node.store, f"{FOLDER}/" if node.rank else ""):
-        for line in lines:
-            with naming(log_file), log_file.open("a") as log:
-                log.write(f"{line}\n")
-            yield line
+        if node and node.store:  # every node keeps what it reconstructs, the first one the run
+            own = f"{FOLDER}/" if node.rank else ""
+            lines = keeping(run.folder, node, lines, lambda path: path.startswith(own))
+        yield from lines

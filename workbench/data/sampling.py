@@ -39,9 +39,10 @@ class Sampling:
     def __post_init__(self) -> None:
         for name in ("accelerations", "center_fractions"):
             value: Any = getattr(self, name)
-            if isinstance(value, int | float | list):
-                several = tuple(value) if isinstance(value, list) else (value,)
-                object.__setattr__(self, name, several)
+            several = tuple(value) if isinstance(value, list | tuple) else (value,)
+            # 4.0 is written as 4, wherever the number is from: results are known by it.
+            whole = tuple(int(each) if float(each).is_integer() else each for each in several)
+            object.__setattr__(self, name, whole)
         if self.mask not in MASKS:
             raise ValueError(f"mask={self.mask!r}: give one of {', '.join(MASKS)}")
         if len(self.accelerations) != len(self.center_fractions) or not self.accelerations:

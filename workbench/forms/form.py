@@ -47,7 +47,7 @@ def open_form(page: type[Page], values: Mapping[str, Any]) -> "Form":
     there.cell = this_cell()[1]
     display(there.widget)
     display({"text/html": ENDED, "text/plain": f"form of {page.notebook}"}, raw=True)
-    if page.at_once and there is not before:
+    if page.at_once and there is not before and values.get("target") in (None, False, "local"):
         there.start()
     return there
 

@@ -7,6 +7,7 @@ result in both, ``page.show(volume_table)``: at once, or as soon as the form's w
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from workbench.compute.node import noting_errors, this_node
 from workbench.forms.echo import lines_on_stderr
 from workbench.forms.page import Page, show
 from workbench.forms.parameters import ParametersError
@@ -17,15 +18,22 @@ if TYPE_CHECKING:
 
 
 class HeadlessPage:
-    """Headless page: runs the work on construction."""
+    """Headless page: runs the work on construction.
+
+    On a cluster an error is left in the job's store, and the first node alone shows results.
+    """
 
     def __init__(self, asked: Page) -> None:
-        with lines_on_stderr():
-            self.result = asked.result(asked.work(asked.plan()))
+        with lines_on_stderr(), noting_errors():
+            node = this_node()
+            left = asked.work(asked.plan())
+            self.shows = node is None or (node.rank == 0 and asked.shows_on_nodes)
+            self.result = asked.result(left) if self.shows else None
 
     def show(self, view: Callable[[Any], Any]) -> None:
         """Show something of the result."""
-        show(view, self.result)
+        if self.shows:
+            show(view, self.result)
 
 
 def open_page(page: type[Page], variables: Mapping[str, Any]) -> "HeadlessPage | Form":

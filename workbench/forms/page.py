@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any, ClassVar, Self
 
+from workbench.forms.executed import Executed
 from workbench.forms.parameters import Parameters, ParametersError
 
 
@@ -41,6 +42,7 @@ class Page(Parameters):
         tensorboard: whether TensorBoard is one click away.
         at_once: whether the form begins its work as soon as it is shown.
         imports: modules that plan and work need: the form's process has them before it is asked.
+        shows_on_nodes: whether the first node of a job has all that the cells show.
     """
 
     start: ClassVar[str]
@@ -49,6 +51,7 @@ class Page(Parameters):
     tensorboard: ClassVar[bool] = False
     at_once: ClassVar[bool] = False
     imports: ClassVar[tuple[str, ...]] = ()
+    shows_on_nodes: ClassVar[bool] = True
 
     def looks(self) -> dict[str, Callable[[], object]]:
         """Return checks of what the parameters name, a path or a run: field -> check.
@@ -96,8 +99,11 @@ class Page(Parameters):
 
 
 def views_of(view: Callable[[Any], Any], result: Any) -> Iterator[Any]:
-    """Yield what a view of a result returns, or each thing that it yields; a dict is MIME data."""
-    found = view(result)
+    """Yield what a view of a result returns, or each thing that it yields; a dict is MIME data.
+
+    Of a notebook that was executed elsewhere it is what the view's cell showed there.
+    """
+    found = result.outputs(view) if isinstance(result, Executed) else view(result)
     for each in found if isinstance(found, Iterator) else [found]:
         if each is not None:
             yield each

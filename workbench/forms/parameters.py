@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from inspect import get_annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
@@ -225,7 +226,10 @@ class Parameters(pydantic.BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         cls.fields = {}
-        for name, info in cls.model_fields.items():
+        # What several pages share comes after what is a page's own.
+        own = [name for name in cls.model_fields if name in get_annotations(cls)]
+        for name in dict.fromkeys([*own, *cls.model_fields]):
+            info = cls.model_fields[name]
             kinds = [each for each in get_args(info.annotation) if each is not type(None)]
             kind: Any = kinds[0] if kinds else info.annotation
             extra: Any = info.json_schema_extra or {"form": FormField()}

@@ -8,12 +8,15 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from workbench.catalog import DATASETS
+from workbench.compute.cluster_run import ClusterRun
+from workbench.compute.node import this_node
 from workbench.data.cache import DatasetCache, build_cache, find_dataset, load_cache, open_cache
 from workbench.data.cache_file import CacheFileError
 from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.volume import Problem
-from workbench.forms.page import Page
+from workbench.forms.executed import Executed
 from workbench.forms.parameters import Field, WrongValueError
+from workbench.pages.cluster import TARGET, ClusterPage
 from workbench.pages.shared import check_dataset, connection_entry, datasets_here
 from workbench.settings import resolve, shown
 from workbench.stores import Store
@@ -38,11 +41,12 @@ class Indexed:
     exported: Path | None
 
 
-class CachePage(Page):
+class CachePage(ClusterPage):
     """Index a dataset; compare and export what is asked for."""
 
     notebook, start = "cache", "Index"
     secrets = (connection_entry(lambda asked: asked.in_storage),)
+    only_here = ("in_storage", "compare_pickle", "export_pickle", "cache_file")
 
     dataset: str = Field("knee_multicoil", choices=datasets_here)
     """name under datasets/, or the path of a folder"""
@@ -50,6 +54,8 @@ class CachePage(Page):
     """read every file anew"""
     in_storage: bool = Field(False, label="it is in Azure blob storage")
     """the dataset is a folder in Azure blob storage, read by ranges"""
+    target: str = Field("local", choices=("local", "azureml"), **TARGET)
+    """azureml: on a node of a cluster, which has the dataset from the storage"""
 
     compare_pickle: str = Field("", section="fastMRI's own cache", label="compare with")
     """fastMRI's dataset_cache.pkl to compare with what is here"""
@@ -78,7 +84,7 @@ class CachePage(Page):
     def looks(self) -> dict[str, Callable[[], object]]:
         """Look for the dataset, and the pickle to compare it with."""
         looks: dict[str, Callable[[], object]] = {"compare_pickle": self._find_pickle}
-        if not self.in_storage:
+        if not self.in_storage and self.target == "local":
             looks["dataset"] = lambda: check_dataset(self.dataset)
         return looks
 
@@ -86,12 +92,14 @@ class CachePage(Page):
         if self.compare_pickle and not resolve(self.compare_pickle).is_file():
             raise ValueError(f"compare_pickle={self.compare_pickle!r}: no such file")
 
-    def plan(self) -> Store:
+    def plan(self) -> Store | ClusterRun:
         """Find the dataset, and say what will be done.
 
         Raises:
             FileNotFoundError: there is no such dataset, or no storage account is given.
         """
+        if self.target == "azureml":
+            return self.on_node(self.dataset)
         if self.in_storage:
             from workbench.stores.blob import configured_store
 
@@ -106,8 +114,10 @@ class CachePage(Page):
         print(f"dataset    {shown(store.address)}\nindex      {how}")
         return store
 
-    def work(self, planned: Store) -> tuple[str, str | None]:
+    def work(self, planned: Store | ClusterRun) -> tuple[str, str | None]:
         """Index the dataset and export it; return where its cache lies."""
+        if isinstance(planned, ClusterRun):
+            return self.follow(planned), None
         path = resolve(self.cache_file) if self.cache_file else None
         workers = max(self.workers, 64) if self.in_storage else self.workers
         if self.rebuild or self.in_storage:
@@ -119,6 +129,9 @@ class CachePage(Page):
                 cache, resolve(self.export_pickle), data_path=self.export_root or None
             )
             print(f"Written for fastMRI: {shown(written)}")
+        node = this_node()
+        if node and node.store:
+            cache.save(node.store)
         if not self.in_storage and _is_kept(cache, path):
             return planned.address, str(path) if path else None
         # A notebook has no key to the storage, and a folder may not be writable.
@@ -126,8 +139,10 @@ class CachePage(Page):
         cache.save(folder)
         return str(folder), None
 
-    def result(self, left: tuple[str, str | None]) -> Indexed:
+    def result(self, left: tuple[str, str | None]) -> Indexed | Executed:
         """Open what ``work`` left, and compare it."""
+        if self.target == "azureml":
+            return Executed(Path(left[0]))
         cache = load_cache(*left)
         assert cache is not None
         compared = None
@@ -138,8 +153,10 @@ class CachePage(Page):
         official = overview.official_counts(cache, self.official)
         return Indexed(cache, official, compared, exported)
 
-    def report(self, result: Indexed) -> str:
+    def report(self, result: Indexed | Executed) -> str:
         """Count what is there."""
+        if isinstance(result, Executed):
+            return f": {shown(result.path)}"
         return f": {len(result.cache):,} volumes, {result.cache.slices:,} slices"
 
 

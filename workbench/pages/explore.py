@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
 
+from workbench.compute.cluster_run import ClusterRun
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.folders import find_dataset
 from workbench.data.sampling import MASKS, Sampling
-from workbench.forms.page import Page
+from workbench.forms.executed import Executed
 from workbench.forms.parameters import Field
+from workbench.pages.cluster import TARGET, ClusterPage
 from workbench.pages.shared import check_dataset, check_sampling, datasets_here
+from workbench.settings import shown
 from workbench.stores import is_address
 from workbench.views import explore
 from workbench.views.annotations import Annotations, grades_in_words, read_annotations
@@ -42,10 +46,11 @@ def _slices(asked: "ExplorePage") -> Sequence[str]:
     return [str(n) for n in range(find_volume(cache, asked.volume).slices)] if cache else []
 
 
-class ExplorePage(Page):
+class ExplorePage(ClusterPage):
     """Choose a slice, and how to undersample it."""
 
     notebook, start, at_once = "explore", "Show", True
+    only_here = ("annotations",)
     imports = ("workbench.data.masks", "workbench.data.reading")
 
     dataset: str = Field("brain_multicoil", choices=datasets_here)
@@ -62,6 +67,8 @@ class ExplorePage(Page):
     """share of lines around the centre that are always measured"""
     annotations: str | None = None
     """path of fastMRI+'s knee.csv or brain.csv: findings are drawn as boxes"""
+    target: str = Field("local", choices=("local", "azureml"), **TARGET)
+    """azureml: on a node of a cluster, which has the dataset from the storage"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -70,6 +77,8 @@ class ExplorePage(Page):
 
     def looks(self) -> dict[str, Callable[[], object]]:
         """Look for the dataset, the volume and its slice, and the annotations."""
+        if self.target == "azureml":
+            return {}
         return {
             "dataset": lambda: check_dataset(self.dataset),
             "slice_number": self._look_for_slice,
@@ -87,18 +96,26 @@ class ExplorePage(Page):
     def _findings(self) -> Annotations | None:
         return read_annotations(self.annotations) if self.annotations else None
 
-    def plan(self) -> None:
+    def plan(self) -> ClusterRun | None:
         """Say what will be shown."""
+        if self.target == "azureml":
+            return self.on_node(self.dataset)
         sampling = Sampling(self.mask, (self.acceleration,), (self.center_fraction,))
         print(f"dataset    {self.dataset}\nmask       {sampling}", flush=True)
+        return None
 
-    def work(self, planned: None) -> None:
+    def work(self, planned: ClusterRun | None) -> str | None:
         """Read the slice once, which indexes the dataset where nobody has."""
+        if planned:
+            return self.follow(planned)
         seen = open_slice(self.dataset, self.volume, self.slice_number)
         print(f"{seen.title} of {seen.volume.slices}", flush=True)
+        return None
 
-    def result(self, left: None) -> "Explored":
-        """Open the slice."""
+    def result(self, left: str | None) -> "Explored | Executed":
+        """Open the slice, or what a node showed of it."""
+        if left:
+            return Executed(Path(left))
         cache = load_cache(find_dataset(self.dataset, announce=False))
         seen = open_slice(cache or self.dataset, self.volume, self.slice_number)
         findings = self._findings()
@@ -108,8 +125,10 @@ class ExplorePage(Page):
             findings.within([seen.volume, *seen.namesakes]) if findings else None,
         )
 
-    def report(self, result: "Explored") -> str:
+    def report(self, result: "Explored | Executed") -> str:
         """Name the slice."""
+        if isinstance(result, Executed):
+            return f": {shown(result.path)}"
         return f": {result.slice.title}"
 
 

@@ -12,12 +12,13 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from workbench.catalog import SPLITS
+from workbench.compute.cluster_plan import ClusterChoices
 from workbench.compute.runs import Run, open_run
 from workbench.data.cache import CacheFileError, load_cache
 from workbench.data.sampling import MASKS, Sampling
-from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
 from workbench.models import DEFAULT, NETWORKS, released, trains
+from workbench.pages.cluster import TARGET, ClusterPage
 from workbench.pages.shared import (
     NetworkName,
     NetworkOptions,
@@ -73,10 +74,11 @@ def _comparable(_: Any = None) -> list[str]:
     return [*(name for name in NETWORKS if not trains(name)), *runs_here()]
 
 
-class ReconstructPage(Page):
+class ReconstructPage(ClusterPage):
     """Reconstruct a split with a run's weights, and look at the results."""
 
     notebook, start = "reconstruct", "Reconstruct"
+    shows_on_nodes = False  # each has a part of the results
     imports = ("workbench.recon.weights", "workbench.models.unet")
 
     run: RunName | None = Field(None, choices=runs_here)
@@ -93,6 +95,8 @@ class ReconstructPage(Page):
     """True: runs of compare without such results are reconstructed first"""
     export: str | None = Field(None, choices=KINDS, several=True)
     """such as "png, dicom, report"; the last cell lists all"""
+    target: str = Field("local", choices=("local", "azureml"), **TARGET)
+    """azureml: on all GPUs of a cluster's nodes, with the dataset in the storage"""
 
     sort_by: str = Field("ssim", section="Looking", choices=lambda _: tuple(orders()))
     """orders volumes and slices, worst first: ssim, psnr, nmse, gain, ..."""
@@ -114,8 +118,8 @@ class ReconstructPage(Page):
     """arguments of the network (docs/models.md); None: its defaults"""
     local_dataset: str | None = Field(None, label="dataset", choices=datasets_here)
     """the dataset's folder or name; None: the run's"""
-    nodes: int = Field(1, ge=1, unit="processes")
-    """processes on this machine where it has no GPU"""
+    nodes: int = Field(1, ge=1, unit="machines or processes", aliases=("num_nodes",))
+    """machines of the cluster; here without GPUs: that many processes"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -139,7 +143,8 @@ class ReconstructPage(Page):
 
     def _look_at_run(self) -> None:
         usual = Sampling()
-        alone = self.local_dataset and not trains(self.network or DEFAULT)
+        named = self.local_dataset or (self.target == "azureml" and self.azure_dataset)
+        alone = named and not trains(self.network or DEFAULT)
         if not self.weights and not alone:
             try:
                 usual = open_run(self.run or "brain").job.sampling
@@ -203,6 +208,8 @@ class ReconstructPage(Page):
                 local_dataset=self.local_dataset,
                 volumes=self.volumes,
                 nodes=self.nodes,
+                target=self.target,
+                **self.model_dump(include={*ClusterChoices.model_fields}),
                 **asked,
             )
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, model_validator
 
-from workbench.azure_login import find_workspace, require_workspace
+from workbench.azure_login import find_workspace
 from workbench.catalog import MODEL_ALIASES, MODELS, SPLITS
-from workbench.compute.cluster import SDKS
-from workbench.compute.gpus import TORCH_BUILDS, tell_memory_in_use
+from workbench.compute.evaluation import NO_SPLIT, parse_splits
+from workbench.compute.gpus import tell_memory_in_use
 from workbench.compute.here import Ranks
 from workbench.compute.jobs import (
     AUGMENT,
@@ -29,12 +29,10 @@ from workbench.compute.loggers import LOGGERS, check_installed
 from workbench.compute.node import this_node
 from workbench.compute.plan import Plan
 from workbench.compute.runs import Run
-from workbench.compute.sender import parse_tags
 from workbench.compute.training import TARGETS, plan_training, train
 from workbench.data.cache import load_cache
 from workbench.data.folders import find_dataset
 from workbench.data.sampling import MASKS, Sampling
-from workbench.forms.page import Page
 from workbench.forms.parameters import Field, Numbers, WrongValueError, concerning
 from workbench.models import (
     DEFAULT,
@@ -46,6 +44,7 @@ from workbench.models import (
 )
 from workbench.models.entry import read_options
 from workbench.models.own import check_there, is_own
+from workbench.pages.cluster import TARGET, ClusterPage
 from workbench.pages.shared import (
     NetworkName,
     NetworkOptions,
@@ -53,7 +52,6 @@ from workbench.pages.shared import (
     check_dataset,
     check_sampling,
     datasets_here,
-    in_workspace,
     runs_here,
 )
 from workbench.stores import is_address
@@ -62,11 +60,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SECONDS_BETWEEN_LOOKS = 2.0
-
-
-def _check_tags(text: str) -> str:
-    parse_tags(text)
-    return text
 
 
 def _check_loss(name: str) -> str:
@@ -81,7 +74,7 @@ def _check_trains(name: str) -> str:
     return name
 
 
-class TrainPage(Page):
+class TrainPage(ClusterPage):
     """Train a network, here or on a cluster, and reconstruct with it."""
 
     notebook, start, tensorboard = "train", "Train", True
@@ -100,12 +93,12 @@ class TrainPage(Page):
     """passes over the training set, 50 (None)"""
     nodes: int = Field(1, ge=1, unit="machines or processes", aliases=("num_nodes",))
     """machines of the cluster; here without GPUs: that many processes"""
-    target: str = Field(
-        "auto", choices=TARGETS, meanings={True: "azureml", False: "local"}, aliases=("azureml",)
+    target: str = Field("auto", choices=TARGETS, **TARGET)
+    """local, azureml, or auto: azureml if configured and the dataset is not here"""
+    reconstruct: str | None = Field(
+        None, label="reconstruct after", choices=(*SPLITS, NO_SPLIT), several=True
     )
-    """"local", "azureml", or "auto": azureml where a workspace is configured"""
-    reconstruct: str | None = Field(None, label="reconstruct after", choices=SPLITS, several=True)
-    """splits such as "val, test" to reconstruct after training, on all ranks"""
+    """splits such as "val, test", or none; None: on a cluster val and test"""
 
     mask: str | None = Field(None, section="Undersampling", choices=MASKS)
     """such as random, equispaced (None); an unknown kind is refused with the list"""
@@ -197,41 +190,22 @@ class TrainPage(Page):
     val_volume_sample_rate: float | None = Field(None, label="validation volumes", gt=0, le=1)
     """share of the validation volumes, 1 (None)"""
 
-    cluster: str | None = Field(None, section="AzureML", look_up=in_workspace("clusters"))
-    """AzureML cluster; None: the only one that fits"""
-    low_priority: bool | None = None
-    """True or False: only a cluster of that kind"""
-    sdk: str | None = Field(None, label="AzureML's SDK", choices=SDKS)
-    """AzureML's SDK, v1 or v2; None: the first that works here"""
-    dataset_access: str | None = Field(None, choices=("mount", "download", "stream"))
-    """mount (None), download to each node first, or stream by ranged reads"""
-    dataset_mount: bool | None = Field(None, aliases=("use_dataset_mount",))
-    """the name of 2021 for that: True mounts, False downloads"""
-    azure_dataset: str | None = Field(None, aliases=("azure_dataset_id",))
-    """folder of the dataset in blob storage; None: the model's"""
-    datastore: str | None = Field(None, look_up=in_workspace("datastores"))
-    """AzureML datastore; None: that of the container datasets"""
-    experiment: str | None = None
-    """the studio lists the run under it, fastmri (None)"""
-    tags: Annotated[str, AfterValidator(_check_tags)] | None = None
-    """for the studio: NAME:VALUE, several separated by commas"""
-    torch_build: str | None = Field(None, choices=TORCH_BUILDS)
-    """torch for older GPUs: cu126; None: the usual one"""
-    price_per_hour: float | None = Field(None, ge=0, unit="US dollars an hour")
+    price_per_hour: float | None = Field(
+        None, section="Estimate", ge=0, unit="US dollars an hour and node"
+    )
     """US dollars a node, for the estimate; None: Azure's public price"""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         """Check what can be checked without a look at data or cloud."""
         check_sampling(self, Sampling())
+        with concerning("reconstruct"):
+            parse_splits(self.reconstruct)
         if (self.sample_rate or 1) < 1 and (self.volume_sample_rate or 1) < 1:
             raise WrongValueError(
                 "sample_rate",
                 "sample_rate and volume_sample_rate are both below 1: sample slices or volumes",
             )
-        if self.target == "azureml":
-            with concerning("target"):
-                require_workspace()
         return self
 
     @property

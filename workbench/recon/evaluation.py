@@ -10,8 +10,8 @@ from torch import distributed
 
 from workbench.compute.evaluation import FOLDER
 from workbench.compute.runs import Run, kept_cache, only_writer
+from workbench.recon.orders import begin, keep_scores, order_of_run
 from workbench.recon.reconstruction import reconstruct_share
-from workbench.recon.reconstruction_plan import begin, keep_scores, order_of_run
 from workbench.recon.training import gather
 from workbench.recon.weights import load_network
 

@@ -17,7 +17,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from workbench.compute.evaluation import sha256_of
-from workbench.compute.node import note_error
+from workbench.compute.node import note_error, this_node
 from workbench.compute.processes import begin_rank
 from workbench.compute.runs import kept_cache
 from workbench.data.cache import DatasetCache
@@ -29,7 +29,7 @@ from workbench.models.reconstructor import Reconstructor
 from workbench.progress import Progress
 from workbench.recon.arrays import reconstruct_sample
 from workbench.recon.metrics import LEADING
-from workbench.recon.reconstruction_plan import result_place
+from workbench.recon.orders import result_place
 from workbench.recon.results import KINDS, Order, read_order
 from workbench.recon.scoring import score_volume
 from workbench.recon.ssim import mean_ssim
@@ -100,7 +100,11 @@ def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> 
 
 
 def reconstruct_share(
-    order: Order, cache: DatasetCache, folder: Path, network: Reconstructor
+    order: Order,
+    cache: DatasetCache,
+    folder: Path,
+    network: Reconstructor,
+    among: Sequence[Volume] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Reconstruct this rank's share of the volumes that an order still lacks.
 
@@ -109,6 +113,7 @@ def reconstruct_share(
         cache: the part of the dataset that has results in the folder, the order's volumes and more.
         folder: where the results go.
         network: the order's.
+        among: volumes that the ranks share out, instead of the order's.
 
     Yields:
         The row of each volume for ``scores.csv``.
@@ -120,7 +125,8 @@ def reconstruct_share(
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     network = network.to(device)
     wanted = set(order.volumes)
-    own = share([volume for volume in cache if volume.path in wanted], rank, ranks)
+    own = share(among or [volume for volume in cache if volume.path in wanted], rank, ranks)
+    own = [volume for volume in own if volume.path in wanted]
     title, slices = f"reconstructing by {label_of(network.name)}", sum(v.slices for v in own)
     progress = Progress(title, slices, "slices") if rank == 0 else None  # of its share
     for number, volume in enumerate(own, start=1):
@@ -165,7 +171,10 @@ def reconstruct(order: Order, folder: Path) -> None:
             f"{shown(order.weights)} was written anew since this was planned, as by a training "
             "that goes on: run again to reconstruct with what it holds now"
         )
-    for _ in reconstruct_share(order, kept_cache(order.dataset, folder), folder, network):
+    cache, node = kept_cache(order.dataset, folder), this_node()
+    # Nodes that began at different times may know of different results: all share out alike.
+    among = cache.volumes if node and node.count > 1 else None
+    for _ in reconstruct_share(order, cache, folder, network, among):
         pass
 
 

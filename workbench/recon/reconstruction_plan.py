@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,31 +10,23 @@ from typing import Any
 
 from workbench.azure_login import LoginError
 from workbench.catalog import OWN_MASKS, SPLITS
-from workbench.compute.evaluation import (
-    ORDER,
-    SCORES,
-    results_folder,
-    sha256_of,
-    split_sampling,
-    split_volumes,
-)
+from workbench.compute.cluster_plan import find_site, read_choices
+from workbench.compute.evaluation import ORDER, results_folder, sha256_of, split_volumes
+from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder
+from workbench.compute.kept import fetch, keeping
+from workbench.compute.node import this_node
+from workbench.compute.plan import Cloud
 from workbench.compute.runs import Run, only_writer, open_run
-from workbench.data.cache import DatasetCache, load_cache, open_dataset
+from workbench.data.cache import DatasetCache, open_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
-from workbench.data.volume import Volume
 from workbench.models import find_network, label_of, released
 from workbench.models.entry import read_options, write_options
 from workbench.progress import relayed
-from workbench.recon.results import (
-    Order,
-    find_result,
-    read_order,
-    read_results,
-    what_it_says,
-)
-from workbench.recon.tables import score_row, write_scores
+from workbench.recon.cluster_reconstruction import job_for, reconstruct_on_cluster, wanted_by
+from workbench.recon.orders import begin, held, missing
+from workbench.recon.results import Order
 from workbench.settings import shown
 from workbench.stores import credentials_for, is_address
 
@@ -46,7 +38,7 @@ class ReconstructionPlan:
     order: Order  # with the volumes that are missing
     cache: DatasetCache  # the split's volumes, those that are there included
     folder: Path  # of the results
-    ranks: Ranks
+    where: Ranks | Cloud
     config: Any = None  # of a network that learns nothing
     remarks: tuple[str, ...] = ()  # what a person should know of the weights
 
@@ -74,7 +66,7 @@ class ReconstructionPlan:
             f"({self.cache.slices:,} slices), {done} of them reconstructed already\n"
             f"sampling   {self.order}\n"
             f"into       {shown(self.folder)}\n"
-            f"where      {self.ranks}" + "".join(f"\nnote       {n}" for n in notes)
+            f"where      {self.where}" + "".join(f"\nnote       {n}" for n in notes)
         )
 
 
@@ -92,6 +84,8 @@ def plan_reconstruction(
     network: str | None = None,
     network_options: str | None = None,
     uncertainty: int = 0,
+    target: str = "local",
+    **on_cluster: Any,
 ) -> ReconstructionPlan:
     """Check a notebook's parameters and see what is there already.
 
@@ -106,19 +100,34 @@ def plan_reconstruction(
         acceleration: one number or several; None as with ``mask``.
         center_fraction: one for each acceleration; None as with ``mask``.
         volumes: how many volumes, the first ones; None takes all.
-        nodes: without GPUs, number of processes on this machine.
+        nodes: machines of the cluster; here, without GPUs, number of processes.
         network: whose weights they are, ``package.module:MyNetwork``, where the file does not say.
             Or one that learns nothing, such as "wavelet": it takes dataset and sampling of the run
             where there is one, and its results lie beside the run's.
         network_options: arguments of that network, such as "depth=5". Results of one that learns
             nothing with other options than usual have a folder of their own, which names them.
         uncertainty: how many masks will be drawn for maps of uncertainty; 0 for no maps.
+        target: "local", or "azureml" for a cluster, which has the dataset from the storage.
+        on_cluster: the fields of ``ClusterChoices``.
 
     Raises:
         ValueError: a parameter is outside what is allowed, or a split is empty.
         FileNotFoundError: there is no such run, file or dataset.
+        ClusterError: AzureML refuses what it was asked.
+        LoginError: no login works.
     """
-    ranks = ranks_here(nodes)
+    chosen, ranks, dataset = read_choices(on_cluster), None, local_dataset
+    if target == "azureml":
+        if local_dataset:
+            raise ValueError(
+                f"local_dataset={local_dataset!r} is for this machine: for target=azureml "
+                "give azure_dataset, a folder in the container"
+            )
+        dataset = chosen.azure_dataset
+    else:
+        ranks = ranks_here(nodes)
+        if ranks.node:
+            check_gpus(ranks.node.device == "GPU")
     entry = None if network is None else find_network(network)
     if volumes is not None and (not isinstance(volumes, int) or volumes < 1):
         raise ValueError(f"volumes={volumes!r}: give a whole number, 1 or more, or None for all")
@@ -130,11 +139,14 @@ def plan_reconstruction(
         if weights is not None:
             raise ValueError(f"weights={weights!r}: {network} has none, leave them out")
         untrained.configured(read_options(network_options))  # or refuses
-        source, apart = _beside(run, untrained.name, local_dataset)
+        source, apart = _beside(run, untrained.name, dataset)
+        named = untrained.name
     else:
-        source, asked, apart = _with_weights(run, weights, asked, uncertainty)
+        source, asked, apart, named = _with_weights(run, weights, asked, uncertainty)
     job = source.job if (source.folder / "job.json").exists() else None
-    if local_dataset is None and job is None:
+    if dataset is None and job is None:
+        if target == "azureml":
+            raise ValueError("azure_dataset=None: without a run, name the dataset in the storage")
         raise ValueError("local_dataset=None: with weights of your own, name the dataset")
     sampling = None
     if split not in OWN_MASKS or not mask is acceleration is center_fraction is None:
@@ -145,13 +157,13 @@ def plan_reconstruction(
         if center_fraction is not None:
             centres = numbers("center_fraction", center_fraction)
         sampling = Sampling(mask or usual.mask, rates, centres)
-    try:
-        cache = open_dataset(local_dataset or job.dataset)  # type: ignore[union-attr]
-    except (LoginError, OSError) as error:
-        if local_dataset is not None or job is None or not is_address(job.dataset):
-            raise
-        # The run was trained on a cluster: its dataset may well be here too.
-        raise type(error)(f"{error}; or give local_dataset, a copy of it on this machine") from None
+    place = dataset or job.dataset  # type: ignore[union-attr]
+    site = None
+    if ranks:
+        cache = _opened(place, of_run=dataset is None)
+    else:
+        site, place = find_site(nodes, chosen), place if dataset else Path(place).name
+        cache = open_cache(site.datastore.store(place))
     part = split_volumes(cache, split, sampling, first=volumes)
     folder = results_folder(source, split, sampling)
     if apart:
@@ -171,13 +183,35 @@ def plan_reconstruction(
     remarks = (f"the run {started.remark([split])}",) if started else ()
     if weights in released() and split in ("train", "val"):
         remarks = (f"{weights} was trained on fastMRI's train and val: their scores are flattered",)
-    return ReconstructionPlan(_missing(asked, part, folder), part, folder, ranks, config, remarks)
+    if ranks and (node := ranks.node) and node.store:
+        fetch(node.store, folder, wanted_by(node))
+    where: Ranks | Cloud | None = ranks
+    if site:
+        where = site.cloud(job_for(site, place, asked, part, folder, named))
+        remarks = (*remarks, *site.remarks)
+    assert where
+    order = missing(asked, part, folder)
+    return ReconstructionPlan(order, part, folder, where, config, remarks)
+
+
+def _opened(place: str, *, of_run: bool) -> DatasetCache:
+    """Open a dataset from this machine; see ``open_dataset`` for what it raises."""
+    try:
+        # To look at each file of a mount takes minutes.
+        return open_dataset(place, check=this_node() is None)
+    except (LoginError, OSError) as error:
+        if not of_run or not is_address(place):
+            raise
+        # The run was trained on a cluster: its dataset may well be here too.
+        raise type(error)(f"{error}; or give local_dataset, a copy of it on this machine") from None
 
 
 def _with_weights(
     run: str | None, weights: str | None, asked: Order, uncertainty: int
-) -> tuple[Run, Order, str]:
+) -> tuple[Run, Order, str, str]:
     """Return whose results they are, the order with the weights, and what their folder's name adds.
+
+    The last is the name of their network.
 
     Raises:
         ValueError: the weights are of another network, or maps of uncertainty need one.
@@ -200,17 +234,17 @@ def _with_weights(
             "which the maps need; give 0"
         )
     trained = (source.folder / "job.json").exists()
-    return source, asked, own_name if weights and trained else ""
+    return source, asked, own_name if weights and trained else "", loaded.name
 
 
-def _beside(run: str | None, network: str, local_dataset: str | None) -> tuple[Run, str]:
+def _beside(run: str | None, network: str, dataset: str | None) -> tuple[Run, str]:
     """Return whose results those of a network that learns nothing lie beside.
 
     With a dataset and without a run they have a folder of the network's own name. Returned as well
     is what their folder's name adds to the run's.
     """
     own_name = re.sub(r"[^A-Za-z0-9_.-]+", "_", network)
-    if local_dataset is None:
+    if dataset is None:
         return open_run(run or "brain"), own_name
     source = Run(run_folder(own_name if run is None else str(run)))
     return source, "" if source.name == own_name else own_name
@@ -225,55 +259,6 @@ def _is_of_another_file(folder: Path, order: Order) -> bool:
         return False
 
 
-def order_of_run(run: Run, split: str, cache: DatasetCache) -> tuple[Order, DatasetCache, Path]:
-    """See what of a split a run's best checkpoint has yet to reconstruct.
-
-    Returns the order, the split's volumes, and the folder of the results; ValueError where the
-    split is empty, or cannot be undersampled as asked.
-    """
-    sampling = split_sampling(run.job, split)
-    part, folder = split_volumes(cache, split, sampling), results_folder(run, split, sampling)
-    asked = Order(str(run.best), sha256_of(run.best), run.job.dataset, split, sampling)
-    return _missing(asked, part, folder), part, folder
-
-
-def _missing(order: Order, part: DatasetCache, folder: Path) -> Order:
-    """Return an order for the volumes that are not there already, whole and as asked."""
-    needed = {"volume", "acquisition", "acceleration", "synthetic"}
-    missing = []
-    for volume in part:
-        path = find_result(folder, volume)
-        found = what_it_says(path) if path else {}
-        if not needed <= found.keys() or found.get("digest") != order.digest(volume):
-            missing.append(volume.path)
-    return replace(order, volumes=tuple(missing))
-
-
-def begin(order: Order, part: DatasetCache, folder: Path) -> None:
-    """Leave in a results' folder what its ranks and readers need; a table of older results goes.
-
-    The volumes that were asked for before in the same way stay listed, behind those of ``part``.
-    """
-    if order.volumes:
-        (folder / SCORES).unlink(missing_ok=True)
-    before, listed = _held(folder)
-    if before is None or replace(before, volumes=order.volumes) != order:
-        listed = ()
-    asked = {volume.path for volume in part}
-    order.write(folder)
-    others = (volume for volume in listed if volume.path not in asked)
-    part.with_volumes([*part.volumes, *others]).save(folder)
-
-
-def _held(folder: Path) -> tuple[Order | None, tuple[Volume, ...]]:
-    """Return the order and the volumes that a folder holds; None and none where it says neither."""
-    try:
-        cache = load_cache(folder, earlier=True)
-        return read_order(folder), cache.volumes if cache else ()
-    except (OSError, ValueError):
-        return None, ()
-
-
 def reconstruct(*plans: ReconstructionPlan) -> Iterator[str]:
     """Reconstruct what is missing, all of it by the same ranks; yield the lines that are printed.
 
@@ -286,12 +271,17 @@ def reconstruct(*plans: ReconstructionPlan) -> Iterator[str]:
         if plan.order.volumes:
             continue
         # Readers are told what the plan has found, such as where the dataset is now.
-        before, listed = _held(plan.folder)
+        before, listed = held(plan.folder)
         same = before is not None and before.dataset == plan.order.dataset
         if not same or listed[: len(plan.cache)] != plan.cache.volumes:
             with only_writer(Run(plan.folder)):
                 begin(plan.order, plan.cache, plan.folder)
         yield f"{shown(plan.folder)} holds every volume already"
+    for plan in list(waiting):
+        if isinstance(plan.where, Cloud):
+            waiting.remove(plan)
+            lines = reconstruct_on_cluster(plan.where, plan.order, plan.cache, plan.folder)
+            yield from relayed(lines)
     if not waiting:
         return
     with ExitStack() as stack:
@@ -301,27 +291,9 @@ def reconstruct(*plans: ReconstructionPlan) -> Iterator[str]:
             begin(plan.order, plan.cache, plan.folder)
         needs = {name: None for plan in waiting for name in credentials_for(plan.order.dataset)}
         folders = [str(run.folder) for run in others]
-        module, ranks = "workbench.recon.reconstruction", waiting[0].ranks
+        module, ranks = "workbench.recon.reconstruction", waiting[0].where
+        assert isinstance(ranks, Ranks)
         lines = run_here(first, module, ranks, *folders, needs=tuple(needs), lock=lock)
+        if (node := ranks.node) and node.store:
+            lines = keeping(first.folder, node, lines, wanted_by(node))
         yield from relayed(lines)
-
-
-def result_place(folder: Path, volume: Volume, name: str) -> Path:
-    """Return where a volume's result goes, so that it replaces no other volume's.
-
-    ``name`` is what ``DatasetCache.names`` calls it among those that are reconstructed.
-    """
-    there = what_it_says(folder / name)
-    taken = there and there.get("volume") != volume.path
-    return find_result(folder, volume) or folder / (volume.path if taken else name)
-
-
-def keep_scores(part: DatasetCache, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the table of a split's metrics; rows that are not given are read from its results.
-
-    Given are those of some of the volumes, such as those that another machine has made.
-    """
-    known = {row["volume"]: row for row in rows}
-    earlier = (volume for volume in part if volume.path not in known)
-    there = read_results(folder, read_order(folder), earlier)
-    write_scores(folder, [*known.values(), *map(score_row, there)])

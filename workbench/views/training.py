@@ -78,7 +78,7 @@ def show_estimate(plan: Plan) -> None:
             estimates,
             chosen=cloud.job.nodes,
             title=title + (f", {machine.count} x {machine.card} a node" if machine else ""),
-            source=cloud.pace.source,
+            source=cloud.pace.source if cloud.pace else "",
             price=cloud.price.source if cloud.price else "",
             synthetic=plan.cache.synthetic,
         )

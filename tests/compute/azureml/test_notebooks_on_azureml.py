@@ -1,0 +1,120 @@
+"""Notebooks that reconstruct, index and look, on the nodes of a cluster on loopback."""
+
+import json
+
+import nbformat
+import papermill
+import pytest
+import torch
+from fastmri.models import VarNet
+
+from workbench.data.cache import load_cache
+from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
+from workbench.recon.results import Results
+from workbench.settings import notebooks
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
+
+
+@pytest.fixture
+def weights(project):
+    """Weights as fastMRI releases them."""
+    torch.manual_seed(0)
+    network = VarNet(num_cascades=1, chans=2, pools=1, sens_chans=2, sens_pools=1)
+    torch.save(network.state_dict(), project / "released.pt")
+    return "released.pt"
+
+
+def executed(name, project, **parameters):
+    """Run a notebook headless; return what its cells show, as text."""
+    (project / "outputs").mkdir(exist_ok=True)
+    page = papermill.execute_notebook(
+        notebooks() / f"{name}.ipynb",
+        project / f"outputs/{name}.ipynb",
+        {"target": "azureml", "cluster": "cpu-cluster", **parameters},
+        progress_bar=False,
+    )
+    return json.dumps(page)
+
+
+def test_all_nodes_reconstruct_and_the_results_are_here_as_if_made_here(stored, weights, project):
+    shown = executed(
+        "reconstruct",
+        project,
+        weights=weights,
+        num_nodes=2,
+        azure_dataset_id="brain_multicoil",
+        use_dataset_mount=True,
+        dataset_mountpoint="/tmp/brain",
+        sdk="v1",
+        acceleration="4",
+    )
+    job = stored.azureml.job
+    assert job.status == "Completed", job.log(0)
+    # Each node has reconstructed one of the two volumes.
+    assert "rank 0: 1 of 1" in job.log(0)
+    assert "rank 1: 1 of 1" in job.log(1)
+    for text in ("sent as run", "rank 0: 1 of 1", "2 node(s) of cluster cpu-cluster", "SSIM"):
+        assert text in shown
+    assert "dataset_mountpoint='/tmp/brain' has no effect" in shown
+    results = Results("outputs/released")
+    assert [each.name for each in results] == ["file2.h5", "file3.h5"]
+    assert all(each.scores for each in results)
+    assert results.order.dataset == f"{stored.storage.url}/datasets/brain_multicoil"
+    assert results.dataset_is_here
+    # What is there is not made again: no job is sent, though a volume that is lost is sent for.
+    again = {"weights": weights, "target": "azureml", "azure_dataset": "brain_multicoil"}
+    again |= {"nodes": 2, "cluster": "cpu-cluster"}
+    planned = plan_reconstruction(**again)
+    assert planned.order.volumes == ()
+    assert [line for line in reconstruct(planned) if "holds every volume already" in line]
+    assert len(stored.azureml.jobs) == 1
+    (planned.folder / "file2.h5").unlink()
+    record = planned.folder / "azureml.json"
+    record.write_text(record.read_text().replace('"fetched": true', '"fetched": false'))
+    lines = list(reconstruct(plan_reconstruction(**again)))
+    assert lines[-1].endswith("holds every volume")
+    assert len(plan_reconstruction(**again).order.volumes) == 0
+    assert len(stored.azureml.jobs) == 1
+
+
+def test_a_method_that_needs_no_training_goes_there_by_the_other_sdk(stored, project):
+    shown = executed(
+        "reconstruct",
+        project,
+        network="tv",
+        network_options="iterations=2",
+        azure_dataset="brain_multicoil",
+        dataset_access="download",
+        volumes=1,
+        sdk="v2",
+    )
+    assert stored.azureml.job.status == "Completed", stored.azureml.job.log(0)
+    assert "sent through AzureML's SDK v2" in shown
+    (result,) = Results("outputs/tv")
+    assert (result.network, result.volume.path) == ("tv", "multicoil_val/file2.h5")
+
+
+def test_indexing_and_looking_on_a_node_shows_here_what_its_cells_showed_there(stored, project):
+    shown = executed("cache", project, dataset="brain_multicoil", sdk="v1")
+    assert stored.azureml.job.status == "Completed", stored.azureml.job.log(0)
+    folder = project / "outputs/cluster/cache/brain_multicoil"
+    assert load_cache(folder, earlier=True).counts["val"] == (2, 4)
+    assert "Files left out: 0" in shown
+    there = nbformat.read(folder / "cache.ipynb", as_version=4)
+    assert there.metadata.papermill.exception is None
+    shown = executed("explore", project, dataset="brain_multicoil", slice_number=1, sdk="v2")
+    job = stored.azureml.job
+    assert job.status == "Completed", job.log(0)
+    assert (len(stored.azureml.jobs), job.submission.nodes) == (2, 1)
+    there = nbformat.read(
+        project / "outputs/cluster/explore/brain_multicoil/explore.ipynb", as_version=4
+    )
+    figures = [
+        output.data["image/png"]
+        for cell in there.cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(figures) > 10
+    assert all(json.dumps(figure) in shown for figure in figures)

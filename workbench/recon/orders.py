@@ -1,0 +1,95 @@
+"""The folder of a reconstruction's results: what it lacks, and what its ranks and readers need."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from workbench.compute.evaluation import (
+    SCORES,
+    results_folder,
+    sha256_of,
+    split_sampling,
+    split_volumes,
+)
+from workbench.compute.runs import Run
+from workbench.data.cache import DatasetCache, load_cache
+from workbench.data.volume import Volume
+from workbench.recon.results import (
+    Order,
+    find_result,
+    read_order,
+    read_results,
+    what_it_says,
+)
+from workbench.recon.tables import score_row, write_scores
+
+
+def order_of_run(run: Run, split: str, cache: DatasetCache) -> tuple[Order, DatasetCache, Path]:
+    """See what of a split a run's best checkpoint has yet to reconstruct.
+
+    Returns the order, the split's volumes, and the folder of the results; ValueError where the
+    split is empty, or cannot be undersampled as asked.
+    """
+    sampling = split_sampling(run.job, split)
+    part, folder = split_volumes(cache, split, sampling), results_folder(run, split, sampling)
+    asked = Order(str(run.best), sha256_of(run.best), run.job.dataset, split, sampling)
+    return missing(asked, part, folder), part, folder
+
+
+def missing(order: Order, part: DatasetCache, folder: Path) -> Order:
+    """Return an order for the volumes that are not there already, whole and as asked."""
+    needed = {"volume", "acquisition", "acceleration", "synthetic"}
+    lacking = []
+    for volume in part:
+        path = find_result(folder, volume)
+        found = what_it_says(path) if path else {}
+        if not needed <= found.keys() or found.get("digest") != order.digest(volume):
+            lacking.append(volume.path)
+    return replace(order, volumes=tuple(lacking))
+
+
+def begin(order: Order, part: DatasetCache, folder: Path) -> None:
+    """Leave in a results' folder what its ranks and readers need; a table of older results goes.
+
+    The volumes that were asked for before in the same way stay listed, behind those of ``part``.
+    """
+    if order.volumes:
+        (folder / SCORES).unlink(missing_ok=True)
+    before, listed = held(folder)
+    if before is None or replace(before, volumes=order.volumes) != order:
+        listed = ()
+    asked = {volume.path for volume in part}
+    order.write(folder)
+    others = (volume for volume in listed if volume.path not in asked)
+    part.with_volumes([*part.volumes, *others]).save(folder)
+
+
+def held(folder: Path) -> tuple[Order | None, tuple[Volume, ...]]:
+    """Return the order and the volumes that a folder holds; None and none where it says neither."""
+    try:
+        cache = load_cache(folder, earlier=True)
+        return read_order(folder), cache.volumes if cache else ()
+    except (OSError, ValueError):
+        return None, ()
+
+
+def result_place(folder: Path, volume: Volume, name: str) -> Path:
+    """Return where a volume's result goes, so that it replaces no other volume's.
+
+    ``name`` is what ``DatasetCache.names`` calls it among those that are reconstructed.
+    """
+    there = what_it_says(folder / name)
+    taken = there and there.get("volume") != volume.path
+    return find_result(folder, volume) or folder / (volume.path if taken else name)
+
+
+def keep_scores(part: DatasetCache, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the table of a split's metrics; rows that are not given are read from its results.
+
+    Given are those of some of the volumes, such as those that another machine has made.
+    """
+    known = {row["volume"]: row for row in rows}
+    earlier = (volume for volume in part if volume.path not in known)
+    there = read_results(folder, read_order(folder), earlier)
+    write_scores(folder, [*known.values(), *map(score_row, there)])
