@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.ingest.conftest import packed, sums_of, tar_of, volumes
+from workbench.ingest.board import Board
 from workbench.ingest.links import parse_links
 from workbench.ingest.manifest import LOCK, read_records
 from workbench.ingest.offer import read_sums, sum_of
@@ -52,6 +53,23 @@ def test_every_kind_of_archive_comes_in_and_a_second_run_does_nothing(knee, keep
     assert knee.asked() == []
     assert [outcome.result for outcome in again.outcomes] == ["was there"] * 3
     assert again.problems == []
+
+
+def test_a_board_tells_how_far_each_archive_is(on_disk):
+    """Its states are written as they change: the last word of each is the outcome's."""
+    (on_disk.folder / "knee_multicoil_test.tar.xz").write_bytes(b"no archive")
+    plan, board = on_disk.plan(), Board()
+    assert board.html() == ""
+    report = ingest(plan, board=board)
+    assert [each.state for each in board.standings] == [each.result for each in report.outcomes]
+    for standing in board.standings:
+        good = standing.planned.link.stem != "knee_multicoil_test"
+        whole = standing.planned.size if good else 0
+        assert (standing.came, standing.through) == (whole, whole)
+        assert (standing.problem in report.problems) != good
+    again = Board()
+    ingest(on_disk.plan(), board=again)
+    assert sorted(each.state for each in again.standings) == ["failed", "was there", "was there"]
 
 
 def test_links_of_2021_lead_to_the_same(on_disk):
@@ -193,6 +211,7 @@ def test_list_of_sums_is_read_as_sha256sum_writes_it(tmp_path, hasty):
 
 SCRIPT = """
 import os, sys
+from workbench.ingest.board import Board
 from workbench.ingest.links import parse_links
 from workbench.ingest.plan import make_plan
 from workbench.ingest.run import ingest

@@ -149,6 +149,18 @@ class Copy:
     problem: str = ""  # what went wrong and what to do
 
     @property
+    def state(self) -> str:
+        """How it stands, in words."""
+        if self.over:
+            return "landed"
+        if self.run is None:
+            return "to be copied again" if self.short else "waits"
+        if self.run.status == "Queued":
+            return "queued in the factory"
+        unpacks = any(each.name == "unpack" for each in self.activities[len(self.before) :])
+        return "the factory unpacks" if unpacks else "the factory copies"
+
+    @property
     def landed(self) -> int:
         """Bytes of it that lie in the container."""
         entry = self.folder.entry(self.file)

@@ -12,6 +12,7 @@ from typing import Any
 
 from workbench.azure_resources import without_secrets
 from workbench.ingest.archives import ArchiveError, Unpacked, unpack
+from workbench.ingest.board import Board
 from workbench.ingest.factory_copy import Copy, copy_archives
 from workbench.ingest.fetch import (
     DownloadError,
@@ -47,6 +48,7 @@ def ingest(
     *,
     side_by_side: int = 4,
     connections: int = 4,
+    board: Board | None = None,
 ) -> IngestReport:
     """Do what a plan says. One archive's failure stops no other.
 
@@ -54,6 +56,7 @@ def ingest(
         plan: from ``make_plan``.
         side_by_side: archives at work at the same time; a Data Factory copies all at once.
         connections: connections that fetch one archive by HTTP.
+        board: is told how far each archive is.
 
     Raises:
         ValueError: the disk has too little space for the plan.
@@ -81,6 +84,7 @@ def ingest(
             stack.enter_context(ThreadPoolExecutor(max(side_by_side, 1), "archive")),
             stack.enter_context(Progress("fetching", fetched)),
             stack.enter_context(Progress("unpacking", unpacked)),
+            board=board or Board(),
         )
         archives = [_Archive(planned, run) for planned in plan.archives]
         try:
@@ -105,6 +109,7 @@ class _Run:
     fetched: Progress
     unpacked: Progress
     stopped: threading.Event = field(default_factory=threading.Event)
+    board: Board = field(default_factory=Board)
     notes: list[str] = field(default_factory=list)
 
 
@@ -133,8 +138,8 @@ def _work(archives: "Sequence[_Archive]", run: _Run) -> None:
             counted = dict.fromkeys(copies, 0)
             for copy in watched:
                 archive = copies[copy]
-                run.fetched.advance(copy.read - counted[copy], archive.name)
-                counted[copy] = copy.read
+                archive.came(copy.read - counted[copy])
+                counted[copy], archive.standing.state = copy.read, copy.state
                 if copy.problem:
                     archive.fail(copy.problem)
                 elif copy.over:
@@ -165,6 +170,7 @@ class _Archive:
         self.copy = Copy(self.link, planned.kind, self.archives, self.file, planned.size)
         self.out = Unpacked()
         self.result, self.problem = "failed", ""
+        self.standing = run.board.add(planned)
 
     @property
     def record(self) -> ArchiveRecord:
@@ -187,7 +193,9 @@ class _Archive:
         """Do a step; whatever goes wrong is in the outcome."""
         try:
             step()
-            self.result = "unpacked"
+            self.result = self.standing.state = "unpacked"
+            # A cluster's job tells now and then how far it is, and not of its last bytes.
+            self.standing.through = self.planned.size
             self.update(problem="")
         except (ArchiveError, DownloadError, _MismatchError) as error:
             self.fail(str(error))
@@ -204,9 +212,20 @@ class _Archive:
         except Exception as error:
             self.fail(f"{self.name}: {type(error).__name__}: {without_secrets(str(error))}")
 
+    def came(self, count: int) -> None:
+        """Take note of bytes of the archive that came."""
+        self.run.fetched.advance(count, self.name)
+        self.standing.advance(came=count)
+
+    def went_through(self, count: int) -> None:
+        """Take note of bytes of the archive that were verified and unpacked."""
+        self.run.unpacked.advance(count, self.name)
+        self.standing.advance(through=count)
+
     def fail(self, problem: str) -> None:
         """Take note that it could not be brought in, and why."""
         self.result, self.problem = "failed", problem
+        self.standing.state, self.standing.problem = "failed", problem
         if self.manifest.get(self.stem):
             # A full disk may take no manifest either; the report has the problem all the same.
             with suppress(OSError):
@@ -218,7 +237,7 @@ class _Archive:
         if listed and listed == self.record.sha256:
             self.update(listed=listed, check="verified")
         self.update(state="unpacked", problem="", marks=self._marks(self.record.members))
-        self.result = "was there"
+        self.result = self.standing.state = "was there"
 
     def outcome(self) -> Outcome:
         """Say what became of it."""
@@ -267,6 +286,7 @@ class _Archive:
 
     def fetch(self) -> None:
         """Fetch it by HTTP, verify and unpack it."""
+        self.standing.state = "downloading"
         self.begin()
         if self.plan.keep_archives or self.planned.there:
             self.unpack_kept(self._fetch_whole())
@@ -283,7 +303,7 @@ class _Archive:
                 partial,
                 connections=self.run.connections,
                 stopped=self.run.stopped,
-                on_bytes=lambda count: self.run.fetched.advance(count, self.name),
+                on_bytes=self.came,
             )
             if listed not in (None, digest):
                 self.file = f"{self.stem}.mismatch{self.planned.kind}"
@@ -305,7 +325,7 @@ class _Archive:
         with closing(parts):
             for data in parts:
                 hashing.update(data)
-                self.run.fetched.advance(len(data), self.name)
+                self.came(len(data))
                 yield data
 
     def _fetch_through(self) -> None:
@@ -314,7 +334,7 @@ class _Archive:
 
         def counted() -> Iterator[bytes]:
             for data in chunks:
-                self.run.unpacked.advance(len(data), self.name)
+                self.went_through(len(data))
                 yield data
 
         with closing(self._stream(hashing)) as chunks, self._noting_members():
@@ -354,6 +374,8 @@ class _Archive:
         What a Data Factory landed is unpacked there already, and hashed while it is compared. Of
         another archive nothing is unpacked before its hash is known to be right.
         """
+        cluster = self.plan.unpacker is not None
+        self.standing.state = "unpacking on the cluster" if cluster else "verifying and unpacking"
         if not digest:
             self._take_kept()
             if not self.plan.factory:
@@ -417,7 +439,7 @@ class _Archive:
         how: dict[str, Any] = {
             "known": {path: record.digests[path] for path in same & record.digests.keys()},
             "stopped": self.run.stopped,
-            "on_bytes": lambda count: self.run.unpacked.advance(count, self.name),
+            "on_bytes": self.went_through,
         }
         with self._noting_members():
             if self.plan.unpacker:

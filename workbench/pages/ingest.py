@@ -1,15 +1,17 @@
 """The page of ``ingest.ipynb``: from the email's text to volumes, here or in Azure."""
 
 from collections.abc import Callable, Sequence
+from threading import Event
 from typing import TYPE_CHECKING, Self
 
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from workbench.azure_login import credential, require_workspace
 from workbench.catalog import DATASETS
 from workbench.compute.cluster import SDKS
 from workbench.forms.page import Page, SecretEntry
 from workbench.forms.parameters import Field, concerning
+from workbench.ingest.board import Board
 from workbench.ingest.factory_copy import LEFTOVER
 from workbench.ingest.links import WHERE_TO_ASK, parse_links
 from workbench.ingest.plan import IngestPlan
@@ -28,6 +30,8 @@ from workbench.stores.blob import check_container_name
 
 if TYPE_CHECKING:
     from IPython.display import HTML
+
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def _locations(asked: "IngestPage") -> Sequence[str]:
@@ -107,6 +111,8 @@ class IngestPage(Page):
     secure_runs: bool = Field(True, label="links as secure parameters")
     """azure: False where the factory refuses links as secure parameters"""
 
+    _board: Board = PrivateAttr(default_factory=Board)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.destination == "azure":
@@ -148,12 +154,28 @@ class IngestPage(Page):
         """
         from IPython.display import display
 
-        report = ingest(planned, side_by_side=self.side_by_side, connections=self.connections)
+        report = ingest(
+            planned,
+            side_by_side=self.side_by_side,
+            connections=self.connections,
+            board=self._board,
+        )
         done = {"summary": report.summary(), "html": report_html(report)}
         if report.problems:
             display(show_report(done))
         report.raise_for_problems()
         return done
+
+    def watch(self, planned: IngestPlan, ended: Event) -> None:
+        """Show how far each archive is, wherever it goes."""
+        from IPython.display import HTML, display
+
+        before, last = "", False
+        while not last:
+            last = ended.wait(SECONDS_BETWEEN_LOOKS)
+            if (html := self._board.html()) != before:
+                display(HTML(html), display_id="archives")
+                before = html
 
     def report(self, result: dict[str, str]) -> str:
         """Say what was done in a line."""

@@ -1,15 +1,20 @@
 """The notebooks' forms and requests for Azure, without a browser."""
 
 import json
+import re
+import time
 import warnings
 
 import pytest
 
 from tests.forms.turning import values
+from tests.ingest.azure.conftest import RELEASES
 from workbench.azure_storage import CONNECTION_VARIABLE, find_storage
 from workbench.forms.form import Form
 from workbench.pages.ingest import IngestPage
 from workbench.pages.storage import StoragePage
+from workbench.progress import amount
+from workbench_demo.bucket import Faults
 
 
 def run(form):
@@ -46,6 +51,51 @@ def test_form_takes_connection_string_and_email_and_keeps_neither(release, cloud
     state = json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
     assert cloud.storage.key not in state
     assert "Signature=" not in state
+
+
+def rows_of(form):
+    """Return the live table's rows: archive -> state, came, verified and unpacked, problem."""
+    shown = form.outputs["archives"].value if "archives" in form.outputs else ""
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in shown.split("<tr>")]
+    return {cells[0]: cells[1:] for cells in rows if cells}
+
+
+def wait_for(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_form_shows_how_far_each_archive_is_while_the_factory_brings_it(release, cloud, person):
+    brought = release("2021")
+    sizes = {name: (cloud.bucket.folder / name).stat().st_size for name in RELEASES["2021"]}
+    form = Form(IngestPage, values(IngestPage, destination="azure"))
+    form.secrets["FASTMRI_LINKS"].take(brought.email)
+    form.secrets[CONNECTION_VARIABLE].take(cloud.storage.connection_string)
+    cloud.factory.pace.go.clear()
+    form.start()
+
+    def states():
+        return {name: cells[0] for name, cells in rows_of(form).items()}
+
+    wait_for(lambda: states() == dict.fromkeys(sizes, "queued in the factory"))
+    came = {name: cells[1] for name, cells in rows_of(form).items()}
+    assert came == {name: f"0 B of {amount(size, 'B')} (0%)" for name, size in sizes.items()}
+    # One archive does not come, and the table says so beside the others.
+    cloud.bucket.faults.append(Faults("brain", status=403))
+    cloud.factory.pace.go.set()
+    form.wait(240)
+    assert form.phase == "failed"
+    failed = "brain_multicoil_val.tar.gz"
+    there = f"{amount(sizes['multicoil_train.tar.gz'], 'B')} of "
+    for name, (state, came_now, through, problem) in rows_of(form).items():
+        assert state == ("failed" if name == failed else "unpacked")
+        assert bool(problem) == (name == failed)
+        assert came_now.endswith("(0%)" if name == failed else "(100%)")
+        assert through == ("-" if name == failed else came_now)
+    assert rows_of(form)["multicoil_train.tar.gz"][1].startswith(there)
+    assert "Signature=" not in form.outputs["archives"].value
 
 
 def test_connection_string_that_is_none_is_refused_beside_its_field(release, person):
