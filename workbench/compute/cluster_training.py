@@ -124,7 +124,11 @@ class TrainingRun(ClusterRun):
         run, store = self.plan.run, self.cloud.store
         if run.last.exists() and store.entry("checkpoints/last.ckpt") is None:
             # A run that was begun on this machine goes on there.
-            put(run.folder, store, [path for path in files_of(run.folder) if path != SENT])
+            put(
+                run.folder,
+                store,
+                [path for path in files_of(run.folder) if not path.endswith(SENT)],
+            )
         put(run.folder, store, ["job.json"])
         if self.plan.job.start_from and store.entry("checkpoints/last.ckpt") is None:
             put(run.folder, store, [START])

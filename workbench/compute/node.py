@@ -110,13 +110,13 @@ def note_error(folder: Path | None, error: BaseException) -> None:
 
 
 @contextmanager
-def noting_errors() -> Iterator[None]:
-    """On a node, forget the errors of its earlier attempt, and note what now fails in the context.
+def noting_errors(*, first: bool = True) -> Iterator[None]:
+    """On a node, note what fails in the context; ``first`` forgets those of its earlier attempt.
 
     Only its own are deleted: another node may have begun, and failed, before this one.
     """
     node = this_node()
-    if node and node.store:
+    if first and node and node.store:
         for entry in list(node.store.list(ERRORS)):
             if entry.path.startswith(_errors_of(node)):
                 node.store.delete(entry.path)

@@ -24,7 +24,7 @@ class HeadlessPage:
     """
 
     def __init__(self, asked: Page) -> None:
-        with lines_on_stderr(), noting_errors():
+        with lines_on_stderr():
             node = this_node()
             left = asked.work(asked.plan())
             self.shows = node is None or (node.rank == 0 and asked.shows_on_nodes)
@@ -33,7 +33,8 @@ class HeadlessPage:
     def show(self, view: Callable[[Any], Any]) -> None:
         """Show something of the result."""
         if self.shows:
-            show(view, self.result)
+            with noting_errors(first=False):
+                show(view, self.result)
 
 
 def open_page(page: type[Page], variables: Mapping[str, Any]) -> "HeadlessPage | Form":
@@ -50,8 +51,9 @@ def open_page(page: type[Page], variables: Mapping[str, Any]) -> "HeadlessPage |
     """
     values = page.given(variables)
     if not interactive():
-        page.refuse_unknown(variables)
-        return HeadlessPage(page.of(values).looked_at())
+        with noting_errors():
+            page.refuse_unknown(variables)
+            return HeadlessPage(page.of(values).looked_at())
     from workbench.forms.form import open_form  # ipywidgets are for JupyterLab only
 
     try:

@@ -116,6 +116,8 @@ def plan_reconstruction(
         ClusterError: AzureML refuses what it was asked.
         LoginError: no login works.
     """
+    if target not in ("local", "azureml"):
+        raise ValueError(f"target={target!r}: give local or azureml")
     chosen, ranks, dataset = read_choices(on_cluster), None, local_dataset
     if target == "azureml":
         if local_dataset:

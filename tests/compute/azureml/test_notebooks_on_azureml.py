@@ -1,6 +1,9 @@
 """Notebooks that reconstruct, index and look, on the nodes of a cluster on loopback."""
 
 import json
+import re
+import threading
+import time
 
 import nbformat
 import papermill
@@ -8,7 +11,11 @@ import pytest
 import torch
 from fastmri.models import VarNet
 
+from tests.forms.turning import values
+from workbench.compute.cluster_run import on_cluster
+from workbench.compute.here import TrainingFailedError
 from workbench.data.cache import load_cache
+from workbench.pages.explore import ExplorePage
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results
 from workbench.settings import notebooks
@@ -31,7 +38,7 @@ def executed(name, project, **parameters):
     page = papermill.execute_notebook(
         notebooks() / f"{name}.ipynb",
         project / f"outputs/{name}.ipynb",
-        {"target": "azureml", "cluster": "cpu-cluster", **parameters},
+        {"azureml": True, "cluster": "cpu-cluster", **parameters},
         progress_bar=False,
     )
     return json.dumps(page)
@@ -75,6 +82,63 @@ def test_all_nodes_reconstruct_and_the_results_are_here_as_if_made_here(stored, 
     lines = list(reconstruct(plan_reconstruction(**again)))
     assert lines[-1].endswith("holds every volume")
     assert len(plan_reconstruction(**again).order.volumes) == 0
+    assert len(stored.azureml.jobs) == 1
+
+
+def test_a_preempted_reconstruction_makes_only_what_is_missing(stored, tiny_study):
+    """Nodes that begin again may know of other results; they share out the volumes alike."""
+    content = (tiny_study / "multicoil_val/file2.h5").read_bytes()
+    for number in range(4, 8):
+        stored.storage.container().upload_blob(
+            f"brain_multicoil/multicoil_val/file{number}.h5", content
+        )
+    planned = plan_reconstruction(
+        target="azureml",
+        network="tv",
+        network_options="iterations=400",
+        azure_dataset="brain_multicoil",
+        cluster="cpu-cluster",
+        nodes=2,
+    )
+    folder = f"runs/tv/reconstructions/{planned.folder.name}"
+
+    def preempt_once_a_volume_is_kept():
+        end = time.monotonic() + 200
+        while time.monotonic() < end and stored.azureml.job.status != "Completed":
+            if any(name.endswith(".h5") for name in stored.storage.names(prefix=folder)):
+                stored.azureml.job.preempt(node=1, warning=0.5)
+                return
+            time.sleep(0.05)
+
+    watcher = threading.Thread(target=preempt_once_a_volume_is_kept)
+    lines = []
+    for line in reconstruct(planned):
+        lines.append(line)
+        if "sent as run" in line:
+            watcher.start()
+    watcher.join()
+    job = stored.azureml.job
+    assert (job.status, job.attempts, len(stored.azureml.jobs)) == ("Completed", 2, 1), job.log(0)
+    assert len(Results(planned.folder)) == 6
+    kept = re.findall(r"rank \d: 1 of (\d)", job.log(0) + job.log(1))
+    assert sum(map(int, kept)) < 6
+
+
+def test_what_fails_on_a_node_is_told_and_another_order_waits_for_its_end(stored, project):
+    chosen = {"dataset": "brain_multicoil", "volume": "nobody", "target": "azureml"}
+    page = ExplorePage.of(values(ExplorePage, **chosen, cluster="cpu-cluster"))
+    cluster = stored.azureml.clusters["cpu-cluster"]
+    cluster.paused.set()
+    lines = on_cluster(page.plan())
+    assert "sent as run" in next(lines)
+    lines.close()
+    assert "found run" in next(on_cluster(page.plan()))
+    other = page.model_copy(update={"volume": "somebody"})
+    with pytest.raises(ValueError, match="still at work for outputs/cluster/explore/brain_multico"):
+        next(on_cluster(other.plan()))
+    cluster.paused.clear()
+    with pytest.raises(TrainingFailedError, match="rank 0: ValueError: volume='nobody'"):
+        list(on_cluster(page.plan()))
     assert len(stored.azureml.jobs) == 1
 
 
