@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from tests.cloud.images import HOST, PUBLISHED
 from workbench.compute import images
-from workbench.compute.cluster_run import train_on_cluster
+from workbench.compute.cluster_training import train_on_cluster
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.images import IMAGES, check_image, is_published
 from workbench.compute.sender import ClusterJob, DataFolder
