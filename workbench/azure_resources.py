@@ -73,6 +73,33 @@ class ResourceManager:
         return None
 
 
+BUSY_SECONDS = 60.0
+"""How long to wait where Azure is asked too often, and does not say for how long."""
+
+
+def busy_seconds(status: int | None, retry_after: str | None) -> float:
+    """Return in how many seconds Azure may be asked again; 0 where it was not asked too often.
+
+    Args:
+        status: HTTP status of its answer; 429 says that it was.
+        retry_after: the answer's header Retry-After, if it is known.
+    """
+    if status != 429:
+        return 0.0
+    try:
+        return float(retry_after or BUSY_SECONDS)
+    except ValueError:
+        return BUSY_SECONDS
+
+
+def busy_after(error: Exception) -> float:
+    """Return in how many seconds Azure may be asked again, by an error of azure-core."""
+    answer = getattr(error, "response", None)
+    return busy_seconds(
+        getattr(error, "status_code", None), answer and answer.headers.get("Retry-After")
+    )
+
+
 def location_name(text: str) -> str:
     """Return a location as Azure's tools write it: "West Europe" is "westeurope"."""
     return re.sub(r"[^a-z0-9]", "", text.lower())

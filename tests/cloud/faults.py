@@ -1,7 +1,9 @@
 """What the cloud is told to fail with."""
 
+import math
 import re
 import threading
+import time
 from dataclasses import dataclass
 
 
@@ -27,11 +29,12 @@ class Fault:
         status: the status to answer with; None answers as if nothing were wrong.
         code: Azure's code of the error.
         message: its message.
-        retry_after: seconds for the header Retry-After.
+        retry_after: seconds for the header Retry-After; who asks before that is answered so again.
         seconds: how long the answer is held back.
         drop: break the connection instead of answering.
         times: how many fare badly.
         struck: how many did.
+        early: how many came before Retry-After had passed.
     """
 
     pattern: str
@@ -43,6 +46,8 @@ class Fault:
     drop: bool = False
     times: int = 1_000_000
     struck: int = 0
+    early: int = 0
+    until: float = 0.0
 
     def __post_init__(self) -> None:
         if self.status is None and not self.drop and not self.seconds:
@@ -95,7 +100,8 @@ class Faults:
         if fault.drop:
             raise DroppedError
         if fault.status is not None:
-            wait = {} if fault.retry_after is None else {"Retry_After": f"{fault.retry_after:g}"}
+            left = math.ceil(fault.until - time.monotonic())
+            wait = {} if fault.retry_after is None else {"Retry_After": f"{max(left, 1)}"}
             raise ServiceError(fault.status, fault.code, fault.message, **wait)
 
     def _due(self, line: str) -> Fault | None:
@@ -103,7 +109,11 @@ class Faults:
             for fault in self._faults:
                 if not re.search(fault.pattern, line, re.IGNORECASE):
                     continue
+                if time.monotonic() < fault.until:
+                    fault.early += 1
+                    return fault
                 if fault.struck < fault.times:
                     fault.struck += 1
+                    fault.until = time.monotonic() + (fault.retry_after or 0)
                     return fault
         return None

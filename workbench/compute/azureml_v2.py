@@ -39,7 +39,8 @@ def _our_errors() -> Iterator[None]:
         # What the SDK's own models hold of the answer, it wraps once more.
         answer = getattr(error.error, "error", None) or error.error
         said = getattr(answer, "message", None) or error.message or error.reason
-        problem = refusal(error.status_code or 503, str(said))
+        headers = getattr(error.response, "headers", {})
+        problem = refusal(error.status_code or 503, str(said), headers.get("Retry-After"))
     except MlException as error:  # is an AzureError too
         problem = ClusterError(" ".join(str(error.message).split())[:500])
     except AzureError as error:

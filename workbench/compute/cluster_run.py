@@ -208,7 +208,7 @@ def _send(work: ClusterRun, attempt: int) -> Record:
     for entry in list(cloud.store.list(ERRORS)):
         cloud.store.delete(entry.path)
     record = Record(
-        run=cloud.sender.submit(cloud.job),
+        run=cloud.sender.send(cloud.job),
         sdk=cloud.sender.sdk,
         cluster=cloud.cluster.name,
         vm_size=cloud.cluster.vm_size,
@@ -234,6 +234,7 @@ def _watch(work: ClusterRun, record: Record) -> Generator[str, None, RunState]:
     nodes: int | None = None
     log, fetcher = ShownLog(), WhileItRuns(cloud.store, work.folder)
     while True:
+        pause = SECONDS_BETWEEN_LOOKS
         try:
             state = cloud.sender.state(record.run)
             if lost:
@@ -271,7 +272,8 @@ def _watch(work: ClusterRun, record: Record) -> Generator[str, None, RunState]:
             if not lost:
                 lost = str(error)
                 yield f"{lost}; the job runs on, and this page goes on watching"
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+            pause = max(pause, getattr(error, "wait", 0.0))
+        time.sleep(pause)
 
 
 class ShownLog:

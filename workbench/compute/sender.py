@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,9 +21,11 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 import workbench
 import workbench_kernels
 from workbench.azure_login import Workspace
+from workbench.azure_resources import busy_seconds
 from workbench.compute.gpus import TORCH_BUILDS
 from workbench.compute.images import IMAGES
 from workbench.compute.node import DEVICE, NODES, STORE
+from workbench.progress import duration
 from workbench.settings import Secret, notebooks
 
 if TYPE_CHECKING:
@@ -39,19 +42,31 @@ accepted, which nobody does while an image is built: the build may stop there.
 """
 
 
+TRIES = 10
+"""How often a job is sent while the cloud is too busy to take it."""
+
+
 class ClusterError(RuntimeError):
     """The cloud refuses a request; the message says why and what to do."""
 
 
 class LostContactError(ClusterError):
-    """The cloud cannot be reached, or is busy; a later try may work."""
+    """The cloud cannot be reached, or is busy; a later try may work.
+
+    Attributes:
+        wait: seconds for which nobody should ask, where the cloud was asked too often; else 0.
+    """
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
-def refusal(status: int | None, message: str) -> ClusterError:
+def refusal(status: int | None, message: str, retry_after: str | None = None) -> ClusterError:
     """Return the error for an answer of AzureML's, with what to do, by its HTTP status."""
     message = " ".join(message.split())[:500]
     if status in (408, 429) or (status or 0) >= 500:
-        return LostContactError(f"AzureML answers {status}")
+        return LostContactError(f"AzureML answers {status}", busy_seconds(status, retry_after))
     if status == 401:
         message = "AzureML does not accept the login: run `az login` again, or renew the principal"
     elif status == 403:
@@ -248,6 +263,18 @@ class Sender(Protocol):
 
     def submit(self, job: ClusterJob) -> str:
         """Send a job; return its run's id."""
+
+    def send(self, job: ClusterJob) -> str:
+        """Send a job as ``submit`` does; where the cloud was asked too often, again when it may."""
+        for _ in range(TRIES):
+            try:
+                return self.submit(job)
+            except LostContactError as error:
+                if not error.wait:  # whether it was taken is not known
+                    raise
+                print(f"{error}: asked again in {duration(error.wait)}", flush=True)
+                time.sleep(error.wait)
+        return self.submit(job)
 
     def state(self, run: str) -> RunState:
         """Return how a run stands."""

@@ -211,18 +211,21 @@ class SmokeRun:
             store=DataFolder("store", self.datastore, f"{path}/store", "write"),
             parameters={"attempt": number},
         )
-        run, status = self.sender.submit(job), ""
+        run, status = self.sender.send(job), ""
         yield f"job {number} of 2 is run {run}"
         try:
             while True:
-                with suppress(LostContactError):  # the next look may come through
+                pause = SECONDS_BETWEEN_LOOKS
+                try:
                     state = self.sender.state(run)
                     if state.status != status:
                         status = state.status
                         yield f"job {number}: {status}"
                     if state.ended:
                         return state
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                except LostContactError as error:  # the next look may come through
+                    pause = max(pause, error.wait)
+                time.sleep(pause)
         except BaseException:
             with suppress(ClusterError):
                 self.sender.cancel(run)

@@ -191,11 +191,12 @@ def _followed(
         run = str(noted["run"]) if whole or not earlier.ended else ""
     if not run:
         _clear(folder, file)
-        run = sender.submit(job)
+        run = sender.send(job)
         folder.write_json(_note(file), {"run": run, "archive": tag})
     counted = 0
     while True:
-        with suppress(LostContactError):  # the next look may come through
+        pause = SECONDS_BETWEEN_LOOKS
+        try:
             state = sender.state(run)
             if state.ended:
                 return state
@@ -203,7 +204,9 @@ def _followed(
                 count = int((_noted(folder, progress_name(file)) or {}).get("bytes", 0))
                 on_bytes(max(count - counted, 0))
                 counted = max(count, counted)
-        if stopped.wait(SECONDS_BETWEEN_LOOKS):
+        except LostContactError as error:  # the next look may come through
+            pause = max(pause, error.wait)
+        if stopped.wait(pause):
             sender.cancel(run)
             _clear(folder, file)
             raise StoppedError(f"run {run}: stopped")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.azure_login import Workspace, new_login
 from workbench.azure_resources import (
     ResourceError,
+    busy_after,
     login_or_resource_error,
     resource_problem,
     without_secrets,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 PREFIX = "fastmri-copy-data-"
 # Written on the factory, so that a later run knows what a killed one left behind.
 _TAG = "fastmri-container"
+_TRIES = 10
 ENDED = ("Succeeded", "Failed", "Cancelled")
 
 
@@ -91,7 +93,7 @@ class Factory:
         until = time.monotonic() + patience
         document = {"location": location, "tags": {_TAG: container}}
         try:
-            made = self._client.factories.create_or_update(*self._address, document)
+            made = _patiently(self._client.factories.create_or_update, *self._address, document)
             while made.provisioning_state not in (None, "Succeeded"):
                 if made.provisioning_state == "Failed" or time.monotonic() > until:
                     raise ResourceError(
@@ -122,7 +124,7 @@ class Factory:
             for name, document in named.items():
                 problem = ""
                 try:
-                    operations.create_or_update(*self._address, name, document)
+                    _patiently(operations.create_or_update, *self._address, name, document)
                 except AzureError as error:
                     problem = resource_problem(error, self.workspace)
                 if problem:  # The SDK's error holds the request, and it the connection string.
@@ -248,6 +250,20 @@ def _client(workspace: Workspace, login: "TokenCredential") -> Any:
 
     # Short patience: whoever watches asks again, and has other things to show meanwhile.
     return DataFactoryManagementClient(login, workspace.subscription_id, retry_total=4)
+
+
+def _patiently(ask: Callable[..., Any], *given: Any) -> Any:
+    """Ask Azure; where it was asked too often, again when it may be, beyond the client's tries."""
+    from azure.core.exceptions import HttpResponseError
+
+    for _ in range(_TRIES):
+        try:
+            return ask(*given)
+        except HttpResponseError as error:
+            if not (wait := busy_after(error)):
+                raise
+        time.sleep(wait)
+    return ask(*given)
 
 
 def _pages(query: Callable[..., Any], *address: str) -> list[Any]:

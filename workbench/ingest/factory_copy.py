@@ -12,6 +12,7 @@ from workbench.azure_login import LoginError, Workspace, check_login, login_prob
 from workbench.azure_resources import (
     ResourceError,
     ResourceManager,
+    busy_after,
     location_name,
     login_or_resource_error,
 )
@@ -254,6 +255,7 @@ def _watch(
             if not lost:
                 _say("no answer from Data Factory; the copies go on, and so does this")
             lost = True
+            stopped.wait(busy_after(error))
             continue
         if lost or locked_out:
             _say("Data Factory answers again")

@@ -428,3 +428,19 @@ def test_an_archive_that_landed_is_unpacked_though_the_look_at_another_got_no_an
         report = brought.ingest()
     assert [outcome.result for outcome in report.outcomes] == ["unpacked"] * 3
     assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "POST .*/queryPipelineRuns",
+        "POST .*/createRun",
+        r"PUT .*/factories/[^/]+\?",
+        "PUT .*/pipelines/",
+    ],
+)
+def test_an_ingest_asks_no_sooner_than_it_is_told(release, cloud, asked):
+    """More refusals than the SDK bears with by itself."""
+    fault = cloud.fail(asked, status=429, retry_after=2, times=6)
+    assert release().ingest().problems == []
+    assert (fault.struck, fault.early) == (6, 0)
