@@ -1,0 +1,16 @@
+"""The ladder of waits climbs, at its cheapest steps."""
+
+import json
+
+from benchmarks.startup import main
+
+
+def test_waits_are_measured_and_written_beside_their_budgets(tmp_path):
+    asked = ["import workbench", "a plan of a training", "explore.ipynb to its first picture"]
+    words = [word for name in asked for word in ("--only", name)]
+    assert main(["--out", str(tmp_path), *words]) == 0
+    found = json.loads((tmp_path / "startup.json").read_text())["waits"]
+    assert [each["name"] for each in found] == asked
+    assert all(0 < each["seconds"] for each in found)
+    text = (tmp_path / "startup.md").read_text()
+    assert all(f"| {each['name']} | {each['seconds']:.2f} s | " in text for each in found)
