@@ -7,6 +7,7 @@ import pytest
 
 from workbench.compute import smoke
 from workbench.compute.cluster import SDKS
+from workbench.compute.smoke_table import NOT_TRIED, ROWS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
 
@@ -14,7 +15,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
 @pytest.fixture
 def file(workspace, monkeypatch):
     """The address of a small file, and a connection string to copy it with."""
-    workspace.storage.container()
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", workspace.storage.connection_string)
     monkeypatch.setattr(smoke, "SECONDS_BETWEEN_LOOKS", 0.3)
     (workspace.bucket.folder / "small").write_bytes(b"public")
@@ -41,14 +41,14 @@ def test_a_smoke_run_says_what_held_and_leaves_nothing(workspace, file, sdk, mon
     print(said := capsys.readouterr().out)
     assert "one node of cheap (STANDARD_D2_V3, low priority, up to 1 nodes)" in said
     found = rows(said)
-    assert list(found) == list(smoke.ROWS)
+    assert list(found) == list(ROWS)
     fails = {name for name, (held, _) in found.items() if held is False}
     # This cloud's mounts refuse renames and locks, and its factory secure strings.
     refused = {f"{place} {what}" for place in ("store", "outputs") for what in ("rename", "lock")}
     assert fails - {"mpirun"} == refused | {"secure"}
     assert "a String is expected" in found["secure"][1]
     assert "what to do: give secure_runs=False" in found["secure"][1]
-    assert {name for name, (held, _) in found.items() if held is None} == set(smoke.NOT_TRIED)
+    assert {name for name, (held, _) in found.items() if held is None} == set(NOT_TRIED)
     assert all(why for held, why in found.values() if not held)
     assert workspace.storage.names() == []
     assert workspace.factory.names == []
