@@ -186,12 +186,14 @@ def test_a_rank_that_is_told_to_end_leaves_no_error_of_its_own(tiny_study, proje
     lines = train(plan)
     while "epoch 1/" not in next(lines):
         pass
-    ranks = {
-        process.environ()["RANK"]: process
+    # Each is forked from the agent, which has imported all; rank 1 is the later one.
+    agents = [
+        process
         for process in psutil.Process().children(recursive=True)
-        if "RANK" in process.environ() and "workbench.recon.run" in process.cmdline()
-    }
-    ranks["1"].terminate()
+        if "workbench.compute.ranks" in process.cmdline()
+    ]
+    first, second = (each for each in agents if each.parent() in agents)
+    max(first, second, key=lambda process: (process.create_time(), process.pid)).terminate()
     with pytest.raises(TrainingFailedError):
         list(lines)
     assert noted_error(DiskStore(plan.run.folder))[1]
