@@ -140,6 +140,7 @@ def test_wrong_value_is_told_while_it_is_typed(model, change, message, bare):
         ({"use_dataset_mount": True}, "dataset_mount", True),
         ({"azure_dataset_id": "brain"}, "azure_dataset", "brain"),
         ({"azureml": False}, "target", "local"),
+        ({"azureml": "False"}, "target", "local"),
         ({"dataset_mountpoint": "/tmp/brain"}, "dataset_mountpoint", "/tmp/brain"),
         ({"model": "KneeMulticoil"}, "model", "knee"),
         ({"precision": 32}, "precision", "32"),

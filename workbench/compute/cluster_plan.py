@@ -77,7 +77,7 @@ class Site:
     def remarks(self) -> list[str]:
         """What a person should know before anything is sent there."""
         chosen, cluster, sender = self.chosen, self.cluster, self.sender
-        remarks = cluster_warnings(cluster.vm_size, chosen.torch_build)
+        remarks = []
         if cluster.problem:
             remarks.append(f"the cluster reports: {cluster.problem}")
         if chosen.dataset_mountpoint is not None:
@@ -87,6 +87,11 @@ class Site:
             )
         first = "" if chosen.sdk else ", the first that this Python and the workspace support"
         return [*remarks, f"sent through AzureML's SDK {sender.sdk} ({sender.package}){first}"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What its GPUs, or the lack of them, mean for a network."""
+        return cluster_warnings(self.cluster.vm_size, self.chosen.torch_build)
 
     def job(self, name: str, folder: str, **told: Any) -> ClusterJob:
         """Describe a job on a dataset's folder, which keeps what it leaves under ``runs/NAME``.

@@ -87,7 +87,7 @@ def plan_on_cluster(
         cache=cache,
         run=run,
         splits=splits,
-        remarks=(*remarks, *site.remarks, *phantom_remarks(job, cache, parameters)),
+        remarks=(*site.warnings, *remarks, *site.remarks, *phantom_remarks(job, cache, parameters)),
         resume=resume,
         where=site.cloud(sent, measured_pace(job, cluster.vm_size) or P40_PACE, price),
     )

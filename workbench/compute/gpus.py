@@ -84,7 +84,7 @@ def cluster_warnings(vm_size: str, torch_build: str = "") -> list[str]:
     """Say what stands between a cluster's GPUs and a build of torch, before a job is sent."""
     if not has_gpus(vm_size):
         return [
-            f"{vm_size} has no GPU: each node trains in one CPU process, which is for trials only"
+            f"{vm_size} has no GPU: each node works in one CPU process, which is for trials only"
         ]
     machine = machine_of(vm_size)
     if machine is None:

@@ -132,8 +132,9 @@ class FormField:
         Raises:
             ValueError: it is a secret, or what no such parameter can be.
         """
-        if isinstance(value, bool | str) and value in self.meanings:
-            value = self.meanings[value]
+        told = {"True": True, "False": False}.get(value, value) if isinstance(value, str) else value
+        if isinstance(told, bool | str) and told in self.meanings:
+            value = self.meanings[told]
         if isinstance(value, bool | int) and str(value) in self.only:
             value = str(value)  # papermill's -p makes numbers and truth values of texts
         if type(value) in (int, float):

@@ -190,7 +190,7 @@ def plan_reconstruction(
     where: Ranks | Cloud | None = ranks
     if site:
         where = site.cloud(job_for(site, place, asked, part, folder, named))
-        remarks = (*remarks, *site.remarks)
+        remarks = (*remarks, *site.warnings, *site.remarks)
     assert where
     order = missing(asked, part, folder)
     return ReconstructionPlan(order, part, folder, where, config, remarks)
