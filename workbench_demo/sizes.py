@@ -77,8 +77,8 @@ SIZES: Mapping[str, Size] = {
         "demo",
         "about 10 minutes on 2 processors, and 0.8 GB",
         (
-            Part(*_BRAIN, _study(10, 4, 112, 8, (4, 5, 6), odd_flair=1), {"epochs": 3}),
-            Part(*_KNEE, _study(6, 2, 112, 8, (4, 6)), {"epochs": 6}, _WITHOUT_EXPLORE),
+            Part(*_BRAIN, _study(10, 4, 112, 8, (4, 5, 6), odd_flair=1), {"epochs": 2}),
+            Part(*_KNEE, _study(6, 2, 112, 8, (4, 6)), {"epochs": 3}, _WITHOUT_EXPLORE),
         ),
         scans=3,
     ),

@@ -85,6 +85,21 @@ def test_zero_filled_images_given_as_first_estimate_change_nothing(network, how)
         torch.testing.assert_close(made(kspace, mask, acs, rows), expected)
 
 
+@pytest.mark.parametrize("network", ["varnet", "promptmr"])
+@pytest.mark.parametrize("method", ["sense", "tv", None])
+def test_network_that_has_not_learned_returns_its_first_estimate(network, method):
+    made = unrolled(network)
+    made.start_at_zero_filled()
+    first = untrained(method, {"iterations": 3}) if method else Filled()
+    made.begin_with(untrained(method, {"iterations": 3}) if method else None)
+    kspace, mask, acs = batch_for(made)
+    with torch.no_grad():
+        found = made(kspace, mask, acs)
+        middle = kspace.unflatten(1, (made.neighbours, -1))[:, made.neighbours // 2]
+        estimate = first.coil_images(middle, mask, acs).abs().square().sum(1).sqrt()
+    torch.testing.assert_close(found, estimate, rtol=1e-4, atol=1e-4)
+
+
 def test_first_estimate_is_as_precise_under_autocast():
     made, remembered = unrolled("varnet"), Remembered(untrained("wavelet", {"iterations": 3}))
     made.begin_with(remembered)

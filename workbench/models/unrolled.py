@@ -120,9 +120,14 @@ class Unrolled(Reconstructor):
         self.first = first
 
     def start_at_zero_filled(self) -> None:
-        """Set each cascade's last layer to zero: of an image it returns the mean alone."""
-        for cascade in cast(Iterable[Cascade], self.cascades):
-            for weights in cast(Normalised, cascade.model).unet.last.parameters():
+        """Set the last layer of each U-Net to zero: of an image it returns the mean alone.
+
+        A map is then a number, and a cascade's image as well: k-space has it in its centre, which
+        was measured. So the network returns what it begins with.
+        """
+        cascades = cast(Iterable[Cascade], self.cascades)
+        for model in (self.sens_net.norm_unet, *(cascade.model for cascade in cascades)):
+            for weights in cast(Normalised, model).unet.last.parameters():
                 nn.init.zeros_(weights)
 
     def train(self, mode: bool = True) -> Self:
