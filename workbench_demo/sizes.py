@@ -75,7 +75,7 @@ def _study(
 SIZES: Mapping[str, Size] = {
     "small": Size(
         "demo",
-        "about 10 minutes on 2 processors, and 0.8 GB",
+        "about 5 minutes on 2 processors, and 0.8 GB",
         (
             Part(*_BRAIN, _study(10, 4, 112, 8, (4, 5, 6), odd_flair=1), {"epochs": 2}),
             Part(*_KNEE, _study(6, 2, 112, 8, (4, 6)), {"epochs": 3}, _WITHOUT_EXPLORE),

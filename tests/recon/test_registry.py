@@ -16,6 +16,7 @@ from workbench.compute.jobs import TrainingJob, training_job
 from workbench.compute.runs import prepare_run
 from workbench.models import NETWORKS, build, trains
 from workbench.models.entry import Network, check_whole
+from workbench.models.own import try_network
 from workbench.models.reconstructor import Reconstructor
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.run import fit
@@ -98,7 +99,7 @@ def test_parameters_are_those_of_the_network(toy, study):
     real = training_job(study, synthetic=False, model="brain", network="toy")
     assert (real.optimizer, real.lr, real.patience, real.epochs) == ("rmsprop", 0.25, 7, 50)
     for choices, message in (
-        ({"network": "toy", "cascades": 3}, "cascades: no such parameter"),
+        ({"network": "toy", "cascades": 3}, "cascades: no such .* network='toy', whose numbers are start"),
         ({"network": "toy", "start": 0}, "start=0: give a whole number, 1 or more"),
         ({"network": "gan"}, "network='gan': give one of varnet, .*toy"),
         ({"network": "toy", "model": "knee_singlecoil"}, "learns from multicoil, not singlecoil"),
@@ -107,10 +108,24 @@ def test_parameters_are_those_of_the_network(toy, study):
             training_job(study, synthetic=True, **{"model": "brain", **choices})
 
 
+def test_what_an_entry_does_not_say_that_it_heeds_is_refused(toy, study):
+    for name, value in (
+        ("low_memory", True), ("crop_readout", True), ("precision", "bf16"), ("compile", "on"),
+        ("first_estimate", "tv"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name}={value}: Toy cannot"):
+            training_job(study, synthetic=False, model="brain", network="toy", **{name: value})
+
+
 def small(entry):
     """The numbers of a network for the phantom."""
     names = {each.name for each in fields(entry.config)}
     return entry.config(**{name: entry.phantom[name] for name in names & entry.phantom.keys()})
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if trains(name)])
+def test_network_runs_on_a_slice_and_can_learn(name):
+    try_network(name, lambda: build(name, small(NETWORKS[name])))
 
 
 def test_weights_are_recognised_by_their_names(toy, tmp_path):

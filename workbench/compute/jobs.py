@@ -280,6 +280,12 @@ def training_job(
             f"loss={given['loss']!r} compares images with targets, and learning=self-supervised "
             "reads none: leave one of the two out"
         )
+    for key in given:
+        if key not in TrainingJob.model_fields:
+            raise ValueError(
+                f"{key}: no such parameter of a training with network={entry.name!r}, whose "
+                f"numbers are {', '.join(names) or 'none'}"
+            )
     small = dict(entry.phantom) if synthetic else {}
     numbers_of_config = {key: small.pop(key) for key in names if key in small}
     if start:

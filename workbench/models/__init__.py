@@ -1,8 +1,9 @@
 """The networks that can be trained and reconstruct: one entry each in ``NETWORKS``.
 
-A new network is a module with its config, its entry and its code, and a line here; or it stays
-outside, and is named as ``package.module:MyNetwork``. Training, reconstruction, exports, figures
-and estimates ask the entry and know no network by name.
+A new network is a folder and a line here: config and entry in its ``__init__``, which must not
+import torch, as commands start without it; its code beside them, imported where it is built. Or it
+stays outside, and is named as ``package.module:MyNetwork``. Training, reconstruction, exports,
+figures and estimates ask the entry and know no network by name.
 """
 
 from dataclasses import asdict

@@ -11,6 +11,16 @@ if TYPE_CHECKING:
     from workbench.models.reconstructor import Reconstructor
 
 
+# What a network that has its forward alone cannot do, and what to give instead.
+WITHOUT_HELP = {
+    "low_memory": "give auto or False",
+    "crop_readout": "give False",
+    "precision": "give 32 or 16",
+    "compile": "give auto or off",
+    "first_estimate": "leave it out",
+}
+
+
 @dataclass(frozen=True)
 class Network:
     """A network's entry in the registry."""
@@ -32,9 +42,9 @@ class Network:
     released: dict[str, str] = field(default_factory=dict)  # name -> address of its weights
     kinds: tuple[str, ...] = ("multicoil", "singlecoil")  # datasets that it can be trained on
     inside: str = ""  # what its own state dict has before the names that ``weights`` begins with
-    # Fields of ``TrainingJob`` whose help it cannot have, and what to do instead: of low_memory,
-    # crop_readout, precision (bf16), compile and first_estimate.
-    lacks: Mapping[str, str] = field(default_factory=dict)
+    # Fields of ``TrainingJob`` that it cannot heed, and what to give instead. It is believed: an
+    # entry that says nothing can heed none of them.
+    lacks: Mapping[str, str] = field(default_factory=WITHOUT_HELP.copy)
     # Whether it learns. What does not has no weights, and reconstructs from its config alone.
     trains: bool = True
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from workbench.models.entry import Network
+from workbench.models.entry import WITHOUT_HELP, Network
 from workbench.settings import project_root
 
 if TYPE_CHECKING:
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SIDE = 64  # of the image that a network is tried on
-# What a network that has fastMRI's forward alone cannot do, and what to give instead.
-_LACKS = {
-    "low_memory": "give auto or False",
-    "crop_readout": "give False",
-    "precision": "give 32 or 16",
-    "compile": "give auto or off",
-    "first_estimate": "leave it out",
-}
 _EXTEND = "or have it extend workbench.models.reconstructor.Reconstructor"
 
 
@@ -194,7 +186,9 @@ def network_of(name: str) -> Network:
         weights="",
         config_of=lambda _: config(),
         inside="own." if plain else "",
-        lacks={name: f"{advice}, {_EXTEND}" for name, advice in _LACKS.items()} if plain else {},
+        lacks={name: f"{advice}, {_EXTEND}" for name, advice in WITHOUT_HELP.items()}
+        if plain
+        else {},
     )
 
 

@@ -167,7 +167,7 @@ class TrainPage(ClusterPage):
     )
     """your own as package.module:MyNetwork; None: the usual one"""
     network_options: NetworkOptions | None = None
-    """arguments of your own network (docs/own-code.md); None: its defaults"""
+    """arguments of the network (docs/own-code.md); None: its defaults"""
     loss: Annotated[str, AfterValidator(_check_loss)] | None = Field(
         None, choices=lambda _: tuple(LOSSES)
     )

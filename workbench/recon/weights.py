@@ -218,8 +218,12 @@ def _network_of(entry: Network, state: Mapping[str, Tensor]) -> Reconstructor:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{name} is {kind}, expected a tensor of floating-point numbers")
+    try:
+        config = entry.config_of(state)
+    except LookupError as missing:
+        raise ValueError(f"{missing} is missing") from None
     with torch.device("meta"):
-        network = build(entry.name, entry.config_of(state))
+        network = build(entry.name, config)
     expected = network.state_dict()
     for name, value in expected.items():
         if name not in state:
@@ -289,7 +293,7 @@ def _fits(entry: Network, state: Mapping[str, Any]) -> bool:
     """Say whether a network reads its config off some weights, whose names begin as its own do."""
     try:
         entry.config_of({name: value for name, value in state.items() if isinstance(value, Tensor)})
-    except ValueError:
+    except (ValueError, LookupError):
         return False
     return True
 

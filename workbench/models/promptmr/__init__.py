@@ -77,6 +77,7 @@ PROMPTMR = Network(
     build=_build,
     weights=r"(?:sens_net|cascades)\.",
     config_of=config_of,
+    lacks={},
     # As the authors trained on fastMRI's knees.
     recipe={
         "optimizer": "adamw",

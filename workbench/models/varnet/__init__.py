@@ -78,6 +78,7 @@ VARNET = Network(
     build=_build,
     weights=r"(?:sens_net|cascades)\.",
     config_of=config_of,
+    lacks={},
     phantom={
         "cascades": 6,
         "chans": 6,
