@@ -107,9 +107,9 @@ def test_a_page_runs_in_the_working_folder(installed):
 
 def test_a_node_gets_code_notebooks_and_the_list_of_packages(installed):
     code = """
-from workbench.compute.sender import NOTEBOOK, conda_specification, snapshot
+from workbench.compute.sender import conda_specification, snapshot
 with snapshot() as folder:
-    sent = [NOTEBOOK, "workbench/recon/run.py", "workbench_kernels/convolution.c"]
+    sent = ["notebooks/train.ipynb", "workbench/recon/run.py", "workbench_kernels/convolution.c"]
     print([(folder / name).is_file() for name in sent])
 print(any(line.startswith("torch==") for line in conda_specification()["dependencies"][-1]["pip"]))
 """

@@ -64,14 +64,14 @@ def test_other_seeds_train_beside_the_demo_s_own(monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
     demo = Demo(SIZES["tiny"])
     others = other_seeds(demo, 3)
-    assert [stage.name for stage in others.pages][:2] == [
+    assert [stage.name for stage in others.lanes[0]] == [
         "brain-seed43 train",
         "brain-seed43 reconstruct",
     ]
     runs = [others.run_name(part) for part in others.size.parts]
     assert len({*runs, *(demo.run_name(part) for part in demo.size.parts)}) == 6
     assert others.folder == demo.folder
-    assert other_seeds(demo, 1).pages == []
+    assert other_seeds(demo, 1).lanes == []
 
 
 @pytest.mark.parametrize("wrong", ["0", "many"])

@@ -99,7 +99,10 @@ def test_parameters_are_those_of_the_network(toy, study):
     real = training_job(study, synthetic=False, model="brain", network="toy")
     assert (real.optimizer, real.lr, real.patience, real.epochs) == ("rmsprop", 0.25, 7, 50)
     for choices, message in (
-        ({"network": "toy", "cascades": 3}, "cascades: no such .* network='toy', whose numbers are start"),
+        (
+            {"network": "toy", "cascades": 3},
+            "cascades: no such .* network='toy', whose numbers are start",
+        ),
         ({"network": "toy", "start": 0}, "start=0: give a whole number, 1 or more"),
         ({"network": "gan"}, "network='gan': give one of varnet, .*toy"),
         ({"network": "toy", "model": "knee_singlecoil"}, "learns from multicoil, not singlecoil"),

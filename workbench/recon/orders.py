@@ -39,12 +39,12 @@ def order_of_run(run: Run, split: str, cache: DatasetCache) -> tuple[Order, Data
 
 def missing(order: Order, part: DatasetCache, folder: Path) -> Order:
     """Return an order for the volumes that are not there already, whole and as asked."""
-    needed = {"volume", "acquisition", "acceleration", "synthetic"}
+    needed = {"volume", "acquisition", "acceleration", "synthetic", "digest"}
     lacking = []
     for volume in part:
         path = find_result(folder, volume)
         found = what_it_says(path) if path else {}
-        if not needed <= found.keys() or found.get("digest") != order.digest(volume):
+        if not needed <= found.keys() or not order.made(found["digest"], volume):
             lacking.append(volume.path)
     return replace(order, volumes=tuple(lacking))
 

@@ -62,8 +62,20 @@ class Order:
 
         A volume's copy on another machine is the same volume, whatever its time of change.
         """
+        return self._digest(volume, int)
+
+    def made(self, digest: Any, volume: Volume) -> bool:
+        """Say whether a result's digest is of this order; earlier ones had 4.0 for 4 at times."""
+        return digest in (self._digest(volume, int), self._digest(volume, float))
+
+    def _digest(self, volume: Volume, whole: type[int] | type[float]) -> str:
         known = asdict(volume) | {"mtime_ns": 0}
         sampling = asdict(self.sampling) if self.sampling else None
+        if sampling:
+            rates = sampling["accelerations"]
+            sampling["accelerations"] = [
+                whole(each) if each == int(each) else each for each in rates
+            ]
         decides: list[Any] = [self.weights_sha256, sampling, known]
         if self.network:
             decides += [self.network, self.network_options]
