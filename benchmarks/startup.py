@@ -8,6 +8,7 @@ left out.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -184,13 +185,15 @@ class Place:
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            while not seen() and process.poll() is None and time.monotonic() - began < _LIMIT:
+            while not (found := seen()) and process.poll() is None:
+                if time.monotonic() - began > _LIMIT:
+                    break
                 time.sleep(_LOOK)
             taken = time.monotonic() - began
-            if not whole:
-                process.terminate()
+            if not (found and whole):
+                process.send_signal(signal.SIGINT)  # on which papermill ends its kernel
             _, said = process.communicate()
-        if not seen():
+        if not (found or seen()):
             raise RuntimeError(f"{notebook}.ipynb ended before that: {said[-2000:]}")
         return taken
 
