@@ -155,7 +155,7 @@ class Place:
             notebook = NotebookPage(lab, browser, path)
             began = time.monotonic()
             notebook.start_all()
-            notebook.page.locator(".wb-form button").first.wait_for()
+            notebook.page.locator(".wb-form button:visible").first.wait_for()
             taken = time.monotonic() - began
             notebook.close()
             browser.close()
