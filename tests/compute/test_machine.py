@@ -178,11 +178,12 @@ def test_ranks_get_no_secret_but_what_they_need(module, secrets):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each rank is started afresh")
-def test_what_ranks_run_is_imported_once_for_all_of_them(module, project):
+@pytest.mark.parametrize(("device", "imports"), [("CPU", 1), ("GPU", 2)])
+def test_ranks_are_forked_but_not_where_cuda_would_not_survive_it(module, project, device, imports):
     run = module("print('here')")
     (project / "ranked.py").write_text((project / "ranked.py").read_text() + "\nprint('imported')")
-    lines = list(run_here(run, "ranked", Ranks(3, "CPU", 1)))
-    assert (lines.count("imported"), lines.count("here")) == (1, 3)
+    lines = list(run_here(run, "ranked", Ranks(2, device, 1)))
+    assert (lines.count("imported"), lines.count("here")) == (imports, 2)
 
 
 def test_a_rank_s_traceback_is_among_its_lines(module):

@@ -44,7 +44,7 @@ def _unknown(name: str, known: Sequence[str]) -> str:
         return "parameters are words such as nodes=8, without spaces or quotes around the ="
     near = get_close_matches(name, known, n=3)
     advice = f"did you mean {', '.join(near)}?" if near else "--help lists all"
-    if "network_options" in known:
+    if "network_options" in known and not near:
         advice += f'; a number of the network: network_options="{name}=..."'
     return f"{name}: no such parameter; {advice}"
 

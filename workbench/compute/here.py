@@ -96,9 +96,9 @@ def run_here(
     """
     environment = {"OMP_NUM_THREADS": str(ranks.threads), RELAY: "relay"}
     node = ranks.node if ranks.node and ranks.node.count > 1 else None
-    meeting = []
+    meeting = ["--gpus"] if ranks.device == "GPU" else []
     if node:
-        meeting = [f"--nodes={node.count}", f"--node={node.rank}"]
+        meeting += [f"--nodes={node.count}", f"--node={node.rank}"]
         meeting.append(f"--meet={node.address}:{node.port}")
     if sys.platform == "linux" and (not node or node.address in ("127.0.0.1", "localhost")):
         environment["GLOO_SOCKET_IFNAME"] = "lo"  # ranks of one machine need no network

@@ -2,8 +2,8 @@
 
 torchrun starts each rank as a program of its own, which imports torch and Lightning anew: on two
 cores, ten seconds for two ranks and forty for eight. Here torchrun's agent imports what the ranks
-run once, and forks them. Where a process cannot safely be forked (macOS, Windows), each is started
-afresh.
+run once, and forks them. Where a fork is not safe, each is started afresh: outside of Linux, and on
+GPUs, of which torchrun asks CUDA in the agent, and CUDA cannot be used in a fork after that.
 """
 
 import argparse
@@ -29,10 +29,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--meet", default="", help="HOST:PORT of machine 0, where there are several"
     )
+    parser.add_argument("--gpus", action="store_true", help="the ranks use GPUs")
     parser.add_argument("module")
     parser.add_argument("arguments", nargs="*")
     asked = parser.parse_args(words)
-    forks = sys.platform == "linux"
+    forks = sys.platform == "linux" and not asked.gpus
     if forks:
         importlib.import_module(asked.module)
     if asked.nodes > 1:
