@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--full", dest="size", action="store_const", const="full", help="real sizes")
     how.add_argument("--toy", dest="size", action="store_const", const="toy", help="seconds")
-    parser.set_defaults(size="quick")
+    parser.add_argument("--gpu", action="store_true", help="the network on an NVIDIA card alone")
     parser.add_argument("--only", default="*", help="rows whose name matches, such as 'ssim/*'")
     parser.add_argument("--threads", type=int, help="of torch; as many as it likes by default")
     parser.add_argument("--out", default="outputs", help="folder of bench.json and bench.md")
@@ -36,11 +36,19 @@ def main(arguments: list[str] | None = None) -> int:
 
     import torch
 
-    from benchmarks.exactness import exactness_table
-
     if options.threads:
         torch.set_num_threads(options.threads)
     folder = resolve(options.out)
+    if options.gpu:
+        if not torch.cuda.is_available():
+            parser.error(f"--gpu: torch {torch.__version__} sees no NVIDIA GPU on this machine")
+        from benchmarks.gpu import measure
+
+        print(f"\n{measure(SIZES[options.size or 'full'], folder)}")
+        return 0
+    from benchmarks.exactness import exactness_table
+
+    options.size = options.size or "quick"
     where = machine()
     print("Each result is held against fastMRI's before it is measured ...", flush=True)
     rows: list[Row] = []

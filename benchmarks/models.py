@@ -19,11 +19,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import machine
+from benchmarks.report import machine, write_document
 from workbench.compute.jobs import run_folder
 from workbench.models import trains
 from workbench.recon.metrics import METRICS, Scores, deviations, mean_scores
-from workbench.stores.disk import write_text
 
 NAME = "bench/models"
 SEEDS = (42, 43, 44)
@@ -244,8 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = measure(SIZES[size], methods, lambda line: print(line, flush=True))
     folder, text = run_folder(NAME), table(found)
     document = {"size": size, "machine": machine(), "rows": [asdict(each) for each in found]}
-    write_text(folder / "models.json", json.dumps(document, indent=1) + "\n")
-    write_text(folder / "models.md", text + "\n")
+    write_document(folder, "models", document, text)
     (folder / "models.png").write_bytes(picture(found))
     print(f"\n{text}\n\n{(time.monotonic() - began) / 60:.0f} minutes")
     return 0

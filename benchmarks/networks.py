@@ -74,7 +74,10 @@ class TrainingStep:
         self.measure(shape)
         ours = isinstance(network, VarNet)
         self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=1e-6, fused=True if ours else None
+            network.parameters(),
+            lr=1e-6,
+            fused=True if ours else None,
+            capturable=ours and device().type == "cuda",
         )
         self._loss = ssim_loss if ours else _reference_loss
 
@@ -194,8 +197,8 @@ def inference_pairs(size: Size) -> Iterator[Pair]:
         yield Pair(
             f"inference/{place}",
             f"reconstruct a slice {_shown(shape)}, {len(ours.cascades)} cascades",
-            partial(_infer, reference, inputs),
-            partial(_infer, ours, inputs),
+            partial(infer, reference, inputs),
+            partial(infer, ours, inputs),
             partial(_check_inference, place, size, (reference, ours), inputs),
             size.repeats,
             figure=device_milliseconds,
@@ -230,7 +233,8 @@ def _check_steps(name: str, steps: list[TrainingStep]) -> None:
     require(name, float((losses[1] - losses[0]).abs()), _LIKE_FLOAT32)
 
 
-def _infer(network: nn.Module, inputs: Inputs) -> Tensor:
+def infer(network: nn.Module, inputs: Inputs) -> Tensor:
+    """Reconstruct without a gradient."""
     with torch.inference_mode():
         return network(*inputs)
 
@@ -238,7 +242,7 @@ def _infer(network: nn.Module, inputs: Inputs) -> Tensor:
 def _check_inference(
     place: str, size: Size, both: tuple[nn.Module, nn.Module], inputs: Inputs
 ) -> None:
-    expected, found = (_infer(network, inputs) for network in both)
+    expected, found = (infer(network, inputs) for network in both)
     require(f"inference/{place}", distance(found, expected), _LIKE_FLOAT32)
     check_exact(size.name)
 

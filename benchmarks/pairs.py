@@ -5,7 +5,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 Work = Callable[[], Any]
 
@@ -101,12 +104,19 @@ def operations(work: Work) -> int:
 
 
 @cache
-def peak_rate() -> float:
-    """Measure how many operations a second the device does in a product of large matrices."""
+def peak_rate(dtype: "torch.dtype | None" = None, tf32: bool = False) -> float:
+    """Measure how many operations a second the device does in a product of large matrices.
+
+    Args:
+        dtype: of the matrices; None for float32.
+        tf32: whether an NVIDIA GPU may round float32 factors to TF32.
+    """
     import torch
 
     size, on = (8192, "cuda") if torch.cuda.is_available() else (2048, "cpu")
-    one = torch.ones(size, size, device=on)
+    one = torch.ones(size, size, device=on, dtype=dtype)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
 
     def multiply() -> None:
         _ = one @ one
@@ -114,7 +124,9 @@ def peak_rate() -> float:
             torch.cuda.synchronize()
 
     multiply()
-    return 2 * size**3 / (min(milliseconds(multiply) for _ in range(5)) / 1000)
+    best = min(milliseconds(multiply) for _ in range(5))
+    torch.backends.cuda.matmul.allow_tf32 = before
+    return 2 * size**3 / (best / 1000)
 
 
 def require(name: str, found: float, allowed: float) -> None:

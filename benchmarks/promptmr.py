@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.memory import resident
-from benchmarks.networks import device, device_milliseconds, distance, measurement
+from benchmarks.networks import device, device_milliseconds, distance, infer, measurement
 from benchmarks.pairs import Pair, require, returned
 from benchmarks.sizes import SIZES, Shape, Size
 from workbench.models.promptmr.network import PromptMR
@@ -119,8 +119,8 @@ def promptmr_pairs(size: Size) -> Iterator[Pair]:
     yield Pair(
         "promptmr/slice",
         f"reconstruct {what}",
-        partial(_infer, reference, several[0]),
-        partial(_infer, ours, several[0]),
+        partial(infer, reference, several[0]),
+        partial(infer, ours, several[0]),
         check,
         size.repeats,
         figure=device_milliseconds,
@@ -133,8 +133,8 @@ def promptmr_pairs(size: Size) -> Iterator[Pair]:
     yield Pair(
         "promptmr/volume",
         f"reconstruct the next slice of a volume: {what}",
-        lambda: _infer(reference, turns[id(reference)]()),
-        lambda: _infer(ours, turns[id(ours)]()),
+        lambda: infer(reference, turns[id(reference)]()),
+        lambda: infer(ours, turns[id(ours)]()),
         check,
         max(size.repeats, _IN_ORDER),
         figure=device_milliseconds,
@@ -147,21 +147,16 @@ def _again(several: list[tuple[Tensor, Tensor, int]]) -> Iterator[tuple[Tensor, 
         yield from several[-2:0:-1]  # back again: each is beside the one before
 
 
-def _infer(network: nn.Module, inputs: tuple[Tensor, Tensor, int]) -> Tensor:
-    with torch.inference_mode():
-        return network(*inputs)
-
-
 def _check(
     size: str,
     reference: nn.Module,
     ours: nn.Module,
     inputs: tuple[Tensor, Tensor, int],
 ) -> None:
-    expected, found = (_infer(network, inputs) for network in (reference, ours))
+    expected, found = (infer(network, inputs) for network in (reference, ours))
     require("promptmr in float32", distance(found, expected), _LIKE_FLOAT32)
     kspace, mask, acs = stacks(_SMALL)[0]
-    exact = [_infer(n.double(), (kspace.double(), mask, acs)) for n in networks(size)]
+    exact = [infer(n.double(), (kspace.double(), mask, acs)) for n in networks(size)]
     require("promptmr in float64", distance(exact[1], exact[0]), _EXACT)
 
 
@@ -179,7 +174,7 @@ def _peak(size: Size, side: str) -> float:
     inputs = stacks(size.inference["knee"])[0]
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = resident("VmRSS")
-    _infer(network, inputs)
+    infer(network, inputs)
     return max(resident("VmHWM") - before, 1e-3)
 
 

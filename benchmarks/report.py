@@ -3,18 +3,20 @@
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.pairs import Row
+from workbench.stores.disk import write_text
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on: processor, threads, versions."""
+    """Return what the figures depend on: processor, threads, versions, and the GPU."""
     import torch
 
     model = platform.processor() or platform.machine()
@@ -24,15 +26,19 @@ def machine() -> dict[str, Any]:
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
                 break
-    packages = ("torch", "fastmri", "numpy", "h5py", "scikit-image", "fsspec")
-    return {
+    versions = {}
+    for name in ("torch", "fastmri", "numpy", "h5py", "scikit-image", "fsspec"):
+        with suppress(PackageNotFoundError):  # a GPU's machine may have few
+            versions[name] = version(name)
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return gpu | {
         "processor": model,
         "processors": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "load_at_start": round(os.getloadavg()[0], 1),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        "versions": versions,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -45,16 +51,17 @@ def write_report(
     name: str = "bench",
     more: str = "",
 ) -> None:
-    """Write ``NAME.json`` and ``NAME.md``, which ends with ``more``, each whole or not at all."""
+    """Write ``NAME.json`` and ``NAME.md``, which ends with ``more``."""
     document = {"size": size, "machine": where, "rows": [asdict(row) for row in rows]}
+    text = markdown(size, rows, where) + (f"\n\n{more}" if more else "")
+    write_document(folder, name, document, text)
+
+
+def write_document(folder: Path, name: str, document: Mapping[str, Any], text: str) -> None:
+    """Write ``NAME.json`` and ``NAME.md``, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    for ending, text in (
-        ("json", json.dumps(document, indent=1)),
-        ("md", markdown(size, rows, where) + (f"\n\n{more}" if more else "")),
-    ):
-        partial = folder / f".{name}.{ending}.{os.getpid()}"
-        partial.write_text(text + "\n")
-        partial.replace(folder / f"{name}.{ending}")
+    write_text(folder / f"{name}.json", json.dumps(document, indent=1) + "\n")
+    write_text(folder / f"{name}.md", text + "\n")
 
 
 def markdown(size: str, rows: Sequence[Row], where: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ left out.
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -21,10 +20,9 @@ from typing import Any
 import nbformat
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
-from benchmarks.report import machine
+from benchmarks.report import machine, write_document
 from workbench.command.running import kernel_environment
 from workbench.settings import notebooks, resolve, shown
-from workbench.stores.disk import write_text
 from workbench_demo.phantom.study import write_study
 
 _TRIES = 2
@@ -219,10 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
     where, folder = machine(), resolve(options.out)
     with tempfile.TemporaryDirectory(prefix="startup-") as place:
         found = waits(Path(place), options.only)
-    folder.mkdir(parents=True, exist_ok=True)
     document = {"machine": where, "waits": [asdict(each) for each in found]}
-    write_text(folder / "startup.json", json.dumps(document, indent=1))
-    write_text(folder / "startup.md", markdown(found, where))
+    write_document(folder, "startup", document, markdown(found, where))
     print(f"\n{markdown(found, where)}\n\nWritten to {shown(folder / 'startup.json')}")
     return 0
 

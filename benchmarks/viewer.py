@@ -5,7 +5,6 @@ it, and ``make chromium`` a browser.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.report import machine
+from benchmarks.report import machine, write_document
 from tests.browser.jupyterlab import JupyterLab
 from tests.browser.notebook_page import FLAGS, NotebookPage, find_chromium
 from tests.browser.sources import write_notebook
@@ -187,15 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     where, folder = machine(), resolve(options.out)
     timings = run(3, 2, (64, 48)) if options.toy else run(16, 16, (640, 368))
-    folder.mkdir(parents=True, exist_ok=True)
     document = {"machine": where, "timings": [asdict(each) for each in timings]}
-    for name, text in (
-        ("viewer.json", json.dumps(document, indent=1)),
-        ("viewer.md", markdown(timings, where)),
-    ):
-        partial = folder / f".{name}.partial"
-        partial.write_text(text + "\n")
-        partial.replace(folder / name)
+    write_document(folder, "viewer", document, markdown(timings, where))
     print(f"{markdown(timings, where)}\n\nWritten to {shown(folder / 'viewer.json')}")
     return 0
 

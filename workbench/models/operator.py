@@ -35,7 +35,10 @@ def center_columns(sampled: Tensor, num_low_frequencies: int | Tensor | None) ->
     right = row[:, middle:].to(torch.int8).argmin(dim=1)
     count = (2 * torch.minimum(left, right)).clamp(min=1)
     if num_low_frequencies is not None:
-        given = torch.as_tensor(num_low_frequencies, device=row.device, dtype=count.dtype)
+        if isinstance(num_low_frequencies, Tensor):
+            given = num_low_frequencies.to(count)
+        else:  # filled on the device: a copy would make a GPU's queue wait
+            given = torch.full_like(count, num_low_frequencies)
         count = torch.where(given > 0, given, count)
     first = (width - count + 1) // 2
     column = torch.arange(width, device=row.device)

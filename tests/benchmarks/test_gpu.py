@@ -1,0 +1,70 @@
+"""The benchmark for GPUs: its ways give one image, and what a machine cannot is said in its row."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from benchmarks.__main__ import main
+from benchmarks.gpu import WAYS, Cost, costs, measure, trips
+from benchmarks.sizes import SIZES
+
+TOY = SIZES["toy"]
+HALF = {"fastMRI, bf16 autocast", "bf16", "fp16"}
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_every_way_is_measured_or_says_why_not(tmp_path):
+    table = measure(TOY, tmp_path)
+    document = json.loads((tmp_path / "gpu.json").read_text())
+    found = [Cost(**row) for row in document["costs"]]
+    slices = [row for row in found if row.work.startswith("reconstruct")]
+    steps = [row for row in found if row.work.startswith("a training step")]
+    assert [row.way for row in steps] == [way.label for way in WAYS if way.trains]
+    assert [row.way for row in slices[: len(slices) // 3]] == [
+        way.label for way in WAYS if not way.low_memory
+    ]
+    for row in found:
+        assert (row.ms is None) == bool(row.why_not)
+        if "graph" in row.way or "compiled" in row.way:
+            assert row.why_not == "needs an NVIDIA GPU"
+        assert row.way in table
+    assert (tmp_path / "gpu.md").read_text() == f"{table}\n"
+
+
+def test_each_way_gives_fastmris_image_within_its_precision():
+    rows = [row for row in costs(TOY) if row.off is not None]
+    assert {row.way for row in rows} >= HALF | {"float32", "TF32"}
+    for row in rows:
+        # bfloat16 has 8 bits of a fraction; three cascades add up what it rounds off.
+        assert row.off <= (0.1 if row.way in HALF else 1e-4)
+        assert row.off > 0 or row.way.startswith("fastMRI")
+
+
+def test_what_fails_in_one_way_leaves_the_others(monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("benchmarks.gpu._peak", fail)
+    monkeypatch.setattr("workbench.models.unrolled.zero_filled", fail)
+    rows = {row.way: row for row in costs(TOY) if row.work.startswith("a training step")}
+    assert rows["float32"].why_not == "out of memory"
+    assert rows["fastMRI, float32"].ms > 0
+
+
+def test_a_slice_comes_to_the_device_by_its_sampled_columns_alone():
+    whole, pinned, sampled = trips((3, 48, 37))
+    assert whole.mb == pinned.mb
+    columns = set(range(0, 37, 4)) | {17, 18, 19}  # 4x, and 3 in the centre
+    assert math.isclose(sampled.mb / whole.mb, len(columns) / 37)
+
+
+def test_a_machine_without_a_gpu_is_told_so_before_anything_runs(capsys):
+    with pytest.raises(SystemExit):
+        main(["--gpu"])
+    assert "sees no NVIDIA GPU" in capsys.readouterr().err
