@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from workbench.compute.runs import keep_cache, kept_cache
+from workbench.data import describe, index
 from workbench.data.cache import (
     CacheFileError,
     build_cache,
@@ -172,6 +173,35 @@ def test_files_that_are_no_volumes_are_listed_and_left_out(dataset, capsys):
     assert load_cache(dataset) == cache
     (dataset / "multicoil_train/cut.h5").write_bytes(whole)
     assert len(open_cache(dataset)) == 7
+
+
+def test_a_large_dataset_is_described_as_a_small_one_whatever_a_file_does(
+    dataset, make_volume, monkeypatch
+):
+    for number in range(30, 60):
+        make_volume(dataset / f"multicoil_train/file{number}.h5")
+    whole = (dataset / "multicoil_train/file33.h5").read_bytes()
+    (dataset / "multicoil_train/file33.h5").write_bytes(whole[:-500])
+    real = describe._volume
+
+    def crash(opened, size, path, *more):
+        if path.endswith("file44.h5"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return real(opened, size, path, *more)
+
+    monkeypatch.setattr(describe, "_volume", crash)
+    one_by_one = build_cache(dataset, refresh=False)
+    monkeypatch.setattr(index, "WORKERS", 4)  # 32 files: eight at a time
+    assert build_cache(dataset, refresh=False) == one_by_one
+    assert len(one_by_one) == 34
+    assert {problem.path: problem.reason for problem in one_by_one.problems} == {
+        "multicoil_train/file33.h5": (
+            f"it is truncated ({len(whole) - 500} of {len(whole)} bytes): bring it in again"
+        ),
+        "multicoil_train/file44.h5": (
+            "reading its HDF5 structure crashes (SIGSEGV), as in damaged files: bring it in again"
+        ),
+    }
 
 
 def test_a_file_that_may_not_be_read_is_a_problem(dataset, reading):

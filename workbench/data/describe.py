@@ -3,6 +3,8 @@
 import math
 import os
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -10,6 +12,7 @@ import numpy as np
 
 from workbench.data.confined import Confined, ConfinedError
 from workbench.data.fetched import END_BYTES, FetchedFile
+from workbench.data.folders import FoundFile
 from workbench.data.header import Header, parse_header
 from workbench.data.volume import (
     KSPACE_TYPES,
@@ -72,6 +75,32 @@ def describe(
     return answer
 
 
+def describe_together(files: Sequence[tuple[Path, FoundFile]]) -> list[Volume | None]:
+    """Describe files of this machine in one call, which costs half of what as many calls do.
+
+    Args:
+        files: where each lies, and what is known of it.
+
+    Returns:
+        The volumes; None for a file that is to be described alone, by ``describe``.
+    """
+    try:
+        return TOGETHER(files)
+    except ConfinedError:
+        return [None] * len(files)
+
+
+def _parse_together(files: Sequence[tuple[Path, FoundFile]]) -> list[Volume | None]:
+    volumes: list[Volume | None] = []
+    for place, file in files:
+        try:
+            with h5py.File(os.fsencode(place), "r", locking=False) as opened:
+                volumes.append(_volume(opened, file.size, file.path, file.split, file.mtime_ns))
+        except Exception:  # ``describe`` says what is wrong with it
+            volumes.append(None)
+    return volumes
+
+
 def _parse(
     file: FetchedFile, path: str, split: str, mtime_ns: int
 ) -> tuple[Volume | str, tuple[int, int] | None]:
@@ -98,6 +127,7 @@ def _parse(
 
 PARSERS = Confined(_parse)
 """Describes files in processes of their own, so that a damaged one costs itself alone."""
+TOGETHER = Confined(_parse_together)
 
 
 def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) -> Volume:

@@ -1,11 +1,12 @@
 """Find the volumes of a dataset and read their descriptions, many files at once."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, suppress
 
-from workbench.data.describe import PARSERS, describe
+from workbench.data.describe import PARSERS, TOGETHER, describe, describe_together
+from workbench.data.fetched import END_BYTES
 from workbench.data.folders import FoundFile, find_files
 from workbench.data.volume import Problem, UnusableVolumeError, Volume
 from workbench.progress import Progress
@@ -14,6 +15,7 @@ from workbench.stores import DiskStore, StorageError, Store
 SECONDS_BETWEEN_SAVES = 20.0
 WORKERS = 32
 """Files of a disk that are read at a time: on a mount each answer takes its time."""
+_TOGETHER = 16  # files of a disk that one process describes in one call
 _WORKERS_IN_STORAGE = 64  # as many connections as a store keeps open
 
 
@@ -53,16 +55,20 @@ def index_files(
         same = {FoundFile(v.path, v.split, v.size, v.mtime_ns) for v in known.values()}
         volumes.update((file.path, known[file.path]) for file in files if file in same)
         unread = [file for file in files if file not in same]
-        reading = [executor.submit(_describe, store, file) for file in unread]
+        some = 1
+        if isinstance(store, DiskStore):
+            some = min(max(len(unread) // WORKERS, 1), _TOGETHER)
+        parts = [unread[first : first + some] for first in range(0, len(unread), some)]
+        reading = [executor.submit(_describe_all, store, part) for part in parts]
         try:
             with Progress(f"indexing {name}", len(unread), "volumes") as progress:
                 for future in as_completed(reading):
-                    result = future.result()
-                    if isinstance(result, Problem):
-                        problems.append(result)
-                    else:
-                        volumes[result.path] = result
-                    progress.advance(1, result.path)
+                    for result in future.result():
+                        if isinstance(result, Problem):
+                            problems.append(result)
+                        else:
+                            volumes[result.path] = result
+                        progress.advance(1, result.path)
                     if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                         save(in_order())
                         saved = time.monotonic()
@@ -72,7 +78,24 @@ def index_files(
             raise
         finally:
             PARSERS.close()
+            TOGETHER.close()
     return in_order(), tuple(sorted(problems, key=lambda p: p.path)), len(unread)
+
+
+def _describe_all(store: Store, files: Sequence[FoundFile]) -> list[Volume | Problem]:
+    volumes: list[Volume | None] = [None] * len(files)
+    if isinstance(store, DiskStore) and len(files) > 1:
+        for file in files:
+            _bring_ends(store, file)
+        volumes = describe_together([(store.path(file.path), file) for file in files])
+    return [volume or _describe(store, f) for volume, f in zip(volumes, files, strict=True)]
+
+
+def _bring_ends(store: Store, file: FoundFile) -> None:
+    """Let the system read a file's ends, where its structure lies: on a mount that is a wait."""
+    with suppress(OSError), closing(store.source(file.path)) as source:
+        source.read(0, END_BYTES)
+        source.read(max(0, file.size - END_BYTES), END_BYTES)
 
 
 def _describe(store: Store, file: FoundFile) -> Volume | Problem:
