@@ -181,6 +181,16 @@ def test_importing_the_workbench_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_notebooks_imports_wait_for_nothing_that_only_some_need():
+    slow = ("torch", "fastmri", "nbformat", "jsonschema", "papermill", "azure.core", "azureml")
+    code = (
+        "import sys; from workbench.pages.__main__ import PAGES; "
+        f"print([m for m in {slow} if m in sys.modules], len(PAGES))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] 7"
+
+
 @pytest.mark.parametrize(
     ("scripts", "missing", "command"),
     [

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from workbench.settings import shown
 
 
@@ -18,6 +16,8 @@ class Executed:
     """
 
     def __init__(self, path: Path) -> None:
+        import nbformat  # takes a second: its schema's checks
+
         self.path = path
         self._cells = [
             (set(re.findall(r"\w+", cell.source)), cell.outputs)
