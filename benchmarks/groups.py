@@ -62,6 +62,12 @@ def _promptmr(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
     return promptmr_pairs(size)
 
 
+def _unet(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
+    from benchmarks.unet import unet_pairs
+
+    return unet_pairs(size)
+
+
 def _epoch(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
     from benchmarks.epochs import epoch_pair
 
@@ -77,6 +83,7 @@ GROUPS: tuple[tuple[Callable[[Size, Path, ExitStack], Iterator[Pair]], tuple[str
     (_remote, ("cache/remote", "sample/remote")),
     (_scoring, ("ssim/loss", "ssim/eval", "adam")),
     (_epoch, ("epoch/demo",)),
+    (_unet, ("unet/slice", "unet/step")),
     (_promptmr, ("promptmr/memory", "promptmr/slice", "promptmr/volume")),
 )
 """What yields pairs, and their names; what is not asked for is not made."""

@@ -34,6 +34,8 @@ ROWS = [
     "ssim/eval",
     "adam",
     "epoch/demo",
+    "unet/slice",
+    "unet/step",
 ]
 
 
