@@ -58,7 +58,10 @@ def _our_errors() -> Iterator[None]:
         with suppress(ValueError, KeyError, TypeError):
             answer = json.loads(text)
             status, text = int(answer["status_code"]), _message(answer["error_details"])
-        raise refusal(getattr(error, "status_code", None) or status, text) from None
+        for each in (error, error.__cause__):  # a 403 is told as a guess at its reasons
+            answer = getattr(each, "response", None)
+            status = getattr(answer, "status_code", None) or status
+        raise refusal(status, text) from None
 
 
 class AzureMLv1(Sender):
@@ -136,8 +139,8 @@ class AzureMLv1(Sender):
         ]
 
     @_our_errors()
-    def submit(self, job: ClusterJob) -> str:
-        """Send a job; return its run's id."""
+    def submit(self, job: ClusterJob, run: str) -> None:
+        """Send a job, to be the run of that id."""
         from azureml.core import Environment, Experiment, ScriptRunConfig
         from azureml.core.conda_dependencies import CondaDependencies
         from azureml.core.runconfig import DockerConfiguration, PyTorchConfiguration
@@ -163,9 +166,8 @@ class AzureMLv1(Sender):
             }
             configuration.run_config.environment_variables = job.variables
             experiment = Experiment(self.workspace, job.experiment)
-            run = experiment.submit(configuration, tags=dict(job.tags))
-        run.display_name = job.name
-        return run.id
+            sent = experiment.submit(configuration, tags=dict(job.tags), run_id=run)
+        sent.display_name = job.name
 
     def _reference(self, folder: DataFolder) -> "DataReference":
         from azureml.core import Datastore as SdkDatastore

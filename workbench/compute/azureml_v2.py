@@ -121,8 +121,8 @@ class AzureMLv2(Sender):
         return found
 
     @_our_errors()
-    def submit(self, job: ClusterJob) -> str:
-        """Send a job; return its run's id."""
+    def submit(self, job: ClusterJob, run: str) -> None:
+        """Send a job, to be the run of that id."""
         from azure.ai.ml import Input, Output, command
         from azure.ai.ml.entities import Environment
 
@@ -138,6 +138,7 @@ class AzureMLv2(Sender):
                 places[each.name] = f"${{{{inputs.{each.name}}}}}"
         with snapshot(job.code) as source:
             sent = command(
+                name=run,
                 code=str(source),
                 command=job.command(places),
                 inputs=inputs,
@@ -156,7 +157,7 @@ class AzureMLv2(Sender):
                 display_name=job.name,
                 tags=dict(job.tags),
             )
-            return str(self.client.jobs.create_or_update(sent).name)
+            self.client.jobs.create_or_update(sent)
 
     @_our_errors()
     def state(self, run: str) -> RunState:

@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,10 +21,10 @@ from workbench.compute.kept import LOG_FILE, WhileItRuns, fetch
 from workbench.compute.node import ERRORS, noted_error
 from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import SENT, Run, damaged, only_writer
-from workbench.compute.sender import LostContactError, RunState
+from workbench.compute.sender import ClusterError, LostContactError, RunState, new_run
 from workbench.progress import duration
 from workbench.settings import shown
-from workbench.stores import CannotWriteError
+from workbench.stores import CannotWriteError, Store
 from workbench.stores.disk import write_text
 
 SECONDS_BETWEEN_LOOKS = 10.0
@@ -50,6 +51,7 @@ class Record(pydantic.BaseModel):
     Attributes:
         slices: training and validation slices of an epoch; of a training alone.
         asked: what the notebook there was given, as a digest; "" of a training.
+        lines: that its log had before it, of earlier jobs for the same folder.
         fetched: whether all that it kept has been brought here since it ended.
     """
 
@@ -60,6 +62,7 @@ class Record(pydantic.BaseModel):
     nodes: int
     slices: tuple[int, int] = (0, 0)
     asked: str = ""
+    lines: int = 0
     attempts: int = 1
     fetched: bool = False
 
@@ -150,13 +153,14 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
             yield done
             return
         if record is None or state is None or ended:
-            record = _send(work, 1)
+            record = _send(work)
             sent = f"sent as run {record.run} to {cloud.cluster.name}"
         else:
             sent = f"found run {record.run} again on {record.cluster}: {state.status}"
     yield sent
+    log = ShownLog(record.lines)
     while True:
-        state = yield from _watch(work, record)
+        state = yield from _watch(work, record, log)
         if state.status == "Completed":
             break
         if state.status == "Canceled":
@@ -165,8 +169,7 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
             )
         cause, only_a_node = patiently(lambda: noted_error(cloud.store))
         # What fails before its work has begun would fail again.
-        began = (folder / LOG_FILE).exists()
-        if not only_a_node or record.attempts >= ATTEMPTS or not began:
+        if not only_a_node or record.attempts >= ATTEMPTS or not log.seen > record.lines:
             said = state.error if only_a_node else cause
             raise TrainingFailedError(
                 f"{said or 'AzureML gives no reason'} (run {record.run}, its logs: {state.url})"
@@ -174,7 +177,7 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
         with only_writer(Run(folder), wait=True):
             latest = _record(folder)  # another notebook may watch it too, and have sent it again
             if latest is None or latest.run == record.run:
-                latest = _send(work, record.attempts + 1)
+                latest = _send(work, record)
             record = latest
         yield (
             f"a node was lost, not the code at fault: sent again, to {work.again}, "
@@ -202,23 +205,45 @@ def _record(folder: Path) -> Record | None:
         raise ValueError(damaged(path, error)) from None
 
 
-def _send(work: ClusterRun, attempt: int) -> Record:
-    cloud = work.cloud
+def _send(work: ClusterRun, lost: Record | None = None) -> Record:
+    """Send a job, or again the one that was lost.
+
+    It is noted before: what was taken is found again, also where this process ends meanwhile.
+    """
+    cloud, earlier = work.cloud, _record(work.folder)
     work.bring_along()
     for entry in list(cloud.store.list(ERRORS)):
         cloud.store.delete(entry.path)
     record = Record(
-        run=cloud.sender.send(cloud.job),
+        run=new_run(),
         sdk=cloud.sender.sdk,
         cluster=cloud.cluster.name,
         vm_size=cloud.cluster.vm_size,
         nodes=cloud.job.nodes,
         slices=work.slices,
         asked=work.asked,
-        attempts=attempt,
+        lines=lost.lines if lost else _lines(cloud.store),
+        attempts=lost.attempts + 1 if lost else 1,
     )
     record.keep(work.folder)
+    try:
+        cloud.sender.send(cloud.job, record.run)
+    except LostContactError:  # whether it was taken is not known
+        raise
+    except ClusterError:
+        if earlier:
+            earlier.keep(work.folder)
+        else:
+            (work.folder / SENT).unlink()
+        raise
     return record
+
+
+def _lines(store: Store) -> int:
+    """Count the lines of the log that earlier jobs left."""
+    with suppress(FileNotFoundError):
+        return store.read(LOG_FILE).count(b"\n")
+    return 0
 
 
 def _bring_back(work: ClusterRun, record: Record) -> Iterator[str]:
@@ -227,12 +252,12 @@ def _bring_back(work: ClusterRun, record: Record) -> Iterator[str]:
     record.model_copy(update={"fetched": True}).keep(work.folder)
 
 
-def _watch(work: ClusterRun, record: Record) -> Generator[str, None, RunState]:
+def _watch(work: ClusterRun, record: Record, log: "ShownLog") -> Generator[str, None, RunState]:
     """Yield what is new in a run until it ends; return its last state."""
     cloud, began = work.cloud, time.monotonic()
     status = problem = lost = ""
     nodes: int | None = None
-    log, fetcher = ShownLog(), WhileItRuns(cloud.store, work.folder)
+    fetcher = WhileItRuns(cloud.store, work.folder)
     while True:
         pause = SECONDS_BETWEEN_LOOKS
         try:
@@ -281,16 +306,19 @@ class ShownLog:
 
     A traceback is held back until it is known what follows. Where another attempt does, a plain
     line takes its place: ranks end so when a peer's machine is taken away.
+
+    Args:
+        seen: lines at its start that are not shown, and no part of the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seen: int = 0) -> None:
         self.held: list[str] = []
-        self._seen = 0
+        self.seen = seen
 
     def new(self, text: str) -> Iterator[str]:
         """Yield what is to be shown of the lines that came since the last call."""
         *lines, _ = text.split("\n")  # the last may yet be incomplete
-        new, self._seen = lines[self._seen :], len(lines)
+        new, self.seen = lines[self.seen :], max(self.seen, len(lines))
         for line in new:
             if self.held and line.startswith(BEGINS):
                 yield f"that attempt ended there ({LOG_FILE} has its traceback); the next one:"

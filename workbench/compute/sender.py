@@ -6,6 +6,7 @@ A cloud is reached by a ``Sender`` and its storage by a ``Store``. Nothing here 
 import importlib.metadata
 import math
 import re
+import secrets
 import shlex
 import shutil
 import tempfile
@@ -62,6 +63,10 @@ class LostContactError(ClusterError):
         self.wait = wait
 
 
+class UnknownError(ClusterError):
+    """The workspace has nothing of that name."""
+
+
 def refusal(status: int | None, message: str, retry_after: str | None = None) -> ClusterError:
     """Return the error for an answer of AzureML's, with what to do, by its HTTP status."""
     message = " ".join(message.split())[:500]
@@ -75,7 +80,9 @@ def refusal(status: int | None, message: str, retry_after: str | None = None) ->
             f"there ({message})"
         )
     elif status == 404:
-        message = f"not found: check subscription, resource group and workspace ({message})"
+        return UnknownError(
+            f"not found: check subscription, resource group and workspace ({message})"
+        )
     elif "quota" in message.lower():
         message = f"{message}. Ask for more cores in the studio (Quotas), or take fewer nodes"
     return ClusterError(message)
@@ -261,20 +268,20 @@ class Sender(Protocol):
     def datastores(self) -> list[Datastore]:
         """Return the blob containers that the workspace knows."""
 
-    def submit(self, job: ClusterJob) -> str:
-        """Send a job; return its run's id."""
+    def submit(self, job: ClusterJob, run: str) -> None:
+        """Send a job, to be the run of that id; see ``new_run``."""
 
-    def send(self, job: ClusterJob) -> str:
+    def send(self, job: ClusterJob, run: str) -> None:
         """Send a job as ``submit`` does; where the cloud was asked too often, again when it may."""
         for _ in range(TRIES):
             try:
-                return self.submit(job)
+                return self.submit(job, run)
             except LostContactError as error:
                 if not error.wait:  # whether it was taken is not known
                     raise
                 print(f"{error}: asked again in {duration(error.wait)}", flush=True)
                 time.sleep(error.wait)
-        return self.submit(job)
+        return self.submit(job, run)
 
     def state(self, run: str) -> RunState:
         """Return how a run stands."""
@@ -286,10 +293,17 @@ class Sender(Protocol):
         """Return how a run stands that was sent before; None where AzureML knows no such run."""
         try:
             return self.state(run)
-        except LostContactError:
-            raise
-        except ClusterError:
+        except UnknownError:
             return None
+
+
+def new_run() -> str:
+    """Return an id for a job that is about to be sent.
+
+    Who sends it notes the id first: a job that the cloud took while its sender was killed, or lost
+    contact, is found by it, and not sent and paid for twice.
+    """
+    return f"workbench-{secrets.token_hex(8)}"
 
 
 @contextmanager

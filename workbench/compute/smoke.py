@@ -32,6 +32,7 @@ from workbench.compute.sender import (
     RunState,
     Sender,
     conda_specification,
+    new_run,
 )
 from workbench.compute.smoke_node import CONTENT, KEPT
 from workbench.compute.smoke_table import table
@@ -154,9 +155,10 @@ class SmokeRun:
             store=DataFolder("store", self.datastore, f"{path}/store", "write"),
             parameters={"attempt": number},
         )
-        run, status = self.sender.send(job), ""
+        run, status = new_run(), ""
         yield f"job {number} of 2 is run {run}"
         try:
+            self.sender.send(job, run)
             while True:
                 pause = SECONDS_BETWEEN_LOOKS
                 try:

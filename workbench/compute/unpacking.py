@@ -24,6 +24,7 @@ from workbench.compute.sender import (
     RunState,
     Sender,
     conda_specification,
+    new_run,
 )
 from workbench.ingest.archives import ArchiveError, Unpacked
 from workbench.ingest.fetch import StoppedError
@@ -191,8 +192,9 @@ def _followed(
         run = str(noted["run"]) if whole or not earlier.ended else ""
     if not run:
         _clear(folder, file)
-        run = sender.send(job)
+        run = new_run()
         folder.write_json(_note(file), {"run": run, "archive": tag})
+        sender.send(job, run)
     counted = 0
     while True:
         pause = SECONDS_BETWEEN_LOOKS

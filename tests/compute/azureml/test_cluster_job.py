@@ -12,6 +12,7 @@ from workbench.compute.sender import (
     ClusterJob,
     DataFolder,
     conda_specification,
+    new_run,
     parse_tags,
 )
 
@@ -33,7 +34,8 @@ JOB = ClusterJob(
 def sent(cloud, sdk, job=JOB):
     """Send a job that waits for machines; return it as the service received it."""
     cloud.azureml.clusters["cpu-cluster"].paused.set()
-    run = connect(find_workspace(), sdk).submit(job)
+    run = new_run()
+    connect(find_workspace(), sdk).submit(job, run)
     received = cloud.azureml.jobs[run]
     assert received.display_name == job.name
     return received.submission

@@ -6,9 +6,11 @@ from contextlib import ExitStack
 import pytest
 
 from workbench.compute import cluster_run
+from workbench.compute.azureml_v1 import AzureMLv1
+from workbench.compute.azureml_v2 import AzureMLv2
 from workbench.compute.cluster_run import ShownLog, cancel
 from workbench.compute.here import TrainingFailedError
-from workbench.compute.sender import ClusterError
+from workbench.compute.sender import ClusterError, ClusterJob
 from workbench.compute.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
@@ -197,10 +199,10 @@ def test_a_node_lost_for_good_has_the_job_sent_again_but_not_for_ever(waiting, p
     """The job is stopped by hand before it runs: its log stands for a training that had begun."""
     monkeypatch.setattr(cluster_run, "ATTEMPTS", 2)
     planned = plan(nodes=1)
-    waiting.storage.container().upload_blob("runs/brain/log.txt", b"training on 2 slices\n")
-    waiting.azureml.clusters["cpu-cluster"].paused.clear()
     lines = train(planned)
     until(lines, "sent as run")
+    waiting.storage.container().upload_blob("runs/brain/log.txt", b"training on 2 slices\n")
+    waiting.azureml.clusters["cpu-cluster"].paused.clear()
     while not waiting.azureml.job.nodes:
         next(lines)
     waiting.azureml.job.preempt(requeue=False)
@@ -228,3 +230,68 @@ def test_a_job_that_is_rejected_says_why_and_leaves_no_record(stored, plan, sdk,
         list(train(planned))
     assert stored.azureml.jobs == {}
     assert not (planned.run.folder / "azureml.json").exists()
+
+
+@pytest.mark.parametrize("sender", [AzureMLv1, AzureMLv2])
+def test_a_job_whose_sender_is_killed_before_it_hears_of_it_is_not_sent_twice(
+    waiting, plan, sender, monkeypatch
+):
+    """The service has taken the job, and bills it, when the notebook is interrupted."""
+    send = sender.submit
+
+    def taken(self, *job):
+        send(self, *job)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(sender, "submit", taken)
+        with pytest.raises(KeyboardInterrupt):
+            list(train(plan(nodes=2, sdk=sender.sdk)))
+    planned = plan(nodes=2, sdk=sender.sdk)
+    lines = train(planned)
+    assert "found run" in next(lines)
+    assert len(waiting.azureml.jobs) == 1
+    cancel(planned)
+    lines.close()
+
+
+def test_a_job_that_never_arrived_is_sent_at_the_next_start(waiting, plan, monkeypatch):
+    def broken(self, *job):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(AzureMLv1, "submit", broken)
+        with pytest.raises(KeyboardInterrupt):
+            list(train(plan(nodes=2)))
+    lines = train(plan(nodes=2))
+    assert any("sent as run" in next(lines) for _ in range(4))
+    assert len(waiting.azureml.jobs) == 1
+    lines.close()
+
+
+@pytest.mark.parametrize("sdk", ["v1", "v2"])
+def test_a_login_that_may_not_see_the_run_sends_no_second_one(waiting, plan, sdk):
+    lines = train(plan(nodes=2, sdk=sdk))
+    until(lines, "Queued")
+    lines.close()
+    planned = plan(nodes=2, sdk=sdk)
+    waiting.fail(r"GET management.*/jobs/|(GET|POST) .*azureml.ms/history/.*/run", status=403)
+    with pytest.raises(ClusterError, match="ask for the role AzureML Data Scientist"):
+        next(train(planned))
+    assert len(waiting.azureml.jobs) == 1
+
+
+def test_a_job_that_fails_before_it_begins_is_not_sent_again_though_one_before_it_did_begin(
+    stored, plan, monkeypatch
+):
+    """The log of an earlier job is in the folder: this one's image cannot be built."""
+    image = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda12.1-cudnn8-ubuntu22.04"
+    monkeypatch.setattr(ClusterJob, "image", image)
+    planned, said = plan(nodes=1), []
+    log = planned.run.folder / "log.txt"
+    log.write_text("training on 2 slices\n")
+    stored.storage.container().upload_blob("runs/brain/log.txt", log.read_bytes())
+    with pytest.raises(TrainingFailedError, match="Image build failed"):
+        said.extend(train(planned))
+    assert len(stored.azureml.jobs) == 1
+    assert "training on 2 slices" not in said
