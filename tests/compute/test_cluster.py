@@ -10,6 +10,7 @@ from workbench.compute.sender import Cluster, ClusterError, Datastore, LostConta
 
 BIG = Cluster("big", "STANDARD_ND96ASR_V4", False, 8)
 CHEAP = Cluster("cheap", "STANDARD_NC24ADS_A100_V4", True, 4)
+PLAIN = Cluster("plain", "STANDARD_D4S_V3", False, 2)
 EMPTY = Cluster("empty", "STANDARD_NC24ADS_A100_V4", False, 0)
 
 
@@ -27,6 +28,15 @@ def test_the_cluster_that_was_asked_for_or_the_only_one_that_fits(
     name, nodes, low_priority, chosen
 ):
     assert choose_cluster([BIG, CHEAP, EMPTY], name, nodes, low_priority) == chosen
+
+
+def test_of_several_that_fit_a_network_takes_the_one_with_gpus_and_reading_the_other():
+    assert choose_cluster([BIG, PLAIN, EMPTY], None, 2, None) == BIG
+    assert choose_cluster([BIG, PLAIN, EMPTY], None, 2, None, gpus=False) == PLAIN
+    assert choose_cluster([PLAIN], None, 2, None) == PLAIN
+    assert choose_cluster([BIG, PLAIN], None, 3, None, gpus=False) == BIG
+    with pytest.raises(ValueError, match="several clusters fit"):
+        choose_cluster([BIG, CHEAP, PLAIN], None, 1, None)
 
 
 @pytest.mark.parametrize(

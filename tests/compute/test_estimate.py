@@ -17,13 +17,13 @@ from workbench.compute.estimate import (
     measured_pace,
     retail_price,
 )
-from workbench.compute.gpus import Machine, machine_of
+from workbench.compute.gpus import cards_of
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
 
 
 def test_estimate_repeats_the_table_of_2021():
-    found = estimates(P40_PACE, machine_of("STANDARD_ND24S"), slices=(70748, 21842), epochs=1)
+    found = estimates(P40_PACE, cards_of("STANDARD_ND24S"), slices=(70748, 21842), epochs=1)
     assert [round(60 * each.hours) for each in found] == [255, 133, 66, 34]
     assert all(each.dollars is None for each in found)
     assert efficiency(1) == 1
@@ -32,7 +32,7 @@ def test_estimate_repeats_the_table_of_2021():
 
 
 def test_cost_is_price_times_nodes_times_hours():
-    given = {"machine": Machine("card", (9, 0), 2), "slices": (3000, 3000), "epochs": 1}
+    given = {"cards": 2, "slices": (3000, 3000), "epochs": 1}
     one, two = estimates(Pace(1.8, ""), **given, nodes=(1, 2), price=Price(10, ""))
     assert one.hours == pytest.approx(4000 * 1.8 / 2 / 3600)
     assert one.dollars == pytest.approx(10 * one.hours)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from workbench.azure_login import Workspace
 from workbench.compute.azureml_v1 import AzureMLv1
 from workbench.compute.azureml_v2 import AzureMLv2
+from workbench.compute.gpus import has_gpus
 from workbench.compute.sender import Cluster, ClusterError, Datastore, LostContactError, Sender
 from workbench.stores.blob import CONTAINER
 
@@ -62,9 +63,17 @@ def _installed(module: str) -> bool:
 
 
 def choose_cluster(
-    clusters: Sequence[Cluster], name: str | None, nodes: int, low_priority: bool | None
+    clusters: Sequence[Cluster],
+    name: str | None,
+    nodes: int,
+    low_priority: bool | None,
+    *,
+    gpus: bool = True,
 ) -> Cluster:
     """Return the cluster of a name; None takes the only one that fits.
+
+    Where clusters with GPUs fit and others do, those count that have what the job computes with,
+    ``gpus``: a network wants them, and to read files there wastes them.
 
     Raises:
         ValueError: there is none of that name, it is too small, of the other priority or not
@@ -77,6 +86,7 @@ def choose_cluster(
             for each in clusters
             if each.max_nodes >= nodes and low_priority in (None, each.low_priority)
         ]
+        named = [each for each in named if has_gpus(each.vm_size) == gpus] or named
         if len(named) != 1:
             which = "several clusters fit" if named else f"no cluster takes {nodes} nodes"
             raise ValueError(f"cluster=None: {which}; give one of these: {offered}")

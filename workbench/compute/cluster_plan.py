@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from workbench.azure_login import require_workspace
 from workbench.compute.cluster import choose_cluster, choose_datastore, connect
-from workbench.compute.estimate import Pace, Price
+from workbench.compute.estimate import Pace, Price, retail_price
 from workbench.compute.gpus import cluster_warnings, has_gpus
 from workbench.compute.images import IMAGES, check_image
 from workbench.compute.jobs import in_words
@@ -113,10 +113,20 @@ class Site:
             **told,
         )
 
-    def cloud(self, job: ClusterJob, pace: Pace | None = None, price: Price | None = None) -> Cloud:
-        """Say where a job is sent."""
+    @property
+    def price(self) -> Price | None:
+        """What a node costs: the price that was given; else, with GPUs, that of Azure's list."""
+        given, cluster = self.chosen.price_per_hour, self.cluster
+        if given is not None:
+            return Price(given, f"price_per_hour={given:g} US dollars a node")
+        if not has_gpus(cluster.vm_size):
+            return None
+        return retail_price(cluster.vm_size, cluster.region, low_priority=cluster.low_priority)
+
+    def cloud(self, job: ClusterJob, pace: Pace | None = None) -> Cloud:
+        """Say where a job is sent, and what that takes."""
         store = self.datastore.store(job.store.path)
-        return Cloud(self.cluster, job, self.sender, store, pace, price)
+        return Cloud(self.cluster, job, self.sender, store, pace, self.price)
 
 
 def read_choices(choices: Mapping[str, Any]) -> ClusterChoices:
@@ -131,8 +141,10 @@ def read_choices(choices: Mapping[str, Any]) -> ClusterChoices:
     return chosen
 
 
-def find_site(nodes: int, chosen: ClusterChoices) -> Site:
+def find_site(nodes: int, chosen: ClusterChoices, *, gpus: bool = True) -> Site:
     """Log in to the workspace, and choose what takes a job of so many nodes.
+
+    ``gpus`` says whether the job computes with them; see ``choose_cluster``.
 
     Raises:
         ValueError: no workspace is configured, or it has no such cluster or datastore.
@@ -141,7 +153,9 @@ def find_site(nodes: int, chosen: ClusterChoices) -> Site:
     """
     check_whole("nodes", nodes, 1)
     sender = connect(require_workspace(), chosen.sdk)
-    cluster = choose_cluster(sender.clusters(), chosen.cluster, nodes, chosen.low_priority)
+    cluster = choose_cluster(
+        sender.clusters(), chosen.cluster, nodes, chosen.low_priority, gpus=gpus
+    )
     if chosen.access == "stream" and not cluster.identity:
         raise ValueError(
             f"dataset_access='stream': cluster {cluster.name} has no managed identity to read the "

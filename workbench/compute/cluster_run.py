@@ -86,7 +86,8 @@ class ClusterRun:
         self.folder, self.cloud = folder, cloud
 
     def __str__(self) -> str:
-        return f"{self.cloud}\ninto       {shown(self.folder)}"
+        lines = [str(self.cloud), *self.cloud.told(), f"into       {shown(self.folder)}"]
+        return "\n".join(lines)
 
     @property
     def asked(self) -> str:

@@ -6,9 +6,8 @@ from typing import Any
 from workbench.catalog import model_by_name
 from workbench.compute.cluster_plan import find_site, read_choices
 from workbench.compute.cluster_run import ClusterRun, on_cluster, patiently
-from workbench.compute.estimate import P40_PACE, Price, measured_pace, retail_price
+from workbench.compute.estimate import pace_of
 from workbench.compute.evaluation import FOLDER, judged_splits, unevaluated
-from workbench.compute.gpus import machine_of
 from workbench.compute.jobs import run_folder
 from workbench.compute.kept import fetch, files_of, put
 from workbench.compute.loggers import USUAL_ON_CLUSTER, check_on_cluster, read_loggers
@@ -58,12 +57,6 @@ def plan_on_cluster(
     run = prepare_run(job, cache, resume=resume)
     if job.start_from:  # the nodes find the file in the run's folder in the store
         parameters = parameters | {"start_from": job.start_from.asked}
-    price = None
-    if chosen.price_per_hour is not None:
-        said = f"price_per_hour={chosen.price_per_hour:g} US dollars a node"
-        price = Price(chosen.price_per_hour, said)
-    elif machine_of(cluster.vm_size):
-        price = retail_price(cluster.vm_size, cluster.region, low_priority=cluster.low_priority)
     remarks = []
     if by_itself and splits:
         remarks.append(
@@ -89,7 +82,7 @@ def plan_on_cluster(
         splits=splits,
         remarks=(*site.warnings, *remarks, *site.remarks, *phantom_remarks(job, cache, parameters)),
         resume=resume,
-        where=site.cloud(sent, measured_pace(job, cluster.vm_size) or P40_PACE, price),
+        where=site.cloud(sent, pace_of(job, cluster.vm_size)),
     )
 
 

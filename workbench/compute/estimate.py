@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from workbench.compute.gpus import Machine, cards_of
+from workbench.compute.gpus import cards_of, machine_of
 from workbench.compute.jobs import TrainingJob, run_folder
 from workbench.compute.runs import SENT, Run, read_record
 
@@ -66,10 +66,10 @@ def efficiency(nodes: int) -> float:
 
 def estimates(
     pace: Pace,
-    machine: Machine,
+    cards: int,
     *,
-    slices: tuple[int, int],
-    epochs: int,
+    slices: tuple[int, int] = (0, 0),
+    epochs: int = 0,
     once: int = 0,
     nodes: Iterable[int] = NODES,
     price: Price | None = None,
@@ -79,16 +79,22 @@ def estimates(
     hours = (epochs x (training slices + validation slices / 3) + slices once / 3)
     x seconds a slice / (cards a node x nodes x efficiency)
 
-    ``once`` counts slices that are reconstructed once, after the training.
+    ``once`` counts slices that are reconstructed once, after a training or without one.
     """
     done = epochs * (slices[0] + slices[1] * VALIDATION) + once * VALIDATION
     found = []
     for count in nodes:
         share = efficiency(count)
-        hours = done * pace.seconds / 3600 / (max(machine.count, 1) * count * share)
+        hours = done * pace.seconds / 3600 / (cards * count * share)
         cost = hours * count * price.dollars if price else None
         found.append(Estimate(count, hours, share, cost))
     return found
+
+
+def pace_of(job: TrainingJob | None, vm_size: str) -> Pace | None:
+    """Return what is known of a network's pace on machines of a size; None where nothing is."""
+    measured = measured_pace(job, vm_size) if job else None
+    return measured or (P40_PACE if machine_of(vm_size) else None)
 
 
 def measured_pace(job: TrainingJob, vm_size: str) -> Pace | None:

@@ -11,7 +11,7 @@ from workbench.compute.evaluation import (
     split_volumes,
     training_volumes,
 )
-from workbench.compute.gpus import cards_of, machine_of
+from workbench.compute.gpus import cards_of
 from workbench.compute.here import Ranks
 from workbench.compute.jobs import OPTIMIZERS, TrainingJob, training_job
 from workbench.compute.runs import Run
@@ -45,6 +45,30 @@ class Cloud:
     def total(self) -> int:
         """Number of processes on all machines."""
         return self.job.nodes * cards_of(self.cluster.vm_size)
+
+    def estimates(self, *, nodes: Iterable[int] = (), **work: Any) -> list[Estimate]:
+        """Time and cost of ``work``, see ``estimates``; none where the pace is not known."""
+        if not self.pace:
+            return []
+        counts = sorted({*nodes, self.job.nodes})
+        cards = cards_of(self.cluster.vm_size)
+        return estimates(self.pace, cards, **work, nodes=counts, price=self.price)
+
+    def told(self, found: Iterable[Estimate] = ()) -> Iterator[str]:
+        """Say time and cost on its nodes, as lines of a plan."""
+        nodes, price = self.job.nodes, self.price
+        for each in found:
+            if each.nodes == nodes and self.pace:
+                cost = "" if each.dollars is None else f", about {each.dollars:,.2f} US dollars"
+                yield (
+                    f"estimate   {duration(3600 * each.hours)}{cost} at {each.efficiency:.0%} "
+                    f"parallel efficiency; {self.pace.source}"
+                )
+        if price:
+            hourly = "cost"
+            if not found:
+                hourly = f"{price.dollars * nodes:,.2f} US dollars an hour; how long is not known"
+            yield f"estimate   {hourly}: {price.source}"
 
     def __str__(self) -> str:
         dataset = self.job.dataset
@@ -84,19 +108,13 @@ class Plan:
     @property
     def estimates(self) -> list[Estimate]:
         """Time and cost for several numbers of a cluster's nodes; none where they are unknown."""
-        where = self.where
-        if not isinstance(where, Cloud) or not where.pace:
+        if not isinstance(self.where, Cloud):
             return []
-        if not (machine := machine_of(where.cluster.vm_size)):
-            return []
-        return estimates(
-            where.pace,
-            machine,
+        return self.where.estimates(
             slices=self.slices,
             epochs=self.job.epochs - len(self.run.metrics),
             once=sum(self.cache.split(split).slices for split in self.splits),
-            nodes=sorted({*NODES, where.job.nodes}),
-            price=where.price,
+            nodes=NODES,
         )
 
     def __str__(self) -> str:
@@ -130,19 +148,8 @@ class Plan:
             )
         lines.append(f"where      {self.where}")
         if isinstance(self.where, Cloud):
-            lines += self._cost(self.where)
+            lines += self.where.told(self.estimates)
         return "\n".join([*lines, *(f"note       {remark}" for remark in self.remarks)])
-
-    def _cost(self, cloud: Cloud) -> Iterator[str]:
-        for each in self.estimates:
-            if each.nodes == cloud.job.nodes and cloud.pace:
-                cost = "" if each.dollars is None else f", about {each.dollars:,.0f} US dollars"
-                yield (
-                    f"estimate   {duration(3600 * each.hours)}{cost} at {each.efficiency:.0%} "
-                    f"parallel efficiency; {cloud.pace.source}"
-                )
-                if cloud.price:
-                    yield f"estimate   cost: {cloud.price.source}"
 
 
 def _counted(part: DatasetCache, kind: str) -> str:

@@ -36,7 +36,7 @@ class ClusterPage(Page):
     only_here: ClassVar[tuple[str, ...]] = ()
 
     cluster: str | None = Field(None, section="AzureML", look_up=in_workspace("clusters"))
-    """AzureML cluster; None: the only one that fits"""
+    """AzureML cluster; None: the only one that fits, for networks with GPUs"""
     low_priority: bool | None = None
     """True or False: only a cluster of that kind"""
     sdk: str | None = Field(None, label="AzureML's SDK", choices=SDKS)
@@ -57,6 +57,8 @@ class ClusterPage(Page):
     """for the studio: NAME:VALUE, several separated by commas"""
     torch_build: str | None = Field(None, choices=TORCH_BUILDS)
     """torch for older GPUs: cu126; None: the usual one"""
+    price_per_hour: float | None = Field(None, ge=0, unit="US dollars an hour and node")
+    """US dollars a node, for the estimate; None: Azure's public price"""
 
     @model_validator(mode="after")
     def _check_place(self) -> Self:
@@ -93,7 +95,7 @@ class ClusterPage(Page):
             raise WrongValueError(
                 "dataset", f"dataset={folder!r}: for target=azureml give its folder's name"
             )
-        site = find_site(1, chosen)
+        site = find_site(1, chosen, gpus=False)
         data = site.datastore.store(folder)
         if next(iter(data.list()), None) is None:
             raise FileNotFoundError(f"no files in {data.address}: ingest the dataset there first")

@@ -190,11 +190,6 @@ class TrainPage(ClusterPage):
     val_volume_sample_rate: float | None = Field(None, label="validation volumes", gt=0, le=1)
     """share of the validation volumes, 1 (None)"""
 
-    price_per_hour: float | None = Field(
-        None, section="Estimate", ge=0, unit="US dollars an hour and node"
-    )
-    """US dollars a node, for the estimate; None: Azure's public price"""
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         """Check what can be checked without a look at data or cloud."""

@@ -11,6 +11,7 @@ from typing import Any
 from workbench.azure_login import LoginError
 from workbench.catalog import OWN_MASKS, SPLITS
 from workbench.compute.cluster_plan import find_site, read_choices
+from workbench.compute.estimate import pace_of
 from workbench.compute.evaluation import ORDER, results_folder, sha256_of, split_volumes
 from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, ranks_here, run_here
@@ -60,13 +61,17 @@ class ReconstructionPlan:
         made_by = f"weights    {shown(self.order.weights)}"
         if not self.order.weights:
             made_by = f"network    {label_of(self.order.network or '')}: {self.config}"
+        lines = [f"where      {self.where}"]
+        if isinstance(self.where, Cloud) and self.order.volumes:
+            slices = sum(each.slices for each in self.cache if each.path in self.order.volumes)
+            lines += self.where.told(self.where.estimates(once=slices))
+        lines += [f"note       {note}" for note in notes]
         return (
             f"{made_by}\n"
             f"dataset    {self.cache.address}, {self.order.split}: {len(self.cache)} volumes "
             f"({self.cache.slices:,} slices), {done} of them reconstructed already\n"
             f"sampling   {self.order}\n"
-            f"into       {shown(self.folder)}\n"
-            f"where      {self.where}" + "".join(f"\nnote       {n}" for n in notes)
+            f"into       {shown(self.folder)}\n" + "\n".join(lines)
         )
 
 
@@ -189,7 +194,8 @@ def plan_reconstruction(
         fetch(node.store, folder, wanted_by(node))
     where: Ranks | Cloud | None = ranks
     if site:
-        where = site.cloud(job_for(site, place, asked, part, folder, named))
+        pace = None if untrained else pace_of(None if weights else job, site.cluster.vm_size)
+        where = site.cloud(job_for(site, place, asked, part, folder, named), pace)
         remarks = (*remarks, *site.warnings, *site.remarks)
     assert where
     order = missing(asked, part, folder)
