@@ -3,7 +3,8 @@
 Each network that is trained is trained from three seeds, on the same volumes for the same number
 of epochs, with its own recipe and its own small size for the phantom. All reconstruct the same
 validation volumes, undersampled 4x. The table goes to ``outputs/bench/models/models.md`` and
-``models.json``, a slice by every method to ``models.png``. A killed run goes on where it was.
+``models.json``, a slice by every method to ``models.png``, SSIM over the time of a step to
+``models_cost.png``. A killed run goes on where it was.
 
 A phantom of few, smooth tissues flatters methods that expect them, total variation and wavelets.
 The table tells whether a network works here and what it costs; it says nothing of patients.
@@ -83,12 +84,16 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Found:
-    """A method's means over the validation volumes from each seed, and what a slice costs."""
+    """A method's means over the validation volumes from each seed, and what a slice costs.
+
+    ``step`` is of one slice: forward, loss and backward, seconds; 0 for what does not train.
+    """
 
     label: str
     scores: Sequence[Scores]
     parameters: int = 0
     seconds: float = 0.0
+    step: float = 0.0
     megabytes: float = 0.0
     folder: str = ""  # of the first seed's results
 
@@ -165,13 +170,15 @@ def _cost(method: Method, size: Size, dataset: Path) -> dict[str, Any]:
 
 
 def cost_of_a_slice(network: str, weights: str, dataset: str) -> dict[str, float]:
-    """Reconstruct a slice: seconds (the best of three), peak memory, and parameters."""
+    """Reconstruct a slice and take a step on it: seconds, the best of three; peak memory, MB."""
     from benchmarks.memory import give_back, resident
+    from workbench.compute.jobs import TrainingJob
     from workbench.data.cache import open_dataset
     from workbench.data.sampling import Sampling
-    from workbench.data.slices import SliceDataset
+    from workbench.data.slices import SliceDataset, collate
     from workbench.models import build, find_network
     from workbench.recon.arrays import reconstruct
+    from workbench.recon.training import Training
     from workbench.recon.weights import load_model
 
     entry = find_network(network)
@@ -181,16 +188,28 @@ def cost_of_a_slice(network: str, weights: str, dataset: str) -> dict[str, float
     reconstruct(model.eval(), sample)
     give_back()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before, seconds = resident("VmRSS"), []
-    for _ in range(3):
-        began = time.perf_counter()
-        reconstruct(model, sample)
-        seconds.append(time.perf_counter() - began)
-    return {
+    before = resident("VmRSS")
+    found = {
         "parameters": sum(each.numel() for each in model.parameters()),
-        "seconds": min(seconds),
+        "seconds": _best(lambda: reconstruct(model, sample)),
         "megabytes": max(resident("VmHWM") - before, 0.0),
     }
+    if weights:
+        module = Training(TrainingJob.from_json((Path(weights) / "job.json").read_text()))
+        batch = collate([sample])
+        found["step"] = _best(lambda: module.training_step(batch, 0).backward())
+    return found
+
+
+def _best(work: Callable[[], object]) -> float:
+    """Return the seconds of the best of three calls, after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 def picture(found: Iterable[Found]) -> bytes:
@@ -204,12 +223,49 @@ def picture(found: Iterable[Found]) -> bytes:
     return png(figure, dpi=60)
 
 
+def cost_picture(found: Iterable[Found]) -> bytes:
+    """Draw SSIM over the time of a training step; methods that do not train are lines."""
+    from matplotlib.figure import Figure
+
+    from workbench.views.style import COLOURS, GREY, LABEL, SMALL, SYNTHETIC_NOTE, png, tidy
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(0.2, 0.08)
+    colours, side = iter(COLOURS), ("left", "right")
+    for method in found:
+        values = [scores[METRICS[0].name] for scores in method.scores]
+        mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
+        text = {"textcoords": "offset points", "fontsize": SMALL}
+        if method.step:
+            colour = next(colours)
+            axes.errorbar(method.step, mean, spread, fmt="o", capsize=3, color=colour)
+            place = (method.step, mean)
+            axes.annotate(method.label, place, (0, 7), ha="center", color=colour, **text)
+        else:  # side by side, for some are close
+            axes.axhline(mean, color=GREY, linewidth=0.8, linestyle="--")
+            place = (float(side[0] == "right"), mean)
+            across = {"xycoords": ("axes fraction", "data"), "ha": side[0], "color": GREY}
+            above = 3 if side[0] == "left" else -11
+            axes.annotate(method.label, place, (0, above), **across, **text)
+            side = side[::-1]
+    axes.set_title(
+        f"{METRICS[0].heading} over the time of a step ({SYNTHETIC_NOTE})", fontsize=LABEL
+    )
+    axes.set_xlabel("seconds a slice: forward, loss and backward, two cores", fontsize=SMALL)
+    axes.set_ylabel(f"{METRICS[0].heading}, 4x, validation volumes", fontsize=SMALL)
+    tidy(axes)
+    return png(figure)
+
+
 def table(found: Sequence[Found]) -> str:
     """Write what was found as a Markdown table."""
     heads = " | ".join(metric.heading for metric in METRICS)
     lines = [
-        f"| | {heads} | parameters | s a slice | MB a slice |",
-        f"| --- |{' ---: |' * (len(METRICS) + 3)}",
+        f"| | {heads} | parameters | s a slice | MB a slice | s a step |",
+        f"| --- |{' ---: |' * (len(METRICS) + 4)}",
     ]
     return "\n".join([*lines, *map(_row, found)])
 
@@ -221,9 +277,11 @@ def _row(found: Found) -> str:
         + (f" ± {metric.text(spread[metric.name], metric.short)}" if len(found.scores) > 1 else "")
         for metric in METRICS
     ]
-    cost = ["", "", ""]
+    cost = ["", "", "", ""]
     if found.seconds:
-        cost = [f"{found.parameters:,}", f"{found.seconds:.2f}", f"{found.megabytes:.0f}"]
+        cost[:3] = [f"{found.parameters:,}", f"{found.seconds:.2f}", f"{found.megabytes:.0f}"]
+    if found.step:
+        cost[3] = f"{found.step:.2f}"
     return f"| {' | '.join([found.label, *cells, *cost])} |"
 
 
@@ -245,6 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = {"size": size, "machine": machine(), "rows": [asdict(each) for each in found]}
     write_document(folder, "models", document, text)
     (folder / "models.png").write_bytes(picture(found))
+    (folder / "models_cost.png").write_bytes(cost_picture(found))
     print(f"\n{text}\n\n{(time.monotonic() - began) / 60:.0f} minutes")
     return 0
 
