@@ -1,7 +1,7 @@
 """A store: a folder that every stage reads and writes, on this machine or in blob storage."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
@@ -44,6 +44,34 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of the file."""
+
+
+class RemoteFile:
+    """A file of a store that is far away, as a ``Source`` for any number of threads.
+
+    Args:
+        place: its address, for messages.
+        fetch: returns the bytes of a range that lies in the file.
+    """
+
+    def __init__(self, place: str, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        self._place, self.size, self._fetch = place, size, fetch
+
+    def __str__(self) -> str:
+        return self._place
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return ``count`` bytes from ``offset``, fewer only where the file ends."""
+        count = min(count, self.size - offset)
+        if count <= 0:
+            return b""
+        content = self._fetch(offset, count)
+        if len(content) != count:
+            raise StorageError(f"{self}: {len(content):,} of {count:,} bytes came")
+        return content
+
+    def close(self) -> None:
+        """Do nothing: the connections belong to the store."""
 
 
 class Store(Protocol):

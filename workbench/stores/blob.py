@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from workbench.azure_login import (
 )
 from workbench.azure_storage import CONNECTION_FILE, Storage, find_storage
 from workbench.settings import CONNECTION_VARIABLE, Secret
-from workbench.stores.base import CannotWriteError, Entry, StorageError, Store
+from workbench.stores.base import CannotWriteError, Entry, RemoteFile, StorageError, Store
 from workbench.stores.ranges import RangeReader
 from workbench.stores.streams import CHUNK, Readable, as_file
 
@@ -174,9 +175,10 @@ class BlobStore(Store):
             return _entry(path, self._properties(path))
         return None
 
-    def source(self, path: str, size: int | None = None) -> "BlobFile":
+    def source(self, path: str, size: int | None = None) -> RemoteFile:
         """Open a file to be read by byte range."""
-        return BlobFile(self, path, self._properties(path).size if size is None else size)
+        size = self._properties(path).size if size is None else size
+        return RemoteFile(f"{self.address}/{path}", size, partial(self._range, path))
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""
@@ -312,6 +314,14 @@ class BlobStore(Store):
         with self._errors(path):
             return self._blob(path).get_blob_properties()
 
+    def _range(self, path: str, offset: int, count: int) -> bytes:
+        content = self._connected[1].read(self._name(path), offset, count)
+        if content is not None:
+            return content
+        with self._errors(path):
+            # One stream of its own: ranges are small here, and many go side by side.
+            return self._blob(path).download_blob(offset, count, max_concurrency=1).readall()
+
     @contextmanager
     def _errors(self, path: str, *, writing: bool = False) -> Iterator[None]:
         """Turn the storage SDK's errors, which can quote what it signed, into ours."""
@@ -336,33 +346,6 @@ class BlobStore(Store):
             else:
                 problem = StorageError(f"{what}: {said}")
         raise problem from None
-
-
-class BlobFile:
-    """A blob that is read by byte range, by any number of threads."""
-
-    def __init__(self, store: BlobStore, path: str, size: int) -> None:
-        self._store, self._path, self.size = store, path, size
-
-    def __str__(self) -> str:
-        return f"{self._store.address}/{self._path}"
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return ``count`` bytes from ``offset``, fewer only where the blob ends."""
-        count = min(count, self.size - offset)
-        if count <= 0:
-            return b""
-        store = self._store
-        content = store._connected[1].read(store._name(self._path), offset, count)
-        if content is not None:
-            return content
-        with store._errors(self._path):
-            # One stream of its own: ranges are small here, and many go side by side.
-            stream = store._blob(self._path).download_blob(offset, count, max_concurrency=1)
-            return stream.readall()
-
-    def close(self) -> None:
-        """Do nothing: the connections belong to the store."""
 
 
 def _entry(path: str, blob: Any) -> Entry:

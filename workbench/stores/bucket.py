@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from workbench.azure_resources import without_secrets
 from workbench.settings import AWS_LOGIN, GOOGLE_LOGIN
-from workbench.stores.base import CannotWriteError, Entry, StorageError, Store
+from workbench.stores.base import CannotWriteError, Entry, RemoteFile, StorageError, Store
 from workbench.stores.streams import Readable
 
 if TYPE_CHECKING:
@@ -93,9 +94,10 @@ class BucketStore(Store):
             return _entry(path, about) if about["type"] == "file" else None
         return None
 
-    def source(self, path: str, size: int | None = None) -> "BucketFile":
+    def source(self, path: str, size: int | None = None) -> RemoteFile:
         """Open a file to be read by byte range."""
-        return BucketFile(self, path, int(self._about(path)["size"]) if size is None else size)
+        size = int(self._about(path)["size"]) if size is None else size
+        return RemoteFile(f"{self.address}/{path}", size, partial(self._range, path))
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""
@@ -155,6 +157,12 @@ class BucketStore(Store):
         with self._errors(path):
             return dict(self.files.info(self._name(path)))
 
+    def _range(self, path: str, offset: int, count: int) -> bytes:
+        with self._errors(path):
+            # By name: the libraries differ in what stands second.
+            end = offset + count
+            return bytes(self.files.cat_file(self._name(path), start=offset, end=end))
+
     @contextmanager
     def _errors(self, path: str, *, writing: bool = False) -> Iterator[None]:
         """Turn errors of the cloud's library, which need be no OSError, into ours."""
@@ -172,32 +180,6 @@ class BucketStore(Store):
             kind = CannotWriteError if writing else StorageError
             problem = kind(f"{what}: {said[:300]}; {advice}")
         raise problem from None
-
-
-class BucketFile:
-    """A file that is read by byte range, by any number of threads."""
-
-    def __init__(self, store: BucketStore, path: str, size: int) -> None:
-        self._store, self._path, self.size = store, path, size
-
-    def __str__(self) -> str:
-        return f"{self._store.address}/{self._path}"
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return ``count`` bytes from ``offset``, fewer only where the file ends."""
-        end = min(offset + count, self.size)
-        if end <= offset:
-            return b""
-        store = self._store
-        with store._errors(self._path):
-            # By name: the libraries differ in what stands second.
-            content = bytes(store.files.cat_file(store._name(self._path), start=offset, end=end))
-        if len(content) != end - offset:
-            raise StorageError(f"{self}: {len(content):,} of {end - offset:,} bytes came")
-        return content
-
-    def close(self) -> None:
-        """Do nothing: the connections belong to the store."""
 
 
 def _entry(path: str, about: dict[str, Any]) -> Entry:

@@ -12,6 +12,7 @@ import torch
 from fastmri.models import VarNet
 
 from tests.forms.turning import values
+from workbench.compute.cluster import SDKS
 from workbench.compute.cluster_run import on_cluster
 from workbench.compute.here import TrainingFailedError
 from workbench.data.cache import load_cache
@@ -101,7 +102,8 @@ def test_a_reconstruction_says_beforehand_how_long_it_takes_and_what_it_costs(
     assert stored.azureml.jobs == {}
 
 
-def test_a_preempted_reconstruction_makes_only_what_is_missing(stored, tiny_study):
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_preempted_reconstruction_makes_only_what_is_missing(stored, tiny_study, sdk):
     """Nodes that begin again may know of other results; they share out the volumes alike."""
     content = (tiny_study / "multicoil_val/file2.h5").read_bytes()
     for number in range(4, 8):
@@ -115,6 +117,7 @@ def test_a_preempted_reconstruction_makes_only_what_is_missing(stored, tiny_stud
         azure_dataset="brain_multicoil",
         cluster="cpu-cluster",
         nodes=2,
+        sdk=sdk,
     )
     folder = f"runs/tv/reconstructions/{planned.folder.name}"
 
