@@ -11,7 +11,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,7 @@ class LostContactError(ClusterError):
         self.wait = wait
 
 
-class UnknownError(ClusterError):
+class MissingError(ClusterError):
     """The workspace has nothing of that name."""
 
 
@@ -80,7 +80,7 @@ def refusal(status: int | None, message: str, retry_after: str | None = None) ->
             f"there ({message})"
         )
     elif status == 404:
-        return UnknownError(
+        return MissingError(
             f"not found: check subscription, resource group and workspace ({message})"
         )
     elif "quota" in message.lower():
@@ -289,11 +289,30 @@ class Sender(Protocol):
     def cancel(self, run: str) -> None:
         """Cancel a run."""
 
+    def looks(
+        self, run: str, pause: float, wait: Callable[[float], Any] = time.sleep
+    ) -> Iterator[RunState]:
+        """Yield how a run stands, every ``pause`` seconds, until it has ended.
+
+        Where contact is lost the next look may come through. A true answer of ``wait`` ends it.
+        """
+        while True:
+            seconds = pause
+            try:
+                state = self.state(run)
+                yield state
+                if state.ended:
+                    return
+            except LostContactError as error:
+                seconds = max(pause, error.wait)
+            if wait(seconds):
+                return
+
     def known(self, run: str) -> RunState | None:
         """Return how a run stands that was sent before; None where AzureML knows no such run."""
         try:
             return self.state(run)
-        except UnknownError:
+        except MissingError:
             return None
 
 
@@ -312,12 +331,14 @@ def snapshot(own: Mapping[str, Path] | None = None) -> Iterator[Path]:
 
     ``own`` are files and packages of somebody's own, by their places in it.
     """
-    litter = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.h5", "*.secret")
+    litter = shutil.ignore_patterns("__pycache__", "*.h5", "*.secret", "curl.txt", ".*")
     with tempfile.TemporaryDirectory() as folder:
         for package in (workbench, workbench_kernels):
             (place,) = package.__path__
             shutil.copytree(place, Path(folder, package.__name__), ignore=litter)
-        shutil.copytree(notebooks(), Path(folder, "notebooks"), ignore=litter)
+        Path(folder, "notebooks").mkdir()
+        for notebook in notebooks().glob("*.ipynb"):
+            shutil.copy(notebook, Path(folder, "notebooks"))
         for place, path in (own or {}).items():
             to = Path(folder, place)
             to.parent.mkdir(parents=True, exist_ok=True)

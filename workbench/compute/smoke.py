@@ -28,7 +28,6 @@ from workbench.compute.sender import (
     ClusterError,
     ClusterJob,
     DataFolder,
-    LostContactError,
     RunState,
     Sender,
     conda_specification,
@@ -159,18 +158,11 @@ class SmokeRun:
         yield f"job {number} of 2 is run {run}"
         try:
             self.sender.send(job, run)
-            while True:
-                pause = SECONDS_BETWEEN_LOOKS
-                try:
-                    state = self.sender.state(run)
-                    if state.status != status:
-                        status = state.status
-                        yield f"job {number}: {status}"
-                    if state.ended:
-                        return state
-                except LostContactError as error:  # the next look may come through
-                    pause = max(pause, error.wait)
-                time.sleep(pause)
+            for state in self.sender.looks(run, SECONDS_BETWEEN_LOOKS):
+                if state.status != status:
+                    status = state.status
+                    yield f"job {number}: {status}"
+            return state
         except BaseException:
             with suppress(ClusterError):
                 self.sender.cancel(run)

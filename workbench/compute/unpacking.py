@@ -20,7 +20,6 @@ from workbench.compute.sender import (
     ClusterError,
     ClusterJob,
     DataFolder,
-    LostContactError,
     RunState,
     Sender,
     conda_specification,
@@ -196,22 +195,16 @@ def _followed(
         folder.write_json(_note(file), {"run": run, "archive": tag})
         sender.send(job, run)
     counted = 0
-    while True:
-        pause = SECONDS_BETWEEN_LOOKS
-        try:
-            state = sender.state(run)
-            if state.ended:
-                return state
-            with suppress(OSError):
-                count = int((_noted(folder, progress_name(file)) or {}).get("bytes", 0))
-                on_bytes(max(count - counted, 0))
-                counted = max(count, counted)
-        except LostContactError as error:  # the next look may come through
-            pause = max(pause, error.wait)
-        if stopped.wait(pause):
-            sender.cancel(run)
-            _clear(folder, file)
-            raise StoppedError(f"run {run}: stopped")
+    for state in sender.looks(run, SECONDS_BETWEEN_LOOKS, stopped.wait):
+        if state.ended:
+            return state
+        with suppress(OSError):
+            count = int((_noted(folder, progress_name(file)) or {}).get("bytes", 0))
+            on_bytes(max(count - counted, 0))
+            counted = max(count, counted)
+    sender.cancel(run)
+    _clear(folder, file)
+    raise StoppedError(f"run {run}: stopped")
 
 
 def _note(file: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from workbench.compute.sender import (
     new_run,
     parse_tags,
 )
+from workbench.settings import notebooks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
 
@@ -88,9 +90,18 @@ def test_both_sdks_send_the_same_job(workspace, mode):
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_only_the_code_goes_along_and_the_sdk_is_quiet(workspace, sdk, tmp_path, capfd, caplog):
-    (tmp_path / "mine.py").write_text("")
-    job = ClusterJob(**vars(JOB) | {"code": {"mine.py": tmp_path / "mine.py"}})
+def test_only_the_code_goes_along_and_the_sdk_is_quiet(
+    workspace, sdk, tmp_path, capfd, caplog, monkeypatch
+):
+    """The email and a key lie where people save them: beside the notebooks, and beside own code."""
+    beside, own = shutil.copytree(notebooks(), tmp_path / "beside"), tmp_path / "mine"
+    own.mkdir()
+    for folder in (beside, own):
+        for name in ("curl.txt", "storage.secret", ".env", ".netrc"):
+            (folder / name).write_text(workspace.storage.connection_string)
+    (own / "net.py").write_text("")
+    monkeypatch.setattr("workbench.compute.sender.notebooks", lambda: beside)
+    job = ClusterJob(**vars(JOB) | {"code": {"mine": own}})
     submission = sent(workspace, sdk, job)
     assert "Uploading" not in "".join(capfd.readouterr())
     assert not any("experimental" in record.message for record in caplog.records)
@@ -103,8 +114,10 @@ def test_only_the_code_goes_along_and_the_sdk_is_quiet(workspace, sdk, tmp_path,
     }
     assert {"notebooks/train.ipynb", "workbench/recon/run.py"} <= files
     top = {name.split("/")[0] for name in files}
-    assert top == {"workbench", "workbench_kernels", "notebooks", "mine.py"}
+    assert top == {"workbench", "workbench_kernels", "notebooks", "mine"}
     assert not any(name.endswith((".h5", ".pyc", ".secret")) for name in files)
+    assert {name for name in files if name.startswith("mine/")} == {"mine/net.py"}
+    assert all(name.endswith(".ipynb") for name in files if name.startswith("notebooks/"))
 
 
 def test_command_gives_papermill_the_parameters_as_they_were():
