@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from workbench.azure_login import require_workspace
 from workbench.compute.cluster import choose_cluster, choose_datastore, connect
@@ -20,6 +20,7 @@ from workbench.compute.sender import (
     DataFolder,
     Datastore,
     Sender,
+    check_experiment,
     conda_specification,
     parse_tags,
 )
@@ -43,7 +44,7 @@ class ClusterChoices(pydantic.BaseModel):
     dataset_mountpoint: str | None = None
     azure_dataset: str | None = None
     datastore: str | None = None
-    experiment: str = "fastmri"
+    experiment: Annotated[str, AfterValidator(check_experiment)] = "fastmri"
     tags: str | None = None
     torch_build: str = ""
     sdk: str | None = None

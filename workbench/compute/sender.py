@@ -209,7 +209,8 @@ class ClusterJob:
         """
         given = {key: value for key, value in self.parameters.items() if value is not None}
         given["target"] = "local"
-        folders = {"store": places["store"], "dataset": self.dataset.address, **places}
+        address = re.sub(r'(["$`\\])', r"\\\1", self.dataset.address)  # inside of quotes
+        folders = {"store": places["store"], "dataset": address, **places}
         paths = (f'-r {name} "{path.format_map(folders)}"' for name, path in self.paths.items())
         executed = f"{self.notebook}.ipynb"
         # As YAML writes it: 1e-05, as JSON does, is text to papermill.
@@ -381,6 +382,15 @@ def conda_specification(
         "channels": [*CHANNELS],
         "dependencies": [*CONDA, {"pip": pip}],
     }
+
+
+def check_experiment(name: str) -> str:
+    """Check an experiment's name, as AzureML takes it; ValueError where it would refuse it."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}", name):
+        raise ValueError(
+            f"experiment={name!r}: give letters, digits, '-' and '_', up to 255, such as fastmri"
+        )
+    return name
 
 
 def parse_tags(text: str | None) -> dict[str, str]:

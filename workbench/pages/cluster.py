@@ -1,5 +1,7 @@
 """What the pages of notebooks share that run on a cluster, too."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -11,11 +13,11 @@ from workbench.compute.cluster_plan import ClusterChoices, find_site, read_choic
 from workbench.compute.cluster_run import ClusterRun, on_cluster
 from workbench.compute.gpus import TORCH_BUILDS
 from workbench.compute.jobs import run_folder
-from workbench.compute.sender import parse_tags
+from workbench.compute.sender import check_experiment, parse_tags
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, WrongValueError, concerning
 from workbench.pages.shared import in_workspace
-from workbench.stores import is_address
+from workbench.stores import Store, is_address
 
 TARGET: dict[str, Any] = {"meanings": {True: "azureml", False: "local"}, "aliases": ("azureml",)}
 """What a page's field ``target`` takes beside its choices."""
@@ -51,7 +53,7 @@ class ClusterPage(Page):
     """folder of the dataset in blob storage; None: the dataset's name"""
     datastore: str | None = Field(None, look_up=in_workspace("datastores"))
     """AzureML datastore; None: that of the container datasets"""
-    experiment: str | None = None
+    experiment: Annotated[str, AfterValidator(check_experiment)] | None = None
     """the studio lists the run under it, fastmri (None)"""
     tags: Annotated[str, AfterValidator(_check_tags)] | None = None
     """for the studio: NAME:VALUE, several separated by commas"""
@@ -79,11 +81,14 @@ class ClusterPage(Page):
     def _sent(self) -> bool:
         return getattr(self, "target", "") == "azureml"
 
-    def on_node(self, dataset: str) -> ClusterRun:
+    def on_node(
+        self, dataset: str, look: Callable[[Store], object] = lambda data: None
+    ) -> ClusterRun:
         """Plan this notebook on one node of a cluster, and show it.
 
         Args:
             dataset: name of its dataset.
+            look: checks it in the storage, before anything is sent.
 
         Raises:
             ValueError: a parameter is wrong, or the workspace lacks what it names.
@@ -99,13 +104,16 @@ class ClusterPage(Page):
         data = site.datastore.store(folder)
         if next(iter(data.list()), None) is None:
             raise FileNotFoundError(f"no files in {data.address}: ingest the dataset there first")
+        look(data)
         left_out = {*ClusterChoices.model_fields, "target", "dataset"}
         given = {
             name: value
             for name, value in self
             if name not in left_out and value != self.fields[name].default
         }
-        name = f"cluster/{self.notebook}/{folder}"
+        parts = (re.sub(r"[^A-Za-z0-9.-]+", "_", part) for part in folder.split("/"))
+        name = "/".join(part.strip("._-") or "dataset" for part in parts)
+        name = f"cluster/{self.notebook}/{name}"
         told = {"notebook": self.notebook, "paths": {"dataset": "{dataset}"}}
         work = ClusterRun(
             run_folder(name), site.cloud(site.job(name, folder, parameters=given, **told))

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from workbench.compute.cluster_run import ClusterRun
 from workbench.data.cache import DatasetCache, load_cache
+from workbench.data.cache_file import CacheFileError
 from workbench.data.folders import find_dataset
 from workbench.data.sampling import MASKS, Sampling
 from workbench.forms.executed import Executed
@@ -16,7 +17,7 @@ from workbench.forms.parameters import Field
 from workbench.pages.cluster import TARGET, ClusterPage
 from workbench.pages.shared import check_dataset, check_sampling, datasets_here
 from workbench.settings import shown
-from workbench.stores import is_address
+from workbench.stores import Store, is_address
 from workbench.views import explore
 from workbench.views.annotations import Annotations, grades_in_words, read_annotations
 from workbench.views.explored import ExploredSlice, find_slice, find_volume, open_slice
@@ -93,13 +94,22 @@ class ExplorePage(ClusterPage):
         if cache:
             find_slice(cache, self.volume, self.slice_number)
 
+    def _look_in_storage(self, data: Store) -> None:
+        """Look for volume and slice where somebody has indexed the dataset there."""
+        try:
+            cache = load_cache(data)
+        except CacheFileError:
+            return  # the node makes it anew
+        if cache:
+            find_slice(cache, self.volume, self.slice_number)
+
     def _findings(self) -> Annotations | None:
         return read_annotations(self.annotations) if self.annotations else None
 
     def plan(self) -> ClusterRun | None:
         """Say what will be shown."""
         if self.target == "azureml":
-            return self.on_node(self.dataset)
+            return self.on_node(self.dataset, self._look_in_storage)
         sampling = Sampling(self.mask, (self.acceleration,), (self.center_fraction,))
         print(f"dataset    {self.dataset}\nmask       {sampling}", flush=True)
         return None

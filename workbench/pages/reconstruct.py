@@ -135,7 +135,7 @@ class ReconstructPage(ClusterPage):
         looks: dict[str, Callable[[], object]] = {"run": self._look_at_run}
         if self.weights and self.weights not in released():
             looks["weights"] = self._find_weights
-        if self.local_dataset:
+        if self.local_dataset and self.target == "local":
             looks["local_dataset"] = partial(check_dataset, self.local_dataset)
         if self.annotations:
             looks["annotations"] = partial(read_annotations, self.annotations)
@@ -144,12 +144,15 @@ class ReconstructPage(ClusterPage):
     def _look_at_run(self) -> None:
         usual = Sampling()
         named = self.local_dataset or (self.target == "azureml" and self.azure_dataset)
-        alone = named and not trains(self.network or DEFAULT)
+        learns = trains(self.network or DEFAULT)
+        alone = named and not learns
         if not self.weights and not alone:
             try:
                 usual = open_run(self.run or "brain").job.sampling
             except (ValueError, OSError) as error:
-                raise WrongValueError("run", f"run={self.run!r}: {error}") from None
+                name = "azure_dataset" if self.target == "azureml" else "local_dataset"
+                way = "" if learns else f", or give {name}, which {self.network} needs alone"
+                raise WrongValueError("run", f"run={self.run!r}: {error}{way}") from None
         if not self.mask is self.acceleration is self.center_fraction is None:
             check_sampling(self, usual)
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -126,6 +127,13 @@ def test_command_gives_papermill_the_parameters_as_they_were():
     words = shlex.split(job.command({"dataset": "$D", "store": "$S"}))
     assert yaml.safe_load(words[words.index("-y") + 1]) == {**given, "target": "local"}
     assert words[words.index("-r") + 1 :][:2] == ["local_dataset", "$D"]
+
+
+def test_a_streamed_folder_of_any_name_is_a_word_to_the_shell():
+    address = "https://a.blob.core.windows.net/datasets/" + 'the "br\\in" of $(id) `x`'
+    job = ClusterJob(**vars(JOB) | {"dataset": DataFolder("dataset", "d", "x", "stream", address)})
+    word = re.search("-r local_dataset (.*) --log", job.command({"store": "$S"}))[1]
+    assert subprocess.check_output(["bash", "-c", f"printf %s {word}"], text=True) == address
 
 
 def test_another_build_of_torch_is_taken_from_torchs_own_index():

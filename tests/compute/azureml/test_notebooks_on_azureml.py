@@ -12,14 +12,15 @@ import torch
 from fastmri.models import VarNet
 
 from tests.forms.turning import values
-from workbench.compute.cluster import SDKS
+from workbench.compute.cluster import SDKS, choose_datastore
 from workbench.compute.cluster_run import on_cluster
 from workbench.compute.here import TrainingFailedError
-from workbench.data.cache import load_cache
+from workbench.data.cache import load_cache, open_cache
 from workbench.pages.explore import ExplorePage
+from workbench.pages.reconstruct import ReconstructPage
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results
-from workbench.settings import notebooks
+from workbench.settings import notebooks, shown
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
 
@@ -159,6 +160,33 @@ def test_what_fails_on_a_node_is_told_and_another_order_waits_for_its_end(stored
     with pytest.raises(TrainingFailedError, match="rank 0: ValueError: volume='nobody'"):
         list(on_cluster(page.plan()))
     assert len(stored.azureml.jobs) == 1
+
+
+def test_what_a_node_would_refuse_is_refused_before_anything_is_sent(stored, project):
+    """A dataset of any name will do; where somebody has indexed it, its volumes are known here."""
+    container = stored.storage.container()
+    for name in (
+        "brain_multicoil/multicoil_val/file2.h5",
+        "brain_multicoil/multicoil_val/file3.h5",
+    ):
+        copy = name.replace("brain_multicoil/", "the bräin's (2)/", 1)
+        container.upload_blob(copy, container.download_blob(name).readall())
+    chosen = {"dataset": "the bräin's (2)", "volume": "nobody", "target": "azureml"}
+    page = ExplorePage.of(values(ExplorePage, **chosen))
+    planned = page.plan()
+    assert shown(planned.folder) == "outputs/cluster/explore/the_br_in_s_2"
+    datastores = planned.cloud.sender.datastores()
+    open_cache(choose_datastore(datastores, None).store("the bräin's (2)"))
+    with pytest.raises(ValueError, match=r"volume='nobody': the bräin's .* has 2 volumes, such as"):
+        page.plan()
+    asked = {"target": "azureml", "network": "tv"}
+    for wrong, message in (
+        ({}, "or give azure_dataset, which tv needs alone"),
+        ({"local_dataset": "x", "run": "y"}, "for target=azureml give azure_dataset"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ReconstructPage.of(values(ReconstructPage, **asked, **wrong)).looked_at().plan()
+    assert stored.azureml.jobs == {}
 
 
 def test_a_method_that_needs_no_training_goes_there_by_the_other_sdk(stored, project):

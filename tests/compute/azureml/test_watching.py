@@ -155,6 +155,7 @@ def test_a_plan_that_cannot_run_is_refused_before_anything_is_sent(
         ({"azure_dataset": "knee"}, FileNotFoundError, "no volumes in .*/datasets/knee"),
         ({"datastore": "x"}, ValueError, "datastore='x': the workspace has"),
         ({"tags": "4x"}, ValueError, "tags='4x'"),
+        ({"experiment": "mine and yours"}, ValueError, "experiment='mine and yours': give letters"),
         ({"torch_build": "cu99"}, ValueError, "torch_build='cu99'"),
         ({"sdk": "v3"}, ValueError, "sdk='v3': give one of v1, v2"),
         ({"epochs": 0}, ValueError, "epochs=0"),
