@@ -1,6 +1,7 @@
 """Which rows there are, in groups that are measured each in a process of its own."""
 
 import multiprocessing
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fnmatch import fnmatch
@@ -68,6 +69,15 @@ def _unet(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
     return unet_pairs(size)
 
 
+def _classical(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
+    from benchmarks.bart import bart_pairs
+    from benchmarks.study import make_study
+
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    place = stack.enter_context(tempfile.TemporaryDirectory(dir=memory))
+    return bart_pairs(size, make_study(size, folder), Path(place))
+
+
 def _epoch(size: Size, folder: Path, stack: ExitStack) -> Iterator[Pair]:
     from benchmarks.epochs import epoch_pair
 
@@ -84,6 +94,7 @@ GROUPS: tuple[tuple[Callable[[Size, Path, ExitStack], Iterator[Pair]], tuple[str
     (_scoring, ("ssim/loss", "ssim/eval", "adam")),
     (_epoch, ("epoch/demo",)),
     (_unet, ("unet/slice", "unet/step")),
+    (_classical, ("classical/sense", "classical/wavelet", "classical/tv")),
     (_promptmr, ("promptmr/memory", "promptmr/slice", "promptmr/volume")),
 )
 """What yields pairs, and their names; what is not asked for is not made."""
