@@ -91,6 +91,7 @@ class Form:
         self._usual: dict[str, str] = {}
         self.phase, self.status = "idle", page.hint
         self.outputs: dict[str, ipywidgets.HTML] = {}
+        self._live: list[str] = []  # names of those that may change
         self.planned: list[str] = []
         self.log: list[str] = []
         self.failure: tuple[str, str] | None = None
@@ -326,6 +327,7 @@ class Form:
             return
         self._began = time.monotonic()
         self.outputs, self.planned, self.log, self.progress, self.failure = {}, [], [], {}, None
+        self._live = []
         self.phase, self.status = "planning", "looking at what there is to do ..."
         self._draw()
         environment = self._environment()
@@ -404,9 +406,15 @@ class Form:
                 self._end(code, cancelled)
 
     def _output(self, name: str, html: str) -> None:
+        """Show something; what has a name may change, and stands above what the plan showed."""
+        lasting = not name or name == "plan"
         name = name or f"output {len(self.outputs)}"
         if name not in self.outputs:
             self.outputs[name] = ipywidgets.HTML()
+            if not lasting:
+                self._live.append(name)
+                live = {each: self.outputs[each] for each in self._live}
+                self.outputs = live | self.outputs
         self.outputs[name].value = html
 
     def _end(self, code: int, cancelled: bool) -> None:

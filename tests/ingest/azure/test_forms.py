@@ -80,6 +80,7 @@ def test_form_shows_how_far_each_archive_is_while_the_factory_brings_it(release,
         return {name: cells[0] for name, cells in rows_of(form).items()}
 
     wait_for(lambda: states() == dict.fromkeys(sizes, "queued in the factory"))
+    assert next(iter(form.outputs)) == "archives"  # above the plan, where people look
     came = {name: cells[1] for name, cells in rows_of(form).items()}
     assert came == {name: f"0 B of {amount(size, 'B')} (0%)" for name, size in sizes.items()}
     # One archive does not come, and the table says so beside the others.
