@@ -20,7 +20,7 @@ from typing import Any
 from workbench.compute.evaluation import FOLDER, SCORES
 from workbench.compute.node import ERRORS, Node
 from workbench.compute.runs import read_record
-from workbench.stores import Entry, Store
+from workbench.stores import ChangedError, Entry, Store
 from workbench.stores.disk import naming, replacing, write_text
 
 LOG_FILE = "log.txt"
@@ -34,6 +34,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 600.0
 _SMALL = (LOG_FILE, "metrics.csv", "volumes.csv", "versions.json")
 _BEST = "checkpoints/best.ckpt"
 _FILES = 8  # fetched at a time
+_TRIES = 5
 _FILES_BETWEEN_NOTES = 64
 _PASSES_BETWEEN_LOGS = 30  # TensorBoard's files grow with every step, and are copied whole
 
@@ -59,8 +60,14 @@ def fetch(
     def bring(path: str) -> str:
         target, changed = folder / path, missing[path][0]
         target.parent.mkdir(parents=True, exist_ok=True)
-        with store.open(path) as source, replacing(target) as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+        for tries in range(_TRIES):  # a running job writes it anew
+            try:
+                with store.open(path) as source, replacing(target) as file:
+                    shutil.copyfileobj(source, file, 1 << 20)
+                break
+            except ChangedError:
+                if tries == _TRIES - 1:
+                    raise
         os.utime(target, ns=(changed, changed))  # by which ``kept`` knows it again
         return path
 

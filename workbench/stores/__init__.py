@@ -6,14 +6,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.settings import AZURE_LOGIN, CONNECTION_VARIABLE, resolve
-from workbench.stores.base import CannotWriteError, Entry, Source, StorageError, Store
+from workbench.stores.base import (
+    CannotWriteError,
+    ChangedError,
+    Entry,
+    Source,
+    StorageError,
+    Store,
+)
 from workbench.stores.disk import DiskStore
 
 if TYPE_CHECKING:
     from workbench.stores.blob import BlobStore
     from workbench.stores.bucket import BucketStore
 
-__all__ = ["CannotWriteError", "DiskStore", "Entry", "Source", "StorageError", "Store"]
+__all__ = [
+    "CannotWriteError",
+    "ChangedError",
+    "DiskStore",
+    "Entry",
+    "Source",
+    "StorageError",
+    "Store",
+]
 
 
 def is_address(place: str | Path) -> bool:

@@ -14,6 +14,10 @@ class StorageError(OSError):
     """Blob storage refuses or cannot be reached; the message says what to do."""
 
 
+class ChangedError(StorageError):
+    """A file became another one while it was read; read it again."""
+
+
 class CannotWriteError(OSError):
     """A store refuses a file; the message names it, and says what to do."""
 

@@ -24,7 +24,14 @@ from workbench.azure_login import (
 )
 from workbench.azure_storage import CONNECTION_FILE, Storage, find_storage
 from workbench.settings import CONNECTION_VARIABLE, Secret
-from workbench.stores.base import CannotWriteError, Entry, RemoteFile, StorageError, Store
+from workbench.stores.base import (
+    CannotWriteError,
+    ChangedError,
+    Entry,
+    RemoteFile,
+    StorageError,
+    Store,
+)
 from workbench.stores.ranges import RangeReader
 from workbench.stores.streams import CHUNK, Readable, as_file
 
@@ -341,7 +348,9 @@ class BlobStore(Store):
         except AzureError as error:
             said = _problem(error, self.account)
             status = getattr(error, "status_code", None)
-            if writing and status and status < 500:
+            if status == 412 and not writing:
+                problem = ChangedError(f"{what} changed while it was read: read it again")
+            elif writing and status and status < 500:
                 problem = CannotWriteError(f"{what} cannot be written: {said}")
             else:
                 problem = StorageError(f"{what}: {said}")

@@ -77,6 +77,20 @@ def test_curves_and_the_best_checkpoint_come_while_the_job_goes_on(waiting, plan
         list(lines)
 
 
+def test_a_log_that_grows_while_it_is_fetched_is_fetched_again_without_a_word(waiting, plan):
+    planned = plan(nodes=2)
+    lines = train(planned)
+    until(lines, "Queued")
+    changed = {"status": 412, "code": "ConditionNotMet", "times": 2}
+    fault = waiting.storage.fail(r"GET .*/runs/brain/log\.txt", **changed)
+    waiting.storage.container().upload_blob("runs/brain/log.txt", b"training on 2 slices\n")
+    said = [next(lines), next(lines)]
+    assert [line for line in said if "node(s)" not in line] == ["training on 2 slices"]
+    assert fault.struck == 2
+    cancel(planned)
+    lines.close()
+
+
 def test_a_job_that_is_queued_again_by_itself_says_so_in_a_plain_line(waiting, plan):
     lines = train(plan(nodes=2))
     until(lines, "Queued")
