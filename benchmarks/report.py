@@ -71,6 +71,7 @@ def markdown(size: str, rows: Sequence[Row], where: dict[str, Any]) -> str:
         f"{where['versions']['torch']}, fastmri {where['versions']['fastmri']}. Medians of n pairs "
         "measured in turn; a ratio above 1 means better than fastMRI. Roofline: the rate of the "
         "workbench's convolutions over that of a product of large float32 matrices.",
+        *busy(where),
         "",
         "| | what is measured | fastMRI | workbench | ratio | roofline | n |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -82,6 +83,21 @@ def markdown(size: str, rows: Sequence[Row], where: dict[str, Any]) -> str:
         for row in rows
     ]
     return "\n".join(lines)
+
+
+def busy(where: Mapping[str, Any]) -> list[str]:
+    """Say that other work shared the processors; threads that wait for each other then wait long.
+
+    Of the many small steps of a small network each waits: one that takes half the time alone was
+    seen to take a fourteenth beside other work.
+    """
+    if where["load_at_start"] <= where["processors"] / 4:
+        return []
+    return [
+        "",
+        f"**The machine was busy, its load {where['load_at_start']} at the start: these ratios may "
+        "be far off.**",
+    ]
 
 
 def _figure(value: float) -> str:

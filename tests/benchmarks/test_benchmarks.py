@@ -14,6 +14,7 @@ from benchmarks.groups import rows_of
 from benchmarks.pairs import DiffersError, Pair, measure, require
 from benchmarks.reading import dropped
 from benchmarks.remote import RangedFile, storage
+from benchmarks.report import markdown
 
 ROWS = [
     "train_memory/knee",
@@ -60,6 +61,15 @@ def test_toy_run_writes_every_row_with_both_medians_and_their_ratio(tmp_path, mo
     assert document["machine"]["versions"]["fastmri"] == "0.3.0"
     table = (tmp_path / "bench.md").read_text()
     assert all(f"| {name} |" in table for name in expected)
+
+
+def test_a_busy_machine_is_told_of_in_the_table():
+    where = {"processor": "P", "processors": 2, "threads": 2, "versions": {"torch": "2"}}
+    where["versions"]["fastmri"] = "0.3.0"
+    assert "busy" not in markdown("toy", [], where | {"load_at_start": 0.3})
+    assert "The machine was busy, its load 3.1" in markdown(
+        "toy", [], where | {"load_at_start": 3.1}
+    )
 
 
 def test_a_group_is_measured_in_a_process_of_its_own(tmp_path, capfd):
