@@ -10,6 +10,7 @@ from workbench.compute.gpus import (
     UnusableGpuError,
     check_gpus,
     cluster_warnings,
+    count_gpus,
     has_gpus,
     machine_of,
     missing_kernels,
@@ -34,6 +35,20 @@ CUDA_12_6 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 )
 def test_kernels_fit_a_card_by_cudas_rules(capability, architectures, usable):
     assert (missing_kernels("card", capability, architectures) is None) == usable
+
+
+def test_torch_counts_the_gpus_and_is_not_imported_where_there_is_no_driver(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", torch_with(True))
+    monkeypatch.setattr(gpus.ctypes, "CDLL", lambda name: name)
+    assert count_gpus() == 1
+
+    def missing(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setitem(sys.modules, "torch", None)  # its import would fail
+    monkeypatch.setattr(gpus.ctypes, "CDLL", missing)
+    monkeypatch.setattr(gpus.sys, "platform", "linux")
+    assert count_gpus() == 0
 
 
 def test_old_cards_are_warned_of_before_a_job_is_sent():

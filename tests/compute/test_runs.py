@@ -50,6 +50,19 @@ assert not {"torch", "fastmri", "azure"} & sys.modules.keys()
 """
 
 
+PLAN = """
+import sys
+from workbench.compute.training import plan_training
+plan = plan_training(model="knee", target="local", local_dataset=sys.argv[1], name="planned")
+assert "network" in str(plan)
+assert not {"torch", "fastmri"} & sys.modules.keys() or plan.where.device == "GPU"
+"""
+
+
+def test_a_training_is_planned_without_torch_which_takes_seconds(tiny_study, project):
+    subprocess.run([sys.executable, "-c", PLAN, str(tiny_study)], check=True)
+
+
 def test_a_run_is_read_from_its_folder_without_torch_or_a_plan(tiny_study, project):
     """Nothing of what was trained on, or with, needs to be there."""
     run = prepare_run(training_job("/gone", synthetic=False, model="knee", epochs=2), resume=True)

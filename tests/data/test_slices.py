@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 
 import h5py
@@ -115,6 +116,21 @@ def test_numbers_of_other_types_are_read_as_those_of_fastmri(root, tmp_path, num
             assert_same(one, expected._replace(target=rounded))
     assert np.array_equal(read_kspace(path, volumes[0], 0), kspace[0])
     assert np.array_equal(read_kspace(path, volumes[0], 2, 1), kspace[2, 1])
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("rate", [1.5, 2, 4, 5.5, 12, 50])
+def test_where_every_width_is_said_to_be_possible_fastmri_draws_a_mask(mask, rate):
+    failed = False
+    for fraction in (0.001, 0.08, 0.25, 0.99):
+        with suppress(ValueError):  # refused at any width
+            sampling = Sampling(mask, (rate,), (fraction,))
+            for width in (*range(7, 30), 107, 368):
+                try:
+                    draw_mask(sampling, width, 0)
+                except (ValueError, ZeroDivisionError):
+                    failed = True
+            assert not (failed and sampling.always_possible)
 
 
 def test_several_accelerations_are_drawn_as_fastmri_draws_them(root):

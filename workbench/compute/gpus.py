@@ -3,10 +3,13 @@
 VM sizes: https://learn.microsoft.com/azure/virtual-machines/sizes/overview (section GPU).
 """
 
+import ctypes
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from workbench.progress import amount, tell
 from workbench.settings import child_environment
@@ -96,6 +99,18 @@ def cluster_warnings(vm_size: str, torch_build: str = "") -> list[str]:
             f"torch_build={FOR_OLD_CARDS!r}, or take a cluster with T4, A100 or newer cards"
         ]
     return []
+
+
+def count_gpus() -> int:
+    """Return how many GPUs torch can use here; without a driver torch is not imported to say so."""
+    if sys.platform == "linux" and not Path("/dev/kfd").exists():  # of AMD's driver
+        try:
+            ctypes.CDLL("libcuda.so.1")  # NVIDIA's, which CUDA itself looks for by this name
+        except OSError:
+            return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def check_gpus(promised: bool) -> None:

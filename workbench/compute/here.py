@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from workbench.compute.gpus import count_gpus
 from workbench.compute.node import (
     ERRORS,
     NOTE,
@@ -63,12 +64,10 @@ def ranks_here(nodes: int) -> Ranks:
     or not the number that the job runs on. They share the cores; OMP_NUM_THREADS may ask for fewer.
     """
     check_whole("nodes", nodes, 1)
-    import torch
-
     node = this_node()
     if node and node.count != nodes:
         raise ValueError(f"nodes={nodes}: this job runs on {node.count}")
-    gpus = torch.cuda.device_count()
+    gpus = count_gpus()
     count = gpus or (1 if node else nodes)
     asked = os.environ.get("OMP_NUM_THREADS", "")
     threads = max(1, min(cores() // count, int(asked) if asked.isdecimal() else cores()))

@@ -64,6 +64,11 @@ class Sampling:
                     f"give less than {1 / acceleration:.3g}"
                 )
 
+    @property
+    def always_possible(self) -> bool:
+        """Whether a mask can be drawn at every width: fractions can leave nothing to draw from."""
+        return not self.mask.endswith("_fraction")
+
     def __str__(self) -> str:
         rates = ", ".join(f"{rate:g}x" for rate in self.accelerations)
         centres = ", ".join(f"{fraction:g}" for fraction in self.center_fractions)
