@@ -233,6 +233,7 @@ def cost_picture(found: Iterable[Found]) -> bytes:
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.margins(0.2, 0.08)
     colours, side = iter(COLOURS), ("left", "right")
     for method in found:
