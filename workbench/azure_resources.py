@@ -64,6 +64,17 @@ class ResourceManager:
         )
         return location_name(self.get(path, "2022-05-01").get("location") or "") or None
 
+    def vm_memory(self, subscription: str, location: str, vm_size: str) -> float | None:
+        """Return the memory in GiB of machines of a size; None where Azure does not list it."""
+        path = (
+            f"/subscriptions/{subscription}/providers/Microsoft.MachineLearningServices/"
+            f"locations/{location}/vmSizes"
+        )
+        for one in self.get(path, "2023-04-01").get("value", []):
+            if str(one.get("name")).lower() == vm_size.lower():
+                return float(one.get("memoryGB") or 0) or None
+        return None
+
     def storage_location(self, subscription: str, account: str) -> str | None:
         """Return the location of a storage account of a subscription, or None where it has none."""
         path = f"/subscriptions/{subscription}/providers/Microsoft.Storage/storageAccounts"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.cloud.clusters import Cluster
+from tests.cloud.clusters import Cluster, vm_sizes
 from tests.cloud.faults import Faults, ServiceError
 from tests.cloud.history import add_history_routes
 from tests.cloud.jobs import ARTIFACTS, Job
@@ -83,6 +83,10 @@ class AzureML(Service):
         management.on("GET", self.scope, lambda _: self.document())
         listing = self.scope.rpartition("/")[0]
         management.on("GET", listing, lambda _: {"value": [self.document()]})
+        subscription = management.scope.partition("/resourceGroups")[0]
+        provider = f"{subscription}/providers/Microsoft.MachineLearningServices"
+        sizes = f"{provider}/locations/{self.location}/vmSizes"
+        management.on("GET", sizes, lambda _: {"value": vm_sizes()})
         self.on("GET", r"(/[\w.]+)*/discovery.*", self._discovery)
         add_history_routes(self)
         add_v1_routes(self)

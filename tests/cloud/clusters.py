@@ -7,6 +7,19 @@ from typing import Any
 
 from tests.cloud.service import now
 
+# https://learn.microsoft.com/azure/virtual-machines/sizes/overview
+_SIZES = (
+    ("Standard_D2_v3", 2, 0, 8.0),
+    ("Standard_D4s_v3", 4, 0, 16.0),
+    ("Standard_NC24ads_A100_v4", 24, 1, 220.0),
+)
+
+
+def vm_sizes() -> list[dict[str, Any]]:
+    """Return what machines of a size have, as the service lists it."""
+    names = ("name", "vCPUs", "gpus", "memoryGB")
+    return [dict(zip(names, size, strict=True)) for size in _SIZES]
+
 
 class Cluster:
     """An AmlCompute cluster.

@@ -41,10 +41,10 @@ class Mirror:
         for path, state in found.items():
             if self._known.get(path) != state:
                 try:
-                    with path.open("rb") as file:
-                        self._container.upload_blob(self._name(path), file, overwrite=True)
+                    content = path.read_bytes()  # whole: it may become another one meanwhile
                 except FileNotFoundError:
                     continue
+                self._container.upload_blob(self._name(path), content, overwrite=True)
         for path in self._known.keys() - found.keys():
             blob = self._container.get_blob_client(self._name(path))
             if blob.exists():

@@ -1,13 +1,15 @@
 """Where a notebook's job goes, and how its nodes get data: checked before anything is sent."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 from pydantic import AfterValidator, ConfigDict, Field
 
-from workbench.azure_login import require_workspace
+from workbench.azure_login import credential, require_workspace
+from workbench.azure_resources import ResourceManager
 from workbench.compute.cluster import choose_cluster, choose_datastore, connect
 from workbench.compute.estimate import Pace, Price, retail_price
 from workbench.compute.gpus import cluster_warnings, has_gpus
@@ -111,8 +113,24 @@ class Site:
             store=DataFolder("store", container.name, f"runs/{name}", "write"),
             tags=parse_tags(self.chosen.tags),
             torch_build=self.chosen.torch_build,
+            shared_memory=f"{self.shared_memory}g",
             **told,
         )
+
+    @property
+    def shared_memory(self) -> int:
+        """GiB of a node's memory that its processes may share: half of it, as Linux has it.
+
+        A machine of a size that Azure does not list is taken for a small one.
+        """
+        from azure.core.exceptions import AzureError
+
+        memory, workspace = None, self.sender.address
+        with suppress(AzureError):
+            memory = ResourceManager(credential()).vm_memory(
+                workspace.subscription_id, self.cluster.region, self.cluster.vm_size
+            )
+        return max(int((memory or 16) // 2), 1)
 
     @property
     def price(self) -> Price | None:

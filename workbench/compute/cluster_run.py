@@ -7,7 +7,6 @@ AzureML's run: whoever trains under the same name again watches that one, as lon
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -16,12 +15,14 @@ from typing import TypeVar
 
 import pydantic
 
+from workbench.azure_login import LoginError
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.kept import LOG_FILE, WhileItRuns, fetch
 from workbench.compute.node import ERRORS, noted_error
 from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import SENT, Run, damaged, only_writer
 from workbench.compute.sender import ClusterError, LostContactError, RunState, new_run
+from workbench.compute.shown_log import ShownLog
 from workbench.progress import duration
 from workbench.settings import shown
 from workbench.stores import CannotWriteError, Store
@@ -37,10 +38,9 @@ REQUEUED = (
     "AzureML took a node away and queues the job again by itself: it will go on from its last "
     "checkpoint"
 )
-BEGINS = "training on "
-"""What a run prints first, in each attempt."""
+GOES_ON = "goes on, and is billed: run this again to watch it, or cancel it in the studio"
+_ENDED_BY_ITSELF = "exited with status code"  # AzureML's words; the node was there until then
 _BEFORE_RUNNING = ("NotStarted", "Queued", "Preparing", "Provisioning", "Starting")
-_TRACEBACK = re.compile(r"(\[rank\d+\]: ?)?Traceback \(most recent call last\)")
 
 Result = TypeVar("Result")
 
@@ -161,7 +161,11 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
     yield sent
     log = ShownLog(record.lines)
     while True:
-        state = yield from _watch(work, record, log)
+        try:
+            state = yield from _watch(work, record, log)
+        except KeyboardInterrupt:
+            print(f"interrupted: run {record.run} {GOES_ON}", flush=True)
+            raise
         if state.status == "Completed":
             break
         if state.status == "Canceled":
@@ -169,12 +173,17 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
                 f"run {record.run} was cancelled; run this again to {work.again}"
             )
         cause, only_a_node = patiently(lambda: noted_error(cloud.store))
+        silent = not cause and _ENDED_BY_ITSELF in state.error
         # What fails before its work has begun would fail again.
-        if not only_a_node or record.attempts >= ATTEMPTS or not log.seen > record.lines:
-            said = state.error if only_a_node else cause
-            raise TrainingFailedError(
-                f"{said or 'AzureML gives no reason'} (run {record.run}, its logs: {state.url})"
-            )
+        began = log.seen > record.lines
+        if silent or not only_a_node or record.attempts >= ATTEMPTS or not began:
+            said = cause if not only_a_node else state.error or "AzureML gives no reason"
+            if silent:
+                said += (
+                    " It left no error in the storage: its disk may have been full, or its memory "
+                    "exhausted."
+                )
+            raise TrainingFailedError(f"{said} (run {record.run}, its logs: {state.url})")
         with only_writer(Run(folder), wait=True):
             latest = _record(folder)  # another notebook may watch it too, and have sent it again
             if latest is None or latest.run == record.run:
@@ -253,7 +262,7 @@ def _bring_back(work: ClusterRun, record: Record) -> Iterator[str]:
     record.model_copy(update={"fetched": True}).keep(work.folder)
 
 
-def _watch(work: ClusterRun, record: Record, log: "ShownLog") -> Generator[str, None, RunState]:
+def _watch(work: ClusterRun, record: Record, log: ShownLog) -> Generator[str, None, RunState]:
     """Yield what is new in a run until it ends; return its last state."""
     cloud, began = work.cloud, time.monotonic()
     status = problem = lost = ""
@@ -268,6 +277,7 @@ def _watch(work: ClusterRun, record: Record, log: "ShownLog") -> Generator[str, 
             lost = ""
             if not status:
                 yield f"follow it in the studio: {state.url}"
+                yield f"when this is interrupted or closed, the job {GOES_ON}"
             if state.status != status:
                 if status == "Running" and state.status in _BEFORE_RUNNING:
                     yield REQUEUED
@@ -299,35 +309,10 @@ def _watch(work: ClusterRun, record: Record, log: "ShownLog") -> Generator[str, 
                 lost = str(error)
                 yield f"{lost}; the job runs on, and this page goes on watching"
             pause = max(pause, getattr(error, "wait", 0.0))
+        except (ClusterError, LoginError) as error:  # a login that has ended, say
+            goes_on = f"run {record.run} goes on, and is found when this is run again"
+            raise type(error)(f"{error}; {goes_on}") from None
         time.sleep(pause)
-
-
-class ShownLog:
-    """What is shown of a run's growing log.
-
-    A traceback is held back until it is known what follows. Where another attempt does, a plain
-    line takes its place: ranks end so when a peer's machine is taken away.
-
-    Args:
-        seen: lines at its start that are not shown, and no part of the run.
-    """
-
-    def __init__(self, seen: int = 0) -> None:
-        self.held: list[str] = []
-        self.seen = seen
-
-    def new(self, text: str) -> Iterator[str]:
-        """Yield what is to be shown of the lines that came since the last call."""
-        *lines, _ = text.split("\n")  # the last may yet be incomplete
-        new, self.seen = lines[self.seen :], max(self.seen, len(lines))
-        for line in new:
-            if self.held and line.startswith(BEGINS):
-                yield f"that attempt ended there ({LOG_FILE} has its traceback); the next one:"
-                self.held.clear()
-            if self.held or _TRACEBACK.match(line):
-                self.held.append(line)
-            else:
-                yield line
 
 
 def patiently(ask: Callable[[], Result]) -> Result:

@@ -162,10 +162,11 @@ class ClusterJob:
         paths: parameters that are places on a node, ``{dataset}`` and ``{store}`` for its folders.
         torch_build: "" for the default build of torch, or one of ``TORCH_BUILDS``.
         code: files and packages of somebody's own that it takes along, by their places.
+        shared_memory: room of a node where loader processes leave batches for their ranks, as
+            Docker takes it.
     """
 
     environment: ClassVar[str] = "fastmri-workbench"
-    shared_memory: ClassVar[str] = "32g"
 
     name: str
     experiment: str
@@ -180,6 +181,7 @@ class ClusterJob:
     code: Mapping[str, Path] = field(default_factory=dict)
     notebook: str = "train"
     paths: Mapping[str, str] = field(default_factory=lambda: {"local_dataset": "{dataset}"})
+    shared_memory: str = "4g"
 
     @property
     def image(self) -> str:

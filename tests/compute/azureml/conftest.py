@@ -1,5 +1,8 @@
 """A workspace on loopback, with a dataset in its storage."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from workbench.compute import cluster_run
@@ -23,6 +26,41 @@ def stored(workspace, tiny_study):
     for file in tiny_study.rglob("*.h5"):
         container.upload_blob(f"brain_multicoil/{file.relative_to(tiny_study)}", file.read_bytes())
     return workspace
+
+
+_LETS_IN = re.compile(
+    rb"[?&;](sig|Signature)=[\w%+/]{20,}|AccountKey=[\w+/]{40,}|[Bb]earer ey[\w-]{20,}"
+)
+
+
+@pytest.fixture
+def leaves_no_secret(workspace, project):
+    """After the test: keys and signatures are in nothing that it left, here, there, or between.
+
+    Looked at are this project's folder, the home where SDKs keep what they like, the nodes' disks
+    with their logs, what was sent, and all that lies in storage: runs, code, what AzureML collects.
+    """
+    yield
+    places = (project, workspace.home, workspace.folder / "jobs")
+    left = {
+        str(path): path.read_bytes()
+        for place in places
+        for path in Path(place).rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+    for job in workspace.azureml.jobs.values():
+        left[f"submission of {job.id}"] = repr(job.submission).encode()
+        left[f"{job.id} failed"] = job.error.encode()
+    for name in ("datasets", "azureml", "snapshots"):
+        container = workspace.storage.container(name)
+        for blob in workspace.storage.names(name):
+            left[f"{name}/{blob}"] = container.download_blob(blob).readall()
+    assert left
+    secrets = [each.encode() for each in (workspace.storage.key, workspace.principal.secret)]
+    for where, content in left.items():
+        found = _LETS_IN.search(content)
+        assert not found, (where, found)
+        assert not any(secret in content for secret in secrets), where
 
 
 @pytest.fixture

@@ -22,7 +22,10 @@ from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results
 from workbench.settings import notebooks, shown
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # the SDKs' own
+    pytest.mark.usefixtures("leaves_no_secret"),
+]
 
 
 @pytest.fixture

@@ -9,7 +9,10 @@ from workbench.compute import smoke
 from workbench.compute.cluster import SDKS
 from workbench.compute.smoke_table import NOT_TRIED, ROWS
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # the SDKs' own
+    pytest.mark.usefixtures("leaves_no_secret"),
+]
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import pytest
 from workbench.compute import cluster_run
 from workbench.compute.azureml_v1 import AzureMLv1
 from workbench.compute.azureml_v2 import AzureMLv2
-from workbench.compute.cluster_run import ShownLog, cancel
+from workbench.compute.cluster_run import cancel
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.sender import ClusterError, ClusterJob
+from workbench.compute.shown_log import ShownLog
 from workbench.compute.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
@@ -61,6 +62,20 @@ def test_the_nodes_that_a_cluster_has_are_told_only_where_the_sdk_knows_them(wai
         said.extend(lines)
     counted = [line for line in said if "node(s)" in line]
     assert counted == (["cpu-cluster has 1 node(s), 2 wanted"] if sdk == "v1" else [])
+
+
+@pytest.mark.parametrize("sdk", ["v1", "v2"])
+@pytest.mark.parametrize(
+    ("size", "shared"),
+    [("STANDARD_D4S_V3", "8g"), ("STANDARD_D2_V3", "4g"), ("STANDARD_NEW_V9", "8g")],
+)
+def test_a_node_shares_half_of_the_memory_that_it_has(waiting, plan, sdk, size, shared):
+    waiting.azureml.clusters["cpu-cluster"].vm_size = size
+    lines = train(plan(nodes=2, sdk=sdk))
+    assert "sent as run" in next(lines)
+    lines.close()
+    sent = waiting.azureml.job.submission.document
+    assert sent["docker" if sdk == "v1" else "resources"]["shmSize"] == shared
 
 
 def test_curves_and_the_best_checkpoint_come_while_the_job_goes_on(waiting, plan):
@@ -144,6 +159,19 @@ def test_lost_contact_is_said_once_and_watching_goes_on(waiting, plan, sdk, said
     waiting.azureml.job.cancel()
     with pytest.raises(TrainingFailedError, match="was cancelled"):
         list(lines)
+
+
+@pytest.mark.parametrize("sdk", ["v1", "v2"])
+def test_a_login_that_ends_meanwhile_is_told_and_the_job_goes_on(waiting, plan, sdk):
+    planned = plan(nodes=2, sdk=sdk)
+    lines = train(planned)
+    until(lines, "Queued")
+    waiting.login.expire()
+    with pytest.raises(
+        ClusterError, match=r"does not accept the login.*; run workbench-\w+ goes on"
+    ):
+        list(lines)
+    assert waiting.azureml.job.status == "Queued"
 
 
 def test_a_quota_that_keeps_the_cluster_small_is_shown(waiting, plan):
@@ -268,6 +296,22 @@ def test_a_job_whose_sender_is_killed_before_it_hears_of_it_is_not_sent_twice(
     assert len(waiting.azureml.jobs) == 1
     cancel(planned)
     lines.close()
+
+
+def test_an_interrupt_says_that_the_job_goes_on_and_costs(waiting, plan, monkeypatch, capsys):
+    lines = train(plan(nodes=2))
+    until(lines, "follow it in the studio")
+    assert "goes on, and is billed" in next(lines)
+    until(lines, "Queued")
+
+    def interrupted(self, run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AzureMLv1, "state", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(lines)
+    assert "goes on, and is billed: run this again to watch it, or" in capsys.readouterr().out
+    assert waiting.azureml.job.status == "Queued"
 
 
 def test_a_job_that_never_arrived_is_sent_at_the_next_start(waiting, plan, monkeypatch):
