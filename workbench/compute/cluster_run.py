@@ -40,6 +40,7 @@ REQUEUED = (
 )
 GOES_ON = "goes on, and is billed: run this again to watch it, or cancel it in the studio"
 _ENDED_BY_ITSELF = "exited with status code"  # AzureML's words; the node was there until then
+_MEANS = {"Preparing": ": the first job of an environment has its image built, some ten minutes"}
 _BEFORE_RUNNING = ("NotStarted", "Queued", "Preparing", "Provisioning", "Starting")
 
 Result = TypeVar("Result")
@@ -169,6 +170,7 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
         if state.status == "Completed":
             break
         if state.status == "Canceled":
+            yield from _bring_what_came(work, record)
             raise TrainingFailedError(
                 f"run {record.run} was cancelled; run this again to {work.again}"
             )
@@ -183,6 +185,7 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
                     " It left no error in the storage: its disk may have been full, or its memory "
                     "exhausted."
                 )
+            yield from _bring_what_came(work, record)
             raise TrainingFailedError(f"{said} (run {record.run}, its logs: {state.url})")
         with only_writer(Run(folder), wait=True):
             latest = _record(folder)  # another notebook may watch it too, and have sent it again
@@ -262,6 +265,14 @@ def _bring_back(work: ClusterRun, record: Record) -> Iterator[str]:
     record.model_copy(update={"fetched": True}).keep(work.folder)
 
 
+def _bring_what_came(work: ClusterRun, record: Record) -> Iterator[str]:
+    """Bring what a run kept that did not come to its end; where that fails, a later start does."""
+    try:
+        yield from _bring_back(work, record)
+    except OSError as error:
+        yield f"what it kept is not here yet: {error}"
+
+
 def _watch(work: ClusterRun, record: Record, log: ShownLog) -> Generator[str, None, RunState]:
     """Yield what is new in a run until it ends; return its last state."""
     cloud, began = work.cloud, time.monotonic()
@@ -282,7 +293,7 @@ def _watch(work: ClusterRun, record: Record, log: ShownLog) -> Generator[str, No
                 if status == "Running" and state.status in _BEFORE_RUNNING:
                     yield REQUEUED
                 status = state.status
-                yield f"{status} after {duration(time.monotonic() - began)}"
+                yield f"{status} after {duration(time.monotonic() - began)}{_MEANS.get(status, '')}"
             if not state.ended and status != "Running":
                 for each in cloud.sender.clusters():
                     news = (each.nodes, each.problem) != (nodes, problem)

@@ -232,6 +232,11 @@ def _with_weights(
     name = str(run) if run is not None else own_name if weights else "brain"
     source = Run(run_folder(name)) if weights else open_run(name)
     if weights is None and not source.best.exists():
+        if source.awaited:
+            raise FileNotFoundError(
+                f"{shown(source.folder)} has no checkpoint yet: train it again, which finds its "
+                "job on AzureML and brings what that has kept"
+            )
         raise FileNotFoundError(f"{shown(source.folder)} has no checkpoint yet: train it first")
     file = find_weights(weights or source.best)
     asked = replace(asked, weights=str(file), weights_sha256=sha256_of(file))

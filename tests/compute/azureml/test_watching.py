@@ -87,9 +87,13 @@ def test_curves_and_the_best_checkpoint_come_while_the_job_goes_on(waiting, plan
     assert "workbench reconstruct run=brain" in until(lines, "the best checkpoint so far is here")
     assert planned.run.best.read_bytes() == b"checkpoints/best.ckpt"
     assert (planned.run.folder / "tensorboard/events.out.tfevents.1").exists()
+    waiting.storage.container().upload_blob(
+        "runs/brain/checkpoints/best.ckpt", b"better", overwrite=True
+    )
     cancel(planned)
     with pytest.raises(TrainingFailedError, match="was cancelled"):
         list(lines)
+    assert planned.run.best.read_bytes() == b"better"  # what it kept until then is here
 
 
 def test_a_log_that_grows_while_it_is_fetched_is_fetched_again_without_a_word(waiting, plan):
@@ -109,6 +113,8 @@ def test_a_log_that_grows_while_it_is_fetched_is_fetched_again_without_a_word(wa
 def test_a_job_that_is_queued_again_by_itself_says_so_in_a_plain_line(waiting, plan):
     lines = train(plan(nodes=2))
     until(lines, "Queued")
+    waiting.azureml.job.status = "Preparing"
+    assert "has its image built, some ten minutes" in until(lines, "Preparing after")
     waiting.azureml.job.status = "Running"
     until(lines, "Running after")
     waiting.azureml.job.status = "Queued"
