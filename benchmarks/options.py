@@ -5,6 +5,7 @@ validation's SSIM compared. Several seeds say how much of a difference is chance
 """
 
 import argparse
+import re
 import statistics
 import sys
 import time
@@ -72,19 +73,20 @@ def effects(
         if option == "tf32" and not torch.cuda.is_available():
             continue
         found, began = [], time.perf_counter()
+        named = re.sub(r"\W+", "-", option)
         for seed in range(seeds):
             job = training_job(
                 study,
                 synthetic=True,
                 model="knee",
-                name=f"options/{option}-{seed}",
+                name=f"options/{named}-{seed}",
                 lr_step=max(1, choices.get("epochs", epochs) * 3 // 4),
                 seed=seed,
                 checkpoint_minutes=1e6,
                 images=0,
                 **{"epochs": epochs, **_NETWORK, **choices},
             )
-            run = folder / f"{option}-{seed}-{time.time_ns()}"
+            run = folder / f"{named}-{seed}-{time.time_ns()}"
             scores = fit(job, run).volume_scores
             found.append(statistics.fmean(score["ssim"] for score in scores))
         yield Effect(option, tuple(found), time.perf_counter() - began)
