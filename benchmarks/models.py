@@ -226,6 +226,7 @@ def picture(found: Iterable[Found]) -> bytes:
 def cost_picture(found: Iterable[Found]) -> bytes:
     """Draw SSIM over the time of a training step; methods that do not train are lines."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     from workbench.views.style import COLOURS, GREY, LABEL, SMALL, SYNTHETIC_NOTE, png, tidy
 
@@ -233,7 +234,8 @@ def cost_picture(found: Iterable[Found]) -> bytes:
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(0.2, 0.08)
     colours, side = iter(COLOURS), ("left", "right")
     for method in found:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from workbench.compute.processes import begin_rank
+
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the ``main`` of a module on all ranks; its arguments follow the module's name.
@@ -61,6 +63,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def run_rank(module: str, arguments: Sequence[str]) -> None:
     """Be one rank: run a module's ``main`` with arguments as of a command line."""
+    begin_rank()
     sys.argv = [module, *arguments]
     try:
         importlib.import_module(module).main()

@@ -1,4 +1,4 @@
-"""One rank of a reconstruction: ``python -m workbench.recon.reconstruction FOLDER...``.
+"""One rank of a reconstruction, started by ``workbench.compute.ranks``: FOLDER [FOLDER...].
 
 Each volume is one HDF5 file in the form of fastMRI's leaderboard: ``reconstruction``, float32
 (slices, h, w). Its attributes say what made it and, where there is a target, how good it is.
@@ -18,7 +18,6 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from workbench.compute.evaluation import sha256_of
 from workbench.compute.node import note_error, this_node
-from workbench.compute.processes import begin_rank
 from workbench.compute.runs import kept_cache
 from workbench.data.cache import DatasetCache
 from workbench.data.images import cropped, zero_filled
@@ -181,7 +180,6 @@ def reconstruct(order: Order, folder: Path) -> None:
 @record
 def main() -> None:
     """Run the jobs of the folders that the command line names, one after the other."""
-    begin_rank()
     folders = [Path(each) for each in sys.argv[1:]]
     try:
         for folder in folders:

@@ -1,4 +1,4 @@
-"""One rank of a training run, under torchrun: ``python -m workbench.recon.run FOLDER [SPLIT...]``.
+"""One rank of a training run, started by ``workbench.compute.ranks``: FOLDER [SPLIT...].
 
 The splits are reconstructed and measured, by the same ranks, once the run is trained.
 """
@@ -25,7 +25,6 @@ from workbench.compute.evaluation import own_masks, training_volumes, without_ta
 from workbench.compute.jobs import TrainingJob
 from workbench.compute.loggers import names_of
 from workbench.compute.node import note_error
-from workbench.compute.processes import begin_rank
 from workbench.compute.runs import kept_cache
 from workbench.data.augment import Augmentation
 from workbench.data.cache import DatasetCache
@@ -217,7 +216,6 @@ def versions() -> dict[str, str]:
 @record
 def main() -> None:
     """Run the job of the folder that the command line names."""
-    begin_rank()
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
