@@ -223,7 +223,7 @@ def picture(found: Iterable[Found]) -> bytes:
     return png(figure, dpi=60)
 
 
-def cost_picture(found: Iterable[Found]) -> bytes:
+def cost_picture(found: Sequence[Found]) -> bytes:
     """Draw SSIM over the time of a training step; methods that do not train are lines."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
@@ -236,7 +236,9 @@ def cost_picture(found: Iterable[Found]) -> bytes:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.margins(0.2, 0.08)
+    axes.margins(y=0.08)
+    if steps := [method.step for method in found if method.step]:
+        axes.set_xlim(min(steps) / 2, 2 * max(steps))  # of one method alone, too
     colours, side = iter(COLOURS), ("left", "right")
     for method in found:
         values = [scores[METRICS[0].name] for scores in method.scores]
