@@ -29,6 +29,7 @@ from benchmarks.networks import (
     infer,
     measurement,
     networks,
+    shown,
 )
 from benchmarks.pairs import Work, milliseconds, operations, peak_rate, require
 from benchmarks.report import machine, write_document
@@ -121,9 +122,9 @@ class Cost:
 def costs(size: Size, ways: Sequence[Way] = WAYS) -> Iterator[Cost]:
     """Yield what each way costs: slices of each kind, then a training step."""
     for place, shape in size.inference.items():
-        work = f"reconstruct a {place} slice {_shown(shape)}"
+        work = f"reconstruct a {place} slice {shown(shape)}"
         yield from _costs(work, [way for way in ways if not way.low_memory], size, shape)
-    work = f"a training step, {_shown(size.training)}"
+    work = f"a training step, {shown(size.training)}"
     yield from _costs(work, [way for way in ways if way.trains], size, size.training, trains=True)
 
 
@@ -354,7 +355,3 @@ def measure(size: Size, folder: Path) -> str:
 
 def _said(cost: Cost) -> str:
     return cost.why_not if cost.ms is None else f"{cost.ms:.3g} ms"
-
-
-def _shown(shape: Shape) -> str:
-    return "x".join(map(str, shape))

@@ -196,7 +196,7 @@ def inference_pairs(size: Size) -> Iterator[Pair]:
         inputs = measurement(shape)
         yield Pair(
             f"inference/{place}",
-            f"reconstruct a slice {_shown(shape)}, {len(ours.cascades)} cascades",
+            f"reconstruct a slice {shown(shape)}, {len(ours.cascades)} cascades",
             partial(infer, reference, inputs),
             partial(infer, ours, inputs),
             partial(_check_inference, place, size, (reference, ours), inputs),
@@ -214,7 +214,7 @@ def training_pairs(size: Size) -> Iterator[Pair]:
         steps = [TrainingStep(network, size.training, size.crop) for network in (one, other)]
         yield Pair(
             name,
-            f"forward, SSIM loss, backward, Adam on a slice {_shown(size.training)}"
+            f"forward, SSIM loss, backward, Adam on a slice {shown(size.training)}"
             + (", low_memory" if low_memory else ""),
             steps[0],
             steps[1],
@@ -259,5 +259,6 @@ def device_milliseconds(work: Work) -> float:
     return begin.elapsed_time(end)
 
 
-def _shown(shape: Shape) -> str:
+def shown(shape: Shape) -> str:
+    """Return a shape as people write it, such as 15x640x368."""
     return "x".join(map(str, shape))

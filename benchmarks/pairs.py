@@ -136,4 +136,6 @@ def require(name: str, found: float, allowed: float) -> None:
         DiffersError: it is not.
     """
     if not found <= allowed:
-        raise DiffersError(f"{name}: differs from fastMRI's by {found:.2g}, allowed {allowed:.2g}")
+        raise DiffersError(
+            f"{name}: differs from the reference by {found:.2g}, allowed {allowed:.2g}"
+        )

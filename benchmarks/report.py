@@ -69,11 +69,12 @@ def markdown(size: str, rows: Sequence[Row], where: dict[str, Any]) -> str:
     lines = [
         f"Size {size}; {where['processor']}, {where['threads']} threads; torch "
         f"{where['versions']['torch']}, fastmri {where['versions']['fastmri']}. Medians of n pairs "
-        "measured in turn; a ratio above 1 means better than fastMRI. Roofline: the rate of the "
+        "measured in turn; a ratio above 1 means better than the reference: fastMRI, for classical "
+        "rows BART, for promptmr rows its authors' code. Roofline: the rate of the "
         "workbench's convolutions over that of a product of large float32 matrices.",
         *busy(where),
         "",
-        "| | what is measured | fastMRI | workbench | ratio | roofline | n |",
+        "| | what is measured | reference | workbench | ratio | roofline | n |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [

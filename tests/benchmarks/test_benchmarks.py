@@ -121,7 +121,9 @@ def test_a_result_that_differs_stops_a_group_before_anything_is_measured(tmp_pat
 
     group = (lambda *_: [pair(calls), pair(calls, check)]), ("a/b",)
     monkeypatch.setattr("benchmarks.groups.GROUPS", [group])
-    with pytest.raises(DiffersError, match=r"a/b: differs from fastMRI's by 0\.1, allowed 1e-10"):
+    with pytest.raises(
+        DiffersError, match=r"a/b: differs from the reference by 0\.1, allowed 1e-10"
+    ):
         rows_of(0, "toy", tmp_path, "*", None)
     assert not calls
 

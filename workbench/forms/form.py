@@ -1,5 +1,6 @@
 """A page's form at work: it checks entries, starts and cancels the work, and fills the cells."""
 
+import re
 import threading
 import time
 import traceback
@@ -91,7 +92,6 @@ class Form:
         self._usual: dict[str, str] = {}
         self.phase, self.status = "idle", page.hint
         self.outputs: dict[str, ipywidgets.HTML] = {}
-        self._live: list[str] = []  # names of those that may change
         self.planned: list[str] = []
         self.log: list[str] = []
         self.failure: tuple[str, str] | None = None
@@ -327,7 +327,6 @@ class Form:
             return
         self._began = time.monotonic()
         self.outputs, self.planned, self.log, self.progress, self.failure = {}, [], [], {}, None
-        self._live = []
         self.phase, self.status = "planning", "looking at what there is to do ..."
         self._draw()
         environment = self._environment()
@@ -407,14 +406,12 @@ class Form:
 
     def _output(self, name: str, html: str) -> None:
         """Show something; what has a name may change, and stands above what the plan showed."""
-        lasting = not name or name == "plan"
         name = name or f"output {len(self.outputs)}"
         if name not in self.outputs:
             self.outputs[name] = ipywidgets.HTML()
-            if not lasting:
-                self._live.append(name)
-                live = {each: self.outputs[each] for each in self._live}
-                self.outputs = live | self.outputs
+            lasting = re.compile(r"plan|output \d+")
+            live = {n: html for n, html in self.outputs.items() if not lasting.fullmatch(n)}
+            self.outputs = live | self.outputs
         self.outputs[name].value = html
 
     def _end(self, code: int, cancelled: bool) -> None:
