@@ -109,10 +109,13 @@ def build(dtype: torch.dtype) -> ctypes.CDLL:
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None:
         raise CannotCompileError("there is no C compiler: install gcc, or name one in CC")
-    command = [compiler, *_FLAGS, f"-DREAL={_TYPES[dtype]}", "-fPIC", "-shared"]
-    command += [str(_HERE / "kernels.c"), "-Wl,--as-needed", str(threads)]
-    # A home may be shared by machines of several kinds: each has a library of its own.
-    identity = hashlib.sha256("\n".join([*command, torch.__version__, _processor()]).encode())
+    options = [compiler, *_FLAGS, f"-DREAL={_TYPES[dtype]}", "-fPIC", "-shared"]
+    linked = ["-Wl,--as-needed", str(threads)]
+    command = [*options, str(_HERE / "kernels.c"), *linked]
+    # A home may be shared by machines of several kinds: each has a library of its own. One serves
+    # all copies of the same sources, wherever they lie.
+    machine = [*options, *linked, torch.__version__, _processor()]
+    identity = hashlib.sha256("\n".join(machine).encode())
     for source in sorted(_HERE.glob("*.[ch]")):
         identity.update(source.read_bytes())
     name = f"kernels-{identity.hexdigest()[:16]}.so"

@@ -28,7 +28,8 @@ _SETTINGS = {
 class JupyterLab:
     """A JupyterLab whose notebooks write nothing into the checkout.
 
-    Its home, settings and workspaces lie under an empty ``folder``, the notebooks' project root is
+    Its home, settings and workspaces lie under an empty ``folder``, but the cache of kernels and
+    fonts, which take seconds to make, is the tests' own. The notebooks' project root is
     ``folder/project``, with a copy of ``notebooks/`` in it. ``environment`` is the kernels', and
     ``saves_widgets`` turns on "Save Widget State Automatically", as a person may have it.
     """
@@ -71,7 +72,7 @@ class JupyterLab:
             **kept,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(NOTEBOOKS.parent),
-            **_matplotlib(),
+            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
             **{name: str(path) for name, path in home.items()},
             **self._environment,
         }
@@ -148,10 +149,3 @@ class JupyterLab:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def _matplotlib() -> dict[str, str]:
-    """Let kernels have the list of fonts that takes matplotlib seconds to make."""
-    import matplotlib
-
-    return {"MPLCONFIGDIR": matplotlib.get_configdir()}

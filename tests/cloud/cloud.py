@@ -45,9 +45,13 @@ class WorkspaceAddress:
 
 
 class Ground:
-    """What clouds can share: a certificate authority and an Azurite, which takes a second."""
+    """What clouds can share: a certificate authority, an Azurite, which takes a second, a cache.
+
+    The cache has what any machine makes once, in two seconds: kernels and the list of fonts.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self.cache = folder / "cache"
         self.authority = Authority(folder)
         self.azurite = Azurite(self.authority)
 
@@ -67,6 +71,7 @@ class Cloud:
         ground: shared with other clouds; by default the cloud has its own.
 
     Attributes:
+        cache: XDG_CACHE_HOME of clients and nodes.
         network: the clients' proxy, with what was connected and what was refused.
         backbone: the same for what runs in the cloud: the factory's copies, the nodes of jobs.
         login: the token service.
@@ -100,7 +105,7 @@ class Cloud:
         with ExitStack() as stack:
             enter = stack.enter_context
             ground = self._ground or enter(Ground(self.folder / "authority"))
-            self.ca = ground.authority.ca
+            self.ca, self.cache = ground.authority.ca, ground.cache
             tls = ground.authority.server_context()
             self.backbone = enter(Network(tls))
             self.network = enter(Network(tls, inside=self.backbone))
@@ -158,7 +163,7 @@ class Cloud:
             **dict.fromkeys(trusted, str(self.ca)),
             **dict.fromkeys(local, "127.0.0.1,localhost"),
             "HOME": home,
-            "XDG_CACHE_HOME": f"{home}/.cache",
+            "XDG_CACHE_HOME": str(self.cache),
             "XDG_CONFIG_HOME": f"{home}/.config",
             "XDG_DATA_HOME": f"{home}/.local/share",
             "AZURE_CONFIG_DIR": f"{home}/.azure",

@@ -101,9 +101,10 @@ class Node:
 
 
 def bare(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what only a client's machine has: the login."""
+    """Return an environment without what only a client's machine has: home and login."""
+    own = ("AZURE_", "XDG_CONFIG_", "XDG_DATA_")
     return {
         name: value
         for name, value in environment.items()
-        if not name.startswith(("AZURE_", "XDG_")) and name != "HOME"
+        if not name.startswith(own) and name != "HOME"
     }

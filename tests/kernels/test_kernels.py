@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import pwd
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -274,11 +275,21 @@ def library_in(folder):
     return library
 
 
-def test_a_library_is_compiled_once(cache_home):
+def test_a_library_is_compiled_once_for_all_copies_of_its_sources(
+    cache_home, tmp_path, monkeypatch
+):
     compiled.build(torch.float32)
     before = library_in(cache_home).stat()
     compiled.build(torch.float32)
     assert library_in(cache_home).stat() == before
+    sources = shutil.copytree(compiled._HERE, tmp_path / "copy")
+    monkeypatch.setattr(compiled, "_HERE", sources)
+    compiled.build(torch.float32)
+    assert library_in(cache_home).stat() == before
+    header = sources / "vectors.h"
+    header.write_text(f"{header.read_text()}\n")
+    compiled.build(torch.float32)
+    assert len(list(cache_home.glob("*/*.so"))) == 2
 
 
 def rewrite(path, content):

@@ -48,7 +48,7 @@ def test_notebook_with_an_archive_that_fails_leaves_no_secret_anywhere(release, 
     assert cloud.factory.names == []
     left = {
         str(path): path.read_text(errors="replace")
-        for folder in (cloud.home, tmp_path)
+        for folder in (cloud.home, cloud.cache, tmp_path)
         for path in folder.rglob("*")
         if path.is_file() and cloud.bucket.folder not in path.parents
     }
