@@ -30,6 +30,7 @@ class Fault:
         code: Azure's code of the error.
         message: its message.
         retry_after: seconds for the header Retry-After; who asks before that is answered so again.
+            A part of a second, which HTTP does not know and the SDKs take, makes a test short.
         seconds: how long the answer is held back.
         drop: break the connection instead of answering.
         times: how many fare badly.
@@ -52,6 +53,12 @@ class Fault:
     def __post_init__(self) -> None:
         if self.status is None and not self.drop and not self.seconds:
             raise ValueError(f"fault for {self.pattern!r}: give a status, drop or seconds")
+
+    @property
+    def left(self) -> str:
+        """Seconds until Retry-After has passed, as the header says them: never too few."""
+        parts = 100 if self.retry_after and self.retry_after % 1 else 1
+        return f"{max(1, math.ceil((self.until - time.monotonic()) * parts)) / parts:g}"
 
 
 _MEANING = {
@@ -100,8 +107,7 @@ class Faults:
         if fault.drop:
             raise DroppedError
         if fault.status is not None:
-            left = math.ceil(fault.until - time.monotonic())
-            wait = {} if fault.retry_after is None else {"Retry_After": f"{max(left, 1)}"}
+            wait = {} if fault.retry_after is None else {"Retry_After": fault.left}
             raise ServiceError(fault.status, fault.code, fault.message, **wait)
 
     def _due(self, line: str) -> Fault | None:

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from azure.core.pipeline.policies._retry import RetryPolicyBase
 
 from tests.ingest.conftest import packed, volumes
 from workbench.azure_login import Workspace, credential
 from workbench.azure_storage import parse_connection
+from workbench.ingest import factory_copy
 from workbench.ingest.factory_copy import factory_place
 from workbench.ingest.links import parse_links
 from workbench.ingest.plan import make_plan
@@ -95,8 +97,15 @@ class Release:
 
 @pytest.fixture
 def release(cloud, monkeypatch, tmp_path: Path):
-    """Make a release of a generation, with this process in the cloud."""
+    """Make a release of a generation, with this process in the cloud.
+
+    It looks at the factory often, and the SDK's own tries follow each other soon; what the service
+    asks it to wait, it waits.
+    """
     cloud.apply(monkeypatch)
+    monkeypatch.setattr(factory_copy, "_FIRST_LOOK", 0.1)
+    monkeypatch.setattr(factory_copy, "_LONGEST_LOOK", 0.5)
+    monkeypatch.setattr(RetryPolicyBase, "get_backoff_time", lambda *_: 0.05)
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
 
     def make(generation: str = "2025") -> Release:
