@@ -8,14 +8,26 @@ import pytest
 from workbench.compute import cluster_run
 from workbench.compute.training import plan_training
 
+LOOKS = """
+from workbench.compute import cluster_run
+
+cluster_run.SECONDS_BETWEEN_LOOKS = 0.5
+"""
+"""What kernels of this machine run first: a job here takes less than the usual ten seconds."""
 TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1}
 
 
 @pytest.fixture
 def workspace(cloud, monkeypatch, project):
-    """The cloud, configured and logged in; what this project has in it goes to ``project``."""
+    """The cloud, configured and logged in; what this project has in it goes to ``project``.
+
+    This process and the notebooks that it runs look at their jobs every half second.
+    """
     cloud.apply(monkeypatch)
     monkeypatch.setattr(cluster_run, "SECONDS_BETWEEN_LOOKS", 0.5)
+    startup = cloud.home / ".ipython/profile_default/startup/looks.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text(LOOKS)
     return cloud
 
 
@@ -37,11 +49,12 @@ _LETS_IN = re.compile(
 def leaves_no_secret(workspace, project):
     """After the test: keys and signatures are in nothing that it left, here, there, or between.
 
-    Looked at are this project's folder, the home where SDKs keep what they like, the nodes' disks
-    with their logs, what was sent, and all that lies in storage: runs, code, what AzureML collects.
+    Looked at are this project's folder, home and cache where SDKs keep what they like, the nodes'
+    disks with their logs, what was sent, and all that lies in storage: runs, code, what AzureML
+    collects.
     """
     yield
-    places = (project, workspace.home, workspace.folder / "jobs")
+    places = (project, workspace.home, workspace.cache, workspace.folder / "jobs")
     left = {
         str(path): path.read_bytes()
         for place in places
