@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from workbench.compute import cluster_run
+from workbench.compute import cluster_run, sender
 from workbench.compute.training import plan_training
 
 LOOKS = """
@@ -29,6 +30,16 @@ def workspace(cloud, monkeypatch, project):
     startup.parent.mkdir(parents=True)
     startup.write_text(LOOKS)
     return cloud
+
+
+@pytest.fixture
+def little_code(tmp_path_factory, monkeypatch):
+    """Jobs take next to no code along: for those that no node runs. To send all takes seconds."""
+    package = tmp_path_factory.mktemp("little")
+    (package / "__init__.py").touch()
+    for name in ("workbench", "workbench_kernels"):
+        little = SimpleNamespace(__name__=name, __path__=[str(package)])
+        monkeypatch.setattr(sender, name, little)
 
 
 @pytest.fixture

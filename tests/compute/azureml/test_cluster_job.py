@@ -57,7 +57,7 @@ def folders(submission):
 
 
 @pytest.mark.parametrize("mode", ["mount", "download", "stream"])
-def test_both_sdks_send_the_same_job(workspace, mode):
+def test_both_sdks_send_the_same_job(workspace, little_code, mode):
     address = f"{workspace.storage.url}/datasets/brain_m"
     dataset = DataFolder("dataset", "fastmri", "brain_m", mode, address)
     job = ClusterJob(**vars(JOB) | {"dataset": dataset})

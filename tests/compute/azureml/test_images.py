@@ -70,7 +70,7 @@ def test_command_asks_for_all_images(workspace, capsys, gone, code):
     ]
 
 
-def test_a_job_whose_image_cannot_be_built_ends_with_the_reason(plan, monkeypatch):
+def test_a_job_whose_image_cannot_be_built_ends_with_the_reason(plan, little_code, monkeypatch):
     monkeypatch.setitem(IMAGES, "CPU", NOWHERE)
     monkeypatch.setattr("workbench.compute.cluster_plan.check_image", lambda image: None)
     planned = plan()

@@ -4,6 +4,7 @@ import json
 from contextlib import ExitStack
 
 import pytest
+from azure.core.pipeline.policies._retry import RetryPolicyBase
 
 from workbench.compute import cluster_run
 from workbench.compute.azureml_v1 import AzureMLv1
@@ -26,7 +27,7 @@ def until(lines, text):
 
 
 @pytest.fixture
-def waiting(stored):
+def waiting(stored, little_code):
     """A cluster that gives no machines, so that jobs stay queued."""
     stored.azureml.clusters["cpu-cluster"].paused.set()
     return stored
@@ -150,7 +151,8 @@ def test_a_traceback_that_the_run_ends_with_is_kept():
 @pytest.mark.parametrize(
     ("sdk", "said"), [("v1", "cannot be reached"), ("v2", "AzureML answers 503")]
 )
-def test_lost_contact_is_said_once_and_watching_goes_on(waiting, plan, sdk, said):
+def test_lost_contact_is_said_once_and_watching_goes_on(waiting, plan, sdk, said, monkeypatch):
+    monkeypatch.setattr(RetryPolicyBase, "get_backoff_time", lambda *_: 0.05)  # SDK v2's own tries
     lines = train(plan(nodes=2, sdk=sdk))
     until(lines, "Queued")
     with ExitStack() as trouble:
@@ -244,22 +246,23 @@ def test_a_run_of_this_machine_goes_on_in_the_cloud(waiting, plan):
     lines.close()
 
 
-def test_a_node_lost_for_good_has_the_job_sent_again_but_not_for_ever(waiting, plan, monkeypatch):
+def test_a_node_lost_for_good_has_the_job_sent_again_but_not_for_ever(stored, plan, monkeypatch):
     """The job is stopped by hand before it runs: its log stands for a training that had begun."""
     monkeypatch.setattr(cluster_run, "ATTEMPTS", 2)
+    stored.azureml.clusters["cpu-cluster"].paused.set()
     planned = plan(nodes=1)
     lines = train(planned)
     until(lines, "sent as run")
-    waiting.storage.container().upload_blob("runs/brain/log.txt", b"training on 2 slices\n")
-    waiting.azureml.clusters["cpu-cluster"].paused.clear()
-    while not waiting.azureml.job.nodes:
+    stored.storage.container().upload_blob("runs/brain/log.txt", b"training on 2 slices\n")
+    stored.azureml.clusters["cpu-cluster"].paused.clear()
+    while not stored.azureml.job.nodes:
         next(lines)
-    waiting.azureml.job.preempt(requeue=False)
+    stored.azureml.job.preempt(requeue=False, warning=0.1)
     assert "attempt 2 of 2" in until(lines, "a node was lost")
-    assert len(waiting.azureml.jobs) == 2
-    while not waiting.azureml.job.nodes:
+    assert len(stored.azureml.jobs) == 2
+    while not stored.azureml.job.nodes:
         next(lines)
-    waiting.azureml.job.preempt(requeue=False)
+    stored.azureml.job.preempt(requeue=False, warning=0.1)
     with pytest.raises(TrainingFailedError, match="preempted or became unusable"):
         list(lines)
 
@@ -267,7 +270,9 @@ def test_a_node_lost_for_good_has_the_job_sent_again_but_not_for_ever(waiting, p
 @pytest.mark.parametrize(
     ("sdk", "submission"), [("v1", "POST .*snapshotrun"), ("v2", r"PUT management.*/jobs/")]
 )
-def test_a_job_that_is_rejected_says_why_and_leaves_no_record(stored, plan, sdk, submission):
+def test_a_job_that_is_rejected_says_why_and_leaves_no_record(
+    stored, little_code, plan, sdk, submission
+):
     planned = plan(nodes=1, sdk=sdk)
     message = "The requested VM size is not allowed by the policy of this subscription."
     stored.fail(submission, status=400, code="UserError", message=message)
@@ -347,7 +352,7 @@ def test_a_login_that_may_not_see_the_run_sends_no_second_one(waiting, plan, sdk
 
 
 def test_a_job_that_fails_before_it_begins_is_not_sent_again_though_one_before_it_did_begin(
-    stored, plan, monkeypatch
+    stored, little_code, plan, monkeypatch
 ):
     """The log of an earlier job is in the folder: this one's image cannot be built."""
     image = "mcr.microsoft.com/azureml/openmpi4.1.0-cuda12.1-cudnn8-ubuntu22.04"
