@@ -154,15 +154,20 @@ def test_twenty_steps_follow_fastmris_own(study):
 
 
 def test_volume_metrics_are_the_same_on_one_two_and_three_ranks(study, project):
+    """Two of them accumulate gradients; with so small a rate that changes no weights."""
     found = []
     for count in (1, 2, 3):
         choices = {**SMALL, "name": f"on-{count}", "lr": 1e-12, "epochs": 1}
+        if count == 2:
+            choices |= {"accumulate": 2, "low_memory": True}
         plan = plan_training(model="brain", local_dataset=str(study), **choices)
         if count == 1:  # in this process: torchrun would take longer than the work
             rank.fit(plan.job, plan.run.folder)
         else:
             lines = list(train(replace(plan, where=Ranks(count, "CPU", 1))))
-            assert any(f"{count} rank(s)" in line for line in lines)
+            (told,) = [line for line in lines if f"{count} rank(s)" in line]
+            assert ("low memory" in told) == (count == 2)
+            assert plan.run.finished
         rows = plan.run.volumes
         assert sum(int(row["slices"]) for row in rows) == plan.cache.split("val").slices
         found.append([[float(row[metric.name]) for metric in METRICS] for row in rows])
@@ -174,39 +179,42 @@ KILLED = """
 import os, signal, sys
 from workbench.recon import record, run
 
-where, when = sys.argv[2], int(sys.argv[3])
-
 class RunCheckpoints(record.RunCheckpoints):  # its name is that of its state
-    def die(self, trainer):
-        if trainer.global_step == when:
+    def die(self, trainer, where):
+        if [where, str(trainer.global_step)] == sys.argv[2:]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def on_train_batch_end(self, trainer, module, *rest):
         super().on_train_batch_end(trainer, module, *rest)
-        if where == "batch":
-            self.die(trainer)
+        self.die(trainer, "batch")
 
     def on_train_epoch_start(self, trainer, module):
-        if where == "epoch":
-            self.die(trainer)
+        self.die(trainer, "epoch")
 
 run.RunCheckpoints = RunCheckpoints
-run.main()
+main = run.main
+if __name__ == "__main__":
+    main()
 """
 
 
-def rank_process(folder, *arguments, script=None, ranks=1):
-    command = ["-c", script] if script else ["-m", "workbench.recon.run"]
-    if ranks > 1:
-        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        command.append(str(script))
+def rank_process(folder, *arguments, module="workbench.recon.run", ranks=1):
+    command = [module] if ranks == 1 else ["workbench.compute.ranks", f"--count={ranks}", module]
     return subprocess.run(
-        [sys.executable, *command, str(folder), *map(str, arguments)],
+        [sys.executable, "-m", *command, str(folder), *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.fixture
+def killed(project, monkeypatch):
+    """A module that is killed at a step of the command line's: by SIGKILL, in each rank."""
+    (project / "killed.py").write_text(KILLED)
+    monkeypatch.setenv("PYTHONPATH", str(project), prepend=os.pathsep)
+    return "killed"
 
 
 AVERAGED = ("current_model_state", "averaging_state")
@@ -223,7 +231,7 @@ def learned(run):
 @pytest.mark.parametrize(
     ("where", "step", "schedule"), [("batch", 13, "cosine"), ("epoch", 9, "step")]
 )
-def test_a_killed_run_goes_on_exactly(study, project, where, step, schedule):
+def test_a_killed_run_goes_on_exactly(study, project, killed, where, step, schedule):
     open_cache(study)
     choices = {"epochs": 3, "lr_step": 1, "checkpoint_minutes": 1e-9, "ema": 0.9, "clip": 0.5}
     if schedule == "cosine":
@@ -232,8 +240,8 @@ def test_a_killed_run_goes_on_exactly(study, project, where, step, schedule):
     rank.fit(whole.job, whole.folder)
     weights, optimizer, rows = learned(whole)
     run = prepare_run(small_job(study, name="killed", **choices), resume=True)
-    killed = rank_process(run.folder, where, step, script=KILLED)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    ended = rank_process(run.folder, where, step, module=killed)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not run.finished
     resumed = rank_process(run.folder)
     assert "going on from last.ckpt" in resumed.stdout, resumed.stderr
@@ -320,7 +328,7 @@ def test_wrong_first_estimate_is_refused(study, estimate, message):
         small_job(study, first_estimate=estimate)
 
 
-def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study, project):
+def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study, project, killed):
     open_cache(study)
     losses, weights = {}, {}
     for name in ("whole", "killed"):
@@ -328,24 +336,14 @@ def test_loss_of_an_epoch_resumed_on_two_ranks_is_that_of_an_unbroken_one(study,
         plan = plan_training(model="brain", local_dataset=str(study), **choices)
         run = plan.run
         if name == "killed":
-            script = project / "killed.py"
-            script.write_text(KILLED)
-            done = rank_process(run.folder, "batch", 3, script=script, ranks=2)
-            assert done.returncode != 0
+            done = rank_process(run.folder, "batch", 3, module=killed, ranks=2)
+            assert "Signal 9 (SIGKILL)" in done.stderr
             assert not run.finished
         lines = list(train(replace(plan, where=Ranks(2, "CPU", 1))))
         assert any("going on from" in line for line in lines) == (name == "killed")
         losses[name], weights[name] = run.metrics[0]["train_loss"], learned(run)[:2]
     assert losses["killed"] == pytest.approx(losses["whole"], rel=1e-12)
     torch.testing.assert_close(weights["killed"], weights["whole"], rtol=0, atol=0)
-
-
-def test_gradients_accumulate_on_two_ranks(study, project):
-    choices = {**SMALL, "epochs": 1, "accumulate": 2, "low_memory": True}
-    plan = plan_training(model="brain", local_dataset=str(study), **choices)
-    lines = list(train(replace(plan, where=Ranks(2, "CPU", 1))))
-    assert any("low memory" in line for line in lines)
-    assert plan.run.finished
 
 
 def test_finished_run_returns_at_once(study, project):
