@@ -96,9 +96,11 @@ tools:
 
 # fastmri asks for torchvision and never imports it. Beside a CPU build of torch, from another index,
 # pip would take PyPI's torchvision, which does not fit that build and breaks Lightning. Where torch
-# comes from PyPI as well, the two fit, and pip and conda need no such exception.
+# comes from PyPI as well, the two fit, and pip and conda need no such exception. jupyter-events
+# asks for rfc3987-syntax, to check a kind of address that no schema here has; each process that
+# reads a notebook would compile its grammar first, in a second.
 install = echo "Installing the packages of pyproject.toml into .venv/, about a minute ..." && \
-	echo 'torchvision; sys_platform == "never"' > .venv/overrides.txt && \
+	printf '%s; sys_platform == "never"\n' torchvision rfc3987-syntax > .venv/overrides.txt && \
 	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(PY) -m uv pip install --quiet --python $(PY) \
 		--override .venv/overrides.txt --editable '$(1)'
 
