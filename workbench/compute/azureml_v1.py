@@ -180,8 +180,9 @@ class AzureMLv1(Sender):
     def state(self, run: str) -> RunState:
         """Return how a run stands."""
         found = self.workspace.get_run(run)
+        status = found.get_status()  # first: a run that fails meanwhile has its reason afterwards
         error = (found.get_details().get("error") or {}).get("error") or {}
-        return RunState(found.get_status(), found.get_portal_url(), str(error.get("message") or ""))
+        return RunState(status, found.get_portal_url(), str(error.get("message") or ""))
 
     @_our_errors()
     def cancel(self, run: str) -> None:

@@ -53,6 +53,30 @@ def test_a_job_that_was_sent_is_found_again_and_cancelled(waiting, plan, sdk):
     assert waiting.azureml.job.status == "Canceled"
 
 
+def test_a_job_that_fails_while_it_is_looked_at_has_its_reason(waiting, plan, monkeypatch):
+    from azureml.core import Run
+
+    planned = plan(nodes=2, sdk="v1")
+    lines = train(planned)
+    until(lines, "Queued")
+    lines.close()
+    job, details = waiting.azureml.job, Run.get_details
+
+    def then_it_fails(run):
+        told = details(run)
+        job.error, job.status = "out of memory", "Failed"
+        return told
+
+    monkeypatch.setattr(Run, "get_details", then_it_fails)
+    seen = [planned.where.sender.state(job.id) for _ in range(2)]
+    job.status = "Queued"
+    job.cancel()
+    assert [(state.status, state.error) for state in seen] == [
+        ("Queued", ""),
+        ("Failed", "out of memory"),
+    ]
+
+
 @pytest.mark.parametrize("sdk", ["v1", "v2"])
 def test_the_nodes_that_a_cluster_has_are_told_only_where_the_sdk_knows_them(waiting, plan, sdk):
     waiting.azureml.clusters["cpu-cluster"].running = 1
