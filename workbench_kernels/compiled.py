@@ -18,6 +18,7 @@ import torch
 
 _HERE = Path(__file__).parent
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
+_WIDEST = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 _PATIENCE = 120  # seconds for the compiler
 _SEAL = hashlib.sha256().digest_size
@@ -31,7 +32,7 @@ class Kernels:
     """The kernels for one type of number; each takes addresses, counts and a number of threads.
 
     Attributes:
-        lanes: the width of the narrowest image that can be convolved.
+        lanes: how many numbers a vector has.
         window: the width of the window of SSIM.
     """
 
@@ -53,14 +54,9 @@ class Kernels:
         self.weights_gradient = function(
             "weights_gradient", *pair, address, count, address, *size, flag, result=flag
         )
+        self.fold = function("fold", *pair, flag, address, *size, *size, flag, result=flag)
         self.activate = function("activate", *(address,) * 3, *size, real, real, flag)
         self.activate_gradient = function("activate_gradient", *(address,) * 4, *size, real, flag)
-        self.activate_last = function(
-            "activate_last", address, address, *size, real, real, flag, result=flag
-        )
-        self.activate_last_gradient = function(
-            "activate_last_gradient", *(address,) * 4, *size, real, flag, result=flag
-        )
         self.pool = function("pool", address, address, *size, flag)
         self.pool_gradient = function("pool_gradient", address, address, *size, flag)
         self.similarities = function(
@@ -109,7 +105,7 @@ def build(dtype: torch.dtype) -> ctypes.CDLL:
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None:
         raise CannotCompileError("there is no C compiler: install gcc, or name one in CC")
-    options = [compiler, *_FLAGS, f"-DREAL={_TYPES[dtype]}", "-fPIC", "-shared"]
+    options = [compiler, *_FLAGS, *_WIDEST, f"-DREAL={_TYPES[dtype]}", "-fPIC", "-shared"]
     linked = ["-Wl,--as-needed", str(threads)]
     command = [*options, str(_HERE / "kernels.c"), *linked]
     # A home may be shared by machines of several kinds: each has a library of its own. One serves

@@ -1,9 +1,21 @@
-/* 3x3 convolution of images with few channels, zero outside, stride 1, and its weights' gradient.
+/* 3x3 convolution of images, zero outside, stride 1, and its weights' gradient.
  *
  * An image is (channels, height, width), one row behind the other. A vector is a piece of a row, so
  * that no channel is padded: libraries that vectorise over channels compute 32 where a U-Net has
- * 18. A strip of rows is copied into a scratch with a zero on each side of a row, where it stays in
- * a core's cache; then a block of output channels times a few vectors is summed up in registers
+ * 18.
+ *
+ * Along the columns it is Winograd's F(2, 3) (Lavin and Gray 2015, arXiv:1509.09308): two rows of
+ * the output come from four sums and differences of rows of the input, each convolved along the
+ * row alone: 12 products where 18 would be needed, and in float32 rather less rounding, for a sum
+ * has a third of the terms. With rows d0 .. d3 of the input and w0 .. w2 of the weights:
+ *
+ *     p0 = (d0 - d2) w0        p1 = (d1 + d2) (w0 + w1 + w2) / 2
+ *     p3 = (d1 - d3) w2        p2 = (d2 - d1) (w0 - w1 + w2) / 2
+ *     first row: p0 + p1 + p2, second row: p1 - p2 - p3
+ *
+ * Of a strip of rows these are formed in a scratch that stays in a core's cache, pair behind pair
+ * with one zero between them, so that a vector may reach from one pair into the next: narrow images
+ * waste none of it. Then a block of output channels times a few vectors is summed up in registers
  * over all input channels and taps.
  *
  * An input (and, in the adjoint, an output) may lie in two tensors, the first's channels first:
@@ -13,11 +25,14 @@
 
 /* As many sums as there are registers for, and a few for what is added: 32, or 16 before AVX-512. */
 #if defined(__AVX512F__) || !defined(__x86_64__)
-enum { VECTORS = 4, GRADIENT_BLOCK = 3 };
+enum { VECTORS = 4, GRADIENT_BLOCK = 8 };
 #else
-enum { VECTORS = 2, GRADIENT_BLOCK = 1 };
+enum { VECTORS = 2, GRADIENT_BLOCK = 3 };
 #endif
-enum { BLOCK = 6, MOST = 3, TAPS = 9, ROWS = 32, BUDGET = 1 << 20 };
+enum { BLOCK = 6, TAPS = 9, FOLDS = 4, PAIRS = 16, BUDGET = 1 << 19 };
+enum { TERMS = 24 }; /* channels whose products are summed up in one go: few round little */
+enum { AHEAD = 6 };  /* channels by which what is needed next is fetched */
+enum { SPARE = 16 }; /* one part in so many may be wasted to align the rows */
 
 typedef struct {
     const real *data[2];
@@ -32,101 +47,208 @@ static inline const real *plane_of(const Planes *planes, size_t image, size_t ch
     return planes->data[second] + (image * planes->channels[second] + channel) * size;
 }
 
-/* Rows of a strip such that its channels' scratch stays within the budget. */
-static size_t strip_rows(size_t channels, size_t stride, size_t height)
+static inline size_t channels_of(const Planes *planes)
 {
-    size_t rows = BUDGET / (channels * stride * sizeof(real));
-    rows = rows > 2 ? rows - 2 : 1;
-    if (rows > ROWS)
-        rows = ROWS;
-    return rows < height ? rows : height;
+    return planes->channels[0] + planes->channels[1];
 }
 
-/* Copy rows top - margin .. top + rows + margin of all channels; what is outside is zero, below the
- * last strip too. */
-static void copy_strip(const Planes *from, size_t image, size_t height, size_t width, size_t top,
-                       size_t rows, size_t margin, size_t stride, real *scratch)
+/* Part `number` of `total` things that are split as evenly as can be. */
+static size_t first_of(size_t number, size_t parts, size_t total) { return number * total / parts; }
+
+/* How images are cut into strips, and how a channel of a strip lies in the scratch: a vector, of
+ * which the last number is zero; pair behind pair, a zero or more after each; a vector of zeros. */
+typedef struct {
+    size_t height, width;
+    size_t pairs;  /* of rows in a strip */
+    size_t strips; /* of an image */
+    size_t pitch;  /* from one pair to the next */
+    size_t pieces; /* vectors that hold all pairs of a strip */
+    size_t stride; /* from one channel to the next: an odd number of vectors, which cache well */
+} Cut;
+
+static Cut cut(size_t channels, size_t height, size_t width, int threads)
 {
-    size_t channels = from->channels[0] + from->channels[1];
-    for (size_t c = 0; c < channels; c++) {
-        const real *plane = plane_of(from, image, c, height * width);
-        for (size_t r = 0; r < rows + 2 * margin; r++, scratch += stride) {
-            size_t row = top + r - margin; /* wraps around above the image */
-            if (row < height) {
-                memset(scratch, 0, LANES * sizeof(real));
-                memcpy(scratch + LANES, plane + row * width, width * sizeof(real));
-                memset(scratch + LANES + width, 0, (stride - LANES - width) * sizeof(real));
+    Cut c = {.height = height, .width = width, .pitch = width + 1};
+    const size_t whole = (c.pitch + LANES - 1) / LANES * LANES;
+    if ((whole - c.pitch) * SPARE <= c.pitch) /* aligned rows are worth a few numbers */
+        c.pitch = whole;
+    const size_t all = (height + 1) / 2, share = (all + threads - 1) / threads;
+    c.pairs = BUDGET / (channels * FOLDS * c.pitch * sizeof(real));
+    if (c.pairs > PAIRS)
+        c.pairs = PAIRS;
+    if (c.pairs > share)
+        c.pairs = share;
+    if (!c.pairs)
+        c.pairs = 1;
+    c.strips = (all + c.pairs - 1) / c.pairs;
+    c.pairs = (all + c.strips - 1) / c.strips;
+    c.pieces = (c.pairs * c.pitch + LANES - 1) / LANES;
+    c.stride = ((c.pieces + 2) | 1) * LANES;
+    return c;
+}
+
+/* Row `row` of a plane, zeros outside; above the image it has wrapped around. */
+static inline const real *row_of(const real *plane, const Cut *c, size_t row, const real *zeros)
+{
+    return row < c->height ? plane + row * c->width : zeros;
+}
+
+/* A vector of a row, of which `left` numbers are left: zeros after them. */
+static ALWAYS_INLINE vec some(const real *at, size_t left)
+{
+    vec found = {0};
+    if (left >= LANES)
+        return load(at);
+    memcpy(&found, at, left * sizeof(real));
+    return found;
+}
+
+/* Fold the rows of one channel of a strip of images, each fold `apart` from the one before; or with
+ * `adjoint` those of a gradient, by the adjoint of how two rows are put together. */
+static ALWAYS_INLINE void fold_channel(int adjoint, const real *plane, const Cut *c, size_t strip,
+                                       const real *zeros, real *channel, size_t apart)
+{
+    const size_t width = c->width;
+    for (size_t pair = 0; pair < c->pairs; pair++) {
+        const size_t row = 2 * (strip * c->pairs + pair);
+        const real *d0 = row_of(plane, c, row - 1, zeros), *d1 = row_of(plane, c, row, zeros);
+        const real *d2 = row_of(plane, c, row + 1, zeros), *d3 = row_of(plane, c, row + 2, zeros);
+        real *const begin = channel + LANES + pair * c->pitch, *to = begin;
+        /* What the last vector writes behind the row is overwritten. */
+        for (size_t x = 0; x < width; x += LANES, to += LANES) {
+            const vec one = some(d1 + x, width - x), two = some(d2 + x, width - x);
+            if (adjoint) {
+                store(to, one);
+                store(to + apart, one + two);
+                store(to + 2 * apart, one - two);
+                store(to + 3 * apart, -two);
             } else {
-                memset(scratch, 0, stride * sizeof(real));
+                store(to, some(d0 + x, width - x) - two);
+                store(to + apart, one + two);
+                store(to + 2 * apart, two - one);
+                store(to + 3 * apart, one - some(d3 + x, width - x));
             }
         }
+        for (size_t f = 0; f < FOLDS; f++)
+            memset(begin + f * apart + width, 0, (c->pitch - width) * sizeof(real));
+    }
+    const size_t end = LANES + c->pairs * c->pitch;
+    for (size_t f = 0; f < FOLDS; f++, channel += apart) {
+        memset(channel, 0, LANES * sizeof(real));
+        memset(channel + end, 0, (c->stride - end) * sizeof(real));
     }
 }
 
-/* One row of `block` output channels at `vectors` places, over all input channels and taps. */
-static ALWAYS_INLINE void sum_up(int block, int vectors, const real *in, size_t plane,
-                                 size_t stride, size_t channels, const real *weights,
-                                 real *const *out, const size_t *at)
+/* Fold all channels of a strip: (FOLDS, channels, stride). */
+static void fold_strip(int adjoint, const Planes *from, size_t image, const Cut *c, size_t strip,
+                       const real *zeros, real *scratch)
 {
-    vec sums[BLOCK][VECTORS];
-    for (int m = 0; m < block; m++)
-        for (int v = 0; v < vectors; v++)
-            sums[m][v] = (vec){0};
-    for (size_t c = 0; c < channels; c++, in += plane) {
-        for (int v = 0; v < vectors; v++) /* what the next row needs */
-            __builtin_prefetch(in + 3 * stride + LANES + at[v]);
-        for (int ky = 0; ky < 3; ky++)
-            for (int kx = 0; kx < 3; kx++, weights += block) {
-                const real *row = in + ky * stride + LANES - 1 + kx;
-                vec x[VECTORS];
-                for (int v = 0; v < vectors; v++)
-                    x[v] = load(row + at[v]);
-                for (int m = 0; m < block; m++)
-                    for (int v = 0; v < vectors; v++)
-                        sums[m][v] += weights[m] * x[v];
-            }
+    const size_t channels = channels_of(from), apart = channels * c->stride;
+    for (size_t channel = 0; channel < channels; channel++) {
+        const real *plane = plane_of(from, image, channel, c->height * c->width);
+        real *to = scratch + channel * c->stride;
+        if (adjoint)
+            fold_channel(1, plane, c, strip, zeros, to, apart);
+        else
+            fold_channel(0, plane, c, strip, zeros, to, apart);
     }
+}
+
+/* Two rows of `block` output channels at `vectors` places, over all input channels and taps. */
+static ALWAYS_INLINE void sum_up(int block, int vectors, const real *in, size_t stride,
+                                 size_t channels, const real *weights, vec rows[2][BLOCK][VECTORS])
+{
+    vec products[FOLDS][BLOCK][VECTORS];
+    for (int f = 0; f < FOLDS; f++)
+        for (size_t from = 0; from < channels; from += TERMS) {
+            const size_t end = channels - from < TERMS ? channels : from + TERMS;
+            vec sums[BLOCK][VECTORS];
+            for (int m = 0; m < block; m++)
+                for (int v = 0; v < vectors; v++)
+                    sums[m][v] = (vec){0};
+            for (size_t c = from; c < end; c++, in += stride) {
+                for (int v = 0; v < vectors; v++)
+                    __builtin_prefetch(in + AHEAD * stride + v * LANES);
+                for (int kx = 0; kx < 3; kx++, weights += block) {
+                    vec x[VECTORS];
+                    for (int v = 0; v < vectors; v++)
+                        x[v] = load(in + kx - 1 + v * LANES);
+                    for (int m = 0; m < block; m++)
+                        for (int v = 0; v < vectors; v++)
+                            sums[m][v] += weights[m] * x[v];
+                }
+            }
+            for (int m = 0; m < block; m++)
+                for (int v = 0; v < vectors; v++)
+                    products[f][m][v] = from ? products[f][m][v] + sums[m][v] : sums[m][v];
+        }
     for (int m = 0; m < block; m++)
-        for (int v = 0; v < vectors; v++)
-            store(out[m] + at[v], sums[m][v]);
+        for (int v = 0; v < vectors; v++) {
+            rows[0][m][v] = products[0][m][v] + (products[1][m][v] + products[2][m][v]);
+            rows[1][m][v] = (products[1][m][v] - products[2][m][v]) - products[3][m][v];
+        }
 }
 
 #define CASE(b, v) \
-    case b * 8 + v: sum_up(b, v, in, plane, stride, channels, weights, out, at); break;
+    case b * 8 + v: sum_up(b, v, in, stride, channels, weights, rows); break;
 #if defined(__AVX512F__) || !defined(__x86_64__)
 #define CASES(b) CASE(b, 1) CASE(b, 2) CASE(b, 3) CASE(b, 4)
 #else
 #define CASES(b) CASE(b, 1) CASE(b, 2)
 #endif
 
-static void sum_up_any(size_t block, size_t vectors, const real *in, size_t plane, size_t stride,
-                       size_t channels, const real *weights, real *const *out, const size_t *at)
+static void sum_up_any(size_t block, size_t vectors, const real *in, size_t stride,
+                       size_t channels, const real *weights, vec rows[2][BLOCK][VECTORS])
 {
     switch (block * 8 + vectors) {
         CASES(1) CASES(2) CASES(3) CASES(4) CASES(5) CASES(6)
     }
 }
 
-/* Part `number` of `total` things that are split as evenly as can be. */
-static size_t first_of(size_t number, size_t parts, size_t total) { return number * total / parts; }
-
-/* Bring weights to the order in which they are used: [output block][input][tap][in block].
- * The adjoint's outputs are the inputs, and its taps are mirrored. */
-static void arrange(const real *weights, size_t outputs, size_t inputs, int adjoint, size_t blocks,
-                    real *arranged)
+/* Spread a vector of two rows of `block` planes, which begins `at` numbers into a strip. */
+static void spread(real *const *planes, size_t block, const Cut *c, size_t strip, size_t at,
+                  size_t v, const vec rows[2][BLOCK][VECTORS])
 {
-    for (size_t b = 0; b < blocks; b++) {
-        size_t first = first_of(b, blocks, outputs), end = first_of(b + 1, blocks, outputs);
-        for (size_t i = 0; i < inputs; i++)
-            for (size_t t = 0; t < TAPS; t++)
-                for (size_t o = first; o < end; o++)
-                    *arranged++ = adjoint ? weights[(i * outputs + o) * TAPS + TAPS - 1 - t]
-                                          : weights[(o * inputs + i) * TAPS + t];
+    for (size_t lane = 0; lane < LANES;) {
+        const size_t pair = (at + lane) / c->pitch, x = (at + lane) % c->pitch;
+        const size_t row = 2 * (strip * c->pairs + pair), here = c->pitch - x;
+        size_t count = x < c->width ? c->width - x : 0;
+        if (count > LANES - lane)
+            count = LANES - lane;
+        if (count && pair < c->pairs)
+            for (size_t r = 0; r < 2 && row + r < c->height; r++)
+                for (size_t m = 0; m < block; m++) {
+                    real *to = planes[m] + (row + r) * c->width + x;
+                    if (count == LANES)
+                        store(to, rows[r][m][v]);
+                    else
+                        memcpy(to, (const real *)&rows[r][m][v] + lane, count * sizeof(real));
+                }
+        lane += here;
     }
 }
 
+/* Fold the weights of an output block, in the order in which they are used: [fold][input][tap][in
+ * block]. The adjoint's outputs are the inputs, and its taps are mirrored. */
+static void arrange(const real *weights, size_t outputs, size_t inputs, int adjoint, size_t first,
+                    size_t end, real *arranged)
+{
+    const size_t apart = inputs * 3 * (end - first);
+    for (size_t i = 0; i < inputs; i++)
+        for (size_t kx = 0; kx < 3; kx++)
+            for (size_t o = first; o < end; o++, arranged++) {
+                const real *at = weights + (adjoint ? i * outputs + o : o * inputs + i) * TAPS;
+                const real w0 = at[adjoint ? 8 - kx : kx], w1 = at[adjoint ? 5 - kx : 3 + kx];
+                const real w2 = at[adjoint ? 2 - kx : 6 + kx];
+                arranged[0] = w0;
+                arranged[apart] = (w0 + w1 + w2) / 2;
+                arranged[2 * apart] = (w0 - w1 + w2) / 2;
+                arranged[3 * apart] = w2;
+            }
+}
+
 /* Convolve. `weights` is (outputs, inputs, 3, 3), with `adjoint` (inputs, outputs, 3, 3).
- * Needs width >= LANES. Returns 0, or 1 where memory was refused. */
+ * Returns 0, or 1 where memory was refused. */
 int FUNCTION(convolve)(const real *in_one, const real *in_two, size_t in_ones, size_t in_twos,
                        const real *weights, int adjoint, real *out_one, real *out_two,
                        size_t out_ones, size_t out_twos, size_t images, size_t height,
@@ -134,86 +256,92 @@ int FUNCTION(convolve)(const real *in_one, const real *in_two, size_t in_ones, s
 {
     const Planes in = {{in_one, in_two}, {in_ones, in_twos}};
     const Planes out = {{out_one, out_two}, {out_ones, out_twos}};
-    const size_t inputs = in_ones + in_twos, outputs = out_ones + out_twos;
+    const size_t inputs = channels_of(&in), outputs = channels_of(&out);
     const size_t blocks = (outputs + BLOCK - 1) / BLOCK;
-    const size_t pieces = (width + LANES - 1) / LANES, tiles = (pieces + VECTORS - 1) / VECTORS;
-    const size_t stride = (pieces + 2) * LANES;
-    const size_t rows = strip_rows(inputs, stride, height), plane = (rows + 2) * stride;
-    const size_t strips = (height + rows - 1) / rows;
-    real *arranged = aligned(outputs * inputs * TAPS);
-    int failed = !arranged;
-    if (arranged)
-        arrange(weights, outputs, inputs, adjoint, blocks, arranged);
+    const Cut c = cut(inputs, height, width, threads);
+    const size_t tiles = (c.pieces + VECTORS - 1) / VECTORS;
+    real *arranged = aligned(outputs * inputs * 3 * FOLDS), *zeros = aligned(width);
+    int failed = !arranged || !zeros;
+    if (zeros)
+        memset(zeros, 0, width * sizeof(real));
 
     #pragma omp parallel num_threads(threads)
     {
-        real *scratch = aligned(inputs * plane);
-        if (!scratch || !arranged) {
+        real *scratch = aligned(inputs * FOLDS * c.stride);
+        if (!scratch) {
             #pragma omp atomic write
             failed = 1;
         }
+        #pragma omp for schedule(static)
+        for (size_t b = 0; b < blocks; b++) {
+            size_t first = first_of(b, blocks, outputs), end = first_of(b + 1, blocks, outputs);
+            if (arranged)
+                arrange(weights, outputs, inputs, adjoint, first, end,
+                        arranged + first * inputs * 3 * FOLDS);
+        }
         #pragma omp for schedule(dynamic) collapse(2)
         for (size_t image = 0; image < images; image++)
-            for (size_t strip = 0; strip < strips; strip++) {
-                if (!scratch || !arranged)
+            for (size_t strip = 0; strip < c.strips; strip++) {
+                if (!scratch || !arranged || !zeros)
                     continue;
-                size_t top = strip * rows, here = height - top < rows ? height - top : rows;
-                copy_strip(&in, image, height, width, top, rows, 1, stride, scratch);
-                const real *block_weights = arranged;
+                fold_strip(0, &in, image, &c, strip, zeros, scratch);
                 for (size_t b = 0; b < blocks; b++) {
-                    size_t first = first_of(b, blocks, outputs);
-                    size_t block = first_of(b + 1, blocks, outputs) - first;
+                    const size_t first = first_of(b, blocks, outputs);
+                    const size_t block = first_of(b + 1, blocks, outputs) - first;
+                    real *planes[BLOCK];
+                    for (size_t m = 0; m < block; m++)
+                        planes[m] = (real *)plane_of(&out, image, first + m, height * width);
                     for (size_t t = 0; t < tiles; t++) {
-                        size_t piece = first_of(t, tiles, pieces), at[VECTORS];
-                        size_t vectors = first_of(t + 1, tiles, pieces) - piece;
-                        for (size_t v = 0; v < vectors; v++) {
-                            at[v] = (piece + v) * LANES;
-                            if (at[v] > width - LANES)
-                                at[v] = width - LANES; /* the last reaches back */
-                        }
-                        for (size_t r = 0; r < here; r++) {
-                            real *rows_out[BLOCK];
-                            for (size_t m = 0; m < block; m++)
-                                rows_out[m] =
-                                    (real *)plane_of(&out, image, first + m, height * width) +
-                                    (top + r) * width;
-                            sum_up_any(block, vectors, scratch + r * stride, plane, stride, inputs,
-                                       block_weights, rows_out, at);
-                        }
+                        const size_t piece = first_of(t, tiles, c.pieces);
+                        const size_t vectors = first_of(t + 1, tiles, c.pieces) - piece;
+                        vec rows[2][BLOCK][VECTORS];
+                        sum_up_any(block, vectors, scratch + (piece + 1) * LANES, c.stride, inputs,
+                                   arranged + first * inputs * 3 * FOLDS, rows);
+                        for (size_t v = 0; v < vectors; v++)
+                            spread(planes, block, &c, strip, (piece + v) * LANES, v, rows);
                     }
-                    block_weights += block * inputs * TAPS;
                 }
             }
         free(scratch);
     }
+    free(zeros);
     free(arranged);
     return failed;
 }
 
 /* Add to `sums`, lane by lane, what a strip gives to the weights of `block` outputs and one input. */
-static ALWAYS_INLINE void correlate(int block, const real *gradient, size_t gradient_plane,
-                                    const real *in, size_t stride, size_t rows, size_t pieces,
-                                    vec *sums, size_t sums_stride)
+static ALWAYS_INLINE void correlate(int block, const real *gradient, const real *in, size_t stride,
+                                    size_t pieces, vec *sums, size_t sums_stride)
 {
-    vec found[MOST][TAPS];
+    vec found[GRADIENT_BLOCK][3];
     for (int m = 0; m < block; m++)
-        for (int t = 0; t < TAPS; t++)
+        for (int t = 0; t < 3; t++)
             found[m][t] = (vec){0};
-    for (size_t r = 0; r < rows; r++)
-        for (size_t p = 0; p < pieces; p++) {
-            vec g[MOST];
-            for (int m = 0; m < block; m++)
-                g[m] = load(gradient + m * gradient_plane + r * stride + (p + 1) * LANES);
-            for (int ky = 0; ky < 3; ky++)
-                for (int kx = 0; kx < 3; kx++) {
-                    vec x = load(in + (r + ky) * stride + (p + 1) * LANES + kx - 1);
-                    for (int m = 0; m < block; m++)
-                        found[m][ky * 3 + kx] += g[m] * x;
-                }
+    for (size_t p = 0; p < pieces; p++, gradient += LANES, in += LANES) {
+        const vec x[3] = {load(in - 1), load(in), load(in + 1)};
+        for (int m = 0; m < block; m++) {
+            const vec g = load(gradient + m * stride);
+            for (int t = 0; t < 3; t++)
+                found[m][t] += g * x[t];
         }
+    }
     for (int m = 0; m < block; m++)
-        for (int t = 0; t < TAPS; t++)
+        for (int t = 0; t < 3; t++)
             sums[m * sums_stride + t] += found[m][t];
+}
+
+#define GRADIENT_CASE(b) \
+    case b: correlate(b, gradient, in, stride, pieces, sums, sums_stride); break;
+
+static void correlate_any(size_t block, const real *gradient, const real *in, size_t stride,
+                          size_t pieces, vec *sums, size_t sums_stride)
+{
+    switch (block) {
+        GRADIENT_CASE(1) GRADIENT_CASE(2) GRADIENT_CASE(3)
+#if defined(__AVX512F__) || !defined(__x86_64__)
+        GRADIENT_CASE(4) GRADIENT_CASE(5) GRADIENT_CASE(6) GRADIENT_CASE(7) GRADIENT_CASE(8)
+#endif
+    }
 }
 
 /* The gradient (outputs, inputs, 3, 3) of the weights, given that of the output. */
@@ -223,62 +351,83 @@ int FUNCTION(weights_gradient)(const real *in_one, const real *in_two, size_t in
 {
     const Planes in = {{in_one, in_two}, {in_ones, in_twos}};
     const Planes given = {{gradient, 0}, {outputs, 0}};
-    const size_t inputs = in_ones + in_twos, count = outputs * inputs * TAPS;
+    const size_t inputs = channels_of(&in), count = FOLDS * outputs * inputs * 3;
     const size_t blocks = (outputs + GRADIENT_BLOCK - 1) / GRADIENT_BLOCK;
-    const size_t pieces = (width + LANES - 1) / LANES, stride = (pieces + 2) * LANES;
-    const size_t rows = strip_rows(inputs + outputs, stride, height), plane = (rows + 2) * stride;
-    const size_t strips = (height + rows - 1) / rows;
+    const Cut c = cut(inputs + outputs, height, width, threads);
     vec *sums = (vec *)aligned(count * threads * LANES);
-    int failed = !sums;
+    real *zeros = aligned(width);
+    int failed = !sums || !zeros;
     if (sums)
         memset(sums, 0, count * threads * sizeof(vec));
+    if (zeros)
+        memset(zeros, 0, width * sizeof(real));
 
     #pragma omp parallel num_threads(threads)
     {
-        real *scratch = aligned(inputs * plane + outputs * rows * stride);
-        real *scratch_given = scratch + inputs * plane;
+        real *scratch = aligned((inputs + outputs) * FOLDS * c.stride);
+        real *folded = scratch + inputs * FOLDS * c.stride;
         vec *own = sums + count * thread_number();
-        if (!scratch || !sums) {
+        if (!scratch) {
             #pragma omp atomic write
             failed = 1;
         }
         /* A static schedule, and each thread's own sums: the same result every time. */
         #pragma omp for schedule(static) collapse(2)
         for (size_t image = 0; image < images; image++)
-            for (size_t strip = 0; strip < strips; strip++) {
-                if (!scratch || !sums)
+            for (size_t strip = 0; strip < c.strips; strip++) {
+                if (!scratch || !sums || !zeros)
                     continue;
-                size_t top = strip * rows, here = height - top < rows ? height - top : rows;
-                copy_strip(&in, image, height, width, top, rows, 1, stride, scratch);
-                copy_strip(&given, image, height, width, top, rows, 0, stride, scratch_given);
-                for (size_t b = 0; b < blocks; b++) {
-                    size_t first = first_of(b, blocks, outputs);
-                    size_t block = first_of(b + 1, blocks, outputs) - first;
-                    const real *g = scratch_given + first * rows * stride;
-                    for (size_t i = 0; i < inputs; i++) {
-                        const real *x = scratch + i * plane;
-                        vec *to = own + (first * inputs + i) * TAPS;
-                        switch (block) {
-                        case 1: correlate(1, g, rows * stride, x, stride, here, pieces, to,
-                                          inputs * TAPS); break;
-                        case 2: correlate(2, g, rows * stride, x, stride, here, pieces, to,
-                                          inputs * TAPS); break;
-                        case 3: correlate(3, g, rows * stride, x, stride, here, pieces, to,
-                                          inputs * TAPS); break;
-                        }
+                fold_strip(0, &in, image, &c, strip, zeros, scratch);
+                fold_strip(1, &given, image, &c, strip, zeros, folded);
+                for (size_t f = 0; f < FOLDS; f++)
+                    for (size_t b = 0; b < blocks; b++) {
+                        size_t first = first_of(b, blocks, outputs);
+                        size_t block = first_of(b + 1, blocks, outputs) - first;
+                        for (size_t i = 0; i < inputs; i++)
+                            correlate_any(block, folded + (f * outputs + first) * c.stride + LANES,
+                                          scratch + (f * inputs + i) * c.stride + LANES, c.stride, c.pieces,
+                                          own + ((f * outputs + first) * inputs + i) * 3,
+                                          inputs * 3);
                     }
-                }
             }
         free(scratch);
     }
     if (!failed)
-        for (size_t i = 0; i < count; i++) {
-            double sum = 0;
-            for (int t = 0; t < threads; t++)
-                for (int lane = 0; lane < LANES; lane++)
-                    sum += sums[count * t + i][lane];
-            result[i] = sum;
-        }
+        for (size_t i = 0; i < outputs * inputs; i++)
+            for (size_t kx = 0; kx < 3; kx++) {
+                double folds[FOLDS] = {0};
+                for (size_t f = 0; f < FOLDS; f++)
+                    for (int t = 0; t < threads; t++)
+                        for (int lane = 0; lane < LANES; lane++)
+                            folds[f] += sums[count * t + (f * outputs * inputs + i) * 3 + kx][lane];
+                real *to = result + i * TAPS + kx;
+                to[0] = folds[0] + (folds[1] + folds[2]) / 2;
+                to[3] = (folds[1] - folds[2]) / 2;
+                to[6] = (folds[1] + folds[2]) / 2 + folds[3];
+            }
+    free(zeros);
     free(sums);
     return failed;
+}
+
+/* Fold `pairs` pairs of rows of all channels of one image, for products of matrices that others
+ * multiply better: (FOLDS, channels, stride), of which a channel's first LANES numbers are zero,
+ * and at least LANES behind the pairs. The pitch is width + 1. Returns 1 where memory was refused. */
+int FUNCTION(fold)(const real *in_one, const real *in_two, size_t in_ones, size_t in_twos,
+                   int adjoint, real *out, size_t stride, size_t pairs, size_t strip, size_t image,
+                   size_t height, size_t width, int threads)
+{
+    const Planes in = {{in_one, in_two}, {in_ones, in_twos}};
+    const Cut c = {height, width, .pairs = pairs, .pitch = width + 1, .stride = stride};
+    const size_t channels = channels_of(&in), apart = channels * stride;
+    real *zeros = aligned(width);
+    if (!zeros)
+        return 1;
+    memset(zeros, 0, width * sizeof(real));
+    #pragma omp parallel for schedule(static) num_threads(threads)
+    for (size_t channel = 0; channel < channels; channel++)
+        fold_channel(adjoint, plane_of(&in, image, channel, height * width), &c, strip, zeros,
+                     out + channel * stride, apart);
+    free(zeros);
+    return 0;
 }

@@ -1,30 +1,30 @@
 """The kernels as functions of tensors that autograd knows, on CPUs.
 
-Images are (batch, channels, H, W), contiguous: what is not is copied first. ``activate_last`` alone
-takes images whose channels lie last in memory.
+Images are (batch, channels, H, W), contiguous: what is not is copied first.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from workbench_kernels.compiled import Kernels, kernels
 
-FEW = 64
-"""Below so many channels the kernels are faster than the library that torch convolves with."""
+_LARGEST = 2**22
+"""The most weights of a convolution: the kernels read them all again for each strip of an image."""
+
+_MANY = 64
+"""From so many outputs on, the weights' gradient is a product of matrices worth the name."""
+
+_FOLDED = 2**25
+"""Bytes of the rows that are folded at a time for it."""
 
 
-def fit(image: Tensor, channels: int) -> bool:
-    """Return whether an image is to be convolved to a number of channels by the kernels."""
-    found = _found(image) if channels < FEW else None
-    return found is not None and image.shape[-1] >= found.lanes
-
-
-def fit_last(image: Tensor) -> bool:
-    """Return whether ``activate_last`` takes an image."""
-    return image.is_contiguous(memory_format=torch.channels_last) and _found(image) is not None
+def fit(image: Tensor) -> bool:
+    """Return whether the kernels take an image."""
+    return _found(image) is not None
 
 
 def _found(image: Tensor) -> Kernels | None:
@@ -44,6 +44,8 @@ def convolve(image: Tensor, skip: Tensor | None, weight: Tensor) -> Tensor:
     Returns:
         (batch, outputs, H, W).
     """
+    if weight.numel() > _LARGEST:
+        return F.conv2d(image if skip is None else torch.cat([image, skip], 1), weight, padding=1)
     return _Convolve.apply(
         image.contiguous(), None if skip is None else skip.contiguous(), weight.contiguous()
     )
@@ -52,11 +54,6 @@ def convolve(image: Tensor, skip: Tensor | None, weight: Tensor) -> Tensor:
 def activate(image: Tensor, epsilon: float, slope: float) -> Tensor:
     """Normalise each plane and apply a leaky ReLU, in place of ``image``."""
     return _Activate.apply(image, epsilon, slope, False)
-
-
-def activate_last(image: Tensor, epsilon: float, slope: float) -> Tensor:
-    """Do as ``activate``, in place of an image whose channels lie last in memory."""
-    return _ActivateLast.apply(image, epsilon, slope)
 
 
 def activate_woven(image: Tensor, epsilon: float, slope: float) -> Tensor:
@@ -126,6 +123,39 @@ def _size(image: Tensor) -> tuple[int, int, int]:
     return image.shape[0], image.shape[2], image.shape[3]
 
 
+def _weights_gradient(image: Tensor, skip: Tensor | None, gradient: Tensor) -> Tensor:
+    """Return the gradient (outputs, C [+ D], 3, 3) of the weights, given that of the output."""
+    batch, outputs, height, width = gradient.shape
+    inputs = image.shape[1] + (0 if skip is None else skip.shape[1])
+    if outputs < _MANY:
+        of_weight = image.new_empty(outputs, inputs, 3, 3)
+        _run("weights_gradient", *_pair(image, skip), gradient, outputs, of_weight, *_size(image))
+        return of_weight
+    # Winograd's F(2, 3) again, transposed: sums over all pairs of rows of products of folded rows.
+    lanes = cast(Kernels, kernels(image.dtype)).lanes
+    all_pairs = (height + 1) // 2
+    most = _FOLDED // (4 * (inputs + outputs) * (width + 1) * image.element_size())
+    strips = -(-all_pairs // max(1, most))
+    pairs = -(-all_pairs // strips)
+    count = pairs * (width + 1)
+    folded = image.new_empty(4, inputs, count + 2 * lanes)
+    folded_gradient = image.new_empty(4, outputs, count + 2 * lanes)
+    sums = image.new_zeros(3, 4, outputs, inputs)
+    for index in range(batch):
+        for strip in range(strips):
+            place = pairs, strip, index, height, width
+            _run("fold", *_pair(image, skip), False, folded, folded.shape[2], *place)
+            given = *_pair(gradient, None), True, folded_gradient, folded.shape[2]
+            _run("fold", *given, *place)
+            rows = folded_gradient[:, :, lanes : lanes + count]
+            for tap in range(3):
+                shifted = folded[:, :, lanes - 1 + tap :][:, :, :count]
+                sums[tap].baddbmm_(rows, shifted.transpose(1, 2))
+    one, two, three, four = sums.permute(1, 2, 3, 0).unbind()
+    even, odd = (two + three) / 2, (two - three) / 2
+    return torch.stack([one + even, odd, even + four], dim=2)
+
+
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, skip: Tensor | None, weight: Tensor) -> Tensor:
@@ -147,9 +177,7 @@ class _Convolve(torch.autograd.Function):
             images = _pair(of_image, of_skip)
             _run("convolve", *_pair(gradient, None), weight, True, *images, *size)
         if ctx.needs_input_grad[2]:
-            of_weight = torch.empty_like(weight)
-            images = _pair(image, skip)
-            _run("weights_gradient", *images, gradient, len(weight), of_weight, *size)
+            of_weight = _weights_gradient(image, skip, gradient)
         return of_image, of_skip, of_weight
 
 
@@ -180,30 +208,6 @@ class _Activate(torch.autograd.Function):
         size = scales.numel(), result[0, 0].numel(), ctx.shape[3] if ctx.woven else 0
         _run("activate_gradient", result, gradient, scales, of_image, *size, ctx.slope)
         return of_image, None, None, None
-
-
-class _ActivateLast(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, epsilon: float, slope: float) -> Tensor:
-        batch, channels, height, width = image.shape
-        scales = image.new_empty(batch, channels)
-        size = batch, height * width, channels
-        _run("activate_last", image, scales, *size, epsilon, slope)
-        ctx.mark_dirty(image)
-        ctx.save_for_backward(image, scales)
-        ctx.slope = slope
-        return image
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        result, scales = ctx.saved_tensors
-        batch, channels, height, width = result.shape
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        of_image = torch.empty_like(gradient)
-        size = batch, height * width, channels
-        _run("activate_last_gradient", result, gradient, scales, of_image, *size, ctx.slope)
-        return of_image, None, None
 
 
 class _Pool(torch.autograd.Function):

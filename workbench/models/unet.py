@@ -32,8 +32,8 @@ class ConvBlock(nn.Module):
             image: the first input channels, or all.
             skip: the rest of them.
         """
-        first, second = _weight(self.layers["0"]), _weight(self.layers["4"])
-        if kernels.fit(image, len(first)):
+        if kernels.fit(image):
+            first, second = _weight(self.layers["0"]), _weight(self.layers["4"])
             inner = kernels.activate(kernels.convolve(image, skip, first), _EPSILON, _SLOPE)
             return kernels.activate(kernels.convolve(inner, None, second), _EPSILON, _SLOPE)
         if skip is not None:
@@ -53,8 +53,8 @@ class UpBlock(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (batch, channels_in, H, W) to (batch, channels, 2H, 2W)."""
-        weight = _weight(self.layers["0"])
-        if kernels.fit(image, weight.shape[1]):
+        if kernels.fit(image):
+            weight = _weight(self.layers["0"])
             # Each input pixel becomes 2x2 of its own: a product of matrices, then woven.
             pixels = image.flatten(2)
             product = torch.bmm(weight.flatten(1).t().expand(len(image), -1, -1), pixels)
@@ -110,11 +110,7 @@ class UNet(UNetBase):
         for down in self.down_sample_layers:
             image = down(image)
             skipped.append(image)
-            image = (
-                kernels.pool(image)
-                if kernels.fit(image, image.shape[1])
-                else F.avg_pool2d(image, 2)
-            )
+            image = kernels.pool(image) if kernels.fit(image) else F.avg_pool2d(image, 2)
         image = self.conv(image)
         for up, conv in zip(self.up_transpose_conv, self.up_conv, strict=True):
             skip = skipped.pop()
@@ -153,8 +149,6 @@ def _activate(image: Tensor) -> Tensor:
         variance = centred.square().mean((2, 3), keepdim=True)
         normal = centred * (variance + _EPSILON).rsqrt()
         return F.leaky_relu(normal, _SLOPE).to(image.dtype)
-    if kernels.fit_last(image):
-        return kernels.activate_last(image, _EPSILON, _SLOPE)
     return F.leaky_relu_(F.instance_norm(image, eps=_EPSILON), _SLOPE)
 
 

@@ -66,7 +66,7 @@ def _blocks(count: int, channels: int, attention: bool) -> nn.Sequential:
 def _convolve(layer: nn.Module, image: Tensor) -> Tensor:
     """Convolve by 3x3, by whatever is fastest."""
     weight = cast(Tensor, layer.weight)
-    if kernels.fit(image, len(weight)):
+    if kernels.fit(image):
         return kernels.convolve(image, None, weight)
     return layer(image.contiguous(memory_format=layout(image)))
 
