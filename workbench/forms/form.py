@@ -367,6 +367,8 @@ class Form:
         withheld = self.secrets.keys() - {each.entry.name for each in wanted}
         needs = [LINKS_VARIABLE] if LINKS_VARIABLE in self.secrets.keys() - withheld else []
         needs += [] if CONNECTION_VARIABLE in withheld else [CONNECTION_VARIABLE, AZURE_LOGIN]
+        # A cluster is asked whether or not the page takes the storage's key.
+        needs += [] if getattr(self._asked, "target", "local") == "local" else [AZURE_LOGIN]
         needs += [TRACKING_LOGIN] if "logger" in self.fields else []
         held = {each.entry.name: each.held.reveal() for each in wanted if each.held}
         return child_environment(*needs) | held

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 import yaml
 
+from tests.forms.turning import values
 from workbench.azure_login import find_workspace
 from workbench.compute.cluster import SDKS, connect
 from workbench.compute.sender import (
@@ -17,6 +18,9 @@ from workbench.compute.sender import (
     new_run,
     parse_tags,
 )
+from workbench.forms.form import Form
+from workbench.pages.cache import CachePage
+from workbench.pages.explore import ExplorePage
 from workbench.settings import notebooks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
@@ -151,3 +155,11 @@ def test_tags_are_read_or_refused():
     assert parse_tags(None) == {}
     with pytest.raises(ValueError, match="tags='4x': give NAME:VALUE"):
         parse_tags("4x")
+
+
+@pytest.mark.parametrize("page", [CachePage, ExplorePage])
+def test_a_form_reaches_the_cluster_whether_or_not_it_takes_the_storages_key(stored, page):
+    form = Form(page, values(page, dataset="brain_multicoil", target="azureml"))
+    form.start("plan")
+    form.wait(120)
+    assert form.phase == "planned", form.failure
