@@ -1,11 +1,13 @@
 """Rows of numbers read from a file, some columns of them kept."""
 
 import os
+import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from workbench_kernels.compiled import kernels
+if TYPE_CHECKING:
+    from workbench_kernels.compiled import Kernels
 
 _WORD = 4  # bytes, which the kernel masks at a time
 _PROCESS = os.getpid()
@@ -28,6 +30,8 @@ def keep_columns(values: np.ndarray, keep: np.ndarray, out: np.ndarray) -> None:
 def read_rows(file: int, offset: int, out: np.ndarray, keep: np.ndarray | None) -> None:
     """Fill ``out`` with what lies in a file from ``offset``, by as many threads as torch has.
 
+    In a process without torch by one: to import it takes longer than its threads would save.
+
     Args:
         file: descriptor of an open file.
         offset: bytes.
@@ -43,7 +47,7 @@ def read_rows(file: int, offset: int, out: np.ndarray, keep: np.ndarray | None) 
     columns = out.shape[-1]
     if keep is not None and keep.shape != (columns,):
         raise ValueError(f"{keep.shape} columns to keep of {columns}")
-    found = kernels(torch.float32)
+    found, threads = _kernels()
     if found is None or out.itemsize % _WORD or not out.size:
         _read(file, offset, out)
         if keep is not None:
@@ -57,13 +61,24 @@ def read_rows(file: int, offset: int, out: np.ndarray, keep: np.ndarray | None) 
         columns * out.itemsize // _WORD,
         None if bits is None else bits.ctypes.data,
         out.ctypes.data,
-        # A forked process has none of its parent's threads, and would wait for them for ever.
-        torch.get_num_threads() if os.getpid() == _PROCESS else 1,
+        threads,
     )
     if failed < 0:
         raise EOFError
     if failed:
         raise OSError(failed, os.strerror(failed))
+
+
+def _kernels() -> "tuple[Kernels | None, int]":
+    """Return the kernels, where there are any and torch is here, and a number of threads."""
+    if sys.modules.get("torch") is None:
+        return None, 1
+    import torch
+
+    from workbench_kernels.compiled import kernels
+
+    # A forked process has none of its parent's threads, and would wait for them for ever.
+    return kernels(torch.float32), torch.get_num_threads() if os.getpid() == _PROCESS else 1
 
 
 def _read(file: int, offset: int, out: np.ndarray) -> None:

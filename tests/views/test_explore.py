@@ -1,5 +1,7 @@
 import base64
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import h5py
@@ -343,3 +345,19 @@ def test_notebook_refuses_a_wrong_parameter_in_its_first_cell(dataset, name, val
     exec(cells[1].source, names)
     with pytest.raises(ValueError, match=said):
         exec(cells[2].source, names)
+
+
+SEE = """
+import sys
+from workbench.pages.explore import ExplorePage
+from workbench.views import explore
+page = ExplorePage.of({"dataset": sys.argv[1]}).looked_at()
+seen = page.result(page.work(page.plan()))
+assert explore.explored_viewer(seen.slice, seen.findings).axes
+assert explore.kspace_and_image_figure(seen.slice).axes
+assert not {"torch", "fastmri"} & sys.modules.keys()
+"""
+
+
+def test_a_slice_is_shown_without_torch_which_takes_seconds(tiny_study):
+    subprocess.run([sys.executable, "-c", SEE, str(tiny_study)], check=True)
