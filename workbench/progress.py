@@ -174,3 +174,8 @@ class Progress:
             if error is None:  # an estimate that was not reached is no failure
                 self._bar.total = self._bar.n
             self._bar.close()
+
+
+def count_of(volumes: int) -> str:
+    """Write a number of volumes."""
+    return "1 volume" if volumes == 1 else f"{volumes} volumes"

@@ -168,12 +168,12 @@ def test_a_node_goes_on_with_what_an_earlier_one_has_kept(
         chosen = {"target": "local", "local_dataset": str(tiny_study), "reconstruct": "val"}
         return list(train(plan_training(model="brain", **chosen, **tiny)))
 
-    assert "reconstructing val: 2 volumes, 0 are there" in lines()
+    assert "reconstructing val: 2 volumes, 0 there already" in lines()
     shutil.rmtree(project / "outputs")
     results = "reconstructions/val-equispaced-4x-0.08"
     for name in ("scores.csv", "file3.h5"):
         store.delete(f"{results}/{name}")
-    assert "reconstructing val: 1 volumes, 1 are there" in lines()
+    assert "reconstructing val: 1 volume, 1 there already" in lines()
     assert store.entry(f"{results}/scores.csv")
     assert "epoch 1/1: loss" in store.read(LOG_FILE).decode()
 

@@ -37,9 +37,9 @@ def made(run):
 
 def test_all_ranks_reconstruct_and_what_is_there_is_kept(dataset, project):
     plan = planned(dataset, nodes=2)
-    assert "reconstructs val on all ranks: 2 volumes (7 slices), equispaced" in str(plan)
+    assert "reconstructs on all ranks 2 val volumes (7 slices), equispaced" in str(plan)
     lines = list(train(plan))
-    assert "reconstructing val: 2 volumes, 0 are there" in lines
+    assert "reconstructing val: 2 volumes, 0 there already" in lines
     assert {line[:7] for line in lines if ", SSIM " in line and "rank" in line} == {
         "rank 0:",
         "rank 1:",

@@ -143,8 +143,8 @@ class Plan:
         for split in self.splits:
             part, sampling = cache.split(split), split_sampling(job, split)
             lines.append(
-                f"then       reconstructs {split} on all ranks: {len(part)} volumes "
-                f"({part.slices:,} slices), {sampling or 'under the mask of each file'}"
+                f"then       reconstructs on all ranks {_counted(part, split)}, "
+                f"{sampling or 'under the mask of each file'}"
             )
         lines.append(f"where      {self.where}")
         if isinstance(self.where, Cloud):

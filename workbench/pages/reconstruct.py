@@ -28,7 +28,7 @@ from workbench.pages.shared import (
     datasets_here,
     runs_here,
 )
-from workbench.progress import interactive
+from workbench.progress import count_of, interactive
 from workbench.recon.reconstruction_plan import (
     ReconstructionPlan,
     plan_reconstruction,
@@ -236,7 +236,7 @@ class ReconstructPage(ClusterPage):
 
     def report(self, result: "Reconstructed") -> str:
         """Count the volumes."""
-        return f": {len(result.results)} volumes"
+        return f": {count_of(len(result.results))}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import distributed
 
 from workbench.compute.evaluation import FOLDER
 from workbench.compute.runs import Run, kept_cache, only_writer
+from workbench.progress import count_of
 from workbench.recon.orders import begin, keep_scores, order_of_run
 from workbench.recon.reconstruction import reconstruct_share
 from workbench.recon.training import gather
@@ -52,11 +53,11 @@ def evaluate(folder: Path, splits: Sequence[str]) -> None:
             if first:
                 begin(order, part, place)
                 print(
-                    f"reconstructing {split}: {len(order.volumes)} volumes, "
-                    f"{len(part) - len(order.volumes)} are there",
+                    f"reconstructing {split}: {count_of(len(order.volumes))}, "
+                    f"{len(part) - len(order.volumes)} there already",
                     flush=True,
                 )
             rows = gather(list(reconstruct_share(order, part, place, network)), group)
             if first:
                 keep_scores(part, place, rows)
-                print(f"{split} is reconstructed: {len(part)} volumes", flush=True)
+                print(f"{split} is reconstructed: {count_of(len(part))}", flush=True)

@@ -24,7 +24,7 @@ from workbench.data.cache import DatasetCache, open_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.models import find_network, label_of, released
 from workbench.models.entry import read_options, write_options
-from workbench.progress import relayed
+from workbench.progress import count_of, relayed
 from workbench.recon.cluster_reconstruction import job_for, reconstruct_on_cluster, wanted_by
 from workbench.recon.orders import begin, held, missing
 from workbench.recon.results import Order
@@ -68,7 +68,7 @@ class ReconstructionPlan:
         lines += [f"note       {note}" for note in notes]
         return (
             f"{made_by}\n"
-            f"dataset    {self.cache.address}, {self.order.split}: {len(self.cache)} volumes "
+            f"dataset    {self.cache.address}, {self.order.split}: {count_of(len(self.cache))} "
             f"({self.cache.slices:,} slices), {done} of them reconstructed already\n"
             f"sampling   {self.order}\n"
             f"into       {shown(self.folder)}\n" + "\n".join(lines)

@@ -14,11 +14,11 @@ from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
 from workbench.data.images import cropped
 from workbench.models import NETWORKS, label_of, trains
+from workbench.progress import count_of
 from workbench.recon.metrics import LEADING, METRICS, of_fewer
 from workbench.recon.results import Order, Results
 from workbench.views.ranking import PREFIXES, check_order, ranked, score_frame
 from workbench.views.reconstructions import extreme_slices, reconstruction_figure
-from workbench.views.scores import count_of
 from workbench.views.style import (
     BLUE,
     COLOURS,

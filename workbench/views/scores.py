@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from workbench.data.volume import short_names
+from workbench.progress import count_of
 from workbench.recon.metrics import LEADING, METRICS, Scores, of_fewer
 from workbench.recon.results import Results
 from workbench.views.style import (
@@ -26,11 +27,6 @@ from workbench.views.style import (
 _BOX_FROM = 5
 EVERY = "all volumes"
 """Names the summary over acquisitions, whose own names are any text."""
-
-
-def count_of(volumes: int) -> str:
-    """Write a number of volumes."""
-    return "1 volume" if volumes == 1 else f"{volumes} volumes"
 
 
 def spread_figure(results: Results) -> Figure:

@@ -79,7 +79,7 @@ def test_a_preempted_job_ends_with_all_its_epochs_and_goes_on_through_the_other_
     assert tracked.artifacts["model/best.ckpt"] == run.best.read_bytes()
     assert "without" not in "".join(line for line in lines if line.startswith("mlflow"))
     # Each node has reconstructed one of the two volumes, and all of it is here.
-    assert "reconstructing val: 2 volumes, 0 are there" in lines
+    assert "reconstructing val: 2 volumes, 0 there already" in lines
     assert "rank 0: 1 of 1" in job.log(0)
     assert "rank 1: 1 of 1" in job.log(1)
     results = run.folder / "reconstructions/val-equispaced-4x-0.08"
