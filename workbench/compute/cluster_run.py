@@ -154,7 +154,9 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
         if ended and (done := work.finished(completed)):
             yield done
             return
-        if record is None or state is None or ended:
+        # One that failed or was cancelled while nobody watched is told of before another is sent.
+        untold = unseen and not completed
+        if record is None or state is None or (ended and not untold):
             record = _send(work)
             sent = f"sent as run {record.run} to {cloud.cluster.name}"
         else:
@@ -286,7 +288,7 @@ def _watch(work: ClusterRun, record: Record, log: ShownLog) -> Generator[str, No
             if lost:
                 yield "in contact again"
             lost = ""
-            if not status:
+            if not status and not state.ended:
                 yield f"follow it in the studio: {state.url}"
                 yield f"when this is interrupted or closed, the job {GOES_ON}"
             if state.status != status:

@@ -121,6 +121,37 @@ def test_curves_and_the_best_checkpoint_come_while_the_job_goes_on(waiting, plan
     assert planned.run.best.read_bytes() == b"better"  # what it kept until then is here
 
 
+@pytest.mark.parametrize("status", ["Canceled", "Failed"])
+def test_what_ended_while_nobody_watched_is_told_and_brought_before_another_job_is_paid_for(
+    waiting, plan, status
+):
+    planned = plan(nodes=2)
+    lines = train(planned)
+    until(lines, "Queued")
+    lines.close()  # the notebook is closed
+    container = waiting.storage.container()
+    container.upload_blob("runs/brain/checkpoints/best.ckpt", b"kept")
+    waiting.azureml.job.cancel()
+    waiting.azureml.job.join().status = status
+    if status == "Failed":
+        container.upload_blob(
+            "runs/brain/errors/node0-rank0.json",
+            json.dumps({"rank": 0, "kind": "ValueError", "message": "loss='x'"}),
+        )
+    said, message = [], {"Canceled": "was cancelled; run this again to go on"}
+    with pytest.raises(TrainingFailedError, match=message.get(status, "ValueError")):
+        said.extend(train(plan(nodes=2)))
+    assert "checkpoints/best.ckpt" in said[0]
+    assert planned.run.best.read_bytes() == b"kept"
+    assert not any("goes on, and is billed" in line for line in said)
+    assert len(waiting.azureml.jobs) == 1
+    lines = train(plan(nodes=2))
+    until(lines, "sent as run")
+    lines.close()
+    assert len(waiting.azureml.jobs) == 2
+    waiting.azureml.job.cancel()
+
+
 def test_a_log_that_grows_while_it_is_fetched_is_fetched_again_without_a_word(waiting, plan):
     planned = plan(nodes=2)
     lines = train(planned)
