@@ -359,5 +359,5 @@ assert not {"torch", "fastmri"} & sys.modules.keys()
 """
 
 
-def test_a_slice_is_shown_without_torch_which_takes_seconds(tiny_study):
-    subprocess.run([sys.executable, "-c", SEE, str(tiny_study)], check=True)
+def test_a_slice_is_shown_without_torch_which_takes_seconds(dataset):
+    subprocess.run([sys.executable, "-c", SEE, dataset], check=True)
