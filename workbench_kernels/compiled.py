@@ -54,7 +54,10 @@ class Kernels:
         self.weights_gradient = function(
             "weights_gradient", *pair, address, count, address, *size, flag, result=flag
         )
-        self.fold = function("fold", *pair, flag, address, *size, *size, flag, result=flag)
+        self.fold_rows = function(
+            "fold_rows", *pair, flag, address, *size, *size, flag, result=flag
+        )
+        self.unfold_weights = function("unfold_weights", address, address, count, flag)
         self.activate = function("activate", *(address,) * 3, *size, real, real, flag)
         self.activate_gradient = function("activate_gradient", *(address,) * 4, *size, real, flag)
         self.pool = function("pool", address, address, *size, flag)

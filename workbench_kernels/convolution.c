@@ -4,24 +4,23 @@
  * that no channel is padded: libraries that vectorise over channels compute 32 where a U-Net has
  * 18.
  *
- * Along the columns it is Winograd's F(2, 3) (Lavin and Gray 2015, arXiv:1509.09308): two rows of
- * the output come from four sums and differences of rows of the input, each convolved along the
- * row alone: 12 products where 18 would be needed, and in float32 rather less rounding, for a sum
- * has a third of the terms. With rows d0 .. d3 of the input and w0 .. w2 of the weights:
+ * Along the columns it is Winograd's F(4, 3) (Lavin and Gray 2015, arXiv:1509.09308): four rows of
+ * the output come from six weighted sums of six rows of the input, each convolved along the row
+ * alone: 18 products where 36 would be needed. It multiplies polynomials by their values at
+ * 0, 1, -1, 1/2, -2 and infinity; with 1/2 and -2 it rounds less than with the usual 2 and -2
+ * (Barabasz et al. 2020, arXiv:1803.10986), and a sum has a third of the terms.
  *
- *     p0 = (d0 - d2) w0        p1 = (d1 + d2) (w0 + w1 + w2) / 2
- *     p3 = (d1 - d3) w2        p2 = (d2 - d1) (w0 - w1 + w2) / 2
- *     first row: p0 + p1 + p2, second row: p1 - p2 - p3
- *
- * Of a strip of rows these are formed in a scratch that stays in a core's cache, pair behind pair
- * with one zero between them, so that a vector may reach from one pair into the next: narrow images
- * waste none of it. Then a block of output channels times a few vectors is summed up in registers
- * over all input channels and taps.
+ * Of a strip of rows these sums are formed in a scratch that stays in a core's cache, four rows
+ * behind four rows with one zero between them, so that a vector may reach from one into the next:
+ * narrow images waste none of it. Then a block of output channels times a few vectors is summed up
+ * in registers over all input channels and taps.
  *
  * An input (and, in the adjoint, an output) may lie in two tensors, the first's channels first:
  * what a U-Net concatenates is never copied together.
  */
+
 #include "vectors.h"
+#include <unistd.h>
 
 /* As many sums as there are registers for, and a few for what is added: 32, or 16 before AVX-512. */
 #if defined(__AVX512F__) || !defined(__x86_64__)
@@ -29,7 +28,7 @@ enum { VECTORS = 4, GRADIENT_BLOCK = 8 };
 #else
 enum { VECTORS = 2, GRADIENT_BLOCK = 3 };
 #endif
-enum { BLOCK = 6, TAPS = 9, FOLDS = 4, PAIRS = 16, BUDGET = 1 << 19 };
+enum { BLOCK = 6, TAPS = 9, ROWS = 4, FOLDS = 6, GROUPS = 8 };
 enum { TERMS = 24 }; /* channels whose products are summed up in one go: few round little */
 enum { AHEAD = 6 };  /* channels by which what is needed next is fetched */
 enum { SPARE = 16 }; /* one part in so many may be wasted to align the rows */
@@ -55,14 +54,22 @@ static inline size_t channels_of(const Planes *planes)
 /* Part `number` of `total` things that are split as evenly as can be. */
 static size_t first_of(size_t number, size_t parts, size_t total) { return number * total / parts; }
 
+/* Bytes of a thread's scratch: half of what a core's own cache holds. */
+static size_t budget(void)
+{
+    const long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return cache > 0 ? cache / 2 : 1 << 19;
+}
+
 /* How images are cut into strips, and how a channel of a strip lies in the scratch: a vector, of
- * which the last number is zero; pair behind pair, a zero or more after each; a vector of zeros. */
+ * which the last number is zero; group of four rows behind group, a zero or more after each; a
+ * vector of zeros. */
 typedef struct {
     size_t height, width;
-    size_t pairs;  /* of rows in a strip */
+    size_t groups; /* of rows in a strip */
     size_t strips; /* of an image */
-    size_t pitch;  /* from one pair to the next */
-    size_t pieces; /* vectors that hold all pairs of a strip */
+    size_t pitch;  /* from one group to the next */
+    size_t pieces; /* vectors that hold all groups of a strip */
     size_t stride; /* from one channel to the next: an odd number of vectors, which cache well */
 } Cut;
 
@@ -72,17 +79,19 @@ static Cut cut(size_t channels, size_t height, size_t width, int threads)
     const size_t whole = (c.pitch + LANES - 1) / LANES * LANES;
     if ((whole - c.pitch) * SPARE <= c.pitch) /* aligned rows are worth a few numbers */
         c.pitch = whole;
-    const size_t all = (height + 1) / 2, share = (all + threads - 1) / threads;
-    c.pairs = BUDGET / (channels * FOLDS * c.pitch * sizeof(real));
-    if (c.pairs > PAIRS)
-        c.pairs = PAIRS;
-    if (c.pairs > share)
-        c.pairs = share;
-    if (!c.pairs)
-        c.pairs = 1;
-    c.strips = (all + c.pairs - 1) / c.pairs;
-    c.pairs = (all + c.strips - 1) / c.strips;
-    c.pieces = (c.pairs * c.pitch + LANES - 1) / LANES;
+    const size_t all = (height + ROWS - 1) / ROWS, share = (all + threads - 1) / threads;
+    c.groups = budget() / (channels * FOLDS * c.pitch * sizeof(real));
+    if (c.groups > GROUPS)
+        c.groups = GROUPS;
+    if (c.groups > share)
+        c.groups = share;
+    if (!c.groups)
+        c.groups = 1;
+    c.strips = (all + c.groups - 1) / c.groups;
+    c.strips = (c.strips + threads - 1) / threads * threads; /* as many for each thread */
+    c.groups = (all + c.strips - 1) / c.strips;
+    c.strips = (all + c.groups - 1) / c.groups;
+    c.pieces = (c.groups * c.pitch + LANES - 1) / LANES;
     c.stride = ((c.pieces + 2) | 1) * LANES;
     return c;
 }
@@ -103,36 +112,85 @@ static ALWAYS_INLINE vec some(const real *at, size_t left)
     return found;
 }
 
+/* Six rows of an image, folded. */
+static ALWAYS_INLINE void fold(const vec d[FOLDS], vec to[FOLDS])
+{
+    const vec outer = d[4] - d[2], inner = d[3] - d[1];
+    to[0] = (d[0] - d[2]) + outer + inner * (real)1.5;
+    to[1] = (d[4] - d[1]) + d[2] * (real)0.5 + d[3] * (real)2.5;
+    to[2] = (d[4] + d[1]) - d[2] * (real)2.5 + d[3] * (real)0.5;
+    to[3] = outer + inner * (real)2;
+    to[4] = outer - inner * (real)0.5;
+    to[5] = (d[5] - d[3]) - inner + outer * (real)1.5;
+}
+
+/* Four rows of the output, of what the folds' convolutions give. */
+static ALWAYS_INLINE void unfold(const vec p[FOLDS], vec to[ROWS])
+{
+    const vec sum = p[1] + p[2], difference = p[1] - p[2];
+    to[0] = (p[0] + sum) + (p[3] + p[4]);
+    to[1] = difference + (p[3] * (real)0.5 - p[4] * (real)2);
+    to[2] = sum + (p[3] * (real)0.25 + p[4] * (real)4);
+    to[3] = difference + (p[3] * (real)0.125 - p[4] * (real)8) + p[5];
+}
+
+/* Four rows of a gradient, folded: the adjoint of `unfold`. */
+static ALWAYS_INLINE void fold_gradient(const vec e[ROWS], vec to[FOLDS])
+{
+    const vec even = e[0] + e[2], odd = e[1] + e[3];
+    to[0] = e[0];
+    to[1] = even + odd;
+    to[2] = even - odd;
+    to[3] = (e[0] + e[1] * (real)0.5) + (e[2] * (real)0.25 + e[3] * (real)0.125);
+    to[4] = (e[0] - e[1] * (real)2) + (e[2] * (real)4 - e[3] * (real)8);
+    to[5] = e[3];
+}
+
+/* A column of three weights, folded. */
+static ALWAYS_INLINE void fold_weights(double w0, double w1, double w2, double to[FOLDS])
+{
+    const double outer = (w0 + w2) * (1.0 / 3), middle = w1 * (1.0 / 3);
+    to[0] = w0;
+    to[1] = middle + outer;
+    to[2] = middle - outer;
+    to[3] = w0 * (-16.0 / 15) - w1 * (8.0 / 15) - w2 * (4.0 / 15);
+    to[4] = w0 * (1.0 / 15) - w1 * (2.0 / 15) + w2 * (4.0 / 15);
+    to[5] = w2;
+}
+
+/* The gradient of a column of three weights, `apart` from each other, of those of its folds. */
+static inline void unfold_weights(const double g[FOLDS], real *to, size_t apart)
+{
+    to[0] = g[0] + (g[1] - g[2]) / 3 + (g[4] - 16 * g[3]) / 15;
+    to[apart] = (g[1] + g[2]) / 3 - (8 * g[3] + 2 * g[4]) / 15;
+    to[2 * apart] = (g[1] - g[2]) / 3 + 4 * (g[4] - g[3]) / 15 + g[5];
+}
+
 /* Fold the rows of one channel of a strip of images, each fold `apart` from the one before; or with
  * `adjoint` those of a gradient, by the adjoint of how two rows are put together. */
 static ALWAYS_INLINE void fold_channel(int adjoint, const real *plane, const Cut *c, size_t strip,
                                        const real *zeros, real *channel, size_t apart)
 {
     const size_t width = c->width;
-    for (size_t pair = 0; pair < c->pairs; pair++) {
-        const size_t row = 2 * (strip * c->pairs + pair);
-        const real *d0 = row_of(plane, c, row - 1, zeros), *d1 = row_of(plane, c, row, zeros);
-        const real *d2 = row_of(plane, c, row + 1, zeros), *d3 = row_of(plane, c, row + 2, zeros);
-        real *const begin = channel + LANES + pair * c->pitch, *to = begin;
+    for (size_t group = 0; group < c->groups; group++) {
+        const size_t row = ROWS * (strip * c->groups + group);
+        const real *rows[FOLDS];
+        for (size_t r = 0; r < FOLDS; r++) /* a gradient's own four, of an image one more around */
+            rows[r] = row_of(plane, c, row + r - !adjoint, zeros);
+        real *const begin = channel + LANES + group * c->pitch, *to = begin;
         /* What the last vector writes behind the row is overwritten. */
         for (size_t x = 0; x < width; x += LANES, to += LANES) {
-            const vec one = some(d1 + x, width - x), two = some(d2 + x, width - x);
-            if (adjoint) {
-                store(to, one);
-                store(to + apart, one + two);
-                store(to + 2 * apart, one - two);
-                store(to + 3 * apart, -two);
-            } else {
-                store(to, some(d0 + x, width - x) - two);
-                store(to + apart, one + two);
-                store(to + 2 * apart, two - one);
-                store(to + 3 * apart, one - some(d3 + x, width - x));
-            }
+            vec d[FOLDS], folded[FOLDS];
+            for (size_t r = 0; r < (adjoint ? ROWS : FOLDS); r++)
+                d[r] = some(rows[r] + x, width - x);
+            (adjoint ? fold_gradient : fold)(d, folded);
+            for (size_t f = 0; f < FOLDS; f++)
+                store(to + f * apart, folded[f]);
         }
         for (size_t f = 0; f < FOLDS; f++)
             memset(begin + f * apart + width, 0, (c->pitch - width) * sizeof(real));
     }
-    const size_t end = LANES + c->pairs * c->pitch;
+    const size_t end = LANES + c->groups * c->pitch;
     for (size_t f = 0; f < FOLDS; f++, channel += apart) {
         memset(channel, 0, LANES * sizeof(real));
         memset(channel + end, 0, (c->stride - end) * sizeof(real));
@@ -154,9 +212,9 @@ static void fold_strip(int adjoint, const Planes *from, size_t image, const Cut 
     }
 }
 
-/* Two rows of `block` output channels at `vectors` places, over all input channels and taps. */
+/* Four rows of `block` output channels at `vectors` places, over all input channels and taps. */
 static ALWAYS_INLINE void sum_up(int block, int vectors, const real *in, size_t stride,
-                                 size_t channels, const real *weights, vec rows[2][BLOCK][VECTORS])
+                                 size_t channels, const real *weights, vec rows[ROWS][BLOCK][VECTORS])
 {
     vec products[FOLDS][BLOCK][VECTORS];
     for (int f = 0; f < FOLDS; f++)
@@ -184,8 +242,12 @@ static ALWAYS_INLINE void sum_up(int block, int vectors, const real *in, size_t 
         }
     for (int m = 0; m < block; m++)
         for (int v = 0; v < vectors; v++) {
-            rows[0][m][v] = products[0][m][v] + (products[1][m][v] + products[2][m][v]);
-            rows[1][m][v] = (products[1][m][v] - products[2][m][v]) - products[3][m][v];
+            vec of_place[FOLDS], result[ROWS];
+            for (int f = 0; f < FOLDS; f++)
+                of_place[f] = products[f][m][v];
+            unfold(of_place, result);
+            for (int r = 0; r < ROWS; r++)
+                rows[r][m][v] = result[r];
         }
 }
 
@@ -198,29 +260,29 @@ static ALWAYS_INLINE void sum_up(int block, int vectors, const real *in, size_t 
 #endif
 
 static void sum_up_any(size_t block, size_t vectors, const real *in, size_t stride,
-                       size_t channels, const real *weights, vec rows[2][BLOCK][VECTORS])
+                       size_t channels, const real *weights, vec rows[ROWS][BLOCK][VECTORS])
 {
     switch (block * 8 + vectors) {
         CASES(1) CASES(2) CASES(3) CASES(4) CASES(5) CASES(6)
     }
 }
 
-/* Spread a vector of two rows of `block` planes, which begins `at` numbers into a strip. */
+/* Spread a vector of four rows of `block` planes, which begins `at` numbers into a strip. */
 static void spread(real *const *planes, size_t block, const Cut *c, size_t strip, size_t at,
-                  size_t v, const vec rows[2][BLOCK][VECTORS])
+                  size_t v, const vec rows[ROWS][BLOCK][VECTORS])
 {
     for (size_t lane = 0; lane < LANES;) {
-        const size_t pair = (at + lane) / c->pitch, x = (at + lane) % c->pitch;
-        const size_t row = 2 * (strip * c->pairs + pair), here = c->pitch - x;
+        const size_t group = (at + lane) / c->pitch, x = (at + lane) % c->pitch;
+        const size_t row = ROWS * (strip * c->groups + group), here = c->pitch - x;
         size_t count = x < c->width ? c->width - x : 0;
         if (count > LANES - lane)
             count = LANES - lane;
-        if (count && pair < c->pairs)
-            for (size_t r = 0; r < 2 && row + r < c->height; r++)
+        if (count && group < c->groups)
+            for (size_t r = 0; r < ROWS && row + r < c->height; r++)
                 for (size_t m = 0; m < block; m++) {
                     real *to = planes[m] + (row + r) * c->width + x;
                     if (count == LANES)
-                        store(to, rows[r][m][v]);
+                        stream(to, rows[r][m][v]);
                     else
                         memcpy(to, (const real *)&rows[r][m][v] + lane, count * sizeof(real));
                 }
@@ -238,12 +300,11 @@ static void arrange(const real *weights, size_t outputs, size_t inputs, int adjo
         for (size_t kx = 0; kx < 3; kx++)
             for (size_t o = first; o < end; o++, arranged++) {
                 const real *at = weights + (adjoint ? i * outputs + o : o * inputs + i) * TAPS;
-                const real w0 = at[adjoint ? 8 - kx : kx], w1 = at[adjoint ? 5 - kx : 3 + kx];
-                const real w2 = at[adjoint ? 2 - kx : 6 + kx];
-                arranged[0] = w0;
-                arranged[apart] = (w0 + w1 + w2) / 2;
-                arranged[2 * apart] = (w0 - w1 + w2) / 2;
-                arranged[3 * apart] = w2;
+                double folded[FOLDS];
+                fold_weights(at[adjoint ? 8 - kx : kx], at[adjoint ? 5 - kx : 3 + kx],
+                             at[adjoint ? 2 - kx : 6 + kx], folded);
+                for (size_t f = 0; f < FOLDS; f++)
+                    arranged[f * apart] = folded[f];
             }
 }
 
@@ -294,7 +355,7 @@ int FUNCTION(convolve)(const real *in_one, const real *in_two, size_t in_ones, s
                     for (size_t t = 0; t < tiles; t++) {
                         const size_t piece = first_of(t, tiles, c.pieces);
                         const size_t vectors = first_of(t + 1, tiles, c.pieces) - piece;
-                        vec rows[2][BLOCK][VECTORS];
+                        vec rows[ROWS][BLOCK][VECTORS];
                         sum_up_any(block, vectors, scratch + (piece + 1) * LANES, c.stride, inputs,
                                    arranged + first * inputs * 3 * FOLDS, rows);
                         for (size_t v = 0; v < vectors; v++)
@@ -303,6 +364,7 @@ int FUNCTION(convolve)(const real *in_one, const real *in_two, size_t in_ones, s
                 }
             }
         free(scratch);
+        streamed();
     }
     free(zeros);
     free(arranged);
@@ -401,24 +463,22 @@ int FUNCTION(weights_gradient)(const real *in_one, const real *in_two, size_t in
                         for (int lane = 0; lane < LANES; lane++)
                             folds[f] += sums[count * t + (f * outputs * inputs + i) * 3 + kx][lane];
                 real *to = result + i * TAPS + kx;
-                to[0] = folds[0] + (folds[1] + folds[2]) / 2;
-                to[3] = (folds[1] - folds[2]) / 2;
-                to[6] = (folds[1] + folds[2]) / 2 + folds[3];
+                unfold_weights(folds, to, 3);
             }
     free(zeros);
     free(sums);
     return failed;
 }
 
-/* Fold `pairs` pairs of rows of all channels of one image, for products of matrices that others
+/* Fold `groups` groups of four rows of all channels of one image, for products of matrices that others
  * multiply better: (FOLDS, channels, stride), of which a channel's first LANES numbers are zero,
- * and at least LANES behind the pairs. The pitch is width + 1. Returns 1 where memory was refused. */
-int FUNCTION(fold)(const real *in_one, const real *in_two, size_t in_ones, size_t in_twos,
-                   int adjoint, real *out, size_t stride, size_t pairs, size_t strip, size_t image,
+ * and at least LANES behind the groups. The pitch is width + 1. Returns 1 where memory was refused. */
+int FUNCTION(fold_rows)(const real *in_one, const real *in_two, size_t in_ones, size_t in_twos,
+                   int adjoint, real *out, size_t stride, size_t groups, size_t strip, size_t image,
                    size_t height, size_t width, int threads)
 {
     const Planes in = {{in_one, in_two}, {in_ones, in_twos}};
-    const Cut c = {height, width, .pairs = pairs, .pitch = width + 1, .stride = stride};
+    const Cut c = {height, width, .groups = groups, .pitch = width + 1, .stride = stride};
     const size_t channels = channels_of(&in), apart = channels * stride;
     real *zeros = aligned(width);
     if (!zeros)
@@ -430,4 +490,16 @@ int FUNCTION(fold)(const real *in_one, const real *in_two, size_t in_ones, size_
                      out + channel * stride, apart);
     free(zeros);
     return 0;
+}
+
+/* The gradients of `count` columns of weights, (count / 3, 3, 3), of those of their folds. */
+void FUNCTION(unfold_weights)(const real *folds, real *result, size_t count, int threads)
+{
+    #pragma omp parallel for schedule(static) num_threads(threads)
+    for (size_t i = 0; i < count; i++) {
+        double own[FOLDS];
+        for (size_t f = 0; f < FOLDS; f++)
+            own[f] = folds[f * count + i];
+        unfold_weights(own, result + i / 3 * TAPS + i % 3, 3);
+    }
 }

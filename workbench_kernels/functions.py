@@ -127,33 +127,34 @@ def _weights_gradient(image: Tensor, skip: Tensor | None, gradient: Tensor) -> T
     """Return the gradient (outputs, C [+ D], 3, 3) of the weights, given that of the output."""
     batch, outputs, height, width = gradient.shape
     inputs = image.shape[1] + (0 if skip is None else skip.shape[1])
+    of_weight = image.new_empty(outputs, inputs, 3, 3)
     if outputs < _MANY:
-        of_weight = image.new_empty(outputs, inputs, 3, 3)
         _run("weights_gradient", *_pair(image, skip), gradient, outputs, of_weight, *_size(image))
         return of_weight
-    # Winograd's F(2, 3) again, transposed: sums over all pairs of rows of products of folded rows.
+    # Winograd's F(4, 3), transposed: sums over all groups of rows of products of folded rows.
     lanes = cast(Kernels, kernels(image.dtype)).lanes
-    all_pairs = (height + 1) // 2
-    most = _FOLDED // (4 * (inputs + outputs) * (width + 1) * image.element_size())
-    strips = -(-all_pairs // max(1, most))
-    pairs = -(-all_pairs // strips)
-    count = pairs * (width + 1)
-    folded = image.new_empty(4, inputs, count + 2 * lanes)
-    folded_gradient = image.new_empty(4, outputs, count + 2 * lanes)
-    sums = image.new_zeros(3, 4, outputs, inputs)
+    all_groups = -(-height // 4)
+    most = _FOLDED // (6 * (inputs + outputs) * (width + 1) * image.element_size())
+    strips = -(-all_groups // max(1, most))
+    groups = -(-all_groups // strips)
+    count = groups * (width + 1)
+    folded = image.new_empty(6, inputs, count + 2 * lanes)
+    folded_gradient = image.new_empty(6, outputs, count + 2 * lanes)
+    sums = image.new_zeros(3, 6, outputs, inputs)
     for index in range(batch):
         for strip in range(strips):
-            place = pairs, strip, index, height, width
-            _run("fold", *_pair(image, skip), False, folded, folded.shape[2], *place)
-            given = *_pair(gradient, None), True, folded_gradient, folded.shape[2]
-            _run("fold", *given, *place)
+            place = groups, strip, index, height, width
+            given = *_pair(image, skip), False, folded
+            _run("fold_rows", *given, folded.shape[2], *place)
+            given = *_pair(gradient, None), True, folded_gradient
+            _run("fold_rows", *given, folded.shape[2], *place)
             rows = folded_gradient[:, :, lanes : lanes + count]
             for tap in range(3):
                 shifted = folded[:, :, lanes - 1 + tap :][:, :, :count]
                 sums[tap].baddbmm_(rows, shifted.transpose(1, 2))
-    one, two, three, four = sums.permute(1, 2, 3, 0).unbind()
-    even, odd = (two + three) / 2, (two - three) / 2
-    return torch.stack([one + even, odd, even + four], dim=2)
+    of_folds = sums.permute(1, 2, 3, 0).contiguous()
+    _run("unfold_weights", of_folds, of_weight, of_weight.numel() // 3)
+    return of_weight
 
 
 class _Convolve(torch.autograd.Function):

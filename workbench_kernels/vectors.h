@@ -8,6 +8,7 @@
 #endif
 
 #ifdef __AVX512F__
+#include <immintrin.h>
 #define BYTES 64
 #elif defined(__AVX__)
 #define BYTES 32
@@ -27,6 +28,26 @@ enum { LANES = BYTES / sizeof(real) };
 
 static ALWAYS_INLINE vec load(const real *at) { return *(const unaligned_vec *)at; }
 static ALWAYS_INLINE void store(real *at, vec value) { *(unaligned_vec *)at = value; }
+
+/* Store what nobody needs soon past the caches, where it fills a line of them; `streamed` is to be
+ * called before another thread reads it. */
+static ALWAYS_INLINE void stream(real *at, vec value)
+{
+#ifdef __AVX512F__
+    if ((size_t)at % BYTES == 0) {
+        _mm512_stream_si512((__m512i *)at, (__m512i)value);
+        return;
+    }
+#endif
+    store(at, value);
+}
+
+static ALWAYS_INLINE void streamed(void)
+{
+#ifdef __AVX512F__
+    _mm_sfence();
+#endif
+}
 
 static inline real *aligned(size_t count)
 {

@@ -13,6 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# The library that torch takes square roots with chooses its code when it is first called: where two
+# threads call it first at the same time, one of them may get fewer digits. So one calls it here.
+for _each in (torch.float32, torch.float64):
+    torch.ones(64, dtype=_each).sqrt_()
+
 # Bytes that are worked on at a time on a CPU. A larger block is taken from the system page by page,
 # and given back, each time that it is needed.
 _PART = 4 * 2**20
@@ -122,9 +127,7 @@ def power(parts: Iterable[Tensor]) -> Tensor:
 def root(values: Tensor, empty: float) -> Tensor:
     """Return the square root, ``empty`` (with no gradient) where the power is zero."""
     nothing = values == 0
-    # A power: torch's sqrt asks a library that, where two threads call it first at the same time,
-    # may give one of them fewer digits.
-    return values.masked_fill(nothing, 1).pow(0.5).masked_fill(nothing, empty)
+    return values.masked_fill(nothing, 1).sqrt().masked_fill(nothing, empty)
 
 
 class NormalOperator(torch.autograd.Function):
