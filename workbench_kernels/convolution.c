@@ -18,7 +18,6 @@
  * An input (and, in the adjoint, an output) may lie in two tensors, the first's channels first:
  * what a U-Net concatenates is never copied together.
  */
-
 #include "vectors.h"
 #include <unistd.h>
 
@@ -57,8 +56,12 @@ static size_t first_of(size_t number, size_t parts, size_t total) { return numbe
 /* Bytes of a thread's scratch: half of what a core's own cache holds. */
 static size_t budget(void)
 {
+#ifdef _SC_LEVEL2_CACHE_SIZE /* not every C library can say */
     const long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    return cache > 0 ? cache / 2 : 1 << 19;
+    if (cache > 0)
+        return cache / 2;
+#endif
+    return 1 << 19;
 }
 
 /* How images are cut into strips, and how a channel of a strip lies in the scratch: a vector, of
@@ -158,12 +161,12 @@ static ALWAYS_INLINE void fold_weights(double w0, double w1, double w2, double t
     to[5] = w2;
 }
 
-/* The gradient of a column of three weights, `apart` from each other, of those of its folds. */
-static inline void unfold_weights(const double g[FOLDS], real *to, size_t apart)
+/* The gradient of a column of three weights, three numbers apart, of those of its folds. */
+static inline void unfold_weights(const double g[FOLDS], real *to)
 {
     to[0] = g[0] + (g[1] - g[2]) / 3 + (g[4] - 16 * g[3]) / 15;
-    to[apart] = (g[1] + g[2]) / 3 - (8 * g[3] + 2 * g[4]) / 15;
-    to[2 * apart] = (g[1] - g[2]) / 3 + 4 * (g[4] - g[3]) / 15 + g[5];
+    to[3] = (g[1] + g[2]) / 3 - (8 * g[3] + 2 * g[4]) / 15;
+    to[6] = (g[1] - g[2]) / 3 + 4 * (g[4] - g[3]) / 15 + g[5];
 }
 
 /* Fold the rows of one channel of a strip of images, each fold `apart` from the one before; or with
@@ -463,19 +466,20 @@ int FUNCTION(weights_gradient)(const real *in_one, const real *in_two, size_t in
                         for (int lane = 0; lane < LANES; lane++)
                             folds[f] += sums[count * t + (f * outputs * inputs + i) * 3 + kx][lane];
                 real *to = result + i * TAPS + kx;
-                unfold_weights(folds, to, 3);
+                unfold_weights(folds, to);
             }
     free(zeros);
     free(sums);
     return failed;
 }
 
-/* Fold `groups` groups of four rows of all channels of one image, for products of matrices that others
- * multiply better: (FOLDS, channels, stride), of which a channel's first LANES numbers are zero,
- * and at least LANES behind the groups. The pitch is width + 1. Returns 1 where memory was refused. */
+/* Fold `groups` groups of four rows of all channels of one image, for products of matrices that
+ * others multiply better: (FOLDS, channels, stride), of which a channel's first LANES numbers are
+ * zero, and at least LANES behind the groups. The pitch is width + 1. Returns 1 where memory was
+ * refused. */
 int FUNCTION(fold_rows)(const real *in_one, const real *in_two, size_t in_ones, size_t in_twos,
-                   int adjoint, real *out, size_t stride, size_t groups, size_t strip, size_t image,
-                   size_t height, size_t width, int threads)
+                        int adjoint, real *out, size_t stride, size_t groups, size_t strip,
+                        size_t image, size_t height, size_t width, int threads)
 {
     const Planes in = {{in_one, in_two}, {in_ones, in_twos}};
     const Cut c = {height, width, .groups = groups, .pitch = width + 1, .stride = stride};
@@ -500,6 +504,6 @@ void FUNCTION(unfold_weights)(const real *folds, real *result, size_t count, int
         double own[FOLDS];
         for (size_t f = 0; f < FOLDS; f++)
             own[f] = folds[f * count + i];
-        unfold_weights(own, result + i / 3 * TAPS + i % 3, 3);
+        unfold_weights(own, result + i / 3 * TAPS + i % 3);
     }
 }

@@ -18,6 +18,9 @@ _LARGEST = 2**22
 _MANY = 64
 """From so many outputs on, the weights' gradient is a product of matrices worth the name."""
 
+_ROWS, _FOLDS = 4, 6
+"""Of an image, and the sums of rows that they come from: Winograd's, as in ``convolution.c``."""
+
 _FOLDED = 2**25
 """Bytes of the rows that are folded at a time for it."""
 
@@ -133,14 +136,14 @@ def _weights_gradient(image: Tensor, skip: Tensor | None, gradient: Tensor) -> T
         return of_weight
     # Winograd's F(4, 3), transposed: sums over all groups of rows of products of folded rows.
     lanes = cast(Kernels, kernels(image.dtype)).lanes
-    all_groups = -(-height // 4)
-    most = _FOLDED // (6 * (inputs + outputs) * (width + 1) * image.element_size())
+    all_groups = -(-height // _ROWS)
+    most = _FOLDED // (_FOLDS * (inputs + outputs) * (width + 1) * image.element_size())
     strips = -(-all_groups // max(1, most))
     groups = -(-all_groups // strips)
     count = groups * (width + 1)
-    folded = image.new_empty(6, inputs, count + 2 * lanes)
-    folded_gradient = image.new_empty(6, outputs, count + 2 * lanes)
-    sums = image.new_zeros(3, 6, outputs, inputs)
+    folded = image.new_empty(_FOLDS, inputs, count + 2 * lanes)
+    folded_gradient = image.new_empty(_FOLDS, outputs, count + 2 * lanes)
+    sums = image.new_zeros(3, _FOLDS, outputs, inputs)
     for index in range(batch):
         for strip in range(strips):
             place = groups, strip, index, height, width
