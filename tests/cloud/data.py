@@ -1,23 +1,31 @@
 """How blobs come to a node and go back: downloaded, or in a folder that stands for a mount."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from azure.core.exceptions import ResourceNotFoundError
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
 
 def fetch(container: "ContainerClient", prefix: str, folder: Path) -> int:
-    """Download the blobs under a prefix into a folder; return how many there were."""
+    """Download the blobs under a prefix into a folder; return how many there were.
+
+    One that another node deletes meanwhile is passed over.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     start = prefix.strip("/") + "/" if prefix.strip("/") else ""
     count = 0
     for blob in container.list_blobs(name_starts_with=start or None):
         path = folder / blob.name.removeprefix(start)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            container.download_blob(blob.name).readinto(file)
-        count += 1
+        with suppress(ResourceNotFoundError):
+            content = container.download_blob(blob.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                content.readinto(file)
+            count += 1
     return count
 
 
@@ -46,9 +54,8 @@ class Mirror:
                     continue
                 self._container.upload_blob(self._name(path), content, overwrite=True)
         for path in self._known.keys() - found.keys():
-            blob = self._container.get_blob_client(self._name(path))
-            if blob.exists():
-                blob.delete_blob()
+            with suppress(ResourceNotFoundError):
+                self._container.delete_blob(self._name(path))
         self._known = found
 
     def _name(self, path: Path) -> str:

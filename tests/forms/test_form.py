@@ -91,11 +91,20 @@ def test_plans_are_answered_by_one_process_and_work_by_the_last_that_it_does(for
     first, after_plan, after_plans, after_work, last = processes
     assert first is after_plan is after_plans
     assert after_work is last is not first
+    enter(form, fault="slow plan")
     form.start("plan")
     form.cancel()
     form.wait(60)
     assert form.phase == "cancelled"
     assert form._process is not last
+
+
+def test_a_plan_that_is_done_when_cancel_is_pressed_is_no_work_that_is_done(form):
+    form.start("plan")
+    form._process.cancel = lambda: None  # what it would interrupt has ended
+    form.cancel()
+    form.wait(60)
+    assert form.phase == "planned"
 
 
 def test_code_of_ones_own_is_read_anew_by_each_plan(form, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ def check_secret(text):
     return f"{len(text)} letters"
 
 
-FAULTS = ("plan", "work", "kill", "open", "own_code")
+FAULTS = ("plan", "slow plan", "work", "kill", "open", "own_code")
 
 
 class TurningPage(Page):
@@ -75,6 +75,8 @@ class TurningPage(Page):
         print(f"rounds     {self.rounds}")
         if self.fault == "plan":
             raise FileNotFoundError("fault='plan': it was asked for")
+        if self.fault == "slow plan":
+            time.sleep(60)
         if self.fault == "own_code":
             import own_code
 

@@ -86,7 +86,8 @@ class Form:
         self._warm = False
         self._aside = Aside(self._soon)
         self._follower: threading.Thread | None = None
-        self._began, self._interrupted, self._report = 0.0, 0.0, ""
+        self._began, self._interrupted = 0.0, 0.0
+        self._action, self._report = "", ""
         self.errors: dict[str, str] = {}
         self.found: dict[str, str] = {}
         self._usual: dict[str, str] = {}
@@ -325,7 +326,7 @@ class Form:
         """Do the work, or only "plan" it, as the buttons do."""
         if self.busy or self.errors:
             return
-        self._began = time.monotonic()
+        self._began, self._action = time.monotonic(), action
         self.outputs, self.planned, self.log, self.progress, self.failure = {}, [], [], {}, None
         self.phase, self.status = "planning", "looking at what there is to do ..."
         self._draw()
@@ -334,18 +335,18 @@ class Form:
             if self._process:
                 self._process.close()
             self._process = PageProcess(self.page)
-        arguments = self._process, action, environment
+        arguments = self._process, environment
         self._follower = threading.Thread(target=self._do, args=arguments, daemon=True)
         self._follower.start()
 
-    def _do(self, process: PageProcess, action: str, environment: Mapping[str, str]) -> None:
+    def _do(self, process: PageProcess, environment: Mapping[str, str]) -> None:
         """Ask for the work, and show what it tells, a few times a second; then fill the cells."""
         lacking = [s.entry.label for s in self._wanted() if s.lacks(self._asked)]
         if lacking:
             self.phase = "idle"
             self._say(f"first give {' and '.join(lacking)}")
             return
-        process.ask(action, self._asked.model_dump(), environment)
+        process.ask(self._action, self._asked.model_dump(), environment)
         for batch in process.batches():
             for message in batch:
                 self._take(message)
@@ -428,7 +429,7 @@ class Form:
                 "Linux does where memory runs out"
             )
             self.failure = self.failure or (ended, "")
-        elif self.phase == "planning":
+        elif self._action == "plan":
             phase, status = "planned", f"nothing was changed; {start} does this"
         else:
             phase, status = "done", f"done in {spent}{self._report}"
