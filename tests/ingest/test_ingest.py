@@ -6,18 +6,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.ingest.conftest import packed, sums_of, tar_of, volumes
-from workbench.ingest.board import Board
 from workbench.ingest.links import parse_links
 from workbench.ingest.manifest import LOCK, read_records
 from workbench.ingest.offer import read_sums, sum_of
 from workbench.ingest.plan import Action
-from workbench.ingest.report import IngestError, plan_html, report_html
+from workbench.ingest.report import (
+    IngestError,
+    IngestReport,
+    plan_html,
+    progress_html,
+    report_html,
+)
 from workbench.ingest.run import ingest
 from workbench.stores import DiskStore
 from workbench_demo.bucket import Bucket, Faults
@@ -51,25 +57,35 @@ def test_every_kind_of_archive_comes_in_and_a_second_run_does_nothing(knee, keep
         knee.store.delete(f"knee_multicoil_compressed/{name}")
     again = knee.ingest(knee.bucket.email(lifetime=timedelta(days=-1)), keep=keep)
     assert knee.asked() == []
-    assert [outcome.result for outcome in again.outcomes] == ["was there"] * 3
+    assert [outcome.state for outcome in again.outcomes] == ["was there"] * 3
     assert again.problems == []
 
 
-def test_a_board_tells_how_far_each_archive_is(on_disk):
-    """Its states are written as they change: the last word of each is the outcome's."""
+def test_whoever_watches_sees_how_far_each_archive_is(on_disk):
     (on_disk.folder / "knee_multicoil_test.tar.xz").write_bytes(b"no archive")
-    plan, board = on_disk.plan(), Board()
-    assert board.html() == ""
-    report = ingest(plan, board=board)
-    assert [each.state for each in board.standings] == [each.result for each in report.outcomes]
-    for standing in board.standings:
-        good = standing.planned.link.stem != "knee_multicoil_test"
-        whole = standing.planned.size if good else 0
-        assert (standing.came, standing.through) == (whole, whole)
-        assert (standing.problem in report.problems) != good
-    again = Board()
-    ingest(on_disk.plan(), board=again)
-    assert sorted(each.state for each in again.standings) == ["failed", "was there", "was there"]
+    on_disk.bucket.faults.append(Faults("val", seconds_per_mb=0.5))
+    report, seen, shown = IngestReport(), [], threading.Event()
+    assert progress_html(report) == ""
+
+    def watch():
+        while not shown.wait(0.001):
+            seen.append(progress_html(report))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    assert ingest(on_disk.plan(), report=report) is report
+    shown.set()
+    watcher.join()
+    assert any("downloading" in html for html in seen)
+    for outcome in report.outcomes:
+        good = outcome.archive != "knee_multicoil_test.tar.xz"
+        whole = outcome.size if good else 0
+        assert (outcome.there, outcome.downloaded, outcome.through) == (0, whole, whole)
+        assert outcome.state == ("unpacked" if good else "failed")
+    assert progress_html(report).count("(100%)") == 4
+    again = ingest(on_disk.plan())
+    assert sorted(each.state for each in again.outcomes) == ["failed", "was there", "was there"]
+    assert all(each.there == each.size for each in again.outcomes if each.state == "was there")
 
 
 def test_links_of_2021_lead_to_the_same(on_disk):
@@ -155,7 +171,7 @@ def test_fully_sampled_test_scans_and_masked_ones_of_the_same_names_both_stay(on
     assert on_disk.there("brain_multicoil") == masked | {
         "multicoil_test_full/a.h5": full["multicoil_test/a.h5"]
     }
-    assert {outcome.result for outcome in report.outcomes} == {"was there"}
+    assert {outcome.state for outcome in report.outcomes} == {"was there"}
 
 
 def test_choosing_datasets(knee):
@@ -211,7 +227,6 @@ def test_list_of_sums_is_read_as_sha256sum_writes_it(tmp_path, hasty):
 
 SCRIPT = """
 import os, sys
-from workbench.ingest.board import Board
 from workbench.ingest.links import parse_links
 from workbench.ingest.plan import make_plan
 from workbench.ingest.run import ingest
@@ -363,7 +378,7 @@ def test_member_edited_since_comes_back(knee, keep):
     knee.asked()
     again = knee.ingest(keep=keep)
     assert knee.asked() == []
-    assert {outcome.result for outcome in again.outcomes} == {"was there"}
+    assert {outcome.state for outcome in again.outcomes} == {"was there"}
 
 
 def test_kept_archive_edited_since_is_named_and_not_unpacked(knee):
@@ -438,7 +453,7 @@ def test_unsafe_archive_is_named_and_the_others_come_in(knee, tmp_path):
     assert f"{VAL}.tar.xz: member '../../evil.h5' is refused" in problem
     assert not list(tmp_path.rglob("evil*"))
     assert not [entry for entry in knee.store.list() if "evil" in entry.path]
-    assert [o.result for o in report.outcomes] == ["unpacked", "unpacked", "failed"]
+    assert [o.state for o in report.outcomes] == ["unpacked", "unpacked", "failed"]
 
 
 def test_archive_that_unpacks_to_far_more_than_it_may_is_refused(on_disk, monkeypatch):
@@ -472,7 +487,7 @@ def test_refused_and_missing_archives_stop_no_other(knee):
     problems = sorted(report.problems)
     assert "knee_multicoil_test.tar.xz: the server answers 404 NoSuchKey" in problems[0]
     assert "403 SignatureDoesNotMatch" in problems[1]
-    assert sorted(outcome.result for outcome in report.outcomes) == ["failed", "failed", "unpacked"]
+    assert sorted(outcome.state for outcome in report.outcomes) == ["failed", "failed", "unpacked"]
 
 
 def test_disk_that_is_too_small_is_said_before_anything_is_done(on_disk, small_disk):

@@ -20,7 +20,7 @@ from workbench.compute.runs import Run
 from workbench.data.cache import open_cache
 from workbench.data.volume import Problem
 from workbench.forms.page import show
-from workbench.ingest.report import IngestReport, Outcome, report_html, table
+from workbench.ingest.report import IngestReport, Outcome, progress_html, report_html, table
 from workbench.models import VarNet
 from workbench.pages import cache as cache_views
 from workbench.pages import reconstruct as result_views
@@ -182,8 +182,9 @@ def test_every_table_of_a_training_shows_names_as_text(evil, shown, monkeypatch)
 
 
 def test_report_of_an_ingest_shows_names_as_text():
-    outcome = Outcome(EVIL, EVIL, "failed", "", 1, 0, 0, 0, 0, 0, f"{EVIL}: mend it")
-    html = report_html(IngestReport((outcome,), {EVIL: {EVIL: (1, 2)}}, (EVIL,), 1.0))
+    outcome = Outcome(EVIL, EVIL, 1, state="failed", problem=f"{EVIL}: mend it")
+    report = IngestReport([outcome], {EVIL: {EVIL: (1, 2)}}, [EVIL], 1.0)
+    html = report_html(report) + progress_html(report)
     assert "&lt;img" in html
     assert_text_alone(html)
 

@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from workbench import catalog
 from workbench.ingest.factory import Activity
@@ -15,33 +15,37 @@ class IngestError(Exception):
     """Archives that could not be brought in; the message lists each with what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
-    """What became of one archive."""
+    """How far one archive is, written by its threads, and in the end what became of it."""
 
     archive: str
     dataset: str
-    result: str  # "unpacked", "was there" or "failed"
-    check: str  # "verified", "mismatch", "not listed", or "" where it did not come whole
     size: int  # bytes
+    there: int = 0  # bytes of it that were here, or in the container, before
+    state: str = "waits"
+    """In words, such as "downloading"; in the end "unpacked", "was there" or "failed"."""
+    downloaded: int = 0  # bytes of it, in this run
+    through: int = 0  # bytes of it that were verified and unpacked
+    problem: str = ""  # what went wrong and what to do
+    check: str = ""  # "verified", "mismatch", "not listed", or "" where it did not come whole
     members: int = 0  # that are there
     written: int = 0  # members, in this run
     bytes_written: int = 0
     replaced: int = 0  # members that took the place of another file
-    downloaded: int = 0  # bytes, in this run
-    problem: str = ""  # what went wrong and what to do
-    activities: tuple[Activity, ...] = ()  # every attempt of the Data Factory
+    activities: Sequence[Activity] = ()  # every attempt of the Data Factory
 
 
-@dataclass(frozen=True)
+@dataclass
 class IngestReport:
-    """What a run did."""
+    """What a run does, and in the end what it did."""
 
-    outcomes: tuple[Outcome, ...]
-    volumes: dict[str, dict[str, tuple[int, int]]]
+    outcomes: list[Outcome] = field(default_factory=list)
+    """Of each archive, in the plan's order."""
+    volumes: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     """Dataset -> split -> (volumes found, volumes that fastMRI publishes)."""
-    notes: tuple[str, ...]
-    seconds: float
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
 
     @property
     def problems(self) -> list[str]:
@@ -67,7 +71,7 @@ class IngestReport:
         """Say in one line how much came, and how fast."""
         came = sum(outcome.downloaded for outcome in self.outcomes)
         written = sum(outcome.bytes_written for outcome in self.outcomes)
-        results = [outcome.result for outcome in self.outcomes]
+        results = [outcome.state for outcome in self.outcomes]
         speed = f", {amount(came / self.seconds, 'B')}/s over all" if came and self.seconds else ""
         return (
             f"{results.count('unpacked')} archives brought in, {results.count('was there')} were "
@@ -146,12 +150,28 @@ def plan_html(plan: IngestPlan) -> str:
     return email + datasets + table(header, [cells(archive) for archive in plan.archives]) + said
 
 
+def progress_html(report: IngestReport) -> str:
+    """Show how far each archive is; "" before there is one."""
+
+    def share(done: int, total: int) -> str:
+        if not total:
+            return "-"
+        return f"{amount(done, 'B')} of {amount(total, 'B')} ({min(done / total, 1):.0%})"
+
+    def cells(o: Outcome) -> Sequence[object]:
+        through = share(o.through, o.size) if o.through else "-"
+        return o.archive, o.state, share(o.there + o.downloaded, o.size), through, o.problem
+
+    rows = [cells(outcome) for outcome in report.outcomes]
+    return table("archive, state, came, verified and unpacked, problem", rows) if rows else ""
+
+
 def report_html(report: IngestReport) -> str:
     """Show a report: archives, volumes against the official counts, problems."""
 
     def cells(o: Outcome) -> Sequence[object]:
         size, written = amount(o.size, "B"), amount(o.bytes_written, "B")
-        return o.archive, o.result, o.check or "-", size, o.members, o.written, written
+        return o.archive, o.state, o.check or "-", size, o.members, o.written, written
 
     header = "archive, result, hash, size, members, written now, bytes written"
     archives = table(header, [cells(outcome) for outcome in report.outcomes])

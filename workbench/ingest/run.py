@@ -12,7 +12,6 @@ from typing import Any
 
 from workbench.azure_resources import without_secrets
 from workbench.ingest.archives import ArchiveError, Unpacked, unpack
-from workbench.ingest.board import Board
 from workbench.ingest.factory_copy import Copy, copy_archives
 from workbench.ingest.fetch import (
     DownloadError,
@@ -48,7 +47,7 @@ def ingest(
     *,
     side_by_side: int = 4,
     connections: int = 4,
-    board: Board | None = None,
+    report: IngestReport | None = None,
 ) -> IngestReport:
     """Do what a plan says. One archive's failure stops no other.
 
@@ -56,7 +55,7 @@ def ingest(
         plan: from ``make_plan``.
         side_by_side: archives at work at the same time; a Data Factory copies all at once.
         connections: connections that fetch one archive by HTTP.
-        board: is told how far each archive is.
+        report: an empty one to be filled, for whoever watches meanwhile; by default a new one.
 
     Raises:
         ValueError: the disk has too little space for the plan.
@@ -66,7 +65,7 @@ def ingest(
         OSError: the store refuses or cannot be reached.
     """
     plan.check_space()
-    began = time.monotonic()
+    began, report = time.monotonic(), report or IngestReport()
     names = [dataset.name for dataset in plan.datasets]
     with ExitStack() as stack:
         for place in [""] if plan.factory else names:
@@ -84,8 +83,9 @@ def ingest(
             stack.enter_context(ThreadPoolExecutor(max(side_by_side, 1), "archive")),
             stack.enter_context(Progress("fetching", fetched)),
             stack.enter_context(Progress("unpacking", unpacked)),
-            board=board or Board(),
+            report,
         )
+        report.notes += plan.notes
         archives = [_Archive(planned, run) for planned in plan.archives]
         try:
             _work(archives, run)
@@ -93,9 +93,11 @@ def ingest(
             run.stopped.set()
             run.workers.shutdown(cancel_futures=True)
             raise
-        volumes = {name: count_volumes(plan.store, name) for name in names}
-    outcomes = tuple(archive.outcome() for archive in archives)
-    return IngestReport(outcomes, volumes, (*plan.notes, *run.notes), time.monotonic() - began)
+        report.volumes = {name: count_volumes(plan.store, name) for name in names}
+    for archive in archives:
+        archive.sum_up()
+    report.seconds = time.monotonic() - began
+    return report
 
 
 @dataclass
@@ -108,9 +110,8 @@ class _Run:
     workers: ThreadPoolExecutor
     fetched: Progress
     unpacked: Progress
+    report: IngestReport
     stopped: threading.Event = field(default_factory=threading.Event)
-    board: Board = field(default_factory=Board)
-    notes: list[str] = field(default_factory=list)
 
 
 def _work(archives: "Sequence[_Archive]", run: _Run) -> None:
@@ -139,7 +140,7 @@ def _work(archives: "Sequence[_Archive]", run: _Run) -> None:
             for copy in watched:
                 archive = copies[copy]
                 archive.came(copy.read - counted[copy])
-                counted[copy], archive.standing.state = copy.read, copy.state
+                counted[copy], archive.outcome.state = copy.read, copy.state
                 if copy.problem:
                     archive.fail(copy.problem)
                 elif copy.over:
@@ -148,10 +149,6 @@ def _work(archives: "Sequence[_Archive]", run: _Run) -> None:
                     archive.begin()
     for future in futures:
         future.result()
-
-
-class _MismatchError(Exception):
-    """An archive's hash differs from the listed one."""
 
 
 class _Archive:
@@ -169,8 +166,10 @@ class _Archive:
         self.file = self.stem + planned.kind
         self.copy = Copy(self.link, planned.kind, self.archives, self.file, planned.size)
         self.out = Unpacked()
-        self.result, self.problem = "failed", ""
-        self.standing = run.board.add(planned)
+        here = planned.action in (Action.NOTHING, Action.UNPACK)
+        there = planned.size if here else planned.there
+        self.outcome = Outcome(self.name, self.dataset, planned.size, there)
+        run.report.outcomes.append(self.outcome)
 
     @property
     def record(self) -> ArchiveRecord:
@@ -193,11 +192,11 @@ class _Archive:
         """Do a step; whatever goes wrong is in the outcome."""
         try:
             step()
-            self.result = self.standing.state = "unpacked"
+            self.outcome.state = "unpacked"
             # A cluster's job tells now and then how far it is, and not of its last bytes.
-            self.standing.through = self.planned.size
+            self.outcome.through = self.planned.size
             self.update(problem="")
-        except (ArchiveError, DownloadError, _MismatchError) as error:
+        except (ArchiveError, DownloadError) as error:
             self.fail(str(error))
         except OSError as error:
             own = isinstance(error, StorageError | CannotWriteError)
@@ -215,17 +214,16 @@ class _Archive:
     def came(self, count: int) -> None:
         """Take note of bytes of the archive that came."""
         self.run.fetched.advance(count, self.name)
-        self.standing.advance(came=count)
+        self.outcome.downloaded += count
 
     def went_through(self, count: int) -> None:
         """Take note of bytes of the archive that were verified and unpacked."""
         self.run.unpacked.advance(count, self.name)
-        self.standing.advance(through=count)
+        self.outcome.through += count
 
     def fail(self, problem: str) -> None:
         """Take note that it could not be brought in, and why."""
-        self.result, self.problem = "failed", problem
-        self.standing.state, self.standing.problem = "failed", problem
+        self.outcome.state, self.outcome.problem = "failed", problem
         if self.manifest.get(self.stem):
             # A full disk may take no manifest either; the report has the problem all the same.
             with suppress(OSError):
@@ -237,30 +235,24 @@ class _Archive:
         if listed and listed == self.record.sha256:
             self.update(listed=listed, check="verified")
         self.update(state="unpacked", problem="", marks=self._marks(self.record.members))
-        self.result = self.standing.state = "was there"
+        self.outcome.state = "was there"
 
-    def outcome(self) -> Outcome:
-        """Say what became of it."""
-        record, activities = self.manifest.get(self.stem), tuple(self.copy.activities)
-        done = [each for each in activities if each.status == "Succeeded"]
-        unpacked = [each for each in done if each.name == "unpack"]
-        known = record.members if record and self.result != "failed" else self.out.members
-        came = self.planned.download if self.result == "unpacked" else 0
-        landed = sum(each.written for each in done if each.name == "land")
-        return Outcome(
-            archive=self.name,
-            dataset=self.dataset,
-            result=self.result,
-            check=record.check if record else "",
-            size=self.planned.size,
-            members=len(known),
-            written=self.out.written + sum(each.files for each in unpacked),
-            bytes_written=self.out.bytes_written + sum(each.written for each in unpacked),
-            replaced=len(self.out.replaced),
-            downloaded=landed if self.plan.factory else came,
-            problem=self.problem,
-            activities=activities,
+    def sum_up(self) -> None:
+        """Say in the outcome what came of it."""
+        outcome, record = self.outcome, self.manifest.get(self.stem)
+        outcome.activities = tuple(self.copy.activities)
+        unpacked = [
+            each
+            for each in outcome.activities
+            if (each.name, each.status) == ("unpack", "Succeeded")
+        ]
+        outcome.check = record.check if record else ""
+        outcome.members = len(
+            record.members if record and outcome.state != "failed" else self.out.members
         )
+        outcome.written = self.out.written + sum(each.files for each in unpacked)
+        outcome.bytes_written = self.out.bytes_written + sum(each.written for each in unpacked)
+        outcome.replaced = len(self.out.replaced)
 
     # ---- fetching ------------------------------------------------------------------------
 
@@ -286,7 +278,7 @@ class _Archive:
 
     def fetch(self) -> None:
         """Fetch it by HTTP, verify and unpack it."""
-        self.standing.state = "downloading"
+        self.outcome.state = "downloading"
         self.begin()
         if self.plan.keep_archives or self.planned.there:
             self.unpack_kept(self._fetch_whole())
@@ -375,7 +367,7 @@ class _Archive:
         another archive nothing is unpacked before its hash is known to be right.
         """
         cluster = self.plan.unpacker is not None
-        self.standing.state = "unpacking on the cluster" if cluster else "verifying and unpacking"
+        self.outcome.state = "unpacking on the cluster" if cluster else "verifying and unpacking"
         if not digest:
             self._take_kept()
             if not self.plan.factory:
@@ -427,7 +419,7 @@ class _Archive:
         check = "not listed" if listed is None else "verified" if listed == digest else "mismatch"
         self.update(sha256=digest, listed=listed or "", check=check)
         if check == "mismatch" and self.stem not in self.plan.accept_mismatch:
-            raise _MismatchError(
+            raise ArchiveError(
                 mismatch_message(self.link, digest, str(listed), self.archives, kept)
             )
 
@@ -474,7 +466,7 @@ class _Archive:
         for path in sorted(record.digests.keys() - self.out.members.keys() - others):
             if record.is_as_unpacked(self.members, path, self.members.entry(path)):
                 self.members.delete(path)
-                self.run.notes.append(
+                self.run.report.notes.append(
                     f"{self.name}: {path} was removed: it came from an earlier, different archive "
                     "of that name, and this one does not hold it"
                 )

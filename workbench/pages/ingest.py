@@ -11,11 +11,10 @@ from workbench.catalog import DATASETS
 from workbench.compute.cluster import SDKS
 from workbench.forms.page import Page, SecretEntry
 from workbench.forms.parameters import Field, concerning
-from workbench.ingest.board import Board
 from workbench.ingest.factory_copy import LEFTOVER
 from workbench.ingest.links import WHERE_TO_ASK, parse_links
 from workbench.ingest.plan import IngestPlan
-from workbench.ingest.report import plan_html, report_html
+from workbench.ingest.report import IngestReport, plan_html, progress_html, report_html
 from workbench.ingest.request import (
     DESTINATIONS,
     UNPACK_ON,
@@ -111,7 +110,7 @@ class IngestPage(Page):
     secure_runs: bool = Field(True, label="links as secure parameters")
     """azure: False where the factory refuses links as secure parameters"""
 
-    _board: Board = PrivateAttr(default_factory=Board)
+    _report: IngestReport = PrivateAttr(default_factory=IngestReport)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -158,7 +157,7 @@ class IngestPage(Page):
             planned,
             side_by_side=self.side_by_side,
             connections=self.connections,
-            board=self._board,
+            report=self._report,
         )
         done = {"summary": report.summary(), "html": report_html(report)}
         if report.problems:
@@ -173,7 +172,7 @@ class IngestPage(Page):
         before, last = "", False
         while not last:
             last = ended.wait(SECONDS_BETWEEN_LOOKS)
-            if (html := self._board.html()) != before:
+            if (html := progress_html(self._report)) != before:
                 display(HTML(html), display_id="archives")
                 before = html
 

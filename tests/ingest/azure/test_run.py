@@ -77,7 +77,7 @@ def test_report_has_every_activity_and_a_second_run_makes_no_factory(release, cl
     assert "Activities of the factory" in report_html(report)
     before = len(cloud.factory.requests)
     again = brought.ingest()
-    assert {outcome.result for outcome in again.outcomes} == {"was there"}
+    assert {outcome.state for outcome in again.outcomes} == {"was there"}
     assert not [r for r in cloud.factory.requests[before:] if r.method == "PUT"]
 
 
@@ -431,7 +431,7 @@ def test_an_archive_that_landed_is_unpacked_though_the_look_at_another_got_no_an
 
     with meanwhile(cloud, go, runs=3):
         report = brought.ingest()
-    assert [outcome.result for outcome in report.outcomes] == ["unpacked"] * 3
+    assert [outcome.state for outcome in report.outcomes] == ["unpacked"] * 3
     assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
 
 
