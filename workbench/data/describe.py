@@ -144,7 +144,8 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
     # Single-coil files hold both targets; the reference takes the one of the data's kind.
     target_name = TARGETS[0] if len(layout.shape) == 4 else TARGETS[1]
     target = own_array(file, target_name)
-    if target is not None and _layout(target).dtype not in TARGET_TYPES:
+    target_layout = None
+    if target is not None and (target_layout := _layout(target)).dtype not in TARGET_TYPES:
         raise UnusableVolumeError(
             f"its target is {target.dtype}, not real numbers: write it as float32"
         )
@@ -156,7 +157,7 @@ def _volume(file: h5py.File, size: int, path: str, split: str, mtime_ns: int) ->
         mtime_ns=mtime_ns,
         kspace=layout,
         target_name=None if target is None else target_name,
-        target=None if target is None else _layout(target),
+        target=target_layout,
         mask=_sampled_columns(file, layout.shape, header),
         attributes={_text(name): _plain(_text(name), value) for name, value in file.attrs.items()},
         **header._asdict(),
@@ -179,38 +180,38 @@ def own_array(file: h5py.File, name: str) -> h5py.Dataset | None:
     Links, virtual datasets and external storage can lead to any file of the machine, and HDF5
     reads as zeros what was never written.
     """
-    found: Any = file
-    names = [name]
+    root: Any = file.id
+    found, names = root, [name]
     for _ in range(_MOST_LINKS):
-        links = found.id.links if isinstance(found, h5py.Group) else None
+        links = found.links if isinstance(found, h5py.h5g.GroupID) else None
         first = names[0].encode("utf-8", "surrogateescape")
         if links is None or not links.exists(first):
-            if names == [name] and found is file:
+            if names == [name] and found is root:
                 return None
             raise UnusableVolumeError(f"its {name} is a link that leads nowhere")
         kind = links.get_info(first).type
         if kind == h5py.h5l.TYPE_HARD:
-            found = found[names.pop(0)]
-            if not names:
-                break
+            found = h5py.h5o.open(found, first)
+            del names[0]
         elif kind == h5py.h5l.TYPE_SOFT:
             where = os.fsdecode(links.get_val(first))
-            found = file if where.startswith("/") else found
+            found = root if where.startswith("/") else found
             names[:1] = [part for part in where.split("/") if part not in ("", ".")]
-            if not names:
-                return None
         else:
-            where = found.get(names[0], getlink=True).filename
+            where = h5py.Group(found).get(names[0], getlink=True).filename
             raise UnusableVolumeError(
                 f"its {name} is a link to another file, {where!r:.80}: "
                 "write the values into this file"
             )
+        if not names:
+            break
     else:
         raise UnusableVolumeError(f"its {name} is a link that leads to itself")
-    if not isinstance(found, h5py.Dataset):
+    if not isinstance(found, h5py.h5d.DatasetID):
         return None
-    _check_stored(found, name, file.id.get_filesize())
-    return found
+    dataset = h5py.Dataset(found, readonly=True)
+    _check_stored(dataset, name, root.get_filesize())
+    return dataset
 
 
 def _check_stored(dataset: h5py.Dataset, name: str, file_size: int) -> None:

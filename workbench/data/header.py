@@ -1,6 +1,7 @@
 """The ISMRMRD header of a volume (XML, schema at https://ismrmrd.readthedocs.io)."""
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from workbench.data.volume import MOST_AXIS, UnusableVolumeError
@@ -28,13 +29,13 @@ def parse_header(xml: bytes | str) -> Header:
         UnusableVolumeError: it is no XML, or a field is missing or not a possible number.
     """
     root = parse_xml(xml)
-    encoded, recon = (
-        tuple(_number(root, "encoding", space, "matrixSize", axis, least=1) for axis in "xyz")
-        for space in ("encodedSpace", "reconSpace")
+    encoded = _numbers(root, "encoding/encodedSpace/matrixSize", "xyz", least=1)
+    recon = _numbers(root, "encoding/reconSpace/matrixSize", "xyz", least=1)
+    center, maximum = _numbers(
+        root, "encoding/encodingLimits/kspace_encoding_step_1", ("center", "maximum"), least=0
     )
-    limits = ("encoding", "encodingLimits", "kspace_encoding_step_1")
-    left = encoded[1] // 2 - _number(root, *limits, "center")
-    return Header(encoded, recon, left, left + _number(root, *limits, "maximum") + 1)  # type: ignore[arg-type]
+    left = encoded[1] // 2 - center
+    return Header(encoded, recon, left, left + maximum + 1)  # type: ignore[arg-type]
 
 
 def parse_xml(xml: bytes | str) -> ElementTree.Element:
@@ -59,16 +60,21 @@ def parse_xml(xml: bytes | str) -> ElementTree.Element:
     return root
 
 
-def _number(root: ElementTree.Element, *names: str, least: int = 0) -> int:
-    text = root.findtext("." + "".join(f"//{{*}}{name}" for name in names))
-    try:
-        number = int(text or "")
-    except ValueError:
-        raise UnusableVolumeError(
-            f"its ismrmrd_header has {repr(text)[:80]} for {'/'.join(names)}, not a number"
-        ) from None
-    if not least <= number <= MOST_AXIS:
-        raise UnusableVolumeError(
-            f"its ismrmrd_header has {number} for {'/'.join(names)}, not {least} to {MOST_AXIS}"
-        )
-    return number
+def _numbers(
+    root: ElementTree.Element, place: str, names: Iterable[str], *, least: int
+) -> tuple[int, ...]:
+    found, numbers = root.find(".//{*}" + place.replace("/", "//{*}")), []
+    for name in names:
+        text = None if found is None else found.findtext(f".//{{*}}{name}")
+        try:
+            number = int(text or "")
+        except ValueError:
+            raise UnusableVolumeError(
+                f"its ismrmrd_header has {repr(text)[:80]} for {place}/{name}, not a number"
+            ) from None
+        if not least <= number <= MOST_AXIS:
+            raise UnusableVolumeError(
+                f"its ismrmrd_header has {number} for {place}/{name}, not {least} to {MOST_AXIS}"
+            )
+        numbers.append(number)
+    return tuple(numbers)
