@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.views.test_annotations import volume_at
+from tests.views.conftest import volume_at
 from workbench.recon.metrics import METRICS
 from workbench.recon.results import KINDS, Order, Result, Results
 from workbench_demo.report import PartReport, summary, table

@@ -4,20 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.views.test_annotations import volume_at
+from tests.views.conftest import results_of
 from workbench.compute.runs import Run
 from workbench.recon.metrics import METRICS, Metric, mean_of, mean_scores, score_volumes
-from workbench.recon.results import (
-    KINDS,
-    Order,
-    Result,
-    Results,
-)
 from workbench.recon.scoring import score_slice
 from workbench.recon.tables import read_scores, score_row, write_scores
 from workbench.views.curves import learning_curves
 from workbench.views.ranking import rank_volumes, score_table
-from workbench.views.scores import comparison_figure, scores_figure
+from workbench.views.scores import against_figure, spread_figure
 
 
 def worst_pixel(images, targets, data_range):
@@ -40,36 +34,37 @@ def scored(value):
     )
 
 
-def test_new_record_is_measured_averaged_and_compared(worst):
+def results(folder):
+    """Two volumes, whose images are 0.25 and 0.5 off."""
+    rows = {value: scored(value)[0] for value in (0.25, 0.5)}
+    scores = {f"{v}": {m.name: row[m.name] for m in METRICS} for v, row in rows.items()}
+    return results_of(folder, {path: (each, each) for path, each in scores.items()})
+
+
+def test_new_record_is_measured_averaged_and_compared(worst, tmp_path):
     rows = scored(0.5) + scored(0.25)
     assert [row["worst"] for row in rows] == [0.25, 0.125]
     assert mean_scores(rows)["worst"] == pytest.approx(0.1875)
-    scores = {row["volume"]: {m.name: row[m.name] for m in METRICS} for row in rows}
-    spread = scores_figure({"one": scores})
+    spread = spread_figure(results(tmp_path / "a/reconstructions/val"))
     assert [axes.get_title("left") for axes in spread.axes] == [
         "SSIM",
         "PSNR (dB)",
         "NMSE",
         "worst pixel (%)",
     ]
-    pairs = comparison_figure(scores, scores, names=("old", "new"))
+    other = results(tmp_path / "b/reconstructions/val")
+    pairs = against_figure(results(tmp_path / "a/reconstructions/val"), other)
     assert pairs.axes[3].get_title("left").startswith("worst pixel (%): +0.0 on average")
 
 
 def test_new_record_is_in_files_and_orders(worst, tmp_path):
-    volume, order = volume_at("multicoil_val/a.h5", "val"), Order("w.pt", "", "/data", "val", None)
-    results = []
-    for value in (0.25, 0.5):
-        (row,) = scored(value)
-        scores = {metric.name: row[metric.name] for metric in METRICS}
-        both = dict.fromkeys(KINDS, scores)
-        results.append(Result(tmp_path / f"{value}.h5", volume, order, 4.0, 1, both))
-    write_scores(tmp_path, map(score_row, results))
+    found = results(tmp_path)
+    write_scores(tmp_path, map(score_row, found))
     read = [float(row["reconstruction_worst"]) for row in read_scores(tmp_path)]
     assert read == [0.125, 0.25]
     for order, names in (("worst", ["0.5.h5", "0.25.h5"]), ("-worst", ["0.25.h5", "0.5.h5"])):
-        assert [each.name for each in rank_volumes(results, order)] == names
-    table = score_table(Results(tmp_path, tuple(results), results[0].order), sort_by="worst")
+        assert [each.name for each in rank_volumes(found, order)] == names
+    table = score_table(found, sort_by="worst")
     assert list(table.data["zero-filled", "worst pixel (%)"]) == [0.25, 0.125]
 
 

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.views.test_annotations import volume_at
+from tests.views.conftest import volume_at
 from workbench.recon.reconstruction import write_result
 from workbench.recon.results import Order, open_result, read_order, read_result
 

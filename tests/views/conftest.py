@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from workbench.data.images import centered_fft2, zero_filled
+from workbench.data.volume import ArrayLayout, Volume
 from workbench.models import VarNet
 from workbench.recon.orders import begin
 from workbench.recon.reconstruction import reconstruct_share
 from workbench.recon.reconstruction_plan import plan_reconstruction
-from workbench.recon.results import Results
+from workbench.recon.results import Order, Result, Results
 from workbench.recon.training import Training  # noqa: F401  (warns while it is imported)
 from workbench.recon.weights import load_network
 from workbench_demo.phantom.writing import write_volume
@@ -49,6 +50,24 @@ def write(path, acquisition, *, slices=3, coils=2, own_mask=False, **more):
         mask=mask if own_mask else None,
         **more,
     )
+
+
+def volume_at(path, split, **attributes):
+    sizes = (32, 32, 1)
+    layout = ArrayLayout((3, 2, 8, 8), "<c8", 0)
+    return Volume(path, split, 0, 0, layout, None, None, None, sizes, sizes, 0, 8, attributes)
+
+
+def results_of(folder, scores, kinds=()):
+    """Results: volume -> zero-filled and reconstructed metrics; of ``kinds`` of acquisition."""
+    order = Order("w.pt", "", "/data", "val", None)
+    items = []
+    for path, (filled, made) in scores.items():
+        attributes = {"acquisition": dict(kinds).get(path, "")}
+        both = {"zero_filled": filled, "reconstruction": made}
+        volume = volume_at(path, "val", **attributes)
+        items.append(Result(folder / f"{path}.h5", volume, order, 4.0, 1, both))
+    return Results(folder, items, order)
 
 
 @pytest.fixture(scope="session")

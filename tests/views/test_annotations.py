@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from workbench.data.volume import ArrayLayout, Volume
+from tests.views.conftest import volume_at
 from workbench.views.annotations import Box, draw_boxes, read_annotations
 from workbench.views.export.geometry import upright
 from workbench.views.lesions import (
@@ -38,12 +38,6 @@ def read(tmp_path):
 @pytest.fixture
 def annotations(read):
     return read(LINES)
-
-
-def volume_at(path, split):
-    sizes = (32, 32, 1)
-    layout = ArrayLayout((3, 2, 8, 8), "<c8", 0)
-    return Volume(path, split, 0, 0, layout, None, None, None, sizes, sizes, 0, 8, {})
 
 
 def test_boxes_labels_and_findings_of_a_study_are_read(annotations):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from matplotlib import _pylab_helpers
 
+from tests.views.conftest import results_of
 from workbench.recon.scoring import score_slice
 from workbench.views.curves import learning_curves
 from workbench.views.kspace import (
@@ -23,7 +24,7 @@ from workbench.views.reconstructions import (
     reconstruction_figure,
     ssim_image,
 )
-from workbench.views.scores import comparison_figure, scores_figure
+from workbench.views.scores import against_figure, spread_figure
 from workbench.views.style import SYNTHETIC_NOTE
 
 
@@ -254,39 +255,43 @@ def score(ssim, psnr=30.0, nmse=0.05):
 
 
 @pytest.fixture
-def scores():
-    return {
-        "zero-filled": {f"v{n}": score(0.5 + 0.01 * n) for n in range(7)},
-        "VarNet": {f"v{n}": score(0.8 + 0.01 * n) for n in range(7)},
-    }
+def of(tmp_path):
+    """Results of a run with some scores of its reconstructions."""
+
+    def of(made, run="new", kinds=KINDS):
+        folder = tmp_path / run / "reconstructions/val"
+        return results_of(folder, {path: (score(0.5), each) for path, each in made.items()}, kinds)
+
+    return of
 
 
+SCORES = {f"v{n}": score(0.8 + 0.01 * n) for n in range(7)}
 KINDS = {f"v{n}": "AXT2" if n < 5 else "AXFLAIR" for n in range(7)}
 
 
-def test_every_volume_is_a_dot_in_its_acquisition_and_in_all(scores):
-    figure = scores_figure(scores, KINDS)
+def test_every_volume_is_a_dot_in_its_acquisition_and_in_all(of):
+    figure = spread_figure(of(SCORES))
     for axes in figure.axes:
         labels = [label.get_text() for label in axes.get_xticklabels()]
         assert labels == ["all volumes\nn = 7", "AXFLAIR\nn = 2", "AXT2\nn = 5"]
     dots = [line.get_ydata() for line in figure.axes[0].lines if line.get_marker() == "o"]
-    every = [each["ssim"] for part in scores.values() for each in part.values()]
+    every = [0.5] * 7 + [each["ssim"] for each in SCORES.values()]
     np.testing.assert_allclose(np.sort(np.concatenate(dots)), np.sort(every * 2))
-    means = "Mean SSIM of 7 volumes: zero-filled 0.530, VarNet 0.830"
-    assert scores_figure(scores).get_suptitle() == means
+    means = "Mean SSIM of 7 volumes: zero-filled 0.500, VarNet 0.830"
+    assert spread_figure(of(SCORES, kinds=())).get_suptitle() == means
 
 
-def test_one_volume_is_enough():
-    figure = scores_figure({"zero-filled": {"v": score(0.5)}}, {"v": "AXT2"})
+def test_one_volume_is_enough(of):
+    figure = spread_figure(of({"v1": score(0.5)}))
     assert figure.axes[0].get_xticklabels()[0].get_text() == "AXT2\nn = 1"
     assert figure._repr_png_()
 
 
-def test_infinite_psnr_of_a_perfect_volume_is_left_out():
-    perfect = {"a": score(1.0, np.inf, 0.0), "b": score(0.9, 40.0, 0.01)}
-    assert scores_figure({"VarNet": perfect})._repr_png_()
-    worse = {"a": score(1.0, 45.0, 0.0), "b": score(0.9, 39.0, 0.01)}
-    figure = comparison_figure(worse, perfect, names=("old", "new"))
+def test_infinite_psnr_of_a_perfect_volume_is_left_out(of):
+    perfect = of({"a": score(1.0, np.inf, 0.0), "b": score(0.9, 40.0, 0.01)})
+    assert spread_figure(perfect)._repr_png_()
+    worse = of({"a": score(1.0, 45.0, 0.0), "b": score(0.9, 39.0, 0.01)}, "old")
+    figure = against_figure(worse, perfect)
     assert figure._repr_png_()
     assert (
         figure.axes[1].get_title("left")
@@ -294,21 +299,20 @@ def test_infinite_psnr_of_a_perfect_volume_is_left_out():
     )
 
 
-def test_volume_that_is_not_finite_is_left_out_and_named(scores):
-    scores["VarNet"]["v2"] = score(*3 * [float("nan")])
-    figure = scores_figure(scores, KINDS)
+def test_volume_that_is_not_finite_is_left_out_and_named(of):
+    figure = spread_figure(of(SCORES | {"v2": score(*3 * [float("nan")])}))
     assert "VarNet 0.832 (of 6)" in figure.get_suptitle()
     assert "not finite, left out of VarNet: v2" in figure.get_suptitle()
     assert figure._repr_png_()
 
 
-def test_comparison_gives_the_mean_difference_of_pairs(scores):
-    first = scores["zero-filled"]
+def test_comparison_gives_the_mean_difference_of_pairs(of):
+    first = {f"v{n}": score(0.5 + 0.01 * n) for n in range(7)}
     second = {
         volume: score(first[volume]["ssim"] + (0.03 if volume != "v0" else -0.04), nmse=0.04)
         for volume in reversed(first)
     }
-    figure = comparison_figure(first, second, names=("old", "new"), acquisitions=KINDS)
+    figure = against_figure(of(first, "old"), of(second))
     assert figure.get_suptitle() == "new against old: SSIM +0.0200 on average, n = 7"
     assert figure.axes[0].get_title("left").endswith("better (above the line) in 6 of 7")
     lower = "NMSE: −0.0100 on average\nbetter (below the line) in 7 of 7"
@@ -318,34 +322,6 @@ def test_comparison_gives_the_mean_difference_of_pairs(scores):
     np.testing.assert_allclose(kinds["AXT2"].get_ydata(), [0.46, 0.54, 0.55, 0.56, 0.57])
 
 
-@pytest.mark.parametrize(
-    ("draw", "said"),
-    [
-        (lambda image, _: contact_sheet([image], ["a", "b"]), "1 images, 2 labels"),
-        (
-            lambda image, _: reconstruction_figure(image, image, {"VarNet": image[:30]}),
-            r"VarNet of shape \(30, 40\), target of \(32, 40\)",
-        ),
-        (lambda *_: learning_curves([]), "rows is empty"),
-        (lambda *_: scores_figure({}), "there are no scores"),
-        (
-            lambda _, scores: scores_figure(scores | {"less": {"v1": score(1)}}),
-            "zero-filled and less scored different volumes, such as v0, v2, v3",
-        ),
-        (
-            lambda _, scores: comparison_figure(
-                scores["VarNet"], {"v1": score(1)}, names=("old", "new")
-            ),
-            "old and new scored different volumes, such as v0",
-        ),
-        (
-            lambda _, scores: comparison_figure(
-                scores["VarNet"], scores["VarNet"], names=("old", "old")
-            ),
-            "both runs are called 'old'",
-        ),
-    ],
-)
-def test_what_cannot_be_drawn_is_named(images, scores, draw, said):
-    with pytest.raises(ValueError, match=said):
-        draw(images[0], scores)
+def test_target_without_room_for_a_window_of_the_ssim_is_named():
+    with pytest.raises(ValueError, match=r"target of shape \(6, 40\): give \(H, W\), 7x7 or more"):
+        reconstruction_figure(*[np.ones((6, 40), np.float32)] * 2, {})

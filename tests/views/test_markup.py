@@ -14,7 +14,7 @@ from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
 import workbench
-from tests.views.conftest import write
+from tests.views.conftest import results_of, write
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import Run
 from workbench.data.cache import open_cache
@@ -36,7 +36,7 @@ from workbench.views.explored import open_slice
 from workbench.views.export.report import run_report
 from workbench.views.header import attribute_table, header_table
 from workbench.views.header import volume_table as header_of
-from workbench.views.scores import comparison_figure, scores_figure
+from workbench.views.scores import against_figure, spread_figure
 from workbench.views.style import new_figure
 from workbench.views.tables import styled_table
 from workbench.views.training import show_run, volume_table
@@ -244,12 +244,17 @@ def test_texts_that_are_no_str_are_escaped_as_well():
 
 
 @pytest.mark.parametrize("name", [EVIL, "$x^$", "a$b", "_hidden", "x_1 ^2 \\frac{", "new\nline"])
-def test_names_in_figures_are_drawn_as_they_are(name):
-    first = {f"{name}{n}": {"ssim": 0.8 + n / 100, "psnr": 30.0, "nmse": 0.02} for n in range(3)}
-    kinds = {volume: f"{name}{volume[-1]}" for volume in first}
+def test_names_in_figures_are_drawn_as_they_are(name, tmp_path):
+    scores = {f"{name}{n}": {"ssim": 0.8 + n / 100, "psnr": 30.0, "nmse": 0.02} for n in range(3)}
+    kinds = {volume: f"{name}{volume[-1]}" for volume in scores}
+    pairs = {volume: (each, each) for volume, each in scores.items()}
+    first, second = (
+        results_of(tmp_path / run / "reconstructions/val", pairs, kinds)
+        for run in (name, f"{name}2")
+    )
     figures = [
-        scores_figure({name: first, "VarNet": first}, kinds),
-        comparison_figure(first, first, names=(name, f"{name}2"), acquisitions=kinds),
+        spread_figure(first),
+        against_figure(first, second),
         new_figure(4, 3, title=name),
     ]
     assert all(figure._repr_png_() for figure in figures)  # a warning would be an error

@@ -287,8 +287,7 @@ def show_compared(done: Reconstructed) -> Iterator[Any]:
     yield comparing_figure(sets)
     yield methods_figure(sets)
     for other in done.compared:
-        names = labels_of([other, done.results])
-        yield against_figure(done.results, other, (names[0], names[1]))
+        yield against_figure(other, done.results)
 
 
 def show_extremes(done: Reconstructed) -> Iterator[Any]:

@@ -18,7 +18,12 @@ from workbench.progress import count_of
 from workbench.recon.metrics import LEADING, METRICS, of_fewer
 from workbench.recon.results import Order, Results
 from workbench.views.ranking import PREFIXES, check_order, ranked, score_frame
-from workbench.views.reconstructions import extreme_slices, reconstruction_figure
+from workbench.views.reconstructions import (
+    data_range_of,
+    extreme_slices,
+    images_of,
+    reconstruction_figure,
+)
 from workbench.views.style import (
     BLUE,
     COLOURS,
@@ -294,15 +299,15 @@ def methods_figure(sets: Sequence[Results]) -> "Figure | None":
     shown = [*alike, own]
     names = [each.labels["reconstruction"] for each in shown]
     names = names if len(set(names)) == len(names) else labels_of(shown)
-    kspace, target = result.measured(number)
     images = [each.only([result.volume.path])[0].image(number) for each in shown]
-    target, filled, *images = cropped(target, result.zero_fill(kspace), *images)
+    filled, _, target = images_of(result, number)
+    target, filled, *images = cropped(target, filled, *images)
     return reconstruction_figure(
         target,
         filled,
         dict(zip(names, images, strict=True)),
         title=f"{title}: {result.name}, slice {number}, {result.volume.acquisition}",
-        data_range=result.volume.largest or None,
+        data_range=data_range_of(result, target),
         synthetic=result.volume.synthetic,
     )
 

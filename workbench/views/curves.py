@@ -37,10 +37,8 @@ def learning_curves(
     """Plot training loss and validation metrics over epochs, the best epoch marked.
 
     A row is an epoch, with ``epoch``, ``train_loss``, ``val_ssim`` and so on for every metric; a
-    value that is missing or NaN leaves a gap. A ValueError if there is no row.
+    value that is missing or NaN leaves a gap.
     """
-    if not rows:
-        raise ValueError("rows is empty: give the metrics of 1 epoch or more")
     best, epochs = best_epoch(rows), np.array([row["epoch"] for row in rows])
     if best is not None and not title:
         title = f"Best validation {say_standing(rows[best])} after epoch {epochs[best]:.0f}"

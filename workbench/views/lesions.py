@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from workbench.data.images import cropped
 from workbench.recon.results import Result
 from workbench.views.annotations import Annotation, Annotations, Box, draw_boxes
-from workbench.views.reconstructions import slice_scores, ssim_image
+from workbench.views.reconstructions import data_range_of, slice_scores, ssim_image
 from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
 _SMALLEST = 8.0  # pixels of a close-up's box, so that the surroundings of a point are seen
@@ -108,4 +108,4 @@ def _images(result: Result, number: int) -> tuple[np.ndarray, np.ndarray, np.nda
         part, _ = cropped(image, target)
         lacks = np.subtract(target.shape, part.shape)
         padded.append(np.pad(part, [(lack // 2, lack - lack // 2) for lack in lacks]))
-    return target, padded[0], padded[1], result.volume.largest or float(target.max()) or 1.0
+    return target, padded[0], padded[1], data_range_of(result, target)

@@ -13,7 +13,6 @@ import pandas
 
 from workbench.recon.metrics import LEADING, METRICS, Scores, metrics_of
 from workbench.recon.results import Result, Results
-from workbench.views.scores import EVERY
 from workbench.views.tables import styled_table
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 PREFIXES = {"zero_filled": "zero_filled_", "reconstruction": ""}
 """Kind of image -> what its metrics' columns begin with."""
+EVERY = "all volumes"
+"""Names the summary over acquisitions, whose own names are any text."""
 
 
 def orders() -> dict[str, bool]:

@@ -96,18 +96,14 @@ def reconstruction_figure(
         synthetic: whether it is a phantom.
 
     Raises:
-        ValueError: the arrays are not all of one shape.
+        ValueError: the target is smaller than SSIM's window.
     """
     from workbench.recon.ssim import WINDOW
 
     shown = {"zero-filled": zero_filled, **images}
-    if target.ndim != 2 or min(target.shape) < WINDOW:
+    if min(target.shape) < WINDOW:
         raise ValueError(f"target of shape {target.shape}: give (H, W), {WINDOW}x{WINDOW} or more")
-    for name, image in shown.items():
-        if image.shape != target.shape:
-            shapes = f"{name} of shape {image.shape}, target of {target.shape}"
-            raise ValueError(f"{shapes}: crop both to one shape")
-    data_range = float(data_range or np.nan_to_num(target).max()) or 1.0
+    data_range = data_range or _largest(target)
     errors = {name: np.abs(image - target) for name, image in shown.items()}
     factor = factor or error_factor(
         errors["zero-filled"], [errors[name] for name in images], data_range
@@ -157,15 +153,7 @@ def contact_sheet(
 
     By default the images are scaled to % of the brightest pixel of all, the window is from 0 to
     just under it, and the sheet a little wider than high. A ``panel`` is (width, height), inches.
-
-    Raises:
-        ValueError: there is no image, one has not two axes, or labels do not match.
     """
-    if not len(images) or len(images) != len(labels):
-        raise ValueError(f"{len(images)} images, {len(labels)} labels: give one label an image")
-    for label, image in zip(labels, images, strict=True):
-        if image.ndim != 2:
-            raise ValueError(f"image {label!r} of shape {image.shape}: give (H, W)")
     if window is None:
         brightest = max(float(np.nan_to_num(image, posinf=0).max()) for image in images) or 1.0
         images = [image * (100 / brightest) for image in images]
@@ -210,50 +198,57 @@ def extreme_slices(results: Sequence[Result]) -> list[tuple[str, Result, int]]:
     return [*broken.values(), *chosen]
 
 
+def images_of(result: Result, number: int) -> list[np.ndarray]:
+    """Return a slice zero-filled and reconstructed, and its target if it has one: (h, w) each."""
+    kspace, target = result.measured(number)
+    images = result.zero_fill(kspace), result.image(number)
+    return cropped(*images, *([] if target is None else [target]))
+
+
+def data_range_of(result: Result, target: np.ndarray) -> float:
+    """Return what is 100 %: the volume's ``max``, or else the target's own largest value."""
+    return result.volume.largest or _largest(target)
+
+
+def _largest(image: np.ndarray) -> float:
+    return float(np.nan_to_num(image).max()) or 1.0
+
+
 def common_factor(slices: Sequence[tuple[str, Result, int]]) -> int | None:
     """Return the one factor at which the errors of all of some slices fit; None without targets."""
     factors = []
     for _, result, number in slices:
-        kspace, target = result.measured(number)
-        if target is not None:
-            shown = cropped(target, result.zero_fill(kspace), result.image(number))
-            filled, image = (np.abs(each - shown[0]) for each in shown[1:])
-            span = result.volume.largest or float(np.nan_to_num(target).max()) or 1.0
-            factors.append(error_factor(filled, [image], span))
+        filled, image, *targets = images_of(result, number)
+        for target in targets:
+            errors = np.abs(filled - target), [np.abs(image - target)]
+            factors.append(error_factor(*errors, data_range_of(result, target)))
     return min(factors, default=None)
 
 
 def extreme_views(results: Sequence[Result]) -> Iterator[Figure]:
-    """Show the best, the median and the worst slice, all errors on one scale."""
+    """Show the best, the median and the worst slice, all errors on one scale, and their k-space."""
     slices = extreme_slices(results)
     factor = common_factor(slices)
     for kind, result, number in slices:
-        yield from slice_views(result, number, kind, factor)
+        yield slice_figure(result, number, kind, factor)
+        (kspace, _), (mask, low) = result.measured(number), result.mask()
+        about: Look = {"acquired": result.volume.acquired, "synthetic": result.volume.synthetic}
+        yield kspace_and_mask_figure(kspace, mask, low_frequencies=low, **about)
 
 
-def slice_views(
-    result: Result, number: int, title: str, factor: int | None = None
-) -> Iterator[Figure]:
-    """Show a slice beside its target, with errors and SSIM maps; then its k-space and mask.
+def slice_figure(result: Result, number: int, title: str, factor: int | None = None) -> Figure:
+    """Show a slice beside its target, with errors and SSIM maps.
 
     ``factor`` is that of the errors, see ``reconstruction_figure``.
     """
     volume = result.volume
     title = f"{title}: {result.name}, slice {number}, {volume.acquisition}"
-    kspace, target = result.measured(number)
-    filled, image = cropped(result.zero_fill(kspace), result.image(number))
     about: Look = {"title": title, "synthetic": volume.synthetic}
-    if target is None:
-        yield contact_sheet([filled, image], ["zero-filled", result.label], **about)
-    else:
-        target, filled, image = cropped(target, filled, image)
-        images, about = {result.label: image}, about | {"factor": factor}
-        span = volume.largest or None
-        yield reconstruction_figure(target, filled, images, data_range=span, **about)
-    mask, low = result.mask()
-    yield kspace_and_mask_figure(
-        kspace, mask, low_frequencies=low, acquired=volume.acquired, synthetic=volume.synthetic
-    )
+    filled, image, *targets = images_of(result, number)
+    if not targets:
+        return contact_sheet([filled, image], ["zero-filled", result.label], **about)
+    about |= {"factor": factor, "data_range": data_range_of(result, targets[0])}
+    return reconstruction_figure(targets[0], filled, {result.label: image}, **about)
 
 
 def sheet_figure(result: Result) -> Figure:

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 
 from workbench.data.volume import short_names
 from workbench.progress import count_of
-from workbench.recon.metrics import LEADING, METRICS, Scores, of_fewer
+from workbench.recon.metrics import LEADING, METRICS, of_fewer
 from workbench.recon.results import Results
+from workbench.views.comparison import labels_of
+from workbench.views.ranking import EVERY, PREFIXES, score_frame
 from workbench.views.style import (
     BLUE,
     COLOURS,
@@ -25,59 +27,33 @@ from workbench.views.style import (
 )
 
 _BOX_FROM = 5
-EVERY = "all volumes"
-"""Names the summary over acquisitions, whose own names are any text."""
 
 
 def spread_figure(results: Results) -> Figure:
-    """Show how the metrics spread over volumes and acquisitions, zero-filled and reconstructed."""
-    return scores_figure(
-        {label: results.scores(kind) for kind, label in results.labels.items()},
-        results.acquisitions,
-        synthetic=results.synthetic,
-    )
-
-
-def scores_figure(
-    scores: Mapping[str, Mapping[str, Scores]],
-    acquisitions: Mapping[str, str] | None = None,
-    *,
-    title: str = "",
-    synthetic: bool = False,
-) -> Figure:
-    """Show how each metric spreads over the volumes of each acquisition.
+    """Show how each metric spreads over the volumes of each acquisition, by kind of image.
 
     A dot is a volume, a box the middle half with the median (from 5 volumes on), a bar the mean.
-
-    Args:
-        scores: method, such as "zero-filled" -> volume -> its metrics.
-        acquisitions: volume -> acquisition; without it all volumes stand together.
-        title: the figure's message; the mean SSIM of each method by default.
-        synthetic: whether any volume is a phantom.
-
-    Raises:
-        ValueError: there is no score, or the methods scored different volumes.
+    There has to be a volume with a target.
     """
-    methods = _same_volumes(scores)
-    volumes = next(iter(methods.values())).index
-    kinds = volumes.map(lambda volume: (acquisitions or {}).get(volume) or "unknown")
-    groups = [(kind, volumes[kinds == kind]) for kind in sorted(set(kinds))]
-    if len(groups) > 1 or not acquisitions or groups[0][0] == "unknown":
-        groups = [(EVERY, volumes), *(groups if len(groups) > 1 else ())]
-    if not title:
-        means = ", ".join(f"{name} {_mean(part[LEADING.name])}" for name, part in methods.items())
-        title = f"Mean {LEADING.label} of {count_of(len(volumes))}: {means}" + _left_out(methods)
-    wide = len(METRICS) * max(3.2, 0.8 + 0.4 * len(groups) * len(scores))
-    figure = new_figure(wide, 4.2, title=title, synthetic=synthetic)
-    colours = dict(zip(scores, cycle((ORANGE, BLUE, *COLOURS[2:]))))
+    scored = results.scored
+    methods = {label: _metrics(scored, kind) for kind, label in results.labels.items()}
+    kinds = _acquisitions(scored)
+    every, known = ~kinds.isna(), sorted(set(kinds))
+    groups = [(kind, kinds == kind) for kind in known] if known != ["unknown"] else []
+    groups = groups if len(groups) == 1 else [(EVERY, every), *groups]
+    means = ", ".join(f"{name} {_mean(part[LEADING.name])}" for name, part in methods.items())
+    title = f"Mean {LEADING.label} of {count_of(len(kinds))}: {means}" + _left_out(methods)
+    wide = len(METRICS) * max(3.2, 0.8 + 0.4 * len(groups) * len(methods))
+    figure = new_figure(wide, 4.2, title=title, synthetic=results.synthetic)
+    colours = dict(zip(methods, (ORANGE, BLUE), strict=True))
     panels = figure.subplots(1, len(METRICS), squeeze=False)[0]
-    ticks = [f"{kind}\nn = {len(members)}" for kind, members in groups]
+    ticks = [f"{kind}\nn = {members.sum()}" for kind, members in groups]
     for axes, metric in zip(panels, METRICS, strict=True):
         for number, (method, part) in enumerate(methods.items()):
-            offset = (number - (len(scores) - 1) / 2) * 0.8 / len(scores)
+            offset = (number - (len(methods) - 1) / 2) * 0.8 / len(methods)
             for place, (_, members) in enumerate(groups):
                 values = part.loc[members, metric.name].to_numpy()
-                _strip(axes, place + offset, values, 0.62 / len(scores), colours[method])
+                _strip(axes, place + offset, values, 0.62 / len(methods), colours[method])
         turn = 0 if len(groups) <= 4 else 30
         axes.set_xticks(range(len(groups)), ticks, rotation=turn, ha="center")
         axes.set_xlim(-0.6, len(groups) - 0.4)
@@ -129,74 +105,34 @@ def _left_out(methods: Mapping[str, pandas.DataFrame]) -> str:
     return lines
 
 
-def _same_volumes(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, pandas.DataFrame]:
-    """Return each method's scores with a row a volume, sorted; a ValueError if volumes differ."""
-    if not any(scores.values()):
-        raise ValueError("there are no scores: give at least one volume")
+def _metrics(results: Results, kind: str) -> pandas.DataFrame:
+    """Return the metrics of one kind of image, a row a volume, sorted."""
     names = [metric.name for metric in METRICS]
-    tables = {
-        method: pandas.DataFrame.from_dict(part, "index").reindex(columns=names).sort_index()
-        for method, part in scores.items()
-    }
-    (first, known), *others = tables.items()
-    for method, table in others:
-        if odd := sorted(known.index.symmetric_difference(table.index)):
-            raise ValueError(
-                f"{first} and {method} scored different volumes, such as {', '.join(odd[:3])}: "
-                "compare the same ones"
-            )
-    return tables
+    table = score_frame(results)[[f"{PREFIXES[kind]}{name}" for name in names]]
+    return table.set_axis(names, axis=1).sort_index()
 
 
-def against_figure(results: Results, others: Results, names: tuple[str, str]) -> Figure:
-    """Compare with another run's results, named first, on the volumes that both have scored."""
-    return comparison_figure(
-        others.scores("reconstruction"),
-        results.scores("reconstruction"),
-        names=names,
-        acquisitions=results.acquisitions,
-        common=True,
-        synthetic=results.synthetic,
-    )
+def _acquisitions(results: Results) -> pandas.Series:
+    """Return the acquisition of each volume, sorted by volume."""
+    return score_frame(results)["acquisition"].sort_index().replace("", "unknown")
 
 
-def comparison_figure(
-    first: Mapping[str, Scores],
-    second: Mapping[str, Scores],
-    *,
-    names: tuple[str, str],
-    acquisitions: Mapping[str, str] | None = None,
-    title: str = "",
-    common: bool = False,
-    synthetic: bool = False,
-) -> Figure:
-    """Compare two runs on the same volumes: each dot a volume, the diagonal no difference.
+def against_figure(first: Results, second: Results) -> Figure:
+    """Compare two results on the volumes that both have scored: each a dot, alike on the diagonal.
 
     A pair with a metric that is not finite enters no mean.
 
-    Args:
-        first: volume -> its metrics, of one run.
-        second: of the other, the same volumes; with ``common``, others too.
-        names: of the two runs, not alike.
-        acquisitions: volume -> acquisition, told apart by colour.
-        title: the figure's message; the mean difference in SSIM by default.
-        common: leave out volumes that only one run holds, and say so in the title.
-        synthetic: whether any volume is a phantom.
-
     Raises:
-        ValueError: there is no score, the runs hold different volumes, or have one name.
+        ValueError: they cannot be told apart.
     """
-    if names[0] == names[1]:
-        raise ValueError(f"both runs are called {names[0]!r}: give names that tell them apart")
-    runs, remarks = dict(zip(names, (first, second), strict=True)), []
-    if common:
-        both = first.keys() & second.keys()
-        for name, run in runs.items():
-            if more := len(run) - len(both):
-                are = "is" if more == 1 else "are"
-                remarks.append(f"{count_of(more)} of {name} alone {are} left out")
-            runs[name] = {volume: run[volume] for volume in both}
-    x, y = _same_volumes(runs).values()
+    names = labels_of([first, second])
+    both = first.scored.acquisitions.keys() & second.scored.acquisitions.keys()
+    remarks = [
+        f"{count_of(more)} of {name} alone {'is' if more == 1 else 'are'} left out"
+        for name, run in zip(names, (first, second), strict=True)
+        if (more := len(run.scored) - len(both))
+    ]
+    x, y = (_metrics(run.only(both), "reconstruction") for run in (first, second))
     change = (y - x).where(np.isfinite(x) & np.isfinite(y))
     means = {
         metric.name: f"{change[metric.name].mean():+{metric.form}} on average".replace("-", "−")
@@ -211,13 +147,11 @@ def comparison_figure(
         for metric in METRICS
         if metric is not LEADING and counts[metric.name] < total
     ]
-    if not title:
-        said = f"{LEADING.label} {means[LEADING.name]}, n = {pairs[LEADING.name]}"
-        title = f"{names[1]} against {names[0]}: {said}"
-    title = "\n".join(filter(None, (title, "; ".join(remarks))))
-    figure = new_figure(3.5 * len(METRICS), 4.3, title=title, synthetic=synthetic)
+    said = f"{LEADING.label} {means[LEADING.name]}, n = {pairs[LEADING.name]}"
+    title = f"{names[1]} against {names[0]}: {said}\n{'; '.join(remarks)}".strip()
+    figure = new_figure(3.5 * len(METRICS), 4.3, title=title, synthetic=second.synthetic)
     panels = figure.subplots(1, len(METRICS), squeeze=False)[0]
-    kinds = x.index.map(lambda volume: (acquisitions or {}).get(volume) or "unknown")
+    kinds = _acquisitions(second.only(both))
     colours = dict(zip(sorted(set(kinds)), cycle(COLOURS)))
     for axes, metric in zip(panels, METRICS, strict=True):
         both_values = pandas.concat([x[metric.name], y[metric.name]])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.data.images import cropped
 from workbench.views.export.exported import ReconstructedVolume
 from workbench.views.export.geometry import upright
+from workbench.views.reconstructions import images_of
 from workbench.views.style import SYNTHETIC_NOTE, fitted, window_of
 
 _SMALLEST = 256  # pixels high: smaller images are enlarged by whole factors
@@ -17,16 +17,9 @@ _BAR, _GAP = 18, 4
 def write_gif(source: ReconstructedVolume, file: Path) -> None:
     """Write a volume's slices as an animation: target where it has one, zero-filled, network."""
     result = source.result
-    names, slices = ["zero-filled", result.label], []
-    for number, image in enumerate(source.images):
-        kspace, target = result.measured(number)
-        shown = [result.zero_fill(kspace), image]
-        slices.append(cropped(*shown) if target is None else cropped(target, *shown))
-    names = names if len(slices[0]) == 2 else ["target", *names]
-    panes = {
-        name: np.stack(images)
-        for name, images in zip(names, zip(*slices, strict=True), strict=True)
-    }
+    slices = zip(*(images_of(result, n) for n in range(len(source.images))), strict=True)
+    panes = dict(zip(("zero-filled", result.label, "target"), map(np.stack, slices), strict=False))
+    panes = {name: panes[name] for name in ("target", *panes) if name in panes}
     write_animation(file, panes, caption=result.name, synthetic=source.volume.synthetic)
 
 

@@ -29,7 +29,7 @@ from workbench.views.reconstructions import (
     common_factor,
     extreme_slices,
     sheet_figure,
-    slice_views,
+    slice_figure,
 )
 from workbench.views.scores import spread_figure
 from workbench.views.style import png
@@ -107,7 +107,7 @@ def _in_short(sets: list[Results]) -> Iterator[str]:
         median = [found for found in extreme_slices(each) if found[0].startswith("median")]
         if median and each.dataset_is_here:
             title, result, number = median[0]
-            figure = next(slice_views(result, number, title))
+            figure = slice_figure(result, number, title)
             yield _picture(figure, f"{title}: {result.name}, slice {number}")
 
 
@@ -164,7 +164,7 @@ def _results(results: Results) -> Iterator[str]:
     extremes = extreme_slices(results)
     factor = common_factor(extremes)
     for title, result, number in extremes:
-        images = next(slice_views(result, number, title, factor))
+        images = slice_figure(result, number, title, factor)
         yield _picture(images, f"{title}: {result.name}, slice {number}")
     yield _picture(sheet_figure(results[0]), f"Every slice of {results[0].name}")
 

@@ -30,7 +30,7 @@ from workbench.views.reconstructions import (
     common_factor,
     extreme_slices,
     sheet_figure,
-    slice_views,
+    slice_figure,
 )
 from workbench.views.scores import spread_figure
 
@@ -133,12 +133,11 @@ def _exports(results: Results, kind: str) -> Iterator[Export]:
         factor = cache(partial(common_factor, extremes))
 
         def slices(title: str, result: Result, number: int) -> Figure:
-            return next(slice_views(result, number, title, factor()))
+            return slice_figure(result, number, title, factor())
 
         for title, result, number in extremes:
             name = named(result, f"{kind}/{title.split()[0]}-{{}}-{number}.{kind}")
-            draw = partial(slices, title, result, number)
-            yield name, results, partial(figure, draw)
+            yield name, results, partial(figure, partial(slices, title, result, number))
         for result in results:
             name = named(result, f"{kind}/slices-{{}}.{kind}")
             yield name, [result], partial(figure, partial(sheet_figure, result))

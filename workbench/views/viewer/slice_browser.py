@@ -1,18 +1,17 @@
 """Slices of reconstructed volumes in the order of any metric, and the viewer. For JupyterLab."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import ipywidgets
 import numpy as np
 
-from workbench.data.images import cropped
 from workbench.recon.metrics import LEADING, METRICS
 from workbench.recon.results import Result
 from workbench.views.annotations import Annotations
 from workbench.views.ranking import check_order, orders, rank_slices, rank_volumes
-from workbench.views.reconstructions import ssim_image
+from workbench.views.reconstructions import data_range_of, images_of, ssim_image
 from workbench.views.viewer.panes import Pane, error_pane, image_pane
 from workbench.views.viewer.viewer import Viewer
 
@@ -27,15 +26,11 @@ def reconstruction_panes(result: Result) -> list[Pane]:
     """
     volume, label = result.volume, result.label
 
-    @lru_cache(maxsize=_SLICES_KEPT)
-    def images(number: int) -> list[np.ndarray]:
-        kspace, target = result.measured(number)
-        shown = result.zero_fill(kspace), result.image(number)
-        return cropped(*shown, *([] if target is None else [target]))
+    images = lru_cache(maxsize=_SLICES_KEPT)(partial(images_of, result))
 
     def likeness(number: int) -> np.ndarray:
         _, image, target = images(number)
-        return ssim_image(image, target, volume.largest or float(target.max()) or 1.0)
+        return ssim_image(image, target, data_range_of(result, target))
 
     def pane(name: str, place: int) -> Pane:
         return image_pane(name, lambda number: images(number)[place], volume.slices)
