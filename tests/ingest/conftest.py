@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from workbench.azure_storage import parse_connection
-from workbench.ingest.fetch import Patience
+from workbench.ingest import fetch
 from workbench.ingest.links import parse_links
 from workbench.ingest.manifest import LOCK
 from workbench.ingest.plan import make_plan
@@ -61,12 +61,11 @@ class Knee:
         bucket: serves it.
         members: path -> bytes of what the archives hold.
         store: the store of the datasets.
-        patience: gives up soon.
     """
 
-    def __init__(self, folder, members, bucket, store, patience):
-        self.folder, self.members, self.bucket = folder, members, bucket
-        self.store, self.patience = store, patience
+    def __init__(self, folder, members, bucket, store):
+        self.folder, self.members = folder, members
+        self.bucket, self.store = bucket, store
         self.val = folder / "knee_multicoil_val.tar.xz"
 
     def plan(self, text="", datasets=(), *, store=None, keep=True, accept=()):
@@ -76,7 +75,6 @@ class Knee:
             datasets,
             keep_archives=keep,
             accept_mismatch=accept,
-            patience=self.patience,
         )
 
     def ingest(self, text="", datasets=(), *, connections=2, **more):
@@ -141,14 +139,14 @@ def release(tmp_path):
 def knee(release, store, hasty):
     """The release, to be brought into each kind of store."""
     with Bucket(release[0]) as bucket:
-        yield Knee(*release, bucket, store, hasty)
+        yield Knee(*release, bucket, store)
 
 
 @pytest.fixture
 def on_disk(release, tmp_path, hasty):
     """The release, to be brought to this machine's disk."""
     with Bucket(release[0]) as bucket:
-        yield Knee(*release, bucket, DiskStore(tmp_path / "datasets"), hasty)
+        yield Knee(*release, bucket, DiskStore(tmp_path / "datasets"))
 
 
 def members_in(folder: Path) -> dict[str, bytes]:
@@ -161,9 +159,15 @@ def members_in(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def hasty():
-    """Patience that gives up soon."""
-    return Patience(attempts=4, first_delay=0.01, longest_delay=0.02, timeout=5)
+def hasty(monkeypatch):
+    """Have fetch give up soon; by other numbers where it is called with them."""
+
+    def set_patience(**more):
+        plain = {"attempts": 4, "first_delay": 0.01, "longest_delay": 0.02, "timeout": 5}
+        monkeypatch.setattr(fetch, "PATIENCE", fetch.Patience(**plain | more))
+
+    set_patience()
+    return set_patience
 
 
 @pytest.fixture

@@ -211,11 +211,11 @@ def test_sums_of_the_archive_s_own_folder_come_first(tmp_path):
     assert [sum_of(link, sums) for link in text] == ["old", "new"]
 
 
-def test_list_of_sums_is_read_as_sha256sum_writes_it(tmp_path, hasty):
+def test_list_of_sums_is_read_as_sha256sum_writes_it(tmp_path):
     a, b, c = "a" * 64, "B" * 64, "c" * 64
     (tmp_path / "SHA256").write_text(f"{a}  one.tar\r\n{b} *./sub/two.tar\n\n# x\n{c}\tthree.tar")
     with Bucket(tmp_path) as bucket:
-        sums, _ = read_sums(parse_links(bucket.link("/v3.0/SHA256")), hasty, datetime.now(UTC))
+        sums, _ = read_sums(parse_links(bucket.link("/v3.0/SHA256")))
     assert sums == {
         ("/v3.0", "one.tar"): a,
         ("/v3.0", "two.tar"): b.lower(),

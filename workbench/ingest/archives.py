@@ -18,7 +18,7 @@ from workbench.ingest.links import WHERE_TO_ASK
 from workbench.ingest.xz import MAGIC as XZ_MAGIC
 from workbench.ingest.xz import open_xz
 from workbench.stores import Store
-from workbench.stores.streams import CHUNK, Readable, as_file, chunks_of
+from workbench.stores.streams import CHUNK, Readable, as_file, chunks_of, digested, hashed
 
 GZIP_MAGIC = b"\x1f\x8b"
 # How much of an archive's start tells what it is: one header of tar.
@@ -283,13 +283,7 @@ class _Writer:
         if member is None:
             raise tarfile.ReadError(f"{path} has no content")
         digest = _digest()
-
-        def hashed() -> Iterator[bytes]:
-            for data in chunks_of(member):
-                digest.update(data)
-                yield data
-
-        with member, as_file(hashed()) as content:
+        with member, as_file(hashed(chunks_of(member), digest)) as content:
             new: Readable | None = content
             if self.there.get(path) == entry.size and path in self.known:
                 new = None
@@ -351,7 +345,4 @@ def _digest() -> Any:
 
 def digest_of(file: BinaryIO) -> str:
     """Return the digest of a file as ``Unpacked`` holds it: BLAKE2b of 16 bytes, in hex."""
-    digest = _digest()
-    for data in chunks_of(file):
-        digest.update(data)
-    return str(digest.hexdigest())
+    return digested(file, _digest())

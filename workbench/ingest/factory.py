@@ -28,6 +28,8 @@ PREFIX = "fastmri-copy-data-"
 # Written on the factory, so that a later run knows what a killed one left behind.
 _TAG = "fastmri-container"
 _TRIES = 10
+# For Azure to make a factory.
+_PATIENCE_SECONDS = 600.0
 ENDED = ("Succeeded", "Failed", "Cancelled")
 
 
@@ -81,7 +83,7 @@ class Factory:
             f"/providers/Microsoft.DataFactory/factories/{self.name}"
         )
 
-    def make(self, location: str, container: str, patience: float) -> None:
+    def make(self, location: str, container: str) -> None:
         """Make it, and wait until it is there.
 
         Raises:
@@ -90,17 +92,17 @@ class Factory:
         """
         from azure.core.exceptions import AzureError
 
-        until = time.monotonic() + patience
+        until = time.monotonic() + _PATIENCE_SECONDS
         document = {"location": location, "tags": {_TAG: container}}
         try:
             made = _patiently(self._client.factories.create_or_update, *self._address, document)
             while made.provisioning_state not in (None, "Succeeded"):
                 if made.provisioning_state == "Failed" or time.monotonic() > until:
                     raise ResourceError(
-                        f"the Data Factory {self.name} is not ready after {patience:.0f} s (it is "
-                        f"{made.provisioning_state}): try again later, or another location"
+                        f"the Data Factory {self.name} is not ready after {_PATIENCE_SECONDS:.0f} "
+                        f"s (it is {made.provisioning_state}): try again later, or another location"
                     )
-                time.sleep(min(2.0, patience / 10))
+                time.sleep(min(2.0, _PATIENCE_SECONDS / 10))
                 made = self._client.factories.get(*self._address)
             return
         except AzureError as error:
@@ -220,16 +222,14 @@ def left_behind(workspace: Workspace, login: "TokenCredential", container: str) 
 
 
 @contextmanager
-def temporary_factory(
-    factory: Factory, location: str, container: str, *, patience: float = 600.0
-) -> Iterator[Factory]:
+def temporary_factory(factory: Factory, location: str, container: str) -> Iterator[Factory]:
     """Have a factory for the length of a ``with`` block; it is deleted whatever happens in it.
 
     One that is there already is taken over. By ACCOUNT/CONTAINER, which is written on it, a later
     run finds it.
     """
     try:
-        factory.make(location, container, patience)
+        factory.make(location, container)
         yield factory
     finally:
         # Deleting takes seconds: an interrupt is held back until it is through.

@@ -5,7 +5,6 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import LoginError, Workspace, check_login, login_problem
@@ -57,7 +56,6 @@ class FactoryPlace:
     """Goes on with the copies that still run in a factory that an earlier run left; "delete"
     cancels them."""
     secure_runs: bool = True  # see ``factory_documents``
-    patience: float = 600.0  # seconds for Azure to make a factory
     notes: tuple[str, ...] = ()  # what the reader should know
 
     @property
@@ -76,8 +74,8 @@ def factory_place(
 ) -> FactoryPlace:
     """Find out where to make a factory, and what earlier runs left behind.
 
-    By default it is made where the workspace is. Options are ``leftover``, ``secure_runs`` and
-    ``patience`` of the ``FactoryPlace``.
+    By default it is made where the workspace is. Options are ``leftover`` and ``secure_runs`` of
+    the ``FactoryPlace``.
 
     Raises:
         ValueError: there is no such location.
@@ -194,7 +192,7 @@ def copy_archives(
     factory = adopted or Factory(place.workspace, place.login)
     what = "going on with" if adopted else "making"
     _say(f"{what} the factory {factory.name}; watch it at {factory.monitor_url}")
-    with temporary_factory(factory, place.location, place.address, patience=place.patience):
+    with temporary_factory(factory, place.location, place.address):
         documents = factory_documents(
             [(copy.link, copy.kind, copy.file) for copy in copies],
             place.container,
@@ -332,7 +330,7 @@ def _failure(copy: Copy, run: PipelineRun) -> str:
     if "403" in cause and step == "land":
         what = (
             expired_message(copy.link)
-            if copy.link.expired(datetime.now(UTC))
+            if copy.link.expired
             else "fastMRI's server refuses the link: paste the email again, or ask for new links"
         )
     return f"{what} ({step} failed in Data Factory: {cause})"

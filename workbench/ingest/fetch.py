@@ -17,7 +17,6 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ class Patience:
     timeout: float = 60.0  # seconds without a byte after which a connection counts as broken
 
 
-PATIENT = Patience()
+PATIENCE = Patience()
 
 
 @dataclass(frozen=True)
@@ -99,15 +98,14 @@ class Remote:
     version: str | None
     head: bytes
     ranges: bool
-    patience: Patience = PATIENT
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes from ``offset``."""
         return b"".join(stream(self, offset, offset + count))
 
 
-def inspect(link: SignedLink, patience: Patience = PATIENT) -> Remote:
-    """Ask for an object's size, version and first bytes.
+def inspect(link: SignedLink, *, attempts: int | None = None) -> Remote:
+    """Ask for an object's size, version and first bytes; ``attempts`` are those of ``PATIENCE``.
 
     Raises:
         DownloadError: it cannot be downloaded; the message says why and what to do.
@@ -115,18 +113,18 @@ def inspect(link: SignedLink, patience: Patience = PATIENT) -> Remote:
     failures = 0
     while True:
         try:
-            with _request(None, link, 0, HEAD, None, patience) as response:
+            with _request(None, link, 0, HEAD, None) as response:
                 _, size = _extent(response)
                 if not size:
                     raise DownloadError(f"{link.name}: the server has an empty object")
                 head = b"".join(_pieces(response, min(HEAD, size)))
                 version = response.headers.get("ETag") or None
-                return Remote(link, size, version, head, response.status_code == 206, patience)
+                return Remote(link, size, version, head, response.status_code == 206)
         except _BROKEN as error:
             problem = _without_link(error)
         # Outside of the except block: the exception's own text holds the link.
         failures += 1
-        _wait(link, problem, failures, patience, threading.Event())
+        _wait(link, problem, failures, threading.Event(), attempts or PATIENCE.attempts)
 
 
 def stream(
@@ -143,8 +141,7 @@ def stream(
         ChangedError: the object became another one.
         DownloadError: refused, gone, or the server failed too often in a row.
     """
-    link, patience = remote.link, remote.patience
-    stop = remote.size if stop is None else stop
+    link, stop = remote.link, remote.size if stop is None else stop
     stopped = stopped or threading.Event()
     failures = came = 0
     while start < stop:
@@ -152,7 +149,7 @@ def stream(
             raise StoppedError(f"{link.name}: stopped")
         problem = None
         try:
-            with _request(session, link, start, stop, remote.version, patience) as response:
+            with _request(session, link, start, stop, remote.version) as response:
                 first, size = _extent(response)
                 if size != remote.size:
                     raise ChangedError(link)
@@ -172,7 +169,7 @@ def stream(
             problem = _without_link(error)
         if problem is not None:
             failures, came = failures + 1, 0
-            _wait(link, problem, failures, patience, stopped)
+            _wait(link, problem, failures, stopped, PATIENCE.attempts)
 
 
 def stream_side_by_side(
@@ -326,7 +323,6 @@ def _request(
     start: int,
     stop: int,
     version: str | None,
-    patience: Patience,
 ) -> requests.Response:
     """Ask for bytes ``start:stop`` of an object, of that very version where one is given.
 
@@ -338,7 +334,7 @@ def _request(
     headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
     if version and not version.startswith("W/"):  # A weak one never matches.
         headers["If-Match"] = version
-    url, timeout = link.url.reveal(), (30, patience.timeout)
+    url, timeout = link.url.reveal(), (30, PATIENCE.timeout)
     for _ in range(_REDIRECTS):
         with nullcontext(session) if session else _Session() as used:
             response = used.get(
@@ -394,7 +390,7 @@ def _check(link: SignedLink, response: requests.Response) -> None:
     body = response.raw.read(4096, decode_content=False)
     code = re.search(rb"<Code>(\w+)</Code>", body or b"")
     why = f"{status} {code[1].decode()}" if code else str(status)
-    if status == 403 and link.expired(datetime.now(UTC)):
+    if status == 403 and link.expired:
         what = expired_message(link)
     elif status == 403:
         what = (
@@ -459,19 +455,19 @@ def _wait(
     link: SignedLink,
     problem: _BrokenError,
     failures: int,
-    patience: Patience,
     stopped: threading.Event,
+    attempts: int,
 ) -> None:
     """Wait before another try, the longer the more failures there were in a row.
 
     Raises:
         DownloadError: there were enough.
     """
-    if failures >= patience.attempts:
+    if failures >= attempts:
         raise DownloadError(
             f"{link.name}: {problem}, {failures} times in a row: check the network and run again; "
             "it goes on where it stopped"
         )
-    longest = min(patience.first_delay * 2 ** (failures - 1), patience.longest_delay)
-    asked = min(problem.wait, patience.longest_delay)
+    longest = min(PATIENCE.first_delay * 2 ** (failures - 1), PATIENCE.longest_delay)
+    asked = min(problem.wait, PATIENCE.longest_delay)
     stopped.wait(max(longest * random.uniform(0.5, 1.0), asked))

@@ -85,9 +85,10 @@ class SignedLink:
         """Whether this is a list of SHA256 sums, not an archive."""
         return "SHA256" in (self.name + self.object_name).upper()
 
-    def expired(self, now: datetime) -> bool:
-        """Say whether the signature has ended at ``now`` (aware, any zone)."""
-        return self.expires is not None and self.expires <= now
+    @property
+    def expired(self) -> bool:
+        """Whether the signature has ended."""
+        return self.expires is not None and self.expires <= datetime.now(UTC)
 
 
 def archive_stem(name: str) -> str:

@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Collection, Sequence
-from datetime import datetime
 
 from workbench import catalog
-from workbench.ingest.fetch import DownloadError, Patience, expired_message, inspect, stream
+from workbench.ingest.fetch import DownloadError, expired_message, inspect, stream
 from workbench.ingest.links import WHERE_TO_ASK, Links, SignedLink
 
 # The line that the letter of 2021 has in the brain's section, beside its archives.
@@ -115,17 +114,15 @@ Sums = dict[tuple[str, str], str]
 """SHA256 sums in hex that fastMRI lists, by folder in the bucket and file name."""
 
 
-def read_sums(
-    links: Sequence[SignedLink], patience: Patience, now: datetime
-) -> tuple[Sums, list[str]]:
+def read_sums(links: Sequence[SignedLink]) -> tuple[Sums, list[str]]:
     """Read lists in the form of GNU's ``sha256sum``; return notes of those that cannot be read."""
     sums: Sums = {}
     notes = []
     for link in links:
         try:
-            if link.expired(now):
+            if link.expired:
                 raise DownloadError(f"{link.name}: {expired_message(link)}")
-            remote = inspect(link, patience)
+            remote = inspect(link)
             if remote.size > 16 << 20:
                 raise DownloadError(f"{link.name}: too large for a list of sums")
             text = b"".join(stream(remote)).decode("utf-8", "replace")

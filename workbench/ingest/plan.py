@@ -10,14 +10,7 @@ from enum import Enum
 from workbench.ingest import archives, xz
 from workbench.ingest.archives import largest_content, too_large
 from workbench.ingest.factory_copy import COPY_SPEED, FactoryPlace
-from workbench.ingest.fetch import (
-    PATIENT,
-    DownloadError,
-    Patience,
-    Remote,
-    expired_message,
-    inspect,
-)
+from workbench.ingest.fetch import DownloadError, Remote, expired_message, inspect
 from workbench.ingest.links import SignedLink
 from workbench.ingest.manifest import ArchiveRecord, Manifest
 from workbench.ingest.offer import completeness, missing, read_sums, sum_of, wanted
@@ -157,7 +150,6 @@ def make_plan(
     factory: FactoryPlace | None = None,
     keep_archives: bool = True,
     accept_mismatch: Sequence[str] = (),
-    patience: Patience = PATIENT,
 ) -> IngestPlan:
     """Find out what there is to do, without changing anything.
 
@@ -168,21 +160,20 @@ def make_plan(
         factory: where to make the Data Factory that fetches; None fetches by HTTP, from here.
         keep_archives: whether each archive stays, in ``NAME_compressed``.
         accept_mismatch: stems of archives to unpack although their hash differs from the list.
-        patience: how long to bear with fastMRI's server.
 
     Raises:
         ValueError: an unknown dataset, one without links, or every link needed has expired.
         OSError: the store refuses or cannot be reached.
     """
-    now, accept = datetime.now(UTC), tuple(accept_mismatch)
+    accept = tuple(accept_mismatch)
     by_dataset, notes = wanted(links, datasets)
     notes += factory.notes if factory else ()
-    sums, problems = read_sums([link for link in links if link.is_checksums], patience, now)
+    sums, problems = read_sums([link for link in links if link.is_checksums])
     found = {name: _Found(store, name, factory is not None, accept) for name in by_dataset}
     notes += [each.manifest.problem for each in found.values() if each.manifest.problem]
 
     def planned(link: SignedLink) -> PlannedArchive:
-        return found[str(link.dataset)].plan(link, sum_of(link, sums), patience, now)
+        return found[str(link.dataset)].plan(link, sum_of(link, sums))
 
     with ThreadPoolExecutor(8, "plan") as threads:
         asked = {name: threads.map(planned, mine) for name, mine in by_dataset.items()}
@@ -196,7 +187,7 @@ def make_plan(
         raise ValueError(expired[0])
     fetch = [archive for archive in every if archive.action is Action.FETCH]
     notes += problems if fetch else ()
-    notes += _short_lived(fetch, now) if factory else ()
+    notes += _short_lived(fetch) if factory else ()
     sizes = [found[plan.name].space(plan.archives, keep_archives) for plan in plans]
     need, least = (sum(size) for size in zip(*sizes, strict=True))
     return IngestPlan(
@@ -206,9 +197,9 @@ def make_plan(
     )
 
 
-def _short_lived(fetch: Collection[PlannedArchive], now: datetime) -> list[str]:
+def _short_lived(fetch: Collection[PlannedArchive]) -> list[str]:
     """Name the links that will expire before a careful copy would be through."""
-    notes = []
+    now, notes = datetime.now(UTC), []
     for archive in fetch:
         link, takes = archive.link, timedelta(seconds=archive.size / COPY_SPEED)
         if link.expires and link.expires < now + takes:
@@ -230,9 +221,7 @@ class _Found:
         self.members = {entry.path: entry for entry in members.list()}
         self.archives = {entry.path: entry.size for entry in self.folder.list()}
 
-    def plan(
-        self, link: SignedLink, listed: str | None, patience: Patience, now: datetime
-    ) -> PlannedArchive:
+    def plan(self, link: SignedLink, listed: str | None) -> PlannedArchive:
         """Find out what there is to do for one archive, of which a list may name the SHA256."""
         record = self.manifest.get(link.stem)
         if record:
@@ -251,11 +240,11 @@ class _Found:
                 return replace(
                     archive, action=Action.REFUSE, kept="", unpacked=0, exact=True, problem=problem
                 )
-        if link.expired(now):
+        if link.expired:
             problem = f"{link.name}: {expired_message(link)}"
             return PlannedArchive(link, Action.EXPIRED, problem=problem)
         try:
-            return self._remote(inspect(link, patience), record, listed)
+            return self._remote(inspect(link), record, listed)
         except DownloadError as error:
             return PlannedArchive(link, Action.REFUSE, problem=str(error))
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.azure_resources import without_secrets
-from workbench.ingest.archives import ArchiveError, Unpacked, unpack
+from workbench.ingest.archives import ArchiveError, Unpacked
 from workbench.ingest.factory_copy import Copy, copy_archives
 from workbench.ingest.fetch import (
     DownloadError,
-    Patience,
     Remote,
     StoppedError,
     download,
@@ -32,14 +31,12 @@ from workbench.ingest.plan import (
     partial_name,
 )
 from workbench.ingest.report import IngestReport, Outcome, count_volumes
-from workbench.ingest.unpacking import unpack_kept
+from workbench.ingest.unpacking import unpack_kept, unpack_stream
 from workbench.progress import Progress
 from workbench.settings import shown
 from workbench.stores import CannotWriteError, DiskStore, StorageError, Store
 from workbench.stores.disk import disk_is_full
-from workbench.stores.streams import as_file, chunks_of
-
-_QUICK = Patience(attempts=2)
+from workbench.stores.streams import as_file, chunks_of, hashed
 
 
 def ingest(
@@ -304,37 +301,34 @@ class _Archive:
             partial.replace(self.archives.path(self.file))
         else:
             hashing = hashlib.sha256()
-            with closing(self._stream(hashing)) as chunks:
-                self.archives.write(self.file, as_file(chunks), self.remote.size)
+            with closing(self._stream()) as chunks:
+                content = as_file(hashed(chunks, hashing))
+                self.archives.write(self.file, content, self.remote.size)
             digest = hashing.hexdigest()
         self.update(state="downloaded", sha256=digest, archive=self.file)
         return digest
 
-    def _stream(self, hashing: Any) -> Generator[bytes, None, None]:
+    def _stream(self) -> Generator[bytes, None, None]:
         parts = stream_side_by_side(
             self.remote, connections=self.run.connections, stopped=self.run.stopped
         )
         with closing(parts):
             for data in parts:
-                hashing.update(data)
                 self.came(len(data))
                 yield data
 
     def _fetch_through(self) -> None:
         """Unpack while downloading, for disks that hold one copy; verify at the end."""
-        hashing = hashlib.sha256()
 
         def counted() -> Iterator[bytes]:
             for data in chunks:
                 self.went_through(len(data))
                 yield data
 
-        with closing(self._stream(hashing)) as chunks, self._noting_members():
-            source, size = as_file(counted()), self.planned.size
-            unpack(source, self.members, self.name, size=size, result=self.out)
-            for _ in chunks:  # What follows the tar's end belongs to the hash.
-                pass
-        self._verify(hashing.hexdigest(), None)
+        with closing(self._stream()) as chunks, self._noting_members():
+            size = self.planned.size
+            digest = unpack_stream(counted(), self.members, self.name, self.out, size=size)
+        self._verify(digest, None)
         self._finish()
 
     def unpack_landed(self) -> None:
@@ -343,7 +337,7 @@ class _Archive:
         short = landed < self.planned.size
         if self.planned.sha256 is None or short:  # else a listed hash tells more surely
             with suppress(DownloadError):  # the link may have expired since
-                now = inspect(self.link, _QUICK)
+                now = inspect(self.link, attempts=2)
                 changed = (now.size, now.version) != (self.remote.size, self.remote.version)
         if landed != self.planned.size or changed:
             self.archives.delete(self.file)

@@ -13,7 +13,7 @@ from workbench.ingest.archives import RESERVED
 from workbench.progress import Progress, amount, duration
 from workbench.settings import shown
 from workbench.stores import DiskStore, Entry, Store
-from workbench.stores.streams import as_file, chunks_of
+from workbench.stores.streams import as_file, chunks_of, digested, hashed
 
 
 class TransferError(Exception):
@@ -146,11 +146,8 @@ def _is_copy(source: Store, entry: Entry, target: Store, copy: Entry) -> bool:
         return True
     if not (known := entry.md5 or copy.md5):
         return False
-    digest = hashlib.md5(usedforsecurity=False)
     with (target if entry.md5 else source).open(entry.path) as file:
-        for data in chunks_of(file):
-            digest.update(data)
-    return digest.hexdigest() == known
+        return digested(file, hashlib.md5(usedforsecurity=False)) == known
 
 
 def _copy(source: Store, target: Store, entry: Entry, progress: Progress) -> None:
@@ -167,8 +164,7 @@ def _copy(source: Store, target: Store, entry: Entry, progress: Progress) -> Non
 
     def checked() -> Generator[bytes, None, None]:
         with source.open(entry.path) as opened:
-            for data in chunks_of(opened):
-                digest.update(data)
+            for data in hashed(chunks_of(opened), digest):
                 progress.advance(len(data), entry.path)
                 yield data
         if md5 and digest.hexdigest() != md5:

@@ -10,8 +10,7 @@ import hashlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Protocol
 
@@ -19,7 +18,7 @@ from workbench.ingest.archives import ArchiveError, Unpacked, unpack
 from workbench.ingest.fetch import StoppedError
 from workbench.progress import Progress
 from workbench.stores import DiskStore, Store
-from workbench.stores.streams import as_file, chunks_of
+from workbench.stores.streams import as_file, chunks_of, hashed
 
 SECONDS_BETWEEN_NOTES = 5.0
 
@@ -39,6 +38,28 @@ class Unpacker(Protocol):
         on_bytes: Callable[[int], None],
     ) -> str:
         """Make it over one archive, and return its SHA256; see ``unpack_kept``."""
+
+
+def unpack_stream(
+    chunks: Iterator[bytes],
+    members: Store,
+    source: str,
+    out: Unpacked,
+    *,
+    size: int | None,
+    known: Mapping[str, str] | None = None,
+) -> str:
+    """Unpack an archive as it comes, and return the SHA256 of all its bytes, in hex.
+
+    See ``unpack_kept``; ``size`` is the archive's, in bytes.
+    """
+    digest = hashlib.sha256()
+    content = hashed(chunks, digest)
+    with as_file(content) as file:
+        unpack(file, members, source, size=size, result=out, known=known)
+        for _ in content:  # What follows the tar's end belongs to the hash.
+            pass
+    return digest.hexdigest()
 
 
 def unpack_kept(
@@ -69,24 +90,18 @@ def unpack_kept(
         StoppedError: the run was stopped.
         OSError: a store refuses or cannot be reached.
     """
-    digest = hashlib.sha256()
     entry = archives.entry(file)
+    size = entry.size if entry else None
+    with archives.open(file) as opened:
 
-    def hashed() -> Generator[bytes, None, None]:
-        with archives.open(file) as opened:
+        def read() -> Iterator[bytes]:
             for data in chunks_of(opened):
                 if stopped and stopped.is_set():
                     raise StoppedError(f"{source}: stopped")
-                digest.update(data)
                 on_bytes(len(data))
                 yield data
 
-    size = entry.size if entry else None
-    with closing(hashed()) as chunks:
-        unpack(as_file(chunks), members, source, size=size, result=out, known=known)
-        for _ in chunks:  # What follows the tar's end belongs to the hash.
-            pass
-    return digest.hexdigest()
+        return unpack_stream(read(), members, source, out, size=size, known=known)
 
 
 # ---- in a cluster's job ------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 CHUNK = 1 << 20
 
@@ -54,3 +54,17 @@ def chunks_of(source: Readable) -> Iterator[bytes]:
     """Yield a file's bytes in chunks up to its end."""
     while chunk := source.read(CHUNK):
         yield chunk
+
+
+def hashed(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    """Yield chunks on, each added to a digest of hashlib's."""
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+
+
+def digested(source: Readable, digest: Any) -> str:
+    """Return the digest of a file up to its end, in hex."""
+    for chunk in chunks_of(source):
+        digest.update(chunk)
+    return str(digest.hexdigest())

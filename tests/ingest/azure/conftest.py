@@ -61,7 +61,7 @@ class Release:
         return self.cloud.bucket.email(self.generation)
 
     def plan(self, *, email="", container="datasets", location="", workspace=None, **more):
-        of_factory = ("leftover", "secure_runs", "patience")
+        of_factory = ("leftover", "secure_runs")
         place = factory_place(
             Workspace(**(vars(self.cloud.workspace) | (workspace or {}))),
             storage := parse_connection(Secret(self.cloud.storage.connection_string)),

@@ -243,10 +243,11 @@ def test_missing_role_names_it_and_the_command(release, cloud):
         release().ingest()
 
 
-def test_factory_that_is_never_ready_is_given_up_and_deleted(release, cloud):
+def test_factory_that_is_never_ready_is_given_up_and_deleted(release, cloud, monkeypatch):
+    monkeypatch.setattr("workbench.ingest.factory._PATIENCE_SECONDS", 1.0)
     cloud.factory.provisioning_seconds = math.inf
     with pytest.raises(ResourceError, match=r"is not ready after 1 s \(it is Creating\)"):
-        release().ingest(patience=1)
+        release().ingest()
     assert cloud.factory.names == []
     assert len(cloud.factory.deleted) == 1
 
