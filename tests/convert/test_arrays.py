@@ -5,10 +5,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from numpy.fft import fft2, fftshift, ifft2, ifftshift
+from numpy.fft import fftshift, ifft2, ifftshift
 from scipy.io import loadmat, savemat
 
-from tests.convert.reading import converted, refusal
+from tests.convert.reading import converted, kspace_of, refusal
 from workbench.convert.readers import READERS, scans_of
 from workbench.convert.scan import Choices, RefusedError
 from workbench.data.cache import open_cache
@@ -29,11 +29,6 @@ def images(slices=3, coils=2, size=SIZE, seed=0):
         for coil in range(coils):
             made[number, coil] = body * (1 + 0.4 * np.sin(2 * x + coil)) * np.exp(1j * (coil + y))
     return made + 0.01 * rng.normal(size=made.shape)
-
-
-def kspace_of(made):
-    axes = (-2, -1)
-    return fftshift(fft2(ifftshift(made, axes=axes), norm="ortho"), axes=axes)
 
 
 def rss(made):

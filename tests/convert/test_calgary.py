@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.convert.reading import only_scan
 from workbench.convert.plan import Ask, plan_conversion
-from workbench.convert.readers import scans_of
 from workbench.convert.run import convert
-from workbench.convert.scan import Choices, RefusedError
+from workbench.convert.scan import RefusedError
 from workbench.data.cache import open_cache
 
 COILS, SLICES = 12, 3
@@ -58,14 +58,9 @@ def test_pairs_become_a_volume_whose_image_is_that_of_a_plain_fft(tmp_path, matr
     assert {item.scan.person for item in plan.items} == {"calgary e13991", "calgary e14078"}
 
 
-def describe(path):
-    (scan,) = scans_of(path, Choices())
-    return scan
-
-
 def test_what_was_measured_up_to_the_end_stays(tmp_path):
     kspace = write(tmp_path / "a.h5", measured=1)
-    scan = describe(tmp_path / "a.h5")
+    scan = only_scan(tmp_path / "a.h5")
     assert (scan.header.lines, scan.target) == (40, True)
     (values,) = scan.read((1,))
     np.testing.assert_allclose(np.abs(values), np.abs(kspace[1]), rtol=1e-4, atol=1)
@@ -76,7 +71,7 @@ def test_missing_columns_leave_a_mask_and_no_target(tmp_path):
         kspace[..., 1:12:2] = 0
 
     write(tmp_path / "a.h5", change=change)
-    scan = describe(tmp_path / "a.h5")
+    scan = only_scan(tmp_path / "a.h5")
     assert not scan.target
     assert np.flatnonzero(~scan.sampled).tolist() == [1, 3, 5, 7, 9, 11, *range(34, 40)]
 
@@ -87,11 +82,11 @@ def test_samples_that_are_missing_along_both_axes_are_refused(tmp_path):
 
     write(tmp_path / "a.h5", change=change)
     with pytest.raises(RefusedError, match="is undersampled along both phase encodes"):
-        describe(tmp_path / "a.h5")
+        only_scan(tmp_path / "a.h5")
 
 
 def test_radial_scans_of_the_breast_are_refused_by_their_form(tmp_path):
     with h5py.File(tmp_path / "fastMRI_breast_001_1.h5", "w") as file:
         file["kspace"] = np.zeros((2, 288, 64, 4, 3), np.float32)
     with pytest.raises(RefusedError, match=r"is a radial scan.* of 288 spokes with 64 samples"):
-        describe(tmp_path / "fastMRI_breast_001_1.h5")
+        only_scan(tmp_path / "fastMRI_breast_001_1.h5")

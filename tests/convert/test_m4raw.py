@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.convert.reading import image_of, kspace_of, only_scan
 from workbench.convert.plan import Ask, plan_conversion
-from workbench.convert.readers import scans_of
 from workbench.convert.run import convert
-from workbench.convert.scan import Choices, RefusedError
+from workbench.convert.scan import RefusedError
 from workbench.data.cache import open_cache
 
 SIZE, SLICES, COILS = 64, 2, 4
@@ -26,23 +26,13 @@ HEADER = f"""<ns0:ismrmrdHeader xmlns:ns0="http://www.ismrm.org/ISMRMRD">
 </ns0:encodingLimits></ns0:encoding></ns0:ismrmrdHeader>"""
 
 
-def fourier(images):
-    moved = np.fft.ifftshift(images, axes=(-2, -1))
-    return np.fft.fftshift(np.fft.fft2(moved, norm="ortho"), axes=(-2, -1))
-
-
-def magnitude(kspace):
-    """Return the root sum of squares of coil images, by numpy alone."""
-    return np.sqrt((np.abs(np.fft.fftshift(np.fft.ifft2(kspace), axes=(-2, -1))) ** 2).sum(-3))
-
-
 def known_kspace(seed=0):
     """Return centred k-space (slices, coils, readout, phase) of an image that lies unevenly."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
     body = (np.hypot(1.6 * y - 0.3, 1.3 * x + 0.2) < 0.7) * (1 + 0.4 * np.sin(9 * x + 7 * y))
     heard = np.stack([np.exp(-np.hypot(y - np.cos(c), x - np.sin(c)) + 1j * c) for c in range(4)])
-    kspace = fourier(body * heard * (1 + 0.2 * rng.random((SLICES, 1, 1, 1)))) * 50
+    kspace = kspace_of(body * heard * (1 + 0.2 * rng.random((SLICES, 1, 1, 1)))) * 50
     kspace[..., :FIRST] = kspace[..., END:] = 0
     return kspace
 
@@ -54,11 +44,6 @@ def write(path, stored, acquisition="AXT2"):
         file["ismrmrd_header"] = HEADER
         file["reconstruction_rss"] = np.zeros((SLICES, SIZE, SIZE), np.float32)
         file.attrs.update(acquisition=acquisition, max=1.0, patient_id="88448eec")
-
-
-def describe(path):
-    (scan,) = scans_of(path, Choices())
-    return scan
 
 
 def test_repetitions_become_volumes_with_padding_from_zeros(tmp_path):
@@ -83,7 +68,7 @@ def test_repetitions_become_volumes_with_padding_from_zeros(tmp_path):
         with h5py.File(made.file(volume)) as file:
             largest = np.abs(expected).max()
             np.testing.assert_allclose(file["kspace"][()], expected, rtol=0, atol=1e-5 * largest)
-            image = magnitude(expected) * SIZE
+            image = image_of(expected)
             target = file["reconstruction_rss"][()]
             np.testing.assert_allclose(target, image, rtol=0, atol=1e-5 * image.max())
         content = made.file(volume).read_bytes()
@@ -96,7 +81,7 @@ def test_gradient_echoes_are_turned_like_the_others(tmp_path):
     kspace = known_kspace()
     mirrored = np.roll(np.flip(kspace, -1), 1, -1)
     write(tmp_path / "2022061003_GRE01.h5", np.roll(np.swapaxes(mirrored, -1, -2), 11, -1), "AXGRE")
-    scan = describe(tmp_path / "2022061003_GRE01.h5")
+    scan = only_scan(tmp_path / "2022061003_GRE01.h5")
     (values,) = scan.read((1,))
     np.testing.assert_allclose(values, kspace[1], rtol=0, atol=1e-5 * np.abs(kspace).max())
     assert scan.header.acquired == (FIRST, END)
@@ -107,7 +92,7 @@ def test_missing_lines_inside_leave_a_mask_and_no_target(tmp_path):
     kspace = known_kspace()
     kspace[..., [10, 12]] = 0
     write(tmp_path / "2022061003_T101.h5", kspace)
-    scan = describe(tmp_path / "2022061003_T101.h5")
+    scan = only_scan(tmp_path / "2022061003_T101.h5")
     assert not scan.target
     assert np.flatnonzero(~scan.sampled[FIRST:END]).tolist() == [3, 5]
 
@@ -123,4 +108,4 @@ def test_missing_lines_inside_leave_a_mask_and_no_target(tmp_path):
 def test_what_does_not_fit_is_refused(tmp_path, change, message):
     write(tmp_path / "2022061003_T101.h5", change(known_kspace()))
     with pytest.raises(RefusedError, match=message):
-        describe(tmp_path / "2022061003_T101.h5")
+        only_scan(tmp_path / "2022061003_T101.h5")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.convert.mrd_files import cartesian, encoding, fft2, header, images, line, write
+from tests.convert.reading import refusal
 from tests.convert.test_cartesian import assert_same, kspace_of
 from tests.programs import find_program
 from workbench.convert import mrd
@@ -17,12 +18,6 @@ from workbench.convert.readers import scans_of
 from workbench.convert.scan import Choices, RefusedError
 from workbench.convert.write import write_scan
 from workbench.data.cache import open_cache
-
-
-def refusal(path):
-    with pytest.raises(RefusedError) as refused:
-        scans_of(path, Choices())
-    return str(refused.value)
 
 
 def test_a_file_that_the_package_wrote_becomes_a_volume_in_fastmri_s_form(tmp_path):

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.convert.reading import image_of, kspace_of, only_scan
 from workbench.catalog import DATASETS
 from workbench.compute.training import plan_training
 from workbench.convert.plan import Ask, plan_conversion
@@ -44,16 +45,10 @@ def coil_images(slices, seed):
     return sizes * body * heard * 2e-4
 
 
-def fourier(images):
-    """Transform images to centred k-space, by numpy alone."""
-    moved = np.fft.ifftshift(images, axes=(-2, -1))
-    return np.fft.fftshift(np.fft.fft2(moved, norm="ortho"), axes=(-2, -1))
-
-
 def write_t2(path, slices=4, seed=0, change=None, noise=1e-6):
     """Write a T2 file as NYU publishes it; return the k-space that was measured, padded."""
     rng = np.random.default_rng(seed)
-    full = fourier(coil_images(slices, seed))
+    full = kspace_of(coil_images(slices, seed))
     full[..., :FIRST] = full[..., FIRST + LINES :] = 0
     lines = full[..., FIRST : FIRST + LINES]
     noise = noise * rng.normal(size=lines.shape)
@@ -118,11 +113,8 @@ def test_averages_become_the_measured_kspace_and_its_image(project):
         dataset, volume = volume_of(project, patient)
         assert volume.kspace.shape == (4, COILS, READOUT, READOUT)
         assert volume.acquired == (FIRST, FIRST + LINES)
-        image = np.fft.fftshift(
-            np.fft.ifft2(np.fft.ifftshift(full, axes=(-2, -1)), norm="ortho"), axes=(-2, -1)
-        )
         middle = slice((READOUT - RECON) // 2, (READOUT + RECON) // 2)
-        expected = np.sqrt((np.abs(image) ** 2).sum(1))[:, middle, middle]
+        expected = image_of(full)[:, middle, middle]
         with h5py.File(dataset.file(volume)) as file:
             kspace = file["kspace"][()]
             target = file["reconstruction_rss"][()]
@@ -188,14 +180,9 @@ def test_a_missing_prostate_says_how_it_is_made(tmp_path, monkeypatch):
         find_dataset("prostate")
 
 
-def describe(path):
-    (scan,) = scans_of(path, Choices())
-    return scan
-
-
 def test_without_labels_people_are_split_and_a_remark_says_so(tmp_path):
     write_t2(tmp_path / "file_prostate_AXT2_0012.h5")
-    scan = describe(tmp_path / "file_prostate_AXT2_0012.h5")
+    scan = only_scan(tmp_path / "file_prostate_AXT2_0012.h5")
     assert (scan.person, scan.split, scan.attributes) == ("prostate 12", None, {})
     assert any("split by person" in remark for remark in scan.remarks)
     assert any("ghosts" in remark for remark in scan.remarks)
@@ -204,7 +191,7 @@ def test_without_labels_people_are_split_and_a_remark_says_so(tmp_path):
 def test_labels_of_another_number_of_slices_are_left_out(tmp_path):
     write_t2(tmp_path / "file_prostate_AXT2_001.h5")
     write_labels(tmp_path / "labels.csv", {1: ("test", (1, 1, 1))})
-    scan = describe(tmp_path / "file_prostate_AXT2_001.h5")
+    scan = only_scan(tmp_path / "file_prostate_AXT2_001.h5")
     assert (scan.split, scan.attributes) == ("test", {})
     assert any("labels for 3 of 4 slices" in remark for remark in scan.remarks)
 
@@ -218,7 +205,7 @@ def test_other_patterns_are_taken_as_they_are_found(tmp_path):
         return averages
 
     full = write_t2(tmp_path / "file_prostate_AXT2_001.h5", change=change, noise=0)
-    scan = describe(tmp_path / "file_prostate_AXT2_001.h5")
+    scan = only_scan(tmp_path / "file_prostate_AXT2_001.h5")
     (values,) = scan.read((1,))
     np.testing.assert_allclose(values, full[1], rtol=0, atol=1e-5 * np.abs(full).max())
     assert scan.remarks[0].endswith("that measured it (23, 22, 45 columns)")
@@ -231,7 +218,7 @@ def test_columns_that_nobody_measured_leave_a_mask_and_no_target(tmp_path):
         return averages
 
     write_t2(tmp_path / "file_prostate_AXT2_001.h5", change=change)
-    scan = describe(tmp_path / "file_prostate_AXT2_001.h5")
+    scan = only_scan(tmp_path / "file_prostate_AXT2_001.h5")
     assert not scan.target
     assert np.flatnonzero(~scan.sampled[FIRST : FIRST + LINES]).tolist() == [4]
 
@@ -242,7 +229,7 @@ def test_a_slice_that_measures_other_columns_is_refused(tmp_path):
         return averages
 
     write_t2(tmp_path / "file_prostate_AXT2_001.h5", change=change)
-    scan = describe(tmp_path / "file_prostate_AXT2_001.h5")
+    scan = only_scan(tmp_path / "file_prostate_AXT2_001.h5")
     with pytest.raises(RefusedError, match="other columns in slice 3"):
         list(scan.read(range(4)))
 
@@ -252,7 +239,9 @@ def test_calibration_turns_over_with_the_images(tmp_path):
     lines = np.random.default_rng(0).normal(size=(4, COILS, READOUT, 32)).astype(np.complex64)
     with h5py.File(tmp_path / "file_prostate_AXT2_001.h5", "a") as file:
         file["calibration_data"][()] = lines
-    list(write_scan(describe(tmp_path / "file_prostate_AXT2_001.h5"), tmp_path / "a.h5", flip=True))
+    list(
+        write_scan(only_scan(tmp_path / "file_prostate_AXT2_001.h5"), tmp_path / "a.h5", flip=True)
+    )
     with h5py.File(tmp_path / "a.h5") as file:
         found = np.fft.ifft(np.fft.ifftshift(file["calibration_data"][()], axes=-2), axis=-2)
     image = np.fft.ifft(np.fft.ifftshift(lines, axes=-2), axis=-2)

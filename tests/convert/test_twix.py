@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import turbotwix
-from numpy.fft import fft2, fftshift, ifft2, ifftshift
+from numpy.fft import fft2, fftshift, ifftshift
 from turbotwix.dtypes import VB_HEADER, VD_CHANNEL_HEADER, VD_SCAN_HEADER, Flag
 
-from tests.convert.reading import converted, refusal
+from tests.convert.reading import converted, image_of, kspace_of, refusal
 from workbench.convert.readers import READERS, scans_of
 from workbench.convert.scan import Choices
 from workbench.data.cache import open_cache
@@ -42,17 +42,6 @@ def images(slices=3, size=(SAMPLES, LINES)):
     body = ((x**2 + (2 * y) ** 2) < 0.7).astype(complex)
     coils = [body * (1 + 0.4 * np.sin(x + coil)) * np.exp(1j * coil) for coil in range(COILS)]
     return np.stack([(number + 1) * np.stack(coils) for number in range(slices)])
-
-
-def kspace_of(made):
-    axes = (-2, -1)
-    return fftshift(fft2(ifftshift(made, axes=axes), norm="ortho"), axes=axes)
-
-
-def image_of(kspace):
-    axes = (-2, -1)
-    coils = fftshift(ifft2(ifftshift(kspace, axes=axes), norm="ortho"), axes=axes)
-    return np.sqrt((np.abs(coils) ** 2).sum(-3))
 
 
 def line(samples, step=0, flags=0, center=LINES // 2, position=0.0, **counters):

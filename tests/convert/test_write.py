@@ -11,6 +11,7 @@ from workbench.convert.header import Header, known_fields
 from workbench.convert.scan import RefusedError, Scan
 from workbench.convert.write import slices_of, turned_over, write_scan
 from workbench.data.cache import open_cache
+from workbench.data.header import parse_xml
 from workbench.data.images import centered_fft2, centered_ifft2
 
 PERSONAL = """<?xml version="1.0"?>
@@ -91,7 +92,7 @@ def test_images_are_turned_over_exactly(shape):
 
 
 def test_header_keeps_what_is_allowed_and_nothing_else(tmp_path):
-    known = known_fields(PERSONAL)
+    known = known_fields(parse_xml(PERSONAL))
     assert known["sequenceParameters/TE"] == ("30", "60")
     assert "acquisitionSystemInformation/systemVendor" not in known  # it has a name's form
     header = Header((20, 15, 1), (10, 13, 1), 11, 6, known=known)

@@ -17,7 +17,6 @@ from workbench.convert.header import Header
 from workbench.convert.lines import Flag, Measurement, flagged
 from workbench.convert.noise import Whitening, find_whitening
 from workbench.convert.place import (
-    Center,
     Readout,
     check_center,
     extent,
@@ -37,7 +36,8 @@ class _Shared:
     """What all volumes of a measurement share."""
 
     measurement: Measurement
-    center: Center
+    center: tuple[int, int]  # step_1 and step_2 of k-space's
+    chosen: bool  # whether a person said so
     whitening: Whitening | None
 
 
@@ -49,16 +49,16 @@ def scans_of_lines(measurement: Measurement, choices: Choices) -> list[Scan]:
             several volumes those that can are made, and remark on those that cannot.
     """
     _refuse(measurement)
-    found = sort_lines(measurement)
-    table = measurement.lines.table[found.image]
+    image, calibration, sorting = sort_lines(measurement)
+    table = measurement.lines.table[image]
     measurement = _with_matrix(measurement, table, choices)
-    center = find_center(measurement, table, choices.center)
+    center, of_center = find_center(measurement, table, choices.center)
     channels = int(table["channels"][0])
     noise = find_whitening(measurement, channels) if choices.whiten else None
-    shared = _Shared(measurement, center, noise)
+    shared = _Shared(measurement, center, choices.center is not None, noise)
     scans: list[Scan] = []
     refused = {}
-    for group in find_groups(measurement, found):
+    for group in find_groups(measurement, image, calibration):
         try:
             scans.append(_scan(shared, group, check=not scans))
         except RefusedError as error:
@@ -66,7 +66,7 @@ def scans_of_lines(measurement: Measurement, choices: Choices) -> list[Scan]:
     if not scans:
         raise RefusedError(next(iter(refused.values())))
     left_out = [f"{name} is left out: it {reason}" for name, reason in refused.items()]
-    remarks = (*measurement.remarks, *found.remarks, *center.remarks, *left_out)
+    remarks = (*measurement.remarks, *sorting, *of_center, *left_out)
     return [replace(scan, remarks=(*remarks, *scan.remarks)) for scan in scans]
 
 
@@ -118,13 +118,13 @@ def _with_matrix(
 
 def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     """Make the scan of one volume's lines."""
-    measurement, center = shared.measurement, shared.center
+    measurement, center = shared.measurement, shared.center[0]
     width, table = measurement.encoded[1], measurement.lines.table[group.rows]
-    volume, readout = _volume(shared, group.rows, group.slices, width, center.line)
+    volume, readout = _volume(shared, group.rows, group.slices, width, center)
     repeats = _repeats(table, volume)
     columns = np.zeros(width, bool)
     columns[volume.columns] = True
-    left = width // 2 - center.line
+    left = width // 2 - center
     first, last = extent(columns, left, measurement.last)
     gaps = not columns[first : last + 1].all()
     shares = _shares(volume, first, last)
@@ -133,7 +133,7 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
         remarks.append(f"lines end at {last - left}, before the header's {measurement.last}")
     if shared.whitening:
         remarks.append(f"noise lines that whitened the coils: {shared.whitening.count}")
-    remarks += check_center(volume, center) if check else ()
+    remarks += check_center(volume, center, chosen=shared.chosen) if check else ()
     remarks += [f"lines of one place that were averaged: up to {repeats}"] if repeats > 1 else []
     remarks += [f"{name} of {share:g}: it is no target" for name, share in shares.items()]
     calibration, said = _calibration(shared, group, readout)
@@ -174,7 +174,7 @@ def _volume(
     readout = find_readout(table, measurement.encoded[0])
     order = np.argsort(slices)
     places = order[np.searchsorted(slices, table["slice"], sorter=order)]
-    partitions = placed(table["step_2"], shared.center.partition, depth, "partition")
+    partitions = placed(table["step_2"], shared.center[1], depth, "partition")
     turning = zip(("step_1", "step_2"), measurement.alternating, strict=True)
     odd = [(table[step] % 2).astype(bool) & turn for step, turn in turning]
     volume = Volume(

@@ -4,9 +4,10 @@ Names, dates, numbers of devices and patients, free text and the source's own he
 in. The schema is https://github.com/ismrmrd/ismrmrd (schema/ismrmrd.xsd).
 """
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from workbench.data.header import parse_header, parse_xml
@@ -115,31 +116,43 @@ def read_header(xml: bytes | str) -> Header:
         center=found.encoded[1] // 2 - found.padding_left,
         encoded_mm=field_of_view(root, "encodedSpace"),
         recon_mm=field_of_view(root, "reconSpace"),
-        known=dict(_allowed(root)),
+        known=known_fields(root),
     )
 
 
 def field_of_view(root: ElementTree.Element, space: str) -> tuple[float, float, float]:
-    """Return the field of view (x, y, z) mm of "encodedSpace" or "reconSpace"; zeros if unknown."""
+    """Return the field of view (x, y, z) mm of "encodedSpace" or "reconSpace"; 0 where unknown."""
     path = f".//{{*}}{space}/{{*}}fieldOfView_mm/{{*}}"
-    try:
-        x, y, z = (float(root.findtext(path + axis) or 0) for axis in "xyz")
-    except ValueError:
-        return 0.0, 0.0, 0.0
+    x, y, z = (number_of(root.findtext(path + axis) or "", least=0.0) or 0.0 for axis in "xyz")
     return x, y, z
 
 
-def known_fields(xml: bytes | str) -> dict[str, tuple[str, ...]]:
-    """Return those fields of a source's header that a volume keeps: path -> texts.
+def number_of(text: str, least: float = -math.inf) -> float | None:
+    """Read a number; None where the text is none, or one that is too small or not finite."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= least else None
+
+
+def known_fields(root: ElementTree.Element) -> dict[str, tuple[str, ...]]:
+    """Return those fields of a source's header that a volume keeps: path -> texts."""
+    found = {}
+    for path in ALLOWED:
+        section, name = path.split("/")
+        fields = root.findall(f"{{*}}{section}/{{*}}{name}")
+        found[path] = [each.text or "" for each in fields]
+    return allowed(found)
+
+
+def allowed(found: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """Return what a volume's header may hold of some fields: path -> texts.
 
     A text that is not of its field's form, such as a name where a number belongs, is left out.
     """
-    return dict(_allowed(parse_xml(xml)))
-
-
-def _allowed(root: ElementTree.Element) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for path, form in ALLOWED.items():
-        section, name = path.split("/")
-        texts = [each.text or "" for each in root.findall(f"{{*}}{section}/{{*}}{name}")]
-        if kept := tuple(text for text in texts if re.fullmatch(form, text)):
-            yield path, kept
+    kept = {
+        path: tuple(text for text in texts if re.fullmatch(ALLOWED[path], text))
+        for path, texts in found.items()
+    }
+    return {path: texts for path, texts in kept.items() if texts}

@@ -133,3 +133,9 @@ class Measurement:
 def flagged(table: NDArray[np.void], *flags: Flag) -> NDArray[np.bool_]:
     """Say which lines have one of some flags."""
     return (table["flags"] & np.uint64(sum(flags))) != 0
+
+
+def of_image(table: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Say which lines are of the image, and not of its calibration alone."""
+    alone = flagged(table, Flag.CALIBRATION) & ~flagged(table, Flag.CALIBRATION_AND_IMAGING)
+    return ~flagged(table, *NO_IMAGE) & ~alone

@@ -8,8 +8,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.convert.header import known_fields
-from workbench.convert.lines import NO_IMAGE, Flag, Lines, Measurement, flagged
+from workbench.convert.header import field_of_view, known_fields, number_of
+from workbench.convert.lines import NO_IMAGE, Lines, Measurement, flagged, of_image
 from workbench.convert.scan import RefusedError
 from workbench.data.header import parse_xml
 from workbench.data.volume import MOST_AXIS, UnusableVolumeError
@@ -43,7 +43,7 @@ def measurement_of(xml: bytes | str, lines: Lines, user: NDArray[np.uint16]) -> 
     centers = [_limit(encoding, f"{name}/center") for name in limits]
     chops = [_user_parameter(root, name) == 0 for name in ("ChopY", "ChopZ")]
     remarks = ["every other line had its sign turned, as ChopY or ChopZ says"] if any(chops) else []
-    known = known_fields(xml)
+    known = known_fields(root)
     channels = _text(root, "acquisitionSystemInformation/receiverChannels")
     bandwidth = _text(root, "acquisitionSystemInformation/relativeReceiverNoiseBandwidth")
     return Measurement(
@@ -52,12 +52,12 @@ def measurement_of(xml: bytes | str, lines: Lines, user: NDArray[np.uint16]) -> 
         recon=_matrix(encoding, "reconSpace"),
         center=(centers[0], centers[1]),
         last=_limit(encoding, "kspace_encoding_step_1/maximum"),
-        encoded_mm=_millimetres(encoding, "encodedSpace"),
-        recon_mm=_millimetres(encoding, "reconSpace"),
+        encoded_mm=field_of_view(encoding, "encodedSpace"),
+        recon_mm=field_of_view(encoding, "reconSpace"),
         trajectory=_text(encoding, "trajectory") or "cartesian",
         calibration=_text(encoding, "parallelImaging/calibrationMode").lower(),
         channels=_whole(channels, "receiverChannels") if channels else None,
-        noise_bandwidth=_positive(bandwidth) or 1.0,
+        noise_bandwidth=number_of(bandwidth, least=0.0) or 1.0,
         alternating=(chops[0], chops[1]),
         known=known,
         acquisition=known.get("sequenceParameters/sequence_type", ("",))[0],
@@ -71,21 +71,20 @@ def _encoding_of(root: ElementTree.Element, table: NDArray[np.void]) -> ElementT
     encodings = root.findall("{*}encoding")
     if not encodings:
         raise RefusedError("has a header without encoding: its matrix is not known")
-    no_image = flagged(table, *NO_IMAGE)
-    alone = flagged(table, Flag.CALIBRATION) & ~flagged(table, Flag.CALIBRATION_AND_IMAGING)
-    image = ~no_image & ~alone
-    spaces = np.unique(table["encoding_space"][image if image.any() else ~no_image])
+    image = of_image(table)
+    chosen = image if image.any() else ~flagged(table, *NO_IMAGE)
+    spaces = np.unique(table["encoding_space"][chosen])
     if len(spaces) and spaces[-1] >= len(encodings):
         raise RefusedError(
             f"has lines of encoding space {spaces[-1]}, and its header describes {len(encodings)}"
         )
-    chosen = [encodings[space] for space in spaces] or encodings[:1]
-    if len({(_matrix(each, "encodedSpace"), _matrix(each, "reconSpace")) for each in chosen}) > 1:
+    used = [encodings[space] for space in spaces] or encodings[:1]
+    if len({(_matrix(each, "encodedSpace"), _matrix(each, "reconSpace")) for each in used}) > 1:
         raise RefusedError(
-            f"has lines of {len(chosen)} encoding spaces of other matrices: part them into files, "
+            f"has lines of {len(used)} encoding spaces of other matrices: part them into files, "
             "one for each"
         )
-    return chosen[0]
+    return used[0]
 
 
 def _take_centers(table: NDArray[np.void], user: NDArray[np.uint16]) -> None:
@@ -111,25 +110,13 @@ def _limit(encoding: ElementTree.Element, path: str) -> int | None:
 def _user_parameter(root: ElementTree.Element, name: str) -> float | None:
     for element in root.iterfind("{*}userParameters/*"):
         if _text(element, "name") == name:
-            return _number(_text(element, "value"))
+            return number_of(_text(element, "value"))
     return None
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _positive(text: str) -> float:
-    number = _number(text)
-    return number if number is not None and 0 < number < float("inf") else 0.0
-
-
 def _whole(text: str, name: str, least: int = 0) -> int:
-    number = _number(text)
-    if number is None or not least <= number <= MOST_AXIS or number != int(number):
+    number = number_of(text, least=least)
+    if number is None or number > MOST_AXIS or number != int(number):
         raise RefusedError(f"has {text[:40]!r} for {name} in its header, not a whole number")
     return int(number)
 
@@ -139,9 +126,4 @@ def _matrix(encoding: ElementTree.Element, space: str) -> tuple[int, int, int]:
         _whole(_text(encoding, f"{space}/matrixSize/{axis}"), f"{space}'s {axis}", least=1)
         for axis in "xyz"
     )
-    return x, y, z
-
-
-def _millimetres(encoding: ElementTree.Element, space: str) -> tuple[float, float, float]:
-    x, y, z = (_positive(_text(encoding, f"{space}/fieldOfView_mm/{axis}")) for axis in "xyz")
     return x, y, z

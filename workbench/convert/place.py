@@ -12,25 +12,10 @@ from workbench.convert.scan import RefusedError
 from workbench.data.images import finite
 
 
-@dataclass(frozen=True)
-class Center:
-    """The line and the partition through the centre of k-space.
-
-    Attributes:
-        line: its step_1.
-        partition: its step_2.
-        chosen: whether a person said so.
-        remarks: where it comes from, if that is worth a word.
-    """
-
-    line: int
-    partition: int
-    chosen: bool
-    remarks: tuple[str, ...]
-
-
-def find_center(measurement: Measurement, table: NDArray[np.void], chosen: int | None) -> Center:
-    """Find the centre: what a person says, or the lines themselves, or the header.
+def find_center(
+    measurement: Measurement, table: NDArray[np.void], chosen: int | None
+) -> tuple[tuple[int, int], tuple[str, ...]]:
+    """Find the centre of k-space: what a person says, or the lines themselves, or the header.
 
     The lines come before the header because siemens_to_ismrmrd writes half the number of lines
     there, whatever the partial Fourier; the true line stands beside each line.
@@ -39,6 +24,9 @@ def find_center(measurement: Measurement, table: NDArray[np.void], chosen: int |
         measurement: whose header is asked.
         table: its image lines.
         chosen: number of the central line, counted from the first one measured; None: find it.
+
+    Returns:
+        Its step_1 and step_2; remarks on where they come from.
     """
     found, remarks = [], []
     axes = (("line", "step_1", "center_line"), ("partition", "step_2", "center_partition"))
@@ -62,7 +50,7 @@ def find_center(measurement: Measurement, table: NDArray[np.void], chosen: int |
                 remarks.append(f"the header names no central {word}: {count // 2} was assumed")
         else:
             found.append(int(said if alone is None else alone))  # type: ignore[arg-type]
-    return Center(found[0], found[1], chosen is not None, tuple(remarks))
+    return (found[0], found[1]), tuple(remarks)
 
 
 def _fits(steps: NDArray[np.int_], center: int, size: int) -> bool:
@@ -179,8 +167,13 @@ def partial(first: int, last: int, middle: int) -> float | None:
     return None if short >= 0.9 * long else (last - first + 1) / (2 * long + 1)
 
 
-def check_center(volume: Volume, center: Center) -> tuple[str, ...]:
+def check_center(volume: Volume, center: int, *, chosen: bool) -> tuple[str, ...]:
     """Look whether a volume's middle is k-space with its centre where the lines were put.
+
+    Args:
+        volume: the lines.
+        center: step_1 of the line that was put into the middle.
+        chosen: whether a person said so.
 
     Returns:
         Remarks.
@@ -201,16 +194,15 @@ def check_center(volume: Volume, center: Center) -> tuple[str, ...]:
         raise RefusedError("holds zeros alone in the middle of its slices")
     row, column = check_kspace(power / np.maximum(counts, 1))
     remarks, off = [], column - width // 2
-    line = center.line + off
-    if abs(off) > off_middle(width) and not center.chosen:
-        first = int(volume.columns.min()) - width // 2 + center.line
+    line = center + off
+    if abs(off) > off_middle(width) and not chosen:
+        first = int(volume.columns.min()) - width // 2 + center
         raise RefusedError(
-            f"has its strongest line at {line}, and its centre is said to be line {center.line}: "
-            f"if that is wrong, give center={line - first}; if it is right, "
-            f"center={center.line - first}"
+            f"has its strongest line at {line}, and its centre is said to be line {center}: if "
+            f"that is wrong, give center={line - first}; if it is right, center={center - first}"
         )
     if abs(off) > 1:
-        remarks.append(f"the strongest line is {line}, beside the centre, which is {center.line}")
+        remarks.append(f"the strongest line is {line}, beside the centre, which is {center}")
     if abs(row - height // 2) > off_middle(height):
         remarks.append(f"the strongest sample is {row} of the readout, not {height // 2}")
     return tuple(remarks)

@@ -1,4 +1,4 @@
-"""What each line is by its flags, and which lines make a volume by their counters."""
+"""What each line is by its flags, and which lines make a volume: by counters and place in space."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,23 +8,21 @@ from numpy.typing import NDArray
 
 from workbench.convert.lines import NO_IMAGE, Flag, Measurement, flagged
 from workbench.convert.scan import RefusedError
-from workbench.convert.stacks import find_stacks
+from workbench.data.images import finite
 
 _VOLUMES = {"contrast": "echo", "phase": "phase", "repetition": "repetition", "set": "set"}
 """Counters of which each value is a volume, and what it is called in a scan's name."""
+_SAME_DIRECTION = 0.9998  # cosine of a bit more than a degree
+_SAME_PLACE_MM = 0.01
 
 
-@dataclass(frozen=True)
-class Sorted:
-    """A measurement's lines by what they are: numbers of rows, ascending."""
-
-    image: NDArray[np.int32]
-    calibration: NDArray[np.int32]  # separate
-    remarks: tuple[str, ...]
-
-
-def sort_lines(measurement: Measurement) -> Sorted:
+def sort_lines(
+    measurement: Measurement,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[str, ...]]:
     """Part a measurement's lines into those of the image and those of separate calibration.
+
+    Returns:
+        Numbers of rows of either, ascending, and remarks.
 
     Raises:
         RefusedError: none is of an image.
@@ -53,7 +51,7 @@ def sort_lines(measurement: Measurement) -> Sorted:
         remarks.append(f"lines of navigators, feedback and the like, left out: {rest}")
     calibration = np.zeros_like(alone) if embedded else alone & right
     image_rows, beside = (np.flatnonzero(each & right) for each in (image, calibration))
-    return Sorted(image_rows.astype(np.int32), beside.astype(np.int32), tuple(remarks))
+    return image_rows.astype(np.int32), beside.astype(np.int32), tuple(remarks)
 
 
 def _right_channels(
@@ -85,15 +83,17 @@ class Group:
     remarks: tuple[str, ...]
 
 
-def find_groups(measurement: Measurement, found: Sorted) -> Iterator[Group]:
-    """Part lines into volumes: by counters, by directions of slices, by slabs.
+def find_groups(
+    measurement: Measurement, rows: NDArray[np.int32], calibration: NDArray[np.int32]
+) -> Iterator[Group]:
+    """Part lines of the image into volumes: by counters, by directions of slices, by slabs.
 
     Raises:
         RefusedError: slices of one volume lie in the same place.
     """
     table, names = measurement.lines.table, list(_VOLUMES)
     keys = np.stack([table[name] for name in names], 1)
-    image, beside = keys[found.image], keys[found.calibration]
+    image, beside = keys[rows], keys[calibration]
     several = [name for name, values in zip(names, image.T, strict=True) if np.ptp(values)]
     for key in np.unique(image, axis=0):
         said = dict(zip(names, key, strict=True))
@@ -101,8 +101,7 @@ def find_groups(measurement: Measurement, found: Sorted) -> Iterator[Group]:
         same = (beside == key).all(1)
         if len(beside) and not same.any():  # one calibration serves all
             same = (beside == beside[0]).all(1)
-        rows = found.image[(image == key).all(1)]
-        for group in _parted(measurement, rows, found.calibration[same]):
+        for group in _parted(measurement, rows[(image == key).all(1)], calibration[same]):
             yield replace(group, name="_".join(filter(None, (name, group.name))))
 
 
@@ -111,7 +110,7 @@ def _parted(
 ) -> Iterator[Group]:
     """Part the lines of one set of counters into stacks, or into slabs in three dimensions."""
     table, deep = measurement.lines.table, measurement.encoded[2] > 1
-    stacks = find_stacks(table[rows])
+    stacks = _stacks(table[rows])
     if deep:
         stacks = [(slices[at : at + 1], ()) for slices, _ in stacks for at in range(len(slices))]
     for number, (slices, remarks) in enumerate(stacks, 1):
@@ -120,3 +119,46 @@ def _parted(
             each[np.isin(table["slice"][each], slices)] for each in (rows, calibration)
         )
         yield Group(name, inside, beside, slices, remarks)
+
+
+def _stacks(table: NDArray[np.void]) -> list[tuple[NDArray[np.uint16], tuple[str, ...]]]:
+    """Part the slices of image lines into stacks of one direction each.
+
+    Returns:
+        Of each stack the counters of its slices in the order of space, and remarks.
+    """
+    counters, first = np.unique(table["slice"], return_index=True)
+    directions = finite(table["slice_dir"][first].astype(float))
+    positions = finite(table["position"][first].astype(float))
+    stacks: list[list[int]] = []
+    for number, direction in enumerate(directions):
+        for stack in stacks:
+            of_stack = directions[stack[0]]
+            if direction @ of_stack >= _SAME_DIRECTION or not (direction.any() or of_stack.any()):
+                stack.append(number)
+                break
+        else:
+            stacks.append([number])
+    found = []
+    for stack in stacks:
+        order, remarks = _in_space(positions[stack], directions[stack[0]])
+        found.append((counters[stack][order], remarks))
+    return found
+
+
+def _in_space(
+    positions: NDArray[np.float64], direction: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], tuple[str, ...]]:
+    """Return the order of slices along their common direction."""
+    count = len(positions)
+    if count > 1 and not (direction.any() and positions.any()):
+        said = f"the {count} slices have no positions: they stand in the order of their counter"
+        return np.arange(count), (said,)
+    places = positions @ direction
+    order = np.argsort(places, kind="stable")
+    if count > 1 and np.diff(places[order]).min() < _SAME_PLACE_MM:
+        raise RefusedError(
+            f"has slices at one place of {count}: several stacks, or one slice many times; part "
+            "them into files of their own"
+        )
+    return order, ()

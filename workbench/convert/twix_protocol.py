@@ -4,15 +4,14 @@ Names and meanings are those that siemens_to_ismrmrd reads
 (https://github.com/ismrmrd/siemens_to_ismrmrd, parameter_maps/IsmrmrdParameterMap_Siemens.xsl).
 """
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.convert.header import ALLOWED
-from workbench.convert.lines import NO_IMAGE, Flag, Lines, Measurement, flagged
+from workbench.convert.header import allowed
+from workbench.convert.lines import Lines, Measurement, of_image
 from workbench.convert.scan import RefusedError
 
 _BUFFERS = ("Meas", "MeasYaps", "Phoenix", "Config", "Dicom")
@@ -36,8 +35,7 @@ def measurement_of(
         RefusedError: the protocol lacks what is needed, or what it describes is no plain grid.
     """
     table = lines.table
-    alone = flagged(table, Flag.CALIBRATION) & ~flagged(table, Flag.CALIBRATION_AND_IMAGING)
-    image = table[~flagged(table, *NO_IMAGE) & ~alone]
+    image = table[of_image(table)]
     if not len(image):
         raise RefusedError(f"holds {len(table)} lines, none of which is of an image")
     if (bands := _number(protocol, "lMultiBandFactor", 1)) > 1:
@@ -55,7 +53,7 @@ def measurement_of(
         trajectory=_trajectory(protocol),
         calibration=_calibration(protocol),
         noise=noise,
-        known=dict(_known(protocol)),
+        known=_known(protocol),
         person=_person(protocol),
         remarks=remarks,
     )
@@ -157,8 +155,8 @@ def _calibration(protocol: Mapping[str, Any]) -> str:
     return _CALIBRATIONS.get(int(_number(protocol, "ucRefScanMode", 0)), "other")
 
 
-def _known(protocol: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield those fields that a volume's header keeps."""
+def _known(protocol: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return those fields that a volume's header keeps."""
     contrasts = int(_number(protocol, "lContrasts", 1))
     inverted = _number(protocol, "ucInversion", 4) in (1, 2)
     times = {
@@ -177,10 +175,12 @@ def _known(protocol: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]
         "sequenceParameters/flipAngle_deg": _numbers(protocol, "adFlipAngleDegree")[:1],
         **{f"sequenceParameters/{key}": [v / 1000 for v in each] for key, each in times.items()},
     }
-    for path, values in found.items():
-        texts = [f"{value:.10g}" if isinstance(value, float) else str(value) for value in values]
-        if kept := tuple(text for text in texts if re.fullmatch(ALLOWED[path], text)):
-            yield path, kept
+    return allowed(
+        {
+            path: [f"{value:.10g}" if isinstance(value, float) else str(value) for value in values]
+            for path, values in found.items()
+        }
+    )
 
 
 def _person(protocol: Mapping[str, Any]) -> str:
