@@ -19,8 +19,10 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
     return info
 
 
-def unpacked(content: bytes, folder, name="a.tar", **more) -> Unpacked:
-    return unpack(io.BytesIO(content), DiskStore(folder, sync=False), name, **more)
+def unpacked(content: bytes, folder, name="a.tar", *, size=1 << 90, result=None) -> Unpacked:
+    result = result or Unpacked()
+    unpack(io.BytesIO(content), DiskStore(folder, sync=False), name, result, size=size)
+    return result
 
 
 def flipped(content: bytes, place: int) -> bytes:
@@ -257,4 +259,4 @@ def test_sparse_member_is_refused_by_name(tmp_path):
 def test_name_that_cannot_be_shown_is_escaped(tmp_path):
     cut = tar_of({"caf\udce9\n\x1b[31m.h5": bytes(3000)})[:2000]
     with pytest.raises(ArchiveError, match=r"damaged after caf\\udce9\\n\\x1b\[31m\.h5 "):
-        unpack(io.BytesIO(cut), DiskStore(tmp_path), "knee.tar")
+        unpacked(cut, tmp_path, "knee.tar")

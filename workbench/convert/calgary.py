@@ -5,17 +5,16 @@ real numbers holds real and imaginary part of each coil in turn. Its image is an
 without a shift, and the last 15 % of z were never measured.
 """
 
-import functools
 import math
 import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.catalog import split_of_folder
-from workbench.convert.hdf5 import held, kspace_of, opened
+from workbench.convert.hdf5 import held, kspace_of, opened, slices_by
 from workbench.convert.header import Header
 from workbench.convert.scan import Choices, RefusedError, Scan
 
@@ -62,6 +61,14 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
     remarks = ["slices are those of a 3-D scan: both axes are phase encodes, the last one is z"]
     if zeros:
         remarks.append(f"{zeros:.0%} of the samples, such as corners, are zero")
+    shift = _halfway(height)[:, None] * _halfway(width)
+
+    def centered(kspace: h5py.Dataset, number: int) -> NDArray[np.complex64]:
+        """Return a slice whose image is moved by half of the field of view, to the middle."""
+        values = _joined(kspace[number]) * shift
+        values[..., end:] = 0
+        return values
+
     exam = re.match(r"e\d+(?=s\d+_)", path.name)
     if end < width:
         remarks.append(
@@ -71,7 +78,7 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
     return [
         Scan(
             shape=(slices, pairs // 2, height, width),
-            read=functools.partial(_read, path, end),
+            read=slices_by(path, centered),
             header=Header((height, width, 1), (height, width, 1), end, width // 2),
             sampled=None if whole else np.pad(columns, (0, width - end)),
             target=whole,
@@ -101,17 +108,6 @@ def _end(power: NDArray) -> int:
     if power[end:].sum() > _NOTHING * opposite:
         end = len(power)
     return int(np.flatnonzero(power[:end]).max(initial=0)) + 1
-
-
-def _read(path: Path, end: int, numbers: Iterable[int]) -> Iterator[NDArray[np.complex64]]:
-    """Yield slices; their images are moved by half of the field of view, to the middle."""
-    with opened(path) as file:
-        kspace = kspace_of(file)
-        shift = _halfway(kspace.shape[1])[:, None] * _halfway(kspace.shape[2])
-        for number in numbers:
-            values = _joined(kspace[number]) * shift
-            values[..., end:] = 0
-            yield values
 
 
 def _halfway(size: int) -> NDArray[np.complex64]:

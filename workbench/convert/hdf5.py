@@ -1,12 +1,14 @@
 """HDF5 files of published datasets, opened without trusting them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from workbench.convert.header import Header, read_header
 from workbench.convert.scan import RefusedError
@@ -64,6 +66,20 @@ def kspace_of(file: h5py.File) -> h5py.Dataset:
     if found is None:
         raise UnusableVolumeError("it has no k-space")
     return found
+
+
+def slices_by(
+    path: Path, make: Callable[[h5py.Dataset, int], NDArray[np.complex64]]
+) -> Callable[[Iterable[int]], Iterator[NDArray[np.complex64]]]:
+    """Return what reads slices of a file, as a ``Scan`` has it, made of k-space as stored."""
+
+    def read(numbers: Iterable[int]) -> Iterator[NDArray[np.complex64]]:
+        with opened(path) as file:
+            kspace = kspace_of(file)
+            for number in numbers:
+                yield make(kspace, number)
+
+    return read
 
 
 def header_of(file: h5py.File) -> tuple[Header, str]:

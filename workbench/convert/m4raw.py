@@ -5,9 +5,7 @@ are not those of the lines that are not zero. Gradient echoes are stored with re
 encode exchanged, and about 45 samples off. Each repetition is a file of its own.
 """
 
-import functools
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.catalog import split_of_folder
-from workbench.convert.hdf5 import acquisition_of, header_of, held, kspace_of, opened
+from workbench.convert.hdf5 import acquisition_of, header_of, held, kspace_of, opened, slices_by
 from workbench.convert.scan import Choices, RefusedError, Scan
 
 _FAR = (
@@ -99,7 +97,7 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
     return [
         Scan(
             shape=(slices, coils, *matrix),
-            read=functools.partial(_read, path, layout),
+            read=slices_by(path, lambda kspace, number: layout.straight(kspace[number])),
             header=header,
             sampled=None if whole else measured,
             target=whole,
@@ -131,10 +129,3 @@ def _look(kspace: h5py.Dataset) -> tuple[_Layout, tuple[NDArray[np.bool_], NDArr
     layout = _Layout(exchanged, *(off[::-1] if exchanged else off))
     found = layout.straight((power > 0)[None])[0] != 0
     return layout, (found.any(1), found.any(0))
-
-
-def _read(path: Path, layout: _Layout, numbers: Iterable[int]) -> Iterator[NDArray[np.complex64]]:
-    with opened(path) as file:
-        kspace = kspace_of(file)
-        for number in numbers:
-            yield layout.straight(kspace[number])

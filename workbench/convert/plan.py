@@ -15,7 +15,7 @@ from workbench.convert.scan import Choices, RefusedError, Scan
 from workbench.convert.write import slices_of
 from workbench.data.images import zero_filled
 from workbench.data.volume import Problem
-from workbench.progress import amount
+from workbench.progress import amount, count_of
 from workbench.settings import shown
 from workbench.stores.disk import DiskStore, write_text
 
@@ -156,7 +156,7 @@ def _look(ask: Ask, tell: Callable[[str], None]) -> tuple[list[tuple[str, Scan]]
         except (RefusedError, OSError) as error:
             refusals.append(Problem(name, str(error)))
             continue
-        tell(f"{name}: {_counted(len(scans), 'volume')}")
+        tell(f"{name}: {count_of(len(scans))}")
         if ask.acquisition:
             scans = [replace(scan, acquisition=ask.acquisition) for scan in scans]
         found += [(name, scan) for scan in scans]
@@ -262,23 +262,19 @@ def write_names(plan: Plan) -> None:
     write_text(file, table.getvalue())
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
 def lines_of(plan: Plan) -> Iterator[str]:
     """Say what a conversion will do, line by line."""
     ask = plan.ask
     splits = [item.split for item in plan.items]
     people = len({item.person for item in plan.items})
     counts = ", ".join(f"{splits.count(name)} {name}" for name in dict.fromkeys(sorted(splits)))
-    yield f"source     {shown(ask.source)}: {_counted(len(plan.items), 'volume')}"
+    yield f"source     {shown(ask.source)}: {count_of(len(plan.items))}"
     yield f"dataset    {shown(ask.dataset)}: {counts or 'nothing'}"
     yield f"people     {people}, told apart by {plan.told_apart}; each one's scans in one split"
     yield f"scale      {plan.scale:g}, the same for all"
-    yield f"to write   {_counted(len(plan.to_do), 'volume')}, {amount(plan.size, 'B')} of k-space"
+    yield f"to write   {count_of(len(plan.to_do))}, {amount(plan.size, 'B')} of k-space"
     if done := len(plan.items) - len(plan.to_do):
-        yield f"there      {_counted(done, 'volume')}, converted before"
+        yield f"there      {count_of(done)}, converted before"
     yield f"private    {shown(ask.private)}: the key of the pseudonyms, and who is who"
     reasons: dict[str, list[str]] = {}
     for refusal in plan.refusals:

@@ -10,7 +10,7 @@ import csv
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from workbench.catalog import split_of_folder
 from workbench.convert.checks import off_middle
-from workbench.convert.hdf5 import acquisition_of, header_of, held, kspace_of, opened
+from workbench.convert.hdf5 import acquisition_of, header_of, held, kspace_of, opened, slices_by
 from workbench.convert.header import Header
 from workbench.convert.scan import Choices, RefusedError, Scan
 from workbench.data.describe import own_array
@@ -71,7 +71,7 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
     return [
         Scan(
             shape=(slices, coils, readout, header.encoded[1]),
-            read=functools.partial(_read, path, measured, header.encoded[1], first),
+            read=slices_by(path, functools.partial(_combined, measured, header.encoded[1], first)),
             header=header,
             sampled=sampled,
             target=sampled is None,
@@ -127,25 +127,15 @@ def _check_place(kspace: h5py.Dataset, header: Header, measured: NDArray[np.bool
         )
 
 
-def _read(
-    path: Path, measured: NDArray[np.bool_], width: int, first: int, numbers: Iterable[int]
-) -> Iterator[NDArray[np.complex64]]:
-    """Yield slices, padded to a width."""
-    with opened(path) as file:
-        kspace = kspace_of(file)
-        for number in numbers:
-            if not np.array_equal(_measured(kspace, number), measured):
-                raise RefusedError(
-                    f"measures other columns in slice {number} than in its middle slice: it is "
-                    f"no fastMRI prostate T2 as published, see {CODE}"
-                )
-            yield _combined(kspace, number, measured, first, width)
-
-
 def _combined(
-    kspace: h5py.Dataset, number: int, measured: NDArray[np.bool_], first: int, width: int
+    measured: NDArray[np.bool_], width: int, first: int, kspace: h5py.Dataset, number: int
 ) -> NDArray[np.complex64]:
-    """Return a slice, each column the mean of the averages that measured it."""
+    """Return a slice, padded to a width; each column is the mean of what measured it."""
+    if not np.array_equal(_measured(kspace, number), measured):
+        raise RefusedError(
+            f"measures other columns in slice {number} than in its middle slice: it is no fastMRI "
+            f"prostate T2 as published, see {CODE}"
+        )
     counts = np.maximum(measured.sum(axis=0), 1).astype(np.float32)
     values = np.zeros((*kspace.shape[2:4], width), np.complex64)
     stored = np.empty(kspace.shape[2:], np.complex64)

@@ -13,29 +13,26 @@ class Reader:
     """One form of raw data.
 
     Attributes:
-        name: as ``form=`` takes it.
         label: what people call such a file: "an ISMRMRD file".
         holds: says from a file's first bytes and its structure whether it is one.
         scans: what a file holds; raises ``RefusedError``.
     """
 
-    name: str
     label: str
     holds: Callable[[Path], bool]
     scans: Callable[[Path, Choices], list[Scan]]
 
 
-_ALL: tuple[Reader, ...] = (
-    Reader("prostate", "a fastMRI prostate T2 file", prostate.holds, prostate.scans),
-    Reader("breast", "a fastMRI breast file", breast.holds, breast.scans),
-    Reader("m4raw", "an M4Raw file", m4raw.holds, m4raw.scans),
-    Reader("calgary", "a Calgary-Campinas file", calgary.holds, calgary.scans),
-    Reader("mrd", "an ISMRMRD file", mrd.holds, mrd.scans),
-    Reader("twix", "Siemens raw data (twix)", twix.holds, twix.scans),
-    Reader("array", "an array (.npy, .mat, HDF5, BART's .cfl)", arrays.holds, arrays.scans),
-)
-READERS: Mapping[str, Reader] = {reader.name: reader for reader in _ALL}
-"""Name -> reader; of several that hold a file the first one reads it."""
+READERS: Mapping[str, Reader] = {
+    "prostate": Reader("a fastMRI prostate T2 file", prostate.holds, prostate.scans),
+    "breast": Reader("a fastMRI breast file", breast.holds, breast.scans),
+    "m4raw": Reader("an M4Raw file", m4raw.holds, m4raw.scans),
+    "calgary": Reader("a Calgary-Campinas file", calgary.holds, calgary.scans),
+    "mrd": Reader("an ISMRMRD file", mrd.holds, mrd.scans),
+    "twix": Reader("Siemens raw data (twix)", twix.holds, twix.scans),
+    "array": Reader("an array (.npy, .mat, HDF5, BART's .cfl)", arrays.holds, arrays.scans),
+}
+"""Name, as ``form=`` takes it -> reader; of several that hold a file the first one reads it."""
 
 
 def scans_of(path: Path, choices: Choices, form: str | None = None) -> list[Scan]:

@@ -10,6 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -38,6 +39,7 @@ _ABOUT_THE_NEXT = (
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
 _LONGEST_ATTRIBUTES = 1 << 20
+_DIGEST = partial(hashlib.blake2b, digest_size=16)
 _LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db")
 
 
@@ -88,11 +90,11 @@ def unpack(
     source: Readable,
     store: Store,
     archive: str,
+    result: Unpacked,
     *,
-    size: int | None = None,
-    result: Unpacked | None = None,
+    size: int,
     known: Mapping[str, str] | None = None,
-) -> Unpacked:
+) -> None:
     """Unpack an archive into a store, reading it once from start to end.
 
     A member is written whole or not at all. One that is there with the same content is passed
@@ -102,8 +104,8 @@ def unpack(
         source: the archive's bytes: tar, plain or in gzip or xz.
         store: the folder.
         archive: the archive's name, for messages.
-        size: the archive's bytes, by which what it unpacks to is bounded; None for no bound.
         result: filled as members come out, also where the archive breaks off.
+        size: the archive's bytes, by which what it unpacks to is bounded.
         known: path -> digest of members that are there as the archive holds them, for certain.
 
     Raises:
@@ -111,7 +113,6 @@ def unpack(
             is unsafe to write. What came out before stays.
         OSError: the store refuses, as when a disk is full.
     """
-    result = Unpacked() if result is None else result
     writer = _Writer(store, archive, result, known or {})
     largest, content, member = largest_content(size), 0, ""
 
@@ -119,7 +120,7 @@ def unpack(
         """Bound what comes out: members, their headers, zeros at the end."""
         nonlocal content
         content += more
-        if largest is not None and content > largest:
+        if content > largest:
             raise ArchiveError(too_large(archive, content))
 
     try:
@@ -151,12 +152,11 @@ def unpack(
             "before that are unpacked and stay. If its download was verified, the archive is "
             f"broken at its source: tell {WHERE_TO_ASK}"
         ) from None
-    return result
 
 
-def largest_content(size: int | None) -> int | None:
-    """Return the most bytes that an archive of ``size`` bytes may unpack to; None for no bound."""
-    return None if size is None else max(_SMALL, _LARGEST_RATIO * size)
+def largest_content(size: int) -> int:
+    """Return the most bytes that an archive of ``size`` bytes may unpack to."""
+    return max(_SMALL, _LARGEST_RATIO * size)
 
 
 def too_large(archive: str, content: int) -> str:
@@ -282,7 +282,7 @@ class _Writer:
         member = tar.extractfile(entry)
         if member is None:
             raise tarfile.ReadError(f"{path} has no content")
-        digest = _digest()
+        digest = _DIGEST()
         with member, as_file(hashed(chunks_of(member), digest)) as content:
             new: Readable | None = content
             if self.there.get(path) == entry.size and path in self.known:
@@ -339,10 +339,6 @@ def _unless_same(store: Store, path: str, content: Readable) -> Readable | None:
     return as_file(whole())
 
 
-def _digest() -> Any:
-    return hashlib.blake2b(digest_size=16)
-
-
 def digest_of(file: BinaryIO) -> str:
     """Return the digest of a file as ``Unpacked`` holds it: BLAKE2b of 16 bytes, in hex."""
-    return digested(file, _digest())
+    return digested(file, _DIGEST())

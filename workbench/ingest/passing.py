@@ -31,10 +31,6 @@ class Passing:
     up: int
     xz: int
 
-    def seconds(self, down_speed: float, up_speed: float) -> float:
-        """Return how long it takes at speeds in bytes a second; all three go on side by side."""
-        return max(self.down / down_speed, self.up / up_speed, self.xz / (XZ_SPEED * cores()))
-
 
 def passing(plan: IngestPlan) -> Passing:
     """Count what passes through whoever verifies and unpacks a plan's archives.
@@ -82,13 +78,15 @@ def passing_note(plan: IngestPlan, why: str) -> str:
     assert plan.factory is not None
     through = passing(plan)
     down, up = measured_speeds(plan.store)
+    # All three go on side by side.
+    seconds = max(through.down / down, through.up / up, through.xz / (XZ_SPEED * cores()))
     dollars = max(through.down - EGRESS_FREE, 0) / 1e9 * EGRESS_PRICE
     bill = f"about {dollars:,.0f} US dollars by its list" if dollars >= 1 else "less than a dollar"
     back = f" and {amount(through.up, 'B')} go back" if through.up else ""
     xz = f", {XZ_SPEED / 1e6:.0f} MB/s of xz on each of {cores()} cores" if through.xz else ""
     return (
         f"this machine verifies and unpacks ({why}): {amount(through.down, 'B')} come here from "
-        f"storage{back}, some {duration(through.seconds(down, up))} at what was measured "
+        f"storage{back}, some {duration(seconds)} at what was measured "
         f"({amount(down, 'B')}/s from storage, {amount(up, 'B')}/s to it{xz}). Azure bills the "
         f"{amount(through.down, 'B')} as egress, {bill} (the first 100 GB of a month are free), "
         f"unless this machine is in its region {plan.factory.location}"

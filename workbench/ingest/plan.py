@@ -68,9 +68,9 @@ class DatasetPlan:
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IngestPlan:
-    """Everything that an ingest would do; see ``make_plan``.
+    """Everything that an ingest would do; see ``make_plan``. It prints as where and how much.
 
     Of the disk it takes ``need`` bytes by estimate, ``least`` for certain; ``free`` are free, None
     where there is no limit.
@@ -86,8 +86,11 @@ class IngestPlan:
     free: int | None
     notes: tuple[str, ...]
     email: tuple[str, ...] = ()  # how much of fastMRI's letter is there
-    unpacker: Unpacker | None = field(default=None, repr=False, compare=False)
+    unpacker: Unpacker | None = field(default=None, compare=False)
     """Verifies and unpacks what a Data Factory landed; None where this machine does."""
+
+    def __repr__(self) -> str:
+        return f"IngestPlan({self.space()})"
 
     @property
     def archives(self) -> list[PlannedArchive]:
@@ -284,8 +287,7 @@ class _Found:
         if kept:
             return self._to_unpack(archive, kept)
         archive = _estimated(archive, remote if remote.ranges else None)
-        largest = largest_content(size)
-        if archive.exact and largest is not None and archive.unpacked > largest:
+        if archive.exact and archive.unpacked > largest_content(size):
             problem = too_large(link.name, archive.unpacked)
             return PlannedArchive(link, Action.REFUSE, kind, size, problem=problem)
         there = self.archives.get(partial_name(link), 0) if same else 0

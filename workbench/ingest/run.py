@@ -133,11 +133,10 @@ def _work(archives: "Sequence[_Archive]", run: _Run) -> None:
             submit(archive, archive.fetch)
     if run.plan.factory:
         with closing(copy_archives(run.plan.factory, list(copies), run.stopped)) as watched:
-            counted = dict.fromkeys(copies, 0)
             for copy in watched:
                 archive = copies[copy]
-                archive.came(copy.read - counted[copy])
-                counted[copy], archive.outcome.state = copy.read, copy.state
+                archive.came(copy.read - archive.outcome.downloaded)
+                archive.outcome.state = copy.state
                 if copy.problem:
                     archive.fail(copy.problem)
                 elif copy.over:

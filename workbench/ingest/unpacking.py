@@ -46,7 +46,7 @@ def unpack_stream(
     source: str,
     out: Unpacked,
     *,
-    size: int | None,
+    size: int,
     known: Mapping[str, str] | None = None,
 ) -> str:
     """Unpack an archive as it comes, and return the SHA256 of all its bytes, in hex.
@@ -56,7 +56,7 @@ def unpack_stream(
     digest = hashlib.sha256()
     content = hashed(chunks, digest)
     with as_file(content) as file:
-        unpack(file, members, source, size=size, result=out, known=known)
+        unpack(file, members, source, out, size=size, known=known)
         for _ in content:  # What follows the tar's end belongs to the hash.
             pass
     return digest.hexdigest()
@@ -91,7 +91,7 @@ def unpack_kept(
         OSError: a store refuses or cannot be reached.
     """
     entry = archives.entry(file)
-    size = entry.size if entry else None
+    size = entry.size if entry else 0
     with archives.open(file) as opened:
 
         def read() -> Iterator[bytes]:

@@ -1,9 +1,8 @@
-import json
 from datetime import UTC, datetime
 
 import pytest
 
-from workbench.ingest.factory_documents import CODECS, factory_documents
+from workbench.ingest.factory_documents import factory_documents
 from workbench.ingest.links import SignedLink
 from workbench.settings import Secret
 
@@ -39,30 +38,9 @@ def named(document: object, key: str) -> list:
     )
 
 
-def locations(documents):
-    """Name of each dataset -> where it is."""
-    return {
-        name: document["properties"]["typeProperties"]["location"]
-        for name, document in documents.datasets.items()
-    }
-
-
 @pytest.fixture
 def documents():
     return documents_of(*ARCHIVES)
-
-
-def test_each_codec_has_one_pipeline_and_only_tar_and_gzip_are_unpacked(documents):
-    steps = {
-        name: [activity["name"] for activity in document["properties"]["activities"]]
-        for name, document in documents.pipelines.items()
-    }
-    assert steps == {
-        "ingest-tar-0": ["land", "unpack"],
-        "ingest-targzip-0": ["land", "unpack"],
-        "ingest-tarxz-0": ["land"],
-    }
-    assert [run.pipeline for run in documents.runs.values()] == list(steps)
 
 
 def test_every_copy_has_timeout_retries_and_a_hidden_input(documents):
@@ -75,33 +53,6 @@ def test_every_copy_has_timeout_retries_and_a_hidden_input(documents):
         assert policy["secureInput"] == (activity["name"] == "land")
 
 
-def test_signed_part_of_a_link_is_a_secure_parameter_of_the_run(documents):
-    for document in documents.pipelines.values():
-        assert document["properties"]["parameters"]["relativeUrl"] == {"type": "SecureString"}
-    whole = json.dumps([documents.linked_services, documents.datasets, documents.pipelines])
-    assert "Signature" not in whole
-    assert documents.runs["knee_multicoil_val"].parameters == {
-        "archive": "knee_multicoil_val",
-        "container": "datasets",
-        "folder": "knee_multicoil",
-        "file": "knee_multicoil_val.tar",
-        "relativeUrl": "v2.0/knee_multicoil_val.tar.gz?AWSAccessKeyId=A&Signature=SIGNED%2B"
-        "&Expires=1900000000",
-    }
-
-
-def test_links_can_stand_in_datasets_where_secure_parameters_are_refused():
-    documents = documents_of(*ARCHIVES, secure_runs=False)
-    found = locations(documents)
-    for number, (link, _, _) in enumerate(ARCHIVES):
-        path = f"v2.0/{link.name}?AWSAccessKeyId=A&Signature=SIGNED%2B&Expires=1900000000"
-        assert found[f"SignedFile{number}"]["relativeUrl"] == path
-    run = documents.runs["knee_multicoil_train_batch_0"]
-    assert run.pipeline == "ingest-tarxz-2"
-    assert "relativeUrl" not in run.parameters
-    assert "SecureString" not in json.dumps(documents.pipelines)
-
-
 def test_links_of_several_servers_have_a_linked_service_each():
     other = archive("brain_multicoil_val.tar", ".tar", "https://another.example")
     documents = documents_of(*ARCHIVES, other)
@@ -110,14 +61,6 @@ def test_links_of_several_servers_have_a_linked_service_each():
     assert urls == ["https://another.example/", "https://bucket.example/", None]
     assert documents.runs["brain_multicoil_val"].pipeline == "ingest-tar-0"
     assert documents.runs["knee_multicoil_val"].pipeline == "ingest-tar-1"
-
-
-def test_members_go_to_the_dataset_and_archives_beside_it(documents):
-    found = locations(documents)
-    assert found["DatasetFolder"]["folderPath"]["value"] == "@dataset().folder"
-    assert found["LandedArchive"]["folderPath"]["value"] == "@{dataset().folder}_compressed"
-    keep = named(documents.pipelines, "preserveCompressionFileNameAsFolder")
-    assert keep == [False, False]
 
 
 def test_key_is_a_secure_string_and_neither_it_nor_a_link_is_in_any_repr(documents):
@@ -133,11 +76,3 @@ def test_fully_sampled_test_scans_are_only_landed_and_cannot_overwrite_the_maske
     ((name, pipeline),) = documents.pipelines.items()
     assert [each["name"] for each in pipeline["properties"]["activities"]] == ["land"]
     assert documents.runs["brain_multicoil_test_full_batch_0"].pipeline == name
-
-
-def test_documents_are_such_as_the_service_takes(documents):
-    assert not [n for n in [*documents.linked_services, *documents.datasets] if "-" in n]
-    for key in ("source", "sink", "storeSettings", "compressionProperties", "linkedServiceName"):
-        for found in named([documents.pipelines, documents.datasets], key):
-            assert found["type"], key
-    assert set(CODECS) == {".tar", ".tar.gz", ".tar.xz"}

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.ingest.conftest import members_in
 from workbench.azure_storage import parse_connection
 from workbench.ingest.transfer import TransferError, choose, copy_dataset
 from workbench.settings import Secret
@@ -22,12 +23,6 @@ FILES = {
 
 
 @pytest.fixture
-def container(cloud, monkeypatch):
-    cloud.apply(monkeypatch)
-    return open_container(parse_connection(Secret(cloud.storage.connection_string)))
-
-
-@pytest.fixture
 def dataset(tmp_path):
     """A dataset's folder on this machine."""
     for path, data in (FILES | {"ingest.json": b"{}", "dataset_cache.json": b"{}"}).items():
@@ -38,23 +33,15 @@ def dataset(tmp_path):
 
 
 @pytest.fixture
-def stored(container, dataset):
+def stored(blobs, dataset):
     """The same dataset in the container."""
-    copy_dataset(DiskStore(dataset), container, "knee_multicoil")
-    return container
-
-
-def files_in(folder) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    copy_dataset(DiskStore(dataset), blobs, "knee_multicoil")
+    return blobs
 
 
 def test_dataset_comes_back_as_it_was_sent_without_the_workbench_s_own_files(stored, tmp_path):
     done = copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil")
-    assert files_in(tmp_path / "knee_multicoil") == FILES
+    assert members_in(tmp_path / "knee_multicoil") == FILES
     assert (done.files, done.moved, done.size) == (14, 14, sum(map(len, FILES.values())))
     assert "14 files" in str(done)
 
@@ -67,7 +54,7 @@ def test_what_is_there_is_passed_over_in_both_directions(stored, dataset, tmp_pa
     leftover = lost.with_name(".file0.h5.transfer-part")
     leftover.write_bytes(b"of a killed run")
     assert copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil").moved == 1
-    assert files_in(tmp_path / "knee_multicoil") == FILES
+    assert members_in(tmp_path / "knee_multicoil") == FILES
 
 
 def test_file_that_changed_since_is_brought_over_again_whatever_its_size(stored, dataset, tmp_path):
@@ -88,14 +75,14 @@ def test_part_of_a_dataset_is_chosen_by_split_and_fraction(stored, tmp_path):
     done = copy_dataset(
         stored, DiskStore(tmp_path), "knee_multicoil", splits=("train",), fraction=0.25
     )
-    first = set(files_in(tmp_path / "knee_multicoil"))
+    first = set(members_in(tmp_path / "knee_multicoil"))
     assert done.files == len(first) == 2
     assert all(path.startswith("multicoil_train/") for path in first)
     copy_dataset(
         stored, DiskStore(tmp_path), "knee_multicoil", splits=("train", "test"), fraction=0.5
     )
-    assert first < set(files_in(tmp_path / "knee_multicoil"))
-    assert len(files_in(tmp_path / "knee_multicoil")) == 4 + 1
+    assert first < set(members_in(tmp_path / "knee_multicoil"))
+    assert len(members_in(tmp_path / "knee_multicoil")) == 4 + 1
 
 
 def test_larger_share_holds_a_smaller_one():
@@ -113,14 +100,14 @@ def test_damage_on_the_way_is_seen_by_the_sum_and_leaves_nothing(stored, tmp_pat
     blob.set_http_headers(ContentSettings(content_md5=bytearray(wrong)))
     with pytest.raises(TransferError, match=r"1 of 4 files .*file1.h5: what came is not what"):
         copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil", splits=("val",))
-    there = files_in(tmp_path / "knee_multicoil")
+    there = members_in(tmp_path / "knee_multicoil")
     assert sorted(there) == [f"multicoil_val/file{n}.h5" for n in (0, 2, 3)]
 
 
 def test_failing_storage_is_asked_again(stored, cloud, tmp_path):
     cloud.storage.fail("GET .*file1.h5", status=500, times=1)
     copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil", splits=("val",))
-    assert len(files_in(tmp_path / "knee_multicoil")) == 4
+    assert len(members_in(tmp_path / "knee_multicoil")) == 4
 
 
 @pytest.mark.parametrize(
@@ -137,8 +124,8 @@ def test_wrong_choice_is_refused(stored, tmp_path, change, message):
         copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil", **change)
 
 
-def test_empty_folder_is_told_on_either_side(container, tmp_path):
-    for source, target in ((container, DiskStore(tmp_path)), (DiskStore(tmp_path), container)):
+def test_empty_folder_is_told_on_either_side(blobs, tmp_path):
+    for source, target in ((blobs, DiskStore(tmp_path)), (DiskStore(tmp_path), blobs)):
         with pytest.raises(ValueError, match="brain_multicoil: no files to copy: ingest the data"):
             copy_dataset(source, target, "brain_multicoil")
 
@@ -148,4 +135,4 @@ def test_dataset_is_copied_between_containers(stored, cloud, tmp_path):
     other = open_container(storage, "elsewhere")
     assert copy_dataset(stored, other, "knee_multicoil").moved == len(FILES)
     copy_dataset(other, DiskStore(tmp_path), "knee_multicoil")
-    assert files_in(tmp_path / "knee_multicoil") == FILES
+    assert members_in(tmp_path / "knee_multicoil") == FILES
