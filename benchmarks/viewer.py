@@ -27,17 +27,17 @@ import h5py
 import numpy as np
 from workbench.data.cache import find_dataset, open_cache
 from workbench.views.viewer.panes import error_pane, image_pane, volume_pane
-from workbench.views.viewer.viewer import viewer
+from workbench.views.viewer.viewer import Viewer
 import workbench.views.viewer.viewer
 cache = open_cache(find_dataset("knee_multicoil"))
 volume = cache.volumes[0]"""
-_MEASURED = "viewer([volume_pane(cache.file(volume), volume)], title=volume.name)"
+_MEASURED = "Viewer([volume_pane(cache.file(volume), volume)], title=volume.name)"
 _LINKED = """
 with h5py.File(cache.file(volume)) as file:
     target = file["reconstruction_rss"][()]
 parts = {"target": target, "zero-filled": 2 * target, "VarNet": 0.9 * target}
-panes = [image_pane(name, part) for name, part in parts.items()]
-viewer([*panes, error_pane(panes[2], panes[0])], title="linked")"""
+panes = [image_pane(name, part.__getitem__, len(part)) for name, part in parts.items()]
+Viewer([*panes, error_pane(panes[2], panes[0])], title="linked")"""
 # A slice has changed when its pixels can be read; what is drawn into a canvas may be put off.
 _TURN = """async (canvas) => {
   const times = [];

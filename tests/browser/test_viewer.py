@@ -10,19 +10,20 @@ from workbench.data.images import centered_fft2, centered_ifft2, root_sum_of_squ
 MEASURED = """
 from workbench.data.cache import find_dataset, open_cache
 from workbench.views.viewer.panes import error_pane, image_pane, volume_pane
-from workbench.views.viewer.viewer import viewer
+from workbench.views.viewer.viewer import Viewer
 cache = open_cache(find_dataset("brain_multicoil"))
 volume = cache.split("val").volumes[0]
-measured = viewer([volume_pane(cache.file(volume), volume)], title="measured")
+measured = Viewer([volume_pane(cache.file(volume), volume)], title="measured")
 display(measured)"""
 LINKED = """
 import h5py
 with h5py.File(cache.file(volume)) as file:
     target = file["reconstruction_rss"][()]
 noisy, near = target + target.max() / 10, target * 0.9
-panes = [image_pane("target", target), image_pane("zero-filled", noisy), image_pane("VarNet", near)]
+parts = {"target": target, "zero-filled": noisy, "VarNet": near}
+panes = [image_pane(name, part.__getitem__, len(part)) for name, part in parts.items()]
 box = {"slice": 1, "x": 0, "y": 0, "width": 24, "height": 12, "label": "Lesion"}
-linked = viewer([*panes, error_pane(panes[2], panes[0])], boxes=[box])
+linked = Viewer([*panes, error_pane(panes[2], panes[0])], boxes=[box])
 display(linked)"""
 SENT = "print('sent', measured.sent)"
 

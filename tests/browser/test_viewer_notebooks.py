@@ -13,10 +13,10 @@ from workbench_demo.phantom.study import write_study
 MEASURED = """
 from workbench.data.cache import find_dataset, open_cache
 from workbench.views.viewer.panes import volume_pane
-from workbench.views.viewer.viewer import viewer
+from workbench.views.viewer.viewer import Viewer
 cache = open_cache(find_dataset("brain_multicoil"))
 volume = cache.split("val").volumes[0]
-viewer([volume_pane(cache.file(volume), volume)], title="measured")"""
+Viewer([volume_pane(cache.file(volume), volume)], title="measured")"""
 RECONSTRUCTED = """
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results

@@ -39,7 +39,7 @@ class ConvertPage(Page):
     """Convert raw data, and index what comes out."""
 
     notebook, start = "convert", "Convert"
-    imports = ("workbench.views.converted",)
+    imports = ("workbench.views.explore",)
 
     source: str = "raw"
     """a file of raw data, or a folder of them"""
@@ -180,17 +180,18 @@ def _matrix(name: str, text: str | None) -> tuple[int, int] | None:
 
 def show_volumes(done: Converted) -> Any:
     """Show what each volume is, and what was done to make it."""
-    from workbench.views.converted import volume_table
+    from workbench.views.overview import volume_table
 
     return volume_table(done.cache)
 
 
 def show_slices(done: Converted) -> Iterator[Any]:
     """Show k-space and image of the middle slice of some volumes."""
-    from workbench.views.converted import slice_figure
+    from workbench.views.explore import kspace_and_image_figure
+    from workbench.views.explored import open_slice
 
     for volume in list(done.cache)[:_SHOWN]:
-        yield slice_figure(done.cache, volume)
+        yield kspace_and_image_figure(open_slice(done.cache, volume.path))
 
 
 def show_refused(done: Converted) -> Iterator[Any]:

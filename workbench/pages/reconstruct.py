@@ -50,7 +50,7 @@ from workbench.views.comparison import (
     results_that_fit,
     words_of,
 )
-from workbench.views.export.results import KINDS, export_kinds, export_results
+from workbench.views.export.results import KINDS, export_results
 from workbench.views.lesions import lesion_figures, lesion_table
 from workbench.views.paired import METHOD, difference_table
 from workbench.views.ranking import (
@@ -168,8 +168,7 @@ class ReconstructPage(ClusterPage):
         missing = list(self._missing(own)) if self.make_missing else []
         if missing:
             fits = (
-                results_that_fit(part, own.folder, own.order)
-                for part in parts_of(self.compare or "")
+                results_that_fit(part, own.folder, own.order) for part in parts_of(self.compare)
             )
             fit = dict.fromkeys(chain.from_iterable(fits))
             compared = [Results(each) for each in fit if each != own.folder]
@@ -184,7 +183,7 @@ class ReconstructPage(ClusterPage):
 
     def _missing(self, own: ReconstructionPlan) -> Iterator[ReconstructionPlan]:
         """Plan the results of ``compare`` that are not there, on the same volumes."""
-        for part in parts_of(self.compare or ""):
+        for part in parts_of(self.compare):
             if results_that_fit(part, own.folder, own.order):
                 continue
             run, _, what = part.partition("@")
@@ -332,7 +331,7 @@ def show_volumes(done: Reconstructed) -> Any:
 
 def show_exports(done: Reconstructed) -> Iterator[str]:
     """Write what was asked for, and say where it is."""
-    kinds = export_kinds(done.asked.export)
+    kinds = parts_of(done.asked.export)
     if not kinds:
         yield f"nothing to export: give export, some of {', '.join(KINDS)}"
     yield from export_results(done.results, kinds)

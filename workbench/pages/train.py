@@ -253,7 +253,9 @@ class TrainPage(ClusterPage):
 
     def plan(self) -> Plan:
         """Check everything and show what will run."""
-        from workbench.views.training import show_estimate
+        from IPython.display import display
+
+        from workbench.views.training import estimate_figure
 
         choices = self.model_dump()
         if self.start_from:
@@ -267,7 +269,8 @@ class TrainPage(ClusterPage):
             )
         planned = plan_training(**choices)
         print(planned, flush=True)
-        show_estimate(planned)
+        if estimates := estimate_figure(planned):
+            display(estimates)
         return planned
 
     def work(self, planned: Plan) -> str:
@@ -306,10 +309,9 @@ class TrainPage(ClusterPage):
 
     def report(self, result: Run) -> str:
         """Name the best epoch."""
-        from workbench.views.curves import best_epoch, say_standing
+        from workbench.views.curves import best_row, say_standing
 
-        metrics = result.metrics
-        best = metrics[best_epoch(metrics) or 0]
+        best = best_row(result.metrics)
         return f": best epoch {best['epoch']:.0f}, validation {say_standing(best)}"
 
 

@@ -167,8 +167,6 @@ def read_annotations(path: str | Path) -> Annotations:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing, or no line can be read; the message names the first.
     """
-    if not isinstance(path, str | Path) or not str(path).strip():
-        raise ValueError(f"annotations={path!r}: give the path of fastMRI+'s knee.csv or brain.csv")
     file = resolve(path)
     if not file.is_file():
         raise FileNotFoundError(

@@ -105,12 +105,12 @@ def find_compared(compare: str | None, folder: Path, order: Order) -> list[Resul
     with its usual options; ``wavelet@regularisation=0.01`` for those with another.
 
     Raises:
-        ValueError: it is no text, or names nothing but the results themselves.
+        ValueError: it names nothing, or nothing but the results themselves.
         FileNotFoundError: there is nothing that fits; the message says what there is.
     """
     if compare is None:
         return []
-    if not isinstance(compare, str) or not compare.strip(" ,"):
+    if not parts_of(compare):
         raise ValueError(f"compare={compare!r}: give runs, such as other_run or knee@8x")
     chosen: dict[Path, None] = {}
     split = folder.name.split("-")[0]
@@ -134,9 +134,9 @@ def find_compared(compare: str | None, folder: Path, order: Order) -> list[Resul
     return [Results(each) for each in chosen]
 
 
-def parts_of(compare: str) -> list[str]:
-    """Split the parameter ``compare`` at its commas."""
-    return [part.strip() for part in compare.split(",") if part.strip()]
+def parts_of(text: str | None) -> list[str]:
+    """Return the parts of a parameter, with commas between them."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def words_of(name: str) -> list[str]:

@@ -24,6 +24,11 @@ def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
     return None
 
 
+def best_row(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """Return the row of the best epoch; the first where no validation is known."""
+    return rows[best_epoch(rows) or 0]
+
+
 def say_standing(row: Mapping[str, float]) -> str:
     """Write what chooses the best epoch of a row of metrics."""
     if _HELD_OUT in row:

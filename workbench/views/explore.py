@@ -21,6 +21,7 @@ from workbench.views.style import (
     GREY,
     LABEL,
     ORANGE,
+    SKY,
     SMALL,
     Look,
     add_colour_bar,
@@ -103,13 +104,20 @@ def annotated_figure(explored: ExploredSlice, annotations: Annotations) -> Figur
 
 
 def kspace_and_image_figure(explored: ExploredSlice) -> Figure:
-    """Show a slice as it was measured, and its Fourier transform."""
+    """Show a slice as it was measured, and its Fourier transform.
+
+    DC belongs at the marked place. K-space whose largest value is elsewhere was put there wrongly,
+    and masks would miss its centre.
+    """
     image = zero_filled(explored.kspace, explored.crop)
     image = image * _percent(explored, image)
     title = "The same slice twice: as it is measured, and its Fourier transform"
     figure = _figure(explored, 8.6, 4.3, f"{title}\n{explored.title}")
     left, right = figure.subplots(1, 2)
-    drawn = show_kspace(left, decibels(explored.kspace), (_DARKEST, 0.0), "k-space, all coils")
+    name = "k-space, all coils; DC at the cross"
+    drawn = show_kspace(left, decibels(explored.kspace), (_DARKEST, 0.0), name)
+    height, width = explored.volume.matrix
+    left.plot(width // 2, height // 2, "+", color=SKY, markersize=12)
     left.set_ylabel("readout, sample", fontsize=LABEL)
     add_colour_bar(figure, drawn, [left], "dB of the maximum", extend="min")
     add_colour_bar(figure, show_image(right, image, window_of(image), "image"), [right])

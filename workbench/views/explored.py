@@ -79,7 +79,7 @@ class ExploredSlice:
 
 
 def open_slice(
-    dataset: DatasetCache | str | int, volume: str | int = "", slice_number: int = -1
+    dataset: DatasetCache | str, volume: str = "", slice_number: int = -1
 ) -> ExploredSlice:
     """Read a slice of a dataset, given by name, path or its cache.
 
@@ -87,18 +87,13 @@ def open_slice(
         FileNotFoundError: there is no such dataset.
         ValueError: there is no such volume or slice; the message lists what there is.
     """
-    if isinstance(dataset, DatasetCache):
-        cache = dataset
-    else:  # papermill's command line turns a name of digits into an integer
-        cache = open_cache(find_dataset(str(dataset) if isinstance(dataset, int) else dataset))
+    cache = dataset if isinstance(dataset, DatasetCache) else open_cache(find_dataset(dataset))
     found, number = find_slice(cache, volume, slice_number)
     namesakes = tuple(each for each in cache if each.name == found.name and each != found)
     return _read(cache.file(found), found, number, namesakes)
 
 
-def find_slice(
-    cache: DatasetCache, volume: str | int = "", slice_number: int = -1
-) -> tuple[Volume, int]:
+def find_slice(cache: DatasetCache, volume: str = "", slice_number: int = -1) -> tuple[Volume, int]:
     """Return a volume of a dataset, see ``find_volume``, and a slice's number; -1 is the middle.
 
     Raises:
@@ -111,12 +106,11 @@ def find_slice(
     return found, found.slices // 2 if slice_number == -1 else slice_number
 
 
-def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
+def find_volume(cache: DatasetCache, name: str = "") -> Volume:
     """Return the volume with a file name, with or without ``.h5``, or path.
 
     The default is the first validation volume, or without any the first of all. A number finds the
-    volume with a name that ends with it, ignoring leading zeros: papermill parses digit strings as
-    integers.
+    volume with a name that ends with it, ignoring leading zeros.
 
     Raises:
         ValueError: no volume has the name, or several have; the message lists some names.
@@ -125,14 +119,13 @@ def find_volume(cache: DatasetCache, name: str | int = "") -> Volume:
         raise ValueError(f"{cache.address} holds no volume that can be read")
     if name == "":
         return next(iter(cache.split("val")), cache.volumes[0])
-    text = str(name)
-    wanted = text.removesuffix(".h5") + ".h5"
+    wanted = name.removesuffix(".h5") + ".h5"
     ways = [
         lambda path: path == wanted,
         lambda path: f"/{path}".endswith(f"/{wanted}") or f"/{wanted}".endswith(f"/{path}"),
     ]
-    if text.isdecimal():
-        number = re.compile(rf"(?<!\d)0*{text}\.h5$")
+    if name.isdecimal():
+        number = re.compile(rf"(?<!\d)0*{name}\.h5$")
         ways += [lambda path: bool(number.search(path)), lambda path: path.endswith(wanted)]
     for fits in ways:
         found = [volume for volume in cache if fits(volume.path)]

@@ -105,6 +105,24 @@ def acquisition_table(cache: DatasetCache) -> pandas.DataFrame:
     return table
 
 
+def volume_table(cache: DatasetCache) -> "Styler":
+    """Tabulate a converted dataset's volumes: size, what is in them, how they were made."""
+    rows = [
+        {
+            "volume": volume.path,
+            "acquisition": volume.acquisition,
+            "slices": volume.slices,
+            "coils": volume.coils,
+            "k-space": f"{volume.matrix[0]}x{volume.matrix[1]}",
+            "image": f"{volume.recon[0]}x{volume.recon[1]}",
+            "target": "yes" if volume.target else "no",
+            "remarks": str(volume.attributes.get("remarks", "")).replace("\n", "; "),
+        }
+        for volume in cache
+    ]
+    return styled_table(pandas.DataFrame(rows), index=False, left=True)
+
+
 def problem_table(problems: Iterable[Problem]) -> "Styler":
     """Tabulate files and what is wrong with them, with the whole text of each reason."""
     rows = [(problem.path, problem.reason) for problem in problems]

@@ -58,12 +58,12 @@ def score_frame(results: Iterable[Result]) -> pandas.DataFrame:
     return table.reindex(columns=list(orders()))
 
 
-def check_order(sort_by: Any) -> tuple[str, bool]:
+def check_order(sort_by: str) -> tuple[str, bool]:
     """Read the parameter ``sort_by``: an order's name, with a minus before it for the best first.
 
     Returns the name, and whether values ascend in that order; a ValueError lists the orders.
     """
-    text = sort_by.strip().lower() if isinstance(sort_by, str) else ""
+    text = sort_by.strip().lower()
     name = text.removeprefix("-")
     if name not in orders():
         raise ValueError(

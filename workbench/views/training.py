@@ -1,25 +1,23 @@
 """What is known of a training before it runs, and what came of it."""
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas
-from IPython.display import display
 from matplotlib.figure import Figure
 
-from workbench.compute.estimate import Estimate
 from workbench.compute.evaluation import evaluated, results_folder, split_sampling
 from workbench.compute.gpus import machine_of
 from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import Run
 from workbench.data.volume import short_names
 from workbench.models import label_of
-from workbench.recon.metrics import HELD_OUT, LEADING, METRICS, of_fewer
+from workbench.recon.metrics import HELD_OUT, LEADING, METRICS, counted, mean_scores, of_fewer
 from workbench.recon.results import KINDS
 from workbench.recon.tables import read_scores
-from workbench.views.curves import best_epoch, learning_curves, say_standing
+from workbench.views.curves import best_row, learning_curves, say_standing
 from workbench.views.ranking import ranked
 from workbench.views.style import BLUE, GREY, ORANGE, SMALL, frame, new_figure
 from workbench.views.tables import styled_table
@@ -30,26 +28,23 @@ if TYPE_CHECKING:
 RESULT = "application/vnd.workbench.result+json"
 
 
-def estimate_figure(
-    estimates: Sequence[Estimate],
-    *,
-    chosen: int,
-    title: str,
-    source: str,
-    price: str = "",
-    synthetic: bool = False,
-) -> Figure:
+def estimate_figure(plan: Plan) -> Figure | None:
     """Plot hours over nodes, with cost and the parallel efficiency that is assumed at each.
 
-    ``chosen`` is the number of nodes that the job takes; ``source`` says where the pace is from,
-    ``price`` where the cost is from.
+    None on this machine, or where nothing is known.
     """
-    figure = new_figure(7.2, 3.4, title=title, synthetic=synthetic)
+    estimates, cloud = plan.estimates, plan.where
+    if not isinstance(cloud, Cloud) or not estimates:
+        return None
+    machine = machine_of(cloud.cluster.vm_size)
+    title = f"{plan.job.epochs - len(plan.run.metrics)} epochs on {cloud.cluster.vm_size}"
+    title += f", {machine.count} x {machine.card} a node" if machine else ""
+    figure = new_figure(7.2, 3.4, title=title, synthetic=plan.cache.synthetic)
     axes = figure.subplots()
     days = max(each.hours for each in estimates) > 72
     unit, scale = ("days", 24) if days else ("hours", 1)
     heights = [each.hours / scale for each in estimates]
-    colours = [ORANGE if each.nodes == chosen else BLUE for each in estimates]
+    colours = [ORANGE if each.nodes == cloud.job.nodes else BLUE for each in estimates]
     bars = axes.bar([str(each.nodes) for each in estimates], heights, color=colours, width=0.6)
     texts = [
         f"{each.hours / scale:.3g} {unit}"
@@ -60,36 +55,17 @@ def estimate_figure(
     axes.bar_label(bars, texts, padding=3, fontsize=SMALL)
     axes.set_ylim(0, 1.45 * max(heights) or 1)
     frame(axes, x="nodes (orange: this job)", y=f"time ({unit})")
-    note = f"Pace: {source}." + (f" Cost: {price}." if price else "")
+    note = f"Pace: {cloud.pace.source if cloud.pace else ''}."
+    note += f" Cost: {cloud.price.source}." if cloud.price else ""
     axes.set_title(fill(note, 110), fontsize=SMALL, color=GREY, loc="left")
     return figure
-
-
-def show_estimate(plan: Plan) -> None:
-    """Show how long a cluster would take on several numbers of nodes, and what it would cost.
-
-    On this machine there is nothing to show.
-    """
-    if isinstance(plan.where, Cloud) and (estimates := plan.estimates):
-        cloud, vm_size = plan.where, plan.where.cluster.vm_size
-        machine = machine_of(vm_size)
-        title = f"{plan.job.epochs - len(plan.run.metrics)} epochs on {vm_size}"
-        figure = estimate_figure(
-            estimates,
-            chosen=cloud.job.nodes,
-            title=title + (f", {machine.count} x {machine.card} a node" if machine else ""),
-            source=cloud.pace.source if cloud.pace else "",
-            price=cloud.price.source if cloud.price else "",
-            synthetic=plan.cache.synthetic,
-        )
-        display(figure)
 
 
 def show_run(run: Run) -> Iterator[Any]:
     """Show a run's learning curves, and leave its last metrics for programs to read."""
     metrics = run.metrics
     yield learning_curves(metrics, synthetic=run.synthetic)
-    best = metrics[best_epoch(metrics) or 0]
+    best = best_row(metrics)
     result = {"run": run.job.name, "last": metrics[-1], "best": best}
     text = f"best epoch {best['epoch']:.0f}: validation {say_standing(best)}"
     yield {RESULT: result, "text/plain": text}
@@ -101,7 +77,7 @@ def seeds_table(runs: Sequence[Run]) -> pandas.DataFrame:
     The last rows are mean and sample standard deviation over the seeds.
     """
     names = [f"val_{metric.name}" for metric in METRICS]
-    rows = [run.metrics[best_epoch(run.metrics) or 0] for run in runs]
+    rows = [best_row(run.metrics) for run in runs]
     if f"val_{HELD_OUT}" in rows[0]:
         names = [f"val_{HELD_OUT}"]
     table = pandas.DataFrame(rows, index=[f"seed {run.job.seed}" for run in runs])[names]
@@ -133,22 +109,23 @@ def evaluation_table(run: Run) -> "Styler | None":
     kinds = dict(zip(KINDS, ("zero-filled", label_of(run.job.network)), strict=True))
     for split in evaluated(run):
         folder = results_folder(run, split, split_sampling(run.job, split))
-        found = pandas.DataFrame(read_scores(folder))
-        names = [f"{kind}_{metric.name}" for kind in kinds for metric in METRICS]
-        texts = found.reindex(columns=["acceleration", *names]).replace("", np.nan)
-        measured = int(texts[f"{KINDS[0]}_{LEADING.name}"].count())
-        finite = texts.astype(float).replace([np.inf, -np.inf], np.nan)
+        found = read_scores(folder)
+        measured = sum(bool(each.get(f"{KINDS[0]}_{LEADING.name}")) for each in found)
         row: dict[tuple[str, str], Any] = {
             ("", "split"): split,
             ("", "volumes"): len(found),
             ("", "measured"): measured,
-            ("", "acceleration"): f"{finite['acceleration'].mean():.2f}",
+            ("", "acceleration"): f"{fmean(float(each['acceleration']) for each in found):.2f}",
         }
         for kind, label in kinds.items():
+            scores = [
+                {m.name: float(each.get(f"{kind}_{m.name}") or "nan") for m in METRICS}
+                for each in found
+            ]
+            means, counts = mean_scores(scores), counted(scores)
             for metric in METRICS:
-                column = finite[f"{kind}_{metric.name}"]
-                only = of_fewer(column.count(), measured)
-                row[label, metric.heading] = metric.text(column.mean()) + only
+                only = of_fewer(counts[metric.name], measured)
+                row[label, metric.heading] = metric.text(means[metric.name]) + only
         rows.append(row)
     if not rows:
         return None

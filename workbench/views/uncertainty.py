@@ -1,12 +1,13 @@
 """Figures of where a reconstruction is not to be trusted, beside its true error if it is known."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from workbench.data.images import cropped
-from workbench.recon.results import Result, Results
+from workbench.data.volume import Volume
+from workbench.recon.results import Results
 from workbench.recon.uncertainty import (
     Uncertainty,
     map_uncertainty,
@@ -16,22 +17,17 @@ from workbench.recon.uncertainty import (
 from workbench.views.reconstructions import extreme_slices
 from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
-_KINDS = ("reconstruction", "spread", "disagreement")
 NEIGHBOURHOOD = 5
 """Pixels across; maps are compared by their means over such squares: single pixels are noise."""
 _OBJECT = 0.1  # of the brightest pixel: what is darker counts as air
 
 
-def uncertainty_figures(
-    results: Results,
-    masks: int,
-    slices: Sequence[tuple[str, Result, int]] | None = None,
-) -> Iterator[Figure]:
-    """Show reconstruction, error and uncertainty of (title, result, number of a slice).
+def uncertainty_figures(results: Results, masks: int) -> Iterator[Figure]:
+    """Show reconstruction, error and uncertainty of the best, median and worst slice.
 
-    All slices' errors have one scale, and so have their maps of either kind.
-    By default these are the best, median and worst slice, or the middle one of the first volume
-    where nothing has a target. The results' weights are loaded; ``masks`` are 2 or more.
+    Where nothing has a target, of the middle slice of the first volume. All slices' errors have one
+    scale, and so have their maps of either kind. The results' weights are loaded; ``masks`` are 2
+    or more.
     """
     import torch
 
@@ -41,27 +37,41 @@ def uncertainty_figures(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_ordered(results.order).to(device)
     use_tf32(network.tf32)
-    if slices is None:
-        middle = ("middle slice", results[0], results[0].volume.slices // 2)
-        slices = extreme_slices(results) or [middle]
-    found = []
-    for title, result, number in slices:
+    middle = ("middle slice", results[0], results[0].volume.slices // 2)
+    found: list[tuple[str, Volume, Uncertainty, dict[str, np.ndarray]]] = []
+    for title, result, number in extreme_slices(results) or [middle]:
         volume, name = result.volume, result.name
         kspace, target = result.measured(number, neighbours=network.neighbours)
-        drawn = masks_for(volume, result.order.sampling, masks)
-        if len(drawn) < 2:
+        draws = masks_for(volume, result.order.sampling, masks)
+        if len(draws) < 2:
             print(f"{title}: no map, for only one mask is possible of {name} as it is sampled")
             continue
         own = network.for_acquisition(volume.acquisition)
-        maps = map_uncertainty(own, kspace, drawn, volume.recon[:2])
+        maps = map_uncertainty(own, kspace, draws, volume.recon[:2])
         panels = _panels(maps, target, volume.largest)
         text = f"{title}: {name}, slice {number}\n{_words(maps, target)}"
-        found.append((panels, maps, text, volume.synthetic))
+        found.append((text, volume, maps, panels))
     tops: dict[str, float] = {}
-    for panels, *_ in found:
+    for *_, panels in found:
         tops |= {name: max(tops.get(name, 0), window_of(v)[1]) for name, v in panels.items()}
-    for panels, maps, text, synthetic in found:
-        yield uncertainty_figure(panels, maps, tops, title=text, synthetic=synthetic)
+    for text, volume, maps, panels in found:
+        height, width = panels["reconstruction"].shape
+        size = 2.75 * len(panels) + 0.6, 2.3 * height / width + 1.3
+        figure = new_figure(*size, title=text, synthetic=volume.synthetic)
+        names = {
+            "reconstruction": "reconstruction",
+            "error": "true error\n|image − target|",
+            "spread": f"spread over {maps.masks} masks\n(standard deviation)",
+            "disagreement": "disagreement with the measured\n"
+            f"lines: {100 * maps.overruled:.1f} % of their signal",
+        }
+        for axes, (kind, values) in zip(
+            figure.subplots(1, len(panels)), panels.items(), strict=True
+        ):
+            colours = "gray" if kind == "reconstruction" else "inferno"
+            drawn = show_image(axes, values, (0.0, tops[kind]), names[kind], colours=colours)
+            add_colour_bar(figure, drawn, [axes], "% of maximum")
+        yield figure
 
 
 def _panels(
@@ -69,13 +79,13 @@ def _panels(
 ) -> dict[str, np.ndarray]:
     """Return a slice's images by kind, in % of the volume's maximum or its brightest pixel."""
     images = [maps.image, maps.deviation, maps.residual]
-    if target is not None:
-        *images, target = cropped(*images, target)
-    percent = 100 / (data_range or float(np.nan_to_num(images[0]).max()) or 1.0)
-    panels = dict(zip(_KINDS, (image * percent for image in images), strict=True))
-    if target is not None:
-        panels["error"] = np.abs(panels["reconstruction"] - target * percent)
-    return panels
+    image, spread, residual, *targets = cropped(*images, *([] if target is None else [target]))
+    percent = 100 / (data_range or float(np.nan_to_num(image).max()) or 1.0)
+    panels = {"reconstruction": image}
+    if targets:
+        panels["error"] = np.abs(image - targets[0])
+    panels |= {"spread": spread, "disagreement": residual}
+    return {kind: values * percent for kind, values in panels.items()}
 
 
 def _words(maps: Uncertainty, target: np.ndarray | None) -> str:
@@ -88,37 +98,6 @@ def _words(maps: Uncertainty, target: np.ndarray | None) -> str:
         f"Spread over masks and true error: rank correlation {together:.2f}, inside the object "
         f"{inside:.2f} (1: in the same places, 0: unrelated)"
     )
-
-
-def uncertainty_figure(
-    panels: Mapping[str, np.ndarray],
-    maps: Uncertainty,
-    tops: Mapping[str, float],
-    *,
-    title: str = "",
-    synthetic: bool = False,
-) -> Figure:
-    """Show a reconstruction, its error where there is a target, and its uncertainty.
-
-    ``panels`` are images (h, w) in % by kind, ``tops`` the largest value on each kind's scale.
-    """
-    names = {
-        "reconstruction": "reconstruction",
-        "error": "true error\n|image − target|",
-        "spread": f"spread over {maps.masks} masks\n(standard deviation)",
-        "disagreement": "disagreement with the measured\n"
-        f"lines: {100 * maps.overruled:.1f} % of their signal",
-    }
-    shown = {kind: panels[kind] for kind in names if kind in panels}
-    height, width = panels["reconstruction"].shape
-    size = 2.75 * len(shown) + 0.6, 2.3 * height / width + 1.3
-    figure = new_figure(*size, title=title, synthetic=synthetic)
-    axes = figure.subplots(1, len(shown))
-    for place, (kind, values) in zip(axes, shown.items(), strict=True):
-        colours = "gray" if kind == "reconstruction" else "inferno"
-        drawn = show_image(place, values, (0.0, tops[kind]), names[kind], colours=colours)
-        add_colour_bar(figure, drawn, [place], "% of maximum")
-    return figure
 
 
 def agreement(deviation: np.ndarray, error: np.ndarray, target: np.ndarray) -> tuple[float, float]:

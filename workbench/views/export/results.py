@@ -50,23 +50,6 @@ Export = tuple[str, Sequence[Result], Callable[[Path], None]]
 """Its name in the folder, the results that it is made from, and what writes it at a path."""
 
 
-def export_kinds(export: str | None) -> tuple[str, ...]:
-    """Read the notebook's parameter ``export``: kinds with commas between them; None for none.
-
-    Raises:
-        ValueError: it names something else.
-    """
-    if export is None:
-        return ()
-    if not isinstance(export, str):
-        raise ValueError(f"export={export!r}: give some of {', '.join(KINDS)}, or None")
-    kinds = tuple(dict.fromkeys(part.strip().lower() for part in export.split(",") if part.strip()))
-    for kind in kinds:
-        if kind not in KINDS:
-            raise ValueError(f"export={export!r}: {kind} is none of {', '.join(KINDS)}")
-    return kinds
-
-
 def export_results(results: Results, kinds: Sequence[str]) -> Iterator[str]:
     """Export results as some of ``KINDS``; yield a line on each kind's file or folder.
 

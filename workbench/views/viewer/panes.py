@@ -1,6 +1,6 @@
 """The viewer's panes: stacks of slices that are read when they are looked at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,22 +69,12 @@ class Pane:
 
 
 def image_pane(
-    name: str,
-    images: Sequence[np.ndarray] | np.ndarray | Callable[[int], np.ndarray],
-    slices: int | None = None,
-    **appearance: Any,
+    name: str, images: Callable[[int], np.ndarray], slices: int, **appearance: Any
 ) -> Pane:
-    """Make a pane of images without coils: (slices, h, w), or a function of the slice's number.
+    """Make a pane of images (h, w) without coils, which a function reads by the slice's number.
 
-    A function needs the number of ``slices``; scale, colours and window are as for ``Pane``.
+    Scale, colours and window are as for ``Pane``.
     """
-    if not callable(images):
-        stack = np.asarray(images)
-        if stack.ndim != 3:
-            raise ValueError(f"{name} of shape {stack.shape}: give (slices, h, w)")
-        return Pane(name, len(stack), lambda number, _: stack[number], **appearance)
-    if slices is None:
-        raise ValueError(f"{name}: give the number of slices with a function")
     read = lru_cache(maxsize=64)(images)
     return Pane(name, slices, lambda number, _: read(number), **appearance)
 

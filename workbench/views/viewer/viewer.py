@@ -1,4 +1,4 @@
-"""Look through volumes: a viewer in JupyterLab, and a sheet of the same slices elsewhere.
+"""Look through volumes in JupyterLab, and a sheet of the same slices for when it has ended.
 
 The viewer answers to the wheel, dragging and keys; "?" lists them. ``viewer.js`` draws the arrays
 themselves, float32 and complex64, each slice sent once. Values under the cursor are therefore those
@@ -19,7 +19,6 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from workbench.data.images import center_crop
-from workbench.progress import interactive
 from workbench.views.annotations import draw_boxes
 from workbench.views.style import (
     LABEL,
@@ -48,30 +47,9 @@ _STILL = """<style>
 </style><div class="workbench-still"><img alt="%s" src="data:image/jpeg;base64,%s"></div>"""
 
 
-def viewer(panes: Sequence[Pane], **shown: Any) -> "Viewer | Figure":
-    """Show panes side by side: a viewer in JupyterLab, elsewhere a sheet of some slices.
-
-    Title, slice_number, boxes and synthetic are as for ``viewer_figure``.
-
-    Raises:
-        ValueError: there is no pane, slices do not match, or there is no such slice.
-    """
-    return Viewer(panes, **shown) if interactive() else viewer_figure(panes, **shown)
-
-
 def _slice_of(panes: Sequence[Pane], wanted: int | None) -> int:
-    """Check that panes belong together; return the number of the slice to begin with."""
-    if not panes:
-        raise ValueError("panes is empty: give one or more")
-    slices = panes[0].slices
-    for pane in panes[1:]:
-        if pane.slices != slices:
-            unlike = f"{panes[0].name} has {slices} slices, {pane.name} {pane.slices}"
-            raise ValueError(f"{unlike}: show panes of one volume")
-    number = slices // 2 if wanted is None else wanted
-    if not 0 <= number < slices:
-        raise ValueError(f"slice_number={number}: there are slices 0 to {slices - 1}")
-    return number
+    """Return the number of the slice to begin with."""
+    return panes[0].slices // 2 if wanted is None else wanted
 
 
 def viewer_figure(
@@ -121,7 +99,7 @@ def viewer_figure(
 
 
 class Viewer(anywidget.AnyWidget):
-    """Linked panes: one slice, zoom and cursor for all, a window for each scale.
+    """Linked panes of one volume: one slice, zoom and cursor for all, a window for each scale.
 
     Arguments are those of ``viewer_figure``.
 
