@@ -201,6 +201,14 @@ def test_partial_fourier_is_no_target(tmp_path, axis):
     assert scan.header.acquired == ((0, 35) if axis == 2 else (9, 35))
 
 
+def test_a_side_that_is_shorter_by_less_than_a_tenth_is_no_partial_fourier_as_of_scanners(tmp_path):
+    kspace = kspace_of(images(1, 1, size=(96, 35)))
+    kspace[..., :4, :] = 0
+    scan, found = converted(npy(tmp_path, kspace), Choices(axes=FULL))
+    assert scan.target
+    assert "reconstruction_rss" in found
+
+
 def test_lines_are_placed_by_the_matrix_and_the_centre(tmp_path):
     kspace = kspace_of(images())
     path = npy(tmp_path, kspace[..., 9:])

@@ -12,6 +12,7 @@ from workbench.convert.array_axes import found_axes, named_axes, swapped
 from workbench.convert.array_files import StoredArray, arrays_in, holds
 from workbench.convert.checks import check_kspace, check_middle, off_middle
 from workbench.convert.header import Header
+from workbench.convert.place import extent, partial
 from workbench.convert.scan import Choices, RefusedError, Scan
 
 __all__ = ["holds", "scans"]
@@ -142,21 +143,18 @@ def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
             "lacks lines inside the readout: are readout and phase exchanged in axes=?"
         )
     strongest = check_kspace(found.power)
-    place = _placement(kspace.size, choices)
-    columns = place.put(found.columns)
-    remark = check_middle((strongest[0], place.column(strongest[1])), place.matrix)
+    matrix, center, columns_of = _placement(kspace.size, choices)
+    columns = _put(found.columns, columns_of, matrix[1])
+    remark = check_middle((strongest[0], int(columns_of[strongest[1]])), matrix)
     first, last = _reach(columns)
-    recon = choices.recon or place.matrix
-    if any(size > whole for size, whole in zip(recon, place.matrix, strict=True)):
+    recon = choices.recon or matrix
+    if any(size > whole for size, whole in zip(recon, matrix, strict=True)):
         raise RefusedError(
             f"is asked for recon={recon[0]}x{recon[1]}, more than its matrix of "
-            f"{place.matrix[0]}x{place.matrix[1]}"
+            f"{matrix[0]}x{matrix[1]}"
         )
-    partial = [
-        axis
-        for axis, there in (("phase encode", columns), ("readout", found.rows))
-        if _lopsided(there)
-    ]
+    axes = (("phase encode", columns), ("readout", found.rows))
+    lopsided = [axis for axis, there in axes if partial(*_reach(there), len(there) // 2)]
     gaps = _gaps(columns)
     coils = int(found.coils.sum())
 
@@ -164,35 +162,35 @@ def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
         wanted = list(numbers)
         for number, values in zip(wanted, kspace.read(volume, wanted), strict=True):
             found.check(values, number)
-            yield place.put(values[found.coils])
+            yield _put(values[found.coils], columns_of, matrix[1])
 
     remarks = [
         f"axes taken as {', '.join(axis or '1' for axis in kspace.axes)}"
         if not choices.axes
         else "",
-        f"no header: matrix {place.matrix[0]}x{place.matrix[1]}, image {recon[0]}x{recon[1]}"
+        f"no header: matrix {matrix[0]}x{matrix[1]}, image {recon[0]}x{recon[1]}"
         f"{'' if choices.recon else ' (the matrix; give recon where it is oversampled)'}, centre "
-        f"line {place.center} of {kspace.size[1]}{'' if choices.center is not None else ' (half)'}",
+        f"line {center} of {kspace.size[1]}{'' if choices.center is not None else ' (half)'}",
         remark,
         f"{len(found.coils) - coils} of {len(found.coils)} coils hold zeros only, left out"
         if not found.coils.all()
         else "",
         f"undersampled: {columns.sum()} of {last + 1 - first} lines; no target" if gaps else "",
-        f"partial Fourier along {' and '.join(partial)}; no target" if partial else "",
+        f"partial Fourier along {' and '.join(lopsided)}; no target" if lopsided else "",
         f"mean of {kspace.length('average')} averages" if kspace.length("average") > 1 else "",
     ]
     return Scan(
-        shape=(kspace.length("slice"), coils, *place.matrix),
+        shape=(kspace.length("slice"), coils, *matrix),
         read=read,
         header=Header(
-            encoded=(*place.matrix, 1),
+            encoded=(*matrix, 1),
             recon=(*recon, 1),
             lines=last + 1 - first,
-            center=place.matrix[1] // 2 - first,
+            center=matrix[1] // 2 - first,
         ),
         name=name,
         sampled=columns if gaps else None,
-        target=not gaps and not partial,
+        target=not gaps and not lopsided,
         remarks=tuple(filter(None, remarks)),
     )
 
@@ -243,44 +241,25 @@ def _gaps(there: NDArray[np.bool_]) -> bool:
 
 
 def _reach(there: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return the first and the last that was to be measured.
-
-    What lacks at the ends of undersampled lines, and is no wider than a gap, is a gap as well.
-    """
-    places = np.flatnonzero(there)
-    gap = int(np.diff(places).max(initial=1))
-    first, last = int(places[0]), int(places[-1])
-    return 0 if first < gap else first, len(there) - 1 if len(there) - 1 - last < gap else last
+    """Return the first and the last that was to be measured: all of the axis, or a part of it."""
+    return extent(there, 0, len(there) - 1)
 
 
-def _lopsided(there: NDArray[np.bool_]) -> bool:
-    """Say whether one side of the middle goes further than the other, as in partial Fourier."""
-    first, last = _reach(there)
-    middle = len(there) // 2
-    return abs((middle - first) - (last + 1 - middle)) > off_middle(len(there))
+def _put(values: NDArray, columns: NDArray[np.intp], width: int) -> NDArray:
+    """Put lines, the last axis, into their columns; the others are 0."""
+    placed = np.zeros((*values.shape[:-1], width), values.dtype)
+    placed[..., columns] = values
+    return placed
 
 
-@dataclass(frozen=True)
-class _Placement:
-    """Where an array's lines lie in the encoded matrix."""
-
-    matrix: tuple[int, int]
-    lines: int
-    center: int
-
-    def column(self, line: int) -> int:
-        """Return the column of a line; of as many lines as columns, those go round."""
-        return (self.matrix[1] // 2 - self.center + line) % self.matrix[1]
-
-    def put(self, values: NDArray) -> NDArray:
-        """Put lines, the last axis, into their columns; the others are 0."""
-        placed = np.zeros((*values.shape[:-1], self.matrix[1]), values.dtype)
-        placed[..., [self.column(line) for line in range(self.lines)]] = values
-        return placed
-
-
-def _placement(size: tuple[int, int], choices: Choices) -> _Placement:
+def _placement(
+    size: tuple[int, int], choices: Choices
+) -> tuple[tuple[int, int], int, NDArray[np.intp]]:
     """Place lines by the matrix and the centre that a person gives; else the array is all.
+
+    Returns:
+        The encoded matrix, the number of the central line, and the column of each line; of as many
+        lines as columns, those go round.
 
     Raises:
         RefusedError: they do not fit.
@@ -294,11 +273,10 @@ def _placement(size: tuple[int, int], choices: Choices) -> _Placement:
             "array's readout, and no fewer lines"
         )
     first = matrix[1] // 2 - center
-    if lines == matrix[1] and abs(first) <= off_middle(lines) and 0 <= center < lines:
-        return _Placement(matrix, lines, center)
-    if not (0 <= center < lines and 0 <= first <= matrix[1] - lines):
+    whole = lines == matrix[1] and abs(first) <= off_middle(lines)
+    if not (0 <= center < lines and (whole or 0 <= first <= matrix[1] - lines)):
         raise RefusedError(
             f"has {lines} lines, which center={center} puts at columns {first} to "
             f"{first + lines - 1} of {matrix[1]}: give a matrix that holds them"
         )
-    return _Placement(matrix, lines, center)
+    return matrix, center, (first + np.arange(lines)) % matrix[1]

@@ -139,6 +139,12 @@ class Store(Protocol):
     def folder(self, path: str) -> "Store":
         """Return the same store as seen from a folder in it."""
 
+    def inside(self, path: str) -> str:
+        """Return a path as it is; ValueError where it leads out of the store."""
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"{path!r} leads out of {self.address}")
+        return path
+
     def read_json(self, path: str) -> Any:
         """Read a JSON file; ValueError where it is damaged."""
         try:

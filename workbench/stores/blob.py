@@ -310,9 +310,7 @@ class BlobStore(Store):
 
     def _name(self, path: str) -> str:
         """Return a file's name in the container."""
-        if path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"{path!r} leads out of {self.address}")
-        return f"{self.path}/{path}" if self.path else path
+        return f"{self.path}/{self.inside(path)}" if self.path else self.inside(path)
 
     def _blob(self, path: str) -> "BlobClient":
         return self.client.get_blob_client(self._name(path))

@@ -149,9 +149,7 @@ class BucketStore(Store):
     # ---- names and errors --------------------------------------------------------------------
 
     def _name(self, path: str) -> str:
-        if path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"{path!r} leads out of {self.address}")
-        return f"{self._root}/{path}" if path else self._root
+        return f"{self._root}/{self.inside(path)}" if path else self._root
 
     def _about(self, path: str) -> dict[str, Any]:
         with self._errors(path):

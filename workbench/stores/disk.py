@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from workbench.settings import shown
@@ -181,10 +181,7 @@ class DiskStore(Store):
 
     def path(self, path: str) -> Path:
         """Return where a file of the store lies; ValueError where that is out of the store."""
-        parts = PurePosixPath(path)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise ValueError(f"{path!r} leads out of {self.address}")
-        return self.root / parts
+        return self.root / self.inside(path)
 
     def list(self, under: str = "") -> Iterator[Entry]:
         """Yield the files in a folder and in all folders below; files half written are left out."""
