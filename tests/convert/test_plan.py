@@ -46,7 +46,7 @@ def ask(source, **more):
 
 
 def planned(source, **more):
-    return plan_conversion(ask(source, **more), tell=lambda _: None)
+    return plan_conversion(ask(source, **more))
 
 
 def test_folder_of_people_becomes_a_dataset_that_keeps_each_in_one_split(source):
@@ -135,9 +135,9 @@ def test_other_folder_s_file_of_the_same_name_replaces_nothing(source):
     np.save(other / "Doe_Jane_0/t0.npy", head(7, size=40))
     from_other = replace(ask(source), source=other)
     with pytest.raises(ValueError, match=r"t0.npy: .* holds a file of that name from another"):
-        plan_conversion(from_other, tell=lambda _: None)
+        plan_conversion(from_other)
     (other / "Doe_Jane_0/t0.npy").rename(other / "Doe_Jane_0/t9.npy")
-    more = plan_conversion(from_other, tell=lambda _: None)
+    more = plan_conversion(from_other)
     list(convert(more))
     table = (more.ask.private / "names.csv").read_text()
     assert table.count("t9.npy") == 1
@@ -148,10 +148,10 @@ def test_source_of_nothing_is_refused_before_anything_is_written(source, tmp_pat
     (tmp_path / "notes").mkdir()
     nothing = replace(ask(source), source=tmp_path / "notes")
     with pytest.raises(ValueError, match="nothing of it becomes a volume, it holds no file"):
-        plan_conversion(nothing, tell=lambda _: None)
+        plan_conversion(nothing)
     (tmp_path / "notes/a.txt").write_text("a")
     with pytest.raises(ValueError, match=r"becomes a volume: a.txt holds no raw data of a form"):
-        plan_conversion(nothing, tell=lambda _: None)
+        plan_conversion(nothing)
     assert not nothing.dataset.exists()
 
 

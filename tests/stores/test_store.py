@@ -154,26 +154,16 @@ def test_no_path_leads_out(store, path):
             use(path)
 
 
-def test_one_process_holds_a_lock(locking_store, monkeypatch, capsys):
+def test_one_process_holds_a_lock(locking_store, monkeypatch):
     store = locking_store
     store.write("x", b"1")
     monkeypatch.setattr("workbench.stores.blob._LEASE_PATIENCE", 0.5)
-    came = threading.Event()
-
-    def wait():
-        with store.lock(".lock", "waiting for it", wait=True):
-            came.set()
-
     with store.lock(".lock", "busy"):
         assert store.read("x") == b"1"
         with pytest.raises(RuntimeError, match="busy"), store.lock(".lock", "busy"):
             pass
-        thread = threading.Thread(target=wait)
-        thread.start()
-        while "waiting for it" not in capsys.readouterr().out:
-            assert not came.wait(0.05)
-    thread.join(60)
-    assert came.is_set()
+    with store.lock(".lock", "busy"):
+        pass
 
 
 def _in_child(store, answers):
@@ -284,6 +274,22 @@ def test_refusals_of_storage_are_in_our_words(blobs, cloud):
         blobs.write("x", b"2")
     cloud.recover()
     assert blobs.read("x") == b"1"
+
+
+def test_a_lock_that_may_be_a_killed_process_s_is_waited_for(blobs, capsys):
+    came = threading.Event()
+
+    def wait():
+        with blobs.lock(".lock", "somebody works there"):
+            came.set()
+
+    with blobs.lock(".lock", "busy"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while "killed process's: somebody works there" not in capsys.readouterr().out:
+            assert not came.wait(0.05)
+    thread.join(60)
+    assert came.is_set()
 
 
 def test_a_wrong_key_or_container_shows_at_once(blobs, cloud):

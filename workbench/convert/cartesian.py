@@ -142,7 +142,7 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
         shape=volume.shape,
         read=volume.kspace,
         header=_header(measurement, volume, last - first + 1, width // 2 - first),
-        name="_".join(filter(None, (measurement.name, group.name))),
+        name=group.name,
         sampled=columns if gaps else None,
         target=not (gaps or shares),
         acquisition=measurement.acquisition,

@@ -104,7 +104,6 @@ class Measurement:
         noise: lines of another measurement of the same examination that hold noise; only those
             with the flag are taken.
         known: fields for the volume's header, by the paths of ``header.ALLOWED``.
-        name: what tells it from other measurements of its file; "" where it is alone.
         acquisition: as in ``Scan``.
         person: as in ``Scan``.
         remarks: as in ``Scan``.
@@ -124,7 +123,6 @@ class Measurement:
     alternating: tuple[bool, bool] = (False, False)
     noise: Lines | None = None
     known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    name: str = ""
     acquisition: str = ""
     person: str = ""
     remarks: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,15 +84,11 @@ class Plan:
         return sum(item.scan.size for item in self.to_do)
 
 
-def plan_conversion(ask: Ask, tell: Callable[[str], None] = print) -> Plan:
-    """Look into every file of a source, and say what it becomes.
+def plan_conversion(ask: Ask) -> Plan:
+    """Look into every file of a source, print its name, and say what it becomes.
 
     Headers and lines' counters are read, and one slice of each of the first scans; nothing of the
     dataset is written. The key of the pseudonyms is made where there is none.
-
-    Args:
-        ask: what is to be converted, and how.
-        tell: is told each file that was looked at.
 
     Raises:
         FileNotFoundError: there is no such source.
@@ -103,7 +99,7 @@ def plan_conversion(ask: Ask, tell: Callable[[str], None] = print) -> Plan:
     if not ask.source.exists():
         raise FileNotFoundError(f"source={str(ask.source)!r}: no such file or folder")
     record = _read_record(ask)
-    found, refusals = _look(ask, tell)
+    found, refusals = _look(ask)
     if not found:
         why = f": {refusals[0].path} {refusals[0].reason}" if refusals else ", it holds no file"
         raise ValueError(f"source={str(ask.source)!r}: nothing of it becomes a volume{why}")
@@ -139,7 +135,7 @@ def plan_conversion(ask: Ask, tell: Callable[[str], None] = print) -> Plan:
     return Plan(ask, tuple(items), tuple(refusals), scale, told_apart, origin)
 
 
-def _look(ask: Ask, tell: Callable[[str], None]) -> tuple[list[tuple[str, Scan]], list[Problem]]:
+def _look(ask: Ask) -> tuple[list[tuple[str, Scan]], list[Problem]]:
     """Find the scans of all files of a source."""
     files = (
         [entry.path for entry in DiskStore(ask.root).list()]
@@ -156,7 +152,7 @@ def _look(ask: Ask, tell: Callable[[str], None]) -> tuple[list[tuple[str, Scan]]
         except (RefusedError, OSError) as error:
             refusals.append(Problem(name, str(error)))
             continue
-        tell(f"{name}: {count_of(len(scans))}")
+        print(f"{name}: {count_of(len(scans))}")
         if ask.acquisition:
             scans = [replace(scan, acquisition=ask.acquisition) for scan in scans]
         found += [(name, scan) for scan in scans]

@@ -127,10 +127,10 @@ class Store(Protocol):
     def delete(self, path: str) -> None:
         """Delete a file, if it is there."""
 
-    def lock(self, path: str, busy: str, *, wait: bool = False) -> AbstractContextManager[Any]:
+    def lock(self, path: str, busy: str) -> AbstractContextManager[Any]:
         """Hold a lock's file while the context lasts: one process at a time.
 
-        ``busy`` is said where another process holds it: as RuntimeError, or printed by who waits.
+        RuntimeError, which says ``busy``, where another process holds it.
         """
 
     def free(self) -> int | None:

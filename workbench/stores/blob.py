@@ -249,30 +249,29 @@ class BlobStore(Store):
             self._blob(path).delete_blob()
 
     @contextmanager
-    def lock(self, path: str, busy: str, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, path: str, busy: str) -> Iterator[None]:
         """Hold a lock while the context lasts; see ``Store``.
 
         It is a lease that is renewed, and that a killed process loses within a quarter of a
-        minute.
+        minute: so long it is waited for.
         """
         from azure.core.exceptions import AzureError, ResourceExistsError
         from azure.storage.blob import BlobLeaseClient
 
         lease = BlobLeaseClient(self._blob(path))
-        until, said, held = time.monotonic() + _LEASE_PATIENCE, False, False
+        until, said = time.monotonic() + _LEASE_PATIENCE, False
         with self._errors(path, writing=True):
             with suppress(ResourceExistsError):
                 self._blob(path).upload_blob(b"", overwrite=False)
-            while not held:
+            while True:
                 try:
                     lease.acquire(_LEASE_SECONDS)
-                    held = True
+                    break
                 except ResourceExistsError:
-                    if not wait and time.monotonic() > until:
+                    if time.monotonic() > until:
                         raise RuntimeError(busy) from None
                     if not said:
-                        may_be = "waiting for a lock that may be a killed process's: "
-                        print(busy if wait else f"{may_be}{busy}")
+                        print(f"waiting for a lock that may be a killed process's: {busy}")
                         said = True
                     time.sleep(1)
         over = threading.Event()
@@ -383,7 +382,7 @@ def configured_storage(account: str) -> Storage | None:
     return None
 
 
-def configured_store(path: str, container: str = CONTAINER) -> BlobStore:
+def configured_store(path: str) -> BlobStore:
     """Return a folder in the storage account that is configured here.
 
     Raises:
@@ -396,7 +395,7 @@ def configured_store(path: str, container: str = CONTAINER) -> BlobStore:
             f"no storage account is given: set {CONNECTION_VARIABLE}, or save the connection "
             f"string as {CONNECTION_FILE} in the project's folder"
         )
-    place = (storage.endpoint, container, path, storage.account)
+    place = (storage.endpoint, CONTAINER, path, storage.account)
     return BlobStore(*place, key=storage.key).checked()
 
 

@@ -130,7 +130,7 @@ class BucketStore(Store):
         with self._errors(path, writing=True), suppress(FileNotFoundError):
             self.files.rm_file(self._name(path))
 
-    def lock(self, path: str, busy: str, *, wait: bool = False) -> NoReturn:
+    def lock(self, path: str, busy: str) -> NoReturn:
         """Refuse: a bucket has no locks."""
         raise CannotWriteError(
             f"{self.address} has no locks, so nothing is ingested there and no run is kept there: "

@@ -238,9 +238,9 @@ class DiskStore(Store):
         with naming(self.path(path)):
             self.path(path).unlink(missing_ok=True)
 
-    def lock(self, path: str, busy: str, *, wait: bool = False) -> AbstractContextManager[int]:
+    def lock(self, path: str, busy: str) -> AbstractContextManager[int]:
         """Hold a lock while the context lasts; see ``only_one``."""
-        return only_one(self.path(path), busy, wait=wait)
+        return only_one(self.path(path), busy)
 
     def free(self) -> int:
         """Return how many bytes still fit on the disk."""
