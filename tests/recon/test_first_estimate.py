@@ -98,6 +98,7 @@ def test_network_that_has_not_learned_returns_its_first_estimate(network, method
         middle = kspace.unflatten(1, (made.neighbours, -1))[:, made.neighbours // 2]
         estimate = first.coil_images(middle, mask, acs).abs().square().sum(1).sqrt()
     torch.testing.assert_close(found, estimate, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(first(middle, mask, acs), estimate)  # the forward of any of them
 
 
 def test_first_estimate_is_as_precise_under_autocast():

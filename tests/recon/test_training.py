@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import h5py
 import numpy as np
@@ -93,7 +93,8 @@ def apply_mask_seeded(seed):
 def fastmri_losses(study, job, steps):
     """Train with fastMRI's reader, transform, network and loss over the same order and masks."""
     pl.seed_everything(job.seed, verbose=False)
-    network = ReferenceVarNet(**job.config.arguments).double()
+    numbers = asdict(job.config)
+    network = ReferenceVarNet(num_cascades=numbers.pop("cascades"), **numbers).double()
     optimizer = torch.optim.Adam(network.parameters(), lr=job.lr)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, job.lr_step, job.lr_gamma)
     raw = ReferenceDataset(study / "multicoil_train", "multicoil")

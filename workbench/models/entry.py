@@ -1,6 +1,7 @@
 """What the workbench has to know of a network; nothing here needs torch."""
 
 import ast
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,22 @@ class Network:
             for name, value in options.items()
             if name not in usual or value != usual[name]
         ]
+
+
+def built_by(name: str, **renamed: str) -> "Callable[[Any], Reconstructor]":
+    """Return what builds a network from its config: its class is imported then, and torch with it.
+
+    Args:
+        name: of the class, "package.module:Name".
+        renamed: what its constructor calls numbers of the config that have another name there.
+    """
+
+    def build(config: Any) -> "Reconstructor":
+        module, _, kind = name.partition(":")
+        numbers = {renamed.get(key, key): value for key, value in asdict(config).items()}
+        return getattr(importlib.import_module(module), kind)(**numbers)
+
+    return build
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

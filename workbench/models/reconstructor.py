@@ -6,6 +6,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from workbench.models.operator import parts_of, power, root
+
 
 class Reconstructor(nn.Module):
     """Base of the networks: from masked k-space to images."""
@@ -48,7 +50,7 @@ class Reconstructor(nn.Module):
         num_low_frequencies: int | Tensor | None = None,
         rows: int | None = None,
     ) -> Tensor:
-        """Reconstruct.
+        """Reconstruct: by default the root sum of squares of ``coil_images``.
 
         Args:
             masked_kspace: (batch, coils, H, W, 2), H the readout, W the phase encode; with
@@ -61,7 +63,8 @@ class Reconstructor(nn.Module):
         Returns:
             Magnitude images, (batch, H, W), with fewer rows where the readout is cropped.
         """
-        raise NotImplementedError
+        coils = self.coil_images(masked_kspace, mask, num_low_frequencies, rows)
+        return root(power(parts_of(coils)), empty=0.0)
 
     def central_image(
         self,

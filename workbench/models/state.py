@@ -34,8 +34,17 @@ def unet_size(state: "Mapping[str, Tensor]", prefix: str) -> tuple[int, int]:
     Raises:
         ValueError: its first layer is missing.
     """
-    name = f"{prefix}down_sample_layers.0.layers.0.weight"
-    first = state.get(name)
-    if first is None or first.ndim != 4:
+    chans, *_ = shape_of(state, f"{prefix}down_sample_layers.0.layers.0.weight")
+    return chans, count_parts(state, f"{prefix}down_sample_layers.")
+
+
+def shape_of(state: "Mapping[str, Tensor]", name: str) -> tuple[int, ...]:
+    """Return the shape of a convolution's weights, channels out and in first.
+
+    Raises:
+        ValueError: they are missing.
+    """
+    found = state.get(name)
+    if found is None or found.ndim != 4:
         raise ValueError(f"{name} is missing")
-    return first.shape[0], count_parts(state, f"{prefix}down_sample_layers.")
+    return tuple(found.shape)

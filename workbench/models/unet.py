@@ -198,10 +198,3 @@ class Normalised(nn.Module):
         output = output * deviation.masked_fill(flat, 0) + mean
         parts = output.unflatten(1, (2, -1)).permute(0, 2, 3, 4, 1)
         return torch.view_as_complex(parts.contiguous()).view(image.shape)
-
-
-class NormUNet(Normalised):
-    """fastMRI's U-Net on complex images: real and imaginary part are normalised each alone."""
-
-    def __init__(self, chans: int, pools: int) -> None:
-        super().__init__(UNet(2, 2, chans, pools), (2, 3), 16)

@@ -98,17 +98,6 @@ class Classical(Reconstructor):
         """Return the prior's weight for each slice of a mask (batch or 1, 1, 1 or H, W)."""
         return torch.full((len(sampled), 1, 1, 1), self.config.regularisation, device=self.device)
 
-    def forward(
-        self,
-        masked_kspace: Tensor,
-        mask: Tensor,
-        num_low_frequencies: int | Tensor | None = None,
-        rows: int | None = None,
-    ) -> Tensor:
-        """Reconstruct, as ``Reconstructor`` says."""
-        coils = self.coil_images(masked_kspace, mask, num_low_frequencies, rows)
-        return root(power(parts_of(coils)), empty=0.0)
-
     @torch.no_grad()
     def coil_images(
         self,

@@ -1,17 +1,15 @@
 """PromptMR's entry in the registry, and its config; the network is in ``network``."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.data.volume import check_neighbours
-from workbench.models.entry import Network, check_whole
-from workbench.models.state import count_parts
+from workbench.models.entry import Network, built_by, check_whole
+from workbench.models.state import count_parts, shape_of
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from workbench.models.promptmr.network import PromptMR
 
 
 @dataclass(frozen=True)
@@ -49,32 +47,18 @@ def config_of(state: "Mapping[str, Tensor]") -> PromptMRConfig:
     Raises:
         ValueError: there is neither a cascade nor a sensitivity net in them, or of no such size.
     """
-
-    def first(prefix: str) -> tuple[int, int]:
-        name = f"{prefix}unet.feat_extract.weight"
-        found = state.get(name)
-        if found is None or found.ndim != 4:
-            raise ValueError(f"{name} is missing")
-        return found.shape[0], found.shape[1] // 2
-
-    chans, neighbours = first("cascades.0.model.")
-    sens_chans, _ = first("sens_net.norm_unet.")
+    chans, channels_in, *_ = shape_of(state, "cascades.0.model.unet.feat_extract.weight")
+    sens_chans, *_ = shape_of(state, "sens_net.norm_unet.unet.feat_extract.weight")
     attention = any(".CA." in name for name in state)
     cascades = count_parts(state, "cascades.")
-    return PromptMRConfig(cascades, neighbours, chans, sens_chans, attention)
-
-
-def _build(config: PromptMRConfig) -> "PromptMR":
-    from workbench.models.promptmr.network import PromptMR
-
-    return PromptMR(**asdict(config))
+    return PromptMRConfig(cascades, channels_in // 2, chans, sens_chans, attention)
 
 
 PROMPTMR = Network(
     name="promptmr",
     label="PromptMR",
     config=PromptMRConfig,
-    build=_build,
+    build=built_by("workbench.models.promptmr.network:PromptMR"),
     weights=r"(?:sens_net|cascades)\.",
     config_of=config_of,
     lacks={},

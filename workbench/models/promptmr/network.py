@@ -191,13 +191,6 @@ class PromptUNet(UNetBase):
         return self.conv_last(image.contiguous(memory_format=layout(image)))
 
 
-class NormPromptUNet(Normalised):
-    """A PromptUNet on complex slices, all normalised by one mean and one standard deviation."""
-
-    def __init__(self, slices: int, chans: int, attention: bool) -> None:
-        super().__init__(PromptUNet(2 * slices, chans, attention), (1, 2, 3), 8)
-
-
 class PromptMR(Unrolled):
     """PromptMR; loads the weights of the authors' ``PromptMR`` and equals its output.
 
@@ -218,7 +211,12 @@ class PromptMR(Unrolled):
         attention: bool = False,
     ) -> None:
         super().__init__(
-            SensitivityNet(NormPromptUNet(1, sens_chans, attention), sens_chans),
-            (NormPromptUNet(neighbours, chans, attention) for _ in range(cascades)),
+            SensitivityNet(_unet(1, sens_chans, attention), sens_chans),
+            (_unet(neighbours, chans, attention) for _ in range(cascades)),
         )
         self.neighbours = neighbours
+
+
+def _unet(slices: int, chans: int, attention: bool) -> Normalised:
+    """Return a U-Net on complex slices, all normalised by one mean and one deviation."""
+    return Normalised(PromptUNet(2 * slices, chans, attention), (1, 2, 3), 8)

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from workbench.models.entry import Network, check_whole
+from workbench.models.entry import Network, built_by, check_whole
 from workbench.models.state import unet_size
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from workbench.models.unet_baseline.network import UNetBaseline
 
 _RELEASED = "https://dl.fbaipublicfiles.com/fastMRI/trained_models/unet/"
 _INSIDE = "unet."  # where the network has what fastMRI's files hold
@@ -40,17 +38,11 @@ def config_of(state: "Mapping[str, Tensor]") -> UNetConfig:
     return UNetConfig(*unet_size(state, _INSIDE))
 
 
-def _build(config: UNetConfig) -> "UNetBaseline":
-    from workbench.models.unet_baseline.network import UNetBaseline
-
-    return UNetBaseline(config.chans, config.pools)
-
-
 UNET = Network(
     name="unet",
     label="U-Net",
     config=UNetConfig,
-    build=_build,
+    build=built_by("workbench.models.unet_baseline.network:UNetBaseline"),
     weights=r"(?:down_sample_layers|up_transpose_conv|up_conv|conv\.layers)\.",
     inside=_INSIDE,
     config_of=config_of,

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from workbench.models.entry import Network, check_whole
+from workbench.models.entry import Network, built_by, check_whole
 from workbench.models.state import count_parts, unet_size
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from workbench.models.varnet.network import VarNet
 
 _MOST_POOLS = 4  # images are padded to multiples of 16
 _RELEASED = "https://dl.fbaipublicfiles.com/fastMRI/trained_models/varnet/"
@@ -42,17 +40,6 @@ class VarNetConfig:
             f"sensitivity net of {self.sens_chans} channels, {self.sens_pools} pools"
         )
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of ``VarNet``, which are those of ``fastmri.models.VarNet``."""
-        return {
-            "num_cascades": self.cascades,
-            "sens_chans": self.sens_chans,
-            "sens_pools": self.sens_pools,
-            "chans": self.chans,
-            "pools": self.pools,
-        }
-
 
 def config_of(state: "Mapping[str, Tensor]") -> VarNetConfig:
     """Read the config off the names and shapes of weights.
@@ -65,17 +52,11 @@ def config_of(state: "Mapping[str, Tensor]") -> VarNetConfig:
     return VarNetConfig(count_parts(state, "cascades."), *of_cascade, *of_sens_net)
 
 
-def _build(config: VarNetConfig) -> "VarNet":
-    from workbench.models.varnet.network import VarNet
-
-    return VarNet(**config.arguments)
-
-
 VARNET = Network(
     name="varnet",
     label="VarNet",
     config=VarNetConfig,
-    build=_build,
+    build=built_by("workbench.models.varnet.network:VarNet", cascades="num_cascades"),
     weights=r"(?:sens_net|cascades)\.",
     config_of=config_of,
     lacks={},

@@ -1,6 +1,6 @@
 """The end-to-end VarNet (Sriram et al. 2020, arXiv:2004.06688)."""
 
-from workbench.models.unet import NormUNet
+from workbench.models.unet import Normalised, UNet
 from workbench.models.unrolled import SensitivityNet, Unrolled
 
 
@@ -20,5 +20,10 @@ class VarNet(Unrolled):
         pools: int = 4,
         mask_center: bool = True,
     ) -> None:
-        sens_net = SensitivityNet(NormUNet(sens_chans, sens_pools), sens_chans, mask_center)
-        super().__init__(sens_net, (NormUNet(chans, pools) for _ in range(num_cascades)))
+        sens_net = SensitivityNet(_unet(sens_chans, sens_pools), sens_chans, mask_center)
+        super().__init__(sens_net, (_unet(chans, pools) for _ in range(num_cascades)))
+
+
+def _unet(chans: int, pools: int) -> Normalised:
+    """Return fastMRI's U-Net, which normalises real and imaginary part each alone."""
+    return Normalised(UNet(2, 2, chans, pools), (2, 3), 16)
