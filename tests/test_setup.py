@@ -13,7 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from workbench.compute.sender import CHANNELS, CONDA, conda_specification
+from workbench.compute.cluster_job import CHANNELS, CONDA, conda_specification
 from workbench.settings import project_root
 from workbench_demo.sizes import SIZES
 

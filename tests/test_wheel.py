@@ -107,7 +107,7 @@ def test_a_page_runs_in_the_working_folder(installed):
 
 def test_a_node_gets_code_notebooks_and_the_list_of_packages(installed):
     code = """
-from workbench.compute.sender import conda_specification, snapshot
+from workbench.compute.cluster_job import conda_specification, snapshot
 with snapshot() as folder:
     sent = ["notebooks/train.ipynb", "workbench/recon/run.py", "workbench_kernels/convolution.c"]
     print([(folder / name).is_file() for name in sent])

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from workbench.compute.cluster_job import snapshot
 from workbench.compute.own_code import code_for
-from workbench.compute.sender import snapshot
 
 
 @pytest.fixture

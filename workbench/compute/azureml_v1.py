@@ -13,16 +13,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import check_login, credential
+from workbench.compute.cluster_job import ClusterJob, DataFolder, snapshot
 from workbench.compute.sender import (
     Cluster,
-    ClusterJob,
-    DataFolder,
     Datastore,
     LostContactError,
     RunState,
     Sender,
     refusal,
-    snapshot,
 )
 from workbench.settings import Secret
 

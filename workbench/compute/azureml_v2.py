@@ -7,16 +7,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import check_login, credential
+from workbench.compute.cluster_job import ClusterJob, snapshot
 from workbench.compute.sender import (
     Cluster,
     ClusterError,
-    ClusterJob,
     Datastore,
     LostContactError,
     RunState,
     Sender,
     refusal,
-    snapshot,
 )
 from workbench.settings import Secret
 

@@ -1,5 +1,6 @@
 """Where a notebook's job goes, and how its nodes get data: checked before anything is sent."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,24 +12,36 @@ from pydantic import AfterValidator, ConfigDict, Field
 from workbench.azure_login import credential, require_workspace
 from workbench.azure_resources import ResourceManager
 from workbench.compute.cluster import choose_cluster, choose_datastore, connect
+from workbench.compute.cluster_job import ClusterJob, DataFolder, conda_specification
 from workbench.compute.estimate import Pace, Price, retail_price
 from workbench.compute.gpus import cluster_warnings, has_gpus
 from workbench.compute.images import IMAGES, check_image
 from workbench.compute.jobs import in_words
 from workbench.compute.plan import Cloud
-from workbench.compute.sender import (
-    Cluster,
-    ClusterJob,
-    DataFolder,
-    Datastore,
-    Sender,
-    check_experiment,
-    conda_specification,
-    parse_tags,
-)
+from workbench.compute.sender import Cluster, Datastore, Sender
 from workbench.models.entry import check_whole
 
 Access = Literal["mount", "download", "stream"]
+
+
+def check_experiment(name: str) -> str:
+    """Check an experiment's name, as AzureML takes it; ValueError where it would refuse it."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}", name):
+        raise ValueError(
+            f"experiment={name!r}: give letters, digits, '-' and '_', up to 255, such as fastmri"
+        )
+    return name
+
+
+def parse_tags(text: str | None) -> dict[str, str]:
+    """Read tags written as "study:4x, who:me"; ValueError where they are written otherwise."""
+    tags = {}
+    for part in filter(None, (part.strip() for part in (text or "").split(","))):
+        name, separator, value = part.partition(":")
+        if not separator or not name.strip():
+            raise ValueError(f"tags={text!r}: give NAME:VALUE, several separated by commas")
+        tags[name.strip()] = value.strip()
+    return tags
 
 
 class ClusterChoices(pydantic.BaseModel):

@@ -8,7 +8,7 @@ AzureML's run: whoever trains under the same name again watches that one, as lon
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from workbench.azure_login import LoginError
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.kept import LOG_FILE, WhileItRuns, fetch
 from workbench.compute.node import ERRORS, noted_error
-from workbench.compute.plan import Cloud, Plan
+from workbench.compute.plan import Cloud
 from workbench.compute.runs import SENT, Run, damaged, only_writer
 from workbench.compute.sender import ClusterError, LostContactError, RunState, new_run
 from workbench.compute.shown_log import ShownLog
@@ -115,14 +115,21 @@ class ClusterRun:
     def bring_along(self) -> None:
         """Put into the store what the nodes need."""
 
-    def bring_back(self) -> Iterator[str]:
-        """Bring all that the nodes have kept."""
-        yield from self.bring(lambda path: not path.startswith(f"{ERRORS}/"))
+    def wanted(self, path: str) -> bool:
+        """Say whether a file that the nodes have kept is to be brought here."""
+        return not path.startswith(f"{ERRORS}/")
 
-    def bring(self, wanted: Callable[[str], bool]) -> Iterator[str]:
-        """Bring what is wanted of it, and say what came."""
-        came = patiently(lambda: fetch(self.cloud.store, self.folder, wanted))
-        yield f"fetched into {shown(self.folder)}: {', '.join(sorted(came)) or 'nothing new'}"
+    def bring_back(self) -> Iterator[str]:
+        """Bring all that is wanted of what the nodes have kept, and say what came."""
+        yield self.told(self.bring(self.wanted))
+
+    def bring(self, wanted: Callable[[str], bool]) -> list[str]:
+        """Bring what is wanted; return the paths of what came."""
+        return sorted(patiently(lambda: fetch(self.cloud.store, self.folder, wanted)))
+
+    def told(self, came: Iterable[str]) -> str:
+        """Say what came."""
+        return f"fetched into {shown(self.folder)}: {', '.join(came) or 'nothing new'}"
 
 
 def on_cluster(work: ClusterRun) -> Iterator[str]:
@@ -199,17 +206,6 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
             f"as run {record.run} (attempt {record.attempts} of {ATTEMPTS})"
         )
     yield from _bring_back(work, record)
-
-
-def cancel(plan: Plan | ClusterRun) -> str:
-    """Cancel the job that a plan sent; what it has kept stays. ValueError: it was never sent."""
-    where: object = plan.cloud if isinstance(plan, ClusterRun) else plan.where
-    folder = plan.folder if isinstance(plan, ClusterRun) else plan.run.folder
-    record = _record(folder)
-    if record is None or not isinstance(where, Cloud):
-        raise ValueError(f"{shown(folder)} was not sent to a cluster")
-    where.sender.cancel(record.run)
-    return f"run {record.run} is being cancelled"
 
 
 def _record(folder: Path) -> Record | None:

@@ -1,11 +1,11 @@
 """A training on a cluster: planned, sent or found again, and brought back."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from workbench.catalog import model_by_name
 from workbench.compute.cluster_plan import find_site, read_choices
-from workbench.compute.cluster_run import ClusterRun, on_cluster, patiently
+from workbench.compute.cluster_run import ClusterRun
 from workbench.compute.estimate import pace_of
 from workbench.compute.evaluation import FOLDER, judged_splits, unevaluated
 from workbench.compute.jobs import run_folder
@@ -131,19 +131,9 @@ class TrainingRun(ClusterRun):
 
         Their job.json says where the dataset is mounted on the nodes; ours says where it lies.
         """
-        store, folder, results = self.cloud.store, self.folder, f"{FOLDER}/"
-
-        def bring(wanted: Callable[[str], bool]) -> list[str]:
-            return patiently(lambda: fetch(store, folder, wanted))
-
-        came = bring(lambda path: path not in ("job.json", START) and not path.endswith(".h5"))
-        named = [path for path in sorted(came) if not path.startswith(("tensorboard/", results))]
-        yield f"fetched into {shown(folder)}: {', '.join(named) or 'nothing new'}"
+        results = f"{FOLDER}/"
+        came = self.bring(lambda path: path not in ("job.json", START) and not path.endswith(".h5"))
+        yield self.told(path for path in came if not path.startswith(("tensorboard/", results)))
         if self.plan.splits:
-            volumes = bring(lambda path: path.startswith(results))
-            yield f"fetched into {shown(folder)}/{FOLDER}: {len(volumes)} reconstructed volumes"
-
-
-def train_on_cluster(plan: Plan, cloud: Cloud) -> Iterator[str]:
-    """Send a training, or find it again; see ``on_cluster``."""
-    return on_cluster(TrainingRun(plan, cloud))
+            volumes = len(self.bring(lambda path: path.startswith(results)))
+            yield f"fetched into {shown(self.folder)}/{FOLDER}: {volumes} reconstructed volumes"

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.compute.cluster_job import ClusterJob
 from workbench.compute.estimate import NODES, Estimate, Pace, Price, estimates
 from workbench.compute.evaluation import (
     own_masks,
@@ -15,7 +16,7 @@ from workbench.compute.gpus import cards_of
 from workbench.compute.here import Ranks
 from workbench.compute.jobs import OPTIMIZERS, TrainingJob, training_job
 from workbench.compute.runs import Run
-from workbench.compute.sender import Cluster, ClusterJob, Sender
+from workbench.compute.sender import Cluster, Sender
 from workbench.data.cache import DatasetCache
 from workbench.models import find_network
 from workbench.progress import duration

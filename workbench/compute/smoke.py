@@ -7,30 +7,26 @@ table of what held.
 
 import argparse
 import secrets
-import shlex
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from workbench.azure_login import LoginError, credential, require_workspace
 from workbench.azure_resources import ResourceError
 from workbench.azure_storage import Storage, find_storage
 from workbench.compute.cluster import SDKS, choose_cluster, choose_datastore, connect
+from workbench.compute.cluster_job import DataFolder, ModuleJob
 from workbench.compute.estimate import retail_price
 from workbench.compute.gpus import has_gpus
 from workbench.compute.images import IMAGES, check_image
 from workbench.compute.sender import (
     Cluster,
     ClusterError,
-    ClusterJob,
-    DataFolder,
     RunState,
     Sender,
-    conda_specification,
     new_run,
 )
 from workbench.compute.smoke_node import CONTENT, KEPT
@@ -48,25 +44,6 @@ HOURS = 0.5
 
 PUBLIC_FILE = "https://raw.githubusercontent.com/Azure/AzureML-Containers/HEAD/README.md?smoke=1"
 """A small public file; what stands behind "?" is sent as a link's signature is."""
-
-
-@dataclass(frozen=True)
-class SmokeJob(ClusterJob):
-    """One attempt on one node; its environment is the one of the job that unpacks archives."""
-
-    environment: ClassVar[str] = "fastmri-workbench-unpack"
-
-    @property
-    def packages(self) -> dict[str, Any]:
-        """What is installed into its image, as conda takes it."""
-        return conda_specification(only=("requests", "urllib3"))
-
-    def command(self, places: Mapping[str, str]) -> str:
-        """Return what the node runs in its shell."""
-        return (
-            'export PYTHONPATH="$PWD:${PYTHONPATH:-}"; python -m workbench.compute.smoke_node '
-            f'"{places["dataset"]}" "{places["store"]}" {shlex.quote(self.parameters["attempt"])}'
-        )
 
 
 @dataclass
@@ -144,7 +121,7 @@ class SmokeRun:
     def _attempt(self, number: str) -> Generator[str, None, RunState]:
         """Send one attempt and wait for its end; yield what happens, return its last state."""
         path = self.folder.path
-        job = SmokeJob(
+        job = ModuleJob(
             name=f"smoke-{number}",
             experiment="fastmri-smoke",
             cluster=self.cluster.name,
@@ -153,6 +130,7 @@ class SmokeRun:
             dataset=DataFolder("dataset", self.datastore, f"{path}/data", "mount"),
             store=DataFolder("store", self.datastore, f"{path}/store", "write"),
             parameters={"attempt": number},
+            module="workbench.compute.smoke_node",
         )
         run, status = new_run(), ""
         yield f"job {number} of 2 is run {run}"

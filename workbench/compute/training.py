@@ -7,7 +7,8 @@ from typing import Any
 from workbench.azure_login import find_workspace
 from workbench.catalog import model_by_name
 from workbench.compute.cluster_plan import ClusterChoices
-from workbench.compute.cluster_training import plan_on_cluster, train_on_cluster
+from workbench.compute.cluster_run import on_cluster
+from workbench.compute.cluster_training import TrainingRun, plan_on_cluster
 from workbench.compute.evaluation import (
     FOLDER,
     parse_splits,
@@ -56,7 +57,7 @@ def plan_training(
     if target not in TARGETS:
         raise ValueError(f"target={target!r}: give one of {', '.join(TARGETS)}")
     splits = parse_splits(reconstruct)
-    on_cluster = {key: choices.pop(key, None) for key in ClusterChoices.model_fields}
+    of_cluster = {key: choices.pop(key, None) for key in ClusterChoices.model_fields}
     # Numbers and own code are checked before the dataset is opened, which can take a while.
     try_own_code(training_job(Path(), synthetic=False, model=model, **choices))
     workspace = None if target == "local" else find_workspace()
@@ -68,7 +69,7 @@ def plan_training(
                 f"local_dataset={local_dataset!r} is for this machine: for target=azureml "
                 "give azure_dataset, a folder in the container"
             )
-        return plan_on_cluster(model, nodes, resume, splits, choices, on_cluster)
+        return plan_on_cluster(model, nodes, resume, splits, choices, of_cluster)
     why = "no AzureML workspace is configured, so the job runs on this machine"
     if target == "local":
         why = "target=local, so the job runs on this machine"
@@ -78,7 +79,7 @@ def plan_training(
             f"two ways: on this machine, or on a cluster of workspace {workspace.name} with "
             f"target=azureml. Chosen: this machine, as {named}; the workspace was not asked"
         )
-    if unused := [key for key, value in on_cluster.items() if value not in (None, True)]:
+    if unused := [key for key, value in of_cluster.items() if value not in (None, True)]:
         why += f"; {', '.join(unused)} has no effect here"
     if node := this_node():
         check_gpus(node.device == "GPU")
@@ -154,9 +155,10 @@ def train(plan: Plan) -> Iterator[str]:
         RuntimeError: another process trains into the same folder.
     """
     where = plan.where
-    yield from relayed(
-        train_on_cluster(plan, where) if isinstance(where, Cloud) else _train_here(plan, where)
-    )
+    if isinstance(where, Cloud):
+        yield from relayed(on_cluster(TrainingRun(plan, where)))
+    else:
+        yield from relayed(_train_here(plan, where))
 
 
 def _train_here(plan: Plan, ranks: Ranks) -> Iterator[str]:

@@ -4,25 +4,22 @@ A job goes on when the notebook that sent it is killed. It is noted beside the d
 next one waits for it instead of sending another.
 """
 
-import shlex
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from workbench.azure_login import LoginError, Workspace
 from workbench.compute.cluster import choose_cluster, connect
+from workbench.compute.cluster_job import DataFolder, ModuleJob
 from workbench.compute.gpus import has_gpus
 from workbench.compute.images import IMAGES, check_image
 from workbench.compute.sender import (
     Cluster,
     ClusterError,
-    ClusterJob,
-    DataFolder,
     RunState,
     Sender,
-    conda_specification,
     new_run,
 )
 from workbench.ingest.archives import ArchiveError, Unpacked
@@ -34,29 +31,6 @@ from workbench.stores import Store
 from workbench.stores.blob import BlobStore
 
 SECONDS_BETWEEN_LOOKS = 15.0
-
-
-@dataclass(frozen=True)
-class UnpackJob(ClusterJob):
-    """A job that makes one pass over one archive; ``dataset`` is the folder of the archives.
-
-    Its environment holds what that pass imports, so that its image is built in minutes.
-    """
-
-    environment: ClassVar[str] = "fastmri-workbench-unpack"
-
-    @property
-    def packages(self) -> dict[str, Any]:
-        """What is installed into its image, as conda takes it."""
-        return conda_specification(only=("requests", "urllib3"))
-
-    def command(self, places: Mapping[str, str]) -> str:
-        """Return what the node runs in its shell."""
-        words = " ".join(shlex.quote(str(self.parameters[name])) for name in ("file", "source"))
-        return (
-            'export PYTHONPATH="$PWD:${PYTHONPATH:-}"; python -m workbench.ingest.unpacking '
-            f'"{places["dataset"]}" "{places["store"]}" {words}'
-        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +58,7 @@ class ClusterUnpacker(Unpacker):
         on_bytes: Callable[[int], None],
     ) -> str:
         """Make the pass over one archive, and return its SHA256; see ``unpack_kept``."""
-        job = UnpackJob(
+        job = ModuleJob(
             name=f"unpack-{file.partition('.')[0]}",
             experiment="fastmri-ingest",
             cluster=self.cluster.name,
@@ -93,6 +67,7 @@ class ClusterUnpacker(Unpacker):
             dataset=DataFolder("dataset", self.datastore, archive_folder(dataset), "mount"),
             store=DataFolder("store", self.datastore, dataset, "write"),
             parameters={"file": file, "source": source},
+            module="workbench.ingest.unpacking",
         )
         archive = self.container.folder(archive_folder(dataset)).entry(file)
         folder, tag = self.container.folder(dataset), archive.etag if archive else ""
@@ -173,7 +148,7 @@ def _cluster_unpacker(
 
 def _followed(
     sender: Sender,
-    job: UnpackJob,
+    job: ModuleJob,
     folder: Store,
     file: str,
     tag: str,

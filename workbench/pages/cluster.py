@@ -9,11 +9,16 @@ from pydantic import AfterValidator, model_validator
 
 from workbench.azure_login import require_workspace
 from workbench.compute.cluster import SDKS
-from workbench.compute.cluster_plan import ClusterChoices, find_site, read_choices
+from workbench.compute.cluster_plan import (
+    ClusterChoices,
+    check_experiment,
+    find_site,
+    parse_tags,
+    read_choices,
+)
 from workbench.compute.cluster_run import ClusterRun, on_cluster
 from workbench.compute.gpus import TORCH_BUILDS
 from workbench.compute.jobs import run_folder
-from workbench.compute.sender import check_experiment, parse_tags
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, WrongValueError, concerning
 from workbench.pages.shared import in_workspace

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from workbench.compute.cluster_job import ClusterJob
 from workbench.compute.cluster_plan import Site
 from workbench.compute.cluster_run import ClusterRun, on_cluster
 from workbench.compute.kept import LOG_FILE
@@ -11,7 +12,7 @@ from workbench.compute.node import Node
 from workbench.compute.own_code import code_for
 from workbench.compute.plan import Cloud
 from workbench.compute.runs import Run
-from workbench.compute.sender import ClusterError, ClusterJob
+from workbench.compute.sender import ClusterError
 from workbench.data.cache import DatasetCache
 from workbench.models.own import is_own
 from workbench.recon.orders import begin, missing
@@ -90,9 +91,9 @@ class ReconstructionRun(ClusterRun):
             with Path(self.order.weights).open("rb") as file:
                 store.write(name, file)
 
-    def bring_back(self) -> Iterator[str]:
-        """Bring the reconstructed volumes, the log and the notebook."""
-        yield from self.bring(lambda path: path.endswith((".h5", ".ipynb", LOG_FILE)))
+    def wanted(self, path: str) -> bool:
+        """Want the reconstructed volumes, the log and the notebook."""
+        return path.endswith((".h5", ".ipynb", LOG_FILE))
 
 
 def reconstruct_on_cluster(

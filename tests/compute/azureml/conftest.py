@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from workbench.compute import cluster_run, sender
+from workbench.compute import cluster_job, cluster_run
 from workbench.compute.training import plan_training
 
 LOOKS = """
@@ -39,7 +39,7 @@ def little_code(tmp_path_factory, monkeypatch):
     (package / "__init__.py").touch()
     for name in ("workbench", "workbench_kernels"):
         little = SimpleNamespace(__name__=name, __path__=[str(package)])
-        monkeypatch.setattr(sender, name, little)
+        monkeypatch.setattr(cluster_job, name, little)
 
 
 @pytest.fixture

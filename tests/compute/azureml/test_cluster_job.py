@@ -11,13 +11,9 @@ import yaml
 from tests.forms.turning import values
 from workbench.azure_login import find_workspace
 from workbench.compute.cluster import SDKS, connect
-from workbench.compute.sender import (
-    ClusterJob,
-    DataFolder,
-    conda_specification,
-    new_run,
-    parse_tags,
-)
+from workbench.compute.cluster_job import ClusterJob, DataFolder, conda_specification
+from workbench.compute.cluster_plan import parse_tags
+from workbench.compute.sender import new_run
 from workbench.forms.form import Form
 from workbench.pages.cache import CachePage
 from workbench.pages.explore import ExplorePage
@@ -105,7 +101,7 @@ def test_only_the_code_goes_along_and_the_sdk_is_quiet(
         for name in ("curl.txt", "storage.secret", ".env", ".netrc"):
             (folder / name).write_text(workspace.storage.connection_string)
     (own / "net.py").write_text("")
-    monkeypatch.setattr("workbench.compute.sender.notebooks", lambda: beside)
+    monkeypatch.setattr("workbench.compute.cluster_job.notebooks", lambda: beside)
     job = ClusterJob(**vars(JOB) | {"code": {"mine": own}})
     submission = sent(workspace, sdk, job)
     assert "Uploading" not in "".join(capfd.readouterr())

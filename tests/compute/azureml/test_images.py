@@ -12,11 +12,10 @@ from packaging.requirements import Requirement
 
 from tests.cloud.images import HOST, PUBLISHED
 from workbench.compute import images
-from workbench.compute.cluster_training import train_on_cluster
+from workbench.compute.cluster_job import ClusterJob, DataFolder, ModuleJob
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.images import IMAGES, check_image, is_published
-from workbench.compute.sender import ClusterJob, DataFolder
-from workbench.compute.unpacking import UnpackJob
+from workbench.compute.training import train
 from workbench.settings import project_root
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
@@ -75,12 +74,12 @@ def test_a_job_whose_image_cannot_be_built_ends_with_the_reason(plan, little_cod
     monkeypatch.setattr("workbench.compute.cluster_plan.check_image", lambda image: None)
     planned = plan()
     with pytest.raises(TrainingFailedError, match="Image build failed"):
-        list(train_on_cluster(planned, planned.where))
+        list(train(planned))
 
 
 def test_unpacking_needs_only_the_packages_of_its_own_small_environment(tmp_path):
     folder = DataFolder("dataset", "fastmri", "knee", "mount")
-    job = UnpackJob("unpack", "fastmri", "cpu-cluster", 1, "CPU", folder, folder, {})
+    job = ModuleJob("unpack", "fastmri", "cpu-cluster", 1, "CPU", folder, folder, {}, module="m")
     assert job.environment != ClusterJob.environment
     (pip,) = [each["pip"] for each in job.packages["dependencies"] if type(each) is dict]
     for name in brought_by(Requirement(line).name for line in pip):

@@ -7,6 +7,7 @@ import pytest
 
 from workbench.compute import smoke
 from workbench.compute.cluster import SDKS
+from workbench.compute.cluster_job import ModuleJob
 from workbench.compute.smoke_table import NOT_TRIED, ROWS
 
 pytestmark = [
@@ -76,7 +77,7 @@ def test_an_image_that_is_not_built_and_a_link_that_fails_are_rows_too(
     workspace, file, monkeypatch, capsys
 ):
     monkeypatch.setattr(
-        smoke.SmokeJob,
+        ModuleJob,
         "image",
         "mcr.microsoft.com/azureml/openmpi4.1.0-cuda12.1-cudnn8-ubuntu22.04",
     )

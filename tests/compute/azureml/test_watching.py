@@ -9,9 +9,9 @@ from azure.core.pipeline.policies._retry import RetryPolicyBase
 from workbench.compute import cluster_run
 from workbench.compute.azureml_v1 import AzureMLv1
 from workbench.compute.azureml_v2 import AzureMLv2
-from workbench.compute.cluster_run import cancel
+from workbench.compute.cluster_job import ClusterJob
 from workbench.compute.here import TrainingFailedError
-from workbench.compute.sender import ClusterError, ClusterJob
+from workbench.compute.sender import ClusterError
 from workbench.compute.shown_log import ShownLog
 from workbench.compute.training import train
 
@@ -47,7 +47,7 @@ def test_a_job_that_was_sent_is_found_again_and_cancelled(waiting, plan, sdk):
     found = until(lines, "found run")
     assert sent.split("run ")[1].split()[0] in found
     assert len(waiting.azureml.jobs) == 1
-    assert "is being cancelled" in cancel(again)
+    again.where.sender.cancel(waiting.azureml.job.id)
     with pytest.raises(TrainingFailedError, match="was cancelled; run this again to go on"):
         list(lines)
     assert waiting.azureml.job.status == "Canceled"
@@ -115,7 +115,7 @@ def test_curves_and_the_best_checkpoint_come_while_the_job_goes_on(waiting, plan
     waiting.storage.container().upload_blob(
         "runs/brain/checkpoints/best.ckpt", b"better", overwrite=True
     )
-    cancel(planned)
+    waiting.azureml.job.cancel()
     with pytest.raises(TrainingFailedError, match="was cancelled"):
         list(lines)
     assert planned.run.best.read_bytes() == b"better"  # what it kept until then is here
@@ -162,7 +162,7 @@ def test_a_log_that_grows_while_it_is_fetched_is_fetched_again_without_a_word(wa
     said = [next(lines), next(lines)]
     assert [line for line in said if "node(s)" not in line] == ["training on 2 slices"]
     assert fault.struck == 2
-    cancel(planned)
+    waiting.azureml.job.cancel()
     lines.close()
 
 
@@ -246,7 +246,7 @@ def test_a_quota_that_keeps_the_cluster_small_is_shown(waiting, plan):
     assert "the cluster reports: Operation would exceed the quota" in str(planned)
     lines = train(planned)
     assert "quota of 24 cores" in until(lines, "cpu-cluster reports")
-    cancel(planned)
+    waiting.azureml.job.cancel()
     with pytest.raises(TrainingFailedError):
         list(lines)
 
@@ -297,7 +297,7 @@ def test_a_run_of_this_machine_goes_on_in_the_cloud(waiting, plan):
     assert kept == [f"runs/brain/{name}" for name in names]
     record = json.loads((planned.run.folder / "azureml.json").read_text())
     assert (record["cluster"], record["nodes"], record["attempts"]) == ("cpu-cluster", 2, 1)
-    cancel(planned)
+    waiting.azureml.job.cancel()
     lines.close()
 
 
@@ -360,7 +360,7 @@ def test_a_job_whose_sender_is_killed_before_it_hears_of_it_is_not_sent_twice(
     lines = train(planned)
     assert "found run" in next(lines)
     assert len(waiting.azureml.jobs) == 1
-    cancel(planned)
+    waiting.azureml.job.cancel()
     lines.close()
 
 
