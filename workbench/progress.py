@@ -176,6 +176,7 @@ class Progress:
             self._bar.close()
 
 
-def count_of(volumes: int) -> str:
-    """Write a number of volumes."""
-    return "1 volume" if volumes == 1 else f"{volumes} volumes"
+def count_of(volumes: int, kind: str = "") -> str:
+    """Write a number of volumes, of some kind such as "training"."""
+    noun = f"{kind} volume" if kind else "volume"
+    return f"1 {noun}" if volumes == 1 else f"{volumes} {noun}s"

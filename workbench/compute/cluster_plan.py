@@ -173,6 +173,15 @@ def read_choices(choices: Mapping[str, Any]) -> ClusterChoices:
     return chosen
 
 
+def refuse_local(local_dataset: str | None) -> None:
+    """Refuse a dataset of this machine, where a job goes to a cluster."""
+    if local_dataset:
+        raise ValueError(
+            f"local_dataset={local_dataset!r} is for this machine: for target=azureml give "
+            "azure_dataset, a folder in the container"
+        )
+
+
 def find_site(nodes: int, chosen: ClusterChoices, *, gpus: bool = True) -> Site:
     """Log in to the workspace, and choose what takes a job of so many nodes.
 

@@ -19,7 +19,7 @@ from workbench.compute.runs import Run
 from workbench.compute.sender import Cluster, Sender
 from workbench.data.cache import DatasetCache
 from workbench.models import find_network
-from workbench.progress import duration
+from workbench.progress import count_of, duration
 from workbench.settings import shown
 from workbench.stores import Store
 
@@ -126,8 +126,8 @@ class Plan:
         changing = "".join(f", {name}" for name in ("tf32", "crop_readout") if getattr(job, name))
         lines = [
             f"run        {shown(self.run.folder)}{start}",
-            f"dataset    {cache.address}: {_counted(train, 'training')}, "
-            f"{_counted(val, 'validation')}",
+            f"dataset    {cache.address}: {counted(train, 'training')}, "
+            f"{counted(val, 'validation')}",
             f"network    {job.config}",
             *([f"loss       {job.loss}"] if job.loss else []),
             *([f"learning   {LEARNING_WORDS}"] if job.learning != "supervised" else []),
@@ -144,7 +144,7 @@ class Plan:
         for split in self.splits:
             part, sampling = cache.split(split), split_sampling(job, split)
             lines.append(
-                f"then       reconstructs on all ranks {_counted(part, split)}, "
+                f"then       reconstructs on all ranks {counted(part, split)}, "
                 f"{sampling or 'under the mask of each file'}"
             )
         lines.append(f"where      {self.where}")
@@ -153,9 +153,9 @@ class Plan:
         return "\n".join([*lines, *(f"note       {remark}" for remark in self.remarks)])
 
 
-def _counted(part: DatasetCache, kind: str) -> str:
-    plural = "s" if len(part) != 1 else ""
-    return f"{len(part)} {kind} volume{plural} ({part.slices:,} slices)"
+def counted(part: DatasetCache, kind: str = "") -> str:
+    """Write how many volumes and slices there are, such as "1 training volume (16 slices)"."""
+    return f"{count_of(len(part), kind)} ({part.slices:,} slices)"
 
 
 def _falling(job: TrainingJob) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.azure_login import find_workspace
 from workbench.catalog import model_by_name
-from workbench.compute.cluster_plan import ClusterChoices
+from workbench.compute.cluster_plan import ClusterChoices, refuse_local
 from workbench.compute.cluster_run import on_cluster
 from workbench.compute.cluster_training import TrainingRun, plan_on_cluster
 from workbench.compute.evaluation import (
@@ -64,11 +64,7 @@ def plan_training(
     here = local_dataset or _dataset_here(model)
     run = Run(run_folder(choices.get("name") or model_by_name(model).name))
     if target == "azureml" or (workspace and not local_dataset and (run.awaited or not here)):
-        if local_dataset:
-            raise ValueError(
-                f"local_dataset={local_dataset!r} is for this machine: for target=azureml "
-                "give azure_dataset, a folder in the container"
-            )
+        refuse_local(local_dataset)
         return plan_on_cluster(model, nodes, resume, splits, choices, of_cluster)
     why = "no AzureML workspace is configured, so the job runs on this machine"
     if target == "local":

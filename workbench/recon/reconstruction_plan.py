@@ -1,33 +1,32 @@
 """Reconstruction of a split: what is asked for, what is there already, and its start."""
 
-import json
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workbench.azure_login import LoginError
 from workbench.catalog import OWN_MASKS, SPLITS
-from workbench.compute.cluster_plan import find_site, read_choices
+from workbench.compute.cluster_plan import find_site, read_choices, refuse_local
 from workbench.compute.estimate import pace_of
-from workbench.compute.evaluation import ORDER, results_folder, sha256_of, split_volumes
+from workbench.compute.evaluation import results_folder, sha256_of, split_volumes
 from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder
 from workbench.compute.kept import fetch, keeping
 from workbench.compute.node import this_node
-from workbench.compute.plan import Cloud
+from workbench.compute.plan import Cloud, counted
 from workbench.compute.runs import Run, only_writer, open_run
 from workbench.data.cache import DatasetCache, open_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.models import find_network, label_of, released
 from workbench.models.entry import read_options, write_options
-from workbench.progress import count_of, relayed
+from workbench.progress import relayed
 from workbench.recon.cluster_reconstruction import job_for, reconstruct_on_cluster, wanted_by
 from workbench.recon.orders import begin, held, missing
-from workbench.recon.results import Order
+from workbench.recon.results import Order, read_order
 from workbench.settings import shown
 from workbench.stores import credentials_for, is_address
 
@@ -68,8 +67,8 @@ class ReconstructionPlan:
         lines += [f"note       {note}" for note in notes]
         return (
             f"{made_by}\n"
-            f"dataset    {self.cache.address}, {self.order.split}: {count_of(len(self.cache))} "
-            f"({self.cache.slices:,} slices), {done} of them reconstructed already\n"
+            f"dataset    {self.cache.address}, {self.order.split}: {counted(self.cache)}, "
+            f"{done} of them reconstructed already\n"
             f"sampling   {self.order}\n"
             f"into       {shown(self.folder)}\n" + "\n".join(lines)
         )
@@ -125,11 +124,7 @@ def plan_reconstruction(
         raise ValueError(f"target={target!r}: give local or azureml")
     chosen, ranks, dataset = read_choices(on_cluster), None, local_dataset
     if target == "azureml":
-        if local_dataset:
-            raise ValueError(
-                f"local_dataset={local_dataset!r} is for this machine: for target=azureml "
-                "give azure_dataset, a folder in the container"
-            )
+        refuse_local(local_dataset)
         dataset = chosen.azure_dataset
     else:
         ranks = ranks_here(nodes)
@@ -225,20 +220,13 @@ def _with_weights(
         ValueError: the weights are of another network, or maps of uncertainty need one.
         FileNotFoundError: there is no such run or file.
     """
-    from workbench.recon.weights import find_weights, load_ordered  # imports torch
+    from workbench.recon.weights import file_of, find_weights, load_ordered  # imports torch
 
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(weights or "").stem)[:80]
     own_name = stem.strip("._-") or "weights"
     name = str(run) if run is not None else own_name if weights else "brain"
     source = Run(run_folder(name)) if weights else open_run(name)
-    if weights is None and not source.best.exists():
-        if source.awaited:
-            raise FileNotFoundError(
-                f"{shown(source.folder)} has no checkpoint yet: train it again, which finds its "
-                "job on AzureML and brings what that has kept"
-            )
-        raise FileNotFoundError(f"{shown(source.folder)} has no checkpoint yet: train it first")
-    file = find_weights(weights or source.best)
+    file = find_weights(weights) if weights else file_of(source)
     asked = replace(asked, weights=str(file), weights_sha256=sha256_of(file))
     loaded = load_ordered(asked)  # weights of another network are refused here
     if uncertainty and not loaded.forms_coil_images:
@@ -265,11 +253,10 @@ def _beside(run: str | None, network: str, dataset: str | None) -> tuple[Run, st
 
 def _is_of_another_file(folder: Path, order: Order) -> bool:
     """Say whether a folder's results were made with other weights, from another file."""
-    try:
-        made = json.loads((folder / ORDER).read_text())
-        return made["weights"] != order.weights and made["weights_sha256"] != order.weights_sha256
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    with suppress(OSError, ValueError):
+        made = read_order(folder)
+        return made.weights != order.weights and made.weights_sha256 != order.weights_sha256
+    return False
 
 
 def reconstruct(*plans: ReconstructionPlan) -> Iterator[str]:

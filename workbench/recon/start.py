@@ -15,7 +15,7 @@ from workbench.models import NETWORKS, released
 from workbench.models.own import is_own
 from workbench.models.reconstructor import Reconstructor
 from workbench.recon.torch_file import read_torch_file
-from workbench.recon.weights import file_of, load_network
+from workbench.recon.weights import file_of, job_in, load_network
 from workbench.settings import shown
 
 _FASTMRI: dict[str, tuple[str, ...]] = {"fastMRI": ("train", "val")}
@@ -44,7 +44,7 @@ def find_start(
     if kept := _kept_start(asked, run):
         return kept
     file = file_of(asked)
-    job = _job_of(file)
+    job = job_in(read_torch_file(file))
     named = network if is_own(network) and job.get("network") not in NETWORKS else None
     found = load_network(file, named, options)
     return Start(
@@ -94,13 +94,6 @@ def _kept_start(asked: str, run: Run) -> Start | None:
             "file": run.start,
         }
     )
-
-
-def _job_of(file: Path) -> Mapping[str, Any]:
-    """Read the job that a checkpoint keeps; empty of other files."""
-    content = read_torch_file(file)
-    job = content.get("job") if isinstance(content, Mapping) else None
-    return job if isinstance(job, Mapping) else {}
 
 
 def _seen(job: Mapping[str, Any]) -> dict[str, tuple[str, ...]] | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import pytorch_lightning as pl
 from PIL import Image
@@ -33,33 +33,8 @@ EXPERIMENT = "fastmri"
 # A training does not wait long for a server; the default is some minutes.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
-
-class Tracker(Protocol):
-    """A run in one logger, which one of Lightning's writes to.
-
-    Attributes:
-        run: its id there.
-    """
-
-    run: str
-
-    def __init__(self, job: TrainingJob, folder: Path, noted: Mapping[str, Any]) -> None:
-        """Find the run that was noted again, or make one."""
-
-    def begin(self, parameters: Mapping[str, Any]) -> int:
-        """Leave the parameters there; return how many epochs are there already."""
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Leave values of a step."""
-
-    def picture(self, name: str, epoch: int, image: Image.Image) -> None:
-        """Leave an image of an epoch's validation."""
-
-    def model(self, checkpoint: Path) -> None:
-        """Leave a checkpoint."""
-
-    def end(self, status: str) -> None:
-        """End the run; "success" or "failed"."""
+Tracker: TypeAlias = "Mlflow | Wandb"
+"""A run in one logger, which one of Lightning's writes to; ``run`` is its id there."""
 
 
 class Tracking(pl.Callback):

@@ -118,10 +118,17 @@ def file_of(source: "str | Path | Run") -> Path:
         source = Run(path) if path.is_dir() else open_run(str(source))
     if source.best.exists():
         return source.best
-    what = "has no checkpoint yet: train it first"
-    if not (source.folder / "job.json").exists():
-        what = "is no run's folder: it has no job.json and no checkpoints/best.ckpt"
-    raise FileNotFoundError(f"{shown(source.folder)} {what}")
+    folder = shown(source.folder)
+    if source.awaited:
+        raise FileNotFoundError(
+            f"{folder} has no checkpoint yet: train it again, which finds its job on AzureML and "
+            "brings what that has kept"
+        )
+    if (source.folder / "job.json").exists():
+        raise FileNotFoundError(f"{folder} has no checkpoint yet: train it first")
+    raise FileNotFoundError(
+        f"{folder} is no run's folder: it has no job.json and no checkpoints/best.ckpt"
+    )
 
 
 def load_ordered(order: Order) -> Reconstructor:
@@ -155,14 +162,15 @@ def load_network(
         ValueError: the file is damaged, or holds no network's weights, or some that are not finite.
     """
     content = read_torch_file(path)
-    job = content.get("job") if isinstance(content, Mapping) else None
-    if isinstance(job, Mapping):  # beside an average it has the weights of the last step
-        content = {"job": job, "state_dict": content.get("state_dict")}
-    named = named or (job.get("network") if isinstance(job, Mapping) else None)
+    job = job_in(content)
+    if job:  # beside an average it has the weights of the last step
+        content = {"state_dict": content.get("state_dict")}
+    named = named or job.get("network")
     if is_own(named):
-        network, state = _own_network(content, path, str(named), options)
+        kept = job.get("config", {})
+        network, state = _own_network(content, path, str(named), kept, options)
     else:
-        entry, state = _state_of(content, path)
+        entry, state = _state_of(content, path, job.get("network"))
         try:
             network = _network_of(entry, state)
         except ValueError as error:
@@ -181,7 +189,7 @@ def load_network(
             )
     # fastMRI's weights, the released ones included, come without a job: theirs are the whole
     # readout and float32.
-    if isinstance(job, Mapping):
+    if job:
         network.bf16 = job.get("precision") == "bf16"
         network.crop_readout = job.get("crop_readout") is True
         begins = job.get("first_estimate")
@@ -191,6 +199,12 @@ def load_network(
             raise ValueError(f"{shown(path)} begins with {begins!r}: {error}") from None
         network.tf32 = job.get("tf32") is True
     return network.eval()
+
+
+def job_in(content: Any) -> Mapping[str, Any]:
+    """Return the job that a checkpoint's content keeps; empty of other files."""
+    job = content.get("job") if isinstance(content, Mapping) else None
+    return job if isinstance(job, Mapping) else {}
 
 
 def require_checkpoint(path: Path) -> None:
@@ -240,15 +254,15 @@ def _network_of(entry: Network, state: Mapping[str, Tensor]) -> Reconstructor:
 
 
 def _own_network(
-    content: Any, path: Path, name: str, options: Mapping[str, Any] | None
+    content: Any, path: Path, name: str, kept: Any, options: Mapping[str, Any] | None
 ) -> tuple[Reconstructor, dict[str, Tensor]]:
     """Build a network of somebody's own, and load its weights, whatever their names begin with.
+
+    ``kept`` are the numbers of its config that the file holds, and ``options`` go before them.
 
     Raises:
         ValueError: the network cannot be built, or the file lacks some of its weights.
     """
-    job = content.get("job") if isinstance(content, Mapping) else None
-    kept = job.get("config", {}) if isinstance(job, Mapping) else {}
     entry = find_network(name)
     whole = f"{shown(path)} is not a whole {entry.label}'s"
     try:
@@ -257,7 +271,8 @@ def _own_network(
         raise ValueError(f"{whole}: {error}") from None
     expected = network.state_dict()
     names = {each: re.sub(_WRAPPERS, "", each.removeprefix(entry.inside)) for each in expected}
-    found = dict(_tensors(content, "", 3))
+    held = _entries(content, "", 3)
+    found = {place + key: value for place, key, value in held if isinstance(value, Tensor)}
     first = next(iter(names.values()), "")
     starts = [key.removesuffix(first) for key in found if f".{key}".endswith(f".{first}")]
     start = max(starts, key=lambda s: sum(s + n in found for n in names.values()), default="")
@@ -280,13 +295,17 @@ def _own_network(
     return network, state
 
 
-def _tensors(part: Any, place: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a file with their names, and those of its parts."""
+def _entries(part: Any, place: str, depth: int) -> Iterator[tuple[str, str, Tensor | StandIn]]:
+    """Yield a file's tensors, and what stands for objects, with the places that they lie in.
+
+    Their names are those in the network, not as it was wrapped for several GPUs or compiled, as a
+    whole or in its parts.
+    """
     for key, value in part.items() if isinstance(part, Mapping) else ():
-        if isinstance(value, Tensor):
-            yield f"{place}{re.sub(_WRAPPERS, '', str(key))}", value
-        elif isinstance(value, Mapping) and depth:
-            yield from _tensors(value, f"{place}{key}.", depth - 1)
+        if isinstance(value, Mapping) and value and depth:
+            yield from _entries(value, f"{place}{key}.", depth - 1)
+        elif isinstance(key, str) and isinstance(value, Tensor | StandIn):
+            yield place, re.sub(_WRAPPERS, "", key), value
 
 
 def _fits(entry: Network, state: Mapping[str, Any]) -> bool:
@@ -298,8 +317,10 @@ def _fits(entry: Network, state: Mapping[str, Any]) -> bool:
     return True
 
 
-def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
+def _state_of(content: Any, path: Path, named: str | None) -> tuple[Network, dict[str, Tensor]]:
     """Find a network's own entries, however deep they lie and whatever their prefix.
+
+    ``named`` is its name, where the file says it.
 
     Raises:
         ValueError: there are none, or those of several networks.
@@ -309,32 +330,18 @@ def _state_of(content: Any, path: Path) -> tuple[Network, dict[str, Tensor]]:
             f"{shown(path)} holds an object of the class {content.name}, and its code is not run: "
             "load it where it was made, and save the network's state_dict() with torch.save"
         )
-    job = content.get("job") if isinstance(content, Mapping) else None
-    named = job.get("network") if isinstance(job, Mapping) else None
     trained = [entry for entry in NETWORKS.values() if entry.trains]
     known = [NETWORKS[named]] if named in NETWORKS else trained
     found: dict[str, tuple[Network, dict[str, Any]]] = {}
     others: list[str] = []
-
-    def search(part: Any, place: str, depth: int) -> None:
-        for key, value in part.items():
-            if isinstance(value, Mapping) and value and depth:
-                search(value, f"{place}{key}.", depth - 1)
-            elif isinstance(key, str) and isinstance(value, Tensor | StandIn):
-                # As wrapped for several GPUs or compiled, as a whole or in its parts.
-                name = re.sub(_WRAPPERS, "", key)
-                for entry in known:
-                    if own := re.search(rf"(?:^|\.)((?:{entry.weights}).*)", name):
-                        prefix = f"{place}{name[: own.start(1)]}"
-                        found.setdefault(prefix, (entry, {}))[1][entry.inside + own.group(1)] = (
-                            value
-                        )
-                        break
-                else:
-                    others.append(key)
-
-    if isinstance(content, Mapping):
-        search(content, "", 3)
+    for place, name, value in _entries(content, "", 3):
+        for entry in known:
+            if own := re.search(rf"(?:^|\.)((?:{entry.weights}).*)", name):
+                _, state = found.setdefault(place + name[: own.start(1)], (entry, {}))
+                state[entry.inside + own.group(1)] = value
+                break
+        else:
+            others.append(name)
     if len(found) == 1:
         entry, state = next(iter(found.values()))
         alike = (each for each in known if each.weights == entry.weights)
