@@ -328,21 +328,16 @@ def try_own_code(job: TrainingJob) -> None:
     if job.loss and is_own(job.loss):
         try_loss(job.loss)
     if job.learning == "self-supervised":
-        _check_coil_images(job)
+        import torch
 
-
-def _check_coil_images(job: TrainingJob) -> None:
-    """Refuse self-supervised learning with a network that forms one image alone."""
-    import torch
-
-    with torch.device("meta"):
-        network = build(job.network, job.config)
-    if not network.forms_coil_images:
-        raise ValueError(
-            f"learning=self-supervised compares k-space of single coils, and network="
-            f"{job.network!r} forms no images of single coils: give another network, such as "
-            f"{DEFAULT}, or learning=supervised"
-        )
+        with torch.device("meta"):
+            network = build(job.network, job.config)
+        if not network.forms_coil_images:
+            raise ValueError(
+                f"learning=self-supervised compares k-space of single coils, and network="
+                f"{job.network!r} forms no images of single coils: give another network, such as "
+                f"{DEFAULT}, or learning=supervised"
+            )
 
 
 def in_words(error: pydantic.ValidationError) -> str:

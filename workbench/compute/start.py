@@ -42,19 +42,15 @@ class Start(pydantic.BaseModel):
     def __str__(self) -> str:
         return f"{self.asked} (SHA256 {self.weights_sha256[:8]})"
 
-    @property
-    def history(self) -> str:
-        """What the weights had been trained on, such as "train and val of fastMRI"."""
-        if self.seen is None:
-            return "what they had been trained on is not known"
-        parts = [f"{' and '.join(splits)} of {name}" for name, splits in self.seen.items()]
-        return f"they had been trained on {', '.join(parts)}"
-
     def remark(self, splits: Iterable[str]) -> str:
         """Say what they had been trained on, and which of some splits' scores that flatters."""
-        met = {split for each in (self.seen or {}).values() for split in each} & set(splits)
+        said = f"began with the weights {self}; "
+        if self.seen is None:
+            return f"{said}what they had been trained on is not known"
+        parts = [f"{' and '.join(each)} of {name}" for name, each in self.seen.items()]
+        met = {split for each in self.seen.values() for split in each} & set(splits)
         flattered = f": scores on volumes of {', '.join(sorted(met))} among those flatter"
-        return f"began with the weights {self}; {self.history}{flattered if met else ''}"
+        return f"{said}they had been trained on {', '.join(parts)}{flattered if met else ''}"
 
     def check(self, name: str, asked: Any, there: Any) -> None:
         """Refuse a network, or a number of it, that the weights do not have."""

@@ -18,7 +18,7 @@ Where a network sees neighbouring slices, all of this holds for each of them, an
 sees them together.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, Self, cast
 
@@ -135,22 +135,6 @@ class Unrolled(Reconstructor):
         self._seen = []
         return super().train(mode)
 
-    def forward(
-        self,
-        masked_kspace: Tensor,
-        mask: Tensor,
-        num_low_frequencies: int | Tensor | None = None,
-        rows: int | None = None,
-    ) -> Tensor:
-        """Reconstruct, as ``Reconstructor`` says.
-
-        Raises:
-            ValueError: the readout is to be cropped and the mask varies along it, or the coils
-                are not those of as many slices as the network sees.
-        """
-        coils = self._reconstruct(masked_kspace, mask, num_low_frequencies, rows)
-        return root(power(coils), empty=0.0)
-
     def coil_images(
         self,
         masked_kspace: Tensor,
@@ -158,17 +142,12 @@ class Unrolled(Reconstructor):
         num_low_frequencies: int | Tensor | None = None,
         rows: int | None = None,
     ) -> Tensor:
-        """Reconstruct what each coil would have seen, (batch, coils, H, W) complex."""
-        return joined(self._reconstruct(masked_kspace, mask, num_low_frequencies, rows))
+        """Reconstruct what each coil would have seen, (batch, coils, H, W) complex.
 
-    def _reconstruct(
-        self,
-        masked_kspace: Tensor,
-        mask: Tensor,
-        num_low_frequencies: int | Tensor | None,
-        rows: int | None,
-    ) -> Iterator[Tensor]:
-        """Yield what ``coil_images`` returns, some coils at a time."""
+        Raises:
+            ValueError: the readout is to be cropped and the mask varies along it, or the coils
+                are not those of as many slices as the network sees.
+        """
         sampled = mask[..., 0]
         axes = (-1,) if sampled.shape[-2] == 1 else (-2, -1)
         crops = self.crop_readout and rows is not None
@@ -190,8 +169,10 @@ class Unrolled(Reconstructor):
             del low_resolution
             w, z = self._cascade(y0, maps, weights, axes)
         y0, maps, w, z, weights = (self._middle(each) for each in (y0, maps, w, z, weights))
-        for part, some in zip(parts_of(y0), parts_of(maps), strict=True):
-            yield part - some * w + project(some * z, weights, axes)
+        return joined(
+            part - some * w + project(some * z, weights, axes)
+            for part, some in zip(parts_of(y0), parts_of(maps), strict=True)
+        )
 
     def _first_estimate(
         self,
