@@ -2,11 +2,8 @@
 
 import json
 import re
-import shutil
 from dataclasses import asdict
 
-import h5py
-import numpy as np
 import pytest
 import torch
 
@@ -14,12 +11,9 @@ from tests.recon.test_classical import slice_of
 from tests.recon.test_training import small_job
 from workbench.compute.jobs import TrainingJob, training_job
 from workbench.compute.start import Start
-from workbench.data.cache import open_cache
 from workbench.models import build, find_network, first_estimate
 from workbench.models.operator import central_rows, inverse
 from workbench.models.reconstructor import Reconstructor
-from workbench.recon import run as rank
-from workbench.recon.training import NonFiniteLossError
 from workbench.recon.weights import load_network, untrained
 
 
@@ -180,18 +174,6 @@ def test_job_of_an_earlier_version_begins_as_it_did(study, before, now):
 def test_network_without_an_image_may_be_trained_as_published(study):
     asked = {"network": "unet", "first_estimate": "published"}
     assert training_job(study, synthetic=True, model="brain", **asked).first_estimate is None
-
-
-def test_nan_in_kspace_is_named_whatever_a_network_begins_with(study, project, tmp_path):
-    broken = tmp_path / "broken"
-    shutil.copytree(study, broken, ignore=shutil.ignore_patterns("*.json"))
-    with h5py.File(broken / "multicoil_train/file1.h5", "r+") as file:
-        file["kspace"][2] = np.nan
-    open_cache(broken)
-    wide = {"center_fraction": 0.3, "acceleration": 2}
-    job = small_job(broken, epochs=1, first_estimate="tv, maps=espirit, iterations=2", **wide)
-    with pytest.raises(NonFiniteLossError, match=r"file1\.h5 slice 2"):
-        rank.fit(job, project / "run")
 
 
 @pytest.mark.parametrize("begins", [5, "varnet", "tv, weight=2"])

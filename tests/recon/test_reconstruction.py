@@ -24,20 +24,10 @@ from workbench.recon.results import Results
 from workbench_demo.phantom.writing import write_volume
 
 
-def test_network_of_released_weights_is_rebuilt(released):
-    network, path = released
-    state = network.state_dict()
-    loaded = weights.load_network(path).state_dict()
-    assert all(torch.equal(value, loaded[name]) for name, value in state.items())
-
-
 def test_file_that_holds_no_varnet_is_refused(tmp_path):
     torch.save({"state_dict": {"unet.conv.weight": torch.ones(1)}}, tmp_path / "unet.pt")
     with pytest.raises(ValueError, match="holds no weights of a VarNet"):
         weights.load_network(tmp_path / "unet.pt")
-    (tmp_path / "text.pt").write_text("not weights")
-    with pytest.raises(ValueError, match="not a file of weights"):
-        weights.load_network(tmp_path / "text.pt")
 
 
 @pytest.fixture

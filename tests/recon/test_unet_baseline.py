@@ -304,6 +304,7 @@ def test_form_shows_the_recipe_beside_the_phantoms_own(study):
     [
         ({"crop_readout": True}, "crop_readout=True: U-Net cannot: it sees the cropped image"),
         ({"low_memory": "True"}, "low_memory=True: U-Net cannot: .*give auto or False"),
+        ({"first_estimate": "sense"}, "first_estimate=sense: U-Net cannot: it has no image"),
         ({"cascades": 3}, "cascades: no such parameter"),
         ({"pools": 0}, "pools=0: give a whole number, 1 or more"),
     ],
