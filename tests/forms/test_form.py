@@ -65,8 +65,8 @@ def test_work_runs_in_a_process_of_its_own_and_its_result_comes_back(form, tmp_p
     assert form.result["turned"] == 2
     assert int((tmp_path / "pid").read_text()) != os.getpid()
     assert form.status.endswith(": turned 2")
-    assert sorted(form.log) == ["a library's line", "at it"]
-    shown = [each.value for each in form.outputs.values()]
+    assert sorted(form.told.log) == ["a library's line", "at it"]
+    shown = [each.value for each in form.told.outputs.values()]
     assert shown == ["<pre>rounds     2</pre>", "<b>shown</b>"]
 
 
@@ -74,7 +74,7 @@ def test_plan_shows_what_would_be_done_and_does_nothing(form, tmp_path):
     form.start("plan")
     form.wait(60)
     assert form.phase == "planned"
-    assert form.planned == ["rounds     2"]
+    assert form.told.planned == ["rounds     2"]
     assert not (tmp_path / "pid").exists()
     enter(form, rounds="3")
     assert form.status == "changed since this plan was made"
@@ -112,7 +112,7 @@ def test_code_of_ones_own_is_read_anew_by_each_plan(form, tmp_path, monkeypatch)
     for number in (1, 2):
         (tmp_path / "own_code.py").write_text(f"NUMBER = {10**number}\n")
         run_plan(form, fault="own_code")
-        assert f"number     {10**number}" in form.planned
+        assert f"number     {10**number}" in form.told.planned
 
 
 def test_another_secret_goes_to_another_process(form, monkeypatch):
@@ -143,9 +143,16 @@ def test_what_an_entry_names_is_looked_at_while_it_is_typed(form, tmp_path):
     assert form.errors == {}
     run_plan(form)
     assert form.phase == "failed"
-    assert "no folder" in form.failure[0]
+    assert "no folder" in form.told.failure[0]
     enter(form, folder=str(tmp_path))
     wait_for(lambda: "no folder" not in form.notes["folder"].value)
+
+
+def test_what_a_look_finds_wrong_with_another_field_goes_with_its_cause(form, tmp_path):
+    enter(form, folder=str(tmp_path / "elsewhere"))
+    wait_for(lambda: "too few for this folder" in form.notes["rounds"].value)
+    enter(form, folder=str(tmp_path))
+    wait_for(lambda: "too few for this folder" not in form.notes["rounds"].value)
 
 
 def test_disk_that_does_not_answer_keeps_nobody_waiting(form, tmp_path):
@@ -214,12 +221,12 @@ def test_wrong_value_of_the_notebook_stands_in_the_form_beside_its_error(wrong):
 )
 def test_error_is_told_in_plain_words_and_the_next_start_clears_it(form, fault, message, trace):
     assert run(form, fault=fault).phase == "failed"
-    assert re.search(message, form.failure[0])
-    assert trace in form.failure[1]
+    assert re.search(message, form.told.failure[0])
+    assert trace in form.told.failure[1]
     with pytest.raises(NotStartedError):
         _ = form.result
     assert run(form, fault="", rounds="1").phase == "done"
-    assert form.failure is None
+    assert form.told.failure is None
 
 
 def test_choices_that_cannot_be_looked_up_keep_nobody_from_starting(form):
@@ -231,11 +238,11 @@ def test_choices_that_cannot_be_looked_up_keep_nobody_from_starting(form):
 def test_cancel_interrupts_the_work_which_tidies_up(form, tmp_path):
     enter(form, rounds="1000")
     form.start()
-    wait_for(lambda: form.progress)
+    wait_for(lambda: form.told.progress)
     process = form._process
     form.start()  # one run at a time
     assert form._process is process
-    ((share, line),) = form.progress.values()
+    ((share, line),) = form.told.progress.values()
     assert "left" in line
     assert 0 < share < 1
     form.cancel()
@@ -243,7 +250,7 @@ def test_cancel_interrupts_the_work_which_tidies_up(form, tmp_path):
     assert form.phase == "cancelled"
     assert (tmp_path / "tidied").exists()
     wait_for(lambda: not alive((tmp_path / "pid").read_text()))
-    assert form.progress == {}
+    assert form.told.progress == {}
 
 
 def test_form_that_is_opened_again_while_its_work_runs_is_the_same(form, monkeypatch):

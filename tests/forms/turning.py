@@ -10,6 +10,7 @@ from pydantic import model_validator
 from workbench.forms.page import Page, SecretEntry
 from workbench.forms.parameters import Field, WrongValueError
 from workbench.progress import Progress
+from workbench.settings import AZURE_LOGIN
 
 
 def look_up(asked):
@@ -53,6 +54,10 @@ class TurningPage(Page):
     quiet: bool = False
     """True: prints nothing"""
 
+    @property
+    def needs(self):
+        return (AZURE_LOGIN,)
+
     @model_validator(mode="after")
     def _check(self):
         if self.rounds == self.other == 7:
@@ -65,6 +70,8 @@ class TurningPage(Page):
     def _look(self):
         if self.folder.endswith("dead"):
             Path(self.folder).read_text()  # of a pipe that nobody fills
+        if self.folder.endswith("elsewhere"):
+            raise WrongValueError("rounds", "rounds=2: too few for this folder")
         if not Path(self.folder).is_dir():
             raise FileNotFoundError(f"folder={self.folder!r}: no folder")
 

@@ -19,11 +19,17 @@ from workbench.pages.__main__ import NOTEBOOKS, PAGES, with_cell
 from workbench.pages.cache import CachePage
 from workbench.pages.convert import ConvertPage
 from workbench.pages.explore import ExplorePage
+from workbench.pages.ingest import IngestPage
 from workbench.pages.reconstruct import ReconstructPage
 from workbench.pages.shared import datasets_here, runs_here
 from workbench.pages.storage import StoragePage
 from workbench.pages.train import TrainPage
-from workbench.settings import project_root
+from workbench.settings import (
+    CONNECTION_VARIABLE,
+    LINKS_VARIABLE,
+    child_environment,
+    project_root,
+)
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.notebook)
 
@@ -199,6 +205,38 @@ def test_form_has_every_parameter_with_its_default_and_finds_its_page(page, bare
     for field in page.fields.values():
         assert not field.only or field.default in (None, "", *field.only)
     assert getattr(importlib.import_module(page.__module__), page.__qualname__) is page
+
+
+SECRETS = {
+    "links": LINKS_VARIABLE,
+    "connection": CONNECTION_VARIABLE,
+    "azure": "AZURE_CLIENT_SECRET",
+    "aws": "AWS_SECRET_ACCESS_KEY",
+    "google": "GOOGLE_APPLICATION_CREDENTIALS",
+    "tracking": "WANDB_API_KEY",
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "changed", "handed"),
+    [
+        (IngestPage, {}, "links"),
+        (IngestPage, {"destination": "azure"}, "links connection azure"),
+        (StoragePage, {}, "connection azure"),
+        (ConvertPage, {}, ""),
+        (CachePage, {}, ""),
+        (CachePage, {"in_storage": True}, "connection azure aws google"),
+        (CachePage, {"dataset": "s3://bucket/knee"}, "connection azure aws google"),
+        (ExplorePage, {}, "connection azure aws google"),
+        (TrainPage, {}, "connection azure aws google tracking"),
+    ],
+)
+def test_work_is_handed_the_secrets_that_it_needs_and_no_other(page, changed, handed, monkeypatch):
+    for variable in SECRETS.values():
+        monkeypatch.setenv(variable, "secret")
+    asked = page.model_construct(**values(page, **changed))
+    found = child_environment(*asked.needs)
+    assert [name for name, variable in SECRETS.items() if variable in found] == handed.split()
 
 
 def test_choices_are_what_is_here(tmp_path, monkeypatch):

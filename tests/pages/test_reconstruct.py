@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.forms.turning import values
-from workbench.forms.page import show
+from workbench.forms.cells import show
 from workbench.pages import reconstruct as views
 from workbench.pages.reconstruct import ReconstructPage
 from workbench.recon.metrics import METRICS

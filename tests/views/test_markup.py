@@ -19,7 +19,7 @@ from workbench.compute.jobs import training_job
 from workbench.compute.runs import Run
 from workbench.data.cache import open_cache
 from workbench.data.volume import Problem
-from workbench.forms.page import show
+from workbench.forms.cells import show
 from workbench.ingest.report import IngestReport, Outcome, progress_html, report_html, table
 from workbench.models import VarNet
 from workbench.pages import cache as cache_views

@@ -1,8 +1,9 @@
-"""The cells that a form fills: what is shown for a result goes to the cell that asked for it."""
+"""What views show of a result, in the cell that asked for it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from workbench.forms.executed import Executed
 
 
 def this_cell() -> tuple[str, dict[str, Any]]:
@@ -15,25 +16,19 @@ def this_cell() -> tuple[str, dict[str, Any]]:
     return cell, parent
 
 
-@contextmanager
-def output_of(parent: dict[str, Any]) -> Iterator[None]:
-    """Have what is displayed or printed meanwhile go to the cell that a request ran."""
-    from IPython import get_ipython
+def views_of(view: Callable[[Any], Any], result: Any) -> Iterator[Any]:
+    """Yield what a view of a result returns, or each thing that it yields, as ``put`` shows it.
 
-    shell = get_ipython()
-    if not parent or not hasattr(shell, "set_parent"):
-        yield
-        return
-    before = shell.get_parent()
-    shell.set_parent(parent)
-    try:
-        yield
-    finally:
-        shell.set_parent(before)
+    Of a notebook that was executed elsewhere it is what the view's cell showed there.
+    """
+    found = result.outputs(view) if isinstance(result, Executed) else view(result)
+    for each in found if isinstance(found, Iterator) else [found]:
+        if each is not None:
+            yield _bundle_of(each)
 
 
-def bundle_of(each: Any) -> Any:
-    """Return what IPython would display of a thing, drawn now.
+def _bundle_of(each: Any) -> Any:
+    """Return what IPython would display of a thing, drawn now; a dict is MIME data.
 
     A text stays as it is, and so does what displays itself: it has to in the cell that it is for.
     """
@@ -47,22 +42,39 @@ def bundle_of(each: Any) -> Any:
     return shell.display_formatter.format(each)
 
 
+def show(view: Callable[[Any], Any], result: Any) -> None:
+    """Display what a view shows of a result in this cell; texts are printed."""
+    _display(views_of(view, result))
+
+
 def put(parent: dict[str, Any], drawn: Any, anew: bool = True) -> None:
     """Show texts and bundles, or an exception, in the cell that a request ran."""
     from IPython import get_ipython
-    from IPython.display import clear_output, display
+    from IPython.display import clear_output
 
     shell = get_ipython()
-    with output_of(parent):
+    before = shell.get_parent() if parent else {}
+    try:
+        if parent:
+            shell.set_parent(parent)
         if anew:
             clear_output()
-        if isinstance(drawn, Exception):
-            if shell is None:
-                raise drawn
+        if not isinstance(drawn, Exception):
+            _display(drawn)
+        elif shell is None:
+            raise drawn
+        else:
             shell.showtraceback((type(drawn), drawn, drawn.__traceback__))
-            return
-        for each in drawn:
-            if isinstance(each, tuple):
-                display(each[0], metadata=each[1], raw=True)
-            else:
-                print(each) if isinstance(each, str) else display(each)
+    finally:
+        if parent:
+            shell.set_parent(before)
+
+
+def _display(drawn: Iterable[Any]) -> None:
+    from IPython.display import display
+
+    for each in drawn:
+        if isinstance(each, tuple):
+            display(each[0], metadata=each[1], raw=True)
+        else:
+            print(each) if isinstance(each, str) else display(each)

@@ -6,6 +6,7 @@ from typing import Any
 import ipywidgets
 import traitlets
 
+from workbench.forms.markup import alert
 from workbench.forms.parameters import FormField
 
 
@@ -70,6 +71,5 @@ def note_of(field: FormField, error: str = "", usual: str = "") -> str:
 
     ``usual`` is what an empty field stands for, where that is not what the help says.
     """
-    wrong = f'<div class="wb-error" role="alert">{escape(error)}</div>' if error else ""
     unit = f"<b>{escape(field.unit)}</b> · " if field.unit else ""
-    return f'{wrong}<div class="wb-help">{unit}{escape(field.explanation(usual))}</div>'
+    return f'{alert(error)}<div class="wb-help">{unit}{escape(field.explanation(usual))}</div>'

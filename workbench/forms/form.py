@@ -1,6 +1,5 @@
 """A page's form at work: it checks entries, starts and cancels the work, and fills the cells."""
 
-import re
 import threading
 import time
 import traceback
@@ -13,25 +12,19 @@ from typing import Any
 import ipywidgets
 
 from workbench.forms.aside import Aside, Errand
-from workbench.forms.cells import bundle_of, put, this_cell
+from workbench.forms.cells import put, show, this_cell, views_of
 from workbench.forms.controls import control, note_of
-from workbench.forms.markup import ENDED, GONE, WAITING, WHEN_SHOWN, details
-from workbench.forms.page import Page, show, views_of
+from workbench.forms.markup import ENDED, GONE, WAITING, WHEN_SHOWN, alert, details
+from workbench.forms.page import Page
 from workbench.forms.parameters import ParametersError
 from workbench.forms.process import Message, PageProcess
 from workbench.forms.secrets import SecretField
 from workbench.forms.tensorboard import TensorBoard
+from workbench.forms.told import Told
 from workbench.progress import duration
-from workbench.settings import (
-    AZURE_LOGIN,
-    CONNECTION_VARIABLE,
-    LINKS_VARIABLE,
-    TRACKING_LOGIN,
-    child_environment,
-)
+from workbench.settings import child_environment
 
 _SECONDS_UNTIL_KILL = 1.0  # a double click on Cancel does not end what tidies up
-_LINES_KEPT = 400
 _MOST_SUGGESTED = 500
 
 _open: dict[str, "Form"] = {}
@@ -65,13 +58,11 @@ class Form:
 
     Attributes:
         errors: field -> what is wrong with the entries; under "" what concerns no one field.
-        found: field -> what is wrong with what they name, as far as it was looked at.
+        found: look -> the field, and what is wrong with what the entries name, as far as known.
         phase: "idle", "planning", "planned", "running", "cancelling", "cancelled", "done" or
             "failed".
         status: one line beside the buttons.
-        outputs: name -> what the work displayed.
-        failure: message and traceback of an error.
-        progress: title -> share and line.
+        told: what the work tells.
         cell: the request that ran the form's cell.
     """
 
@@ -89,16 +80,12 @@ class Form:
         self._began, self._interrupted = 0.0, 0.0
         self._action, self._report = "", ""
         self.errors: dict[str, str] = {}
-        self.found: dict[str, str] = {}
+        self.found: dict[str, tuple[str, str]] = {}
         self._usual: dict[str, str] = {}
         self.phase, self.status = "idle", page.hint
-        self.outputs: dict[str, ipywidgets.HTML] = {}
-        self.planned: list[str] = []
-        self.log: list[str] = []
-        self.failure: tuple[str, str] | None = None
-        self.progress: dict[str, tuple[float | None, str]] = {}
+        self.told = Told()
         self.inputs = {name: control(field, values[name]) for name, field in self.fields.items()}
-        self.notes = {name: ipywidgets.HTML(note_of(each)) for name, each in self.fields.items()}
+        self.notes = {name: ipywidgets.HTML() for name in self.fields}
         self.secrets = {each.name: SecretField(each, self._check) for each in page.secrets}
         self.widget = self._laid_out()
         self._check()
@@ -160,11 +147,10 @@ class Form:
         self._cancel.on_click(lambda _: self.cancel())
         self._status = _with_class(ipywidgets.HTML(), "wb-told")
         self._general, self.command = (ipywidgets.HTML() for _ in range(2))
-        self._bars, self._failure, self._log = (ipywidgets.HTML() for _ in range(3))
-        self._shown = ipywidgets.VBox()
+        bars, failure, shown, log = self.told.widgets
         board = [TensorBoard()] if self.page.tensorboard else []
         buttons = ipywidgets.HBox([self._plan, self._start, *board, self._cancel, self._status])
-        actions = [self._general, _with_class(buttons, "wb-actions"), self._bars, self._failure]
+        actions = [self._general, _with_class(buttons, "wb-actions"), bars, failure]
         when_shown = WHEN_SHOWN.replace("{id}", self._status.model_id)
         style = ipywidgets.HTML(f'<style onload="{when_shown}">{css}</style>')
         parts = [
@@ -173,8 +159,8 @@ class Form:
             self._secret_grid,
             *fields,
             *actions,
-            self._shown,
-            self._log,
+            shown,
+            log,
             self.command,
         ]
         return _with_class(ipywidgets.VBox(parts), "wb-form")
@@ -206,10 +192,7 @@ class Form:
             errors = error.errors
         if self.phase == "planned" and self._asked != before:
             self.status = "changed since this plan was made"
-        changed = errors.keys() ^ self.errors.keys() | errors.keys()
         self.errors = errors
-        for name in changed & self.inputs.keys():
-            self._note(name)
         for fold, *_, names in self.folds:
             fold.value = fold.value or not errors.keys().isdisjoint(names)
         wanted = self._wanted()
@@ -220,12 +203,6 @@ class Form:
             self._secret_grid.children = children
         self._aside.ask(self._errands())
         self._draw()
-
-    def _note(self, name: str) -> None:
-        """Show beside a field what it means, and what is wrong with it."""
-        error, widget = self.errors.get(name) or self.found.get(name, ""), self.inputs[name]
-        self.notes[name].value = note_of(self.fields[name], error, self._usual.get(name, ""))
-        (widget.add_class if error else widget.remove_class)("wb-wrong")
 
     # ---- looks at what the entries name, which never keep anybody waiting ------------------
 
@@ -251,28 +228,19 @@ class Form:
 
     def _take_usual(self, found: Any) -> None:
         """Show what empty fields stand for with what is here, such as the phantom's epochs."""
-        if isinstance(found, Exception):
-            return
-        changed = found.keys() ^ self._usual.keys() | found.keys()
-        self._usual = {name: str(value) for name, value in found.items()}
-        for name in changed & self.inputs.keys():
-            usual = self._usual.get(name, "")
-            if hasattr(self.inputs[name], "placeholder"):
-                self.inputs[name].placeholder = usual or self.fields[name].placeholder
-            self._note(name)
+        if not isinstance(found, Exception):
+            self._usual = {name: str(value) for name, value in found.items()}
+            self._draw()
 
     def _looked(self, name: str, found: Any) -> None:
         """Show beside a field what a look at its entry has found."""
-        wrong = isinstance(found, Exception)
-        at = getattr(found, "field", name)
-        text = str(found)
+        self.found.pop(name, None)
         if isinstance(found, TimeoutError):
-            text = f"{name}: no answer yet; the disk or the storage may be slow or away"
-        before = self.found
-        self.found = {key: each for key, each in before.items() if key not in (name, at)}
-        self.found |= {at: text} if wrong else {}
-        for changed in {name, at} & self.inputs.keys():
-            self._note(changed)
+            slow = f"{name}: no answer yet; the disk or the storage may be slow or away"
+            self.found[name] = name, slow
+        elif isinstance(found, Exception):
+            self.found[name] = getattr(found, "field", name), str(found)
+        self._draw()
 
     def _soon(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call something on the kernel's own thread, between two cells; at once without one."""
@@ -327,7 +295,7 @@ class Form:
         if self.busy or self.errors:
             return
         self._began, self._action = time.monotonic(), action
-        self.outputs, self.planned, self.log, self.progress, self.failure = {}, [], [], {}, None
+        self.told.clear()
         self.phase, self.status = "planning", "looking at what there is to do ..."
         self._draw()
         environment = self._environment()
@@ -363,72 +331,36 @@ class Form:
 
     def _environment(self) -> dict[str, str]:
         """Return the work's variables, with the secrets that it needs and no other."""
-        wanted = self._wanted()
-        # A page that does not ask for the storage's key may yet be given an address in it.
-        withheld = self.secrets.keys() - {each.entry.name for each in wanted}
-        needs = [LINKS_VARIABLE] if LINKS_VARIABLE in self.secrets.keys() - withheld else []
-        needs += [] if CONNECTION_VARIABLE in withheld else [CONNECTION_VARIABLE, AZURE_LOGIN]
-        # A cluster is asked whether or not the page takes the storage's key.
-        needs += [] if getattr(self._asked, "target", "local") == "local" else [AZURE_LOGIN]
-        needs += [TRACKING_LOGIN] if "logger" in self.fields else []
-        held = {each.entry.name: each.held.reveal() for each in wanted if each.held}
-        return child_environment(*needs) | held
+        held = {each.entry.name: each.held.reveal() for each in self._wanted() if each.held}
+        return child_environment(*self._asked.needs) | held
 
     def _take(self, message: Message) -> None:
+        self.told.take(message)
         match message:
-            case {"planned": line}:
-                self.planned.append(line)
-                text = escape("\n".join(self.planned))
-                self._output("plan", f"<pre>{text}</pre>")
-            case {"display": "image/png", "data": data, "name": name, "told": told}:
-                from workbench.views.style import html_of
-
-                self._output(name, html_of(data, **told | {"alt": name or told["alt"]}))
-            case {"display": kind, "data": data, "name": name}:
-                # HTML is the package's own tables, escaped where they are made.
-                self._output(name, data if kind == "text/html" else f"<pre>{escape(data)}</pre>")
-            case {"progress": title, "share": share, "line": line}:
-                self.progress[title] = share, line
-            case {"line": line}:
-                self.log = [*self.log, line][-_LINES_KEPT:]
             case {"started": _} if self.phase == "planning":
                 self.phase, self.status = "running", "at work"
-            case {"error": text, "trace": trace}:
-                self.failure = text, trace
-            case {"interrupted": _}:
-                self.failure = None
             case {"result": left}:
                 try:
                     result = self._asked.result(left)
                     self._report = self._asked.report(result)
                     self._results = [result]
                 except Exception as error:
-                    self.failure = str(error), traceback.format_exc()
+                    self.told.failure = str(error), traceback.format_exc()
             case {"end": code, "cancelled": cancelled}:
                 self._end(code, cancelled)
 
-    def _output(self, name: str, html: str) -> None:
-        """Show something; what has a name may change, and stands above what the plan showed."""
-        name = name or f"output {len(self.outputs)}"
-        if name not in self.outputs:
-            self.outputs[name] = ipywidgets.HTML()
-            lasting = re.compile(r"plan|output \d+")
-            live = {n: html for n, html in self.outputs.items() if not lasting.fullmatch(n)}
-            self.outputs = live | self.outputs
-        self.outputs[name].value = html
-
     def _end(self, code: int, cancelled: bool) -> None:
         start, spent = self.page.start, duration(time.monotonic() - self._began)
-        self.progress = {}
+        self.told.progress = {}
         if cancelled:
             phase, status = "cancelled", f"cancelled after {spent}; {start} goes on from there"
-        elif self.failure or code:
+        elif self.told.failure or code:
             phase, status = "failed", f"failed after {spent}"
             ended = (
                 f"the process ended with exit code {code}: something outside ended it; -9 is what "
                 "Linux does where memory runs out"
             )
-            self.failure = self.failure or (ended, "")
+            self.told.failure = self.told.failure or (ended, "")
         elif self._action == "plan":
             phase, status = "planned", f"nothing was changed; {start} does this"
         else:
@@ -442,44 +374,30 @@ class Form:
         """
         from IPython.display import HTML
 
-        lines = escape("\n".join([self._asked.command(), *self.planned, self.status]))
+        lines = escape("\n".join([self._asked.command(), *self.told.planned, self.status]))
         record = HTML(f'<pre class="wb-record">{lines}</pre>')
-        self._soon(put, self.cell, [bundle_of(record)], False)
+        self._soon(put, self.cell, views_of(lambda _: record, None), False)
         cells, result = list(self._cells.values()), self.result
         for number, (parent, view) in enumerate(cells):
             line = f"drawing {number + 1} of {len(cells)}"
-            self.progress = {"drawing": (number / len(cells), line)}
+            self.told.progress = {"drawing": (number / len(cells), line)}
             self._draw()
             try:
-                drawn: Any = [bundle_of(each) for each in views_of(view, result)]
+                drawn: Any = list(views_of(view, result))
             except Exception as error:
                 drawn = error
             if self._follower is not follower:  # the next work has begun
                 return
             self._soon(put, parent, drawn)
-        self.progress = {}
+        self.told.progress = {}
         self._draw()
 
     # ---- what is seen --------------------------------------------------------------------
 
     def _draw(self) -> None:
-        # From the first second on: until the work says how far it is, only that it goes on.
-        running = {self.page.start: (None, "")} if self.busy else {}
-        self._bars.value = "".join(
-            f'<div class="wb-progress"><progress max="1" aria-label="{escape(title)}"'
-            + ("" if share is None else f' value="{share:.4f}"')
-            + f"></progress> {escape(line)}</div>"
-            for title, (share, line) in list((self.progress or running).items())
-        )
-        text, trace = self.failure or ("", "")
-        self._failure.value = (
-            text and f'<div class="wb-failure" role="alert">{escape(text)}</div>'
-        ) + details("", "Details for programmers", trace, "")
-        self._shown.children = list(self.outputs.values())
-        self._log.value = details("open", "What it prints", "\n".join(self.log), "wb-lines")
+        self.told.draw(self.page.start if self.busy else "")
         self._status.value = f'<span class="wb-status" role="status">{escape(self.status)}</span>'
-        general = escape(self.errors.get("", ""))
-        self._general.value = general and f'<div class="wb-error" role="alert">{general}</div>'
+        self._general.value = alert(self.errors.get("", ""))
         self.command.value = details(
             "open", "The same without a browser", self._asked.command(), "wb-command"
         )
@@ -494,7 +412,13 @@ class Form:
             more = f" ({changed} changed)" if changed else ""
             fold.description = f"{'▾' if fold.value else '▸'} {title}{more}"
             grid.layout.display = None if fold.value else "none"
-        for widget in self.inputs.values():
+        wrong = dict(self.found.values()) | self.errors
+        for name, widget in self.inputs.items():
+            error, usual = wrong.get(name, ""), self._usual.get(name, "")
+            self.notes[name].value = note_of(self.fields[name], error, usual)
+            (widget.add_class if error else widget.remove_class)("wb-wrong")
+            if hasattr(widget, "placeholder"):
+                widget.placeholder = usual or self.fields[name].placeholder
             widget.disabled = self.busy
         for secret in self.secrets.values():
             secret.enable(not self.busy)

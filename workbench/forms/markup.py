@@ -48,6 +48,11 @@ WAITING = (
 )
 
 
+def alert(text: str, kind: str = "wb-error") -> str:
+    """Write what is wrong, which screen readers say at once; nothing for no text."""
+    return text and f'<div class="{kind}" role="alert">{escape(text)}</div>'
+
+
 def details(state: str, title: str, text: str, kind: str) -> str:
     """Write a part that folds; nothing for no text."""
     inner = f'<div class="{kind}"><pre tabindex="0" aria-label="{title}">{escape(text)}</pre></div>'

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.compute.node import noting_errors, this_node
+from workbench.forms.cells import show
 from workbench.forms.echo import lines_on_stderr
-from workbench.forms.page import Page, show
+from workbench.forms.page import Page
 from workbench.forms.parameters import ParametersError
 from workbench.progress import interactive
 

@@ -1,11 +1,10 @@
 """What a notebook asks for, does and shows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, ClassVar, Self
 
-from workbench.forms.executed import Executed
 from workbench.forms.parameters import Parameters, ParametersError
 
 
@@ -53,6 +52,11 @@ class Page(Parameters):
     imports: ClassVar[tuple[str, ...]] = ()
     shows_on_nodes: ClassVar[bool] = True
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Secrets and logins of this kernel that the work is handed, see ``child_environment``."""
+        return ()
+
     def looks(self) -> dict[str, Callable[[], object]]:
         """Return checks of what the parameters name, a path or a run: field -> check.
 
@@ -96,27 +100,3 @@ class Page(Parameters):
     def report(self, result: Any) -> str:
         """Return what the form adds to "done in 3 s"."""
         return ""
-
-
-def views_of(view: Callable[[Any], Any], result: Any) -> Iterator[Any]:
-    """Yield what a view of a result returns, or each thing that it yields; a dict is MIME data.
-
-    Of a notebook that was executed elsewhere it is what the view's cell showed there.
-    """
-    found = result.outputs(view) if isinstance(result, Executed) else view(result)
-    for each in found if isinstance(found, Iterator) else [found]:
-        if each is not None:
-            yield each
-
-
-def show(view: Callable[[Any], Any], result: Any) -> None:
-    """Display what a view shows of a result; texts are printed."""
-    from IPython.display import display
-
-    for each in views_of(view, result):
-        if isinstance(each, str):
-            print(each)
-        elif isinstance(each, dict):
-            display(each, raw=True)
-        else:
-            display(each)

@@ -9,6 +9,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
+from workbench.forms.markup import alert
 from workbench.forms.page import SecretEntry
 from workbench.settings import Secret
 
@@ -80,11 +81,7 @@ class SecretField:
         held = f"{self._said}; held until this notebook's kernel ends, never saved"
         there = f"✓ {held if self.held else found}" if self.held or found else ""
         self.note.value = (
-            (
-                f'<div class="wb-error" role="alert">{escape(self._wrong)}</div>'
-                if self._wrong
-                else ""
-            )
+            alert(self._wrong)
             + (f'<div class="wb-held" role="status">{escape(there)}</div>' if there else "")
             + f'<div class="wb-help">{escape(self.entry.help)}</div>'
         )

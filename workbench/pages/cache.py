@@ -19,7 +19,7 @@ from workbench.forms.parameters import Field, WrongValueError
 from workbench.pages.cluster import TARGET, ClusterPage
 from workbench.pages.shared import check_dataset, connection_entry, datasets_here
 from workbench.settings import resolve, shown
-from workbench.stores import Store
+from workbench.stores import Store, is_address
 from workbench.views import overview
 from workbench.views.tables import styled_table
 
@@ -80,6 +80,12 @@ class CachePage(ClusterPage):
                 "dataset", "dataset='': give a name such as knee_multicoil, or a folder's path"
             )
         return self
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Nothing where the dataset is a folder here, and is indexed here."""
+        elsewhere = self.in_storage or self.target != "local" or is_address(self.dataset)
+        return super().needs if elsewhere else ()
 
     def looks(self) -> dict[str, Callable[[], object]]:
         """Look for the dataset, and the pickle to compare it with."""

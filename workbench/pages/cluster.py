@@ -21,7 +21,7 @@ from workbench.compute.gpus import TORCH_BUILDS
 from workbench.compute.jobs import run_folder
 from workbench.forms.page import Page
 from workbench.forms.parameters import Field, WrongValueError, concerning
-from workbench.pages.shared import in_workspace
+from workbench.pages.shared import ANY_DATASET, in_workspace
 from workbench.stores import Store, is_address
 
 TARGET: dict[str, Any] = {"meanings": {True: "azureml", False: "local"}, "aliases": ("azureml",)}
@@ -85,6 +85,11 @@ class ClusterPage(Page):
     @property
     def _sent(self) -> bool:
         return getattr(self, "target", "") == "azureml"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Whatever lets us in where the dataset or the cluster is."""
+        return ANY_DATASET
 
     def on_node(
         self, dataset: str, look: Callable[[Store], object] = lambda data: None

@@ -23,7 +23,7 @@ from workbench.ingest.request import (
     plan_ingest,
 )
 from workbench.ingest.run import ingest
-from workbench.pages.shared import connection_entry, in_workspace
+from workbench.pages.shared import STORAGE, connection_entry, in_workspace
 from workbench.settings import LINKS_VARIABLE
 from workbench.stores.blob import check_container_name
 
@@ -120,6 +120,11 @@ class IngestPage(Page):
             with concerning("workspace"):
                 require_workspace(self.workspace)
         return self
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The email, and what lets us into the storage where that is the place."""
+        return LINKS_VARIABLE, *(STORAGE if self.destination == "azure" else ())
 
     def looks(self) -> dict[str, Callable[[], object]]:
         """Look at where the volumes are to go."""

@@ -15,8 +15,21 @@ from workbench.forms.page import SecretEntry
 from workbench.forms.parameters import concerning
 from workbench.models import check_network_name
 from workbench.models.own import check_there, is_own
-from workbench.settings import CONNECTION_VARIABLE, Secret, resolve, shown
+from workbench.settings import (
+    AWS_LOGIN,
+    AZURE_LOGIN,
+    CONNECTION_VARIABLE,
+    GOOGLE_LOGIN,
+    Secret,
+    resolve,
+    shown,
+)
 from workbench.stores import is_address, unopened
+
+STORAGE = (CONNECTION_VARIABLE, AZURE_LOGIN)
+"""What lets us into Azure's blob storage."""
+ANY_DATASET = (*STORAGE, AWS_LOGIN, GOOGLE_LOGIN)
+"""What lets us into whatever a dataset's address names."""
 
 
 def datasets_here(_: Any = None) -> list[str]:

@@ -11,7 +11,7 @@ from workbench.forms.page import Page
 from workbench.forms.parameters import Field, concerning
 from workbench.ingest.request import listed
 from workbench.ingest.transfer import copy_dataset
-from workbench.pages.shared import check_dataset, connection_entry
+from workbench.pages.shared import STORAGE, check_dataset, connection_entry
 from workbench.settings import resolve, shown
 from workbench.stores import DiskStore, Store
 from workbench.stores.blob import check_container_name, open_container
@@ -51,6 +51,11 @@ class StoragePage(Page):
         with concerning("container"):
             check_container_name(self.container)
         return self
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What lets us into the storage."""
+        return STORAGE
 
     def looks(self) -> dict[str, Callable[[], object]]:
         """Look for the account's connection string, and for what is to be uploaded."""

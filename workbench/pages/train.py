@@ -54,6 +54,7 @@ from workbench.pages.shared import (
     datasets_here,
     runs_here,
 )
+from workbench.settings import TRACKING_LOGIN
 from workbench.stores import is_address
 
 if TYPE_CHECKING:
@@ -202,6 +203,11 @@ class TrainPage(ClusterPage):
                 "sample_rate and volume_sample_rate are both below 1: sample slices or volumes",
             )
         return self
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Those of curves that go elsewhere, too."""
+        return *super().needs, TRACKING_LOGIN
 
     @property
     def _dataset(self) -> str:

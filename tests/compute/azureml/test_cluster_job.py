@@ -158,4 +158,4 @@ def test_a_form_reaches_the_cluster_whether_or_not_it_takes_the_storages_key(sto
     form = Form(page, values(page, dataset="brain_multicoil", target="azureml"))
     form.start("plan")
     form.wait(120)
-    assert form.phase == "planned", form.failure
+    assert form.phase == "planned", form.told.failure

@@ -45,7 +45,7 @@ def test_form_takes_connection_string_and_email_and_keeps_neither(release, cloud
     said = form.secrets[CONNECTION_VARIABLE].note.value
     assert f"✓ storage account {cloud.storage.account};" in said
     run(form)
-    assert form.phase == "done", form.failure
+    assert form.phase == "done", form.told.failure
     assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
     assert cloud.factory.names == []
     state = json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
@@ -55,7 +55,7 @@ def test_form_takes_connection_string_and_email_and_keeps_neither(release, cloud
 
 def rows_of(form):
     """Return the live table's rows: archive -> state, came, verified and unpacked, problem."""
-    shown = form.outputs["archives"].value if "archives" in form.outputs else ""
+    shown = form.told.outputs["archives"].value if "archives" in form.told.outputs else ""
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in shown.split("<tr>")]
     return {cells[0]: cells[1:] for cells in rows if cells}
 
@@ -80,7 +80,7 @@ def test_form_shows_how_far_each_archive_is_while_the_factory_brings_it(release,
         return {name: cells[0] for name, cells in rows_of(form).items()}
 
     wait_for(lambda: states() == dict.fromkeys(sizes, "queued in the factory"))
-    assert next(iter(form.outputs)) == "archives"  # above the plan, where people look
+    assert next(iter(form.told.outputs)) == "archives"  # above the plan, where people look
     came = {name: cells[1] for name, cells in rows_of(form).items()}
     assert came == {name: f"0 B of {amount(size, 'B')} (0%)" for name, size in sizes.items()}
     # One archive does not come, and the table says so beside the others.
@@ -96,7 +96,7 @@ def test_form_shows_how_far_each_archive_is_while_the_factory_brings_it(release,
         assert came_now.endswith("(0%)" if name == failed else "(100%)")
         assert through == ("-" if name == failed else came_now)
     assert rows_of(form)["multicoil_train.tar.gz"][1].startswith(there)
-    assert "Signature=" not in form.outputs["archives"].value
+    assert "Signature=" not in form.told.outputs["archives"].value
 
 
 def test_connection_string_that_is_none_is_refused_beside_its_field(release, person):
@@ -132,7 +132,7 @@ def test_storage_form_transfers_with_the_connection_string_alone(
     form = Form(StoragePage, values(StoragePage, root=str(tmp_path / "datasets")))
     form.secrets[CONNECTION_VARIABLE].take(cloud.storage.connection_string)
     run(form)
-    assert "1 files of 4 B are there" in form.status, form.failure
+    assert "1 files of 4 B are there" in form.status, form.told.failure
     monkeypatch.setenv(CONNECTION_VARIABLE, cloud.storage.connection_string)
     StoragePage.of(values(StoragePage)).plan()
     assert f"from       {cloud.storage.url}/datasets/knee_multicoil\n" in capsys.readouterr().out
