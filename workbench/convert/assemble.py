@@ -15,6 +15,28 @@ from workbench.stores.disk import naming
 
 
 @dataclass(frozen=True)
+class Readout:
+    """Which samples of each line are kept, and where they go.
+
+    Attributes:
+        starts: samples cut before each line's first one that is kept, (lines,).
+        length: samples that are kept of each.
+        offset: of the readout where they go.
+        remarks: what is unusual.
+    """
+
+    starts: NDArray[np.uint16]
+    length: int
+    offset: int
+    remarks: tuple[str, ...]
+
+    @property
+    def span(self) -> slice:
+        """Where they go."""
+        return slice(self.offset, self.offset + self.length)
+
+
+@dataclass(frozen=True)
 class Volume:
     """Where each line of a volume goes.
 
@@ -26,11 +48,9 @@ class Volume:
         slices: slice of each in space, (lines,); all 0 in three dimensions.
         columns: phase-encode column of each, (lines,).
         partitions: of each, counted in the encoded matrix, (lines,); all 0 in two dimensions.
-        starts: samples that are cut before each, (lines,).
+        readout: which samples of each are kept, and where they go.
         reversed: whether its samples run backwards, (lines,) bool.
         signs: 1 or -1, by which each is multiplied, (lines,) int8.
-        length: samples that are kept of each.
-        offset: of the readout where the first of them goes.
         shape: of k-space, (slices, coils, readout, phase encode).
         depth: encoded partitions; 1 in two dimensions.
         whitening: matrix for the coils; None: as measured.
@@ -41,24 +61,22 @@ class Volume:
     slices: NDArray[np.uint16]
     columns: NDArray[np.uint16]
     partitions: NDArray[np.uint16]
-    starts: NDArray[np.uint16]
+    readout: Readout
     reversed: NDArray[np.bool_]
     signs: NDArray[np.int8]
-    length: int
-    offset: int
     shape: tuple[int, int, int, int]
     depth: int = 1
     whitening: NDArray[np.complex64] | None = None
 
     def lines(self, chosen: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.complex64]]]:
         """Yield the number of each chosen line, and its samples as k-space has them."""
-        rows = self.rows[chosen]
+        rows, length = self.rows[chosen], self.readout.length
         for number, samples in zip(chosen, self.read(rows), strict=True):
             if samples.shape[0] != self.shape[1]:
                 raise RefusedError(f"has {samples.shape[0]} coils in line {self.rows[number]}")
-            start = int(self.starts[number])
-            kept = samples[:, start : start + self.length]
-            if kept.shape[1] != self.length:
+            start = int(self.readout.starts[number])
+            kept = samples[:, start : start + length]
+            if kept.shape[1] != length:
                 raise RefusedError(f"has too few samples in line {self.rows[number]}")
             kept = kept[:, ::-1] if self.reversed[number] else kept
             if self.whitening is not None:
@@ -73,7 +91,7 @@ class Volume:
         for number in numbers:
             sums = np.zeros(self.shape[1:], np.complex64)
             counts = np.zeros(self.shape[3], np.float32)
-            inner = sums[:, self.offset : self.offset + self.length]
+            inner = sums[:, self.readout.span]
             for line, samples in self.lines(np.flatnonzero(self.slices == number)):
                 inner[..., self.columns[line]] += samples
                 counts[self.columns[line]] += 1
@@ -98,7 +116,7 @@ class Volume:
                 scratch.flush()
             for place in range(len(numbers)):
                 kspace = np.zeros(self.shape[1:], np.complex64)
-                inner = kspace[:, self.offset : self.offset + self.length]
+                inner = kspace[:, self.readout.span]
                 for order, column in enumerate(columns):
                     inner[..., column] = self._plane(scratch, order * len(numbers) + place)
                 yield kspace
@@ -107,7 +125,7 @@ class Volume:
         """Return one column of all partitions, transformed along them: (depth, coils, length)."""
         from scipy import fft
 
-        values = np.zeros((self.depth, self.shape[1], self.length), np.complex64)
+        values = np.zeros((self.depth, self.shape[1], self.readout.length), np.complex64)
         counts = np.zeros(self.depth, np.float32)
         for line, samples in self.lines(np.flatnonzero(self.columns == column)):
             values[self.partitions[line]] += samples
@@ -120,6 +138,7 @@ class Volume:
 
     def _plane(self, scratch: BinaryIO, number: int) -> NDArray[np.complex64]:
         """Read one column of one slice back: (coils, length)."""
-        size = self.shape[1] * self.length * np.dtype(np.complex64).itemsize
+        shape = self.shape[1], self.readout.length
+        size = shape[0] * shape[1] * np.dtype(np.complex64).itemsize
         held = os.pread(scratch.fileno(), size, number * size)
-        return np.frombuffer(held, np.complex64).reshape(self.shape[1], self.length)
+        return np.frombuffer(held, np.complex64).reshape(shape)

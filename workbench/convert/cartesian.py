@@ -7,7 +7,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,6 @@ from workbench.convert.header import Header
 from workbench.convert.lines import Flag, Measurement, flagged
 from workbench.convert.noise import Whitening, find_whitening
 from workbench.convert.place import (
-    Readout,
     check_center,
     extent,
     find_center,
@@ -120,7 +118,7 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     """Make the scan of one volume's lines."""
     measurement, center = shared.measurement, shared.center[0]
     width, table = measurement.encoded[1], measurement.lines.table[group.rows]
-    volume, readout = _volume(shared, group.rows, group.slices, width, center)
+    volume = _volume(shared, group.rows, group.slices, width, center)
     repeats = _repeats(table, volume)
     columns = np.zeros(width, bool)
     columns[volume.columns] = True
@@ -128,7 +126,7 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     first, last = extent(columns, left, measurement.last)
     gaps = not columns[first : last + 1].all()
     shares = _shares(volume, first, last)
-    remarks = [*group.remarks, *readout.remarks]
+    remarks = [*group.remarks, *volume.readout.remarks]
     if measurement.last is not None and last - left < measurement.last:
         remarks.append(f"lines end at {last - left}, before the header's {measurement.last}")
     if shared.whitening:
@@ -136,7 +134,7 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     remarks += check_center(volume, center, chosen=shared.chosen) if check else ()
     remarks += [f"lines of one place that were averaged: up to {repeats}"] if repeats > 1 else []
     remarks += [f"{name} of {share:g}: it is no target" for name, share in shares.items()]
-    calibration, said = _calibration(shared, group, readout)
+    calibration, said = _calibration(shared, group, volume.readout.length)
     extra = {**shares, "averages": repeats, "whitened": shared.whitening is not None}
     return Scan(
         shape=volume.shape,
@@ -159,7 +157,7 @@ def _volume(
     slices: NDArray[np.uint16],
     width: int,
     center: int,
-) -> tuple[Volume, Readout]:
+) -> Volume:
     """Give each line its place.
 
     Args:
@@ -171,7 +169,6 @@ def _volume(
     """
     measurement = shared.measurement
     table, depth = measurement.lines.table[rows], measurement.encoded[2]
-    readout = find_readout(table, measurement.encoded[0])
     order = np.argsort(slices)
     places = order[np.searchsorted(slices, table["slice"], sorter=order)]
     partitions = placed(table["step_2"], shared.center[1], depth, "partition")
@@ -183,11 +180,9 @@ def _volume(
         slices=places.astype(np.uint16),
         columns=placed(table["step_1"], center, width, "line"),
         partitions=partitions,
-        starts=readout.starts,
+        readout=find_readout(table, measurement.encoded[0]),
         reversed=flagged(table, Flag.REVERSE),
         signs=np.where(odd[0] ^ odd[1], -1, 1).astype(np.int8),
-        length=readout.length,
-        offset=readout.offset,
         shape=(
             len(slices) if depth == 1 else min(depth, measurement.recon[2]),
             int(table["channels"][0]),
@@ -201,7 +196,7 @@ def _volume(
         sides = "x".join(map(str, measurement.encoded[:2]))
         raise RefusedError(f"has an encoded matrix of {sides}, too large for a slice")
     _refuse_uneven(volume)
-    return volume, readout
+    return volume
 
 
 def _refuse_uneven(volume: Volume) -> None:
@@ -248,21 +243,24 @@ def _repeats(table: NDArray[np.void], volume: Volume) -> int:
 
 def _shares(volume: Volume, first: int, last: int) -> dict[str, float]:
     """Return the shares of partial Fourier and of a partial echo, where there are any."""
-    ends, middle = volume.offset + volume.length - 1, volume.shape[2] // 2
+    span, middle = volume.readout.span, volume.shape[2] // 2
     found = {
         "partial_fourier": partial(first, last, volume.shape[3] // 2),
-        "partial_echo": partial(volume.offset, ends, middle),
+        "partial_echo": partial(span.start, span.stop - 1, middle),
     }
     if volume.depth > 1:
-        span = int(volume.partitions.min()), int(volume.partitions.max())
-        found["partial_fourier_z"] = partial(*span, volume.depth // 2)
+        ends = int(volume.partitions.min()), int(volume.partitions.max())
+        found["partial_fourier_z"] = partial(*ends, volume.depth // 2)
     return {name: round(share, 3) for name, share in found.items() if share is not None}
 
 
 def _calibration(
-    shared: _Shared, group: Group, image: Readout
+    shared: _Shared, group: Group, length: int
 ) -> tuple[Callable[[], NDArray[np.complex64]] | None, tuple[str, ...]]:
-    """Return what reads separate calibration lines, (slices, coils, readout, lines); remarks."""
+    """Return what reads separate calibration lines, (slices, coils, readout, lines); remarks.
+
+    Lines of the image are of so many samples (``length``).
+    """
     rows = group.calibration
     if not len(rows):
         return None, ()
@@ -272,8 +270,8 @@ def _calibration(
     try:
         if shared.measurement.encoded[2] > 1 or set(table["slice"]) != set(group.slices):
             raise RefusedError("is not of the same slices")
-        volume, readout = _volume(shared, rows, group.slices, width, first + width // 2)
-        if readout.length != image.length or table["step_2"].any():
+        volume = _volume(shared, rows, group.slices, width, first + width // 2)
+        if volume.readout.length != length or table["step_2"].any():
             raise RefusedError("is of another resolution")
     except RefusedError as error:
         return None, (f"calibration lines left out: {count}; the calibration {error}",)
@@ -286,16 +284,13 @@ def _calibration(
 
 def _header(measurement: Measurement, volume: Volume, lines: int, center: int) -> Header:
     """Say of the volume what its two-dimensional slices are."""
-
-    def flat(millimetres: tuple[float, float, float], partitions: int) -> Any:
-        return (*millimetres[:2], millimetres[2] / partitions)
-
+    encoded, recon = measurement.encoded_mm, measurement.recon_mm
     return Header(
         encoded=(*measurement.encoded[:2], 1),
         recon=(*measurement.recon[:2], 1),
         lines=lines,
         center=center,
-        encoded_mm=flat(measurement.encoded_mm, volume.depth),
-        recon_mm=flat(measurement.recon_mm, max(1, measurement.recon[2])),
+        encoded_mm=(*encoded[:2], encoded[2] / volume.depth),
+        recon_mm=(*recon[:2], recon[2] / max(1, measurement.recon[2])),
         known=measurement.known,
     )

@@ -1,11 +1,9 @@
 """Where a line goes: the centre of k-space, the readout, what is missing around it."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.convert.assemble import Volume
+from workbench.convert.assemble import Readout, Volume
 from workbench.convert.checks import check_kspace, off_middle
 from workbench.convert.lines import Flag, Measurement, flagged
 from workbench.convert.scan import RefusedError
@@ -71,23 +69,6 @@ def placed(steps: NDArray[np.uint16], center: int, size: int, word: str) -> NDAr
             f"the encoded matrix of {size} cannot take: give the right center and matrix"
         )
     return (size // 2 - center + numbers).astype(np.uint16)
-
-
-@dataclass(frozen=True)
-class Readout:
-    """Which samples of each line are kept, and where they go.
-
-    Attributes:
-        starts: samples cut before each line's first one that is kept, (lines,).
-        length: samples that are kept of each.
-        offset: of the readout where they go.
-        remarks: what is unusual.
-    """
-
-    starts: NDArray[np.uint16]
-    length: int
-    offset: int
-    remarks: tuple[str, ...]
 
 
 def find_readout(table: NDArray[np.void], size: int) -> Readout:
@@ -188,7 +169,7 @@ def check_center(volume: Volume, center: int, *, chosen: bool) -> tuple[str, ...
     for line, values in volume.lines(np.flatnonzero(planes == middle // 2)):
         with np.errstate(invalid="ignore", over="ignore"):  # the writer refuses such values
             energy = finite(np.sum(values.real**2 + values.imag**2, axis=0))
-        power[volume.offset : volume.offset + volume.length, volume.columns[line]] += energy
+        power[volume.readout.span, volume.columns[line]] += energy
         counts[volume.columns[line]] += 1
     if not power.any():
         raise RefusedError("holds zeros alone in the middle of its slices")

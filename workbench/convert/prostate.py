@@ -206,11 +206,9 @@ def _read_labels(path: Path, changed: int) -> Mapping[int | None, Labels]:
         patient: Labels(
             split_of_folder(" ".join(splits[patient])),
             # Slices count from 1; with gaps nobody knows which grade is whose.
-            tuple(found[n] for n in sorted(found)) if set(found) == _count(len(found)) else (),
+            tuple(found[n] for n in sorted(found))
+            if found.keys() == set(range(1, len(found) + 1))
+            else (),
         )
         for patient, found in grades.items()
     }
-
-
-def _count(number: int) -> set[int]:
-    return set(range(1, number + 1))

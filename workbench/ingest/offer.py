@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from workbench import catalog
 from workbench.ingest.fetch import DownloadError, expired_message, inspect, stream
-from workbench.ingest.links import WHERE_TO_ASK, Links, SignedLink
+from workbench.ingest.links import WHERE_TO_ASK, Links, SignedLink, archive_stem
 
 # The line that the letter of 2021 has in the brain's section, beside its archives.
 _SUMS_2021 = {("brain", "2021"): ("SHA256",)}
@@ -105,8 +105,7 @@ def _counted(
 
 def _lacking(stems: Sequence[str], links: Sequence[SignedLink]) -> tuple[str, ...]:
     """Return the archives among some that no link is for, by its name or its object's."""
-    objects = {re.sub(r"\.(tar|t[gx]z)\b.*$", "", link.object_name) for link in links}
-    there = objects | {link.stem for link in links}
+    there = {archive_stem(name) for link in links for name in (link.object_name, link.name)}
     return tuple(stem for stem in stems if stem not in there)
 
 
