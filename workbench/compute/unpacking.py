@@ -24,7 +24,7 @@ from workbench.compute.sender import (
 )
 from workbench.ingest.archives import ArchiveError, Unpacked
 from workbench.ingest.fetch import StoppedError
-from workbench.ingest.passing import passing, passing_note
+from workbench.ingest.passing import passing_note
 from workbench.ingest.plan import IngestPlan, archive_folder
 from workbench.ingest.unpacking import Unpacker, progress_name, result_name
 from workbench.stores import Store
@@ -101,7 +101,7 @@ def with_unpacker(
         ValueError: there is no such cluster, or the workspace knows no datastore of the container.
         ClusterError: the workspace refuses.
     """
-    if plan.factory is None or not passing(plan).down:
+    if plan.factory is None or not plan.to_unpack:
         return plan
     assert isinstance(plan.store, BlobStore)
     why = "unpack_on='here'"

@@ -5,7 +5,6 @@ The factory cannot unpack xz, nor check a hash: whoever does reads every archive
 
 import os
 import time
-from dataclasses import dataclass
 
 from workbench.ingest.factory_documents import unpacked_by_factory
 from workbench.ingest.plan import Action, IngestPlan
@@ -21,34 +20,6 @@ EGRESS_PRICE, EGRESS_FREE = 0.087, 100e9
 Microsoft's list of bandwidth prices for Europe and North America, the first 10 TB of a month.
 """
 _PROBE, _PROBE_SIZE = ".speed-probe", 8 << 20
-
-
-@dataclass(frozen=True)
-class Passing:
-    """Bytes that come to this machine from storage, that go back, and of xz that it decodes."""
-
-    down: int
-    up: int
-    xz: int
-
-
-def passing(plan: IngestPlan) -> Passing:
-    """Count what passes through whoever verifies and unpacks a plan's archives.
-
-    What the factory unpacks is read twice, packed and unpacked, to be compared.
-    """
-    down = up = xz = 0
-    for archive in plan.archives:
-        if archive.action not in (Action.FETCH, Action.UNPACK):
-            continue
-        down += archive.size
-        if archive.kind == ".tar.xz":
-            xz += archive.size
-        if archive.action is Action.FETCH and unpacked_by_factory(archive.kind, archive.link.name):
-            down += archive.unpacked
-        else:
-            up += archive.unpacked
-    return Passing(down, up, xz)
 
 
 def measured_speeds(store: Store) -> tuple[float, float]:
@@ -71,23 +42,33 @@ def measured_speeds(store: Store) -> tuple[float, float]:
 def passing_note(plan: IngestPlan, why: str) -> str:
     """Say what passes through this machine, how long that takes, and what Azure bills for it.
 
+    What the factory unpacks is read twice, packed and unpacked, to be compared.
+
     Args:
         plan: an ingest by a Data Factory.
         why: this machine, and no cluster, unpacks.
     """
     assert plan.factory is not None
-    through = passing(plan)
-    down, up = measured_speeds(plan.store)
+    down = up = xz = 0  # bytes that come here, that go back, and of xz that are decoded
+    for archive in plan.to_unpack:
+        down += archive.size
+        if archive.kind == ".tar.xz":
+            xz += archive.size
+        if archive.action is Action.FETCH and unpacked_by_factory(archive.kind, archive.link.name):
+            down += archive.unpacked
+        else:
+            up += archive.unpacked
+    from_there, to_there = measured_speeds(plan.store)
     # All three go on side by side.
-    seconds = max(through.down / down, through.up / up, through.xz / (XZ_SPEED * cores()))
-    dollars = max(through.down - EGRESS_FREE, 0) / 1e9 * EGRESS_PRICE
+    seconds = max(down / from_there, up / to_there, xz / (XZ_SPEED * cores()))
+    dollars = max(down - EGRESS_FREE, 0) / 1e9 * EGRESS_PRICE
     bill = f"about {dollars:,.0f} US dollars by its list" if dollars >= 1 else "less than a dollar"
-    back = f" and {amount(through.up, 'B')} go back" if through.up else ""
-    xz = f", {XZ_SPEED / 1e6:.0f} MB/s of xz on each of {cores()} cores" if through.xz else ""
+    back = f" and {amount(up, 'B')} go back" if up else ""
+    decoding = f", {XZ_SPEED / 1e6:.0f} MB/s of xz on each of {cores()} cores" if xz else ""
     return (
-        f"this machine verifies and unpacks ({why}): {amount(through.down, 'B')} come here from "
+        f"this machine verifies and unpacks ({why}): {amount(down, 'B')} come here from "
         f"storage{back}, some {duration(seconds)} at what was measured "
-        f"({amount(down, 'B')}/s from storage, {amount(up, 'B')}/s to it{xz}). Azure bills the "
-        f"{amount(through.down, 'B')} as egress, {bill} (the first 100 GB of a month are free), "
-        f"unless this machine is in its region {plan.factory.location}"
+        f"({amount(from_there, 'B')}/s from storage, {amount(to_there, 'B')}/s to it{decoding}). "
+        f"Azure bills the {amount(down, 'B')} as egress, {bill} (the first 100 GB of a month are "
+        f"free), unless this machine is in its region {plan.factory.location}"
     )

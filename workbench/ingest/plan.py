@@ -97,6 +97,11 @@ class IngestPlan:
         """All archives of all datasets."""
         return [archive for dataset in self.datasets for archive in dataset.archives]
 
+    @property
+    def to_unpack(self) -> list[PlannedArchive]:
+        """Archives that are to be verified and unpacked, brought here before or now."""
+        return [each for each in self.archives if each.action in (Action.FETCH, Action.UNPACK)]
+
     def space(self) -> str:
         """Say where it goes, how much there is to fetch, and how much disk it takes."""
         fetch = [archive for archive in self.archives if archive.action is Action.FETCH]
