@@ -17,8 +17,7 @@ from workbench.convert.scan import Choices, RefusedError
 from workbench.convert.write import write_scan
 from workbench.data.cache import open_cache
 from workbench.data.folders import find_dataset
-from workbench.data.sampling import Sampling
-from workbench.pages.explore import Explored, show_findings
+from workbench.pages.explore import show_findings
 from workbench.recon import run as rank
 from workbench.views.explore import slices_figure
 from workbench.views.explored import open_slice
@@ -143,15 +142,15 @@ def test_volumes_say_nothing_of_the_person(project):
 def test_grades_are_shown_beside_the_slices(project):
     dataset, volume = volume_of(project, 1)
     seen = open_slice(dataset, volume.name, 2)
-    (said,) = show_findings(Explored(seen, Sampling()))
+    (said,) = show_findings(seen)
     assert said == "PI-RADS of slice 2: 4; the highest is 4, on slices 2, 3"
     titles = [axes.get_title() for axes in slices_figure(seen).axes]
     assert "slice 3, PI-RADS 4" in titles
     dataset, volume = volume_of(project, 3)
-    (said,) = show_findings(Explored(open_slice(dataset, volume.name, 0), Sampling()))
+    (said,) = show_findings(open_slice(dataset, volume.name, 0))
     assert said == "PI-RADS of slice 0: 1; the highest is 3, on slice 1"
     dataset, volume = volume_of(project, 4)
-    (said,) = show_findings(Explored(open_slice(dataset, volume.name, 0), Sampling()))
+    (said,) = show_findings(open_slice(dataset, volume.name, 0))
     assert said == "PI-RADS of slice 0: 1; the highest is 1"
 
 

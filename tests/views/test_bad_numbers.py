@@ -50,7 +50,7 @@ def run_explore(folder, warn="error", **values):
             if isinstance(each, Figure):
                 assert png(each)
     assert len(shown) > 12
-    return variables["page"].result.slice
+    return variables["page"].result
 
 
 def test_explored_slice_says_where_numbers_are_not_finite(folder, capsys):

@@ -74,7 +74,7 @@ def test_own_mask_is_one_and_the_same_to_all_who_read_it(tmp_path):
     [sample] = SliceDataset(open_cache(root).with_volumes([explored.volume]), None, slices=[(0, 1)])
     for found in (
         sample.mask.numpy().ravel(),
-        explored.mask(SAMPLING)[0],
+        explored.mask[0],
         mask_of(explored.volume, None)[0],
         masks_for(explored.volume, None, 2)[0][0],
     ):
@@ -123,11 +123,11 @@ def test_volume_is_found_by_the_number_that_its_name_ends_with(dataset, tmp_path
 
 
 def test_mask_is_the_volumes_own_or_that_of_validation_on_acquired_lines(explored, undersampled):
-    mask, low_frequencies = explored.mask(SAMPLING)
+    mask, low_frequencies = explored.mask
     assert low_frequencies == 3
     assert not mask[: ACQUIRED[0]].any()
     assert not mask[ACQUIRED[1] :].any()
-    mask, low_frequencies = undersampled.mask(SAMPLING)
+    mask, low_frequencies = undersampled.mask
     assert mask[18:23].all()
     assert low_frequencies == 5
     assert undersampled.target is None
@@ -196,11 +196,11 @@ def test_every_figure_is_drawn_and_says_that_it_is_synthetic(request, kind):
         explore.combination_figure(explored),
         explore.oversampling_figure(explored),
         explore.padding_figure(explored),
-        undersampling.sensitivity_maps_figure(explored, SAMPLING),
-        undersampling.kspace_figure(explored, SAMPLING),
-        undersampling.spread_figure(explored, SAMPLING),
-        undersampling.aliasing_figure(explored, SAMPLING),
-        undersampling.explorer(explored, SAMPLING),
+        undersampling.sensitivity_maps_figure(explored),
+        undersampling.kspace_figure(explored),
+        undersampling.spread_figure(explored),
+        undersampling.aliasing_figure(explored),
+        undersampling.explorer(explored),
     )
     for figure in figures:
         assert figure.get_supxlabel() == SYNTHETIC_NOTE
@@ -262,14 +262,14 @@ def test_combination_is_the_target_or_says_how_far_from_it(explored):
 
 def test_equispaced_mask_spreads_to_every_fourth_of_the_width(explored, monkeypatch):
     equispaced = np.arange(40) % 4 == 0
-    monkeypatch.setattr(type(explored), "mask", lambda *_: (equispaced, 1))
-    lines = undersampling.spread_figure(explored, SAMPLING).axes[0].collections[0].get_segments()
+    monkeypatch.setattr(type(explored), "mask", (equispaced, 1))
+    lines = undersampling.spread_figure(explored).axes[0].collections[0].get_segments()
     peaks = sorted(round(line[0][0]) for line in lines if line[1][1] > 99)
     assert peaks == [-20, -10, 0, 10]
 
 
 def test_sliders_redraw_what_they_choose(explored):
-    row, message, picture = sliders(explored, SAMPLING).children
+    row, message, picture = sliders(explored).children
     for slider, value in zip(row.children, (2, 1, "random", 2.0, 0.2), strict=True):
         before = picture.value
         slider.value = value
@@ -280,12 +280,14 @@ def test_sliders_redraw_what_they_choose(explored):
 
 
 def test_impossible_sliders_say_why_and_own_masks_have_none(explored, undersampled):
-    row, message, picture = sliders(explored, Sampling("random", (4,), (0.08,))).children
+    row, message, picture = sliders(
+        replace(explored, sampling=Sampling("random", (4,), (0.08,)))
+    ).children
     before = picture.value
     row.children[4].value = 0.4
     assert "center_fraction=0.4 alone exceeds" in message.value
     assert picture.value == before
-    row = sliders(undersampled, SAMPLING).children[0]
+    row = sliders(undersampled).children[0]
     assert [slider.disabled for slider in row.children] == [False, False] + [True] * 3
 
 
@@ -293,7 +295,7 @@ def test_picture_shows_images_and_point_spread_of_the_mask_that_was_chosen(explo
     picture, percent = SlicePicture(explored), 100 / explored.data_range
     for sampling in (SAMPLING, OTHER):
         picture.draw(0, 1, sampling)
-        mask = explored.mask(sampling)[0]
+        mask = replace(explored, sampling=sampling).mask[0]
         kspace = keep_columns(explored.other(0).kspace, mask)
         _, coil, combined, _ = shown(picture.figure, 4)
         for seen, measured in ((combined, kspace), (coil, kspace[1])):
@@ -352,8 +354,8 @@ from workbench.pages.explore import ExplorePage
 from workbench.views import explore
 page = ExplorePage.of({"dataset": sys.argv[1]}).looked_at()
 seen = page.result(page.work(page.plan()))
-assert explore.explored_viewer(seen.slice, seen.findings).axes
-assert explore.kspace_and_image_figure(seen.slice).axes
+assert explore.explored_viewer(seen).axes
+assert explore.kspace_and_image_figure(seen).axes
 assert not {"torch", "fastmri"} & sys.modules.keys()
 """
 

@@ -27,9 +27,7 @@ class Executed:
 
     def outputs(self, view: Callable[[Any], Any]) -> Iterator[str | dict[str, Any]]:
         """Yield what the cell of a view showed: texts, and MIME data by its type."""
-        named = view.__name__ != "<lambda>"
-        names = {view.__name__} if named else set(view.__code__.co_names)
-        found = next((outputs for words, outputs in self._cells if names <= words), None)
+        found = next((outputs for words, outputs in self._cells if view.__name__ in words), None)
         if found is None:
             yield f"{shown(self.path)} has no such cell"
         for output in found or ():

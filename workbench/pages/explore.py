@@ -1,7 +1,7 @@
 """The page of ``explore.ipynb``: a volume, a slice, and how to undersample it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -103,6 +103,10 @@ class ExplorePage(ClusterPage):
         if cache:
             find_slice(cache, self.volume, self.slice_number)
 
+    @property
+    def _sampling(self) -> Sampling:
+        return Sampling(self.mask, (self.acceleration,), (self.center_fraction,))
+
     def _findings(self) -> Annotations | None:
         return read_annotations(self.annotations) if self.annotations else None
 
@@ -110,8 +114,7 @@ class ExplorePage(ClusterPage):
         """Say what will be shown."""
         if self.target == "azureml":
             return self.on_node(self.dataset, self._look_in_storage)
-        sampling = Sampling(self.mask, (self.acceleration,), (self.center_fraction,))
-        print(f"dataset    {self.dataset}\nmask       {sampling}", flush=True)
+        print(f"dataset    {self.dataset}\nmask       {self._sampling}", flush=True)
         return None
 
     def work(self, planned: ClusterRun | None) -> str | None:
@@ -122,48 +125,36 @@ class ExplorePage(ClusterPage):
         print(f"{seen.title} of {seen.volume.slices}", flush=True)
         return None
 
-    def result(self, left: str | None) -> "Explored | Executed":
+    def result(self, left: str | None) -> ExploredSlice | Executed:
         """Open the slice, or what a node showed of it."""
         if left:
             return Executed(Path(left))
         cache = load_cache(find_dataset(self.dataset, announce=False))
         seen = open_slice(cache or self.dataset, self.volume, self.slice_number)
         findings = self._findings()
-        return Explored(
-            seen,
-            Sampling(self.mask, (self.acceleration,), (self.center_fraction,)),
-            findings.within([seen.volume, *seen.namesakes]) if findings else None,
-        )
+        findings = findings and findings.within([seen.volume, *seen.namesakes])
+        return replace(seen, sampling=self._sampling, findings=findings)
 
-    def report(self, result: "Explored | Executed") -> str:
+    def report(self, result: ExploredSlice | Executed) -> str:
         """Name the slice."""
         if isinstance(result, Executed):
             return f": {shown(result.path)}"
-        return f": {result.slice.title}"
-
-
-@dataclass(frozen=True)
-class Explored:
-    """A slice, how to undersample it, and what was found in it."""
-
-    slice: ExploredSlice
-    sampling: Sampling
-    findings: Annotations | None = None
+        return f": {result.title}"
 
 
 # ---- what the cells below show ------------------------------------------------------------
 
 
-def show_volume(seen: Explored) -> Iterator[Any]:
+def show_volume(seen: ExploredSlice) -> Iterator[Any]:
     """Show the volume's sizes and scan, and where its numbers are not finite."""
-    yield styled_table(volume_table(seen.slice.volume), left=True)
-    yield repetitions_in_words(seen.slice.file, seen.slice.volume)
-    yield from seen.slice.bad
+    yield styled_table(volume_table(seen.volume), left=True)
+    yield repetitions_in_words(seen.file, seen.volume)
+    yield from seen.bad
 
 
-def show_findings(seen: Explored) -> Iterator[Any]:
+def show_findings(seen: ExploredSlice) -> Iterator[Any]:
     """Show what radiologists found: PI-RADS grades that the volume holds, and annotations."""
-    findings, graded = seen.findings, grades_in_words(seen.slice.volume, seen.slice.number)
+    findings, graded = seen.findings, grades_in_words(seen.volume, seen.number)
     if graded:
         yield graded
     if findings is None:
@@ -171,12 +162,12 @@ def show_findings(seen: Explored) -> Iterator[Any]:
             yield "annotations=None: no findings to show"
         return
     yield from findings.remarks
-    labels = "; ".join(findings.study_labels(seen.slice.volume.path))
+    labels = "; ".join(findings.study_labels(seen.volume.path))
     yield f"whole study: {labels or 'nothing said'}"
-    yield explore.annotated_figure(seen.slice, findings) or "no boxes on this volume"
+    yield explore.annotated_figure(seen, findings) or "no boxes on this volume"
 
 
-def show_header(seen: Explored) -> Iterator[Any]:
+def show_header(seen: ExploredSlice) -> Iterator[Any]:
     """Show everything that the file says of itself."""
-    yield styled_table(header_table(seen.slice.file), left=True)
-    yield styled_table(attribute_table(seen.slice.file), left=True)
+    yield styled_table(header_table(seen.file), left=True)
+    yield styled_table(attribute_table(seen.file), left=True)

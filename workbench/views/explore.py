@@ -38,9 +38,7 @@ _DARKEST = -80.0  # dB, the lowest level of k-space on the colour scale
 _CENTRE = 0.08  # share of k-space that counts as its centre
 
 
-def explored_viewer(
-    explored: ExploredSlice, annotations: Annotations | None = None
-) -> "Viewer | Figure":
+def explored_viewer(explored: ExploredSlice) -> "Viewer | Figure":
     """Show the volume in the viewer, with its annotated boxes; outside JupyterLab, as a sheet."""
     if not interactive():
         return slices_figure(explored)
@@ -51,7 +49,7 @@ def explored_viewer(
         [volume_pane(explored.file, explored.volume)],
         title=f"{explored.name}, {explored.volume.acquisition}",
         slice_number=explored.number,
-        boxes=annotations.boxes(explored.volume) if annotations else (),
+        boxes=explored.findings.boxes(explored.volume) if explored.findings else (),
         synthetic=explored.volume.synthetic,
     )
 
@@ -76,13 +74,13 @@ def slices_figure(explored: ExploredSlice, most: int = 16) -> Figure:
     )
 
 
-def annotated_figure(explored: ExploredSlice, annotations: Annotations) -> Figure | None:
+def annotated_figure(explored: ExploredSlice, findings: Annotations) -> Figure | None:
     """Show annotated slices of the volume with their boxes; None for a volume without a box.
 
     At most eight evenly spaced slices, and the explored one if it has a box.
     """
     volume = explored.volume
-    marked = sorted({each.slice for each in annotations.of(volume.path)})
+    marked = sorted({each.slice for each in findings.of(volume.path)})
     marked = [number for number in marked if number < volume.slices]
     if not marked:
         return None
@@ -94,12 +92,12 @@ def annotated_figure(explored: ExploredSlice, annotations: Annotations) -> Figur
         for each in slices
     ]
     title = f"{explored.name}: fastMRI+'s findings on {len(marked)} of {volume.slices} slices"
-    if study := annotations.study_labels(volume.path):
+    if study := findings.study_labels(volume.path):
         title += f"\nwhole study: {', '.join(study)}"
     labels = [f"slice {each.number}" for each in slices]
     figure = contact_sheet(images, labels, title=title, synthetic=volume.synthetic)
     for axes, each in zip(figure.axes, slices, strict=False):
-        draw_boxes(axes, annotations.boxes(volume, each.number))
+        draw_boxes(axes, findings.boxes(volume, each.number))
     return figure
 
 

@@ -1,22 +1,24 @@
 """A slice of a volume, found by dataset, volume name and slice number."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from workbench.data.cache import DatasetCache, find_dataset, open_cache
-from workbench.data.images import crop_size, finite
+from workbench.data.images import crop_size, finite, zero_filled
 from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
+from workbench.views.annotations import Annotations
 from workbench.views.kspace import acs_columns
 
 
 @dataclass(frozen=True)
 class ExploredSlice:
-    """A slice and where it comes from.
+    """A slice, where it comes from, how to undersample it, and what was found in its volume.
 
     Attributes:
         file: the volume's path.
@@ -26,6 +28,8 @@ class ExploredSlice:
         target: (h, w) float32; None in volumes without one, such as those of the test split.
         namesakes: other volumes of the dataset with the same file name.
         bad: sentences on where values were NaN or infinite; they are 0 here.
+        sampling: how to undersample it, where the file has no mask of its own.
+        findings: annotations of its volume; None where none are given.
     """
 
     file: Path
@@ -35,10 +39,12 @@ class ExploredSlice:
     target: np.ndarray | None
     namesakes: tuple[Volume, ...] = ()
     bad: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    findings: Annotations | None = None
 
     def other(self, number: int) -> "ExploredSlice":
         """Read another slice of the volume."""
-        return _read(self.file, self.volume, number, self.namesakes)
+        return replace(self, number=number, **_read(self.file, self.volume, number))
 
     @property
     def title(self) -> str:
@@ -69,13 +75,25 @@ class ExploredSlice:
         """Whether the file holds undersampled k-space with its own mask, as test volumes do."""
         return self.volume.mask is not None
 
-    def mask(self, sampling: Sampling) -> tuple[np.ndarray, int]:
-        """Return the sampled columns (W,), the file's own if it has some, and how many are ACS."""
+    @property
+    def mask(self) -> tuple[np.ndarray, int]:
+        """The sampled columns (W,), the file's own if it has some, and how many are ACS."""
         from workbench.data.masks import mask_of  # imports torch
 
-        mask, low_frequencies = mask_of(self.volume, None if self.undersampled else sampling)
+        mask, low_frequencies = mask_of(self.volume, None if self.undersampled else self.sampling)
         start, stop = acs_columns(mask, low_frequencies)
         return mask, stop - start
+
+    @property
+    def form(self) -> str:
+        """What undersamples it, for people."""
+        return "its own mask" if self.undersampled else str(self.sampling)
+
+    def zero_filled(self) -> np.ndarray:
+        """Return its image (h, w) with zeros in place of what the mask leaves out."""
+        from workbench.data.reading import keep_columns  # imports torch
+
+        return zero_filled(keep_columns(self.kspace, self.mask[0]), self.crop)
 
 
 def open_slice(
@@ -90,7 +108,8 @@ def open_slice(
     cache = dataset if isinstance(dataset, DatasetCache) else open_cache(find_dataset(dataset))
     found, number = find_slice(cache, volume, slice_number)
     namesakes = tuple(each for each in cache if each.name == found.name and each != found)
-    return _read(cache.file(found), found, number, namesakes)
+    file = cache.file(found)
+    return ExploredSlice(file, found, number, namesakes=namesakes, **_read(file, found, number))
 
 
 def find_slice(cache: DatasetCache, volume: str = "", slice_number: int = -1) -> tuple[Volume, int]:
@@ -141,7 +160,8 @@ def find_volume(cache: DatasetCache, name: str = "") -> Volume:
     )
 
 
-def _read(file: Path, volume: Volume, number: int, namesakes: tuple[Volume, ...]) -> ExploredSlice:
+def _read(file: Path, volume: Volume, number: int) -> dict[str, Any]:
+    """Read k-space and target of a slice, and say what of it is not finite."""
     from workbench.data.reading import read_kspace, read_slice  # imports torch
 
     kspace, target = read_kspace(file, volume, number), None
@@ -151,7 +171,7 @@ def _read(file: Path, volume: Volume, number: int, namesakes: tuple[Volume, ...]
         target = read_slice(file, volume.target_name, volume.target, number)
         bad += _not_finite(target, f"{volume.target_name}, slice {number}")
         target = finite(target)
-    return ExploredSlice(file, volume, number, kspace, target, namesakes, bad)
+    return {"kspace": kspace, "target": target, "bad": bad}
 
 
 def _not_finite(values: np.ndarray, name: str, most: int = 20) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What leaving lines out does to a slice: masks, sensitivity maps, aliasing, and sliders to try."""
 
 import base64
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ from workbench.data.images import (
     centered_ifft2,
     root_sum_of_squares,
     sensitivity_maps,
-    zero_filled,
 )
 from workbench.data.reading import keep_columns
 from workbench.data.sampling import MASKS, Sampling
@@ -51,9 +51,9 @@ _DARKEST = -70.0  # dB
 _ERROR = 20.0  # % of the maximum
 
 
-def sensitivity_maps_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
+def sensitivity_maps_figure(explored: ExploredSlice) -> Figure:
     """Show sensitivity maps estimated from the ACS lines of a mask."""
-    low_frequencies = max(1, explored.mask(sampling)[1])
+    low_frequencies = max(1, explored.mask[1])
     maps = sensitivity_maps(explored.kspace, low_frequencies)
     return coils_figure(
         center_crop(maps, explored.crop),
@@ -64,25 +64,24 @@ def sensitivity_maps_figure(explored: ExploredSlice, sampling: Sampling) -> Figu
     )
 
 
-def kspace_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
+def kspace_figure(explored: ExploredSlice) -> Figure:
     """Show k-space, the mask, and what it leaves."""
-    mask, low_frequencies = explored.mask(sampling)
+    mask, low_frequencies = explored.mask
     return kspace_and_mask_figure(
         explored.kspace,
         mask,
         low_frequencies=low_frequencies,
         acquired=explored.volume.acquired,
-        title=explored.title if explored.undersampled else f"{explored.title}: {sampling}",
+        title=f"{explored.title}: {explored.form}",
         synthetic=explored.volume.synthetic,
     )
 
 
-def spread_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
+def spread_figure(explored: ExploredSlice) -> Figure:
     """Plot the point spread function of a mask: where the signal of one bright pixel goes."""
-    spread = 100 * point_spread(explored.mask(sampling)[0])
+    spread = 100 * point_spread(explored.mask[0])
     shift = np.arange(len(spread)) - len(spread) // 2
-    form = "its own mask" if explored.undersampled else f"a mask {sampling}"
-    title, synthetic = f"One bright pixel, seen through {form}", explored.volume.synthetic
+    title, synthetic = f"One bright pixel, seen through {explored.form}", explored.volume.synthetic
     figure = new_figure(9.6, 2.7, title=title, synthetic=synthetic)
     axes = figure.subplots()
     axes.vlines(shift, 0, spread, color=BLUE, linewidth=1.4)
@@ -92,10 +91,9 @@ def spread_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
     return figure
 
 
-def aliasing_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
+def aliasing_figure(explored: ExploredSlice) -> Figure:
     """Show the zero-filled image of a mask beside the target, if there is one."""
-    image = zero_filled(keep_columns(explored.kspace, explored.mask(sampling)[0]), explored.crop)
-    synthetic = explored.volume.synthetic
+    image, synthetic = explored.zero_filled(), explored.volume.synthetic
     if explored.target is None:
         title, label = (
             f"{explored.title} has no target to compare with",
@@ -106,31 +104,31 @@ def aliasing_figure(explored: ExploredSlice, sampling: Sampling) -> Figure:
         center_crop(explored.target, explored.crop),
         image,
         {},
-        title=f"Aliasing: what zeros in place of lines do\n{explored.title}, {sampling}",
+        title=f"Aliasing: what zeros in place of lines do\n{explored.title}, {explored.form}",
         data_range=explored.data_range,
         synthetic=synthetic,
     )
 
 
-def masks_figure(explored: ExploredSlice, center_fraction: float = 0.08) -> Figure:
+def masks_figure(explored: ExploredSlice) -> Figure:
     """Show the zero-filled images of three forms of mask at four accelerations, with their SSIM.
 
     A volume without target, or with its own mask, has only one image to show.
     """
     if explored.undersampled or explored.target is None:
-        return aliasing_figure(explored, Sampling())
+        return aliasing_figure(explored)
     target = center_crop(explored.target, explored.crop)
     percent, (left, right) = 100 / explored.data_range, explored.volume.acquired
     images, labels = [], []
     for form in ("equispaced", "equispaced_fraction", "random"):
         for acceleration in (2, 4, 6, 8):
             # The ACS takes at most half of the sampled lines.
-            fraction = min(center_fraction, 0.5 / acceleration)
-            mask, _ = explored.mask(Sampling(form, (acceleration,), (fraction,)))
-            image = zero_filled(keep_columns(explored.kspace, mask), explored.crop)
+            fraction = min(explored.sampling.center_fractions[0], 0.5 / acceleration)
+            masked = replace(explored, sampling=Sampling(form, (acceleration,), (fraction,)))
+            image = masked.zero_filled()
             ssim = slice_scores(image, target, explored.data_range)["ssim"]
             images.append(image * percent)
-            true = (right - left) / mask.sum()
+            true = (right - left) / masked.mask[0].sum()
             labels.append(f"{form} {acceleration}× (true {true:.1f}×)\nSSIM {ssim:.3f}")
     return contact_sheet(
         images,
@@ -189,9 +187,9 @@ class SlicePicture:
 
     def draw(self, number: int, coil: int, sampling: Sampling) -> str:
         """Draw slice, coil and mask; return the picture as HTML."""
-        explored = self._slice(number)
+        explored = replace(self._slice(number), sampling=sampling)
         percent = 100 / explored.data_range
-        mask, _ = explored.mask(sampling)
+        mask, _ = explored.mask
         kspace = keep_columns(explored.kspace, mask)
         coils = center_crop(centered_ifft2(kspace), explored.crop)
         image = root_sum_of_squares(coils).astype(np.float32)
@@ -226,26 +224,23 @@ class SlicePicture:
         copy = f"{beyond[place]:.0f} % of the signal, {away[place]} pixels away"
         text = f"point spread function: the strongest copy has {copy}"
         self._below.set_title(text, fontsize=10, loc="left")
-        form = "its own mask" if explored.undersampled else str(sampling)
-        self.figure.suptitle(f"{explored.title}: {form}", fontsize=11, fontweight="bold")
+        self.figure.suptitle(f"{explored.title}: {explored.form}", fontsize=11, fontweight="bold")
         picture = base64.b64encode(png(self.figure, _DPI, quick=True)).decode()
         width, height = (round(inches * _DPI) for inches in self.figure.get_size_inches())
         alt = self.figure.alt
         return html_of(picture, alt=alt, width=width, height=height, kind="wb-image")
 
 
-def explorer(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox | Figure":
+def explorer(explored: ExploredSlice) -> "ipywidgets.VBox | Figure":
     """Make sliders for slice, coil and mask; outside JupyterLab, a sheet of masks."""
-    if not interactive():
-        return masks_figure(explored, sampling.center_fractions[0])
-    return sliders(explored, sampling)
+    return sliders(explored) if interactive() else masks_figure(explored)
 
 
-def sliders(explored: ExploredSlice, sampling: Sampling) -> "ipywidgets.VBox":
+def sliders(explored: ExploredSlice) -> "ipywidgets.VBox":
     """Make the sliders, a line for messages, and the picture below them."""
     from ipywidgets import HTML, Dropdown, FloatSlider, HBox, IntSlider, Label, VBox
 
-    picture = SlicePicture(explored)
+    picture, sampling = SlicePicture(explored), explored.sampling
     (rate,), (share,) = sampling.accelerations, sampling.center_fractions
     wide = {"style": {"description_width": "8em"}, "layout": {"width": "24em"}}
     masked = {**wide, "disabled": explored.undersampled}
