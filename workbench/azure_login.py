@@ -33,6 +33,18 @@ _VARIABLES = {
     "secret": "AZURE_CLIENT_SECRET HIML_SERVICE_PRINCIPAL_PASSWORD APPLICATION_KEY",
 }
 _WORKSPACE = ("subscription_id", "resource_group", "workspace_name")
+_FORMS = (
+    (
+        r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+        "a GUID such as 01234567-89ab-cdef-0123-456789abcdef; `az account show` prints it",
+    ),
+    (
+        r"[\w().-]{0,89}[\w()-]",
+        "a resource group's name of up to 90 letters, digits and ( ) . - _, without a period at "
+        "its end",
+    ),
+    (r"[A-Za-z0-9][\w-]{2,32}", "a workspace's name, 3 to 33 letters, digits, - and _"),
+)
 _PRINCIPAL = ("tenant", "client", "secret")
 _HOW_TO_CONFIGURE = (
     "download config.json from https://ml.azure.com (the workspace's name at the upper right) into "
@@ -64,23 +76,10 @@ class Workspace:
 
     def __post_init__(self) -> None:
         """Check the address."""
-        if not re.fullmatch(
-            r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", self.subscription_id
-        ):
-            raise ValueError(
-                f"subscription_id={self.subscription_id!r}: give a GUID such as "
-                "01234567-89ab-cdef-0123-456789abcdef; `az account show` prints it"
-            )
-        if not re.fullmatch(r"[\w().-]{0,89}[\w()-]", self.resource_group):
-            raise ValueError(
-                f"resource_group={self.resource_group!r}: give a resource group's name of up to 90 "
-                "letters, digits and ( ) . - _, without a period at its end"
-            )
-        if not re.fullmatch(r"[A-Za-z0-9][\w-]{2,32}", self.name):
-            raise ValueError(
-                f"workspace_name={self.name!r}: give a workspace's name, 3 to 33 letters, digits, "
-                "- and _"
-            )
+        parts = (self.subscription_id, self.resource_group, self.name)
+        for name, part, (form, advice) in zip(_WORKSPACE, parts, _FORMS, strict=True):
+            if not re.fullmatch(form, part):
+                raise ValueError(f"{name}={part!r}: give {advice}")
 
 
 def find_workspace(named: str = "") -> Workspace | None:

@@ -15,7 +15,7 @@ from tests.convert.test_cartesian import assert_same, kspace_of
 from tests.programs import find_program
 from workbench.convert import mrd
 from workbench.convert.readers import scans_of
-from workbench.convert.scan import Choices, RefusedError
+from workbench.convert.scan import Choices
 from workbench.convert.write import write_scan
 from workbench.data.cache import open_cache
 
@@ -199,15 +199,6 @@ def test_a_line_of_too_few_samples_stops_the_volume(tmp_path):
         value["data"] = np.zeros(7, np.float32)
         file["dataset/data"][12] = value
     assert "holds 7 numbers in line 12, not 128" in refusal(path)
-
-
-def test_values_that_are_not_finite_stop_the_volume(tmp_path):
-    kspace = fft2(images(2))
-    kspace[1, 0, 3, 3] = np.nan
-    (scan,) = scans_of(write(tmp_path / "a.h5", cartesian(kspace)), Choices())
-    with pytest.raises(RefusedError, match="not finite in slice 1"):
-        list(write_scan(scan, tmp_path / "b.h5"))
-    assert not (tmp_path / "b.h5").exists()
 
 
 def test_foreign_files_are_none(tmp_path):

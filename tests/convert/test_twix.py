@@ -284,16 +284,6 @@ def test_what_is_no_cartesian_measurement_is_refused(tmp_path, case):
     assert message in refusal(twix(tmp_path / "a.dat", (lines, changes)))
 
 
-def test_spokes_are_told_by_their_samples_whatever_the_protocol_says(tmp_path):
-    radius = abs(np.arange(SAMPLES) - SAMPLES // 2)
-    spoke = np.exp(-radius / 2)[None] * np.ones((COILS, 1))
-    lines = [line(spoke * np.exp(1j * step), step) for step in range(LINES)]
-    assert (
-        "(all its lines along phase encode are equally strong, as in radial or spiral"
-        in refusal(twix(tmp_path / "a.dat", (lines, {})))
-    )
-
-
 def test_damaged_files_are_refused_in_words(tmp_path):
     whole = twix(tmp_path / "a.dat", (list(lines_of(kspace_of(images()))), {})).read_bytes()
     (tmp_path / "b.dat").write_bytes(whole[:-5000])
