@@ -137,12 +137,7 @@ def test_failing_rank_s_own_error_is_raised(project, monkeypatch):
     run = Run(run_folder("r"))
     run.folder.mkdir(parents=True)
     (project / "failing.py").write_text(
-        "import os, pathlib, sys\n"
-        "from workbench.compute.node import note_error\n"
-        "def main():\n"
-        "    error = ValueError(f'no luck on {os.environ[\"RANK\"]}')\n"
-        "    note_error(pathlib.Path(sys.argv[1]), error)\n"
-        "    sys.exit(1)\n"
+        "import os\ndef main():\n    raise ValueError(f'no luck on {os.environ[\"RANK\"]}')\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(project))
     with pytest.raises(TrainingFailedError, match=r"rank \d: ValueError: no luck on \d"):

@@ -12,9 +12,11 @@ import sys
 import traceback
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from workbench.compute.node import note_error
 from workbench.compute.processes import begin_rank
 
 
@@ -62,12 +64,16 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def run_rank(module: str, arguments: Sequence[str]) -> None:
-    """Be one rank: run a module's ``main`` with arguments as of a command line."""
+    """Be one rank: run a module's ``main`` with arguments as of a command line.
+
+    The first argument is the run's folder, where an error is noted.
+    """
     begin_rank()
     sys.argv = [module, *arguments]
     try:
         importlib.import_module(module).main()
-    except Exception:
+    except Exception as error:
+        note_error(Path(arguments[0]), error)
         traceback.print_exc()
         raise
 

@@ -93,10 +93,14 @@ def reconstruct_sample(model: nn.Module, sample: Sample) -> np.ndarray:
             f"a sample of {sample.neighbours} slice(s), and the model sees {count}: make it by "
             f"SliceDataset(..., neighbours={count})"
         )
-    batch = collate([sample])
+    return _run(model, *given_of(collate([sample])))
+
+
+def given_of(batch: Sample) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
+    """Return what ``Reconstructor.central_image`` is given of a batch."""
     matrix = int(batch.masked_kspace.shape[2]), int(batch.masked_kspace.shape[3])
-    size = crop_size(matrix, sample.crop_size)
-    return _run(model, batch.masked_kspace, batch.mask, batch.num_low_frequencies, size)
+    heights, widths = zip(*(crop_size(matrix, size) for size in batch.crop_size), strict=True)
+    return batch.masked_kspace, batch.mask, batch.num_low_frequencies, (max(heights), max(widths))
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from workbench.compute.evaluation import sha256_of
-from workbench.compute.node import note_error, this_node
+from workbench.compute.node import this_node
 from workbench.compute.runs import kept_cache
 from workbench.data.cache import DatasetCache
 from workbench.data.images import cropped, zero_filled
@@ -180,14 +180,9 @@ def reconstruct(order: Order, folder: Path) -> None:
 @record
 def main() -> None:
     """Run the jobs of the folders that the command line names, one after the other."""
-    folders = [Path(each) for each in sys.argv[1:]]
-    try:
-        for folder in folders:
-            with naming(folder):
-                reconstruct(read_order(folder), folder)
-    except Exception as error:
-        note_error(folders[0], error)
-        raise
+    for folder in map(Path, sys.argv[1:]):
+        with naming(folder):
+            reconstruct(read_order(folder), folder)
 
 
 if __name__ == "__main__":

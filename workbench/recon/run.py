@@ -24,7 +24,6 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from workbench.compute.evaluation import own_masks, training_volumes, without_targets
 from workbench.compute.jobs import TrainingJob
 from workbench.compute.loggers import names_of
-from workbench.compute.node import note_error
 from workbench.compute.runs import kept_cache
 from workbench.data.augment import Augmentation
 from workbench.data.cache import DatasetCache
@@ -220,14 +219,10 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     folder = Path(sys.argv[1])
-    try:
-        with naming(folder), naming_shared_memory():
-            fit(TrainingJob.from_json((folder / "job.json").read_text()), folder)
-            if splits := sys.argv[2:]:
-                evaluate(folder, splits)
-    except Exception as error:
-        note_error(folder, error)
-        raise
+    with naming(folder), naming_shared_memory():
+        fit(TrainingJob.from_json((folder / "job.json").read_text()), folder)
+        if splits := sys.argv[2:]:
+            evaluate(folder, splits)
 
 
 if __name__ == "__main__":

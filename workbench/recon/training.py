@@ -11,11 +11,12 @@ import torch.distributed
 from torch import Tensor
 
 from workbench.compute.jobs import LOSSES, OPTIMIZERS, TrainingJob, flat
-from workbench.data.images import crop_size, cropped
+from workbench.data.images import cropped
 from workbench.data.loading import SliceData
 from workbench.data.slices import Sample
 from workbench.models import build, first_estimate
 from workbench.models.own import find_loss
+from workbench.recon.arrays import given_of
 from workbench.recon.metrics import (
     LEADING,
     SliceScore,
@@ -56,7 +57,7 @@ class Training(pl.LightningModule):
 
     def forward(self, batch: Sample) -> Tensor:
         """Reconstruct a batch: (batch, H, W) magnitude images."""
-        return self.network.central_image(*_given(batch))
+        return self.network.central_image(*given_of(batch))
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
         """Return the loss of a batch; NonFiniteLossError where it is NaN or infinite."""
@@ -78,7 +79,7 @@ class Training(pl.LightningModule):
             seed = self.job.seed, self.current_epoch
             return training_loss(self.network, batch, _rows_of(batch), seed)
         if self.job.loss is None:
-            loss = self.network.own_loss(*_given(batch), batch.target)
+            loss = self.network.own_loss(*given_of(batch), batch.target)
             if loss is not None:
                 return loss
         image, target = cropped(self(batch), batch.target)
@@ -165,17 +166,9 @@ class Training(pl.LightningModule):
                 )
 
 
-def _given(batch: Sample) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
-    """Return what ``Reconstructor.central_image`` is given of a batch."""
-    matrix = int(batch.masked_kspace.shape[2]), int(batch.masked_kspace.shape[3])
-    heights, widths = zip(*(crop_size(matrix, size) for size in batch.crop_size), strict=True)
-    size = max(heights), max(widths)
-    return batch.masked_kspace, batch.mask, batch.num_low_frequencies, size
-
-
 def _rows_of(batch: Sample) -> int:
     """Return how many rows of the images are wanted."""
-    *_, (rows, _) = _given(batch)
+    *_, (rows, _) = given_of(batch)
     return rows
 
 
