@@ -7,7 +7,7 @@ from workbench.catalog import model_by_name
 from workbench.compute.cluster_plan import find_site, read_choices
 from workbench.compute.cluster_run import ClusterRun
 from workbench.compute.estimate import pace_of
-from workbench.compute.evaluation import FOLDER, judged_splits, unevaluated
+from workbench.compute.evaluation import FOLDER, judged_splits
 from workbench.compute.jobs import run_folder
 from workbench.compute.kept import fetch, files_of, put
 from workbench.compute.loggers import USUAL_ON_CLUSTER, check_on_cluster, read_loggers
@@ -107,10 +107,7 @@ class TrainingRun(ClusterRun):
 
     def finished(self, completed: bool) -> str:
         """Say that all epochs are done and all splits reconstructed."""
-        run = self.plan.run
-        if not run.finished or unevaluated(run, self.plan.splits):
-            return ""
-        return f"{shown(run.folder)} is finished: {len(run.metrics)} epochs are done"
+        return self.plan.finished
 
     def bring_along(self) -> None:
         """Put the job there, with what it begins with, or what it has done on this machine."""

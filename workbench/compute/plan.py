@@ -11,6 +11,7 @@ from workbench.compute.evaluation import (
     split_sampling,
     split_volumes,
     training_volumes,
+    unevaluated,
 )
 from workbench.compute.gpus import cards_of
 from workbench.compute.here import Ranks
@@ -117,6 +118,13 @@ class Plan:
             once=sum(self.cache.split(split).slices for split in self.splits),
             nodes=NODES,
         )
+
+    @property
+    def finished(self) -> str:
+        """Say that all epochs are done and all splits reconstructed; "" where something is left."""
+        if not self.run.finished or unevaluated(self.run, self.splits):
+            return ""
+        return f"{shown(self.run.folder)} is finished: {len(self.run.metrics)} epochs are done"
 
     def __str__(self) -> str:
         job, cache = self.job, self.cache

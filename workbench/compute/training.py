@@ -9,12 +9,7 @@ from workbench.catalog import model_by_name
 from workbench.compute.cluster_plan import ClusterChoices, refuse_local
 from workbench.compute.cluster_run import on_cluster
 from workbench.compute.cluster_training import TrainingRun, plan_on_cluster
-from workbench.compute.evaluation import (
-    FOLDER,
-    parse_splits,
-    training_volumes,
-    unevaluated,
-)
+from workbench.compute.evaluation import FOLDER, parse_splits, training_volumes
 from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder, training_job, try_own_code
@@ -165,8 +160,8 @@ def _train_here(plan: Plan, ranks: Ranks) -> Iterator[str]:
             check_not_sent(run)
         take_up(run, plan.job, plan.cache, resume=plan.resume)
         # Of a job's nodes only the first knows what was reconstructed: its ranks ask it later.
-        if run.finished and not (plan.splits if node else unevaluated(run, plan.splits)):
-            yield f"{shown(run.folder)} is finished: {len(run.metrics)} epochs are done"
+        if not (node and plan.splits) and (done := plan.finished):
+            yield done
             return
         needs = (*credentials_for(plan.job.dataset), *login_of(plan.job.logger))
         lines = run_here(run, "workbench.recon.run", ranks, *plan.splits, needs=needs, lock=lock)
