@@ -8,9 +8,9 @@ import pytest
 from tests.recon.conftest import make_volume
 from workbench.compute.evaluation import parse_splits, unevaluated
 from workbench.compute.training import plan_training, train
-from workbench.recon.evaluation import evaluate
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
+from workbench.recon.run import evaluate
 from workbench.views.training import evaluation_table
 
 TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1, "epochs": 1}

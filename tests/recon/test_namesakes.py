@@ -17,10 +17,9 @@ from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.sampling import Sampling, seed_of_file
 from workbench.data.slices import SliceDataset
 from workbench.models import VarNet
-from workbench.recon.evaluation import evaluate
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results, find_result
-from workbench.recon.run import fit
+from workbench.recon.run import evaluate, fit
 from workbench.recon.tables import read_scores
 from workbench.views.explored import find_volume, open_slice
 from workbench.views.export.results import export_results

@@ -29,13 +29,12 @@ from workbench.data.sampling import Sampling, seed_of_draw
 from workbench.data.slices import SliceDataset, collate
 from workbench.models import first_estimate
 from workbench.recon import run as rank
-from workbench.recon.averaging import WeightAverage
 from workbench.recon.metrics import METRICS
 from workbench.recon.reconstruction import reconstruct_volume
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results
 from workbench.recon.speed import compiles
-from workbench.recon.training import NonFiniteLossError, Training
+from workbench.recon.training import NonFiniteLossError, Training, WeightAverage
 from workbench.recon.weights import load_network
 from workbench_demo.phantom.writing import write_volume
 

@@ -118,7 +118,7 @@ class TrainingJob(pydantic.BaseModel):
         lr_step: epochs after which "step" multiplies the learning rate by ``lr_gamma`` (StepLR).
         clip: norm that a step's gradient is cut to; None leaves it as it is.
         ema: decay a step of a running average of the weights, which is what is validated and
-            reconstructs; in the first steps it is less, see ``recon.averaging``. 0: no average.
+            reconstructs; in the first steps it is less, see ``WeightAverage``. 0: no average.
         patience: epochs without a better validation after which the run ends; None never does.
         precision: "32"; "bf16", which convolves in bfloat16 and does all else in float32; or
             "16", mixed, for GPUs that lack bfloat16 (its weights reconstruct in float32).

@@ -12,39 +12,49 @@ import platform
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
+from torch import distributed
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from workbench.compute.evaluation import own_masks, training_volumes, without_targets
+from workbench.compute.evaluation import FOLDER, own_masks, training_volumes, without_targets
 from workbench.compute.jobs import TrainingJob
 from workbench.compute.loggers import names_of
-from workbench.compute.runs import kept_cache
+from workbench.compute.runs import Run, kept_cache, only_writer
 from workbench.data.augment import Augmentation
 from workbench.data.cache import DatasetCache
 from workbench.data.images import crop_size
 from workbench.data.loading import SliceData, check_shared_memory, naming_shared_memory
 from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset
-from workbench.recon.averaging import WeightAverage
-from workbench.recon.evaluation import evaluate
+from workbench.progress import count_of
+from workbench.recon.orders import begin, keep_scores, order_of_run
+from workbench.recon.reconstruction import reconstruct_share
 from workbench.recon.record import RunCheckpoints, RunRecord, WholeCheckpoints
 from workbench.recon.speed import compile_unets, compiles, device_memory, saves_memory, use_tf32
 from workbench.recon.start import begin_with
 from workbench.recon.tracking import Tracking
-from workbench.recon.training import Training
-from workbench.recon.weights import require_checkpoint
+from workbench.recon.training import Training, WeightAverage, gather
+from workbench.recon.weights import load_network, require_checkpoint
 from workbench.stores.disk import naming, write_text
 from workbench_kernels.compiled import obstacle
 
 # The network itself convolves in bfloat16, so that a reconstruction does exactly the same.
 _PRECISIONS = {"32": "32-true", "bf16": "32-true", "16": "16-mixed"}
+# A rank that is through waits for the others, however long their largest volumes take.
+_PATIENCE = timedelta(days=1)
 _PACKAGES = ("torch", "pytorch-lightning", "fastmri", "numpy", "h5py", "fastmri-workbench")
+
+Value = TypeVar("Value")
 
 
 def datasets(
@@ -148,6 +158,47 @@ def fit(job: TrainingJob, folder: Path) -> Training:
     if trainer.local_rank == 0:
         run_record.publish()  # a run that was killed after its last checkpoint has not done so
     return module
+
+
+def evaluate(folder: Path, splits: Sequence[str]) -> None:
+    """Reconstruct splits with a run's best checkpoint; what is there already is kept.
+
+    Called by every rank. The first one alone needs the checkpoint and the earlier results; each
+    leaves its own results on its own node, and the first the table of all.
+
+    ``folder`` is the run's on this node.
+    """
+    run = Run(folder)
+    cache = kept_cache(run.job.dataset, folder)
+    among = distributed.is_available() and distributed.is_initialized()
+    group = distributed.new_group(timeout=_PATIENCE) if among else None
+    first = not among or distributed.get_rank() == 0
+
+    def from_first(make: Callable[[], Value]) -> Value:
+        found: list[Any] = [make() if first else None]
+        if among:
+            distributed.broadcast_object_list(found, src=0, group=group)
+        return found[0]
+
+    network = from_first(lambda: load_network(run.best))
+    for split in splits:
+        order, part, place = from_first(lambda split=split: order_of_run(run, split, cache))  # type: ignore[misc]
+        # Each node has its own place for the results, and its own way to the dataset.
+        part, place = cache.with_volumes(part), folder / FOLDER / place.name
+        place.mkdir(parents=True, exist_ok=True)
+        # reconstruct.ipynb may be at work on the same split.
+        with only_writer(Run(place), wait=True) if first else nullcontext():
+            if first:
+                begin(order, part, place)
+                print(
+                    f"reconstructing {split}: {count_of(len(order.volumes))}, "
+                    f"{len(part) - len(order.volumes)} there already",
+                    flush=True,
+                )
+            rows = gather(list(reconstruct_share(order, part, place, network)), group)
+            if first:
+                keep_scores(part, place, rows)
+                print(f"{split} is reconstructed: {count_of(len(part))}", flush=True)
 
 
 class EndOnRequest(pl.Callback):

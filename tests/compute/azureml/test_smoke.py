@@ -8,7 +8,7 @@ import pytest
 from workbench.compute import smoke
 from workbench.compute.cluster import SDKS
 from workbench.compute.cluster_job import ModuleJob
-from workbench.compute.smoke_table import NOT_TRIED, ROWS
+from workbench.compute.smoke import NOT_TRIED, ROWS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # the SDKs' own

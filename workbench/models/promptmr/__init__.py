@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.data.volume import check_neighbours
-from workbench.models.entry import Network, built_by, check_whole
-from workbench.models.state import count_parts, shape_of
+from workbench.models.entry import Network, built_by, check_whole, count_parts, shape_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from workbench.models.entry import Network, built_by, check_whole
-from workbench.models.state import unet_size
+from workbench.models.entry import Network, built_by, check_whole, unet_size
 
 if TYPE_CHECKING:
     from torch import Tensor
