@@ -11,12 +11,12 @@ from workbench.compute.gpus import has_gpus
 from workbench.compute.sender import Cluster, ClusterError, Datastore, LostContactError, Sender
 from workbench.stores.blob import CONTAINER
 
-SDKS = ("v1", "v2")
 # The package that brings each, its module, and the sender.
 _SENDERS: dict[str, tuple[str, str, type[Sender]]] = {
     "v1": ("azureml-core", "azureml.core", AzureMLv1),
     "v2": ("azure-ai-ml", "azure.ai.ml", AzureMLv2),
 }
+SDKS = tuple(_SENDERS)
 
 
 def connect(workspace: Workspace, sdk: str | None = None) -> Sender:

@@ -7,6 +7,7 @@ AzureML's run: whoever trains under the same name again watches that one, as lon
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
@@ -22,7 +23,6 @@ from workbench.compute.node import ERRORS, noted_error
 from workbench.compute.plan import Cloud
 from workbench.compute.runs import SENT, Run, damaged, only_writer
 from workbench.compute.sender import ClusterError, LostContactError, RunState, new_run
-from workbench.compute.shown_log import ShownLog
 from workbench.progress import duration
 from workbench.settings import shown
 from workbench.stores import CannotWriteError, Store
@@ -42,6 +42,10 @@ GOES_ON = "goes on, and is billed: run this again to watch it, or cancel it in t
 _ENDED_BY_ITSELF = "exited with status code"  # AzureML's words; the node was there until then
 _MEANS = {"Preparing": ": the first job of an environment has its image built, some ten minutes"}
 _BEFORE_RUNNING = ("NotStarted", "Queued", "Preparing", "Provisioning", "Starting")
+
+BEGINS = "training on "
+"""What a run prints first, in each attempt."""
+_TRACEBACK = re.compile(r"(\[rank\d+\]: ?)?Traceback \(most recent call last\)")
 
 Result = TypeVar("Result")
 
@@ -130,6 +134,34 @@ class ClusterRun:
     def told(self, came: Iterable[str]) -> str:
         """Say what came."""
         return f"fetched into {shown(self.folder)}: {', '.join(came) or 'nothing new'}"
+
+
+class ShownLog:
+    """What is shown of a run's growing log.
+
+    A traceback is held back until it is known what follows. Where another attempt does, a plain
+    line takes its place: ranks end so when a peer's machine is taken away.
+
+    Args:
+        seen: lines at its start that are not shown, and no part of the run.
+    """
+
+    def __init__(self, seen: int = 0) -> None:
+        self.held: list[str] = []
+        self.seen = seen
+
+    def new(self, text: str) -> Iterator[str]:
+        """Yield what is to be shown of the lines that came since the last call."""
+        *lines, _ = text.split("\n")  # the last may yet be incomplete
+        new, self.seen = lines[self.seen :], max(self.seen, len(lines))
+        for line in new:
+            if self.held and line.startswith(BEGINS):
+                yield f"that attempt ended there ({LOG_FILE} has its traceback); the next one:"
+                self.held.clear()
+            if self.held or _TRACEBACK.match(line):
+                self.held.append(line)
+            else:
+                yield line
 
 
 def on_cluster(work: ClusterRun) -> Iterator[str]:

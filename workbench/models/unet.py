@@ -144,16 +144,13 @@ def layout(image: Tensor) -> torch.memory_format:
 def _activate(image: Tensor) -> Tensor:
     """Instance normalisation and leaky ReLU; ``image`` is not to be used any more."""
     if torch.compiler.is_compiling():  # what a compiler fuses best
-        mean = image.mean((2, 3), keepdim=True, dtype=_at_least_float32(image))
+        precise = torch.promote_types(image.dtype, torch.float32)
+        mean = image.mean((2, 3), keepdim=True, dtype=precise)
         centred = image - mean
         variance = centred.square().mean((2, 3), keepdim=True)
         normal = centred * (variance + _EPSILON).rsqrt()
         return F.leaky_relu(normal, _SLOPE).to(image.dtype)
     return F.leaky_relu_(F.instance_norm(image, eps=_EPSILON), _SLOPE)
-
-
-def _at_least_float32(image: Tensor) -> torch.dtype:
-    return torch.promote_types(image.dtype, torch.float32)
 
 
 class Normalised(nn.Module):

@@ -10,9 +10,9 @@ from workbench.compute import cluster_run
 from workbench.compute.azureml_v1 import AzureMLv1
 from workbench.compute.azureml_v2 import AzureMLv2
 from workbench.compute.cluster_job import ClusterJob
+from workbench.compute.cluster_run import ShownLog
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.sender import ClusterError
-from workbench.compute.shown_log import ShownLog
 from workbench.compute.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
