@@ -59,7 +59,7 @@ def test_names_of_2021_are_taken():
 
 def test_unknown_name_is_told_with_those_that_are_close():
     assert errors("nubmer=5") == {"nubmer": "nubmer: no such parameter; did you mean number?"}
-    assert errors("xyz=5") == {"xyz": "xyz: no such parameter; --help lists all"}
+    assert errors("xyz=5") == {"xyz": "xyz: no such parameter; workbench kinds --help lists all"}
 
 
 @pytest.mark.parametrize("word", ["number", "--number", "--number=5"])

@@ -129,9 +129,9 @@ def test_all_that_is_wrong_is_told_at_once():
 
 
 def test_value_is_taken_under_its_name_of_2021_and_two_values_are_refused():
-    assert TurningPage.read(values() | {"num_rounds": 5}).rounds == 5
+    assert TurningPage.given(values() | {"num_rounds": 5})["rounds"] == 5
     with pytest.raises(ParametersError, match="rounds and num_rounds: give one of the two"):
-        TurningPage.read(values(rounds=3) | {"num_rounds": 5})
+        TurningPage.given(values(rounds=3) | {"num_rounds": 5})
 
 
 @pytest.mark.parametrize(

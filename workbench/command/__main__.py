@@ -26,14 +26,13 @@ class PageCommand(click.Command):
     """A page's notebook as a command: its parameters are words such as ``nodes=8``.
 
     Args:
-        name: of the notebook, and of its page's module.
-        model: name of the class that holds its parameters.
+        name: of the notebook, and of its page's module; the class is ``TrainPage`` for "train".
         summary: one line on what it does.
         called: the command, where it has another name.
     """
 
-    def __init__(self, name: str, model: str, summary: str, called: str = "") -> None:
-        self._page, self._model = name, model
+    def __init__(self, name: str, summary: str, called: str = "") -> None:
+        self._page = name
         words = click.Argument(["words"], nargs=-1, metavar="[NAME=VALUE]...")
         output = click.Option(
             ["--output"],
@@ -52,7 +51,8 @@ class PageCommand(click.Command):
     @cached_property
     def model(self) -> Any:
         """The page's parameters."""
-        return getattr(importlib.import_module(f"workbench.pages.{self._page}"), self._model)
+        module = importlib.import_module(f"workbench.pages.{self._page}")
+        return getattr(module, f"{self._page.title()}Page")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the parameters by section, then the options."""
@@ -120,7 +120,7 @@ class RepeatCommand(PageCommand):
 
     def __init__(self) -> None:
         summary = "Train with several seeds (seeds=3), and tabulate how the figures spread."
-        super().__init__("train", "TrainPage", summary, "repeat")
+        super().__init__("train", summary, "repeat")
 
     def _run(self, words: tuple[str, ...], output: Path | None) -> None:
         seeds = [word.partition("=")[2] for word in words if word.startswith("seeds=")] or ["3"]
@@ -153,13 +153,13 @@ def main() -> None:
 
 for _command in (
     RepeatCommand(),
-    PageCommand("ingest", "IngestPage", "Download and unpack the data that NYU's email links to."),
-    PageCommand("convert", "ConvertPage", "Convert raw data of any scanner to fastMRI's form."),
-    PageCommand("cache", "CachePage", "Index a dataset, and check it against fastMRI's counts."),
-    PageCommand("train", "TrainPage", "Train a network, here or on a cluster."),
-    PageCommand("reconstruct", "ReconstructPage", "Reconstruct with a trained network, and score."),
-    PageCommand("explore", "ExplorePage", "Draw a slice: k-space, coils, undersampling."),
-    PageCommand("storage", "StoragePage", "Copy a dataset to or from Azure Blob storage."),
+    PageCommand("ingest", "Download and unpack the data that NYU's email links to."),
+    PageCommand("convert", "Convert raw data of any scanner to fastMRI's form."),
+    PageCommand("cache", "Index a dataset, and check it against fastMRI's counts."),
+    PageCommand("train", "Train a network, here or on a cluster."),
+    PageCommand("reconstruct", "Reconstruct with a trained network, and score."),
+    PageCommand("explore", "Draw a slice: k-space, coils, undersampling."),
+    PageCommand("storage", "Copy a dataset to or from Azure Blob storage."),
 ):
     main.add_command(_command)
 

@@ -1,7 +1,6 @@
 """A page's parameters as words of a command line, ``nodes=8``: read, checked and explained."""
 
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 
 from workbench.forms.parameters import FormField, Parameters, ParametersError
 
@@ -12,7 +11,7 @@ def read_words(model: type[Parameters], words: Sequence[str]) -> Parameters:
     Raises:
         ParametersError: names every word that is not valid, and what it takes.
     """
-    known = [name for each in model.fields.values() for name in (each.name, *each.aliases)]
+    known = model.names()
     given: dict[str, str] = {}
     errors: dict[str, str] = {}
     for word in words:
@@ -24,8 +23,12 @@ def read_words(model: type[Parameters], words: Sequence[str]) -> Parameters:
             errors[name] = f"{name}: give it once"
         elif plain in known:
             errors[name] = f"{name}: give it as one word, such as {plain}={_example(model, plain)}"
-        else:
-            errors[name] = _unknown(plain, known)
+        elif plain.isidentifier():
+            errors[name] = model.unknown(plain)
+        else:  # it may hold a secret, so it is not repeated
+            errors[name] = (
+                "parameters are words such as nodes=8, without spaces or quotes around the ="
+            )
     if errors:
         raise ParametersError(errors)
     optional = {name for name, each in model.fields.items() if each.optional}
@@ -37,16 +40,6 @@ def read_words(model: type[Parameters], words: Sequence[str]) -> Parameters:
 def _example(model: type[Parameters], name: str) -> str:
     field = model.fields.get(name)
     return str(field.default) if field and field.default not in (None, "") else "VALUE"
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    if not name.isidentifier():  # it may hold a secret, so it is not repeated
-        return "parameters are words such as nodes=8, without spaces or quotes around the ="
-    near = get_close_matches(name, known, n=3)
-    advice = f"did you mean {', '.join(near)}?" if near else "--help lists all"
-    if "network_options" in known and not near:
-        advice += f'; a number of the network: network_options="{name}=..."'
-    return f"{name}: no such parameter; {advice}"
 
 
 def explained(model: type[Parameters]) -> Iterator[tuple[str, list[tuple[str, str]]]]:

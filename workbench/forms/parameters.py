@@ -268,6 +268,21 @@ class Parameters(pydantic.BaseModel):
         return values
 
     @classmethod
+    def names(cls) -> list[str]:
+        """Return what parameters are called, now and in 2021."""
+        return [name for each in cls.fields.values() for name in (each.name, *each.aliases)]
+
+    @classmethod
+    def unknown(cls, name: str) -> str:
+        """Say that there is no such parameter, and which may be meant."""
+        near = difflib.get_close_matches(name, cls.names(), n=3)
+        lists = f"workbench {cls.notebook} --help lists all"
+        advice = f"did you mean {', '.join(near)}?" if near else lists
+        if "network_options" in cls.fields and not near:
+            advice += f'; a number of the network: network_options="{name}=..."'
+        return f"{name}: no such parameter; {advice}"
+
+    @classmethod
     def refuse_unknown(cls, variables: Mapping[str, Any]) -> None:
         """Refuse a plain value among a notebook's variables that is no parameter of it.
 
@@ -277,14 +292,11 @@ class Parameters(pydantic.BaseModel):
         Raises:
             ParametersError: names each, and the parameter that it may stand for.
         """
-        known = {*cls.fields, *(name for each in cls.fields.values() for name in each.aliases)}
-        errors = {}
+        known, errors = {*cls.names(), *_OF_IPYTHON}, {}
         for name, value in variables.items():
             plain = value is None or isinstance(value, str | int | float | list | dict)
-            if plain and name not in known | _OF_IPYTHON and not name.startswith("_"):
-                close = difflib.get_close_matches(name, sorted(known), 1)
-                meant = f"did you mean {close[0]}?" if close else f"give some of {', '.join(known)}"
-                errors[name] = f"{name}: {cls.notebook}.ipynb has no such parameter: {meant}"
+            if plain and name not in known and not name.startswith("_"):
+                errors[name] = cls.unknown(name)
         if errors:
             raise ParametersError(errors)
 
@@ -311,13 +323,8 @@ class Parameters(pydantic.BaseModel):
                 elif name in cls.fields:
                     errors.setdefault(name, cls.fields[name].refusal(each["input"], typed=typed))
                 else:
-                    errors[name] = f"{name}: no such parameter"
+                    errors[name] = cls.unknown(name)
         raise ParametersError(errors)
-
-    @classmethod
-    def read(cls, variables: Mapping[str, Any]) -> Self:
-        """Check the parameters among a notebook's variables; see ``given`` and ``of``."""
-        return cls.of(cls.given(variables))
 
     def command(self) -> str:
         """Write the papermill command for these values, ready for a shell.
