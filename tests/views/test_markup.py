@@ -237,7 +237,7 @@ def test_texts_that_are_no_str_are_escaped_as_well():
     frame.index.name = frame.columns.name = EVIL
     assert_text_alone(styled_table(frame).to_html())
     frame.columns = pandas.MultiIndex.from_tuples([(EVIL, EVIL), ("", "b")])
-    assert_text_alone(styled_table(frame.set_index((EVIL, EVIL)), na_rep="none").to_html())
+    assert_text_alone(styled_table(frame.set_index((EVIL, EVIL))).to_html())
     assert_text_alone(overview.problem_table([Problem(EVIL, EVIL)]).to_html())
     assert_text_alone(table(EVIL, [[EVIL], [Path(EVIL)]]))
 

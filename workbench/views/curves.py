@@ -36,16 +36,15 @@ def say_standing(row: Mapping[str, float]) -> str:
     return LEADING.say(row[f"val_{LEADING.name}"])
 
 
-def learning_curves(
-    rows: Sequence[Mapping[str, float]], title: str = "", *, synthetic: bool = False
-) -> Figure:
+def learning_curves(rows: Sequence[Mapping[str, float]], *, synthetic: bool = False) -> Figure:
     """Plot training loss and validation metrics over epochs, the best epoch marked.
 
     A row is an epoch, with ``epoch``, ``train_loss``, ``val_ssim`` and so on for every metric; a
     value that is missing or NaN leaves a gap.
     """
     best, epochs = best_epoch(rows), np.array([row["epoch"] for row in rows])
-    if best is not None and not title:
+    title = ""
+    if best is not None:
         title = f"Best validation {say_standing(rows[best])} after epoch {epochs[best]:.0f}"
     panels = [("train_loss", "training loss", "1 − SSIM", ORANGE, ".3f")]
     if _HELD_OUT in rows[-1]:

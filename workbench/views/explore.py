@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.views.viewer.viewer import Viewer
 
 _DARKEST = -80.0  # dB, the lowest level of k-space on the colour scale
+_MOST_SLICES = 16  # on a sheet
 _CENTRE = 0.08  # share of k-space that counts as its centre
 
 
@@ -54,10 +55,10 @@ def explored_viewer(explored: ExploredSlice) -> "Viewer | Figure":
     )
 
 
-def slices_figure(explored: ExploredSlice, most: int = 16) -> Figure:
+def slices_figure(explored: ExploredSlice) -> Figure:
     """Show the slices of the volume, root sum of squares; of many, some evenly apart."""
     count = explored.volume.slices
-    numbers = sorted({round(n) for n in np.linspace(0, count - 1, min(count, most))})
+    numbers = sorted({round(n) for n in np.linspace(0, count - 1, min(count, _MOST_SLICES))})
     slices = [explored.other(number) for number in numbers]
     grades = grades_of(explored.volume)
     labels = [

@@ -13,6 +13,7 @@ from workbench.views.annotations import Annotation, Annotations, Box, draw_boxes
 from workbench.views.reconstructions import data_range_of, slice_scores, ssim_image
 from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
+_MOST = 6  # close-ups
 _SMALLEST = 8.0  # pixels of a close-up's box, so that the surroundings of a point are seen
 _MARGIN = 1.0  # around the box close up, as a share of its longer side
 
@@ -47,9 +48,7 @@ def lesion_table(results: Sequence[Result], annotations: Annotations) -> pandas.
     return table.sort_values("SSIM in the box", ignore_index=True) if rows else table
 
 
-def lesion_figures(
-    results: Sequence[Result], annotations: Annotations, most: int = 6
-) -> Iterator[Figure]:
+def lesion_figures(results: Sequence[Result], annotations: Annotations) -> Iterator[Figure]:
     """Show some findings close up: in turn of each label the largest box, then the next."""
     kinds: dict[str, list[tuple[Result, Annotation, Box]]] = {}
     for found in _found(results, annotations):
@@ -57,7 +56,7 @@ def lesion_figures(
     for same in kinds.values():
         same.sort(key=lambda found: -found[2].width * found[2].height)
     turns = (found for turn in zip_longest(*kinds.values()) for found in turn if found)
-    for (result, annotation, box), _ in zip(turns, range(most), strict=False):
+    for (result, annotation, box), _ in zip(turns, range(_MOST), strict=False):
         yield lesion_figure(result, annotation, box)
 
 

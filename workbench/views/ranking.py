@@ -5,13 +5,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas
 
-from workbench.recon.metrics import LEADING, METRICS, Scores, metrics_of
+from workbench.recon.metrics import LEADING, METRICS, Metric, Scores, metrics_of, of_fewer
 from workbench.recon.results import Result, Results
 from workbench.views.tables import styled_table
 
@@ -150,8 +148,7 @@ def score_table(results: Results, by: str = "volume", sort_by: str = LEADING.nam
     """Return the metrics of zero-filled and reconstructed images as a table, the worst first.
 
     Volumes without a target come last, with "–" in place of metrics. By "acquisition" these are
-    means: "measured" says over how many of the volumes, and a mean over fewer of them, because a
-    metric is not finite, is named below.
+    means, as ``mean_text`` writes them: "measured" says over how many of the volumes.
     """
     named = {("", name): name for name in ("volume", "acquisition", "slices", "acceleration")}
     for kind, label in results.labels.items():
@@ -159,30 +156,34 @@ def score_table(results: Results, by: str = "volume", sort_by: str = LEADING.nam
     rest = [each for each in results if not each.scores]
     table = score_frame([*rank_volumes(results.scored, sort_by), *rest])[list(named.values())]
     table.columns = pandas.MultiIndex.from_tuples(named)
+    forms = {each.heading: each.text for each in METRICS} | {"acceleration": "{:.2f}".format}
+    forms = {column: forms[column[1]] for column in table if column[1] in forms}
     if by == "volume":
-        return styled_table(table, score_formats(table), index=False)
+        return styled_table(table, forms, index=False)
     kinds = table["", "acquisition"]
     groups = [(kind, table[kinds == kind]) for kind in sorted(set(kinds))] + [(EVERY, table)]
-    rows, remarks = [], []
-    for kind, part in groups:
-        metrics = part.drop(columns=[("", name) for name in ("volume", "acquisition", "slices")])
-        finite = metrics.replace([np.inf, -np.inf], np.nan)
+    rows: list[dict[tuple[str, str], Any]] = []
+    for _, part in groups:
         measured = int(part.index.isin(results.scored.acquisitions).sum())
+        rate = f"{part['', 'acceleration'].mean():.2f}"
         counts = {("", "volumes"): len(part), ("", "measured"): measured}
-        rows.append(counts | finite.mean().to_dict())
-        remarks += [
-            f"{' '.join(column)}, {kind}: mean of {count} of {measured} volumes, the rest is not "
-            "finite"
-            for column, count in finite.count().items()
-            if column[0] and count < measured
-        ]
+        rows.append(counts | {("", "acceleration"): rate})
+        for label in results.labels.values():
+            for metric in METRICS:
+                column = label, metric.heading
+                rows[-1][column] = mean_text(metric, part[column], measured)
     shown = pandas.DataFrame(rows, pandas.Index([kind for kind, _ in groups], name="acquisition"))
     shown.columns = pandas.MultiIndex.from_tuples(list(shown.columns))
-    style = styled_table(shown, score_formats(shown))
-    return style.set_caption(escape("; ".join(remarks))) if remarks else style
+    return styled_table(shown)
 
 
-def score_formats(table: pandas.DataFrame) -> dict[tuple[str, str], Any]:
-    """Return the formats of a table's columns (kind, metric) and of its acceleration."""
-    forms = {each.heading: each.text for each in METRICS} | {"acceleration": "{:.2f}".format}
-    return {column: forms[column[1]] for column in table if column[1] in forms}
+def mean_text(
+    metric: Metric, values: Iterable[float], measured: int, form: str | None = None
+) -> str:
+    """Write a metric's mean over volumes; of fewer than were measured with their number.
+
+    A value that is not finite is in no mean.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    mean = math.fsum(finite) / len(finite) if finite else math.nan
+    return metric.text(mean, form) + of_fewer(len(finite), measured)

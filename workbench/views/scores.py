@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from workbench.data.volume import short_names
 from workbench.progress import count_of
-from workbench.recon.metrics import LEADING, METRICS, of_fewer
+from workbench.recon.metrics import LEADING, METRICS
 from workbench.recon.results import Results
 from workbench.views.comparison import labels_of
-from workbench.views.ranking import EVERY, PREFIXES, score_frame
+from workbench.views.ranking import EVERY, PREFIXES, mean_text, score_frame
 from workbench.views.style import (
     BLUE,
     COLOURS,
@@ -41,7 +41,10 @@ def spread_figure(results: Results) -> Figure:
     every, known = ~kinds.isna(), sorted(set(kinds))
     groups = [(kind, kinds == kind) for kind in known] if known != ["unknown"] else []
     groups = groups if len(groups) == 1 else [(EVERY, every), *groups]
-    means = ", ".join(f"{name} {_mean(part[LEADING.name])}" for name, part in methods.items())
+    means = ", ".join(
+        f"{name} {mean_text(LEADING, part[LEADING.name], len(part), LEADING.short)}"
+        for name, part in methods.items()
+    )
     title = f"Mean {LEADING.label} of {count_of(len(kinds))}: {means}" + _left_out(methods)
     wide = len(METRICS) * max(3.2, 0.8 + 0.4 * len(groups) * len(methods))
     figure = new_figure(wide, 4.2, title=title, synthetic=results.synthetic)
@@ -64,12 +67,6 @@ def spread_figure(results: Results) -> Figure:
     dots = (panels[0].plot([], [], "o", color=colours[name], label=name) for name in methods)
     add_key(figure, [dot for (dot,) in dots])
     return figure
-
-
-def _mean(values: pandas.Series) -> str:
-    """Write the leading metric's mean, and over how many volumes where not all have it."""
-    finite = values[np.isfinite(values)]
-    return LEADING.text(finite.mean(), LEADING.short) + of_fewer(len(finite), len(values))
 
 
 def _strip(axes: Axes, place: float, values: np.ndarray, width: float, colour: str) -> None:

@@ -24,17 +24,15 @@ def styled_table(
     formats: Mapping[Any, str | Callable[[Any], str]] | None = None,
     *,
     index: bool = True,
-    na_rep: str | None = None,
     left: bool = False,
 ) -> "Styler":
     """Return a table to display, or to write with ``to_html``; every text in it is escaped.
 
     File names, acquisitions, run names and attributes come from outside: cells, headers and index
     show them as they are, never as HTML or as a formula, and whole: long ones wrap. ``formats`` are
-    of columns' numbers, such as ``{:.4f}``; ``na_rep`` stands for missing values;
-    ``left`` aligns cells as texts are, not as numbers.
+    of columns' numbers, such as ``{:.4f}``; ``left`` aligns cells as texts are, not as numbers.
     """
-    style = frame.map(_plain).style.format(formats, escape="html", na_rep=na_rep)
+    style = frame.map(_plain).style.format(formats, escape="html")
     for axis in ("index", "columns"):
         style = style.format_index(_escaped, axis=axis).format_index_names(_escaped, axis=axis)
     style = style if index else style.hide(axis="index")

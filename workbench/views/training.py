@@ -14,11 +14,11 @@ from workbench.compute.plan import Cloud, Plan
 from workbench.compute.runs import Run
 from workbench.data.volume import short_names
 from workbench.models import label_of
-from workbench.recon.metrics import HELD_OUT, LEADING, METRICS, counted, mean_scores, of_fewer
+from workbench.recon.metrics import HELD_OUT, LEADING, METRICS
 from workbench.recon.results import KINDS
 from workbench.recon.tables import read_scores
 from workbench.views.curves import best_row, learning_curves, say_standing
-from workbench.views.ranking import ranked
+from workbench.views.ranking import mean_text, ranked
 from workbench.views.style import BLUE, GREY, ORANGE, SMALL, frame, new_figure
 from workbench.views.tables import styled_table
 
@@ -101,9 +101,8 @@ def volume_table(run: Run) -> "Styler":
 def evaluation_table(run: Run) -> "Styler | None":
     """Return the means over the volumes of each split that was reconstructed after the training.
 
-    "measured" says over how many of the volumes; a mean over fewer, because a metric is not finite,
-    has their number beside it. None where there is no such split, and on all but the first node of
-    a job, which keeps the tables.
+    "measured" says over how many of the volumes, see ``mean_text``. None where there is no such
+    split, and on all but the first node of a job, which keeps the tables.
     """
     rows = []
     kinds = dict(zip(KINDS, ("zero-filled", label_of(run.job.network)), strict=True))
@@ -118,14 +117,9 @@ def evaluation_table(run: Run) -> "Styler | None":
             ("", "acceleration"): f"{fmean(float(each['acceleration']) for each in found):.2f}",
         }
         for kind, label in kinds.items():
-            scores = [
-                {m.name: float(each.get(f"{kind}_{m.name}") or "nan") for m in METRICS}
-                for each in found
-            ]
-            means, counts = mean_scores(scores), counted(scores)
             for metric in METRICS:
-                only = of_fewer(counts[metric.name], measured)
-                row[label, metric.heading] = metric.text(means[metric.name]) + only
+                values = [float(each.get(f"{kind}_{metric.name}") or "nan") for each in found]
+                row[label, metric.heading] = mean_text(metric, values, measured)
         rows.append(row)
     if not rows:
         return None

@@ -57,17 +57,16 @@ figure img { max-width: 100%; height: auto; background: #fff; padding: .5rem; bo
 _DPI = 90
 
 
-def run_report(run: str | Run) -> Path:
-    """Write the report of a run, given by name or folder, with all that it has reconstructed.
+def run_report(name: str) -> Path:
+    """Write the report of a run, given by its name, with all that it has reconstructed.
 
     It is ``report.html`` in the run's folder; written whole, or not at all.
 
     Raises:
         FileNotFoundError: the run has neither trained nor reconstructed.
     """
-    if isinstance(run, str):
-        run = Run(run_folder(run))
-    trained, name = (run.folder / "job.json").exists(), run.name
+    run = Run(run_folder(name))
+    trained = (run.folder / "job.json").exists()
     sets = [Results(folder) for folder in results_of_run(name)]
     if not trained and not sets:
         raise FileNotFoundError(f"{shown(run.folder)} holds no run: train it, or reconstruct first")
