@@ -127,6 +127,7 @@ def test_defaults_do_and_a_wrong_value_is_refused_before_anything_slow(page, bar
         (ConvertPage, {"shares": "1, 1"}, "shares='1, 1': give those of train, val and test"),
         (ConvertPage, {"person": "name"}, "person='name': give one of auto"),
         (ExplorePage, {"acceleration": 0.5}, "acceleration=0.5: give a number"),
+        (ExplorePage, {"mask": "radial"}, "mask='radial': give one of random, equispaced"),
         (ReconstructPage, {"acceleration": "fast"}, "acceleration='fast': give"),
         (ReconstructPage, {"sort_by": "beauty"}, "sort_by='beauty': give one of ssim"),
         (ReconstructPage, {"uncertainty": 1}, "uncertainty=1: one mask has no deviation"),

@@ -19,6 +19,8 @@ from workbench.data.masks import mask_of
 from workbench.data.reading import keep_columns
 from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset
+from workbench.forms.parameters import ParametersError
+from workbench.pages.explore import ExplorePage
 from workbench.recon.uncertainty import masks_for
 from workbench.settings import project_root
 from workbench.views import explore, undersampling
@@ -111,6 +113,8 @@ def test_volume_is_found_with_and_without_folder_and_extension(dataset, start, e
 def test_wrong_parameters_say_what_there_is(dataset, arguments, message):
     with pytest.raises(ValueError, match=message):
         open_slice(**{"dataset": dataset} | arguments)
+    with pytest.raises(ParametersError, match=message):
+        ExplorePage.of({"dataset": dataset} | arguments).looked_at()
 
 
 def test_volume_is_found_by_the_number_that_its_name_ends_with(dataset, tmp_path):
@@ -325,27 +329,6 @@ def test_notebook_runs_headless_without_widgets(dataset, tmp_path):
     assert len(pictures) == 13
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     assert "widgets" not in notebook.metadata
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        ("mask", "radial", "mask='radial': give one of random, equispaced"),
-        ("acceleration", 0.5, "acceleration=0.5: give (a number, )?1 or more"),
-        ("acceleration", "4,8", "acceleration='4,8': give a number"),
-        ("slice_number", True, "slice_number=True: give a whole number"),
-        ("dataset", True, "dataset=True: give"),
-        ("volume", "file_brain_AXT2_9", "volume='file_brain_AXT2_9': .* such as file_brain_AXT2_"),
-    ],
-)
-def test_notebook_refuses_a_wrong_parameter_in_its_first_cell(dataset, name, value, said):
-    cells = [cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code"]
-    names: dict[str, object] = {}
-    exec(cells[0].source, names)
-    names |= {"dataset": dataset, name: value}
-    exec(cells[1].source, names)
-    with pytest.raises(ValueError, match=said):
-        exec(cells[2].source, names)
 
 
 SEE = """
