@@ -53,7 +53,7 @@ def found_axes(
     if len(long) > 2:
         raise RefusedError(
             f"has an array of {array.shape_text}, which does not say what its axes are: "
-            f"give axes={_suggestion(array.shape)!r} or the like, of {', '.join(AXES)}, in order"
+            f"{_advice(array.shape)}"
         )
     readout, phase = long
     if matrix and array.shape[readout] != matrix[0] == array.shape[phase]:
@@ -64,7 +64,7 @@ def found_axes(
 
 def _found_by_bart(array: StoredArray, long: list[int]) -> tuple[str, ...]:
     names = [_BART.get(axis, "") for axis in long]
-    give = f"give axes={_suggestion(array.shape)!r} or the like, of {', '.join(AXES)}, in order"
+    give = _advice(array.shape)
     if array.shape[:1] == (1,) and {1, 2} <= set(long):
         raise RefusedError(
             f"has BART's axes of radial or spiral lines ({array.shape_text}): reconstruct it to "
@@ -82,16 +82,11 @@ def _found_by_bart(array: StoredArray, long: list[int]) -> tuple[str, ...]:
     return tuple(_BART[axis] if axis in long else "" for axis in range(len(array.shape)))
 
 
-def _suggestion(shape: tuple[int, ...]) -> str:
-    """Return names for an array's axes: the longest two are the image."""
+def _advice(shape: tuple[int, ...]) -> str:
+    """Say how to name an array's axes, such as here: the longest two are the image."""
     image = sorted(sorted(range(len(shape)), key=lambda axis: -shape[axis])[:2])
     others = iter(("coil", "slice", "volume", "average"))
     names = {image[0]: "readout", image[1]: "phase"} if len(image) == 2 else {}
     last = max((axis for axis, length in enumerate(shape) if length > 1), default=0)
-    return ", ".join(names.get(axis) or next(others, "...") for axis in range(last + 1))
-
-
-def swapped(axes: tuple[str, ...]) -> tuple[str, ...]:
-    """Exchange readout and phase encode."""
-    other = {"readout": "phase", "phase": "readout"}
-    return tuple(other.get(name, name) for name in axes)
+    axes = ", ".join(names.get(axis) or next(others, "...") for axis in range(last + 1))
+    return f"give axes={axes!r} or the like, of {', '.join(AXES)}, in order"

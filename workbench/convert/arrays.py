@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.convert.array_axes import found_axes, named_axes, swapped
+from workbench.convert.array_axes import found_axes, named_axes
 from workbench.convert.array_files import StoredArray, arrays_in, holds
 from workbench.convert.checks import check_kspace, check_middle, off_middle
 from workbench.convert.header import Header
@@ -136,7 +136,9 @@ def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
     """Describe one volume of an array, with a header from its size and a person's numbers."""
     found = _measured(kspace, volume)
     if not choices.axes and _gaps(found.rows) and not _gaps(found.columns):
-        kspace = _Kspace(kspace.array, swapped(kspace.axes))
+        exchanged = {"readout": "phase", "phase": "readout"}
+        axes = tuple(exchanged.get(name, name) for name in kspace.axes)
+        kspace = _Kspace(kspace.array, axes)
         found = _measured(kspace, volume)
     if _gaps(found.rows):
         raise RefusedError(
@@ -153,8 +155,8 @@ def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
             f"is asked for recon={recon[0]}x{recon[1]}, more than its matrix of "
             f"{matrix[0]}x{matrix[1]}"
         )
-    axes = (("phase encode", columns), ("readout", found.rows))
-    lopsided = [axis for axis, there in axes if partial(*_reach(there), len(there) // 2)]
+    both = (("phase encode", columns), ("readout", found.rows))
+    lopsided = [axis for axis, there in both if partial(*_reach(there), len(there) // 2)]
     gaps = _gaps(columns)
     coils = int(found.coils.sum())
 

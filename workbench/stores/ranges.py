@@ -23,14 +23,13 @@ _SERVICE_VERSION = "2021-08-06"
 _SCOPE = "https://storage.azure.com/.default"
 _SIGNED_FOR = 3600.0
 _EARLY = 300.0
-_NONE = Secret("")
 
 
 class _Rights(NamedTuple):
     """What lets a request in: a query, or an authorization header; and until when."""
 
-    query: Secret = _NONE
-    authorization: Secret = _NONE
+    query: Secret = Secret("")
+    authorization: Secret = Secret("")
     until: float = math.inf
 
 
