@@ -23,7 +23,8 @@ WHEN_SHOWN = (
     " const status = form.querySelector('.wb-told');"
     " if (status && event.target.closest('.wb-work')) { status.tabIndex = -1; status.focus(); } });"
     " const shown = (window.workbenchForms ??= new Set());"
-    " if (cell && !shown.has('{id}')) setTimeout(() => { shown.add('{id}');"
+    " if (cell && !shown.has('{id}')) setTimeout(() => {"
+    " if (!form.isConnected) return; shown.add('{id}');"  # it was drawn anew meanwhile
     " if (form.parentElement.querySelector('.jupyter-widgets-disconnected')) return;"  # stored
     " cell.querySelector('.jp-InputPrompt')"
     "?.dispatchEvent(new MouseEvent('mousedown', { bubbles: true, button: 0 }));"
