@@ -19,7 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--full", dest="size", action="store_const", const="full", help="real sizes")
     how.add_argument("--toy", dest="size", action="store_const", const="toy", help="seconds")
-    parser.add_argument("--gpu", action="store_true", help="the network on an NVIDIA card alone")
+    alone = parser.add_mutually_exclusive_group()
+    alone.add_argument("--gpu", action="store_true", help="the network on an NVIDIA card, each way")
+    alone.add_argument("--cpu", action="store_true", help="the network here, in each precision")
     parser.add_argument("--only", default="*", help="rows whose name matches, such as 'ssim/*'")
     parser.add_argument("--threads", type=int, help="of torch; as many as it likes by default")
     parser.add_argument("--out", default="outputs", help="folder of bench.json and bench.md")
@@ -39,9 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     folder = resolve(options.out)
-    if options.gpu:
-        if not torch.cuda.is_available():
+    if options.gpu or options.cpu:
+        there = torch.cuda.is_available()
+        if options.gpu and not there:
             parser.error(f"--gpu: torch {torch.__version__} sees no NVIDIA GPU on this machine")
+        if options.cpu and there:
+            parser.error("--cpu: hide the GPU, with CUDA_VISIBLE_DEVICES=''")
         from benchmarks.gpu import measure
 
         print(f"\n{measure(SIZES[options.size or 'full'], folder)}")

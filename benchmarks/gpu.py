@@ -1,9 +1,9 @@
-"""The network on an NVIDIA card, in every way that it can be computed: ``... --gpu``.
+"""The network in every way that it can be computed: ``--gpu`` on an NVIDIA card, or ``--cpu``.
 
 A reconstruction and a training step, fastMRI's and ours: in float32, TF32, bfloat16 and float16;
 compiled by inductor or not; as a CUDA graph or not; with low memory or not. What a way cannot do,
 or a card has no memory for, is said in its row. Then the way of a slice to the card. The table goes
-to ``gpu.md`` and ``gpu.json``.
+to ``gpu.md`` and ``gpu.json``, or ``cpu.md`` and ``cpu.json``.
 
 It needs torch, NumPy, and a few packages beside them, no installed workbench: docs/speed.md.
 """
@@ -39,7 +39,7 @@ from workbench.models.unet import UNetBase
 from workbench.recon.speed import compile_unets, use_tf32
 
 _WARM = 3  # calls before one counts
-_REPEATS = 10
+_REPEATS = 10, 3  # on a card; on a processor, where a call takes seconds
 _MB = 1e6
 
 
@@ -117,6 +117,14 @@ class Cost:
     share: float | None = None
     off: float | None = None
     why_not: str = ""
+
+
+def ways_here() -> tuple[Way, ...]:
+    """Return the ways that differ on the device at hand."""
+    if device().type == "cuda":
+        return WAYS
+    rounded = [way for way in WAYS if way.tf32 and way.half is None]
+    return tuple(way for way in WAYS if not (way.compiled or way.graphed or way in rounded))
 
 
 def costs(size: Size, ways: Sequence[Way] = WAYS) -> Iterator[Cost]:
@@ -214,15 +222,19 @@ def _measured(work: str, way: Way, call: Work, count: int) -> tuple[Any, Cost]:
     found = call()
     _wait()
     first = time.perf_counter() - began
-    for _ in range(_WARM):
+    on_card = device().type == "cuda"
+    for _ in range(_WARM if on_card else 0):
         call()
-    peak = _peak(call) if device().type == "cuda" else None
-    repeats = _REPEATS if device().type == "cuda" else 1
-    ms = statistics.median(device_milliseconds(call) for _ in range(repeats))
+    peak = _peak(call) if on_card else None
+    ms = statistics.median(device_milliseconds(call) for _ in range(_repeats()))
     share = None
-    if device().type == "cuda" or way.half is None:  # of which processors have none worth a share
+    if on_card or way.half is None:  # of which processors have none worth a share
         share = count / (ms / 1000) / peak_rate(way.half, way.tf32)
     return found, Cost(work, way.label, ms=ms, first_s=first, mb=peak, share=share)
+
+
+def _repeats() -> int:
+    return _REPEATS[device().type != "cuda"]
 
 
 def _peak(call: Work) -> float:
@@ -285,7 +297,7 @@ def trips(shape: Shape) -> list[Trip]:
         ("its sampled columns, pinned, spread on the card", spread, pin(sampled)),
     ):
         require(label, float((move(source).cpu() - kspace).abs().max()), 0.0)
-        ms = statistics.median(_arrival(partial(move, source)) for _ in range(_REPEATS))
+        ms = statistics.median(_arrival(partial(move, source)) for _ in range(_repeats()))
         found.append(Trip(label, ms, source.nbytes / _MB))
     return found
 
@@ -301,11 +313,13 @@ def _arrival(move: Work) -> float:
 
 def markdown(found: Sequence[Cost], moved: Sequence[Trip], where: dict[str, Any]) -> str:
     """Return the tables: one for each work, then that of the slice's way to the card."""
+    labels = dict.fromkeys(cost.way for cost in found)
+    usual = next((label for label in labels if "as torch comes" in label), "fastMRI, float32")
     lines = [
         f"{where.get('gpu', where['processor'])}; torch {where['versions']['torch']}. Medians of "
-        f"{_REPEATS} calls; against fastMRI: its TF32 row, which is how torch comes. Off: distance "
-        "from fastMRI's image in float32 (L2, relative). Share: of the rate of a product of large "
-        "matrices of that precision, convolutions counted."
+        f"{_repeats()} calls; against fastMRI: its row {usual!r}. Off: distance from fastMRI's "
+        "image in float32 (L2, relative). Share: of the rate of a product of large matrices of "
+        "that precision, convolutions counted."
     ]
     for work in dict.fromkeys(cost.work for cost in found):
         lines += [
@@ -314,9 +328,10 @@ def markdown(found: Sequence[Cost], moved: Sequence[Trip], where: dict[str, Any]
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         rows = [cost for cost in found if cost.work == work]
-        usual = next((row.ms for row in rows if "as torch comes" in row.way), None)
-        lines += [_line(row, usual) for row in rows]
-    lines += ["", "| a slice to the card | time | MB |", "| --- | ---: | ---: |"]
+        base = next((row.ms for row in rows if row.way == usual), None)
+        lines += [_line(row, base) for row in rows]
+    if moved:
+        lines += ["", "| a slice to the card | time | MB |", "| --- | ---: | ---: |"]
     lines += [f"| {trip.label} | {trip.ms:.2f} ms | {trip.mb:.1f} |" for trip in moved]
     return "\n".join(lines)
 
@@ -336,12 +351,13 @@ def _line(row: Cost, usual: float | None) -> str:
 
 
 def measure(size: Size, folder: Path) -> str:
-    """Measure all, write ``gpu.json`` and ``gpu.md`` into a folder; return the table."""
+    """Measure all, write it into a folder, named after the device; return the table."""
     where, found = machine(), list[Cost]()
-    for cost in costs(size):
+    for cost in costs(size, ways_here()):
         found.append(cost)
         print(f"{cost.work}, {cost.way}: {_said(cost)}", flush=True)
-    moved = trips(size.training)
+    on_card = device().type == "cuda"
+    moved = trips(size.training) if on_card else []
     table = markdown(found, moved, where)
     document = {
         "size": size.name,
@@ -349,7 +365,7 @@ def measure(size: Size, folder: Path) -> str:
         "costs": [asdict(cost) for cost in found],
         "trips": [asdict(trip) for trip in moved],
     }
-    write_document(folder, "gpu", document, table)
+    write_document(folder, "gpu" if on_card else "cpu", document, table)
     return table
 
 

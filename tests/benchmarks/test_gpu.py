@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.gpu import WAYS, Cost, costs, measure, trips
+from benchmarks.gpu import WAYS, Cost, costs, measure, trips, ways_here
 from benchmarks.sizes import SIZES
 
 TOY = replace(SIZES["toy"], inference={"knee": (3, 48, 37)})
@@ -28,11 +28,11 @@ def found():
 
 
 def test_every_way_is_measured_or_says_why_not(found, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.gpu.costs", lambda size: iter(found))
+    monkeypatch.setattr("benchmarks.gpu.costs", lambda size, ways: iter(found))
     table = measure(TOY, tmp_path)
-    written = json.loads((tmp_path / "gpu.json").read_text())
+    written = json.loads((tmp_path / "cpu.json").read_text())
     assert [Cost(**row) for row in written["costs"]] == found
-    assert (tmp_path / "gpu.md").read_text() == f"{table}\n"
+    assert (tmp_path / "cpu.md").read_text() == f"{table}\n"
     slices = [row.way for row in found if row.work.startswith("reconstruct")]
     steps = [row.way for row in found if row.work.startswith("a training step")]
     assert steps == [way.label for way in WAYS if way.trains]
@@ -51,6 +51,18 @@ def test_each_way_gives_fastmris_image_within_its_precision(found):
         # bfloat16 has 8 bits of a fraction; three cascades add up what it rounds off.
         assert row.off <= (0.1 if row.way in HALF else 1e-4)
         assert row.off > 0 or row.way.startswith("fastMRI")
+
+
+def test_a_processor_is_measured_in_the_ways_that_differ_there():
+    labels = [way.label for way in ways_here()]
+    assert labels == [
+        "fastMRI, float32",
+        "fastMRI, bf16 autocast",
+        "float32",
+        "float32, low memory",
+        "bf16",
+        "fp16",
+    ]
 
 
 def test_what_fails_in_one_way_leaves_the_others(monkeypatch):

@@ -96,6 +96,7 @@ def test_plans_are_answered_by_one_process_and_work_by_the_last_that_it_does(for
     form.cancel()
     form.wait(60)
     assert form.phase == "cancelled"
+    assert form.status.endswith("; nothing was changed")
     assert form._process is not last
 
 
@@ -248,6 +249,7 @@ def test_cancel_interrupts_the_work_which_tidies_up(form, tmp_path):
     form.cancel()
     form.wait(60)
     assert form.phase == "cancelled"
+    assert form.status.endswith("; Turn goes on from there")
     assert (tmp_path / "tidied").exists()
     wait_for(lambda: not alive((tmp_path / "pid").read_text()))
     assert form.told.progress == {}

@@ -69,6 +69,13 @@ def test_parameters_cell_is_as_the_model_has_it_and_papermill_reads_it(page):
         assert found[field.name]["help"] == field.help
 
 
+@pytest.mark.parametrize("page", [TrainPage, ReconstructPage, CachePage, ExplorePage])
+def test_a_cancelled_page_says_that_a_job_on_a_cluster_goes_on(page):
+    assert page.model_construct(target="local").when_cancelled.endswith(" goes on from there")
+    sent = page.model_construct(target="azureml").when_cancelled
+    assert sent.startswith("a job that was sent goes on, and is billed")
+
+
 def test_every_notebook_has_a_page():
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == {page.notebook for page in PAGES}
 

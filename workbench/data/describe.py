@@ -317,9 +317,9 @@ def _sampled_columns(
     (readout, phase encode) must be the same in all lines of the readout.
     """
     found = own_array(file, "mask")
-    if found is None and "mask" not in file:
-        return None
     if found is None:
+        if not file.id.links.exists(b"mask"):
+            return None
         raise UnusableVolumeError(f"its mask is a group of other things: {_MASK}")
     *_, height, width = kspace
     row = [length for length in found.shape or () if length != 1]

@@ -353,7 +353,10 @@ class Form:
         start, spent = self.page.start, duration(time.monotonic() - self._began)
         self.told.progress = {}
         if cancelled:
-            phase, status = "cancelled", f"cancelled after {spent}; {start} goes on from there"
+            rest = "nothing was changed"
+            if self._action != "plan":
+                rest = self._asked.when_cancelled
+            phase, status = "cancelled", f"cancelled after {spent}; {rest}"
         elif self.told.failure or code:
             phase, status = "failed", f"failed after {spent}"
             ended = (

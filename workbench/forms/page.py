@@ -57,6 +57,11 @@ class Page(Parameters):
         """Secrets and logins of this kernel that the work is handed, see ``child_environment``."""
         return ()
 
+    @property
+    def when_cancelled(self) -> str:
+        """Say what becomes of work that was cancelled."""
+        return f"{self.start} goes on from there"
+
     def looks(self) -> dict[str, Callable[[], object]]:
         """Return checks of what the parameters name, a path or a run: field -> check.
 

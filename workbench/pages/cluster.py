@@ -16,7 +16,7 @@ from workbench.compute.cluster_plan import (
     parse_tags,
     read_choices,
 )
-from workbench.compute.cluster_run import ClusterRun, on_cluster
+from workbench.compute.cluster_run import GOES_ON, ClusterRun, on_cluster
 from workbench.compute.gpus import TORCH_BUILDS
 from workbench.compute.jobs import run_folder
 from workbench.forms.page import Page
@@ -90,6 +90,11 @@ class ClusterPage(Page):
     def needs(self) -> tuple[str, ...]:
         """Whatever lets us in where the dataset or the cluster is."""
         return ANY_DATASET
+
+    @property
+    def when_cancelled(self) -> str:
+        """Say that a job on a cluster knows nothing of it."""
+        return f"a job that was sent {GOES_ON}" if self._sent else super().when_cancelled
 
     def on_node(
         self, dataset: str, look: Callable[[Store], object] = lambda data: None
