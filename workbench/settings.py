@@ -91,7 +91,8 @@ def shown(path: str | Path) -> str:
     if "://" in str(path):
         return str(path)
     path = Path(path)
-    return str(path.relative_to(project_root()) if path.is_relative_to(project_root()) else path)
+    root = project_root()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 class Secret:

@@ -3,7 +3,8 @@
 from benchmarks import learning
 
 
-def test_ways_are_trained_beside_the_supervised_one(tmp_path, capsys):
+def test_ways_are_trained_beside_the_supervised_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(learning, "MANY", {"train": 2, "val": 1})
     few = ["--epochs", "1", "--seeds", "1", "--recon", "32", "--out", str(tmp_path)]
     assert learning.main([*few, "--only", "a tenth, flips"]) == 0
     heading, _, *rows = capsys.readouterr().out.strip().splitlines()[-5:]
