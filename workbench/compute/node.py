@@ -30,7 +30,10 @@ NOTE = "error: "
 """A rank's error follows it on the output where the disk has no room for the file."""
 
 # torch's own words for a peer's death: gloo, NCCL, store.
-_LOST_PEER = r"Connection closed by peer|Connection reset by peer|NCCL|Broken pipe|recvValue failed"
+_LOST_PEER = (
+    r"Connection (?:closed by peer|reset by peer|refused|timed out)|Socket closed|NCCL|Broken pipe"
+    r"|recvValue failed"
+)
 
 
 @dataclass(frozen=True)
