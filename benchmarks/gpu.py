@@ -39,7 +39,7 @@ from workbench.models.unet import UNetBase
 from workbench.recon.speed import compile_unets, use_tf32
 
 _WARM = 3  # calls before one counts
-_REPEATS = 10, 3  # on a card; on a processor, where a call takes seconds
+_REPEATS = {"cuda": 10, "cpu": 3}  # on a processor a call takes seconds
 _MB = 1e6
 
 
@@ -234,7 +234,7 @@ def _measured(work: str, way: Way, call: Work, count: int) -> tuple[Any, Cost]:
 
 
 def _repeats() -> int:
-    return _REPEATS[device().type != "cuda"]
+    return _REPEATS[device().type]
 
 
 def _peak(call: Work) -> float:

@@ -353,9 +353,8 @@ class Form:
         start, spent = self.page.start, duration(time.monotonic() - self._began)
         self.told.progress = {}
         if cancelled:
-            rest = "nothing was changed"
-            if self._action != "plan":
-                rest = self._asked.when_cancelled
+            planned = self._action == "plan"
+            rest = "nothing was changed" if planned else self._asked.when_cancelled
             phase, status = "cancelled", f"cancelled after {spent}; {rest}"
         elif self.told.failure or code:
             phase, status = "failed", f"failed after {spent}"
