@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from tests.convert.test_plan import head, planned
+from tests.recon.conftest import made
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
 from workbench.convert.run import convert
 from workbench.data.cache import open_cache
 from workbench.recon import run as rank
-from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
-from workbench.recon.results import Results
+from workbench.recon.reconstruction_plan import plan_reconstruction
 
 SMALLEST = {"cascades": 1, "chans": 2, "pools": 2, "sens_chans": 2, "sens_pools": 2}
 
@@ -48,7 +48,6 @@ def test_undersampled_scans_are_learned_from_and_reconstructed(undersampled):
     assert module.current_epoch == 1
     for asked in ({"run": "own"}, {"network": "sense"}):
         plan = plan_reconstruction(local_dataset=str(dataset), split="test", **asked)
-        list(reconstruct(plan))
-        (result,) = Results(plan.folder)
+        (result,) = made(plan)
         assert result.scores == {}
         assert result.images().max() > 0

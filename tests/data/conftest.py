@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from workbench_demo.phantom.writing import write_volume
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_volume() -> Callable[..., Path]:
     """Write a small volume of noise in fastMRI's format: ``make_volume(path, slices=2, ...)``."""
 
@@ -39,10 +40,10 @@ def make_volume() -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture
-def dataset(tmp_path: Path, make_volume: Callable[..., Path]) -> Path:
-    """A dataset of three splits: 3 training, 2 validation, 1 test volumes; 13 slices."""
-    root = tmp_path / "brain_multicoil"
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory, make_volume: Callable[..., Path]) -> Path:
+    """What ``dataset`` is a copy of, for tests that change nothing in it."""
+    root = tmp_path_factory.mktemp("made") / "brain_multicoil"
     for number, acquisition in enumerate(("AXT1", "AXT2", "AXFLAIR")):
         make_volume(
             root / f"multicoil_train/file{number}.h5", acquisition=acquisition, acquired=(2, 13)
@@ -57,3 +58,9 @@ def dataset(tmp_path: Path, make_volume: Callable[..., Path]) -> Path:
         attributes={"acceleration": 3},
     )
     return root
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, made_once: Path) -> Path:
+    """A dataset of three splits: 3 training, 2 validation, 1 test volumes; 13 slices."""
+    return shutil.copytree(made_once, tmp_path / "brain_multicoil")

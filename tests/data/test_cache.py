@@ -231,18 +231,29 @@ def test_a_file_that_may_not_be_read_is_a_problem(dataset, reading):
         (b"\xff\xfe", "is damaged"),
     ],
 )
-def test_a_cache_file_that_cannot_be_used_is_refused_and_rebuilt(dataset, capsys, content, remark):
-    cache = build_cache(dataset)
-    place = dataset / "dataset_cache.json"
+def test_a_cache_file_that_cannot_be_used_is_refused(tmp_path, content, remark):
+    place = tmp_path / "dataset_cache.json"
     place.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(CacheFileError, match=remark):
-        load_cache(dataset)
+        load_cache(tmp_path)
+
+
+def test_a_cache_file_that_cannot_be_used_is_rebuilt(dataset, capsys):
+    cache = build_cache(dataset)
+    (dataset / "dataset_cache.json").write_text("[]")
     capsys.readouterr()
     assert open_cache(dataset) == cache
     said = capsys.readouterr().out
-    assert re.search(remark, said)
-    assert "so it is built anew. Built the dataset cache" in said
+    assert re.search(r"is damaged.*so it is built anew\. Built the dataset cache", said)
     assert load_cache(dataset) == cache
+
+
+@pytest.fixture(scope="module")
+def content(made_once, tmp_path_factory):
+    """The text of a dataset's cache file."""
+    place = tmp_path_factory.mktemp("cache") / "dataset_cache.json"
+    build_cache(made_once, path=place)
+    return place.read_text()
 
 
 @pytest.mark.parametrize(
@@ -296,14 +307,12 @@ def test_a_cache_file_that_cannot_be_used_is_refused_and_rebuilt(dataset, capsys
         (lambda entry: entry.update(path=["a.h5"]), "path: "),
     ],
 )
-def test_a_volume_entry_that_makes_no_sense_is_damage(dataset, damage, remark):
-    build_cache(dataset)
-    place = dataset / "dataset_cache.json"
-    document = json.loads(place.read_text())
+def test_a_volume_entry_that_makes_no_sense_is_damage(content, tmp_path, damage, remark):
+    document = json.loads(content)
     damage(document["volumes"][0])
-    place.write_text(json.dumps(document))
+    (tmp_path / "dataset_cache.json").write_text(json.dumps(document))
     with pytest.raises(CacheFileError, match=f"is damaged.*{remark}"):
-        load_cache(dataset)
+        load_cache(tmp_path)
 
 
 def test_cache_of_version_1_is_rebuilt_with_its_splits_and_kept_in_runs(

@@ -71,6 +71,7 @@ def test_target_is_the_rss_of_the_cropped_images(brain):
             assert file.attrs["max"] == target.max()
             assert file.attrs["norm"] == pytest.approx(np.linalg.norm(target), rel=1e-5)
             assert file.attrs["synthetic"]
+            assert "ynthetic" in file.attrs["notice"]
         top, left = ((a - b) // 2 for a, b in zip(kspace.shape[-2:], target.shape[1:], strict=True))
         cropped = images_of(kspace)[..., top : top + target.shape[1], left : left + target.shape[2]]
         rss = np.sqrt((np.abs(cropped) ** 2).sum(axis=1))
