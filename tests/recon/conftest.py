@@ -1,5 +1,6 @@
 """A few small volumes in fastMRI's format, made in a moment; a network; its results."""
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -56,12 +57,31 @@ def study(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def single(tmp_path_factory):
+    """A single-coil dataset of 2 training volumes and a validation volume."""
+    root = tmp_path_factory.mktemp("knee_singlecoil")
+    for number, split in enumerate(("train", "train", "val")):
+        with h5py.File(make_volume(root / f"{number}.h5", number, coils=1)) as file:
+            kspace, target = file["kspace"][:, 0], file["reconstruction_rss"][:]
+        (root / f"{number}.h5").unlink()
+        write_volume(
+            root / f"singlecoil_{split}/file{number}.h5",
+            kspace=kspace,
+            target=target,
+            acquisition="CORPD_FBK",
+            patient_id="1",
+        )
+    return root
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
     return tmp_path
 
 
+TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1}
 SMALL = {"num_cascades": 2, "chans": 3, "pools": 2, "sens_chans": 2, "sens_pools": 1}
 
 

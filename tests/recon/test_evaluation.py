@@ -5,15 +5,14 @@ import shutil
 
 import pytest
 
-from tests.recon.conftest import make_volume
+from tests.recon.conftest import TINY, make_volume
+from tests.recon.test_own_code import own  # noqa: F401
 from workbench.compute.evaluation import parse_splits, unevaluated
 from workbench.compute.training import plan_training, train
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
 from workbench.recon.run import evaluate
 from workbench.views.training import evaluation_table
-
-TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1, "epochs": 1}
 
 
 @pytest.fixture
@@ -26,7 +25,9 @@ def dataset(study, tmp_path):
 
 def planned(dataset, **more):
     return plan_training(
-        model="brain", local_dataset=str(dataset), **{**TINY, "reconstruct": "val", **more}
+        model="brain",
+        local_dataset=str(dataset),
+        **{**TINY, "epochs": 1, "reconstruct": "val", **more},
     )
 
 
@@ -35,8 +36,15 @@ def made(run):
     return {path.name: path.stat().st_mtime_ns for path in run.folder.rglob("file*.h5")}
 
 
-def test_all_ranks_reconstruct_and_what_is_there_is_kept(dataset, project):
-    plan = planned(dataset, nodes=2)
+def test_ranks_train_own_code_reconstruct_and_keep_what_is_there(own, dataset, project):  # noqa: F811
+    choices = {"network": f"{own}:Denoiser", "loss": f"{own}:L2", "epochs": 1, "reconstruct": "val"}
+
+    def asked():
+        return plan_training(model="brain", local_dataset=str(dataset), nodes=2, **choices)
+
+    plan = asked()
+    assert f"network    {own}:Denoiser(depth=2" in str(plan)
+    assert f"loss       {own}:L2" in str(plan)
     assert "reconstructs on all ranks 2 val volumes (7 slices), equispaced" in str(plan)
     lines = list(train(plan))
     assert "reconstructing val: 2 volumes, 0 there already" in lines
@@ -59,7 +67,7 @@ def test_all_ranks_reconstruct_and_what_is_there_is_kept(dataset, project):
         assert int(row["slices"]) == result.slices
     mean = sum(result.reconstruction["ssim"] for result in Results(shown.folder)) / 2
     assert f"{mean:.4f}" in evaluation_table(plan.run).to_html()
-    assert "is finished" in next(iter(train(planned(dataset, nodes=2))))
+    assert "is finished" in next(iter(train(asked())))
     # Killed in the middle: the table was yet to come, and one volume is not whole.
     before = made(plan.run)
     (folder / "scores.csv").unlink()

@@ -14,7 +14,7 @@ import workbench
 from tests.recon.conftest import SMALL, made
 from workbench.compute.jobs import TrainingJob, training_job, try_own_code
 from workbench.compute.runs import prepare_run
-from workbench.compute.training import plan_training, train
+from workbench.compute.training import plan_training
 from workbench.models import build, label_of
 from workbench.pages.train import TrainPage
 from workbench.recon.reconstruction_plan import plan_reconstruction
@@ -128,18 +128,6 @@ def test_own_network_and_loss_train_reconstruct_and_load(own, study, project):
     assert workbench.Run("outputs/mine").job == job
     with pytest.raises(ValueError, match=f"no module is called {own}: put its file"):
         workbench.load_model("outputs/mine")
-
-
-def test_own_code_trains_on_two_ranks(own, study):
-    plan = plan_training(
-        model="brain", target="local", local_dataset=str(study), name="ranks", nodes=2, epochs=1,
-        network=f"{own}:Denoiser", loss=f"{own}:L2", reconstruct="val",
-    )  # fmt: skip
-    assert f"network    {own}:Denoiser(depth=2" in str(plan)
-    assert f"loss       {own}:L2" in str(plan)
-    lines = list(train(plan))
-    assert any("val is reconstructed: 2 volumes" in line for line in lines)
-    assert plan.run.finished
 
 
 def test_fastmri_s_varnet_is_a_network_like_any_other(project, released):
