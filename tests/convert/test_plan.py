@@ -12,6 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.convert.mrd_files import cartesian, fft2, images
+from tests.convert.mrd_files import write as mrd_file
+from tests.convert.test_calgary import write as calgary_file
 from workbench.convert.plan import RECORD, Ask, lines_of, plan_conversion
 from workbench.convert.run import LOCK, convert
 from workbench.convert.scan import Choices
@@ -228,3 +231,65 @@ def test_plan_says_what_will_be_made(source):
     assert "10 volumes" in text
     assert "people     5, told apart by folder" in text
     assert "10 volumes, 328 kB of k-space" in text
+
+
+def test_scan_with_a_nan_is_refused_alone_and_decides_no_scale(tmp_path):
+    for number in range(3):
+        kspace = fft2(images(seed=number))
+        if number == 1:
+            kspace[0, 0, 3, 3] = np.nan
+        mrd_file(tmp_path / f"raw{number}.h5", cartesian(kspace))
+    (source := tmp_path / "raw").mkdir()
+    for file in tmp_path.glob("raw*.h5"):
+        file.rename(source / file.name)
+    plan = planned(source, choices=Choices(), person="file")
+    assert [problem.path for problem in convert(plan)] == ["raw1.h5"]
+    for path in plan.ask.dataset.rglob("*.h5"):
+        with h5py.File(path) as file:
+            assert np.isfinite(file["kspace"][()]).all()
+            assert 1e-4 < file.attrs["max"] < 1e-3
+
+
+@pytest.mark.parametrize("size", [1e25, 1e-30])
+def test_values_whose_squares_no_float_holds_come_to_the_usual_scale(source, size):
+    for file in source.rglob("*.npy"):
+        np.save(file, (np.load(file) * size).astype(np.complex64))
+    plan = planned(source)
+    assert list(convert(plan)) == []
+    assert all(1e-5 < volume.largest < 1e-2 for volume in open_cache(plan.ask.dataset))
+
+
+def test_file_that_is_there_from_a_folder_below_does_not_come_twice(source):
+    below = replace(ask(source), source=source / "Doe_Jane_0")
+    list(convert(plan_conversion(below)))
+    with pytest.raises(ValueError, match=r"Doe_Jane_0/t0.npy: .* of the same file"):
+        planned(source)
+    assert len(open_cache(below.dataset)) == 2
+
+
+def test_what_is_said_of_a_scan_later_is_written(source):
+    list(convert(planned(source)))
+    plan = planned(source, acquisition="AXT2")
+    assert len(plan.to_do) == 10
+    list(convert(plan))
+    assert {volume.acquisition for volume in open_cache(plan.ask.dataset)} == {"AXT2"}
+    assert planned(source, acquisition="AXT2").to_do == ()
+
+
+def test_plan_made_before_another_s_conversion_writes_nothing(source):
+    other = source.parent / "other"
+    other.mkdir()
+    np.save(other / "a.npy", 1000 * head(3))
+    late = planned(source, person="file")
+    list(convert(plan_conversion(replace(ask(source), source=other))))
+    with pytest.raises(RuntimeError, match=r"has written into .* since this one was planned"):
+        list(convert(late))
+    assert len(open_cache(late.ask.dataset)) == 1
+
+
+def test_person_whom_folders_give_to_two_splits_is_in_one(tmp_path):
+    for split, name in (("Train", "e7s1_P1.7.h5"), ("Val", "e7s2_P2.7.h5"), ("", "e7s3_P3.7.h5")):
+        (folder := tmp_path / "raw" / split).mkdir(parents=True, exist_ok=True)
+        calgary_file(folder / name)
+    plan = planned(tmp_path / "raw", choices=Choices(), person="header")
+    assert len({item.split for item in plan.items}) == 1

@@ -134,3 +134,13 @@ def test_some_slices_alone_can_be_read():
     kspace, made = scan()
     (found,) = slices_of(made, (1,))
     np.testing.assert_array_equal(found, kspace[1])
+
+
+@pytest.mark.parametrize(
+    ("scale", "reason"), [(1e-30, "images of zeros"), (1e25, "images of"), (1e39, "not finite")]
+)
+def test_scale_that_single_precision_cannot_take_is_refused(tmp_path, scale, reason):
+    _, made = scan()
+    with pytest.raises(RefusedError, match=reason):
+        list(write_scan(made, tmp_path / "multicoil_train/a.h5", scale=scale))
+    assert list(tmp_path.rglob("*.h5")) == []

@@ -1,13 +1,17 @@
 """What a conversion will do: every file of a source, what it becomes, or why it is refused."""
 
 import csv
+import hashlib
 import io
 import json
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from workbench.convert.people import pseudonym, read_key, read_shares, split_people
 from workbench.convert.readers import scans_of
@@ -59,6 +63,8 @@ class Item:
     person: str  # pseudonym
     split: str
     path: str  # relative to the dataset's folder
+    mark: str  # changes with the file, and with what is said of the scan
+    file: str  # pseudonym of the file's whole path
     done: bool
 
 
@@ -71,7 +77,8 @@ class Plan:
     refusals: tuple[Problem, ...]
     scale: float
     told_apart: str  # of PEOPLE
-    origin: Mapping[str, str]  # pseudonyms of the key itself and of the source's folder
+    key: str  # pseudonym of the key itself
+    record: Mapping[str, Any]  # what the dataset's folder said
 
     @property
     def to_do(self) -> tuple[Item, ...]:
@@ -104,8 +111,8 @@ def plan_conversion(ask: Ask) -> Plan:
         why = f": {refusals[0].path} {refusals[0].reason}" if refusals else ", it holds no file"
         raise ValueError(f"source={str(ask.source)!r}: nothing of it becomes a volume{why}")
     key = read_key(ask.private / "key")
-    origin = {"key": pseudonym(key, "key", ""), "root": pseudonym(key, "root", str(ask.root))}
-    if record.get("key", origin["key"]) != origin["key"]:
+    key_name = pseudonym(key, "key", "")
+    if record.get("key", key_name) != key_name:
         raise ValueError(
             f"private={shown(ask.private)}: its key is not the one that {shown(ask.dataset)} was "
             "made with, so people would get other names and splits: give that one's folder, or "
@@ -114,25 +121,49 @@ def plan_conversion(ask: Ask) -> Plan:
     told_apart, names = _people(ask, found, record.get("people"))
     people = {name: pseudonym(key, "person", name) for name in set(names)}
     known = {value["person"]: value["split"] for value in record["volumes"].values()}
-    apart = [people[name] for name, (_, scan) in zip(names, found, strict=True) if not scan.split]
-    splits = split_people(apart, shares, ask.seed, known)
+    for name, (_, scan) in zip(names, found, strict=True):
+        if scan.split:
+            known.setdefault(people[name], scan.split)
+    splits = split_people(people.values(), shares, ask.seed, known)
     items = []
     for name, (source, scan) in zip(names, found, strict=True):
-        person = people[name]
+        person, split = people[name], splits[people[name]]
         stem = f"scan_{pseudonym(key, 'scan', f'{source} {scan.name}')[:16]}"
-        split = known.get(person) or scan.split or splits[person]
         path = f"multicoil_{split}/{stem}.h5"
-        before = record["volumes"].get(path, {})
-        same = before.get("source") == _mark(ask, source)
-        if before and not same and before.get("root") != origin["root"]:
+        before, mark = record["volumes"].get(path, {}), _mark(ask, source, scan)
+        file = pseudonym(key, "file", str((ask.root / source).resolve()))
+        same = before.get("source") == mark
+        if before and not same and before.get("file", file) != file:
             raise ValueError(
                 f"{source}: {shown(ask.dataset)} holds a file of that name from another folder: "
                 "convert from the folder that holds both, or into another dataset"
             )
         done = same and (ask.dataset / path).is_file()
-        items.append(Item(source, scan, person, split, path, done))
+        items.append(Item(source, scan, person, split, path, mark, file, done))
+    _refuse_twice(ask, items, record)
     scale = record["scale"] or ask.scale or _scale_of(scan for _, scan in found)
-    return Plan(ask, tuple(items), tuple(refusals), scale, told_apart, origin)
+    return Plan(ask, tuple(items), tuple(refusals), scale, told_apart, key_name, record)
+
+
+def _refuse_twice(ask: Ask, items: Iterable[Item], record: Mapping[str, Any]) -> None:
+    """Refuse files of which the dataset holds volumes that this conversion would not write.
+
+    Converted from a folder above or below the one that was given before, a file would be there
+    twice, perhaps in two splits.
+    """
+    written = {item.path for item in items}
+    there = {
+        value.get("file"): path
+        for path, value in record["volumes"].items()
+        if path not in written and (ask.dataset / path).is_file()
+    }
+    for item in items:
+        if path := there.get(item.file):
+            raise ValueError(
+                f"{item.source}: {shown(ask.dataset)} holds {path} of the same file, which was "
+                "converted from another folder, or held other scans: convert from the same folder "
+                "as before, into another dataset, or remove that volume first"
+            )
 
 
 def _look(ask: Ask) -> tuple[list[tuple[str, Scan]], list[Problem]]:
@@ -190,19 +221,27 @@ def _people(ask: Ask, found: list[tuple[str, Scan]], before: str | None) -> tupl
 
 
 def _scale_of(scans: Iterable[Scan]) -> float:
-    """Return the factor that brings the median of the images' largest values to fastMRI's."""
+    """Return the factor that brings the median of the images' largest values to fastMRI's.
+
+    Slices whose values are not finite say nothing; the writer refuses them.
+    """
     largest = []
     for scan, _ in zip(scans, range(_SCALED_BY), strict=False):
         (kspace,) = slices_of(scan, (scan.shape[0] // 2,))
-        if value := float(zero_filled(kspace, scan.header.recon[:2]).max()):
-            largest.append(value)
-    return float(f"{_USUAL_LARGEST / statistics.median(largest):.3g}") if largest else 1.0
+        peak = float(np.abs(kspace).max())
+        if 0 < peak < math.inf:  # and no NaN; of huge and tiny values the squares are neither
+            largest.append(peak * float(zero_filled(kspace / peak, scan.header.recon[:2]).max()))
+    usual = statistics.median(largest) if largest else 0.0
+    return float(f"{_USUAL_LARGEST / usual:.3g}") if usual else 1.0
 
 
-def _mark(ask: Ask, source: str) -> str:
-    """Return what tells whether a source's file is the one that was converted."""
+def _mark(ask: Ask, source: str, scan: Scan) -> str:
+    """Return what tells whether a file's scan is the one that was converted, and so described."""
     known = (ask.root / source).stat()
-    return f"{known.st_size} {known.st_mtime_ns}"
+    said = [scan.shape, scan.header, scan.target, scan.acquisition, scan.attributes]
+    said += [None if scan.sampled is None else scan.sampled.tolist(), scan.calibration is None]
+    digest = hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+    return f"{known.st_size} {known.st_mtime_ns} {digest}"
 
 
 def _choices_of(ask: Ask) -> dict[str, Any]:
@@ -232,15 +271,27 @@ def _read_record(ask: Ask) -> dict[str, Any]:
     return record
 
 
+def check_current(plan: Plan) -> None:
+    """Refuse a plan since which another conversion has written into the dataset's folder.
+
+    It chose the scale, the people and their splits, and this plan others.
+    """
+    if _read_record(plan.ask) != plan.record:
+        raise RuntimeError(
+            f"another conversion has written into {shown(plan.ask.dataset)} since this one was "
+            "planned: run this again"
+        )
+
+
 def remember(plan: Plan, item: Item) -> None:
     """Write what the dataset's folder holds now."""
     record = _read_record(plan.ask)
-    record |= {"scale": plan.scale, "people": plan.told_apart, "key": plan.origin["key"]}
+    record |= {"scale": plan.scale, "people": plan.told_apart, "key": plan.key}
     record["volumes"][item.path] = {
         "person": item.person,
         "split": item.split,
-        "source": _mark(plan.ask, item.source),
-        "root": plan.origin["root"],
+        "source": item.mark,
+        "file": item.file,
     }
     write_text(plan.ask.dataset / RECORD, json.dumps(record, indent=1) + "\n")
 

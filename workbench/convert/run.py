@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from workbench.convert.plan import Plan, remember, write_names
+from workbench.convert.plan import Plan, check_current, remember, write_names
 from workbench.convert.scan import RefusedError
 from workbench.convert.write import write_scan
 from workbench.data.volume import Problem
@@ -18,7 +18,7 @@ def convert(plan: Plan) -> Iterator[Problem]:
 
     Raises:
         CannotWriteError: there is no room for all of it, or the folder refuses.
-        RuntimeError: another conversion writes into the same folder.
+        RuntimeError: another conversion writes into the same folder, or did since the plan.
     """
     ask = plan.ask
     free = DiskStore(ask.dataset).free()
@@ -30,6 +30,7 @@ def convert(plan: Plan) -> Iterator[Problem]:
         )
     busy = f"another conversion writes into {shown(ask.dataset)}: wait for it to end"
     with only_one(ask.dataset / LOCK, busy):
+        check_current(plan)
         DiskStore(ask.dataset).sweep()
         write_names(plan)
         progress = Progress("converting", sum(item.scan.shape[0] for item in plan.to_do), "slices")

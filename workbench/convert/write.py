@@ -38,7 +38,8 @@ def write_scan(
         The number of each slice, once it is written.
 
     Raises:
-        RefusedError: the source yields other slices than it said, or values that are not finite.
+        RefusedError: the source yields other slices than it said, or values that are not finite,
+            in k-space or, at that scale, in images.
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,18 +56,26 @@ def write_scan(
         if scan.target:
             targets = file.create_dataset("reconstruction_rss", (scan.shape[0], *size), np.float32)
         for number, values in enumerate(slices_of(scan)):
+            with np.errstate(over="ignore"):
+                values = values * np.float32(scale)
             if not np.isfinite(values).all():
                 raise RefusedError(f"has values that are not finite in slice {number}")
-            values = values * np.float32(scale)
             kspace[number] = values = turned_over(values) if flip else values
             if scan.target:
                 # Coil by coil: an FFT takes three times what it transforms.
-                power = sum((zero_filled(coil, recon) ** 2 for coil in values), np.float32(0))
+                with np.errstate(over="ignore"):
+                    power = sum((zero_filled(coil, recon) ** 2 for coil in values), np.float32(0))
                 targets[number] = target = np.sqrt(power)
                 largest = max(largest, float(target.max()))
                 squares += float(np.sum(power, dtype=np.float64))
             yield number
         if scan.target:
+            if not 0 < largest < math.inf:
+                raise RefusedError(
+                    f"has images of zeros or of values that are not finite, in single precision "
+                    f"at scale={scale:g}: convert it into a dataset of its own, or bring it in "
+                    "again"
+                )
             said |= {"max": largest, "norm": math.sqrt(squares)}
         if scan.sampled is not None:
             file.create_dataset("mask", data=scan.sampled)
