@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.request
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import ipywidgets
 import pytest
 
 from tests.forms.turning import TurningPage, values
+from tests.programs import wait_for
 from workbench.forms import form as form_module
 from workbench.forms.form import Form, NotStartedError, open_form
 from workbench.forms.tensorboard import TensorBoard
@@ -36,18 +36,11 @@ def enter(form, **entries):
         form.inputs[name].value = entry
 
 
-def run(form, **entries):
+def run(form, action="start", **entries):
     enter(form, **entries)
-    form.start()
+    form.start(action)
     form.wait(60)
     return form
-
-
-def wait_for(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def alive(pid):
@@ -71,9 +64,7 @@ def test_work_runs_in_a_process_of_its_own_and_its_result_comes_back(form, tmp_p
 
 
 def test_plan_shows_what_would_be_done_and_does_nothing(form, tmp_path):
-    form.start("plan")
-    form.wait(60)
-    assert form.phase == "planned"
+    assert run(form, "plan").phase == "planned"
     assert form.told.planned == ["rounds     2"]
     assert not (tmp_path / "pid").exists()
     enter(form, rounds="3")
@@ -84,9 +75,7 @@ def test_plans_are_answered_by_one_process_and_work_by_the_last_that_it_does(for
     form.keep_warm(None)
     processes = [form._process]
     for action in ("plan", "plan", "start", "plan"):
-        form.start(action)
-        form.wait(60)
-        assert form.phase == {"plan": "planned", "start": "done"}[action]
+        assert run(form, action).phase == {"plan": "planned", "start": "done"}[action]
         processes.append(form._process)
     first, after_plan, after_plans, after_work, last = processes
     assert first is after_plan is after_plans
@@ -112,38 +101,30 @@ def test_code_of_ones_own_is_read_anew_by_each_plan(form, tmp_path, monkeypatch)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     for number in (1, 2):
         (tmp_path / "own_code.py").write_text(f"NUMBER = {10**number}\n")
-        run_plan(form, fault="own_code")
+        run(form, "plan", fault="own_code")
         assert f"number     {10**number}" in form.told.planned
 
 
 def test_another_secret_goes_to_another_process(form, monkeypatch):
     form.keep_warm(None)
-    run_plan(form)
+    run(form, "plan")
     processes = [form._process]
     for text in ("open sesame", "open sesame", "open barley"):
         form.secrets["FORM_SECRET"].take(text)
-        run_plan(form)
-        assert form.phase == "planned"
+        assert run(form, "plan").phase == "planned"
         processes.append(form._process)
     without, first, again, another = processes
     assert without is not first is again is not another
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "of another login")
-    run_plan(form)
+    run(form, "plan")
     assert form._process is not another
-
-
-def run_plan(form, **entries):
-    enter(form, **entries)
-    form.start("plan")
-    form.wait(60)
 
 
 def test_what_an_entry_names_is_looked_at_while_it_is_typed(form, tmp_path):
     enter(form, folder=str(tmp_path / "nowhere"))
     wait_for(lambda: "no folder" in form.notes["folder"].value)
     assert form.errors == {}
-    run_plan(form)
-    assert form.phase == "failed"
+    assert run(form, "plan").phase == "failed"
     assert "no folder" in form.told.failure[0]
     enter(form, folder=str(tmp_path))
     wait_for(lambda: "no folder" not in form.notes["folder"].value)
@@ -211,21 +192,18 @@ def test_wrong_value_of_the_notebook_stands_in_the_form_beside_its_error(wrong):
     assert form.inputs[name].value == value
 
 
-@pytest.mark.parametrize(
-    ("fault", "message", "trace"),
-    [
+def test_errors_are_told_in_plain_words_and_the_next_start_clears_them(form):
+    for fault, message, trace in (
         ("work", "the work failed, mend it so", "RuntimeError: the work failed"),
         ("plan", "fault='plan': it was asked for", "FileNotFoundError"),
         ("kill", r"exit code -9: .* memory runs out", ""),
         ("open", "the result is damaged: turn again", "ValueError"),
-    ],
-)
-def test_error_is_told_in_plain_words_and_the_next_start_clears_it(form, fault, message, trace):
-    assert run(form, fault=fault).phase == "failed"
-    assert re.search(message, form.told.failure[0])
-    assert trace in form.told.failure[1]
-    with pytest.raises(NotStartedError):
-        _ = form.result
+    ):
+        assert run(form, fault=fault).phase == "failed", fault
+        assert re.search(message, form.told.failure[0])
+        assert trace in form.told.failure[1]
+        with pytest.raises(NotStartedError):
+            _ = form.result
     assert run(form, fault="", rounds="1").phase == "done"
     assert form.told.failure is None
 

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.ingest.conftest import packed, sums_of, tar_of, volumes
+from tests.programs import wait_for
 from workbench.ingest.links import parse_links
 from workbench.ingest.manifest import LOCK, read_records
 from workbench.ingest.offer import read_sums, sum_of
@@ -116,12 +116,12 @@ def test_flaky_server_does_no_harm(knee, keep):
     assert knee.there() == knee.members
 
 
-def test_plan_says_what_is_complete_missing_large_and_when_links_end(knee):
+def test_plan_says_what_is_complete_missing_large_and_when_links_end(on_disk):
     now = datetime.now(UTC)
-    plan = knee.plan()
+    plan = on_disk.plan()
     (dataset,) = plan.datasets
     assert dataset.missing == tuple(f"knee_multicoil_train_batch_{n}" for n in range(1, 5))
-    sizes = {path.name: path.stat().st_size for path in knee.folder.glob("knee*")}
+    sizes = {path.name: path.stat().st_size for path in on_disk.folder.glob("knee*")}
     assert {a.link.name: a.size for a in plan.archives} == sizes
     by_stem = {archive.link.stem: archive for archive in plan.archives}
     xz, tar, gz = (by_stem[f"knee_multicoil_{x}"] for x in ("val", "train_batch_0", "test"))
@@ -132,7 +132,7 @@ def test_plan_says_what_is_complete_missing_large_and_when_links_end(knee):
     assert timedelta(days=89) < xz.link.expires - now < timedelta(days=91)
     assert "3 archives to fetch" in repr(plan)
     assert len(repr(plan)) < 300
-    assert [*knee.store.list()] == []
+    assert [*on_disk.store.list()] == []
 
 
 def test_of_two_generations_the_complete_one_is_taken_and_said_complete(on_disk):
@@ -175,15 +175,15 @@ def test_fully_sampled_test_scans_and_masked_ones_of_the_same_names_both_stay(on
     assert {outcome.state for outcome in report.outcomes} == {"was there"}
 
 
-def test_choosing_datasets(knee):
+def test_choosing_datasets(on_disk):
     name = "brain_multicoil_val_batch_0.tar.xz"
-    pack(knee.folder, name, packed("xz", volumes("multicoil_val/brain.h5")))
-    knee.ingest(datasets=["brain_multicoil"])
+    pack(on_disk.folder, name, packed("xz", volumes("multicoil_val/brain.h5")))
+    on_disk.ingest(datasets=["brain_multicoil"])
     with pytest.raises(ValueError, match=r"datasets='knee': give one of knee_singlecoil, "):
-        knee.plan(datasets=["knee"])
+        on_disk.plan(datasets=["knee"])
     with pytest.raises(ValueError, match=r"no link for it; it has brain_multicoil, knee_mul"):
-        knee.plan(datasets=["knee_DICOMs"])
-    folders = {entry.path.partition("/")[0] for entry in knee.store.list()}
+        on_disk.plan(datasets=["knee_DICOMs"])
+    folders = {entry.path.partition("/")[0] for entry in on_disk.store.list()}
     assert folders == {"brain_multicoil", "brain_multicoil_compressed"}
 
 
@@ -245,11 +245,7 @@ def killed_when(condition, knee, text, *, keep=True):
         env=os.environ | {"LINKS": text},
     )
     try:
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        wait_for(lambda: condition() or process.poll() is not None)
     finally:
         process.kill()
         assert process.wait() == -signal.SIGKILL
@@ -355,14 +351,14 @@ def test_list_that_names_another_hash_since_brings_the_archive_anew(knee):
     assert knee.there() == new
 
 
-def test_archive_not_listed_is_verified_once_a_list_names_it(knee):
-    listed = (knee.folder / "SHA256").read_text()
-    (knee.folder / "SHA256").write_text("")
-    knee.ingest()
-    assert knee.states()[VAL] == ("unpacked", "not listed")
-    (knee.folder / "SHA256").write_text(listed)
-    knee.ingest()
-    assert knee.states()[VAL] == ("unpacked", "verified")
+def test_archive_not_listed_is_verified_once_a_list_names_it(on_disk):
+    listed = (on_disk.folder / "SHA256").read_text()
+    (on_disk.folder / "SHA256").write_text("")
+    on_disk.ingest()
+    assert on_disk.states()[VAL] == ("unpacked", "not listed")
+    (on_disk.folder / "SHA256").write_text(listed)
+    on_disk.ingest()
+    assert on_disk.states()[VAL] == ("unpacked", "verified")
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -473,18 +469,18 @@ def test_web_page_instead_of_an_archive_is_found_before_the_download(on_disk):
     assert actions == [Action.FETCH, Action.FETCH, Action.REFUSE]
 
 
-def test_all_links_expired_is_an_error_before_anything_is_done(knee):
-    text = knee.bucket.email(lifetime=timedelta(days=-3))
+def test_all_links_expired_is_an_error_before_anything_is_done(on_disk):
+    text = on_disk.bucket.email(lifetime=timedelta(days=-3))
     with pytest.raises(ValueError, match=r"the link expired on .* ask anew at https://fastmri"):
-        knee.plan(text)
-    assert knee.asked() == []
-    assert [*knee.store.list()] == []
+        on_disk.plan(text)
+    assert on_disk.asked() == []
+    assert [*on_disk.store.list()] == []
 
 
-def test_refused_and_missing_archives_stop_no_other(knee):
-    text = knee.bucket.email().replace("_val.tar.xz?", "_val_batch_0.tar.xz?", 1)
-    (knee.folder / "knee_multicoil_test.tar.xz").unlink()
-    report = knee.ingest(text)
+def test_refused_and_missing_archives_stop_no_other(on_disk):
+    text = on_disk.bucket.email().replace("_val.tar.xz?", "_val_batch_0.tar.xz?", 1)
+    (on_disk.folder / "knee_multicoil_test.tar.xz").unlink()
+    report = on_disk.ingest(text)
     problems = sorted(report.problems)
     assert "knee_multicoil_test.tar.xz: the server answers 404 NoSuchKey" in problems[0]
     assert "403 SignatureDoesNotMatch" in problems[1]
@@ -592,10 +588,8 @@ def test_manifests_of_earlier_versions_still_open():
     assert read_records(with_val(UNPACKED).encode())[VAL].marks == {}
 
 
-@pytest.mark.parametrize(
-    "content", ["[" * 100_000, with_val(UNPACKED | {"members": {"../x": 1}})], ids=range(2)
-)
-def test_damaged_manifest_is_said_kept_aside_and_everything_checked_anew(knee, content):
+def test_damaged_manifest_is_said_kept_aside_and_everything_checked_anew(knee):
+    content = "[" * 100_000
     knee.store.write("knee_multicoil/ingest.json", content.encode())
     report = knee.ingest()
     assert report.problems == []

@@ -2,13 +2,14 @@
 
 import json
 import re
-import time
 import warnings
 
+import ipywidgets
 import pytest
 
 from tests.forms.turning import values
 from tests.ingest.azure.conftest import RELEASES
+from tests.programs import wait_for
 from workbench.azure_storage import CONNECTION_VARIABLE, find_storage
 from workbench.forms.form import Form
 from workbench.pages.ingest import IngestPage
@@ -32,27 +33,6 @@ def person(monkeypatch):
     monkeypatch.setattr("workbench.ingest.request.interactive", lambda: True)
 
 
-def test_form_takes_connection_string_and_email_and_keeps_neither(release, cloud, person):
-    import ipywidgets
-
-    brought = release()
-    form = Form(IngestPage, values(IngestPage, destination="azure"))
-    run(form)
-    assert form.phase == "idle"
-    assert form.status.startswith("first give fastMRI's email and Storage account's")
-    form.secrets["FASTMRI_LINKS"].take(brought.email)
-    form.secrets[CONNECTION_VARIABLE].take(cloud.storage.connection_string)
-    said = form.secrets[CONNECTION_VARIABLE].note.value
-    assert f"✓ storage account {cloud.storage.account};" in said
-    run(form)
-    assert form.phase == "done", form.told.failure
-    assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
-    assert cloud.factory.names == []
-    state = json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
-    assert cloud.storage.key not in state
-    assert "Signature=" not in state
-
-
 def rows_of(form):
     """Return the live table's rows: archive -> state, came, verified and unpacked, problem."""
     shown = form.told.outputs["archives"].value if "archives" in form.told.outputs else ""
@@ -60,19 +40,20 @@ def rows_of(form):
     return {cells[0]: cells[1:] for cells in rows if cells}
 
 
-def wait_for(condition):
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def test_form_shows_how_far_each_archive_is_while_the_factory_brings_it(release, cloud, person):
+def test_form_takes_secrets_keeps_none_and_shows_how_far_each_archive_is(release, cloud, person):
     brought = release("2021")
     sizes = {name: (cloud.bucket.folder / name).stat().st_size for name in RELEASES["2021"]}
-    form = Form(IngestPage, values(IngestPage, destination="azure"))
+    form = Form(IngestPage, values(IngestPage, destination="azure", unpack_on="here"))
+    run(form)
+    assert form.phase == "idle"
+    assert form.status.startswith("first give fastMRI's email and Storage account's")
+    account = form.secrets[CONNECTION_VARIABLE]
+    account.take("something else")
+    assert "connection string: it is not a list" in account.note.value
+    assert "wb-held" not in account.note.value
     form.secrets["FASTMRI_LINKS"].take(brought.email)
-    form.secrets[CONNECTION_VARIABLE].take(cloud.storage.connection_string)
+    account.take(cloud.storage.connection_string)
+    assert f"✓ storage account {cloud.storage.account};" in account.note.value
     cloud.factory.pace.go.clear()
     form.start()
 
@@ -96,16 +77,12 @@ def test_form_shows_how_far_each_archive_is_while_the_factory_brings_it(release,
         assert came_now.endswith("(0%)" if name == failed else "(100%)")
         assert through == ("-" if name == failed else came_now)
     assert rows_of(form)["multicoil_train.tar.gz"][1].startswith(there)
+    assert brought.in_container("knee_multicoil") == brought.members["knee_multicoil"]
+    assert cloud.factory.names == []
+    state = json.dumps(ipywidgets.Widget.get_manager_state(), default=str)
+    assert cloud.storage.key not in state
+    assert "Signature=" not in state
     assert "Signature=" not in form.told.outputs["archives"].value
-
-
-def test_connection_string_that_is_none_is_refused_beside_its_field(release, person):
-    release()
-    form = Form(IngestPage, values(IngestPage, destination="azure"))
-    form.secrets[CONNECTION_VARIABLE].take("something else")
-    said = form.secrets[CONNECTION_VARIABLE].note.value
-    assert "connection string: it is not a list" in said
-    assert "wb-held" not in said
 
 
 def test_clusters_and_locations_are_looked_up_when_asked(release, cloud, person):

@@ -1,12 +1,12 @@
 """The notebook as a person runs it: killed in the middle, and run again."""
 
 import subprocess
-import time
 
 import psutil
 import pytest
 
 from tests.ingest.azure.conftest import RELEASES, found_in, notebook, secrets_of
+from tests.programs import wait_for
 from workbench_demo.bucket import Faults
 
 
@@ -39,12 +39,12 @@ def test_notebook_that_is_killed_and_run_again_brings_both_generations_once(both
     slow = Faults("knee_multicoil_val", seconds_per_mb=5)
     cloud.bucket.faults.append(slow)
     process = notebook(cloud, email, tmp_path)
-    end = time.monotonic() + 180
-    # All but the slow one have landed, and that one is on its way.
-    while sum(run.status == "Succeeded" for run in cloud.factory.runs) < 4:
+
+    def all_but_the_slow_one_landed():
         assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
-        assert time.monotonic() < end
-        time.sleep(0.05)
+        return sum(run.status == "Succeeded" for run in cloud.factory.runs) == 4
+
+    wait_for(all_but_the_slow_one_landed, 180)
     kill(process)
     (left,) = cloud.factory.names
     cloud.bucket.faults.remove(slow)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.ingest.azure.conftest import found_in, notebook, secrets_of
+from tests.programs import wait_for
 from workbench.azure_resources import ResourceError
 
 
@@ -62,38 +63,33 @@ def test_notebook_with_an_archive_that_fails_leaves_no_secret_anywhere(release, 
         assert not found_in(secrets, text), where
 
 
-def test_what_the_factory_stores_and_shows_of_a_run_holds_no_link(release, cloud):
+def test_what_the_factory_stores_of_a_run_and_the_most_talkative_log_hold_no_secret(
+    release, cloud, caplog
+):
+    caplog.set_level(logging.DEBUG)
     brought = release()
+    for name in list(logging.root.manager.loggerDict):  # AzureML's SDKs have silenced some
+        caplog.set_level(logging.DEBUG, name)
     documents = {}
     cloud.factory.pace.go.clear()
 
     def look() -> None:
-        while len(cloud.factory.runs) < 3:
-            threading.Event().wait(0.05)
+        wait_for(lambda: len(cloud.factory.runs) >= 3)
         for kind in ("linkedservices", "datasets", "pipelines"):
             documents[kind] = repr(cloud.factory.documents(cloud.factory.names[0], kind))
         cloud.factory.pace.go.set()
 
     thread = threading.Thread(target=look)
     thread.start()
-    plan = brought.plan()
     secrets = secrets_of(cloud, brought.email)
-    report = brought.run(plan)
+    report = brought.ingest()
     thread.join()
+    assert report.problems == []
     activities = repr([run.activities for run in cloud.factory.runs])
     for where, text in (documents | {"activities": activities, "report": repr(report)}).items():
         # The account's key is a SecureString there: that is where the service keeps it.
         known = [secret for secret in secrets if secret != cloud.storage.key]
         assert not found_in(known, text), where
-
-
-def test_most_talkative_log_of_all_libraries_holds_no_secret(release, cloud, caplog):
-    caplog.set_level(logging.DEBUG)
-    brought = release()
-    for name in list(logging.root.manager.loggerDict):  # AzureML's SDKs have silenced some
-        caplog.set_level(logging.DEBUG, name)
-    secrets = secrets_of(cloud, brought.email)
-    assert brought.ingest().problems == []
     assert "Request URL" in caplog.text
     assert not found_in(secrets, caplog.text)
 
