@@ -22,11 +22,6 @@ def cells(path, kind):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-def test_every_stage_has_its_notebook():
-    stages = {"ingest", "cache", "explore", "train", "reconstruct"}
-    assert stages <= {path.stem for path in NOTEBOOKS}
-
-
 def test_every_parameter_has_type_default_and_help(path):
     parameters = papermill.inspect_notebook(path)
     assert parameters

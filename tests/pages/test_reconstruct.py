@@ -34,11 +34,20 @@ def reconstruct(page):
     return page.result(page.work(page.plan()))
 
 
-@pytest.fixture
-def done(reconstructed, in_project, tmp_path):
+@pytest.fixture(scope="module", autouse=True)
+def in_this_project(project):
+    """The project of all tests here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_ROOT", str(project))
+        yield
+
+
+@pytest.fixture(scope="module")
+def done(reconstructed, tmp_path_factory):
+    """A reconstruction with all that can be asked for, its comparison made before."""
     reconstructed(acceleration=8, center_fraction=0.04)
     reconstructed()
-    path = tmp_path / "knee.csv"
+    path = tmp_path_factory.mktemp("findings") / "knee.csv"
     path.write_text(CSV)
     parameters = asked(
         compare="weights@8x",
@@ -160,7 +169,7 @@ def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, caps
     assert any("100 % of the pixels are not finite" in title for title in titles)
 
 
-def test_slice_with_one_possible_mask_has_no_map_and_says_so(reconstructed, in_project, capsys):
+def test_slice_with_one_possible_mask_has_no_map_and_says_so(reconstructed, capsys):
     results = reconstructed(acceleration=1, center_fraction=0.08)
     assert list(uncertainty_figures(results, 8)) == []
     assert "only one mask is possible" in capsys.readouterr().out

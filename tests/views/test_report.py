@@ -29,14 +29,20 @@ class Page(HTMLParser):
         self.text += data + " "
 
 
-@pytest.fixture
-def report(reconstructed, in_project):
-    reconstructed(acceleration=8, center_fraction=0.04)
-    reconstructed("test")
-    return run_report(reconstructed().run)
+@pytest.fixture(scope="module")
+def report(reconstructed, project):
+    """The report of a run in a folder, with three folders of results."""
+    inside = project / "outputs/team/weights"
+    for sampling in ({}, {"acceleration": 8, "center_fraction": 0.04}, {"split": "test"}):
+        made = reconstructed(**sampling).folder
+        shutil.copytree(made, inside / "reconstructions" / made.name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_ROOT", str(project))
+        yield run_report("team/weights")
+    shutil.rmtree(inside.parent)
 
 
-def test_report_is_one_file_that_asks_for_nothing(report):
+def test_report_is_one_file_that_asks_for_nothing_and_tells_every_folder_of_results(report):
     page = Page(report.read_text())
     assert report.name == "report.html"
     assert page.open == []
@@ -44,18 +50,12 @@ def test_report_is_one_file_that_asks_for_nothing(report):
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "http" not in re.sub(r"base64,[^\"]*", "", report.read_text())
     assert "prefers-color-scheme: dark" in report.read_text()
-
-
-def test_report_begins_with_means_and_one_picture(report):
     start = report.read_text().partition("<h2>")[0]
     assert start.count("<img") == 1
     assert "means of 2 volumes" in start
     assert "VarNet: SSIM 0." in start
-
-
-def test_report_tells_every_folder_of_results(report):
-    text = Page(report.read_text()).text
     for words in (
+        "team/weights",
         "val-equispaced-4x-0.08",
         "val-equispaced-8x-0.04",
         "synthetic phantom",
@@ -63,7 +63,7 @@ def test_report_tells_every_folder_of_results(report):
         "These volumes have no target",
         "file1000002.h5",
     ):
-        assert words in text
+        assert words in page.text
 
 
 def test_report_of_a_trained_run_tells_its_job_and_curves(in_project):
@@ -82,12 +82,3 @@ def test_report_of_a_trained_run_tells_its_job_and_curves(in_project):
 def test_run_that_is_not_there_is_named(in_project):
     with pytest.raises(FileNotFoundError, match="outputs/nobody holds no run"):
         run_report("nobody")
-
-
-def test_report_of_a_run_in_a_folder_tells_that_run_s_results(report, in_project):
-    inside = in_project / "outputs/team" / report.parent.name
-    shutil.copytree(report.parent, inside)
-    text = Page(run_report(f"team/{inside.name}").read_text()).text
-    assert f"team/{inside.name}" in text
-    assert "val-equispaced-8x-0.04" in text
-    shutil.rmtree(inside.parent)

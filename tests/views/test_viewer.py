@@ -155,15 +155,6 @@ def test_a_view_of_single_coils_begins_with_the_first_coil(volume):
     assert (shown.coil, shown.first["planes"][0]["domain"]) == (-1, "kspace")
 
 
-def test_viewer_answers_with_what_was_asked_for(ask, volume):
-    described, file, kspace = volume
-    shown = Viewer([volume_pane(file, described)])
-    content, (data,) = ask(shown, domain="kspace", slice=4, coil=0)
-    assert content["complex"]
-    values = np.frombuffer(data, np.complex64).reshape(content["shape"])
-    np.testing.assert_array_equal(values, kspace[4, 0])
-
-
 def test_slice_that_cannot_be_read_is_said_and_not_sent(ask):
     def broken(number):
         if number:
