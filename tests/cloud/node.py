@@ -17,7 +17,7 @@ from workbench.compute.processes import die_with_parent
 
 _MARK = "CLOUD_NODE"
 _SITE = Path(__file__).with_name("node_site.py")
-_CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 class Node:
@@ -51,7 +51,7 @@ class Node:
             made.mkdir(parents=True, exist_ok=True)
         shutil.copy(_SITE, site / "sitecustomize.py")
         places = {
-            "checkout": str(_CHECKOUT),
+            "checkout": str(CHECKOUT),
             "mounts": [str(each.resolve()) for each in mounts],
             "read_only": [str(each.resolve()) for each in read_only],
         }

@@ -33,6 +33,7 @@ class Storage:
         self._ca, self._port, self._network = ca, azurite.port, network
         self._gate = _Gate(self.host, azurite.port, ssl.create_default_context(cafile=str(ca)))
         self._gate_open = False
+        self._there: set[str] = set()
 
     def __enter__(self) -> "Storage":
         from azure.storage.blob import BlobServiceClient
@@ -73,8 +74,9 @@ class Storage:
     def container(self, name: str = "datasets") -> "ContainerClient":
         """Return a container, made if it does not exist, by a client that goes straight there."""
         container = self._client.get_container_client(name)
-        if not container.exists():
+        if name not in self._there and not container.exists():
             container.create_container()
+        self._there.add(name)
         return container
 
     def names(self, container: str = "datasets", prefix: str = "") -> list[str]:

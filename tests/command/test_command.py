@@ -10,8 +10,11 @@ from importlib.metadata import version
 
 import nbformat
 import pytest
+from click.testing import CliRunner
 
+from workbench.command.__main__ import main
 from workbench.pages.__main__ import PAGES
+from workbench.settings import notebooks
 
 COMMANDS = [
     "cache",
@@ -54,24 +57,35 @@ def test_help_has_a_line_for_each_command_and_needs_nothing_heavy(tmp_path):
     assert done.stdout == "False\n"
 
 
-def test_version_is_the_package_s(tmp_path):
-    assert version("fastmri-workbench") in run(tmp_path, "--version")[1]
+@pytest.fixture
+def typed(monkeypatch, tmp_path):
+    """The command with some words, in this process: what it says of them before it works."""
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    return lambda *words: CliRunner().invoke(main, words)
 
 
-@pytest.mark.parametrize("model", PAGES, ids=lambda model: model.notebook)
-def test_help_of_a_page_has_every_parameter_and_no_torch(model, tmp_path):
+def test_version_is_the_package_s(typed):
+    assert version("fastmri-workbench") in typed("--version").output
+
+
+def test_help_of_a_page_has_every_parameter_and_no_torch():
     code = (
         "import sys; from workbench.command.__main__ import main\n"
-        f"main([{model.notebook!r}, '--help'], standalone_mode=False)\n"
+        "for page in sys.argv[1:]: main([page, '--help'], standalone_mode=False); print('====')\n"
         "print('torch' in sys.modules)"
     )
-    environment = os.environ | {"COLUMNS": "100"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", code, *(model.notebook for model in PAGES)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "100"},
     )
-    for name in (*model.fields, "--output"):
-        assert re.search(rf"^  {name}\b", done.stdout, re.MULTILINE), name
-    assert done.stdout.endswith("False\n")
+    *helps, torch = done.stdout.split("====\n")
+    for model, text in zip(PAGES, helps, strict=True):
+        for name in (*model.fields, "--output"):
+            assert re.search(rf"^  {name}\b", text, re.MULTILINE), (model, name)
+    assert torch == "False\n"
 
 
 def test_page_runs_shows_its_lines_and_says_where_the_notebook_is(project):
@@ -84,25 +98,23 @@ def test_page_runs_shows_its_lines_and_says_where_the_notebook_is(project):
     assert executed.metadata.papermill.parameters == {"workers": 2}
 
 
-def test_wrong_parameters_are_told_at_once_and_nothing_is_made(tmp_path):
-    code, out, err = run(tmp_path, "train", "nodes=0", "model=foot")
-    assert (code, out) == (2, "")
-    assert "nodes=0: give a whole number, 1 or more" in err
-    assert "model='foot': give one of" in err
-    assert "Traceback" not in err
+def test_wrong_parameters_are_told_at_once_and_nothing_is_made(typed, tmp_path):
+    done = typed("train", "nodes=0", "model=foot")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "nodes=0: give a whole number, 1 or more" in done.stderr
+    assert "model='foot': give one of" in done.stderr
+    assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["outputs", "notebooks/train.ipynb", "mine.txt"])
-def test_executed_notebook_takes_no_other_file_s_place(name, tmp_path):
-    from workbench.settings import notebooks
-
+def test_executed_notebook_takes_no_other_file_s_place(typed, name, tmp_path):
     output = notebooks() / "train.ipynb" if "notebooks" in name else tmp_path / name
     output.parent.mkdir(exist_ok=True)
     before = output.read_text() if output.exists() else None
-    code, _, err = run(tmp_path, "train", "--output", str(output))
-    assert code == 2
-    assert "--output" in err
+    done = typed("train", "--output", str(output))
+    assert done.exit_code == 2
+    assert "--output" in done.stderr
     assert (output.read_text() if output.exists() else None) == before
 
 

@@ -42,12 +42,19 @@ def _our_errors() -> Iterator[None]:
     """
     import requests
     from azure.core.exceptions import AzureError
+    from azureml._restclient.clientbase import ClientRequestError  # made of requests' own
     from azureml._restclient.exceptions import ServiceException
     from azureml.exceptions import AzureMLException
 
     try:
         yield
-    except (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError) as error:
+    except (
+        requests.ConnectionError,
+        requests.Timeout,
+        ClientRequestError,
+        ConnectionError,
+        TimeoutError,
+    ) as error:
         raise LostContactError(f"AzureML cannot be reached ({type(error).__name__})") from None
     except (AzureMLException, ServiceException, AzureError) as error:
         text = str(getattr(error, "message", "") or error)

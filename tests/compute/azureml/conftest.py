@@ -12,7 +12,7 @@ from workbench.compute.training import plan_training
 LOOKS = """
 from workbench.compute import cluster_run
 
-cluster_run.SECONDS_BETWEEN_LOOKS = 0.5
+cluster_run.SECONDS_BETWEEN_LOOKS = 1.0
 """
 """What kernels of this machine run first: a job here takes less than the usual ten seconds."""
 TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1}
@@ -22,10 +22,10 @@ TINY = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1}
 def workspace(cloud, monkeypatch, project):
     """The cloud, configured and logged in; what this project has in it goes to ``project``.
 
-    This process and the notebooks that it runs look at their jobs every half second.
+    This process and the notebooks that it runs look at their jobs every second.
     """
     cloud.apply(monkeypatch)
-    monkeypatch.setattr(cluster_run, "SECONDS_BETWEEN_LOOKS", 0.5)
+    monkeypatch.setattr(cluster_run, "SECONDS_BETWEEN_LOOKS", 1.0)
     startup = cloud.home / ".ipython/profile_default/startup/looks.py"
     startup.parent.mkdir(parents=True)
     startup.write_text(LOOKS)

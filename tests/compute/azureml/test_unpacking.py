@@ -62,20 +62,20 @@ def planned(workspace, container):
 
 
 def unpack_on_cluster(
-    workspace, container, *, sdk="v1", stopped=None, on_bytes=lambda count: None
-) -> tuple[Unpacked, str]:
-    out = Unpacked()
-    plan = with_unpacker(planned(workspace, container), "azureml", sdk=sdk)
-    digest = plan.unpacker(
-        "knee_multicoil",
-        "val.tar.xz",
-        "val.tar.xz",
-        out,
-        known={},
-        stopped=stopped or threading.Event(),
-        on_bytes=on_bytes,
-    )
-    return out, digest
+    workspace, container, *names, sdk="v1", stopped=None, on_bytes=lambda count: None
+) -> list[tuple[Unpacked, str]]:
+    """Unpack archives, val.tar.xz where none is named, side by side; return what each gave."""
+    unpacker = with_unpacker(planned(workspace, container), "azureml", sdk=sdk).unpacker
+    how = {"known": {}, "stopped": stopped or threading.Event(), "on_bytes": on_bytes}
+
+    def unpack(name):
+        out = Unpacked()
+        return out, unpacker("knee_multicoil", name, name, out, **how)
+
+    if not names:
+        return [unpack("val.tar.xz")]
+    with ThreadPoolExecutor(len(names)) as threads:
+        return list(threads.map(unpack, names))
 
 
 def traces(workspace):
@@ -85,36 +85,28 @@ def traces(workspace):
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_job_on_a_cluster_unpacks_and_verifies_without_any_key(workspace, landed, sdk):
-    container = landed()
-    out, digest = unpack_on_cluster(workspace, container, sdk=sdk)
-    assert out.written == 2
-    assert (
-        digest == hashlib.sha256(container.read("knee_multicoil_compressed/val.tar.xz")).hexdigest()
-    )
+def test_jobs_on_a_cluster_unpack_and_verify_side_by_side_without_any_key(workspace, landed, sdk):
+    """SDK v1 changes the process's working folder while it packs a job's code.
+
+    For one of the archives a job is noted that unpacked what was there before it was copied anew.
+    """
+    archives = {
+        f"val{number}.tar.xz": {path: data} for number, (path, data) in enumerate(MEMBERS.items())
+    }
+    for name, members in archives.items():
+        container = landed(name=name, members=members)
+    note = {"run": "unpack_1", "archive": "another"}
+    container.write_json("knee_multicoil/.unpack-job-val1.tar.xz.json", note)
+    found = unpack_on_cluster(workspace, container, *archives, sdk=sdk)
+    assert [out.written for out, _ in found] == [1, 1]
+    for (name, members), (_, digest) in zip(archives.items(), found, strict=True):
+        packed = container.read(f"knee_multicoil_compressed/{name}")
+        assert digest == hashlib.sha256(packed).hexdigest()
+        for path, data in members.items():
+            assert container.read(f"knee_multicoil/{path}") == data
     assert traces(workspace) == []
-    for name, data in MEMBERS.items():
-        assert container.read(f"knee_multicoil/{name}") == data
     sent = " ".join(repr(request) for request in workspace.azureml.requests)
     assert workspace.storage.key not in sent
-
-
-@pytest.mark.parametrize("sdk", SDKS)
-def test_archives_are_sent_side_by_side(workspace, landed, sdk):
-    """SDK v1 changes the process's working folder while it packs a job's code."""
-    names = [f"val{number}.tar.xz" for number in range(4)]
-    for name in names:
-        container = landed(name=name, members={f"multicoil_val/{name}.h5": name.encode()})
-    unpacker = with_unpacker(planned(workspace, container), None, sdk=sdk).unpacker
-
-    def unpack(name):
-        how = {"known": {}, "stopped": threading.Event(), "on_bytes": lambda count: None}
-        return unpacker("knee_multicoil", name, name, Unpacked(), **how)
-
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(unpack, names))
-    for name in names:
-        assert container.read(f"knee_multicoil/multicoil_val/{name}.h5") == name.encode()
 
 
 @pytest.mark.parametrize("unpack_on", [None, "here"])
@@ -177,17 +169,11 @@ def test_job_that_a_killed_notebook_left_is_waited_for_and_not_sent_again(worksp
     assert traces(workspace) == [".unpack-job-val.tar.xz.json"]
     timer = threading.Timer(2, paused.clear)
     timer.start()
-    assert unpack_on_cluster(workspace, container)[0].written == 2
+    ((out, _),) = unpack_on_cluster(workspace, container)
+    assert out.written == 2
     timer.join()
     assert len(workspace.azureml.jobs) == 1
     assert traces(workspace) == []
-
-
-def test_job_for_an_archive_that_was_copied_anew_since_is_not_waited_for(workspace, landed):
-    container = landed()
-    note = {"run": "unpack_1", "archive": "another"}
-    container.write_json("knee_multicoil/.unpack-job-val.tar.xz.json", note)
-    assert unpack_on_cluster(workspace, container)[0].written == 2
 
 
 def test_bytes_are_counted_while_a_job_is_at_work(workspace, landed):

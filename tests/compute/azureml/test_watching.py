@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 from azure.core.pipeline.policies._retry import RetryPolicyBase
 
+from workbench.azure_login import new_login
 from workbench.compute import cluster_run
 from workbench.compute.azureml_v1 import AzureMLv1
 from workbench.compute.azureml_v2 import AzureMLv2
@@ -18,39 +19,92 @@ from workbench.compute.training import train
 pytestmark = pytest.mark.filterwarnings("ignore")  # the SDKs' own
 
 
-def until(lines, text):
-    """Return the next line with a text."""
+ASKED = r"GET management.*/jobs/|(GET|POST) .*azureml.ms/history/.*/run"
+"""Requests of either SDK that look at a run."""
+
+
+def until(lines, text, said=None):
+    """Return the next line with a text; ``said`` keeps those before it, and it."""
     for line in lines:
+        if said is not None:
+            said.append(line)
         if text in line:
             return line
     raise AssertionError(f"no line with {text!r}")
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """SDK v1 keeps Retry-After to itself, and waits for 32 s and more whatever it says."""
+    monkeypatch.setattr("azureml._restclient.clientbase.DEFAULT_BACKOFF", 1)
+    monkeypatch.setattr("workbench.azure_resources.BUSY_SECONDS", 1.0)
+    monkeypatch.setattr(RetryPolicyBase, "get_backoff_time", lambda *_: 0.05)  # SDK v2's own tries
+
+
 @pytest.fixture
-def waiting(stored, little_code):
-    """A cluster that gives no machines, so that jobs stay queued."""
+def waiting(stored, little_code, monkeypatch):
+    """A cluster that gives no machines, so that jobs stay queued; they are looked at often."""
+    monkeypatch.setattr(cluster_run, "SECONDS_BETWEEN_LOOKS", 0.3)
     stored.azureml.clusters["cpu-cluster"].paused.set()
     return stored
 
 
-@pytest.mark.parametrize("sdk", ["v1", "v2"])
-def test_a_job_that_was_sent_is_found_again_and_cancelled(waiting, plan, sdk):
-    first = plan(nodes=2, sdk=sdk)
-    lines = train(first)
-    sent = until(lines, "sent as run")
+@pytest.mark.parametrize(
+    ("sdk", "lost"), [("v1", "cannot be reached"), ("v2", "AzureML answers 503")]
+)
+def test_a_job_is_found_again_and_watched_through_trouble_until_it_is_cancelled(
+    waiting, plan, sdk, lost
+):
+    waiting.azureml.clusters["cpu-cluster"].running = 1
+    lines = train(plan(nodes=2, sdk=sdk))
+    run = until(lines, "sent as run").split("run ")[1].split()[0]
     assert until(lines, "follow it in the studio: https://")
+    assert "goes on, and is billed" in next(lines)
     until(lines, "Queued")
     lines.close()  # the notebook is closed
-    assert waiting.azureml.job.status == "Queued"
+    job = waiting.azureml.job
+    assert job.status == "Queued"
+    sent = job.submission.document
+    assert sent["docker" if sdk == "v1" else "resources"]["shmSize"] == "8g"  # half of D4s_v3's
+    # A login that may not see the run sends no second one.
     again = plan(nodes=2, sdk=sdk)
+    waiting.fail(ASKED, status=403)
+    with pytest.raises(ClusterError, match="ask for the role AzureML Data Scientist"):
+        next(train(again))
+    waiting.recover()
+    # A login that ends meanwhile is told.
     lines = train(again)
-    found = until(lines, "found run")
-    assert sent.split("run ")[1].split()[0] in found
-    assert len(waiting.azureml.jobs) == 1
-    again.where.sender.cancel(waiting.azureml.job.id)
-    with pytest.raises(TrainingFailedError, match="was cancelled; run this again to go on"):
+    assert run in until(lines, "found run")
+    until(lines, "Queued after")
+    waiting.login.expire()
+    with pytest.raises(ClusterError, match=r"does not accept the login.*; run workbench-\w+ goes"):
         list(lines)
-    assert waiting.azureml.job.status == "Canceled"
+    assert job.status == "Queued"
+    new_login()
+    # Lost contact is said once, whatever is asked for then.
+    again, said = plan(nodes=2, sdk=sdk), []
+    lines = train(again)
+    for line in ("found run", "Queued after"):
+        until(lines, line, said)
+        with ExitStack() as trouble:
+            if sdk == "v1":
+                for host in ("*.azureml.ms", "management.azure.com"):
+                    trouble.enter_context(waiting.network.offline(host))
+            else:
+                waiting.fail(r"GET (management.*/jobs/|azureml.*/runs/)", status=503)
+                trouble.callback(waiting.recover)
+            assert lost in until(lines, "the job runs on", said)
+        until(lines, "in contact again", said)
+    again.where.sender.cancel(job.id)
+    # Where Azure answers 429, nobody asks again before its Retry-After has passed.
+    fault = waiting.fail(ASKED, status=429, retry_after=1, times=5)
+    with pytest.raises(TrainingFailedError, match="was cancelled; run this again to go on"):
+        until(lines, "no such line", said)
+    assert (fault.struck, fault.early) == (5, 0)
+    assert (job.status, len(waiting.azureml.jobs)) == ("Canceled", 1)
+    counted = [line for line in said if "node(s)" in line]  # only SDK v1 knows them
+    assert counted == (["cpu-cluster has 1 node(s), 2 wanted"] if sdk == "v1" else [])
+    assert len([line for line in said if lost in line]) == 2
 
 
 def test_a_job_that_fails_while_it_is_looked_at_has_its_reason(waiting, plan, monkeypatch):
@@ -77,44 +131,52 @@ def test_a_job_that_fails_while_it_is_looked_at_has_its_reason(waiting, plan, mo
     ]
 
 
-@pytest.mark.parametrize("sdk", ["v1", "v2"])
-def test_the_nodes_that_a_cluster_has_are_told_only_where_the_sdk_knows_them(waiting, plan, sdk):
-    waiting.azureml.clusters["cpu-cluster"].running = 1
-    lines, said = train(plan(nodes=2, sdk=sdk)), []
-    until(lines, "Queued")
-    waiting.azureml.job.cancel()
-    with pytest.raises(TrainingFailedError, match="was cancelled"):
-        said.extend(lines)
-    counted = [line for line in said if "node(s)" in line]
-    assert counted == (["cpu-cluster has 1 node(s), 2 wanted"] if sdk == "v1" else [])
+def test_a_node_shares_half_of_the_memory_that_it_has(stored, plan):
+    cluster = stored.azureml.clusters["cpu-cluster"]
+    for cluster.vm_size, shared in (("STANDARD_D2_V3", "4g"), ("STANDARD_NEW_V9", "8g")):
+        assert plan(nodes=2).where.job.shared_memory == shared
 
 
-@pytest.mark.parametrize("sdk", ["v1", "v2"])
-@pytest.mark.parametrize(
-    ("size", "shared"),
-    [("STANDARD_D4S_V3", "8g"), ("STANDARD_D2_V3", "4g"), ("STANDARD_NEW_V9", "8g")],
-)
-def test_a_node_shares_half_of_the_memory_that_it_has(waiting, plan, sdk, size, shared):
-    waiting.azureml.clusters["cpu-cluster"].vm_size = size
-    lines = train(plan(nodes=2, sdk=sdk))
-    assert "sent as run" in next(lines)
-    lines.close()
-    sent = waiting.azureml.job.submission.document
-    assert sent["docker" if sdk == "v1" else "resources"]["shmSize"] == shared
-
-
-def test_curves_and_the_best_checkpoint_come_while_the_job_goes_on(waiting, plan):
-    planned = plan(nodes=2)
-    lines = train(planned)
-    until(lines, "Queued")
+def test_what_a_job_keeps_and_meets_is_shown_while_it_goes_on(waiting, plan, monkeypatch, capsys):
+    cluster, container = waiting.azureml.clusters["cpu-cluster"], waiting.storage.container()
+    cluster.error = ("QuotaExceeded", "Operation would exceed the quota of 24 cores.")
+    planned, said = plan(nodes=2), []
+    assert "the cluster reports: Operation would exceed the quota" in str(planned)
+    lines, log = train(planned), "runs/brain/log.txt"
+    assert "quota of 24 cores" in until(lines, "cpu-cluster reports")
+    # A log that grows while it is fetched is fetched again without a word.
+    changed = {"status": 412, "code": "ConditionNotMet", "times": 2}
+    fault = waiting.storage.fail(rf"GET .*/{log}", **changed)
+    container.upload_blob(log, b"training on 2 slices\n")
+    until(lines, "training on 2 slices", said)
+    assert (fault.struck, len(said)) == (2, 1)
+    waiting.storage.recover()
+    # Curves and the best checkpoint come.
     for path in ("tensorboard/events.out.tfevents.1", "checkpoints/best.ckpt"):
-        waiting.storage.container().upload_blob(f"runs/brain/{path}", path.encode())
+        container.upload_blob(f"runs/brain/{path}", path.encode())
     assert "workbench reconstruct run=brain" in until(lines, "the best checkpoint so far is here")
     assert planned.run.best.read_bytes() == b"checkpoints/best.ckpt"
     assert (planned.run.folder / "tensorboard/events.out.tfevents.1").exists()
-    waiting.storage.container().upload_blob(
-        "runs/brain/checkpoints/best.ckpt", b"better", overwrite=True
-    )
+    # That it is queued again by itself is a plain line.
+    waiting.azureml.job.status = "Preparing"
+    assert "has its image built, some ten minutes" in until(lines, "Preparing after")
+    waiting.azureml.job.status = "Running"
+    until(lines, "Running after")
+    waiting.azureml.job.status = "Queued"
+    assert next(lines) == cluster_run.REQUEUED
+
+    def interrupted(self, run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(AzureMLv1, "state", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(lines)
+    assert "goes on, and is billed: run this again to watch it, or" in capsys.readouterr().out
+    assert waiting.azureml.job.status == "Queued"
+    lines = train(plan(nodes=2))
+    assert "found run" in next(lines)
+    container.upload_blob("runs/brain/checkpoints/best.ckpt", b"better", overwrite=True)
     waiting.azureml.job.cancel()
     with pytest.raises(TrainingFailedError, match="was cancelled"):
         list(lines)
@@ -152,103 +214,22 @@ def test_what_ended_while_nobody_watched_is_told_and_brought_before_another_job_
     waiting.azureml.job.cancel()
 
 
-def test_a_log_that_grows_while_it_is_fetched_is_fetched_again_without_a_word(waiting, plan):
-    planned = plan(nodes=2)
-    lines = train(planned)
-    until(lines, "Queued")
-    changed = {"status": 412, "code": "ConditionNotMet", "times": 2}
-    fault = waiting.storage.fail(r"GET .*/runs/brain/log\.txt", **changed)
-    waiting.storage.container().upload_blob("runs/brain/log.txt", b"training on 2 slices\n")
-    said = [next(lines), next(lines)]
-    assert [line for line in said if "node(s)" not in line] == ["training on 2 slices"]
-    assert fault.struck == 2
-    waiting.azureml.job.cancel()
-    lines.close()
-
-
-def test_a_job_that_is_queued_again_by_itself_says_so_in_a_plain_line(waiting, plan):
-    lines = train(plan(nodes=2))
-    until(lines, "Queued")
-    waiting.azureml.job.status = "Preparing"
-    assert "has its image built, some ten minutes" in until(lines, "Preparing after")
-    waiting.azureml.job.status = "Running"
-    until(lines, "Running after")
-    waiting.azureml.job.status = "Queued"
-    assert next(lines) == cluster_run.REQUEUED
-    waiting.azureml.job.cancel()
-    with pytest.raises(TrainingFailedError, match="was cancelled"):
-        list(lines)
-
-
 CRASH = """[rank0]: Traceback (most recent call last):
 [rank0]:   File "run.py", line 1, in <module>
 [rank0]: RuntimeError: Connection closed by peer
 """
 
 
-def test_a_traceback_gives_way_to_a_plain_line_where_another_attempt_follows():
+def test_a_traceback_is_kept_and_gives_way_to_a_plain_line_where_another_attempt_follows():
     log, text = ShownLog(), "training on 8 slices\nepoch 1\n" + CRASH
     assert list(log.new(text)) == ["training on 8 slices", "epoch 1"]
+    assert log.held == CRASH.splitlines()  # shown where the run ends with it
     text += "training on 8 slices, going on from last.ckpt\nepo"
     plain, again = log.new(text)
     assert plain == "that attempt ended there (log.txt has its traceback); the next one:"
     assert again == "training on 8 slices, going on from last.ckpt"
     assert list(log.new(f"{text}ch 2\n")) == ["epoch 2"]
     assert log.held == []
-
-
-def test_a_traceback_that_the_run_ends_with_is_kept():
-    log = ShownLog()
-    assert list(log.new(f"epoch 1\n{CRASH}")) == ["epoch 1"]
-    assert log.held == CRASH.splitlines()
-
-
-@pytest.mark.parametrize(
-    ("sdk", "said"), [("v1", "cannot be reached"), ("v2", "AzureML answers 503")]
-)
-def test_lost_contact_is_said_once_and_watching_goes_on(waiting, plan, sdk, said, monkeypatch):
-    monkeypatch.setattr(RetryPolicyBase, "get_backoff_time", lambda *_: 0.05)  # SDK v2's own tries
-    lines = train(plan(nodes=2, sdk=sdk))
-    until(lines, "Queued")
-    with ExitStack() as trouble:
-        if sdk == "v1":
-            for host in ("*.azureml.ms", "management.azure.com"):
-                trouble.enter_context(waiting.network.offline(host))
-        else:
-            waiting.fail(r"GET (management.*/jobs/|azureml.*/runs/)", status=503)
-            trouble.callback(waiting.recover)
-        assert said in until(lines, "the job runs on")
-    until(lines, "in contact again")
-    waiting.azureml.job.cancel()
-    with pytest.raises(TrainingFailedError, match="was cancelled"):
-        list(lines)
-
-
-@pytest.mark.parametrize("sdk", ["v1", "v2"])
-def test_a_login_that_ends_meanwhile_is_told_and_the_job_goes_on(waiting, plan, sdk):
-    planned = plan(nodes=2, sdk=sdk)
-    lines = train(planned)
-    until(lines, "Queued")
-    waiting.login.expire()
-    with pytest.raises(
-        ClusterError, match=r"does not accept the login.*; run workbench-\w+ goes on"
-    ):
-        list(lines)
-    assert waiting.azureml.job.status == "Queued"
-
-
-def test_a_quota_that_keeps_the_cluster_small_is_shown(waiting, plan):
-    waiting.azureml.clusters["cpu-cluster"].error = (
-        "QuotaExceeded",
-        "Operation would exceed the quota of 24 cores.",
-    )
-    planned = plan(nodes=2)
-    assert "the cluster reports: Operation would exceed the quota" in str(planned)
-    lines = train(planned)
-    assert "quota of 24 cores" in until(lines, "cpu-cluster reports")
-    waiting.azureml.job.cancel()
-    with pytest.raises(TrainingFailedError):
-        list(lines)
 
 
 def test_a_plan_that_cannot_run_is_refused_before_anything_is_sent(
@@ -301,23 +282,23 @@ def test_a_run_of_this_machine_goes_on_in_the_cloud(waiting, plan):
     lines.close()
 
 
-def test_a_node_lost_for_good_has_the_job_sent_again_but_not_for_ever(stored, plan, monkeypatch):
-    """The job is stopped by hand before it runs: its log stands for a training that had begun."""
+def test_a_node_lost_for_good_has_the_job_sent_again_but_not_for_ever(waiting, plan, monkeypatch):
+    """The nodes do nothing until they are lost: a log stands for a training that had begun."""
     monkeypatch.setattr(cluster_run, "ATTEMPTS", 2)
-    stored.azureml.clusters["cpu-cluster"].paused.set()
+    monkeypatch.setattr(ClusterJob, "command", lambda *_: "exec sleep 600")
     planned = plan(nodes=1)
     lines = train(planned)
     until(lines, "sent as run")
-    stored.storage.container().upload_blob("runs/brain/log.txt", b"training on 2 slices\n")
-    stored.azureml.clusters["cpu-cluster"].paused.clear()
-    while not stored.azureml.job.nodes:
+    waiting.storage.container().upload_blob("runs/brain/log.txt", b"training on 2 slices\n")
+    waiting.azureml.clusters["cpu-cluster"].paused.clear()
+    while not waiting.azureml.job.nodes:
         next(lines)
-    stored.azureml.job.preempt(requeue=False, warning=0.1)
+    waiting.azureml.job.preempt(requeue=False, warning=0.1)
     assert "attempt 2 of 2" in until(lines, "a node was lost")
-    assert len(stored.azureml.jobs) == 2
-    while not stored.azureml.job.nodes:
+    assert len(waiting.azureml.jobs) == 2
+    while not waiting.azureml.job.nodes:
         next(lines)
-    stored.azureml.job.preempt(requeue=False, warning=0.1)
+    waiting.azureml.job.preempt(requeue=False, warning=0.1)
     with pytest.raises(TrainingFailedError, match="preempted or became unusable"):
         list(lines)
 
@@ -325,85 +306,54 @@ def test_a_node_lost_for_good_has_the_job_sent_again_but_not_for_ever(stored, pl
 @pytest.mark.parametrize(
     ("sdk", "submission"), [("v1", "POST .*snapshotrun"), ("v2", r"PUT management.*/jobs/")]
 )
-def test_a_job_that_is_rejected_says_why_and_leaves_no_record(
-    stored, little_code, plan, sdk, submission
+def test_a_job_that_is_rejected_says_why_and_one_that_came_too_early_is_sent_once(
+    waiting, plan, sdk, submission
 ):
     planned = plan(nodes=1, sdk=sdk)
     message = "The requested VM size is not allowed by the policy of this subscription."
-    stored.fail(submission, status=400, code="UserError", message=message)
+    waiting.fail(submission, status=400, code="UserError", message=message)
     with pytest.raises(ClusterError, match="is not allowed by the policy"):
         list(train(planned))
-    stored.recover()
-    stored.fail(submission, status=403, code="AuthorizationFailed", message="no write")
+    waiting.recover()
+    waiting.fail(submission, status=403, code="AuthorizationFailed", message="no write")
     with pytest.raises(ClusterError, match="ask for the role AzureML Data Scientist"):
         list(train(planned))
-    assert stored.azureml.jobs == {}
+    waiting.recover()
+    assert waiting.azureml.jobs == {}
     assert not (planned.run.folder / "azureml.json").exists()
+    fault = waiting.fail(submission, status=429, retry_after=1, times=5)
+    lines = train(planned)
+    until(lines, "Queued")
+    lines.close()
+    assert (fault.struck, fault.early) == (5, 0)
+    assert len(waiting.azureml.jobs) == 1
 
 
 @pytest.mark.parametrize("sender", [AzureMLv1, AzureMLv2])
-def test_a_job_whose_sender_is_killed_before_it_hears_of_it_is_not_sent_twice(
+def test_a_job_that_never_arrived_is_sent_and_one_that_was_taken_is_not_sent_twice(
     waiting, plan, sender, monkeypatch
 ):
-    """The service has taken the job, and bills it, when the notebook is interrupted."""
+    """The notebook is interrupted before the service hears of the job, and before it answers."""
     send = sender.submit
+
+    def broken(self, *job):
+        raise KeyboardInterrupt
 
     def taken(self, *job):
         send(self, *job)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as killed:
-        killed.setattr(sender, "submit", taken)
-        with pytest.raises(KeyboardInterrupt):
-            list(train(plan(nodes=2, sdk=sender.sdk)))
-    planned = plan(nodes=2, sdk=sender.sdk)
-    lines = train(planned)
+    for submit, jobs in ((broken, 0), (taken, 1)):
+        with monkeypatch.context() as killed:
+            killed.setattr(sender, "submit", submit)
+            with pytest.raises(KeyboardInterrupt):
+                list(train(plan(nodes=2, sdk=sender.sdk)))
+        assert len(waiting.azureml.jobs) == jobs
+    lines = train(plan(nodes=2, sdk=sender.sdk))
     assert "found run" in next(lines)
     assert len(waiting.azureml.jobs) == 1
     waiting.azureml.job.cancel()
     lines.close()
-
-
-def test_an_interrupt_says_that_the_job_goes_on_and_costs(waiting, plan, monkeypatch, capsys):
-    lines = train(plan(nodes=2))
-    until(lines, "follow it in the studio")
-    assert "goes on, and is billed" in next(lines)
-    until(lines, "Queued")
-
-    def interrupted(self, run):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(AzureMLv1, "state", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        list(lines)
-    assert "goes on, and is billed: run this again to watch it, or" in capsys.readouterr().out
-    assert waiting.azureml.job.status == "Queued"
-
-
-def test_a_job_that_never_arrived_is_sent_at_the_next_start(waiting, plan, monkeypatch):
-    def broken(self, *job):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as killed:
-        killed.setattr(AzureMLv1, "submit", broken)
-        with pytest.raises(KeyboardInterrupt):
-            list(train(plan(nodes=2)))
-    lines = train(plan(nodes=2))
-    assert any("sent as run" in next(lines) for _ in range(4))
-    assert len(waiting.azureml.jobs) == 1
-    lines.close()
-
-
-@pytest.mark.parametrize("sdk", ["v1", "v2"])
-def test_a_login_that_may_not_see_the_run_sends_no_second_one(waiting, plan, sdk):
-    lines = train(plan(nodes=2, sdk=sdk))
-    until(lines, "Queued")
-    lines.close()
-    planned = plan(nodes=2, sdk=sdk)
-    waiting.fail(r"GET management.*/jobs/|(GET|POST) .*azureml.ms/history/.*/run", status=403)
-    with pytest.raises(ClusterError, match="ask for the role AzureML Data Scientist"):
-        next(train(planned))
-    assert len(waiting.azureml.jobs) == 1
 
 
 def test_a_job_that_fails_before_it_begins_is_not_sent_again_though_one_before_it_did_begin(
