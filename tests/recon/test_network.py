@@ -48,7 +48,7 @@ def both(reference, ours, kspace, mask, low):
 
 
 def distance(first, second):
-    return float((first - second).norm() / second.norm())
+    return float(((first - second).norm() / second.norm()).detach())
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_fully_sampled_kspace_with_no_cascade_is_the_rss():
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, as it looks at a tensor
 def test_compiled_unets_give_the_same_and_few_graphs_serve_every_width_and_coil_count():
     _, ours = pair(num_cascades=2, chans=2, sens_chans=2)
-    widths, coils = range(32, 62, 3), (2, 4, 5, 8, 10, 12, 16, 20)
+    widths, coils = range(32, 62, 5), (2, 4, 5, 8, 10, 12, 16, 20)
     kspace, mask = measurement(1, 2, 48, 36)
     torch._dynamo.reset()
     counters.clear()

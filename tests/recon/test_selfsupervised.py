@@ -159,7 +159,7 @@ def test_what_it_cannot_do_is_refused_in_the_plan(study, undersampled, project):
         plan_training(model="brain", local_dataset=str(undersampled), **augmented)
 
 
-def test_augmented_training_goes_on_exactly_and_with_the_same_epochs(study, project):
+def test_augmented_training_goes_on_with_the_same_epochs(study, project):
     choices = {**SMALL, "epochs": 2, "augment": "full", "name": "augmented"}
     plan = plan_training(model="brain", local_dataset=str(study), **choices)
     rank.fit(plan.job, plan.run.folder)
