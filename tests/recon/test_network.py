@@ -1,6 +1,7 @@
 """The VarNet against fastMRI's own, on the same weights and inputs."""
 
 import fastmri
+import numpy as np
 import pytest
 import torch
 from fastmri.data.transforms import batched_mask_center
@@ -9,6 +10,7 @@ from torch._dynamo.utils import counters
 
 from benchmarks.networks import rounding
 from workbench.compute.jobs import training_job
+from workbench.data.sampling import acs_count
 from workbench.models import VarNet, build
 from workbench.models.operator import center_columns
 from workbench.recon.speed import compile_unets, kept_bytes, saves_memory
@@ -124,6 +126,19 @@ def test_center_columns_are_fastmris(low, width):
     ones = torch.ones(3, 1, 1, width, 2)
     expected = batched_mask_center(ones, pad, pad + count)[..., 0].bool()
     assert torch.equal(center_columns(mask[..., 0], low), expected)
+
+
+@pytest.mark.parametrize("width", [32, 33])
+@pytest.mark.parametrize(("first", "last"), [(0, 40), (0, 20), (11, 40), (10, 21), (20, 30)])
+def test_centre_of_a_mask_with_a_whole_side_is_found(width, first, last):
+    """Full masks, and those of partial Fourier, of which fastMRI takes one column."""
+    columns = np.arange(width)
+    mask = (columns >= first) & (columns < last)
+    found = center_columns(torch.from_numpy(mask)[None, None, None], None).flatten().numpy()
+    reach = max(0, min(16 - first, min(last, width) - 16))
+    assert found.sum() == max(1, 2 * reach)
+    assert mask[found].all() or width % 2 or not reach
+    assert acs_count(mask) == 2 * reach
 
 
 @pytest.mark.parametrize("empty", ["one coil", "every coil"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from fastmri.data.transforms import VarNetDataTransform
 
-from tests.views.conftest import ACQUIRED, RECON, write
+from tests.views.conftest import ACQUIRED, MATRIX, RECON, write
 from workbench.data.cache import open_cache
 from workbench.data.images import center_crop, centered_fft2, centered_ifft2, zero_filled
 from workbench.data.masks import mask_of
@@ -32,6 +32,7 @@ from workbench.views.header import (
     repetitions_in_words,
     volume_table,
 )
+from workbench.views.kspace import acs_columns
 from workbench.views.style import SYNTHETIC_NOTE
 from workbench.views.tables import styled_table
 from workbench.views.undersampling import SlicePicture, sliders
@@ -133,8 +134,24 @@ def test_mask_is_the_volumes_own_or_that_of_validation_on_acquired_lines(explore
     assert not mask[ACQUIRED[1] :].any()
     mask, low_frequencies = undersampled.mask
     assert mask[18:23].all()
-    assert low_frequencies == 5
+    assert low_frequencies == 0
+    assert acs_columns(mask) == (18, 23)
     assert undersampled.target is None
+
+
+def test_own_acs_lines_are_marked_where_they_are_however_lopsided(tmp_path):
+    path = write(tmp_path / "brain/multicoil_test/file1.h5", "AXT2", own_mask=True)
+    with h5py.File(path, "a") as file:
+        mask = np.arange(MATRIX[1]) < 26  # partial Fourier
+        file["mask"][...] = mask
+        file["kspace"][...] = file["kspace"][()] * mask
+    explored = open_slice(str(tmp_path / "brain"))
+    figure = undersampling.kspace_figure(explored)
+    marks = [line.get_xdata()[0] for line in figure.axes[0].lines]
+    assert marks == [ACQUIRED[0] - 0.5, 25.5]
+    assert "ACS 24 lines" in figure.get_suptitle()
+    maps = undersampling.sensitivity_maps_figure(explored)
+    assert "from 12 ACS lines" in " ".join(maps.get_suptitle().split())
 
 
 def test_tables_hold_header_attributes_and_arrays(explored):

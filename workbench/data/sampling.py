@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 MASKS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
 Seed = int | tuple[int, ...]
 
@@ -83,6 +85,13 @@ def seed_of_file(name: str) -> tuple[int, ...]:
 def seed_of_draw(seed: int, epoch: int, index: int) -> tuple[int, ...]:
     """Return the seed of a training mask: new at every epoch, the same after a restart."""
     return (seed & 0xFFFFFFFF, epoch, index)
+
+
+def acs_count(mask: np.ndarray) -> int:
+    """Return how many ACS columns networks read off a mask (W,): its widest symmetric run at DC."""
+    middle = len(mask) // 2
+    sides = mask[:middle][::-1], mask[middle:]
+    return 2 * min(int(np.argmin(np.append(side, False))) for side in sides)
 
 
 def numbers(field: str, value: Any) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ from functools import reduce
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # The library that torch takes square roots with chooses its code when it is first called: where two
@@ -32,12 +33,16 @@ def center_columns(sampled: Tensor, num_low_frequencies: int | Tensor | None) ->
 
     Returns:
         (batch or 1, 1, 1, W) bool: the ACS columns, centred as fastMRI centres them. Where their
-        number is not given it is the widest symmetric run of sampled columns around DC.
+        number is not given it is the widest symmetric run of sampled columns around DC, as
+        ``workbench.data.sampling.acs_count`` reads it, and one column at least.
     """
     row = sampled[:, 0, 0]
     width, middle = row.shape[-1], row.shape[-1] // 2
-    left = row[:, :middle].flip(1).to(torch.int8).argmin(dim=1)
-    right = row[:, middle:].to(torch.int8).argmin(dim=1)
+    # A column behind the last one ends a run: fastMRI takes a side that is sampled whole for none.
+    left, right = (
+        F.pad(side.to(torch.int8), (0, 1)).argmin(dim=1)
+        for side in (row[:, :middle].flip(1), row[:, middle:])
+    )
     count = (2 * torch.minimum(left, right)).clamp(min=1)
     if num_low_frequencies is not None:
         if isinstance(num_low_frequencies, Tensor):

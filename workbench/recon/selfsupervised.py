@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from workbench.data.images import center_crop
-from workbench.data.sampling import seed_of_file
+from workbench.data.sampling import acs_count, seed_of_file
 from workbench.data.slices import Sample
 from workbench.models.operator import inverse, transform
 from workbench.models.reconstructor import Reconstructor
@@ -60,11 +60,8 @@ def split_lines(sampled: np.ndarray, acs: int, share: float, rng: np.random.Gene
     Raises:
         ValueError: there are less than two sampled lines beside the ACS lines.
     """
-    width, middle = len(sampled), len(sampled) // 2
-    if acs == 0:
-        left = int(np.argmin(np.append(sampled[:middle][::-1], False)))
-        right = int(np.argmin(np.append(sampled[middle:], False)))
-        acs = 2 * min(left, right)
+    width = len(sampled)
+    acs = acs or acs_count(sampled)
     first = (width - acs + 1) // 2
     centre = (np.arange(width) >= first) & (np.arange(width) < first + acs)
     free = np.flatnonzero(sampled & ~centre)

@@ -13,7 +13,6 @@ from workbench.data.images import crop_size, finite, zero_filled
 from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
 from workbench.views.annotations import Annotations
-from workbench.views.kspace import acs_columns
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,13 @@ class ExploredSlice:
 
     @property
     def mask(self) -> tuple[np.ndarray, int]:
-        """The sampled columns (W,), the file's own if it has some, and how many are ACS."""
+        """The sampled columns (W,), the file's own if it has some, and how many are ACS.
+
+        Of the file's own that is 0: what there is around DC need not be as wide on either side.
+        """
         from workbench.data.masks import mask_of  # imports torch
 
-        mask, low_frequencies = mask_of(self.volume, None if self.undersampled else self.sampling)
-        start, stop = acs_columns(mask, low_frequencies)
-        return mask, stop - start
+        return mask_of(self.volume, None if self.undersampled else self.sampling)
 
     @property
     def form(self) -> str:

@@ -15,7 +15,7 @@ from workbench.data.images import (
     sensitivity_maps,
 )
 from workbench.data.reading import keep_columns
-from workbench.data.sampling import MASKS, Sampling
+from workbench.data.sampling import MASKS, Sampling, acs_count
 from workbench.progress import interactive
 from workbench.views.explored import ExploredSlice
 from workbench.views.kspace import (
@@ -53,7 +53,8 @@ _ERROR = 20.0  # % of the maximum
 
 def sensitivity_maps_figure(explored: ExploredSlice) -> Figure:
     """Show sensitivity maps estimated from the ACS lines of a mask."""
-    low_frequencies = max(1, explored.mask[1])
+    mask, low_frequencies = explored.mask
+    low_frequencies = low_frequencies or max(1, acs_count(mask))  # as networks do
     maps = sensitivity_maps(explored.kspace, low_frequencies)
     return coils_figure(
         center_crop(maps, explored.crop),
