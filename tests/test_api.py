@@ -4,6 +4,7 @@ import pydoc
 import shutil
 
 import fastmri
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tests.recon.conftest import SMALL, made, noise, project, released, study  #
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
 from workbench.recon.metrics import METRICS
+from workbench.recon.reconstruction import reconstruct_volume
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.run import fit
 
@@ -74,6 +76,42 @@ def test_arrays_give_what_samples_give(trained, study):  # noqa: F811
     both = workbench.reconstruct(model, np.stack([kspace, kspace]), sample.mask, **how)
     np.testing.assert_array_equal(both, np.stack([wanted, wanted]))
     assert workbench.reconstruct(model, torch.from_numpy(kspace), sample.mask).shape == (48, 32)
+
+
+def test_what_lies_outside_the_mask_is_never_read(trained, study):  # noqa: F811
+    dataset = workbench.open_dataset(study).split("val")
+    kspace, _ = dataset.read(dataset[0], 1)
+    mask = np.arange(32) % 3 != 0
+    wanted = workbench.reconstruct(workbench.load_model("team/small"), kspace, mask)
+    kspace[..., ~mask] = np.nan  # as some write what was not measured
+    found = workbench.reconstruct(workbench.load_model("team/small"), kspace, mask)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_numbers_that_depend_on_the_sequence_are_a_sample_s_own(study, tmp_path):  # noqa: F811
+    path = tmp_path / "knee/multicoil_val/file1.h5"
+    path.parent.mkdir(parents=True)
+    shutil.copy(study / "multicoil_val/file10.h5", path)
+    with h5py.File(path, "a") as file:
+        file.attrs["acquisition"] = "CORPDFS_FBK"
+    dataset = workbench.open_dataset(tmp_path / "knee")
+    data = workbench.SliceDataset(dataset, workbench.Sampling("equispaced", 4, 0.2))
+    network, sample = workbench.load_model("tv"), data[1]
+    images, *_ = reconstruct_volume(network, data)
+    np.testing.assert_array_equal(workbench.reconstruct(network, sample), images[1])
+    others = network.for_acquisition("CORPD_FBK")
+    assert (
+        workbench.reconstruct(network, sample._replace(acquisition="CORPD_FBK")) != images[1]
+    ).any()
+    kspace = torch.view_as_complex(sample.masked_kspace)
+    how = {"crop": sample.crop_size, "num_low_frequencies": sample.num_low_frequencies}
+    for each, same in (
+        (network, False),
+        (others, False),
+        (network.for_acquisition("CORPDFS_FBK"), True),
+    ):
+        found = workbench.reconstruct(each, kspace, sample.mask, **how)
+        assert np.array_equal(found, images[1]) == same
 
 
 def test_a_model_of_fastmri_reconstructs_as_fastmri_does(released, study):  # noqa: F811

@@ -35,6 +35,7 @@ class Sample(NamedTuple):
     crop_size: Any  # the header's (height, width) of the image
     volume: Any  # path within the dataset, which no two volumes share
     neighbours: int = 1  # slices that are stacked in the k-space; all else is the middle one's
+    acquisition: Any = ""  # sequence, by which some networks choose their numbers
 
     @property
     def middle(self) -> torch.Tensor:
@@ -159,6 +160,7 @@ class SliceDataset(Dataset):
             crop_size=volume.recon[:2],
             volume=volume.path,
             neighbours=self.neighbours,
+            acquisition=volume.acquisition,
         )
 
     def _read(
@@ -251,4 +253,5 @@ def collate(samples: Sequence[Sample]) -> Sample:
         max_value=torch.tensor([sample.max_value for sample in samples], dtype=torch.float32),
         crop_size=[sample.crop_size for sample in samples],
         volume=[sample.volume for sample in samples],
+        acquisition=[sample.acquisition for sample in samples],
     )

@@ -36,7 +36,8 @@ def reconstruct(
             with DC at (H // 2, W // 2); single-coil data has 1 coil. A network that sees
             neighbouring slices (``model.neighbours`` is 3, say) wants a dataset of as many, or an
             array of adjacent slices in order; it takes the outermost for those beyond the ends,
-            and a slice alone, (1, coils, H, W), for its own neighbours.
+            and a slice alone, (1, coils, H, W), for its own neighbours. An array does not say its
+            sequence: ``model.for_acquisition(volume.acquisition)`` does, where ``tv`` goes by it.
         mask: (W,) bool or 0 and 1, the columns that were sampled; all others are set to zero.
             Only for arrays.
         crop: (height, width) of the image, as ``volume.recon[:2]`` has it; None keeps (H, W).
@@ -65,7 +66,7 @@ def reconstruct(
         return reconstruct_sample(model, kspace)
     values = _kspace(kspace)
     sampled = _mask(mask, values.shape[-1])
-    measured = torch.view_as_real(values * sampled)
+    measured = torch.view_as_real(torch.where(sampled, values, 0))  # NaN times 0 is NaN
     matrix = int(values.shape[-2]), int(values.shape[-1])
     size = matrix if crop is None else crop_size(matrix, _size(crop))
     acs = torch.tensor([num_low_frequencies])
@@ -87,13 +88,14 @@ def reconstruct(
 
 def reconstruct_sample(model: nn.Module, sample: Sample) -> np.ndarray:
     """Reconstruct an item of a ``SliceDataset``; (height, width) float32, as its header has it."""
-    count = as_reconstructor(model).neighbours
+    network = as_reconstructor(model).for_acquisition(sample.acquisition)
+    count = network.neighbours
     if sample.neighbours != count:
         raise ValueError(
             f"a sample of {sample.neighbours} slice(s), and the model sees {count}: make it by "
             f"SliceDataset(..., neighbours={count})"
         )
-    return _run(model, *given_of(collate([sample])))
+    return _run(network, *given_of(collate([sample])))
 
 
 def given_of(batch: Sample) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:

@@ -60,7 +60,6 @@ def reconstruct_volume(
         the true acceleration.
     """
     (volume,) = data.volumes
-    network = network.for_acquisition(volume.acquisition)
     images, filled, targets = [], [], []
     for number in range(len(data)):
         sample = data[number]
