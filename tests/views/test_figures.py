@@ -9,8 +9,9 @@ import torch
 from matplotlib import _pylab_helpers
 
 from tests.views.conftest import results_of
+from workbench.compute.jobs import training_job
 from workbench.recon.scoring import score_slice
-from workbench.views.curves import learning_curves
+from workbench.views.curves import learning_curves, loss_in_words
 from workbench.views.kspace import (
     acs_columns,
     coils_figure,
@@ -161,6 +162,23 @@ def test_learning_curves_mark_the_epoch_of_the_best_ssim():
     assert "validation PSNR: 31.00" in " ".join(ax.get_title("left") for ax in figure.axes)
     for axes in figure.axes:
         assert axes.lines[1].get_xdata()[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "1 − SSIM"),
+        ({"loss": "ssim"}, "1 − SSIM"),
+        ({"loss": "l1"}, "l1"),
+        ({"network": "unet"}, "L1, input normalised"),
+        ({"network": "unet", "loss": "ssim"}, "1 − SSIM"),
+        ({"learning": "self-supervised"}, "error of k-space"),
+    ],
+)
+def test_curve_of_the_training_loss_says_which_it_is(asked, said):
+    job = training_job("data", synthetic=False, model="brain", **asked)
+    figure = learning_curves(epochs(2), loss=loss_in_words(job))
+    assert figure.axes[0].get_ylabel() == said
 
 
 def test_learning_curves_of_one_epoch_are_drawn():

@@ -22,6 +22,10 @@ WITHOUT_HELP = {
 }
 
 
+USUAL_LOSS = "1 − SSIM"
+"""What most networks are trained on where a job names no loss, for people."""
+
+
 @dataclass(frozen=True)
 class Network:
     """A network's entry in the registry."""
@@ -46,6 +50,7 @@ class Network:
     # Fields of ``TrainingJob`` that it cannot heed, and what to give instead. It is believed: an
     # entry that says nothing can heed none of them.
     lacks: Mapping[str, str] = field(default_factory=WITHOUT_HELP.copy)
+    loss: str = USUAL_LOSS  # its ``own_loss`` for people, where it has one
     # Whether it learns. What does not has no weights, and reconstructs from its config alone.
     trains: bool = True
 

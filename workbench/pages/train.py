@@ -289,17 +289,19 @@ class TrainPage(ClusterPage):
         """Show learning curves, samples and the GPUs' memory as they come."""
         from IPython.display import display
 
-        from workbench.views.curves import learning_curves
+        from workbench.views.curves import learning_curves, loss_in_words
         from workbench.views.samples import Samples, samples_figure
 
         run, synthetic = planned.run, planned.run.synthetic
+        loss = loss_in_words(planned.job)
         samples, epochs, last = Samples(run.folder), 0, False
         while not last:
             last = ended.wait(SECONDS_BETWEEN_LOOKS)
             metrics = run.metrics
             if len(metrics) != epochs:
                 epochs = len(metrics)
-                display(learning_curves(metrics, synthetic=synthetic), display_id="learning curves")
+                curves = learning_curves(metrics, loss=loss, synthetic=synthetic)
+                display(curves, display_id="learning curves")
             if (
                 epochs
                 and samples.read()

@@ -6,6 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from workbench.compute.jobs import TrainingJob
+from workbench.models import NETWORKS
+from workbench.models.entry import USUAL_LOSS
 from workbench.recon.metrics import HELD_OUT, LEADING, METRICS, say_held_out
 from workbench.views.style import BLUE, GREY, ORANGE, SMALL, frame, new_figure
 
@@ -36,19 +39,30 @@ def say_standing(row: Mapping[str, float]) -> str:
     return LEADING.say(row[f"val_{LEADING.name}"])
 
 
-def learning_curves(rows: Sequence[Mapping[str, float]], *, synthetic: bool = False) -> Figure:
+def loss_in_words(job: TrainingJob) -> str:
+    """Return what a job's training loss is, as the axis of its curve says it."""
+    if job.learning == "self-supervised":
+        return "error of k-space"
+    if job.loss is None:
+        return NETWORKS[job.network].loss if job.network in NETWORKS else "loss"
+    return USUAL_LOSS if job.loss == "ssim" else job.loss
+
+
+def learning_curves(
+    rows: Sequence[Mapping[str, float]], *, loss: str = "loss", synthetic: bool = False
+) -> Figure:
     """Plot training loss and validation metrics over epochs, the best epoch marked.
 
     A row is an epoch, with ``epoch``, ``train_loss``, ``val_ssim`` and so on for every metric; a
-    value that is missing or NaN leaves a gap.
+    value that is missing or NaN leaves a gap. ``loss`` says what is trained on, see
+    ``loss_in_words``.
     """
     best, epochs = best_epoch(rows), np.array([row["epoch"] for row in rows])
     title = ""
     if best is not None:
         title = f"Best validation {say_standing(rows[best])} after epoch {epochs[best]:.0f}"
-    panels = [("train_loss", "training loss", "1 − SSIM", ORANGE, ".3f")]
+    panels = [("train_loss", "training loss", loss, ORANGE, ".3f")]
     if _HELD_OUT in rows[-1]:
-        panels = [("train_loss", "training loss", "error of k-space", ORANGE, ".3f")]
         name = "validation error on held-out lines"
         panels += [(_HELD_OUT, name, "error of k-space", BLUE, ".4f")]
     else:

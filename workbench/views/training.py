@@ -17,7 +17,7 @@ from workbench.models import label_of
 from workbench.recon.metrics import HELD_OUT, LEADING, METRICS
 from workbench.recon.results import KINDS
 from workbench.recon.tables import read_scores
-from workbench.views.curves import best_row, learning_curves, say_standing
+from workbench.views.curves import best_row, learning_curves, loss_in_words, say_standing
 from workbench.views.ranking import mean_text, ranked
 from workbench.views.style import BLUE, GREY, ORANGE, SMALL, frame, new_figure
 from workbench.views.tables import styled_table
@@ -64,7 +64,7 @@ def estimate_figure(plan: Plan) -> Figure | None:
 def show_run(run: Run) -> Iterator[Any]:
     """Show a run's learning curves, and leave its last metrics for programs to read."""
     metrics = run.metrics
-    yield learning_curves(metrics, synthetic=run.synthetic)
+    yield learning_curves(metrics, loss=loss_in_words(run.job), synthetic=run.synthetic)
     best = best_row(metrics)
     result = {"run": run.job.name, "last": metrics[-1], "best": best}
     text = f"best epoch {best['epoch']:.0f}: validation {say_standing(best)}"

@@ -45,6 +45,7 @@ UNET = Network(
     weights=r"(?:down_sample_layers|up_transpose_conv|up_conv|conv\.layers)\.",
     inside=_INSIDE,
     config_of=config_of,
+    loss="L1, input normalised",
     recipe={"optimizer": "rmsprop", "lr": 1e-3},
     phantom={"chans": 16, "pools": 4},
     # As the repository's inference script names them.

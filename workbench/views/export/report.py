@@ -22,7 +22,7 @@ from workbench.views.comparison import (
     left_out_of_comparison,
     results_of_run,
 )
-from workbench.views.curves import learning_curves
+from workbench.views.curves import learning_curves, loss_in_words
 from workbench.views.paired import METHOD, difference_table
 from workbench.views.ranking import score_table
 from workbench.views.reconstructions import (
@@ -113,7 +113,8 @@ def _in_short(sets: list[Results]) -> Iterator[str]:
 def _training(run: Run, synthetic: bool) -> Iterator[str]:
     if run.metrics:
         yield "<h2>How it learned</h2>"
-        figure = learning_curves(run.metrics, synthetic=synthetic)
+        loss = loss_in_words(run.job)
+        figure = learning_curves(run.metrics, loss=loss, synthetic=synthetic)
         yield _picture(figure, "Training loss and validation metrics by epoch")
     if run.job.start_from:
         text = f"It {run.job.start_from.remark(['val'])}."
