@@ -133,17 +133,6 @@ def test_two_processes_do_not_work_in_one_folder(project):
     assert run.job.epochs == 3
 
 
-def test_failing_rank_s_own_error_is_raised(project, monkeypatch):
-    run = Run(run_folder("r"))
-    run.folder.mkdir(parents=True)
-    (project / "failing.py").write_text(
-        "import os\ndef main():\n    raise ValueError(f'no luck on {os.environ[\"RANK\"]}')\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(project))
-    with pytest.raises(TrainingFailedError, match=r"rank \d: ValueError: no luck on \d"):
-        list(run_here(run, "failing", Ranks(2, "CPU", 1)))
-
-
 def test_a_rank_that_the_system_kills_is_told_from_a_lost_node(project, monkeypatch):
     run = Run(run_folder("r"))
     run.folder.mkdir(parents=True)

@@ -57,19 +57,35 @@ def begin(planned):
     planned.run.last.touch()
 
 
-def test_the_job_that_was_planned_runs_without_home_or_temporary_folder(
-    tiny_study, project, monkeypatch
-):
-    """Another one has been planned in the same folder since then."""
-    first = plan(tiny_study, lr=1e-3, schedule="step", seed=7, workers=0)
-    plan(tiny_study, lr=1e-5, seed=8, epochs=3)
-    monkeypatch.setenv("TMPDIR", str(project / "nowhere"))
-    monkeypatch.delenv("HOME")
-    list(train(first))
-    assert first.run.job == first.job
-    assert first.run.finished
-    assert [row["lr"] for row in first.run.metrics] == [1e-3]
-    checkpoints = sorted(first.run.last.parent.iterdir())
+@pytest.fixture(scope="module")
+def trained_once(tiny_study, tmp_path_factory):
+    """The plan of a run that was trained without home or temporary folder, and the run's folder.
+
+    Another run had been planned in the same folder before it began.
+    """
+    root = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_ROOT", str(root))
+        first = plan(tiny_study, lr=1e-3, schedule="step", seed=7, workers=0)
+        plan(tiny_study, lr=1e-5, seed=8, epochs=3)
+        patch.setenv("TMPDIR", str(root / "nowhere"))
+        patch.delenv("HOME")
+        list(train(first))
+    return first, root / "outputs/brain"
+
+
+@pytest.fixture
+def trained(trained_once, project):
+    """That run, in a project of the test's own."""
+    shutil.copytree(trained_once[1], run_folder("brain"))
+    return Run(run_folder("brain"))
+
+
+def test_the_job_that_was_planned_runs_without_home_or_temporary_folder(trained, trained_once):
+    assert trained.job == trained_once[0].job
+    assert trained.finished
+    assert [row["lr"] for row in trained.metrics] == [1e-3]
+    checkpoints = sorted(trained.last.parent.iterdir())
     assert [path.name for path in checkpoints] == ["best.ckpt", "last.ckpt"]
 
 
@@ -94,41 +110,38 @@ def test_a_plan_is_refused_where_something_else_has_run_since(tiny_study, projec
 
 def test_a_run_that_was_sent_to_a_cluster_is_not_trained_here_too(tiny_study, project):
     first = plan(tiny_study)
-    record = first.run.folder / "azureml.json"
-    record.write_text(json.dumps({"run": "x", "fetched": False}))
-    for start in (lambda: plan(tiny_study), lambda: list(train(first))):
-        with pytest.raises(ValueError, match="was sent to AzureML, and its end was not seen"):
-            start()
+    for record in ({"run": "x", "fetched": False}, {"run": 1}):
+        (first.run.folder / "azureml.json").write_text(json.dumps(record))
+        for start in (lambda: plan(tiny_study), lambda: list(train(first))):
+            with pytest.raises(ValueError, match="was sent to AzureML, and its end was not seen"):
+                start()
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{", "", '{"run": 1}', "\x00", "NaN"])
-@pytest.mark.parametrize("name", ["job.json", "azureml.json"])
-def test_a_damaged_file_of_a_run_is_named_with_the_way_out(tiny_study, project, name, text):
+def test_a_damaged_file_of_a_run_is_named_with_the_way_out(tiny_study, project):
     first = plan(tiny_study)
-    (first.run.folder / name).write_text(text)
-    if (name, text) == ("azureml.json", '{"run": 1}'):
-        match = "was sent to AzureML"
-    else:
+    for name in ("azureml.json", "job.json"):
+        file = first.run.folder / name
         match = rf"outputs/brain/{name} is damaged, .*: give another name, or remove outputs/brain"
-    with pytest.raises(ValueError, match=match):
-        plan(tiny_study)
+        for text in ("[" * 100_000, "[]", "{", "", "\x00", "NaN", '{"run": "'):
+            file.write_text(text)
+            with pytest.raises(ValueError, match=match):
+                plan(tiny_study)
+        file.unlink()
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
+def test_a_job_of_wrong_types_is_named(tiny_study, project):
+    first = plan(tiny_study)
+    file = first.run.folder / "job.json"
+    whole = json.loads(file.read_text())
+    for field, value in (
         ("name", ["brain"]), ("model", 5), ("dataset", {}), ("sampling", []), ("sampling", None),
         ("sampling", {"accelerations": "4"}), ("sampling", {"mask": {}}), ("epochs", "50"),
         ("epochs", 1e300), ("lr", []), ("lr", "1e-3"), ("compile", {}), ("low_memory", 3),
         ("workers", True), ("seed", -1), ("precision", 32), ("images", None),
-    ],
-)  # fmt: skip
-def test_a_job_of_wrong_types_is_named(tiny_study, project, field, value):
-    first = plan(tiny_study)
-    file = first.run.folder / "job.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
-    with pytest.raises(ValueError, match=r"outputs/brain/job\.json is damaged"):
-        _ = first.run.job
+    ):  # fmt: skip
+        file.write_text(json.dumps(whole | {field: value}))
+        with pytest.raises(ValueError, match=r"outputs/brain/job\.json is damaged"):
+            _ = first.run.job
 
 
 SECRETS = {
@@ -165,32 +178,27 @@ def test_a_child_gets_no_secret_but_what_it_needs(secrets):
     assert child_environment()["PATH"] == os.environ["PATH"]
 
 
-TELL = "import os; print('has', *sorted(os.environ))"
-
-
-def test_ranks_get_no_secret_but_what_they_need(module, secrets):
-    run = module(TELL)
-    for needs in ((), (CONNECTION_VARIABLE,)):
-        lines = run_here(run, "ranked", Ranks(1, "CPU", 1), needs=needs)
-        [has] = [line.split() for line in lines if line.startswith("has")]
-        assert secrets.keys() & set(has) == set(needs)
-        assert "WORKBENCH_ROOT" in has
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each rank is started afresh")
-@pytest.mark.parametrize(("device", "imports"), [("CPU", 1), ("GPU", 2)])
-def test_ranks_are_forked_but_not_where_cuda_would_not_survive_it(module, project, device, imports):
+def test_ranks_are_forked_get_only_the_secrets_they_need_and_tell_their_own_error(
+    module, project, secrets
+):
+    run, lines = module("import os; print('has', *sorted(os.environ)); raise KeyError('lost')"), []
+    (project / "ranked.py").write_text((project / "ranked.py").read_text() + "\nprint('imported')")
+    with pytest.raises(TrainingFailedError, match=r"rank \d: KeyError: 'lost'"):
+        lines.extend(run_here(run, "ranked", Ranks(2, "CPU", 1), needs=(CONNECTION_VARIABLE,)))
+    assert lines.count("imported") == 1
+    told = [set(line.split()) for line in lines if line.startswith("has")]
+    assert [secrets.keys() & has for has in told] == [{CONNECTION_VARIABLE}] * len(told)
+    assert all("WORKBENCH_ROOT" in has for has in told)
+    assert told
+    assert "KeyError: 'lost'" in lines  # and its traceback
+
+
+def test_ranks_are_started_afresh_where_cuda_would_not_survive_a_fork(module, project):
     run = module("print('here')")
     (project / "ranked.py").write_text((project / "ranked.py").read_text() + "\nprint('imported')")
-    lines = list(run_here(run, "ranked", Ranks(2, device, 1)))
-    assert (lines.count("imported"), lines.count("here")) == (imports, 2)
-
-
-def test_a_rank_s_traceback_is_among_its_lines(module):
-    run, lines = module("raise KeyError('lost')"), []
-    with contextlib.suppress(TrainingFailedError):
-        lines += run_here(run, "ranked", Ranks(1, "CPU", 1))
-    assert "KeyError: 'lost'" in lines
+    lines = list(run_here(run, "ranked", Ranks(2, "GPU", 1)))
+    assert (lines.count("imported"), lines.count("here")) == (2, 2)
 
 
 LAUNCHER = """
@@ -340,18 +348,6 @@ def test_a_loader_process_that_found_no_room_says_so_in_one_line(said):
         raise RuntimeError(said)
     with pytest.raises(RuntimeError, match="another"), naming_shared_memory():
         raise RuntimeError("another")
-
-
-@pytest.fixture
-def trained(tiny_study, project, tmp_path_factory):
-    """A run that was trained once a session, in a project of the test's own."""
-    kept = tmp_path_factory.getbasetemp() / "trained"
-    if not kept.exists():
-        planned = plan(tiny_study)
-        list(train(planned))
-        planned.run.folder.rename(kept)
-    shutil.copytree(kept, run_folder("brain"))
-    return Run(run_folder("brain"))
 
 
 def test_a_disk_that_fills_up_while_reconstructing_is_named_in_one_line(trained, small_disk):
