@@ -13,7 +13,7 @@ from fastmri.data.subsample import EquiSpacedMaskFunc
 from fastmri.data.transforms import VarNetDataTransform
 
 import workbench
-from tests.recon.conftest import SMALL, made, noise, project, released, study  # noqa: F401
+from tests.recon.conftest import SMALL, made, noise, released, study  # noqa: F401
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
 from workbench.recon.metrics import METRICS
@@ -22,8 +22,17 @@ from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.run import fit
 
 
-@pytest.fixture
-def trained(study, project):  # noqa: F811
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """The project of this module's tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("project")
+        patch.setenv("WORKBENCH_ROOT", str(root))
+        yield root
+
+
+@pytest.fixture(scope="module")
+def trained(study, root):  # noqa: F811
     """A run of one epoch, and its results on the validation split."""
     job = training_job(
         study, synthetic=False, model="brain", name="team/small", epochs=1, cascades=2, chans=3,
@@ -156,14 +165,14 @@ def test_scores_are_those_of_fastmri():
     )
 
 
-def test_a_model_is_found_by_run_folder_name_or_file(trained, project, tmp_path):  # noqa: F811
+def test_a_model_is_found_by_run_folder_name_or_file(trained, root):
     run = workbench.Run("outputs/team/small")
-    shutil.copy(run.best, project / "mine.pt")
-    torch.save(workbench.load_model(run).state_dict(), project / "exported.pt")
+    shutil.copy(run.best, root / "mine.pt")
+    torch.save(workbench.load_model(run).state_dict(), root / "exported.pt")
     for source in (run, run.folder, "outputs/team/small", "team/small", "mine.pt", "exported.pt"):
         model = workbench.load_model(source)
         assert (model.name, model.training) == ("varnet", False)
-    (project / "outputs/empty").mkdir()
+    (root / "outputs/empty").mkdir()
     for source, message in (
         ("team/smal", "no run in outputs/team/smal: .* or take one of team/small"),
         ("outputs/empty", "outputs/empty is no run's folder"),
@@ -172,13 +181,14 @@ def test_a_model_is_found_by_run_folder_name_or_file(trained, project, tmp_path)
             workbench.load_model(source)
 
 
-def test_results_open_by_the_run_s_folder(trained, project):  # noqa: F811
+def test_results_open_by_the_run_s_folder(trained):
     found = workbench.Results("outputs/team/small")
     assert found.folder == trained.folder
     assert [each.path for each in found] == [each.path for each in trained]
-    made(plan_reconstruction(run="team/small", acceleration=2))
+    second = made(plan_reconstruction(run="team/small", acceleration=2))
     with pytest.raises(ValueError, match=r"several results: give one of .*equispaced-2x-0\.08"):
         workbench.Results("outputs/team/small")
+    shutil.rmtree(second.folder)
 
 
 def test_volumes_are_found_by_number_and_name(study):  # noqa: F811

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.convert.reading import image_of, kspace_of, only_scan
+from tests.recon.conftest import TINY
 from workbench.catalog import DATASETS
 from workbench.compute.training import plan_training
 from workbench.convert.plan import Ask, plan_conversion
@@ -156,9 +157,8 @@ def test_grades_are_shown_beside_the_slices(project):
 
 def test_a_network_trains_by_the_name_prostate(project, monkeypatch):
     monkeypatch.setenv("WORKBENCH_ROOT", str(project[0]))
-    sizes = {"cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1}
     plan = plan_training(
-        model="prostate", name="tiny", epochs=1, sample_rate=0.2, target="local", **sizes
+        model="prostate", name="tiny", epochs=1, sample_rate=0.2, target="local", **TINY
     )
     assert plan.job.dataset == str(project[0] / "datasets/prostate")
     rank.fit(plan.job, plan.run.folder)

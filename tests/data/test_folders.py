@@ -10,7 +10,6 @@ import pytest
 
 from workbench.catalog import split_of_folder
 from workbench.data.cache import build_cache, load_cache
-from workbench.data.folders import place_files
 
 
 def problems(cache):
@@ -180,13 +179,3 @@ def test_what_was_left_out_is_said_with_the_index(dataset, capsys):
     assert "7 files left out" in said
     assert "multicoil_train/empty0.h5: it is empty (0 bytes): bring it in again" in said
     assert "and 2 more" in said
-
-
-def test_paths_decide_the_same_wherever_files_lie():
-    splits, left_out = place_files(
-        ["Train/a.h5", "b.h5", "c/d.h5", "Train/._e.h5", "Train/f.hdf5", "dataset_cache.json"], None
-    )
-    assert splits == {"Train/a.h5": "train"}
-    assert {problem.path for problem in left_out} == {"b.h5", "c/", "Train/f.hdf5"}
-    assert place_files(["b.h5"], "val") == ({"b.h5": "val"}, [])
-    assert place_files(["b.h5"], None, {"b.h5": "test"}) == ({"b.h5": "test"}, [])

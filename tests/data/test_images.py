@@ -3,6 +3,7 @@ import pytest
 from fastmri import fft2c, ifft2c, rss_complex
 from fastmri.data.transforms import complex_center_crop, to_tensor
 
+from tests.recon.conftest import noise
 from workbench.data.images import (
     center_crop,
     centered_fft2,
@@ -12,11 +13,6 @@ from workbench.data.images import (
     sensitivity_maps,
     zero_filled,
 )
-
-
-def noise(*shape, seed=0):
-    random = np.random.default_rng(seed)
-    return (random.normal(size=shape) + 1j * random.normal(size=shape)).astype(np.complex64)
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 14), (2, 21, 13)])

@@ -164,13 +164,13 @@ def test_zero_filled_images_leave_much_to_reconstruct(tmp_path, dataset):
 
 
 def test_same_seed_gives_the_same_files_whatever_the_workers(tmp_path):
-    small = {**SMALL, "recon": 48, "volumes": {"train": 2, "val": 1}}
+    small = {**SMALL, "recon": 32, "volumes": {"train": 1, "val": 1}}
     first = write_study(tmp_path / "a", "brain_multicoil", **small)
     second = write_study(tmp_path / "b", "brain_multicoil", **{**small, "workers": 2})
     assert digests(first) == digests(second)
     other = write_study(tmp_path / "c", "brain_multicoil", **small, seed=1)
     assert set(digests(other)).isdisjoint(digests(first))
-    assert len(set(digests(first))) == 3
+    assert len(set(digests(first))) == 2
 
 
 def test_second_run_keeps_what_is_there_and_remakes_what_another_plan_made(tmp_path):
