@@ -89,47 +89,6 @@ def test_wrong_factories_are_refused(cloud, client):
     assert refusal(client.factories.get, group, "fastmri-none")[0] == 404
 
 
-def test_runs_are_those_of_a_time_that_pass_the_filters_page_by_page(cloud, client):
-    from datetime import UTC, datetime, timedelta
-
-    group, now = cloud.workspace.resource_group, datetime.now(UTC)
-    properties = {
-        "type": "Binary",
-        "linkedServiceName": {"referenceName": "Bucket", "type": "LinkedServiceReference"},
-        "typeProperties": {"location": {"type": "HttpServerLocation", "relativeUrl": "x"}},
-    }
-    client.datasets.create_or_update(group, NAME, "d", {"properties": properties})
-    web = [{"referenceName": "d", "type": "DatasetReference"}]
-    kinds = {
-        "source": {"type": "BinarySource", "storeSettings": {"type": "HttpReadSettings"}},
-        "sink": {"type": "BinarySink", "storeSettings": {"type": "AzureBlobStorageWriteSettings"}},
-    }
-    copy = {"name": "c", "type": "Copy", "inputs": web, "outputs": web, "typeProperties": kinds}
-    client.pipelines.create_or_update(group, NAME, "p", {"properties": {"activities": [copy]}})
-    cloud.factory.pace.go.clear()  # the runs stay queued
-    ids = {client.pipelines.create_run(group, NAME, "p").run_id for _ in range(3)}
-    cloud.factory.page = 2
-
-    def ask(hours=1, **more):
-        wanted = {
-            "lastUpdatedAfter": (now - timedelta(hours=1)).isoformat(),
-            "lastUpdatedBefore": (now + timedelta(hours=hours)).isoformat(),
-        }
-        return client.pipeline_runs.query_by_factory(group, NAME, wanted | more)
-
-    first = ask()
-    rest = ask(continuationToken=first.continuation_token)
-    assert [len(first.value), len(rest.value)] == [2, 1]
-    assert {run.run_id for run in (*first.value, *rest.value)} == ids
-    assert rest.continuation_token is None
-    assert ask(hours=-0.5).value == []
-    filters = [{"operand": "Status", "operator": "Equals", "values": ["Failed"]}]
-    assert ask(filters=filters).value == []
-    wrong = [{"operand": "Colour", "operator": "Equals", "values": ["red"]}]
-    with pytest.raises(HttpResponseError, match="Invalid filter"):
-        ask(filters=wrong)
-
-
 def test_nobody_gets_a_secret_back(cloud, client):
     secret = {"type": "SecureString", "value": cloud.storage.connection_string}
     document = {
