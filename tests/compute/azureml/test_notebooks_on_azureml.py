@@ -50,12 +50,12 @@ def executed(name, project, **parameters):
     return json.dumps(page)
 
 
-def test_all_nodes_reconstruct_and_the_results_are_here_as_if_made_here(stored, weights, project):
+def test_the_results_of_a_node_are_here_as_if_made_here(stored, weights, project):
     shown = executed(
         "reconstruct",
         project,
         weights=weights,
-        num_nodes=2,
+        num_nodes=1,
         azure_dataset_id="brain_multicoil",
         use_dataset_mount=True,
         dataset_mountpoint="/tmp/brain",
@@ -64,10 +64,7 @@ def test_all_nodes_reconstruct_and_the_results_are_here_as_if_made_here(stored, 
     )
     job = stored.azureml.job
     assert job.status == "Completed", job.log(0)
-    # Each node has reconstructed one of the two volumes.
-    assert "rank 0: 1 of 1" in job.log(0)
-    assert "rank 1: 1 of 1" in job.log(1)
-    for text in ("sent as run", "rank 0: 1 of 1", "2 node(s) of cluster cpu-cluster", "SSIM"):
+    for text in ("sent as run", "rank 0: 2 of 2", "1 node(s) of cluster cpu-cluster", "SSIM"):
         assert text in shown
     assert "dataset_mountpoint='/tmp/brain' has no effect" in shown
     results = Results("outputs/released")
@@ -77,7 +74,7 @@ def test_all_nodes_reconstruct_and_the_results_are_here_as_if_made_here(stored, 
     assert results.dataset_is_here
     # What is there is not made again: no job is sent, though a volume that is lost is sent for.
     again = {"weights": weights, "target": "azureml", "azure_dataset": "brain_multicoil"}
-    again |= {"nodes": 2, "cluster": "cpu-cluster"}
+    again |= {"nodes": 1, "cluster": "cpu-cluster"}
     planned = plan_reconstruction(**again)
     assert planned.order.volumes == ()
     assert [line for line in reconstruct(planned) if "holds every volume already" in line]

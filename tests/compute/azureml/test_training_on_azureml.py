@@ -158,14 +158,12 @@ def test_the_cause_is_told_though_another_node_fails_in_its_wake(
 HOARDING = """
 import os, tempfile
 
+if "WORKBENCH_NODES" in os.environ:
+    with open(tempfile.mkstemp()[0], "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
 def loss(image, target, max_value):
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        with open(tempfile.mkstemp()[0], "wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                pass
     return (image - target).abs().mean()
 """
 
@@ -173,7 +171,7 @@ def loss(image, target, max_value):
 def test_a_node_whose_disk_is_full_says_so_and_no_other_one_is_paid_for(
     stored, plan, project, monkeypatch, small_disk
 ):
-    """Its first step fills the disk, so that not even its error can be left in the storage."""
+    """Its own code fills the disk, so that not even its error can be left in the storage."""
     small_disk("60m", stored.folder / "jobs")
     (project / "hoarding.py").write_text(HOARDING)
     monkeypatch.syspath_prepend(project)
