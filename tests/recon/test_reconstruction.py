@@ -166,6 +166,48 @@ def test_odd_flair_is_cropped_and_a_volume_that_changed_is_made_again(project, r
         assert result.images().shape == (slices, 21, 21)
 
 
+@pytest.mark.parametrize("storage", [{}, {"chunks": True, "compression": "gzip"}])
+@pytest.mark.parametrize("same_place", [True, False])
+def test_other_kspace_of_the_same_name_and_size_is_made_again(
+    same_place, storage, project, released
+):
+    """Converted anew, or another site's file: without a target nothing else tells them apart."""
+    mask = np.arange(32) % 2 == 0
+    first = noise(3, 2, 40, 32) * mask
+    paths = [project / name / "multicoil_test/scan1.h5" for name in ("one", "one", "two")]
+    path, other = paths[0], paths[1 if same_place else 2]
+
+    def write(place, kspace):
+        about = {"recon": (20, 20), "acquisition": "AXT1", "patient_id": "p", "mask": mask}
+        write_volume(place, kspace=kspace, target=None, **about, **storage)
+
+    def plan(place):
+        return plan_reconstruction(
+            run="r",
+            weights=str(released[1]),
+            split="test",
+            local_dataset=str(place.parent.parent),
+        )
+
+    write(path, first)
+    before = made(plan(path))[0]
+    before.measured(0)
+    assert plan(path).order.volumes == ()
+    write(other, first[::-1])  # the same slices from the other end
+    if same_place:
+        (stale,) = Results(before.path.parent)
+        with pytest.raises(ValueError, match=r"scan1.h5 of .* was written anew since"):
+            stale.measured(0)
+    again = plan(other)
+    assert again.folder == before.path.parent
+    assert again.order.volumes == ("multicoil_test/scan1.h5",)
+    images = before.images()
+    (after,) = made(again)
+    np.testing.assert_allclose(after.images(), images[::-1], rtol=1e-5)
+    after.measured(0)
+    assert plan(other).order.volumes == ()
+
+
 def test_largest_volumes_are_shared_out_first_and_none_is_lost():
     def volume(name, slices):
         layout = ArrayLayout((slices, 2, 4, 4), "<c8", 0)

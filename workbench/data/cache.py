@@ -156,6 +156,13 @@ class DatasetCache:
             kspace, target = read_stack(source, volume, numbers)
         return kspace.reshape(-1, *volume.matrix), target
 
+    def fingerprint(self, volume: Volume) -> str:
+        """Return what tells a volume's k-space from another's; OSError where it cannot be read."""
+        from workbench.data.reading import fingerprint  # imports torch
+
+        with closing(self.source(volume)) as source:
+            return fingerprint(source, volume)
+
     def file(self, volume: Volume) -> Path:
         """Return the path of a volume's file; ValueError where the dataset is not on a disk."""
         if not isinstance(self.store, DiskStore):

@@ -1,5 +1,7 @@
 """One slice of a volume: read by byte range, here or far away, and masked on its way."""
 
+import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from errno import EFAULT
@@ -21,6 +23,7 @@ Result = TypeVar("Result")
 
 REQUEST_BYTES = 8 * 2**20
 """About what one request for a slice brings: one connection does not reach the storage's speed."""
+_LINES = 8  # of a slice that its fingerprint is made of, from DC on
 _CHANGED = (
     "the file was changed or cut after its dataset cache was built; fetch it again and refresh "
     "the cache"
@@ -162,6 +165,31 @@ def read_kspace(
     index = (number, coil or 0) if alone else number
     values = read_slice(file, "kspace", volume.kspace, index, keep=volume.own_mask)
     return values.reshape((-1, *volume.matrix) if coil is None else volume.matrix)
+
+
+def fingerprint(source: Source, volume: Volume) -> str:
+    """Return a digest of some lines of k-space: of the first and the middle slice's first coil.
+
+    It tells a volume from another of the same name, size and attributes, and is that of each copy.
+
+    Raises:
+        OSError: the file ends before these lines do, or cannot be read; the error names it.
+    """
+    layout, digest = volume.kspace, hashlib.sha256()
+    height, width = volume.matrix
+    first, count = height // 2, min(_LINES, height - height // 2)
+    for number in sorted({0, volume.slices // 2}):
+        if layout.offset is None:
+            index = (number, 0) if len(layout.shape) == 4 else number
+            lines = read_slice(source, "kspace", layout, index)[first : first + count].tobytes()
+        else:
+            line = width * np.dtype(layout.dtype).itemsize
+            before = number * math.prod(layout.shape[1:-1]) + first
+            lines = source.read(layout.offset + before * line, count * line)
+            if len(lines) < count * line:
+                raise OSError(f"{source} ends before slice {number} of kspace does: {_CHANGED}")
+        digest.update(lines)
+    return digest.hexdigest()
 
 
 def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:

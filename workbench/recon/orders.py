@@ -1,6 +1,8 @@
 """The folder of a reconstruction's results: what it lacks, and what its ranks and readers need."""
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.volume import Volume
 from workbench.recon.results import (
+    FINGERPRINT,
     Order,
     find_result,
     read_order,
@@ -23,6 +26,8 @@ from workbench.recon.results import (
     what_it_says,
 )
 from workbench.recon.tables import score_row, write_scores
+
+_READ_AT_ONCE = 16  # in storage each answer takes its time
 
 
 def order_of_run(run: Run, split: str, cache: DatasetCache) -> tuple[Order, DatasetCache, Path]:
@@ -38,14 +43,26 @@ def order_of_run(run: Run, split: str, cache: DatasetCache) -> tuple[Order, Data
 
 
 def missing(order: Order, part: DatasetCache, folder: Path) -> Order:
-    """Return an order for the volumes that are not there already, whole and as asked."""
+    """Return an order for the volumes that are not there already, whole and as asked.
+
+    Files of the same name, size and attributes can hold other k-space, as of another dataset or
+    converted anew: the results say what theirs was. Of a file that cannot be read now, and of
+    results of earlier versions, it is not known.
+    """
     needed = {"volume", "acquisition", "acceleration", "synthetic", "digest"}
-    lacking = []
-    for volume in part:
+
+    def is_there(volume: Volume) -> bool:
         path = find_result(folder, volume)
         found = what_it_says(path) if path else {}
         if not needed <= found.keys() or not order.made(found["digest"], volume):
-            lacking.append(volume.path)
+            return False
+        with suppress(OSError):
+            return found.get(FINGERPRINT) in (None, part.fingerprint(volume))
+        return True
+
+    with ThreadPoolExecutor(_READ_AT_ONCE) as executor:
+        there = list(executor.map(is_there, part))
+    lacking = (volume.path for volume, known in zip(part, there, strict=True) if not known)
     return replace(order, volumes=tuple(lacking))
 
 

@@ -29,7 +29,7 @@ from workbench.progress import Progress
 from workbench.recon.arrays import reconstruct_sample
 from workbench.recon.metrics import LEADING
 from workbench.recon.orders import result_place
-from workbench.recon.results import KINDS, Order, read_order
+from workbench.recon.results import FINGERPRINT, KINDS, Order, read_order
 from workbench.recon.scoring import score_volume
 from workbench.recon.ssim import mean_ssim
 from workbench.recon.tables import named_scores
@@ -133,6 +133,7 @@ def reconstruct_share(
         images, filled, target, acceleration = reconstruct_volume(network, data, progress)
         attributes = {
             "digest": order.digest(volume),
+            FINGERPRINT: part.fingerprint(volume),
             "network": network.name,
             "weights_sha256": order.weights_sha256,
             "sampling": str(order.sampling) if order.sampling else "the file's own mask",

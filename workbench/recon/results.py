@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from workbench.stores.disk import write_text
 
 KINDS = ("zero_filled", "reconstruction")
 """What is measured of a volume."""
+
+FINGERPRINT = "fingerprint"
+"""Name of the attribute that says of which k-space a result is."""
 
 EARLIER = "varnet"
 """What files of results called "reconstruction" at first."""
@@ -117,6 +121,7 @@ class Result:
     network: str = DEFAULT  # its name in the registry
     network_options: str | None = None  # that it was made with, as in ``Order``
     first_estimate: str = ""  # name of the classical reconstruction that the network began with
+    fingerprint: str = ""  # of its k-space; results of earlier versions do not say it
 
     @property
     def name(self) -> str:
@@ -165,9 +170,21 @@ class Result:
         """Read a slice's k-space (coils, H, W) as stored, and its target (h, w) or None.
 
         Of several ``neighbours`` the k-space has the coils of each in turn.
+
+        Raises:
+            ValueError: the dataset holds other k-space now than was reconstructed.
         """
         cache = DatasetCache(open_store(self.order.dataset))
+        if self.fingerprint and self._now != self.fingerprint:
+            raise ValueError(
+                f"{self.volume.path} of {cache.address} was written anew since {shown(self.path)} "
+                "was reconstructed of it: reconstruct again"
+            )
         return cache.read(self.volume, number, neighbours=neighbours)
+
+    @cached_property
+    def _now(self) -> str:
+        return DatasetCache(open_store(self.order.dataset)).fingerprint(self.volume)
 
     def targets(self) -> np.ndarray | None:
         """Read the volume's target (slices, h, w) float32; None where it has none."""
@@ -349,6 +366,7 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
             network=str(found.get("network", DEFAULT)),
             network_options=found.get("network_options", order.network_options),
             first_estimate=found.get("first_estimate", ""),
+            fingerprint=found.get(FINGERPRINT, ""),
         )
 
 

@@ -27,7 +27,7 @@ from workbench.views.export.geometry import affine, upright
 from workbench.views.style import window_of
 
 _OURS = uuid.uuid5(uuid.NAMESPACE_URL, "fastmri-workbench")
-_EDITION = 2  # raised when the same volume is written differently: other objects, other UIDs
+_EDITION = 3  # raised when the same volume is written differently: other objects, other UIDs
 _LARGEST = 65535
 # PS3.3 C.7.3.1.1.2, patients on their back, belly or side.
 _POSITIONS = tuple(f"{first}{how}" for first in ("HF", "FF") for how in ("S", "P", "DR", "DL"))
@@ -119,7 +119,10 @@ def _common(
     known, attributes = geometry.known, volume.attributes
     protocol, position = known["ProtocolName"], known["PatientPosition"]
     # What tells one volume from another, without telling whose it is.
-    identity = (_EDITION, volume.path, volume.size, attributes.get("max"), attributes.get("norm"))
+    identity = (
+        *(_EDITION, volume.path, volume.size, attributes.get("max"), attributes.get("norm")),
+        source.result.fingerprint,
+    )
     # Values from a thousand to a million, for viewers' windows.
     span = slope * _LARGEST
     power = 0 if 1e3 <= span < 1e6 else 3 - math.floor(math.log10(span))

@@ -43,7 +43,7 @@ _VOLUMES: dict[str, tuple[str, Callable[[ReconstructedVolume, Path], None]]] = {
 _FIGURES = ("png", "svg")
 _WITHOUT_DATASET = ("leaderboard", "report")
 KINDS = (*_FIGURES, *_VOLUMES, *_WITHOUT_DATASET)
-_EDITION = 5  # raised when the same results come to be written otherwise
+_EDITION = 6  # raised when the same results come to be written otherwise
 _LIST = "exports.json"
 
 Export = tuple[str, Sequence[Result], Callable[[Path], None]]
