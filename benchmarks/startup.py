@@ -30,6 +30,12 @@ _LOOK = 0.02  # seconds between looks
 _LIMIT = 600.0
 _SMALL = {"cascades": 2, "chans": 4, "pools": 2, "sens_chans": 2, "sens_pools": 2, "epochs": 1}
 _DATASET = "datasets/knee_multicoil"
+_STUDY: dict[str, Any] = {
+    "volumes": {"train": 8, "val": 1},
+    "recon": 112,
+    "slices": 8,
+    "coils": (4,),
+}
 _PLAN = """
 from workbench.pages.train import TrainPage
 TrainPage.of({"model": "knee", "target": "local", "name": "planned"}).looked_at().plan()
@@ -47,14 +53,7 @@ class Wait:
 
 def waits(folder: Path, only: Sequence[str] | None = None) -> list[Wait]:
     """Measure all waits, or those whose names are given, on a small phantom in a folder."""
-    write_study(
-        folder / _DATASET,
-        "knee_multicoil",
-        volumes={"train": 8, "val": 1},
-        recon=112,
-        slices=8,
-        coils=(4,),
-    )
+    write_study(folder / _DATASET, "knee_multicoil", **_STUDY)
     with kernel_environment() as kernel:
         place = Place(folder, {**os.environ, **kernel, "WORKBENCH_ROOT": str(folder)})
         place.python("from workbench.pages.cache import CachePage")
