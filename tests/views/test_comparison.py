@@ -318,5 +318,15 @@ def test_runs_over_different_volumes_are_compared_on_the_common_ones_which_is_sa
     said = " ".join(against_figure(less, first).get_suptitle().split())
     assert "n = 1" in said
     assert "1 volume of weights, 4x, centre 0.08 alone is left out" in said
+    # Another site's volume of the same path, or one that was converted anew.
+    attributes = eight[0].volume.attributes | {"max": 2 * eight[0].volume.largest}
+    volume = replace(eight[0].volume, attributes=attributes)
+    for other in (replace(eight[0], fingerprint="other"), replace(eight[0], volume=volume)):
+        mixed = Results(eight.folder, [other, eight[1]])
+        assert list(comparison_table([first, mixed])[("", "volumes")]) == [1, 1]
+        assert left_out_of_comparison([first, mixed]).count(" has 2") == 2
+        assert "n = 1" in " ".join(against_figure(first, mixed).get_suptitle().split())
+    unknown = Results(eight.folder, [replace(eight[0], fingerprint=""), eight[1]])
+    assert list(comparison_table([first, unknown])[("", "volumes")]) == [2, 2]
     untargeted = Results(eight.folder, [replace(eight[0], scores={}), eight[1]])
     assert list(comparison_table([first, untargeted])[("", "volumes")]) == [1, 1]

@@ -79,7 +79,7 @@ def test_own_mask_is_one_and_the_same_to_all_who_read_it(tmp_path):
         sample.mask.numpy().ravel(),
         explored.mask[0],
         mask_of(explored.volume, None)[0],
-        masks_for(explored.volume, None, 2)[0][0],
+        masks_for(explored.volume, None, 2, explored.kspace)[0][0],
     ):
         assert np.array_equal(found, expected)
     assert volume_table(explored.volume).value["own mask"] == f"{expected.sum()} of 40 lines"

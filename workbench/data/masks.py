@@ -102,6 +102,28 @@ def mask_of(
     return draw_mask(sampling, volume.matrix[1], seed, volume.acquired)
 
 
+def as_measured(
+    volume: Volume, mask: np.ndarray, low_frequencies: int, kspace: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """Return what a mask samples of a slice: of a file that is undersampled already, no zeros.
+
+    Args:
+        volume: the volume.
+        mask: (phase encode,) bool, drawn or the volume's own.
+        low_frequencies: number of its ACS columns.
+        kspace: of the slice, (..., phase encode); what lies outside the mask is not read.
+
+    Returns:
+        As ``mask_of``; of such a file the ACS columns are to be read off.
+    """
+    own = volume.own_mask
+    if own is not None:
+        beyond = mask & ~own
+        if beyond.any() and not kspace[..., beyond].any():
+            return mask & own, 0
+    return mask, low_frequencies
+
+
 def draw_mask(
     sampling: Sampling, width: int, seed: Seed, acquired: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, int]:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from workbench.data.augment import Augmentation
 from workbench.data.cache import DatasetCache
-from workbench.data.masks import mask_of
+from workbench.data.masks import as_measured, mask_of
 from workbench.data.reading import keep_columns, read_stack
 from workbench.data.sampling import Sampling, seed_of_draw
 from workbench.data.volume import Volume, check_neighbours, neighbours_of
@@ -143,15 +143,10 @@ class SliceDataset(Dataset):
                 "target does not: it was never written, as where a conversion broke off; write "
                 "the file anew, or take it out of the dataset"
             )
-        mask = torch.from_numpy(drawn)
-        if self.sampling is not None and volume.own_mask is not None:
-            # A drawn mask on a file that is undersampled already: zeros there were not measured.
-            beyond = mask & ~torch.from_numpy(volume.own_mask)
-            if beyond.any() and not kspace[..., beyond].any():
-                mask, low_frequencies = mask & ~beyond, 0
+        mask, low_frequencies = as_measured(volume, drawn, low_frequencies, kspace.numpy())
         return Sample(
             masked_kspace=torch.view_as_real(stack if stack.ndim == 3 else stack.flatten(0, 1)),
-            mask=mask.view(1, 1, -1, 1),
+            mask=torch.from_numpy(mask).view(1, 1, -1, 1),
             num_low_frequencies=low_frequencies,
             target=target,
             fname=volume.name,

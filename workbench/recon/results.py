@@ -160,11 +160,14 @@ class Result:
         with open_result(self.path) as (file, _):
             return file["reconstruction"][number]
 
-    def mask(self) -> tuple[np.ndarray, int]:
-        """Return the volume's mask (W,) and its number of ACS columns; 0 where they are unknown."""
-        from workbench.data.masks import mask_of  # imports torch
+    def mask(self, kspace: np.ndarray) -> tuple[np.ndarray, int]:
+        """Return the mask (W,) of a slice and its number of ACS columns; 0 where it is unknown.
 
-        return mask_of(self.volume, self.order.sampling)
+        ``kspace`` is the slice's, as ``measured`` returns it.
+        """
+        from workbench.data.masks import as_measured, mask_of  # imports torch
+
+        return as_measured(self.volume, *mask_of(self.volume, self.order.sampling), kspace)
 
     def measured(self, number: int, *, neighbours: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
         """Read a slice's k-space (coils, H, W) as stored, and its target (h, w) or None.
@@ -197,7 +200,7 @@ class Result:
         """Reconstruct k-space (coils, H, W) with zeros in place of what the mask leaves out."""
         from workbench.data.reading import keep_columns  # imports torch
 
-        return zero_filled(keep_columns(kspace, self.mask()[0]), self.volume.recon[:2])
+        return zero_filled(keep_columns(kspace, self.mask(kspace)[0]), self.volume.recon[:2])
 
 
 class Results(Sequence[Result]):

@@ -59,15 +59,17 @@ def check_masks_wanted(uncertainty: object) -> int:
     return uncertainty
 
 
-def masks_for(volume: Volume, sampling: Sampling | None, count: int) -> list[Mask]:
-    """Draw different masks for a volume, the one of its reconstruction first.
+def masks_for(
+    volume: Volume, sampling: Sampling | None, count: int, kspace: np.ndarray
+) -> list[Mask]:
+    """Draw different masks for a slice (coils, H, W), the one of its reconstruction first.
 
     Of full k-space they are drawn as that one was, from other seeds; there may be fewer of them
     than the 2 or more asked for, as equispaced masks differ in their offset alone. Of a volume that
     was measured undersampled (``sampling`` is None), each leaves out another part of the measured
     lines beside the ACS.
     """
-    from workbench.data.masks import mask_of
+    from workbench.data.masks import as_measured, mask_of
 
     if sampling is None:
         return _left_out(mask_of(volume, None)[0], count)
@@ -75,7 +77,8 @@ def masks_for(volume: Volume, sampling: Sampling | None, count: int) -> list[Mas
     seed = seed_of_file(volume.name)
     lines = 0  # of the first mask
     for number in range(_TRIES_A_MASK * count):
-        columns, low_frequencies = mask_of(volume, sampling, (*seed, number) if number else seed)
+        drawn = mask_of(volume, sampling, (*seed, number) if number else seed)
+        columns, low_frequencies = as_measured(volume, *drawn, kspace)
         lines = lines or int(columns.sum())
         # Of several accelerations each draw takes one: only those of the first one's compare.
         if len(sampling.accelerations) > 1 and abs(columns.sum() / lines - 1) > _SAME_RATE:

@@ -16,7 +16,7 @@ from workbench.data.images import cropped
 from workbench.models import NETWORKS, label_of, trains
 from workbench.progress import count_of
 from workbench.recon.metrics import LEADING, METRICS, of_fewer
-from workbench.recon.results import Order, Results
+from workbench.recon.results import Order, Result, Results
 from workbench.views.ranking import PREFIXES, check_order, ranked, score_frame
 from workbench.views.reconstructions import (
     data_range_of,
@@ -164,10 +164,28 @@ def results_that_fit(part: str, folder: Path, order: Order) -> list[Path]:
     return [each for each in results_of_run(run) if fits(each.name)]
 
 
+def shared_volumes(sets: Sequence[Results]) -> set[str]:
+    """Return the paths of the volumes that all sets have scored: of one k-space and one target.
+
+    Datasets of several sites, or one that was converted anew, have other volumes of the same path.
+    """
+    known = [{each.volume.path: each for each in results.scored} for results in sets]
+    common = set.intersection(*map(set, known)) if known else set()
+    return {path for path in common if _are_of_one([results[path] for results in known])}
+
+
+def _are_of_one(results: Sequence[Result]) -> bool:
+    """Say whether results of one path are of one volume; earlier ones do not name their k-space."""
+    volumes = [each.volume for each in results]
+    targets = {
+        repr((v.target and v.target.shape, v.largest, v.attributes.get("norm"))) for v in volumes
+    }
+    return len(targets) == 1 and len({each.fingerprint for each in results} - {""}) <= 1
+
+
 def common_volumes(sets: Sequence[Results]) -> list[Results]:
     """Cut sets down to the volumes that all of them have scored; a ValueError if there is none."""
-    every = [set(each.scored.acquisitions) for each in sets]
-    common = set.intersection(*every) if every else set()
+    common = shared_volumes(sets)
     if not common:
         raise ValueError(
             f"the results have no volume with a target in common: {', '.join(labels_of(sets))}"
@@ -293,7 +311,7 @@ def methods_figure(sets: Sequence[Results]) -> "Figure | None":
         return None
     title, result, number = median
     alike = [each for each in sets[1:] if each.order.sampling == own.order.sampling]
-    alike = [each for each in alike if each.only([result.volume.path]).items]
+    alike = [each for each in alike if result.volume.path in shared_volumes([own, each])]
     if not alike:
         return None
     shown = [*alike, own]

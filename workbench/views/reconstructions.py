@@ -231,7 +231,8 @@ def extreme_views(results: Sequence[Result]) -> Iterator[Figure]:
     factor = common_factor(slices)
     for kind, result, number in slices:
         yield slice_figure(result, number, kind, factor)
-        (kspace, _), (mask, low) = result.measured(number), result.mask()
+        kspace, _ = result.measured(number)
+        mask, low = result.mask(kspace)
         about: Look = {"acquired": result.volume.acquired, "synthetic": result.volume.synthetic}
         yield kspace_and_mask_figure(kspace, mask, low_frequencies=low, **about)
 

@@ -12,7 +12,7 @@ from workbench.data.volume import short_names
 from workbench.progress import count_of
 from workbench.recon.metrics import LEADING, METRICS
 from workbench.recon.results import Results
-from workbench.views.comparison import labels_of
+from workbench.views.comparison import labels_of, shared_volumes
 from workbench.views.ranking import EVERY, PREFIXES, mean_text, score_frame
 from workbench.views.style import (
     BLUE,
@@ -123,7 +123,7 @@ def against_figure(first: Results, second: Results) -> Figure:
         ValueError: they cannot be told apart.
     """
     names = labels_of([first, second])
-    both = first.scored.acquisitions.keys() & second.scored.acquisitions.keys()
+    both = shared_volumes([first, second])
     remarks = [
         f"{count_of(more)} of {name} alone {'is' if more == 1 else 'are'} left out"
         for name, run in zip(names, (first, second), strict=True)

@@ -42,7 +42,7 @@ def uncertainty_figures(results: Results, masks: int) -> Iterator[Figure]:
     for title, result, number in extreme_slices(results) or [middle]:
         volume, name = result.volume, result.name
         kspace, target = result.measured(number, neighbours=network.neighbours)
-        draws = masks_for(volume, result.order.sampling, masks)
+        draws = masks_for(volume, result.order.sampling, masks, kspace)
         if len(draws) < 2:
             print(f"{title}: no map, for only one mask is possible of {name} as it is sampled")
             continue
