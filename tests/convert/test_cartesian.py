@@ -8,6 +8,7 @@ from tests.convert.mrd_files import cartesian, encoding, fft2, header, images, l
 from workbench.convert.mrd import scans
 from workbench.convert.scan import Choices, RefusedError
 from workbench.convert.write import slices_of
+from workbench.data.images import crop_size
 
 
 @pytest.fixture
@@ -457,6 +458,13 @@ def test_three_dimensions_become_slices_by_a_transform_along_z(made, z, kept):
     assert scan.header.encoded_mm == (400, 200, 4)
 
 
+def test_slices_between_the_measured_ones_are_not_made_and_not_counted(made):
+    """Scanners interpolate along z, too; each volume's slice is as thick as it was measured."""
+    (scan,) = made(deep(volume_of(images(8))), header(z=8, recon_z=16))
+    assert scan.shape[0] == 8
+    assert scan.header.recon_mm == (200, 200, 4)
+
+
 def test_partial_fourier_across_partitions_is_no_target(made):
     (scan,) = made(deep(volume_of(images(8)), steps=range(2, 8)), header(z=8))
     assert not scan.target
@@ -593,3 +601,19 @@ def test_a_person_s_matrix_comes_before_the_header_s(made):
     (scan,) = made(cartesian(kspace), header(x=16, y=20, center=12, last=23), choices)
     assert_same(kspace_of(scan), kspace)
     assert scan.header.recon == (16, 20, 1)
+
+
+@pytest.mark.parametrize("matrix", [(24, 36), (32, 48), (16, 36)])
+def test_interpolated_image_s_matrix_is_what_was_measured_of_its_field_of_view(made, matrix):
+    """Cut to 24x24, as where fastMRI's k-space is narrower, it would show more than it says."""
+    (scan,) = made(cartesian(fft2(images(1))), header(recon_x=matrix[0], recon_y=matrix[1]))
+    assert scan.header.recon == (16, 24, 1)
+    assert crop_size(scan.shape[2:], scan.header.recon) == (16, 24)
+    assert f"the header's image of {matrix[0]}x{matrix[1]} is interpolated" in scan.remarks[0]
+
+
+def test_image_that_is_larger_than_its_matrix_is_not_asked_for(made):
+    asked = Choices(recon=(16, 48))
+    assert "recon=16x48, more than its matrix of 32x24" in refusal(
+        made, cartesian(fft2(images(1))), choices=asked
+    )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from workbench.convert.array_axes import found_axes, named_axes
 from workbench.convert.array_files import StoredArray, arrays_in, holds
-from workbench.convert.checks import check_kspace, check_middle, off_middle
+from workbench.convert.checks import check_kspace, check_middle, check_recon, off_middle
 from workbench.convert.header import Header
 from workbench.convert.place import extent, partial
 from workbench.convert.scan import Choices, RefusedError, Scan
@@ -150,11 +150,7 @@ def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
     remark = check_middle((strongest[0], int(columns_of[strongest[1]])), matrix)
     first, last = _reach(columns)
     recon = choices.recon or matrix
-    if any(size > whole for size, whole in zip(recon, matrix, strict=True)):
-        raise RefusedError(
-            f"is asked for recon={recon[0]}x{recon[1]}, more than its matrix of "
-            f"{matrix[0]}x{matrix[1]}"
-        )
+    check_recon(recon, matrix)
     both = (("phase encode", columns), ("readout", found.rows))
     lopsided = [axis for axis, there in both if partial(*_reach(there), len(there) // 2)]
     gaps = _gaps(columns)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.assemble import Volume
+from workbench.convert.checks import check_recon
 from workbench.convert.header import Header
 from workbench.convert.lines import Flag, Measurement, flagged
 from workbench.convert.noise import Whitening, find_whitening
@@ -95,23 +96,48 @@ def _with_matrix(
     Some headers count the slices of two-dimensional scans as partitions.
     """
     (x, y), z = choices.matrix or measurement.encoded[:2], measurement.encoded[2]
-    (recon_x, recon_y), recon_z = choices.recon or measurement.recon[:2], measurement.recon[2]
     only, (line, partition) = np.unique(table["step_2"]), measurement.center
     remarks, mm, recon_mm = measurement.remarks, measurement.encoded_mm, measurement.recon_mm
+    *inside, recon_z = _without_interpolation(measurement, (x, y, z))
+    recon = choices.recon or (inside[0], inside[1])
+    check_recon(recon, (x, y))
+    if not choices.recon and recon != measurement.recon[:2]:
+        said = "x".join(map(str, measurement.recon[:2]))
+        remarks += (
+            f"the header's image of {said} is interpolated: {recon[0]}x{recon[1]} samples were "
+            "measured of its field of view",
+        )
     if len(only) == 1:
         if z > 1:
             remarks += (f"the header names {z} partitions, and one was measured: taken as slices",)
-        mm, recon_mm = (*mm[:2], mm[2] / z), (*recon_mm[:2], recon_mm[2] / recon_z)
+        thickness = recon_mm[2] / measurement.recon[2]
+        mm, recon_mm = (*mm[:2], mm[2] / z), (*recon_mm[:2], thickness)
         partition, z, recon_z = int(only[0]), 1, 1
     return replace(
         measurement,
         encoded=(x, y, z),
-        recon=(recon_x, recon_y, recon_z),
+        recon=(*recon, recon_z),
         center=(line, partition),
         encoded_mm=mm,
         recon_mm=recon_mm,
         remarks=remarks,
     )
+
+
+def _without_interpolation(measurement: Measurement, matrix: tuple[int, int, int]) -> list[int]:
+    """Return the image's matrix with no more samples than the encoded one has of its field of view.
+
+    Scanners interpolate images. Cropped to the larger matrix they would show what lies beside the
+    field of view; or, where k-space has fewer columns, lack some of it along the readout.
+    """
+    found = []
+    for size, image, mm, image_mm in zip(
+        matrix, measurement.recon, measurement.encoded_mm, measurement.recon_mm, strict=True
+    ):
+        inside = round(size * image_mm / mm) if mm and image_mm else size
+        # A neighbour is rounding.
+        found.append(min(size, inside if image > inside + 1 else image))
+    return found
 
 
 def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
@@ -184,7 +210,7 @@ def _volume(
         reversed=flagged(table, Flag.REVERSE),
         signs=np.where(odd[0] ^ odd[1], -1, 1).astype(np.int8),
         shape=(
-            len(slices) if depth == 1 else min(depth, measurement.recon[2]),
+            len(slices) if depth == 1 else measurement.recon[2],
             int(table["channels"][0]),
             measurement.encoded[0],
             width,

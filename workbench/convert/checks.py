@@ -53,6 +53,15 @@ def check_kspace(power: NDArray) -> tuple[int, int]:
     return int(rows.argmax()), int(columns.argmax())
 
 
+def check_recon(recon: tuple[int, int], matrix: tuple[int, int]) -> None:
+    """Check that an image's matrix is no larger than the encoded one; RefusedError otherwise."""
+    if any(size > whole for size, whole in zip(recon, matrix, strict=True)):
+        raise RefusedError(
+            f"is asked for recon={recon[0]}x{recon[1]}, more than its matrix of "
+            f"{matrix[0]}x{matrix[1]}"
+        )
+
+
 def check_middle(found: tuple[int, int], matrix: tuple[int, int]) -> str:
     """Check that k-space's centre is in the middle of its matrix (readout, phase encode).
 

@@ -107,8 +107,7 @@ def _matrices(
     )
     high = int(_number(protocol, "ImageLines", 0)) // interpolated or lines
     thick = int(_number(protocol, "lImagesPerSlab", partitions)) if deep else 1
-    recon = min(wide, columns), min(high, lines), min(thick, partitions)
-    return (columns, lines, partitions), recon
+    return (columns, lines, partitions), (wide, high, min(thick, partitions))
 
 
 def _hold(lines: int, image: NDArray[np.void]) -> bool:
