@@ -12,8 +12,8 @@ from workbench.data.cache import open_cache
 from workbench_demo.phantom.writing import write_volume
 
 
-def add_volume(path, *, target=True, synthetic=True):
-    rng = np.random.default_rng(0)
+def add_volume(path, *, target=True, synthetic=True, seed=0):
+    rng = np.random.default_rng(seed)
     kspace = rng.normal(size=(2, 2, 16, 12, 2)).astype(np.float32).view(np.complex64)[..., 0]
     truth = np.abs(rng.normal(size=(2, 8, 8))).astype(np.float32)
     write_volume(
@@ -106,6 +106,13 @@ def test_a_run_goes_on_with_the_same_volumes_and_network_however_it_computes(dat
     assert (again.job.low_memory, again.job.compile) == (True, "off")
     with pytest.raises(ValueError, match="holds a run of another job"):
         plan_training(model="brain", crop_readout=True)
+    (dataset / "multicoil_train/a.h5").unlink()
+    add_volume(dataset / "multicoil_train/a.h5", synthetic=False, seed=1)  # as converted anew
+    with pytest.raises(ValueError, match="has trained on other volumes than datasets/brain_multic"):
+        plan_training(model="brain")
+    (dataset / "multicoil_train/a.h5").unlink()
+    add_volume(dataset / "multicoil_train/a.h5", synthetic=False)
+    assert plan_training(model="brain").run == plan.run
     add_volume(dataset / "multicoil_train/more.h5", synthetic=False)
     with pytest.raises(ValueError, match="has trained on other volumes than datasets/brain_multic"):
         plan_training(model="brain")

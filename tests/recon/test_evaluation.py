@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -68,6 +69,14 @@ def test_ranks_train_own_code_reconstruct_and_keep_what_is_there(own, dataset, p
     mean = sum(result.reconstruction["ssim"] for result in Results(shown.folder)) / 2
     assert f"{mean:.4f}" in evaluation_table(plan.run).to_html()
     assert "is finished" in next(iter(train(asked())))
+    # Of volumes that came later, or were measured anew, nothing has been reconstructed.
+    first = plan.cache.split("val")[0]
+    for new in (
+        replace(first, path="multicoil_val/later.h5"),
+        replace(first, attributes=first.attributes | {"max": 2 * first.largest}),
+    ):
+        now = plan.cache.with_volumes([*plan.cache.split("val")[1:], new])
+        assert unevaluated(plan.run, ("val",), now) == ("val",)
     # Killed in the middle: the table was yet to come, and one volume is not whole.
     before = made(plan.run)
     (folder / "scores.csv").unlink()

@@ -220,11 +220,17 @@ def test_a_killed_run_goes_on_exactly(study, project, killed, where, step, sched
     ended = rank_process(run.folder, where, step, module=killed)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not run.finished
+    if where == "batch":  # as if that epoch had taken longer before
+        seen = torch.load(run.last, weights_only=True)
+        seen["callbacks"]["RunRecord"]["spent"] += 1000
+        torch.save(seen, run.last)
     capsys.readouterr()
     rank.fit(run.job, run.folder)
     assert "going on from last.ckpt" in capsys.readouterr().out
     weights_after, optimizer_after, rows_after = learned(run)
     assert rows_after == rows
+    # A resumed epoch's seconds are all that it took.
+    assert [row["seconds"] > 1000 for row in run.metrics].count(True) == (where == "batch")
     assert all(torch.equal(weights_after[name], weights[name]) for name in weights)
     torch.testing.assert_close(optimizer_after, optimizer, rtol=0, atol=0)
 

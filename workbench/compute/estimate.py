@@ -106,11 +106,12 @@ def measured_pace(job: TrainingJob, vm_size: str) -> Pace | None:
             (train, val), seconds = record["slices"], [row["seconds"] for row in run.metrics]
             same = all(
                 getattr(run.job, name) == getattr(job, name)
-                for name in ("network", "config", "precision", "first_estimate")
+                for name in ("network", "config", "precision", "first_estimate", "crop_readout")
             )
             if record["vm_size"] == vm_size and same and seconds:
                 ranks = record["nodes"] * cards_of(vm_size)
-                pace = min(seconds) * ranks / (train + val * VALIDATION)
+                alone = min(seconds) * ranks * efficiency(record["nodes"])
+                pace = alone / (train + val * VALIDATION)
                 source = f"{pace:.3f} s a slice, measured in {run.folder.name} on {vm_size}"
                 return Pace(pace, source)
     return None

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from workbench.catalog import OWN_MASKS, SPLITS
 from workbench.compute.jobs import TrainingJob
-from workbench.compute.runs import Run
-from workbench.data.cache import DatasetCache
+from workbench.compute.runs import Run, volumes_of
+from workbench.data.cache import CacheFileError, DatasetCache, load_cache
 from workbench.data.sampling import Sampling
 
 FOLDER = "reconstructions"
@@ -135,8 +135,16 @@ def evaluated(run: Run) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if split not in missing)
 
 
-def unevaluated(run: Run, splits: Iterable[str]) -> tuple[str, ...]:
-    """Return the splits that the run's best checkpoint has yet to reconstruct, whole."""
+def unevaluated(
+    run: Run, splits: Iterable[str], cache: DatasetCache | None = None
+) -> tuple[str, ...]:
+    """Return the splits that the run's best checkpoint has yet to reconstruct, whole.
+
+    Args:
+        run: the run.
+        splits: which.
+        cache: the dataset as it is now; None for what was there when they were reconstructed.
+    """
     weights = sha256_of(run.best) if splits and run.best.exists() else ""
     missing = []
     for split in splits:
@@ -145,9 +153,20 @@ def unevaluated(run: Run, splits: Iterable[str]) -> tuple[str, ...]:
             made_by = json.loads((folder / ORDER).read_text()).get("weights_sha256")
         except (OSError, ValueError, AttributeError, RecursionError):
             made_by = None
-        if not (folder / SCORES).exists() or made_by != weights:
+        if not (folder / SCORES).exists() or made_by != weights or _grown(folder, split, cache):
             missing.append(split)
     return tuple(missing)
+
+
+def _grown(folder: Path, split: str, cache: DatasetCache | None) -> bool:
+    """Say whether a split holds volumes, as they are now, that are not among a folder's results."""
+    if cache is None:
+        return False
+    try:
+        made = load_cache(folder, earlier=True)
+    except CacheFileError:
+        return True
+    return made is None or not volumes_of(cache, [split]) <= volumes_of(made, [split])
 
 
 def sha256_of(path: Path) -> str:

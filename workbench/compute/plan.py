@@ -122,7 +122,7 @@ class Plan:
     @property
     def finished(self) -> str:
         """Say that all epochs are done and all splits reconstructed; "" where something is left."""
-        if not self.run.finished or unevaluated(self.run, self.splits):
+        if not self.run.finished or unevaluated(self.run, self.splits, self.cache):
             return ""
         return f"{shown(self.run.folder)} is finished: {len(self.run.metrics)} epochs are done"
 

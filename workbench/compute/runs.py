@@ -8,7 +8,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.compute.jobs import TrainingJob, run_folder
 from workbench.compute.start import START
 from workbench.data.cache import CACHE_NAME, CacheFileError, DatasetCache, load_cache, open_cache
+from workbench.data.volume import Volume
 from workbench.settings import resolve, shown
 from workbench.stores.disk import only_one, write_text
 
@@ -223,11 +224,6 @@ def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:
     Raises:
         ValueError: the run goes on, but has learned from other volumes, or this cannot be told.
     """
-
-    def learned(found: DatasetCache) -> set[tuple[str, tuple[int, ...]]]:
-        """Return the volumes that count, wherever the dataset is mounted."""
-        return {(each.path, each.kspace.shape) for each in found if each.split in ("train", "val")}
-
     try:
         before = load_cache(folder, earlier=True) if goes_on else None
     except CacheFileError as error:
@@ -235,12 +231,30 @@ def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:
             f"{error}, so nobody can tell whether the run has trained on the volumes that "
             f"{cache.address} holds now: remove that file if it has"
         ) from None
-    if before is not None and learned(before) != learned(cache):
+    parts = ("train", "val")
+    if before is not None and volumes_of(before, parts) != volumes_of(cache, parts):
         raise ValueError(
             f"{shown(folder)} has trained on other volumes than {cache.address} holds now: "
             "give another name, or bring the dataset back as it was"
         )
     cache.save(folder)
+
+
+def volumes_of(found: Iterable[Volume], splits: Collection[str]) -> set[tuple[object, ...]]:
+    """Return what tells volumes of some splits from others, wherever the dataset is mounted.
+
+    Beside path and shape it is the numbers that a file says of itself: max and norm of its target,
+    scale and flip of its conversion. Converted or measured anew, it has the same path and shape.
+    """
+
+    def numbers(volume: Volume) -> list[str]:
+        """Return them as text: NaN is itself."""
+        said = volume.attributes.items()
+        return sorted(f"{name}={each!r}" for name, each in said if isinstance(each, int | float))
+
+    return {
+        (each.path, each.kspace.shape, *numbers(each)) for each in found if each.split in splits
+    }
 
 
 def kept_cache(root: str | Path, folder: Path) -> DatasetCache:

@@ -124,12 +124,14 @@ class RunRecord(pl.Callback):
         self.volumes: list[dict[str, Any]] = []
         self.pictures: list[tuple[str, Image.Image]] = []
         self._loss_sum, self._loss_count = 0.0, 0
-        self._epoch_began = time.monotonic()
+        self._epoch_began, self._spent = time.monotonic(), 0.0
         self._progress: Progress | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows so far and the epoch's running loss over all ranks; each calls it."""
-        return {"rows": self.rows, "volumes": self.volumes, "loss": self._loss_of_all()}
+        """Return rows, and the epoch's seconds and loss so far over all ranks; each calls it."""
+        spent = time.monotonic() - self._epoch_began
+        loss = self._loss_of_all()
+        return {"rows": self.rows, "volumes": self.volumes, "loss": loss, "spent": spent}
 
     def _loss_of_all(self) -> tuple[float, int]:
         """Return the epoch's sum and number of losses over all ranks, on all ranks alike."""
@@ -137,17 +139,19 @@ class RunRecord(pl.Callback):
         return math.fsum(losses), sum(counts)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the rows and the running loss."""
+        """Take up the rows, the epoch's seconds and the running loss."""
         self.rows, self.volumes = list(state_dict["rows"]), list(state_dict["volumes"])
+        self._spent = state_dict.get("spent", 0.0)
         # The sums are those of all ranks together: the first goes on with them.
         if int(os.environ.get("RANK", 0)) == 0:
             self._loss_sum, self._loss_count = state_dict["loss"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the epoch's clock."""
-        self._epoch_began = time.monotonic()
+        """Start the epoch's clock; a resumed epoch's goes on."""
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
             self._loss_sum, self._loss_count = 0.0, 0  # of an epoch that begins anew
+            self._spent = 0.0
+        self._epoch_began, self._spent = time.monotonic() - self._spent, 0.0
 
     def on_train_batch_end(
         self,
@@ -224,6 +228,7 @@ class RunRecord(pl.Callback):
         self.rows.append(row)
         self.volumes = pl_module.volume_scores
         self._loss_sum, self._loss_count = 0.0, 0
+        self._epoch_began = time.monotonic()  # of the next, which a resumed run goes on with
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
