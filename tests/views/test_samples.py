@@ -40,6 +40,22 @@ def test_new_epoch_is_seen_and_nothing_new_is_said_to_be_so(tmp_path):
     assert samples.epochs == [1, 2]
 
 
+def test_epochs_of_a_start_that_was_begun_anew_are_forgotten(tmp_path):
+    """As where last.ckpt was removed, or a run goes on from before its last samples."""
+    samples = Samples(tmp_path)
+    log(tmp_path, range(5))
+    assert samples.read()
+    log(tmp_path, [2])
+    assert samples.read()
+    assert samples.epochs == [1, 2, 3]
+    log(tmp_path, [0], ["other.h5 slice 1"])
+    again = Samples(tmp_path)
+    for each in (samples, again):
+        assert each.read()
+        assert each.epochs == [1]
+        assert titles(samples_figure(each)) == ["epoch 1", "target", "error", "", ""]
+
+
 def test_figure_shows_first_and_last_epoch_target_and_error(tmp_path):
     log(tmp_path, range(9), ["file1000.h5 slice 3", "file1001.h5 slice 0"])
     samples = Samples(tmp_path)

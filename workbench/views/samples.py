@@ -40,13 +40,23 @@ class Samples:
             if self._sizes.get(path) == size:
                 continue
             self._sizes[path] = size
+            begun = False
             for event in LegacyEventFileLoader(str(path)).Load():
                 for value in event.summary.value:
                     name, _, kind = value.tag.rpartition("/")
                     if kind in _KINDS and value.HasField("image"):
+                        if not begun:
+                            self._forget_from(event.step + 1)
+                        begun = True
                         epochs = self.images.setdefault(name, {}).setdefault(kind, {})
                         epochs[event.step + 1] = value.image.encoded_image_string
         return self.epochs != before
+
+    def _forget_from(self, first: int) -> None:
+        """Forget what an earlier start has of the epochs that a later one begins with, and on."""
+        for kinds in self.images.values():
+            for kind, epochs in kinds.items():
+                kinds[kind] = {epoch: png for epoch, png in epochs.items() if epoch < first}
 
 
 def samples_figure(samples: Samples, *, synthetic: bool = False) -> Figure | None:
