@@ -8,35 +8,18 @@ import errno
 import io
 import math
 import pickle
-import sys
+import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor
 
 from workbench.settings import shown
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # before torch 1.6: pickles, then the numbers, in one stream
 _SMALL = 64 << 20  # bytes; what unpacks to more than these and 20 times its size is no weights
-_DTYPES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "ComplexFloatStorage": torch.complex64,
-    "ComplexDoubleStorage": torch.complex128,
-    "UntypedStorage": torch.uint8,
-}
 _OTHER_KINDS = {
     b"\x89HDF": "an HDF5 file",
     b"\x1f\x8b": "a gzip archive: unpack it",
@@ -90,7 +73,10 @@ def read_torch_file(path: Path) -> Any:
             start = file.read(512)
             file.seek(0)
             _refuse_other_kinds(start)
-            return _read_archive(file) if start.startswith(b"PK") else _read_stream(file, path)
+            (_check_archive if start.startswith(b"PK") else _check_stream)(file)
+            file.seek(0)
+            with warnings.catch_warnings(action="ignore"):  # that a class's source is not at hand
+                return torch.load(file, "cpu", _Plain, weights_only=False)
         except _OtherKindError as error:
             what = str(error)
         except Exception as error:
@@ -132,51 +118,33 @@ def _refuse_other_kinds(start: bytes) -> None:
         raise _OtherKindError("not a file of weights that torch.save wrote")
 
 
-def _read_archive(file: BinaryIO) -> Any:
+def _check_archive(file: BinaryIO) -> None:
+    """Refuse an archive that is not torch's, or not as it was written.
+
+    Raises:
+        _OtherKindError: it is none of torch's.
+        BadZipFile: a part is not what its checksum says; torch reads it without a word.
+    """
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
         if sum(part.file_size for part in parts) > max(_SMALL, 20 * file.seek(0, io.SEEK_END)):
             raise _OtherKindError("a zip archive of far more than a file of weights has: a bomb")
-        roots = [p.filename[: -len("data.pkl")] for p in parts if p.filename.endswith("/data.pkl")]
-        if len(roots) != 1:
+        names = [part.filename for part in parts]
+        if sum(name.endswith("/data.pkl") for name in names) != 1:
             raise _OtherKindError("a zip archive, but none of torch's: unpack it")
-        (root,) = roots
-        names = {part.filename for part in parts}
-        if f"{root}constants.pkl" in names:
+        if any(name.endswith("/constants.pkl") for name in names):
             raise _OtherKindError(
                 "a TorchScript program: save the network's state_dict() with torch.save"
             )
-        if not any(part.CRC for part in parts):  # torch can be told to write no checksums
-            for part in parts:
-                del part.CRC
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != _ORDER:
-            raise _OtherKindError("of a machine with another byte order: save it anew on this one")
-        storages: dict[str, Tensor] = {}
-
-        def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
-            if key not in storages:
-                storages[key] = _numbers(archive.read(f"{root}data/{key}"), dtype, count)
-            return storages[key]
-
-        content = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), storage).load()
-        for part in parts:  # what nothing refers to, or what was not read yet
-            if (
-                part.filename != f"{root}data.pkl"
-                and part.filename[len(root) + 5 :] not in storages
-            ):
-                archive.read(part)
-        return content
+        # Torch can be told to write no checksums.
+        if any(part.CRC for part in parts) and (name := archive.testzip()):
+            raise zipfile.BadZipFile(f"the checksum of {name} differs")
 
 
-_ORDER = sys.byteorder.encode()
-
-
-def _read_stream(file: BinaryIO, path: Path) -> Any:
-    def plain() -> Any:
-        return _Unpickler(file, None).load()
-
+def _check_stream(file: BinaryIO) -> None:
+    """Refuse a pickle that torch did not write."""
     try:
-        magic = plain()
+        magic = _Unpickler(file).load()
     except Exception:  # of objects that only Python's own reader can make
         magic = None
     if magic != _MAGIC:
@@ -184,59 +152,23 @@ def _read_stream(file: BinaryIO, path: Path) -> Any:
             "a pickle, but none of torch's: load it where it was made, and save the state_dict "
             "with torch.save(state_dict, file)"
         )
-    plain()  # the version of this form
-    if plain().get("little_endian") is not True:
-        raise _OtherKindError("of a machine with another byte order: save it anew on this one")
-    size = path.stat().st_size
-    storages: dict[str, Tensor] = {}
-
-    def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
-        if key not in storages:
-            if not 0 <= count * dtype.itemsize <= size:
-                raise ValueError("more numbers than the file has bytes")
-            storages[key] = torch.empty(count, dtype=dtype)
-        return storages[key]
-
-    content = _Unpickler(file, storage).load()
-    for key in plain():
-        numbers = storages[key]
-        if int.from_bytes(file.read(8), "little") != len(numbers):
-            raise ValueError("another number of values than was announced")
-        into = memoryview(numbers.view(torch.uint8).numpy())  # type: ignore[arg-type]
-        if file.readinto(into) != len(into):  # type: ignore[attr-defined]
-            raise EOFError
-        storages.pop(key)
-    if storages:
-        raise EOFError
-    return content
 
 
-def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+def _tensor(storage: torch.TypedStorage, offset: int, size: Any, stride: Any, *_: Any) -> Any:
     if math.prod(size) > len(storage):
         raise ValueError("a tensor of more values than were stored")
-    return storage.as_strided(size, stride, storage.storage_offset() + offset)
-
-
-def _numbers(content: bytes, dtype: torch.dtype, count: int) -> Tensor:
-    if len(content) != count * dtype.itemsize:
-        raise ValueError("another number of values than was announced")
-    if not count:
-        return torch.empty(0, dtype=dtype)
-    return torch.frombuffer(bytearray(content), dtype=dtype)
+    return torch._utils._rebuild_tensor(storage, offset, size, stride)
 
 
 class _Unpickler(pickle._Unpickler):
-    """Reads a pickle; ``storage(key, dtype, count)`` gives the numbers that it refers to.
+    """Reads a pickle, and makes nothing but tensors and plain values.
 
     The reader in C makes room for as many remembered objects as a damaged file claims, gigabytes
     of it; this one in Python does not, and a file of weights has few objects.
     """
 
-    def __init__(
-        self, file: BinaryIO, storage: Callable[[str, torch.dtype, int], Tensor] | None
-    ) -> None:
+    def __init__(self, file: BinaryIO, **_: Any) -> None:
         super().__init__(file, encoding="latin-1")  # as Python 2 wrote text
-        self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a class or function; a new one each time, so none is changed."""
@@ -250,16 +182,13 @@ class _Unpickler(pickle._Unpickler):
             return OrderedDict
         return type(name, (StandIn,), {"name": f"{module}.{name}"})
 
-    def persistent_load(self, pid: Any) -> Any:
-        """Return a storage's numbers."""
-        if pid[0] == "module":  # a class with its source
-            return pid[1]
-        _, of, key, _, count, *view = pid
-        if self._storage is None:
-            raise ValueError("a tensor where none is expected")
-        dtype = _DTYPES[of.__name__]
-        numbers = self._storage(str(key), dtype, count)
-        if view and view[0] is not None:  # a part of another storage, as torch 0.x wrote it
-            _, first, length = view[0]
-            return numbers[first : first + length]
-        return numbers
+
+class _Plain:
+    """The module that torch is to read pickles by."""
+
+    Unpickler = _Unpickler
+    __name__ = "pickle"
+
+    @staticmethod
+    def load(file: BinaryIO, **options: Any) -> Any:
+        return _Unpickler(file, **options).load()
