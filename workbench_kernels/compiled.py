@@ -33,6 +33,7 @@ class Kernels:
 
     Attributes:
         lanes: how many numbers a vector has.
+        tiles: whether there are ``..._tiles``, whose products are in bfloat16.
         window: the width of the window of SSIM.
     """
 
@@ -50,10 +51,16 @@ class Kernels:
             return found
 
         pair, size = (address, address, count, count), (count, count, count)
-        self.convolve = function("convolve", *pair, address, flag, *pair, *size, flag, result=flag)
-        self.weights_gradient = function(
-            "weights_gradient", *pair, address, count, address, *size, flag, result=flag
-        )
+        convolution = (*pair, address, flag, *pair, *size, flag)
+        self.convolve = function("convolve", *convolution, result=flag)
+        correlation = (*pair, address, count, address, *size, flag)
+        self.weights_gradient = function("weights_gradient", *correlation, result=flag)
+        self.tiles = bool(function("tiles", result=flag)())
+        if self.tiles:
+            self.convolve_tiles = function("convolve_tiles", *convolution, result=flag)
+            self.weights_gradient_tiles = function(
+                "weights_gradient_tiles", *correlation, result=flag
+            )
         self.fold_rows = function(
             "fold_rows", *pair, flag, address, *size, *size, flag, result=flag
         )

@@ -26,14 +26,27 @@ _FOLDED = 2**25
 
 
 def fit(image: Tensor) -> bool:
-    """Return whether the kernels take an image."""
+    """Return whether the kernels take an image.
+
+    Under autocast to bfloat16 they do where the processor has AMX. ``convolve`` then multiplies in
+    bfloat16; all its sums, and what comes of them, are float32.
+    """
     return _found(image) is not None
 
 
 def _found(image: Tensor) -> Kernels | None:
     if image.device.type != "cpu" or torch.compiler.is_compiling():
         return None
-    return None if torch.is_autocast_enabled("cpu") else kernels(image.dtype)
+    found = kernels(image.dtype)
+    if not _half():
+        return None if torch.is_autocast_enabled("cpu") else found
+    return found if found is not None and found.tiles else None
+
+
+def _half() -> bool:
+    """Return whether products are asked for in bfloat16."""
+    asked = torch.is_autocast_enabled("cpu")
+    return asked and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 def convolve(image: Tensor, skip: Tensor | None, weight: Tensor) -> Tensor:
@@ -47,10 +60,11 @@ def convolve(image: Tensor, skip: Tensor | None, weight: Tensor) -> Tensor:
     Returns:
         (batch, outputs, H, W).
     """
-    if weight.numel() > _LARGEST:
+    half = _half()
+    if weight.numel() > _LARGEST and not half:
         return F.conv2d(image if skip is None else torch.cat([image, skip], 1), weight, padding=1)
     return _Convolve.apply(
-        image.contiguous(), None if skip is None else skip.contiguous(), weight.contiguous()
+        image.contiguous(), None if skip is None else skip.contiguous(), weight.contiguous(), half
     )
 
 
@@ -126,13 +140,20 @@ def _size(image: Tensor) -> tuple[int, int, int]:
     return image.shape[0], image.shape[2], image.shape[3]
 
 
-def _weights_gradient(image: Tensor, skip: Tensor | None, gradient: Tensor) -> Tensor:
+def _weights_gradient(image: Tensor, skip: Tensor | None, gradient: Tensor, tiles: str) -> Tensor:
     """Return the gradient (outputs, C [+ D], 3, 3) of the weights, given that of the output."""
     batch, outputs, height, width = gradient.shape
     inputs = image.shape[1] + (0 if skip is None else skip.shape[1])
     of_weight = image.new_empty(outputs, inputs, 3, 3)
-    if outputs < _MANY:
-        _run("weights_gradient", *_pair(image, skip), gradient, outputs, of_weight, *_size(image))
+    if tiles or outputs < _MANY:
+        _run(
+            f"weights_gradient{tiles}",
+            *_pair(image, skip),
+            gradient,
+            outputs,
+            of_weight,
+            *_size(image),
+        )
         return of_weight
     # Winograd's F(4, 3), transposed: sums over all groups of rows of products of folded rows.
     lanes = cast(Kernels, kernels(image.dtype)).lanes
@@ -162,10 +183,18 @@ def _weights_gradient(image: Tensor, skip: Tensor | None, gradient: Tensor) -> T
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, skip: Tensor | None, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, image: Tensor, skip: Tensor | None, weight: Tensor, half: bool) -> Tensor:
         ctx.save_for_backward(image, skip, weight)
+        ctx.tiles = "_tiles" if half else ""
         result = image.new_empty(len(image), len(weight), *image.shape[2:])
-        _run("convolve", *_pair(image, skip), weight, False, *_pair(result, None), *_size(image))
+        _run(
+            f"convolve{ctx.tiles}",
+            *_pair(image, skip),
+            weight,
+            False,
+            *_pair(result, None),
+            *_size(image),
+        )
         return result
 
     @staticmethod
@@ -179,10 +208,10 @@ class _Convolve(torch.autograd.Function):
             of_image = torch.empty_like(image)
             of_skip = None if skip is None else torch.empty_like(skip)
             images = _pair(of_image, of_skip)
-            _run("convolve", *_pair(gradient, None), weight, True, *images, *size)
+            _run(f"convolve{ctx.tiles}", *_pair(gradient, None), weight, True, *images, *size)
         if ctx.needs_input_grad[2]:
-            of_weight = _weights_gradient(image, skip, gradient)
-        return of_image, of_skip, of_weight
+            of_weight = _weights_gradient(image, skip, gradient, ctx.tiles)
+        return of_image, of_skip, of_weight, None
 
 
 class _Activate(torch.autograd.Function):

@@ -4,6 +4,7 @@
 #include "pooling.c"
 #include "rows.c"
 #include "similarity.c"
+#include "tiles.c"
 
 /* The narrowest image that `convolve` takes. */
 size_t FUNCTION(lanes)(void) { return LANES; }

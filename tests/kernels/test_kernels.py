@@ -81,6 +81,45 @@ def test_float32_convolution_is_no_further_from_float64_than_twice_torchs():
         assert (ours - truth).norm() <= 2 * (theirs - truth).norm()
 
 
+needs_tiles = pytest.mark.skipif(
+    compiled.obstacle() != "" or not compiled.kernels(torch.float32).tiles,
+    reason="this processor multiplies no tiles (AMX)",
+)
+
+
+@needs_tiles
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_products_in_bfloat16_are_those_of_rounded_numbers(shape, threads, torch_threads):
+    """Sums are float32, whose rounding is all that is left."""
+    torch_threads(threads)
+    *inputs, given = images(*shape, dtype=torch.float32)
+
+    def tiles(*inputs):
+        with torch.autocast("cpu", torch.bfloat16):
+            return kernels.convolve(*inputs)
+
+    found = gradients(tiles, inputs, given)
+    rounded = [None if part is None else part.bfloat16().double() for part in (*inputs, given)]
+    exact = gradients(convolved_by_torch, rounded[:-1], rounded[-1])
+    for ours, truth in zip(found, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - truth).norm() <= 2e-6 * truth.norm()
+    again = gradients(tiles, inputs, given)
+    assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+@needs_tiles
+def test_what_is_not_finite_stays_so_in_bfloat16():
+    image = torch.ones(1, 20, 9, 40)
+    image[0, 3, 4, 20], image[0, 7, 4, 30] = torch.nan, torch.inf
+    weight = torch.ones(5, 20, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = kernels.convolve(image, None, weight)
+    expected = F.conv2d(image, weight, padding=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
 def test_a_convolution_of_too_many_weights_is_torchs_own(monkeypatch):
     *inputs, given = images(*SHAPES["two images"])
     monkeypatch.setattr(kernels, "_LARGEST", 7 * 8 * 9 - 1)
@@ -166,7 +205,10 @@ def test_kernels_take_real_images_on_a_cpu_alone():
     assert not kernels.fit(image.half())
     assert not kernels.fit(image.to("meta"))
     with torch.autocast("cpu", torch.bfloat16):
-        assert not kernels.fit(image)
+        assert kernels.fit(image) == compiled.kernels(torch.float32).tiles
+        assert not kernels.fit(image.double())
+        with torch.autocast("cpu", torch.float16):
+            assert not kernels.fit(image)
 
 
 _TELL = """
