@@ -230,11 +230,12 @@ def test_bf16_changes_the_convolutions_alone(by, monkeypatch):
     assert image.dtype == torch.float32
     assert all(p.grad.dtype == torch.float32 for p in ours.parameters())
     assert 1e-6 < distance(image.detach(), exact.detach()) < 0.3
-    kept = [p.grad.clone() for p in ours.parameters()]
+    kept = torch.cat([p.grad.flatten() for p in ours.parameters()])
     ours.zero_grad()
     ours.low_memory = True
     ours(kspace, mask, 6).sum().backward()
-    assert all(map(torch.equal, kept, (p.grad for p in ours.parameters())))
+    again = torch.cat([p.grad.flatten() for p in ours.parameters()])
+    assert distance(again, kept) < 1e-2  # without bfloat16 it is 0.4
 
 
 def test_low_memory_is_chosen_where_activations_would_not_fit(tmp_path):
