@@ -120,11 +120,11 @@ class Cost:
 
 
 def ways_here() -> tuple[Way, ...]:
-    """Return the ways that differ on the device at hand."""
+    """Return the ways that differ, and are of use, on the device at hand."""
     if device().type == "cuda":
         return WAYS
-    rounded = [way for way in WAYS if way.tf32 and way.half is None]
-    return tuple(way for way in WAYS if not (way.compiled or way.graphed or way in rounded))
+    alike = [way for way in WAYS if way.tf32 and way.half is not _BF16]
+    return tuple(way for way in WAYS if not (way.compiled or way.graphed or way in alike))
 
 
 def costs(size: Size, ways: Sequence[Way] = WAYS) -> Iterator[Cost]:

@@ -144,6 +144,7 @@ class Adapted(Reconstructor):
     def __init__(self, own: nn.Module) -> None:
         super().__init__()
         self.own = own
+        self.training = own.training
 
     def forward(
         self,
