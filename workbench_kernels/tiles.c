@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum { SIDE = 16, PAIRS = SIDE, PERMISSION = 0x1023, TILE_DATA = 18 }; /* of Linux's arch_prctl */
-enum { MOST_ROWS = 32 };
+enum { MOST_ROWS = 32 }; /* of a strip */
 
 /* Whether this process may use tiles. */
 int FUNCTION(tiles)(void) { return !syscall(SYS_arch_prctl, PERMISSION, TILE_DATA); }
@@ -34,6 +34,15 @@ typedef struct {
     size_t rows, strips;
 } Tiling;
 
+/* How many rows a strip has of which the scratch may hold `most`, one more on either side included:
+ * as many strips for each thread. */
+static size_t rows_of_strip(size_t most, size_t height, int threads)
+{
+    const size_t held = most < MOST_ROWS + 2 ? most : MOST_ROWS + 2, rows = held > 4 ? held - 2 : 2;
+    const size_t each = ((height + rows - 1) / rows + threads - 1) / threads;
+    return (height + each * threads - 1) / (each * threads);
+}
+
 static Tiling tiling(size_t inputs, size_t outputs, size_t height, size_t width, int threads)
 {
     Tiling t = {.pairs = (inputs + 1) / 2, .blocks = (outputs + 2 * SIDE - 1) / (2 * SIDE)};
@@ -42,11 +51,7 @@ static Tiling tiling(size_t inputs, size_t outputs, size_t height, size_t width,
     t.outputs = (outputs + 2 * t.blocks - 1) / (2 * t.blocks);
     t.pieces = (width + SIDE - 1) / SIDE;
     t.pitch = (t.pieces + 2) * SIDE;
-    const size_t most = budget() / (t.pairs * t.pitch * sizeof(uint32_t));
-    t.rows = most > MOST_ROWS + 2 ? MOST_ROWS : most > 4 ? most - 2 : 2;
-    t.strips = (height + t.rows - 1) / t.rows;
-    t.strips = (t.strips + threads - 1) / threads * threads; /* as many for each thread */
-    t.rows = (height + t.strips - 1) / t.strips;
+    t.rows = rows_of_strip(budget() / (t.pairs * t.pitch * sizeof(uint32_t)), height, threads);
     t.strips = (height + t.rows - 1) / t.rows;
     return t;
 }
@@ -239,11 +244,7 @@ static Correlation correlation(size_t inputs, size_t outputs, size_t height, siz
     c.inputs = (inputs + SIDE - 1) / SIDE;
     c.pieces = (width + 2 * SIDE - 1) / (2 * SIDE);
     const size_t of_row = c.pieces * 64 * (c.inputs * SIDE + 3 * 2 * c.pairs * c.outputs);
-    c.rows = budget() / of_row;
-    c.rows = c.rows > 4 ? c.rows - 2 : 2;
-    c.strips = (height + c.rows - 1) / c.rows;
-    c.strips = (c.strips + threads - 1) / threads * threads;
-    c.rows = (height + c.strips - 1) / c.strips;
+    c.rows = rows_of_strip(budget() / of_row, height, threads);
     c.strips = (height + c.rows - 1) / c.rows;
     return c;
 }
