@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 import traceback
@@ -128,6 +129,7 @@ class Job:
                     cluster.release(self.submission.nodes)
         except Exception:
             self.error = f"The emulator failed:\n{traceback.format_exc()}"
+            print(self.error, file=sys.stderr)  # SDK v2 tells nobody why
             self.status = "Failed"
         self.ended = now()
 

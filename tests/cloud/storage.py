@@ -2,10 +2,13 @@
 
 import http.client
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from azure.core.exceptions import ResourceExistsError
 
 from tests.cloud.azurite import Azurite
 from tests.cloud.faults import Fault, Faults
@@ -74,8 +77,9 @@ class Storage:
     def container(self, name: str = "datasets") -> "ContainerClient":
         """Return a container, made if it does not exist, by a client that goes straight there."""
         container = self._client.get_container_client(name)
-        if name not in self._there and not container.exists():
-            container.create_container()
+        if name not in self._there:
+            with suppress(ResourceExistsError):  # two jobs may start at once
+                container.create_container()
         self._there.add(name)
         return container
 
