@@ -167,6 +167,45 @@ def test_cells_below_fill_with_each_new_result_also_when_run_again(form, monkeyp
     )
 
 
+@pytest.fixture
+def put(monkeypatch):
+    """What is put into cells: cell -> what each time, as text."""
+    found = {}
+
+    def put(cell, drawn, anew=True):
+        texts = [each if isinstance(each, str) else each.data for each in drawn]
+        found.setdefault(cell.get("cell", "form"), []).append("".join(texts))
+
+    monkeypatch.setattr(form_module, "put", put)
+    monkeypatch.setattr(form_module, "this_cell", lambda: ("below", {"cell": "below"}))
+    return found
+
+
+@pytest.mark.parametrize("fault", ["plan", "work", "kill", "open"])
+def test_a_result_is_not_shown_as_that_of_later_work_which_failed(form, put, fault):
+    form.show(lambda done: f"{done['turned']} turns")
+    run(form)
+    assert put["below"][-1] == "2 turns"
+    run(form, "plan", rounds="5")
+    assert form.result["turned"] == 2
+    run(form, fault=fault)
+    assert "This cell fills when the form above has done its work" in put["below"][-1]
+    with pytest.raises(NotStartedError):
+        _ = form.result
+
+
+def test_cells_fill_with_the_result_of_the_form_that_was_opened_last(form, put, monkeypatch):
+    monkeypatch.setattr(form_module, "_open", {"turning": form})
+    form.show(lambda done: f"{done['turned']} turns")
+    run(form)
+    again = open_form(
+        TurningPage, form.page.of(values(folder=form.inputs["folder"].value)).model_dump()
+    )
+    run(again, rounds="3")
+    assert again is not form
+    assert put["below"][-1] == "3 turns"
+
+
 def test_wrong_entries_are_told_each_beside_its_field_and_nothing_starts(form):
     enter(form, rounds="0", other="x", share="half")
     assert form.errors == {

@@ -38,6 +38,7 @@ def open_form(page: type[Page], values: Mapping[str, Any]) -> "Form":
     if there is None or not there.busy:
         there = _open[page.notebook] = Form(page, values)
         there.keep_warm(before)
+        there.fill_cells_of(before)
     there.cell = this_cell()[1]
     display(there.widget)
     display({"text/html": ENDED, "text/plain": f"form of {page.notebook}"}, raw=True)
@@ -274,6 +275,10 @@ class Form:
             self._process, before._process = before._process, None
         self._process = self._process or PageProcess(self.page)
 
+    def fill_cells_of(self, before: "Form | None") -> None:
+        """Fill the cells that a form before this one has filled, as if they had asked for it."""
+        self._cells |= before._cells if before else {}
+
     def cancel(self) -> None:
         """Interrupt what is running; asked again, end it at once."""
         again = self.phase == "cancelling"
@@ -314,6 +319,8 @@ class Form:
             self.phase = "idle"
             self._say(f"first give {' and '.join(lacking)}")
             return
+        if self._action == "start":
+            self._empty_cells()
         process.ask(self._action, self._asked.model_dump(), environment)
         for batch in process.batches():
             for message in batch:
@@ -323,7 +330,15 @@ class Form:
             self._process = PageProcess(self.page)
         self._aside.ask(self._errands())  # there may be more to choose from
         if self.phase == "done":
-            self._fill(threading.current_thread())
+            self._fill()
+
+    def _empty_cells(self) -> None:
+        """Take the last result out of the cells: it is not that of the work that begins."""
+        from IPython.display import HTML
+
+        self._results = []
+        for parent, _ in list(self._cells.values()):
+            self._soon(put, parent, [HTML(WAITING.format(start=self.page.start))])
 
     def _wanted(self) -> list[SecretField]:
         """Return the secrets that the work may need, as it is asked for."""
@@ -369,7 +384,7 @@ class Form:
             phase, status = "done", f"done in {spent}{self._report}"
         self.phase, self.status = phase, status
 
-    def _fill(self, follower: threading.Thread) -> None:
+    def _fill(self) -> None:
         """Show the result in the cells that wait for it, and keep what was done in the form's.
 
         Figures are drawn here, beside the kernel's own thread, which answers clicks meanwhile.
@@ -379,16 +394,16 @@ class Form:
         lines = escape("\n".join([self._asked.command(), *self.told.planned, self.status]))
         record = HTML(f'<pre class="wb-record">{lines}</pre>')
         self._soon(put, self.cell, views_of(lambda _: record, None), False)
-        cells, result = list(self._cells.values()), self.result
+        cells, results = list(self._cells.values()), self._results
         for number, (parent, view) in enumerate(cells):
             line = f"drawing {number + 1} of {len(cells)}"
             self.told.progress = {"drawing": (number / len(cells), line)}
             self._draw()
             try:
-                drawn: Any = list(views_of(view, result))
+                drawn: Any = list(views_of(view, results[0]))
             except Exception as error:
                 drawn = error
-            if self._follower is not follower:  # the next work has begun
+            if self._results is not results:  # the next work has begun
                 return
             self._soon(put, parent, drawn)
         self.told.progress = {}
