@@ -12,7 +12,7 @@ from fastmri import evaluate
 from fastmri.data import SliceDataset as ReferenceDataset
 from fastmri.data.transforms import VarNetDataTransform, center_crop_to_smallest
 
-from tests.recon.conftest import made, noise
+from tests.recon.conftest import made, make_volume, noise
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import prepare_run
 from workbench.data.masks import _FUNCTIONS
@@ -21,6 +21,8 @@ from workbench.models.varnet import VARNET
 from workbench.recon import reconstruction, weights
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
+from workbench.views.ranking import rank_slices
+from workbench.views.reconstructions import slice_scores
 from workbench_demo.phantom.writing import write_volume
 
 
@@ -164,6 +166,27 @@ def test_odd_flair_is_cropped_and_a_volume_that_changed_is_made_again(project, r
         assert plan.order.volumes == ("multicoil_val/flair.h5",)
         (result,) = made(plan)
         assert result.images().shape == (slices, 21, 21)
+
+
+def test_slices_are_measured_by_what_their_volume_is_measured_by(project, released):
+    """The leaderboard sees the square of the target's width, whatever lies above and below."""
+    path = make_volume(project / "tall/multicoil_val/file1.h5", 1, recon=(44, 24))
+    plan = plan_reconstruction(
+        run="r", weights=str(released[1]), local_dataset=str(path.parent.parent)
+    )
+    found = made(plan)
+    (result,) = found
+    truth, image = result.targets()[:, 10:34], result.images()[:, 10:34]
+    assert result.images().shape == (3, 44, 24)
+    for number, ssim in enumerate(result.slice_ssim):
+        one = (each[number : number + 1] for each in (truth, image))
+        assert ssim == pytest.approx(evaluate.ssim(*one, maxval=truth.max()), abs=1e-4)
+    assert np.mean(result.slice_ssim) == pytest.approx(result.reconstruction["ssim"])
+    by_nmse = rank_slices(found, "nmse").set_index("slice")
+    for number in range(3):
+        assert by_nmse["ssim"][number] == pytest.approx(result.slice_ssim[number])
+        shown = slice_scores(result.image(number), result.targets()[number], truth.max())
+        assert shown["ssim"] == pytest.approx(result.slice_ssim[number])
 
 
 @pytest.mark.parametrize("storage", [{}, {"chunks": True, "compression": "gzip"}])

@@ -20,18 +20,17 @@ from workbench.compute.evaluation import sha256_of
 from workbench.compute.node import this_node
 from workbench.compute.runs import kept_cache
 from workbench.data.cache import DatasetCache
-from workbench.data.images import cropped, zero_filled
+from workbench.data.images import zero_filled
 from workbench.data.slices import SliceDataset
 from workbench.data.volume import Volume
 from workbench.models import label_of
 from workbench.models.reconstructor import Reconstructor
 from workbench.progress import Progress
 from workbench.recon.arrays import reconstruct_sample
-from workbench.recon.metrics import LEADING
+from workbench.recon.metrics import LEADING, metrics_of
 from workbench.recon.orders import result_place
 from workbench.recon.results import FINGERPRINT, KINDS, Order, read_order
-from workbench.recon.scoring import score_volume
-from workbench.recon.ssim import mean_ssim
+from workbench.recon.scoring import judged_slices
 from workbench.recon.tables import named_scores
 from workbench.recon.weights import load_ordered
 from workbench.settings import shown
@@ -151,9 +150,12 @@ def reconstruct_share(
         if target is not None:
             made = dict(zip(KINDS, (filled, images), strict=True))
             truth = torch.from_numpy(target)
-            scores = {k: score_volume(torch.from_numpy(made[k]), truth, volume.path) for k in KINDS}
-            image, truth = cropped(torch.from_numpy(images).double(), truth.double())
-            slice_ssim = mean_ssim(image, truth, float(target.max()) or 1.0).numpy()
+            parts = {
+                kind: [s.parts for s in judged_slices(torch.from_numpy(it), truth, volume.path)]
+                for kind, it in made.items()
+            }
+            scores = {kind: metrics_of(each) for kind, each in parts.items()}
+            slice_ssim = np.array([each[LEADING.name] for each in parts["reconstruction"]])
             attributes |= {**named_scores(scores), "slice_ssim": slice_ssim}
             for kind, label in zip(KINDS, ("zero-filled", label_of(network.name)), strict=True):
                 line += f", {LEADING.say(scores[kind][LEADING.name], LEADING.short)} {label}"

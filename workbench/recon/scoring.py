@@ -60,10 +60,10 @@ def score_slice(
     return score_slices(image[None], target[None], volume, slice_number, data_range)[0]
 
 
-def score_volume(
+def judged_slices(
     image: Tensor, target: Tensor, name: str, data_range: float | None = None
-) -> Scores:
-    """Score a volume (slices, H, W) as ``fastmri.evaluate`` does for the leaderboard.
+) -> list[SliceScore]:
+    """Score the slices of a volume (slices, H, W) by what ``fastmri.evaluate`` sees of them.
 
     Both are cropped to the target's width squared; the data range is the cropped target's largest
     value, unless another is given.
@@ -72,5 +72,11 @@ def score_volume(
     target = center_crop(target, (min(width, target.shape[-2]), width))
     image, target = cropped(image, target)
     peak = float(target.max()) if data_range is None else data_range
-    slices = score_slices(image, target, name, 0, peak)
-    return metrics_of([each.parts for each in slices])
+    return score_slices(image, target, name, 0, peak)
+
+
+def score_volume(
+    image: Tensor, target: Tensor, name: str, data_range: float | None = None
+) -> Scores:
+    """Score a volume as ``fastmri.evaluate`` does for the leaderboard; see ``judged_slices``."""
+    return metrics_of([each.parts for each in judged_slices(image, target, name, data_range)])

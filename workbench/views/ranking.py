@@ -117,10 +117,10 @@ def _measured(result: Result) -> list[Scores]:
         return []
     import torch
 
-    from workbench.recon.scoring import score_slices
+    from workbench.recon.scoring import judged_slices
 
     pair = torch.from_numpy(result.images()), torch.from_numpy(targets)
-    slices = score_slices(*pair, result.volume.path, 0, float(targets.max()))
+    slices = judged_slices(*pair, result.volume.path)
     return [metrics_of([each.parts]) for each in slices]
 
 

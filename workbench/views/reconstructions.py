@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from workbench.data.images import cropped
-from workbench.recon.metrics import LEADING, METRICS, Scores, metrics_of
+from workbench.recon.metrics import LEADING, METRICS, Scores
 from workbench.recon.results import Result
 from workbench.views.kspace import kspace_and_mask_figure
 from workbench.views.style import (
@@ -41,13 +41,13 @@ def error_factor(
 
 
 def slice_scores(image: np.ndarray, target: np.ndarray, data_range: float) -> Scores:
-    """Return the metrics of one slice (H, W)."""
+    """Return the metrics of one slice (H, W), of the part of it by which volumes are judged."""
     import torch
 
-    from workbench.recon.scoring import score_slice
+    from workbench.recon.scoring import score_volume
 
-    score = score_slice(torch.from_numpy(image), torch.from_numpy(target), "slice", 0, data_range)
-    return metrics_of([score.parts])
+    pair = torch.from_numpy(image)[None], torch.from_numpy(target)[None]
+    return score_volume(*pair, "slice", data_range)
 
 
 def metrics_text(image: np.ndarray, target: np.ndarray, data_range: float) -> str:
