@@ -94,7 +94,7 @@ def test_slices_read_from_blobs_are_those_of_the_files(dataset, address, capsys)
     cache = open_dataset(f"{address}/")
     assert cache.store.address == address
     assert open_dataset(address) == cache
-    assert "unchecked" in capsys.readouterr().out
+    assert "Using the dataset cache of https://" in capsys.readouterr().out
     targeted = [volume for volume in cache if volume.target]
     there = SliceDataset(cache.with_volumes(targeted), Sampling())
     here = SliceDataset(build_cache(dataset).with_volumes(targeted), Sampling())

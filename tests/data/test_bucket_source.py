@@ -9,6 +9,7 @@ import torch
 from workbench.data.cache import build_cache, open_dataset
 from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset
+from workbench.pages.cache import CachePage
 from workbench.stores.bucket import CLOUDS
 
 
@@ -35,3 +36,17 @@ def test_a_dataset_in_a_bucket_gives_the_slices_of_its_files(dataset, address, c
     for there, here in zip(*train, strict=True):
         assert torch.equal(there.masked_kspace, here.masked_kspace)
         assert torch.equal(there.target, here.target)
+
+
+def test_what_came_into_a_bucket_since_it_was_indexed_is_found(dataset, address, make_volume):
+    page = CachePage(dataset=address)
+    page.work(page.plan())
+    changed = make_volume(dataset / "multicoil_val/file10.h5", slices=4)
+    new = make_volume(dataset / "multicoil_val/file12.h5")
+    for file in (changed, new):
+        fsspec.filesystem("memory").put(
+            str(file), f"/scans/brain_multicoil/multicoil_val/{file.name}"
+        )
+    assert len(open_dataset(address, check=False)) == 6
+    assert page.result(page.work(page.plan())).cache.counts["val"] == (3, 4 + 3 + 2)
+    assert open_dataset(address).counts["val"] == (3, 4 + 3 + 2)

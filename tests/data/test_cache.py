@@ -25,6 +25,9 @@ from workbench.data.cache import (
     load_cache,
     open_cache,
 )
+from workbench.data.reading import read_kspace
+from workbench.data.sampling import Sampling
+from workbench.data.slices import SliceDataset
 from workbench.stores import DiskStore
 
 
@@ -393,6 +396,70 @@ def test_the_cache_file_can_lie_elsewhere(dataset, tmp_path, read_files):
     assert open_cache(dataset, path=elsewhere) == cache
     assert load_cache(dataset, elsewhere) == cache
     assert read_files == []
+
+
+@pytest.fixture
+def twins(tmp_path, make_volume):
+    """Two datasets whose files have the same names, sizes and times, and other masks."""
+    roots = tmp_path / "one", tmp_path / "two"
+    for step, root in enumerate(roots, start=2):
+        for name in ("file0.h5", "file1.h5"):
+            mask = np.arange(14) % step == 0
+            file = make_volume(root / "multicoil_val" / name, mask=mask)
+            os.utime(file, ns=(1, 1))
+    return roots
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_cache_file_elsewhere_is_not_taken_for_another_dataset_s(twins, tmp_path, capsys, check):
+    place = tmp_path / "caches/knee.json"
+    one, two = (build_cache(root, path=root / "own.json").volumes for root in twins)
+    assert one != two
+    assert [(v.path, v.size, v.mtime_ns) for v in one] == [
+        (v.path, v.size, v.mtime_ns) for v in two
+    ]
+    open_cache(twins[0], path=place)
+    capsys.readouterr()
+    assert open_cache(twins[1], path=place, check=check).volumes == two
+    said = capsys.readouterr().out
+    assert f"is the cache of {twins[0]}, not of {twins[1]}, so it is built anew. Built" in said
+    assert open_cache(twins[1], path=place, check=check).volumes == two
+    assert "Using the dataset cache" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", [("one.json", "two.json"), ("same.json", "same.json")])
+def test_what_an_interrupted_build_left_is_not_taken_for_another_dataset_s(
+    twins, tmp_path, reading, names
+):
+    expected = build_cache(twins[1], path=twins[1] / "own.json").volumes
+    first, second = (tmp_path / "caches" / name for name in names)
+
+    def interrupt(name):
+        if name == "file1.h5" and not partial.exists():
+            raise KeyboardInterrupt
+
+    partial = first.with_name(f"{first.stem}.partial.json")
+    reading(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(twins[0], path=first, workers=1)
+    assert len(json.loads(partial.read_text())["volumes"]) == 1
+    assert build_cache(twins[1], path=second).volumes == expected
+
+
+def test_a_file_of_another_size_than_the_cache_says_is_not_read(dataset, make_volume):
+    before = build_cache(dataset)
+    make_volume(dataset / "multicoil_val/file10.h5", coils=5, slices=4)
+    stale = open_cache(dataset, check=False)
+    assert stale == before
+    said = r"file10\.h5 has [\d,]+ bytes and had [\d,]+ when it was indexed: it was changed since"
+    volume = stale["file10.h5"]
+    with pytest.raises(OSError, match=said):
+        stale.read(volume, 0)
+    with pytest.raises(OSError, match=said):
+        read_kspace(stale.file(volume), volume, 0)
+    with pytest.raises(OSError, match=said):
+        SliceDataset(stale, Sampling()).slice_of(volume, 0)
+    assert open_cache(dataset).read(open_cache(dataset)["file10.h5"], 3)[0].shape == (5, 20, 14)
 
 
 def test_a_missing_or_empty_dataset_and_workers_below_one_are_refused(tmp_path):

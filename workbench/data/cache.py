@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 CACHE_NAME = "dataset_cache.json"
-_PARTIAL_NAME = "dataset_cache.partial.json"
 _MOST_BYTES = 2**29
 _NAMED = 5
 
@@ -169,9 +168,12 @@ class DatasetCache:
             raise ValueError(f"{self.address} is not on a disk")
         return self.store.path(volume.path)
 
-    def save(self, store: Store | str | Path, name: str = CACHE_NAME) -> None:
-        """Write the cache's file into a folder; where that refuses, an older one stays."""
-        as_store(store).write(name, text_of_cache(self.volumes, self.problems))
+    def save(self, store: Store | str | Path, name: str = CACHE_NAME, *, dataset: str = "") -> None:
+        """Write the cache's file into a folder; where that refuses, an older one stays.
+
+        ``dataset`` names whose cache it is, for a file that others could take for their own.
+        """
+        as_store(store).write(name, text_of_cache(self.volumes, self.problems, dataset))
 
     def split(self, name: str) -> "DatasetCache":
         """Return the volumes of one split; none where the dataset lacks it.
@@ -232,15 +234,22 @@ def load_cache(
         earlier: take a cache of version 1 as well, whose masks may be misread.
 
     Raises:
-        CacheFileError: the file is damaged or of another version.
+        CacheFileError: the file is damaged, of another version or of another dataset.
         OSError: the store refuses or cannot be reached.
     """
     store = as_store(dataset)
+    mine = _whose(store)
     for place, name in dict.fromkeys((_place(store, path), (store, CACHE_NAME))):
         content = _read(place, name)
         if content is not None:
-            return DatasetCache(store, *parse_cache(content, _shown(place, name), earlier=earlier))
+            found = parse_cache(content, _shown(place, name), earlier=earlier, dataset=mine)
+            return DatasetCache(store, *found)
     return None
+
+
+def _whose(store: Store) -> str:
+    """Return what tells a dataset from others: its address, of a folder without links."""
+    return str(store.root.resolve()) if isinstance(store, DiskStore) else store.address
 
 
 def _place(store: Store, path: str | Path | None) -> tuple[Store, str]:
@@ -291,14 +300,15 @@ def open_cache(
 
     Args:
         dataset: its folder.
-        check: compare the files' sizes and times with the cache; False trusts it as it is, for
-            mounts where each look at a file is a request or where times do not hold. In blob
-            storage a cache is always trusted; ``build_cache`` refreshes it.
-        path: where the cache file lies, or goes, if not in the dataset's folder.
+        check: compare the files' sizes and times with the cache: in storage by listing them, 5,000
+            a request. False trusts it as it is, for mounts where each look at a file is a request
+            or where times do not hold.
+        path: where the cache file lies, or goes, if not in the dataset's folder. It says whose it
+            is: that of another dataset is built anew.
         workers: see ``build_cache``, also for what is raised.
     """
     store = as_store(dataset)
-    if not check or not isinstance(store, DiskStore):
+    if not check:
         with suppress(CacheFileError):
             cache = load_cache(store, path)
             if cache is not None:
@@ -334,12 +344,14 @@ def build_cache(
         raise ValueError(f"workers={workers}: give 1 or more")
     store = as_store(dataset)
     place, name = _place(store, path)
+    mine, partial_name = _whose(store), f"{Path(name).stem}.partial.json"
+    whose = "" if place == store else mine  # in the dataset's folder it holds wherever that goes
     before, remark = None, ""
     known: dict[str, Volume] = {}  # path -> what need not be read again
     if refresh:
         with suppress(CacheFileError):
-            if (partial := _read(place, _PARTIAL_NAME)) is not None:
-                known = {v.path: v for v in parse_cache(partial, _PARTIAL_NAME)[0]}
+            if (partial := _read(place, partial_name)) is not None:
+                known = {v.path: v for v in parse_cache(partial, partial_name, dataset=mine)[0]}
         try:
             before = load_cache(store, path)
             known |= {volume.path: volume for volume in before or ()}
@@ -351,7 +363,7 @@ def build_cache(
 
     def save(volumes: tuple[Volume, ...]) -> None:
         with suppress(OSError):
-            DatasetCache(store, volumes).save(place, _PARTIAL_NAME)
+            DatasetCache(store, volumes).save(place, partial_name, dataset=whose)
 
     volumes, problems, read = index_files(store, known, workers=workers, save=save)
     cache = DatasetCache(store, volumes, problems)
@@ -361,9 +373,9 @@ def build_cache(
     forgotten = len(known.keys() - {volume.path for volume in cache})
     done = f"read {_files(read)}" + (f", forgot {forgotten}" if forgotten else "")
     try:
-        cache.save(place, name)
+        cache.save(place, name, dataset=whose)
         with suppress(OSError):  # some may write there and not delete
-            place.delete(_PARTIAL_NAME)
+            place.delete(partial_name)
         where = f"saved as {_shown(place, name)}"
     except OSError as error:
         where = f"not saved: {error}; give another `path` to keep it"

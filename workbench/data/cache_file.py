@@ -1,5 +1,6 @@
 """The file that holds a dataset cache: JSON, one volume a line."""
 
+import json
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,7 +19,7 @@ VERSION = 2
 
 
 class CacheFileError(ValueError):
-    """A cache file cannot be used: damaged, foreign or of another version."""
+    """A cache file cannot be used: damaged, foreign, of another version or dataset."""
 
 
 def _checked(volume: Volume) -> Volume:
@@ -61,21 +62,26 @@ class _CacheFile(BaseModel, strict=True, extra="forbid"):
     version: Annotated[int, Field(ge=1, le=VERSION)]
     volumes: Annotated[list[Annotated[Volume, AfterValidator(_checked)]], FailFast()]
     problems: Annotated[list[Problem], FailFast()]
+    dataset: str = ""
+    """Whose it is, where it does not lie in the dataset's folder."""
 
 
 _VOLUME, _PROBLEM = TypeAdapter(Volume), TypeAdapter(Problem)
 
 
-def text_of_cache(volumes: Iterable[Volume], problems: Iterable[Problem] = ()) -> bytes:
-    """Return the content of a cache file."""
+def text_of_cache(
+    volumes: Iterable[Volume], problems: Iterable[Problem] = (), dataset: str = ""
+) -> bytes:
+    """Return the content of a cache file, of a dataset if that is to be said in it."""
     lines = b",\n".join(map(_VOLUME.dump_json, volumes))
     left_out = b",\n".join(map(_PROBLEM.dump_json, problems))
-    head = f'{{"format": "{FORMAT}",\n"version": {VERSION},\n"volumes": [\n'.encode()
+    whose = f'"dataset": {json.dumps(dataset)},\n' if dataset else ""
+    head = f'{{"format": "{FORMAT}",\n"version": {VERSION},\n{whose}"volumes": [\n'.encode()
     return b'%s%s\n],\n"problems": [\n%s\n]}\n' % (head, lines, left_out)
 
 
 def parse_cache(
-    content: bytes, where: str, *, earlier: bool = False
+    content: bytes, where: str, *, earlier: bool = False, dataset: str = ""
 ) -> tuple[tuple[Volume, ...], tuple[Problem, ...]]:
     """Read a cache file's volumes and problems; every value is checked before it is used.
 
@@ -83,9 +89,11 @@ def parse_cache(
         content: the file's bytes.
         where: the file, for messages.
         earlier: take version 1 as well, whose masks may be misread.
+        dataset: whose cache it has to be, where it says so; "" for anyone's.
 
     Raises:
-        CacheFileError: it is damaged, no cache file, or of a version that is not known here.
+        CacheFileError: it is damaged, no cache file, of another dataset, or of a version that is
+            not known here.
     """
     try:
         found = _CacheFile.model_validate_json(content)
@@ -105,6 +113,8 @@ def parse_cache(
         raise CacheFileError(_other_version(where, found.version))
     if len({volume.path for volume in found.volumes}) < len(found.volumes):
         raise CacheFileError(f"{where} is damaged (a volume stands there twice)")
+    if dataset and found.dataset not in ("", dataset):
+        raise CacheFileError(f"{where} is the cache of {found.dataset}, not of {dataset}")
     return tuple(found.volumes), tuple(found.problems)
 
 

@@ -160,7 +160,13 @@ def read_kspace(
 
     Returns:
         (coils, readout, phase encode) complex64; of one coil (readout, phase encode).
+
+    Raises:
+        OSError: a path's file has another size than the volume; see also ``read_slice``.
     """
+    if isinstance(file, str | Path):
+        with LocalFile(file, volume.size) as opened:
+            return read_kspace(opened, volume, number, coil)
     alone = coil is not None and len(volume.kspace.shape) == 4
     index = (number, coil or 0) if alone else number
     values = read_slice(file, "kspace", volume.kspace, index, keep=volume.own_mask)

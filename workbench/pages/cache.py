@@ -19,7 +19,7 @@ from workbench.forms.parameters import Field, WrongValueError
 from workbench.pages.cluster import TARGET, ClusterPage
 from workbench.pages.shared import check_dataset, connection_entry, datasets_here
 from workbench.settings import resolve, shown
-from workbench.stores import Store, is_address
+from workbench.stores import DiskStore, Store, is_address
 from workbench.views import overview
 from workbench.views.tables import styled_table
 
@@ -115,7 +115,7 @@ class CachePage(ClusterPage):
         how = "reads files that are new or changed"
         if self.rebuild:
             how = "reads every file anew"
-        elif not self.check_files and not self.in_storage:
+        elif not self.check_files:
             how = "trusts the cache that is there"
         print(f"dataset    {shown(store.address)}\nindex      {how}")
         return store
@@ -125,9 +125,9 @@ class CachePage(ClusterPage):
         if isinstance(planned, ClusterRun):
             return self.follow(planned), None
         path = resolve(self.cache_file) if self.cache_file else None
-        workers = max(self.workers, 64) if self.in_storage else self.workers
-        if self.rebuild or self.in_storage:
-            cache = build_cache(planned, refresh=not self.rebuild, path=path, workers=workers)
+        workers = self.workers if isinstance(planned, DiskStore) else max(self.workers, 64)
+        if self.rebuild:
+            cache = build_cache(planned, refresh=False, path=path, workers=workers)
         else:
             cache = open_cache(planned, check=self.check_files, path=path, workers=workers)
         if self.export_pickle:

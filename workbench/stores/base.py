@@ -107,7 +107,10 @@ class Store(Protocol):
         """Return one file's entry; None where it is missing."""
 
     def source(self, path: str, size: int | None = None) -> Source:
-        """Open a file to be read by byte range; its size, where it is known, saves a request."""
+        """Open a file to be read by byte range.
+
+        Its size, where it is known, saves a request far away; a disk refuses a file of another.
+        """
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""

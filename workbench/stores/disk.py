@@ -137,12 +137,21 @@ def only_one(file: Path, busy: str, *, wait: bool = False) -> Iterator[int]:
 
 
 class LocalFile:
-    """A file on this machine or on a mounted one, read by byte range."""
+    """A file on this machine or on a mounted one, read by byte range.
 
-    def __init__(self, path: str | Path) -> None:
+    OSError where it has another ``size``, bytes, than whoever knows its content expects.
+    """
+
+    def __init__(self, path: str | Path, size: int | None = None) -> None:
         self.path = Path(path)
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size = os.fstat(self.descriptor).st_size
+        if size not in (None, self.size):
+            self.close()
+            raise OSError(
+                f"{self} has {self.size:,} bytes and had {size:,} when it was indexed: it was "
+                "changed since; refresh the dataset cache"
+            )
 
     def __str__(self) -> str:
         return str(self.path)
@@ -207,8 +216,8 @@ class DiskStore(Store):
                 Path(folder, name).unlink(missing_ok=True)
 
     def source(self, path: str, size: int | None = None) -> LocalFile:
-        """Open a file to be read by byte range."""
-        return LocalFile(self.path(path))
+        """Open a file to be read by byte range; OSError where it has another size than is known."""
+        return LocalFile(self.path(path), size)
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""
