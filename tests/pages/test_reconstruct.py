@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from tests.forms.turning import values
@@ -167,6 +168,17 @@ def test_one_volume_that_is_not_finite_stops_no_cell(done, shown, tmp_path, caps
     )
     titles = [axes.get_title() for figure in figures for axes in figure.axes]
     assert any("100 % of the pixels are not finite" in title for title in titles)
+
+
+def test_maps_of_other_weights_than_the_results_are_refused(reconstructed, project):
+    path, results = project / "weights.pt", reconstructed()
+    before = path.read_bytes()
+    torch.save({k: 1.1 * v for k, v in torch.load(path).items()}, path)
+    try:
+        with pytest.raises(ValueError, match=r"weights\.pt was written anew since"):
+            next(uncertainty_figures(results, 3))
+    finally:
+        path.write_bytes(before)
 
 
 def test_slice_with_one_possible_mask_has_no_map_and_says_so(reconstructed, capsys):

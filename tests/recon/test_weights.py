@@ -172,6 +172,18 @@ def test_weights_that_do_not_fit_say_which_and_how(state, tmp_path):
             load_network(tmp_path / "weights.pt")
 
 
+def test_weights_of_another_network_or_with_other_numbers_than_asked_for_are_refused(
+    state, tmp_path
+):
+    path = tmp_path / "weights.pt"
+    torch.save(state, path)
+    assert load_network(path, "varnet").name == "varnet"
+    with pytest.raises(ValueError, match=r"network='unet': .*weights\.pt holds .* of a VarNet"):
+        load_network(path, "unet")
+    with pytest.raises(ValueError, match="cascades: the numbers of a VarNet are those of its wei"):
+        load_network(path, options={"cascades": 3})
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_floating_point_weights_become_float32_with_a_word(dtype, state, tmp_path):
     torch.save({name: value.to(dtype) for name, value in state.items()}, tmp_path / "w.pt")

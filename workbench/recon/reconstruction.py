@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from workbench.compute.evaluation import sha256_of
 from workbench.compute.node import this_node
 from workbench.compute.runs import kept_cache
 from workbench.data.cache import DatasetCache
@@ -32,8 +31,7 @@ from workbench.recon.orders import result_place
 from workbench.recon.results import FINGERPRINT, KINDS, Order, read_order
 from workbench.recon.scoring import judged_slices
 from workbench.recon.tables import named_scores
-from workbench.recon.weights import load_ordered
-from workbench.settings import shown
+from workbench.recon.weights import load_made_by
 from workbench.stores.disk import naming, replacing
 
 
@@ -166,12 +164,7 @@ def reconstruct_share(
 
 def reconstruct(order: Order, folder: Path) -> None:
     """Reconstruct this rank's share of what a folder's order asks for."""
-    network = load_ordered(order)
-    if order.weights and sha256_of(Path(order.weights)) != order.weights_sha256:
-        raise ValueError(
-            f"{shown(order.weights)} was written anew since this was planned, as by a training "
-            "that goes on: run again to reconstruct with what it holds now"
-        )
+    network = load_made_by(order)
     cache, node = kept_cache(order.dataset, folder), this_node()
     # Nodes that began at different times may know of different results: all share out alike.
     among = cache.volumes if node and node.count > 1 else None

@@ -46,7 +46,7 @@ def find_start(
     file = file_of(asked)
     job = job_in(read_torch_file(file))
     named = network if is_own(network) and job.get("network") not in NETWORKS else None
-    found = load_network(file, named, options)
+    found = load_network(file, named, options if named else None)
     return Start(
         asked=asked,
         weights_sha256=sha256_of(file),
@@ -71,8 +71,8 @@ def begin_with(network: Reconstructor, job: TrainingJob, folder: Path) -> None:
             f"{shown(file)} is not the file that start_from={start.asked} named when the run was "
             "planned: plan it anew"
         )
-    own = job.network if is_own(job.network) else None
-    network.load_state_dict(load_network(file, own, asdict(job.config)).state_dict())
+    own = (job.network, asdict(job.config)) if is_own(job.network) else (None, None)
+    network.load_state_dict(load_network(file, *own).state_dict())
 
 
 def _kept_start(asked: str, run: Run) -> Start | None:

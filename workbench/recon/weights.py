@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import requests
 import torch
 from torch import Tensor
 
+from workbench.compute.evaluation import sha256_of
 from workbench.compute.runs import Run, open_run
 from workbench.models import (
     DEFAULT,
@@ -139,6 +140,21 @@ def load_ordered(order: Order) -> Reconstructor:
     return load_network(Path(order.weights), order.network, options)
 
 
+def load_made_by(order: Order) -> Reconstructor:
+    """Load the network that an order's results are made by.
+
+    Raises:
+        ValueError: the file of its weights was written anew since.
+    """
+    network = load_ordered(order)
+    if order.weights and sha256_of(Path(order.weights)) != order.weights_sha256:
+        raise ValueError(
+            f"{shown(order.weights)} was written anew since this was planned, as by a training "
+            "that goes on: run again to reconstruct with what it holds now"
+        )
+    return network
+
+
 def untrained(name: str, options: Mapping[str, Any] | None = None) -> Reconstructor:
     """Build a network that learns nothing, ready to reconstruct.
 
@@ -159,9 +175,10 @@ def load_network(
     dict such as the released ones. ``named`` and ``options`` are as in ``load_model``.
 
     Raises:
-        ValueError: the file is damaged, or holds no network's weights, or some that are not finite.
+        ValueError: the file is damaged, or holds no network's weights, those of another one than is
+            named, or some that are not finite.
     """
-    content = read_torch_file(path)
+    content, asked = read_torch_file(path), named
     job = job_in(content)
     if job:  # beside an average it has the weights of the last step
         content = {"state_dict": content.get("state_dict")}
@@ -175,6 +192,16 @@ def load_network(
             network = _network_of(entry, state)
         except ValueError as error:
             raise ValueError(f"{shown(path)} is not a whole {entry.label}'s: {error}") from None
+        if asked not in (None, entry.name):
+            raise ValueError(
+                f"network={asked!r}: {shown(path)} holds the weights of a {entry.label}; leave "
+                "network out, or give another run or file"
+            )
+        if options:
+            raise ValueError(
+                f"{', '.join(options)}: the numbers of a {entry.label} are those of its weights in "
+                f"{shown(path)}: leave options out"
+            )
     floats = [weights.dtype for weights in state.values() if weights.is_floating_point()]
     types = {str(dtype).removeprefix("torch.") for dtype in floats}
     if others := sorted(types - {"float32"}):
@@ -275,8 +302,11 @@ def _own_network(
     found = {place + key: value for place, key, value in held if isinstance(value, Tensor)}
     first = next(iter(names.values()), "")
     starts = [key.removesuffix(first) for key in found if f".{key}".endswith(f".{first}")]
-    start = max(starts, key=lambda s: sum(s + n in found for n in names.values()), default="")
-    state = {}
+    fitting = {s: sum(s + n in found for n in names.values()) for s in starts}
+    most = [s for s in fitting if fitting[s] == max(fitting.values())] or [""]
+    if len(most) > 1:
+        raise ValueError(_of_several(path, most))
+    (start,), state = most, {}
     for each, plain in names.items():
         value, wanted = found.pop(start + plain, None), expected[each]
         if value is None:
@@ -306,6 +336,14 @@ def _entries(part: Any, place: str, depth: int) -> Iterator[tuple[str, str, Tens
             yield from _entries(value, f"{place}{key}.", depth - 1)
         elif isinstance(key, str) and isinstance(value, Tensor | StandIn):
             yield place, re.sub(_WRAPPERS, "", key), value
+
+
+def _of_several(path: Path, places: Iterable[str]) -> str:
+    named = ", ".join(sorted(place or "without a prefix" for place in places))
+    return (
+        f"{shown(path)} holds the weights of several networks ({named}): save the state_dict() of "
+        "one of them with torch.save"
+    )
 
 
 def _fits(entry: Network, state: Mapping[str, Any]) -> bool:
@@ -347,10 +385,7 @@ def _state_of(content: Any, path: Path, named: str | None) -> tuple[Network, dic
         alike = (each for each in known if each.weights == entry.weights)
         return next((each for each in alike if _fits(each, state)), entry), state
     if found:
-        raise ValueError(
-            f"{shown(path)} holds the weights of several networks ({', '.join(sorted(found))}): "
-            "save the state_dict() of one of them with torch.save"
-        )
+        raise ValueError(_of_several(path, found))
     labels = " or a ".join(entry.label for entry in trained)
     listed = f", but {', '.join(others[:3])}" if others else ""
     raise ValueError(f"{shown(path)} holds no weights of a {labels}{listed}")

@@ -26,16 +26,16 @@ def uncertainty_figures(results: Results, masks: int) -> Iterator[Figure]:
     """Show reconstruction, error and uncertainty of the best, median and worst slice.
 
     Where nothing has a target, of the middle slice of the first volume. All slices' errors have one
-    scale, and so have their maps of either kind. The results' weights are loaded; ``masks`` are 2
-    or more.
+    scale, and so have their maps of either kind. The results' weights are loaded, or refused where
+    their file was written anew since; ``masks`` are 2 or more.
     """
     import torch
 
     from workbench.recon.speed import use_tf32
-    from workbench.recon.weights import load_ordered
+    from workbench.recon.weights import load_made_by
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_ordered(results.order).to(device)
+    network = load_made_by(results.order).to(device)
     use_tf32(network.tf32)
     middle = ("middle slice", results[0], results[0].volume.slices // 2)
     found: list[tuple[str, Volume, Uncertainty, dict[str, np.ndarray]]] = []
