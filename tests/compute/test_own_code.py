@@ -1,12 +1,13 @@
 """Own code travels to the nodes of a cluster, or is refused before anything is sent."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from workbench.compute.cluster_job import snapshot
-from workbench.compute.own_code import code_for
+from workbench.compute.own_code import code_for, digest_of
 
 
 @pytest.fixture
@@ -43,6 +44,28 @@ def test_a_file_comes_with_what_it_imports_from_the_project(project):
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert done.stdout.split() == [str(folder / "trip_net.py"), str(folder / "trip_parts.py")]
+
+
+def test_code_is_other_code_once_something_of_it_changed_and_the_same_elsewhere(project):
+    write(project, trip_net="import torch\nimport trip_parts\n", trip_parts="A = 1\n")
+    before = digest_of("trip_net:Net")
+    with snapshot(code_for({"network": "trip_net:Net"})) as folder:
+        script = (
+            "from workbench.compute.own_code import digest_of; print(digest_of('trip_net:Net'))"
+        )
+        away = {
+            **os.environ,
+            "PYTHONPATH": str(folder),
+            "WORKBENCH_ROOT": str(folder / "workbench"),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd="/", env=away, capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+    assert done.stdout.split() == [before]
+    write(project, trip_parts="A = 2\n")
+    assert digest_of("trip_net:Net") != before
+    assert digest_of("fastmri.models:VarNet") == ""
 
 
 def test_modules_in_plain_folders_keep_their_place(project):

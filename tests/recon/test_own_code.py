@@ -15,8 +15,9 @@ from tests.recon.conftest import SMALL, made
 from workbench.compute.jobs import TrainingJob, training_job, try_own_code
 from workbench.compute.runs import prepare_run
 from workbench.compute.training import plan_training
-from workbench.models import build, label_of
+from workbench.models import build, find_network, label_of
 from workbench.pages.train import TrainPage
+from workbench.recon.orders import order_of_run
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.run import fit
 from workbench.settings import notebooks
@@ -109,6 +110,16 @@ def test_own_network_and_loss_train_reconstruct_and_load(own, study, project):
     sample = workbench.SliceDataset(workbench.open_dataset(study).split("val"), job.sampling)[0]
     image = workbench.reconstruct(model, sample)
     assert (image == results[0].image(0)).all()
+    assert plan_reconstruction(run="mine").order.volumes == ()
+    assert plan_reconstruction(run="mine", network_options="norm='batch'").order.volumes != ()
+    # Of changed code the weights reconstruct something else.
+    changed = CODE.replace("0.01 * scale", "0.02 * scale")
+    (project / f"{own}.py").write_text(changed)
+    plan = plan_reconstruction(run="mine")
+    assert len(plan.order.volumes) == len(results)
+    assert order_of_run(run, "val", plan.cache)[0].volumes == plan.order.volumes
+    (project / f"{own}.py").write_text(CODE)
+    assert plan_reconstruction(run="mine").order.volumes == ()
     # Weights that were exported by hand, named for whoever loads them.
     torch.save(model.own.state_dict(), project / "exported.pt")
     named = {"network": f"{own}:Denoiser", "options": {"depth": 3}}
@@ -128,6 +139,22 @@ def test_own_network_and_loss_train_reconstruct_and_load(own, study, project):
     assert workbench.Run("outputs/mine").job == job
     with pytest.raises(ValueError, match=f"no module is called {own}: put its file"):
         workbench.load_model("outputs/mine")
+
+
+@pytest.mark.parametrize("places", [("model", "ema"), ("net.", "teacher.")])
+def test_two_sets_of_weights_in_one_file_are_not_chosen_from(own, project, places):
+    """Weights beside their average, or a student's beside its teacher's."""
+    name = f"{own}:Denoiser"
+    state = build(name, find_network(name).config()).own.state_dict()
+    other = {key: value + 1 for key, value in state.items()}
+    if places[0] == "model":
+        content = dict(zip(places, (state, other), strict=True))
+    else:
+        both = zip(places, (state, other), strict=True)
+        content = {f"{place}{key}": v for place, each in both for key, v in each.items()}
+    torch.save(content, project / "two.pt")
+    with pytest.raises(ValueError, match=r"two\.pt holds the weights of several networks"):
+        workbench.load_model("two.pt", network=name)
 
 
 def test_fastmri_s_varnet_is_a_network_like_any_other(project, released):

@@ -1,13 +1,14 @@
-"""Which files of somebody's own a job on a cluster takes along, for a network or a loss."""
+"""Which files somebody's own network or loss consists of: a job on a cluster takes them along."""
 
 import ast
+import hashlib
 import importlib.metadata
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from workbench.models.own import check_there
@@ -34,20 +35,39 @@ def code_for(names: Mapping[str, str]) -> dict[str, Path]:
     for parameter, name in names.items():
         check_there(parameter, name)
         said = f"{parameter}={name!r}"
-        todo = [name.partition(":")[0]]
-        seen: set[str] = set()
-        while todo:
-            module = todo.pop()
-            if module in seen or module.partition(".")[0] in (*_BROUGHT, *sys.stdlib_module_names):
-                continue
-            seen.add(module)
-            if (where := _outermost(module)) is None:
-                if module == name.partition(":")[0]:
-                    raise ValueError(f"{said}: there is no module {module}")
-                continue  # such as an import that is only tried
-            place, path = where
-            if _stays(said, module, path) or place in found:
-                continue
+        module = name.partition(":")[0]
+        if _outermost(module) is None:
+            raise ValueError(f"{said}: there is no module {module}")
+        found |= _walk(module, partial(_stays, said))
+    return found
+
+
+def digest_of(name: str) -> str:
+    """Return what tells somebody's own network from what it was before its code was changed.
+
+    It is made of the module, or package, and of those that it imports, wherever they lie; what is
+    installed is left out. "" where that is all.
+    """
+    check_there("network", name)
+    content = {}
+    for place, path in _walk(name.partition(":")[0], lambda _, path: _is_installed(path)).items():
+        for file in path.rglob("*.py") if path.is_dir() else [path]:
+            inside = file.relative_to(path).as_posix()
+            content[f"{place}/{inside}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest() if content else ""
+
+
+def _walk(module: str, stays: Callable[[str, Path], bool]) -> dict[str, Path]:
+    """Return the files and packages of a module and of all that it imports, but for what stays."""
+    found: dict[str, Path] = {}
+    todo, seen = [module], set[str]()
+    while todo:
+        module = todo.pop()
+        if module in seen or module.partition(".")[0] in (*_BROUGHT, *sys.stdlib_module_names):
+            continue
+        seen.add(module)
+        place, path = _outermost(module) or ("", Path())  # such as an import that is only tried
+        if place and place not in found and not stays(module, path):
             found[place] = path
             todo += _imports(path, module)
     return found
@@ -75,7 +95,7 @@ def _stays(said: str, module: str, path: Path) -> bool:
     Raises:
         ValueError: a node cannot have it.
     """
-    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    installed = _is_installed(path)
     if not installed and path.is_relative_to(project_root()) and path.suffix in ("", ".py"):
         return False
     owners = _owners().get(module.partition(".")[0], [])
@@ -91,9 +111,14 @@ def _stays(said: str, module: str, path: Path) -> bool:
     raise ValueError(f"{said}: the nodes of a cluster cannot import {module}. It {way}")
 
 
+def _is_installed(path: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+
+
 def _imports(path: Path, module: str) -> Iterator[str]:
     """Yield the modules that a file, or a package's files, import by their whole names."""
-    for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    for file in (each for each in files if each.suffix == ".py"):
         package = module.rpartition(".")[0]
         for node in ast.walk(ast.parse(file.read_bytes())):
             if isinstance(node, ast.Import):

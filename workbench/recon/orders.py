@@ -14,9 +14,11 @@ from workbench.compute.evaluation import (
     split_sampling,
     split_volumes,
 )
+from workbench.compute.own_code import digest_of
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.volume import Volume
+from workbench.models.own import is_own
 from workbench.recon.results import (
     FINGERPRINT,
     Order,
@@ -38,7 +40,9 @@ def order_of_run(run: Run, split: str, cache: DatasetCache) -> tuple[Order, Data
     """
     sampling = split_sampling(run.job, split)
     part, folder = split_volumes(cache, split, sampling), results_folder(run, split, sampling)
-    asked = Order(str(run.best), sha256_of(run.best), run.job.dataset, split, sampling)
+    job = run.job
+    code = digest_of(job.network) if is_own(job.network) else ""
+    asked = Order(str(run.best), sha256_of(run.best), job.dataset, split, sampling, code=code)
     return missing(asked, part, folder), part, folder
 
 

@@ -17,12 +17,14 @@ from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder
 from workbench.compute.kept import fetch, keeping
 from workbench.compute.node import this_node
+from workbench.compute.own_code import digest_of
 from workbench.compute.plan import Cloud, counted
 from workbench.compute.runs import Run, only_writer, open_run
 from workbench.data.cache import DatasetCache, open_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.models import find_network, label_of, released
 from workbench.models.entry import read_options, write_options
+from workbench.models.own import is_own
 from workbench.progress import relayed
 from workbench.recon.cluster_reconstruction import job_for, reconstruct_on_cluster, wanted_by
 from workbench.recon.orders import begin, held, missing
@@ -234,6 +236,8 @@ def _with_weights(
             f"uncertainty={uncertainty}: {label_of(loaded.name)} forms no images of single coils, "
             "which the maps need; give 0"
         )
+    if is_own(loaded.name):
+        asked = replace(asked, code=digest_of(loaded.name))
     trained = (source.folder / "job.json").exists()
     return source, asked, own_name if weights and trained else "", loaded.name
 

@@ -56,13 +56,14 @@ class Order:
     volumes: tuple[str, ...] = ()  # paths in the dataset of those that were still to be made
     network: str | None = None  # whose weights they are, where the file does not say it
     network_options: str | None = None  # arguments of that network; all, where it learns nothing
+    code: str = ""  # digest of the network's code where that is somebody's own, which may change
 
     def __str__(self) -> str:
         """Say how k-space was undersampled."""
         return str(self.sampling) if self.sampling else "each file's own mask"
 
     def digest(self, volume: Volume) -> str:
-        """What tells one result from another: weights, sampling, and the volume as it is now.
+        """What tells one result from another: weights, own code, sampling, the volume as it is now.
 
         A volume's copy on another machine is the same volume, whatever its time of change.
         """
@@ -81,8 +82,10 @@ class Order:
                 whole(each) if each == int(each) else each for each in rates
             ]
         decides: list[Any] = [self.weights_sha256, sampling, known]
-        if self.network:
+        if self.network or self.network_options:
             decides += [self.network, self.network_options]
+        if self.code:
+            decides.append(self.code)
         text = json.dumps(decides, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -177,17 +180,18 @@ class Result:
         Raises:
             ValueError: the dataset holds other k-space now than was reconstructed.
         """
-        cache = DatasetCache(open_store(self.order.dataset))
-        if self.fingerprint and self._now != self.fingerprint:
-            raise ValueError(
-                f"{self.volume.path} of {cache.address} was written anew since {shown(self.path)} "
-                "was reconstructed of it: reconstruct again"
-            )
-        return cache.read(self.volume, number, neighbours=neighbours)
+        return self.dataset.read(self.volume, number, neighbours=neighbours)
 
     @cached_property
-    def _now(self) -> str:
-        return DatasetCache(open_store(self.order.dataset)).fingerprint(self.volume)
+    def dataset(self) -> DatasetCache:
+        """Its dataset, to read the volume; ValueError where that has other k-space by now."""
+        dataset = DatasetCache(open_store(self.order.dataset))
+        if self.fingerprint and dataset.fingerprint(self.volume) != self.fingerprint:
+            raise ValueError(
+                f"{self.volume.path} of {dataset.address} was written anew since "
+                f"{shown(self.path)} was reconstructed of it: reconstruct again"
+            )
+        return dataset
 
     def targets(self) -> np.ndarray | None:
         """Read the volume's target (slices, h, w) float32; None where it has none."""

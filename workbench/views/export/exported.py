@@ -7,7 +7,6 @@ import numpy as np
 
 from workbench.data.volume import Volume
 from workbench.recon.results import Result, Results, open_result
-from workbench.stores import open_store
 from workbench.views.export.geometry import Geometry, scan_geometry
 
 NOTICE = "Research reconstruction, not for clinical use."
@@ -43,9 +42,13 @@ class ReconstructedVolume:
 
 
 def read_reconstructed(results: Results, result: Result) -> ReconstructedVolume:
-    """Read a result's images and the header of its volume."""
+    """Read a result's images and the header of its volume.
+
+    Raises:
+        ValueError: the dataset holds another volume there now than was reconstructed.
+    """
     volume = result.volume
-    with closing(open_store(result.order.dataset).source(volume.path, volume.size)) as source:
+    with closing(result.dataset.source(volume)) as source:
         geometry = scan_geometry(volume, source)
     with open_result(result.path) as (file, known):
         images = file["reconstruction"][()].astype(np.float32, copy=False)
