@@ -1,3 +1,4 @@
+import os
 import zipfile
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pydicom
 import pytest
 from PIL import Image
 
+from tests.views.conftest import write
 from tests.views.read_back import datasets, read_dicom_series, read_nifti, written
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import ORDER, Results
@@ -216,6 +218,23 @@ def test_figures_are_written_as_files_of_their_kind(results, kind, start):
     assert all(path.read_bytes().startswith(start) for path in files)
 
 
+def test_there_is_one_best_slice_whatever_was_best_before(results):
+    folder = exported(results, "png")
+    turned = [
+        replace(each, slice_ssim=tuple(-ssim for ssim in each.slice_ssim)) for each in results
+    ]
+    others = Results(results.folder, turned, results.order)
+    names = sorted(path.name for path in folder.iterdir())
+    pictures = [(folder / name).read_bytes() for name in ("best.png", "worst.png")]
+    for result in results:  # as if made by other weights
+        os.utime(result.path)
+    exported(others, "png")
+    assert sorted(path.name for path in folder.iterdir()) == names
+    after = [(folder / name).read_bytes() for name in ("best.png", "worst.png")]
+    assert pictures[0] != after[0]
+    assert pictures[1] != after[1]
+
+
 def test_archive_holds_the_results_as_they_are(results):
     with zipfile.ZipFile(exported(results, "leaderboard").with_suffix(".zip")) as archive:
         assert sorted(archive.namelist()) == [f"reconstructions/{r.path.name}" for r in results]
@@ -239,6 +258,21 @@ def test_what_is_there_is_kept_and_what_changed_is_made_anew(results):
         stored["reconstruction"][0, 0, 0] = 0.5
     exported(results, "nifti")
     assert read_nifti(file)[0, 0, 0] == 0.5
+
+
+@pytest.mark.parametrize("kind", ["dicom", "nifti"])
+def test_a_volume_that_was_written_anew_lends_no_export_its_geometry(results, kind, in_project):
+    path = in_project / "datasets/knee_multicoil/multicoil_val/file1000001.h5"
+    before = path.read_bytes()
+    write(path, "CORPD_FBK", field_of_view=(320, 320))
+    with h5py.File(path, "a") as file:
+        file["kspace"][...] = file["kspace"][()][::-1]
+    (results.folder / "export/exports.json").unlink(missing_ok=True)
+    try:
+        with pytest.raises(ValueError, match=r"file1000001\.h5 of .* was written anew since"):
+            exported(Results(results.folder), kind)
+    finally:
+        path.write_bytes(before)
 
 
 @pytest.mark.parametrize("folder", [False, True])

@@ -119,7 +119,10 @@ def _exports(results: Results, kind: str) -> Iterator[Export]:
             return slice_figure(result, number, title, factor())
 
         for title, result, number in extremes:
-            name = named(result, f"{kind}/{title.split()[0]}-{{}}-{number}.{kind}")
+            # One best slice: of other weights it is another, and takes the place of this.
+            name = f"{kind}/{title.split()[0]}.{kind}"
+            if name.startswith(f"{kind}/not"):
+                name = named(result, f"{kind}/not-finite-{{}}.{kind}")
             yield name, results, partial(figure, partial(slices, title, result, number))
         for result in results:
             name = named(result, f"{kind}/slices-{{}}.{kind}")
