@@ -80,27 +80,36 @@ static void set_registers(size_t outputs, size_t depth, int sums, int left)
     _tile_loadconfig(&shapes);
 }
 
-static uint16_t rounded(real number)
-{
-    return ((__m128i)_mm_cvtneps_pbh(_mm_set_ss(number)))[0];
-}
-
 /* Arrange the weights of a block: [step][tap of the row][tile][output][pair][in pair]. */
 static void arrange_tiles(const Tiling *t, const real *weights, size_t outputs, size_t inputs,
                           int adjoint, size_t block, uint16_t *to)
 {
-    for (size_t step = 0; step < t->steps; step++)
+    const size_t of_output = TAPS * (adjoint ? 1 : inputs), of_input = TAPS * (adjoint ? outputs : 1);
+    for (size_t step = 0; step < t->steps; step++) {
+        int32_t from[2 * PAIRS] = {0}; /* where the weights of an output lie */
+        __mmask32 some = 0;
+        for (size_t k = 0; k < 2 * t->depth; k++) {
+            const size_t row = first_row(t, step) + k / 2, ky = row / t->pairs;
+            const size_t i = row % t->pairs * 2 + k % 2;
+            if (i >= inputs || row < step * t->depth)
+                continue;
+            some |= (__mmask32)1 << k;
+            from[k] = i * of_input + (adjoint ? 8 - 3 * ky : 3 * ky);
+        }
+        const __m512i near = _mm512_loadu_si512(from), far = _mm512_loadu_si512(from + SIDE);
         for (size_t kx = 0; kx < 3; kx++)
-            for (size_t o = block * 2 * t->outputs; o < (block + 1) * 2 * t->outputs; o++)
-                for (size_t k = 0; k < t->depth; k++)
-                    for (size_t one = 0; one < 2; one++) {
-                        const size_t row = first_row(t, step) + k, tap = row / t->pairs * 3 + kx;
-                        const size_t i = row % t->pairs * 2 + one;
-                        const int is = o < outputs && i < inputs && row >= step * t->depth;
-                        const size_t at = adjoint ? (i * outputs + o) * TAPS + 8 - tap
-                                                  : (o * inputs + i) * TAPS + tap;
-                        *to++ = is ? rounded(weights[at]) : 0;
-                    }
+            for (size_t o = block * 2 * t->outputs; o < (block + 1) * 2 * t->outputs; o++) {
+                const __mmask32 are = o < outputs ? some : 0;
+                const real *at = weights + o * of_output;
+                at = adjoint ? at - kx : at + kx;
+                const __m512 none = _mm512_setzero_ps();
+                const __m512 a = _mm512_mask_i32gather_ps(none, are, near, at, sizeof(real));
+                const __m512 b = _mm512_mask_i32gather_ps(none, are >> SIDE, far, at, sizeof(real));
+                _mm512_mask_storeu_epi16(to, ((uint64_t)1 << 2 * t->depth) - 1,
+                                         (__m512i)_mm512_cvtne2ps_pbh(b, a));
+                to += 2 * t->depth;
+            }
+    }
 }
 
 /* Round a row of two channels, each of which may be missing, to words between zeros. */
@@ -385,16 +394,20 @@ int FUNCTION(weights_gradient_tiles)(const real *in_one, const real *in_two, siz
         _tile_release();
         free(scratch);
     }
-    for (size_t o = 0; !failed && o < outputs; o++)
+    #pragma omp parallel for num_threads(threads)
+    for (size_t o = 0; o < (failed ? 0 : outputs); o++) {
+        const size_t pair = o / (2 * c.outputs), m = o % (2 * c.outputs);
+        const real *of_output = sums + pair * c.inputs * TAPS * 2 * of_tile
+            + m / c.outputs * of_tile + m % c.outputs * SIDE;
         for (size_t i = 0; i < inputs; i++)
             for (size_t tap = 0; tap < TAPS; tap++) {
-                const size_t pair = o / (2 * c.outputs), m = o % (2 * c.outputs);
-                const size_t tile = ((pair * c.inputs + i / SIDE) * TAPS + tap) * 2 + m / c.outputs;
+                const real *at = of_output + (i / SIDE * TAPS + tap) * 2 * of_tile + i % SIDE;
                 double sum = 0;
                 for (int t = 0; t < threads; t++)
-                    sum += sums[count * t + tile * of_tile + m % c.outputs * SIDE + i % SIDE];
+                    sum += at[count * t];
                 result[(o * inputs + i) * TAPS + tap] = sum;
             }
+    }
     free(sums);
     return failed;
 }
