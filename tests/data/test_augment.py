@@ -142,3 +142,18 @@ def test_acquired_columns_are_mirrored_with_the_image(root):
     assert there.nonzero()[0].tolist() == list(range(left, right))
     full = replace(volume, padding_left=0, padding_right=32)
     assert Transform(columns=True).volume(full).acquired == (0, 32)
+
+
+@pytest.mark.parametrize("width", [32, 31])
+def test_no_column_counts_as_acquired_that_was_not_before_it_was_mirrored(root, width):
+    volume = build_cache(root)[0]
+    layout = replace(volume.kspace, shape=(1, 1, 48, width))
+    for left, right in ((0, 28), (4, width), (0, width)):
+        cut = replace(volume, kspace=layout, padding_left=left, padding_right=right)
+        kspace = np.zeros((1, 1, 48, width), np.complex64)
+        kspace[..., left:right] = 1 + np.arange(right - left)
+        changed, _ = Transform(columns=True).apply(kspace, RECON, target=False)
+        there = np.abs(changed).max((0, 1, 2)) > 1e-3
+        first, end = Transform(columns=True).volume(cut).acquired
+        assert there[first:end].all()
+        assert there.sum() - there[first:end].sum() == (width == 32 and left == 0 and right < 32)

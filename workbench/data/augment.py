@@ -84,8 +84,10 @@ class Transform:
             return volume
         left, right = volume.acquired
         first = 2 * (volume.matrix[1] // 2) + 1
-        # Of an even number of columns the first one, the highest frequency, stays where it is.
-        left, right = first - right if left else 0, first - left
+        # Of an even number of columns the first one, the highest frequency, stays where it is: it
+        # is left out where it then lies apart from the others.
+        whole = (left, right) == (0, volume.matrix[1])
+        left, right = 0 if whole else first - right, first - left
         return replace(volume, padding_left=left, padding_right=right)
 
 
