@@ -340,6 +340,7 @@ def test_members_of_a_bad_archive_are_replaced_by_the_good_one(knee, keep):
     assert knee.there() == knee.members
     assert knee.states()[VAL] == ("unpacked", "verified")
     assert any("multicoil_val/never.h5 was removed" in note for note in second.notes)
+    assert "multicoil_val/never.h5 was removed" in report_html(second)
 
 
 def test_list_that_names_another_hash_since_brings_the_archive_anew(knee):
@@ -369,7 +370,9 @@ def test_member_edited_since_comes_back(knee, keep):
     report = knee.ingest(keep=keep)
     assert report.problems == []
     assert knee.there() == knee.members
-    assert sum(outcome.replaced for outcome in report.outcomes) == 1
+    (note,) = [note for note in report.notes if "took the place of a file" in note]
+    assert note.startswith(f"{VAL}.tar.xz: {edited} took")
+    assert f"Note: {note}" in report_html(report)
     # Written anew with the same content is no change.
     knee.store.write(f"knee_multicoil/{edited}", knee.members[edited])
     knee.asked()

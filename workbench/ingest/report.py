@@ -32,7 +32,6 @@ class Outcome:
     members: int = 0  # that are there
     written: int = 0  # members, in this run
     bytes_written: int = 0
-    replaced: int = 0  # members that took the place of another file
     activities: Sequence[Activity] = ()  # every attempt of the Data Factory
 
 
@@ -182,6 +181,7 @@ def report_html(report: IngestReport) -> str:
     ]
     volumes = table("dataset, split, volumes here, volumes of fastMRI", rows) if rows else ""
     problems = "".join(f"<li>{html.escape(problem)}</li>" for problem in report.problems)
+    notes = "".join(f"<p>Note: {html.escape(note)}</p>" for note in report.notes)
     said = f"<p>Problems:</p><ul>{problems}</ul>" if problems else "<p>No problems.</p>"
 
     def activity(a: Activity) -> Sequence[object]:
@@ -195,4 +195,4 @@ def report_html(report: IngestReport) -> str:
     header = "archive, activity, status, read, written, files, took, speed, error"
     activities = table(header, [activity(each) for each in report.activities])
     shown = f"<p>Activities of the factory:</p>{activities}" if report.activities else ""
-    return f"<p>{html.escape(report.summary())}</p>{archives}{volumes}{said}{shown}"
+    return f"<p>{html.escape(report.summary())}</p>{archives}{volumes}{notes}{said}{shown}"

@@ -248,7 +248,12 @@ class _Archive:
         )
         outcome.written = self.out.written + sum(each.files for each in unpacked)
         outcome.bytes_written = self.out.bytes_written + sum(each.written for each in unpacked)
-        outcome.replaced = len(self.out.replaced)
+        if replaced := self.out.replaced:
+            more = f" and {len(replaced) - 1:,} more" if len(replaced) > 1 else ""
+            self.run.report.notes.append(
+                f"{self.name}: {replaced[0]}{more} took the place of a file of that name and other "
+                "content: it had been changed here, or came from another archive"
+            )
 
     # ---- fetching ------------------------------------------------------------------------
 
