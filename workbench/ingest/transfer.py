@@ -1,11 +1,12 @@
 """A dataset copied between two stores: files side by side, to be run again, in part."""
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from workbench import catalog
@@ -51,8 +52,10 @@ def copy_dataset(
 ) -> Transfer:
     """Copy a dataset's folder from one store to another; what is there whole is passed over.
 
-    Each file is written whole or not at all, and checked for its size and, where the source knows
-    one, its MD5 sum. What goes from a disk into a container gets such a sum.
+    What differs is replaced, whichever is newer. Each file is written whole or not at all, and
+    checked for its size and, where the source knows one, its MD5 sum. What goes from a disk into a
+    container gets such a sum; what comes to a disk gets the time that the source has for it. By
+    these a copy is known again, and where neither tells, the file is copied anew.
 
     Args:
         source: the store that holds the dataset.
@@ -89,14 +92,27 @@ def copy_dataset(
     if isinstance(there, DiskStore):
         there.sweep()
     copies = {entry.path: entry for entry in there.list()}
-    missing = [
-        path
-        for path in wanted
-        if path not in copies or not _is_copy(here, files[path], there, copies[path])
-    ]
-    total, size = (sum(files[path].size for path in paths) for paths in (wanted, missing))
     stopped = threading.Event()
     problems: dict[str, str] = {}
+
+    def is_copy(path: str) -> bool:
+        if stopped.is_set() or path not in copies:
+            return False
+        found = _is_copy(here, files[path], there, copies[path])
+        progress.advance(1, path)
+        return found
+
+    with Progress(f"comparing {dataset}", len(copies.keys() & set(wanted)), "files") as progress:
+        threads = ThreadPoolExecutor(connections, "transfer")
+        try:
+            same = list(threads.map(is_copy, wanted))
+        except BaseException:
+            stopped.set()
+            raise
+        finally:
+            threads.shutdown(cancel_futures=True)
+    missing = [path for path, found in zip(wanted, same, strict=True) if not found]
+    total, size = (sum(files[path].size for path in paths) for paths in (wanted, missing))
 
     def copy(path: str) -> None:
         if stopped.is_set():
@@ -137,17 +153,27 @@ def choose(paths: Collection[str], splits: Sequence[str], fraction: float) -> li
 
 
 def _is_copy(source: Store, entry: Entry, target: Store, copy: Entry) -> bool:
-    """Say whether a file is there as the source has it now: volumes of one shape have one size."""
+    """Say whether a file is there as the source has it: volumes of one shape have one size."""
     if copy.size != entry.size:
         return False
     if entry.md5 and copy.md5:
         return entry.md5 == copy.md5
-    if copy.mtime_ns >= entry.mtime_ns:  # it came after the last change
+    if copy.mtime_ns == entry.mtime_ns:  # later is no sign: it may have been written here
         return True
     if not (known := entry.md5 or copy.md5):
         return False
     with (target if entry.md5 else source).open(entry.path) as file:
-        return digested(file, hashlib.md5(usedforsecurity=False)) == known
+        same = digested(file, hashlib.md5(usedforsecurity=False)) == known
+    if same:
+        _mark(target, entry)
+    return same
+
+
+def _mark(target: Store, entry: Entry) -> None:
+    """Give a copy on a disk the time of what it is a copy of."""
+    if isinstance(target, DiskStore):
+        with suppress(OSError):  # another's file, or a mount that keeps no times
+            os.utime(target.path(entry.path), ns=(entry.mtime_ns, entry.mtime_ns))
 
 
 def _copy(source: Store, target: Store, entry: Entry, progress: Progress) -> None:
@@ -178,3 +204,4 @@ def _copy(source: Store, target: Store, entry: Entry, progress: Progress) -> Non
         except TransferError:
             target.delete(entry.path)
             raise
+    _mark(target, entry)

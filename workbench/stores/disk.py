@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from workbench.catalog import split_of_folder
 from workbench.settings import shown
 from workbench.stores.base import CannotWriteError, Entry, Store
 from workbench.stores.streams import CHUNK, Readable
@@ -193,13 +194,25 @@ class DiskStore(Store):
         return self.root / self.inside(path)
 
     def list(self, under: str = "") -> Iterator[Entry]:
-        """Yield the files in a folder and in all folders below; files half written are left out."""
-        for folder, folders, names in os.walk(self.path(under)):
-            folders.sort()
-            for name in sorted(names):
-                path = Path(folder, name).relative_to(self.root).as_posix()
-                if not _UNFINISHED.fullmatch(name) and (entry := self.entry(path)):
-                    yield entry
+        """Yield the files in a folder and in all folders below; files half written are left out.
+
+        A link to a folder belongs to it where its name is a split's, as for an index. Others are
+        passed over: they can lead to the whole machine.
+        """
+        tops, seen = [self.path(under)], set[str]()
+        while tops:  # folders come before links to them
+            for folder, folders, names in os.walk(tops.pop(0)):
+                if (real := os.path.realpath(folder)) in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders.sort()
+                links = (Path(folder, name) for name in folders if split_of_folder(name))
+                tops += [link for link in links if link.is_symlink()]
+                for name in sorted(names):
+                    path = Path(folder, name).relative_to(self.root).as_posix()
+                    if not _UNFINISHED.fullmatch(name) and (entry := self.entry(path)):
+                        yield entry
 
     def entry(self, path: str) -> Entry | None:
         """Return one file's entry; None where it is missing."""

@@ -71,6 +71,42 @@ def test_file_that_changed_since_is_brought_over_again_whatever_its_size(stored,
     assert (tmp_path / name / "multicoil_val/file1.h5").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("summed", [True, False])
+def test_newer_file_of_other_content_is_no_copy(stored, tmp_path, summed):
+    from azure.storage.blob import ContentSettings
+
+    name, path = "knee_multicoil", "multicoil_val/file1.h5"
+    if not summed:  # as what a Data Factory brought
+        blob = stored.client.get_blob_client(f"{name}/{path}")
+        blob.set_http_headers(ContentSettings())
+    copy_dataset(stored, DiskStore(tmp_path), name)
+    assert copy_dataset(stored, DiskStore(tmp_path), name).moved == 0
+    file = tmp_path / name / path
+    file.write_bytes(FILES[path][::-1])
+    assert copy_dataset(stored, DiskStore(tmp_path), name).moved == 1
+    assert members_in(tmp_path / name) == FILES
+
+
+def test_older_file_of_other_content_replaces_a_later_copy(stored, dataset):
+    name, path = "knee_multicoil", "multicoil_val/file1.h5"
+    file = dataset / name / path
+    file.write_bytes(FILES[path][::-1])
+    os.utime(file, (0, 0))  # as what was unpacked, or copied with its time
+    assert copy_dataset(DiskStore(dataset), stored, name).moved == 1
+    assert stored.folder(name).read(path) == FILES[path][::-1]
+
+
+def test_splits_that_are_links_belong_to_a_dataset_and_other_links_do_not(dataset, tmp_path):
+    folder, big = dataset / "knee_multicoil", tmp_path / "big"
+    (folder / "multicoil_train").rename(big)
+    (folder / "multicoil_train").symlink_to(big)
+    (folder / "home").symlink_to(tmp_path)
+    (big / "train").symlink_to(dataset)  # leads back
+    done = copy_dataset(DiskStore(dataset), DiskStore(tmp_path / "there"), "knee_multicoil")
+    assert members_in(tmp_path / "there/knee_multicoil") == FILES
+    assert done.files == len(FILES)
+
+
 def test_part_of_a_dataset_is_chosen_by_split_and_fraction(stored, tmp_path):
     done = copy_dataset(
         stored, DiskStore(tmp_path), "knee_multicoil", splits=("train",), fraction=0.25
