@@ -8,6 +8,7 @@ class ViewerView {
   constructor(model, planes, element) {
     this.model = model;
     this.planes = planes;
+    planes.takeFirst(); // the edition may be told of before the planes that came with it
     this.edition = model.get("edition");
     this.windows = new Map();
     this.zoom = 1;
