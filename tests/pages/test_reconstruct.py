@@ -120,6 +120,16 @@ def test_first_volumes_are_shown_where_more_are_there(done):
     assert len(reconstruct(asked()).results) == len(done.results) == 2
 
 
+def test_a_volume_that_has_left_the_split_is_not_among_its_results(done, project):
+    path = project / "datasets/knee_multicoil/multicoil_val/file1000002.h5"
+    elsewhere = path.rename(project / path.name)
+    try:
+        assert [each.name for each in reconstruct(asked()).results] == ["file1000001.h5"]
+    finally:
+        elsewhere.rename(path)
+    assert len(reconstruct(asked()).results) == 2
+
+
 def test_cells_of_what_was_not_asked_for_say_so(done, shown, capsys):
     plain = replace(done, asked=asked(), compared=(), annotations=None)
     for view in (

@@ -215,15 +215,20 @@ class ReconstructPage(ClusterPage):
                 **asked,
             )
 
-    def work(self, planned: list[ReconstructionPlan]) -> str:
-        """Reconstruct what is missing; return the results' folder."""
+    def work(self, planned: list[ReconstructionPlan]) -> tuple[str, list[str]]:
+        """Reconstruct what is missing; return the results' folder, and which volumes' they are."""
         for line in reconstruct(*planned):
             print(line, flush=True)
-        return str(planned[0].folder)
+        own = planned[0]
+        return str(own.folder), [volume.path for volume in own.cache]
 
-    def result(self, left: str) -> "Reconstructed":
-        """Open the results, and what is to be shown beside them."""
-        results = Results(Path(left)).first(self.volumes)
+    def result(self, left: tuple[str, list[str]]) -> "Reconstructed":
+        """Open the results, and what is to be shown beside them.
+
+        The folder may hold others: of volumes that the dataset has no more, say.
+        """
+        folder, volumes = left
+        results = Results(Path(folder)).only(volumes)
         annotations = read_annotations(self.annotations) if self.annotations else None
         if annotations:
             volumes = [each.volume for each in results]
