@@ -12,6 +12,7 @@ import pytest
 import torch
 from fastmri.data.transforms import VarNetDataTransform
 
+from tests.forms.turning import values
 from tests.views.conftest import ACQUIRED, MATRIX, RECON, write
 from workbench.data.cache import open_cache
 from workbench.data.images import center_crop, centered_fft2, centered_ifft2, zero_filled
@@ -345,6 +346,27 @@ def test_notebook_runs_headless_without_widgets(dataset, tmp_path):
     assert len(pictures) == 13
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     assert "widgets" not in notebook.metadata
+
+
+def test_a_slice_is_of_the_dataset_as_it_is_also_where_its_index_cannot_be_renewed(
+    small_disk, tmp_path, monkeypatch
+):
+    """As on a mount that is indexed by somebody else, and has got other files since."""
+    monkeypatch.setenv("WORKBENCH_ROOT", str(tmp_path))
+    root = small_disk("16m", tmp_path / "datasets/brain_multicoil")
+    path = write(root / "multicoil_val/file_2.h5", "AXT2")
+    open_cache(root)
+    write(root / "multicoil_val/file_1.h5", "AXT1")
+    write(path, "AXT2", slices=5)
+    subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
+    page = ExplorePage.of(values(ExplorePage, dataset="brain_multicoil"))
+    seen = page.result(page.work(page.plan()))
+    assert (seen.volume.name, seen.volume.acquisition) == ("file_1.h5", "AXT1")
+    page = page.model_copy(update={"volume": "file_2"})
+    seen = page.result(page.work(page.plan()))
+    with h5py.File(path) as file:
+        assert (seen.volume.slices, seen.number) == (5, 2)
+        assert np.array_equal(seen.kspace, file["kspace"][2])
 
 
 SEE = """

@@ -252,6 +252,14 @@ def _whose(store: Store) -> str:
     return str(store.root.resolve()) if isinstance(store, DiskStore) else store.address
 
 
+def is_kept(cache: DatasetCache, path: str | Path | None = None) -> bool:
+    """Say whether a cache lies whole where ``load_cache`` finds it."""
+    try:
+        return load_cache(cache.store, path) == cache
+    except (CacheFileError, OSError):
+        return False
+
+
 def _place(store: Store, path: str | Path | None) -> tuple[Store, str]:
     """Return the folder and the name of a cache file."""
     return (DiskStore(Path(path).parent), Path(path).name) if path else (store, CACHE_NAME)

@@ -10,8 +10,14 @@ from pydantic import model_validator
 from workbench.catalog import DATASETS
 from workbench.compute.cluster_run import ClusterRun
 from workbench.compute.node import this_node
-from workbench.data.cache import DatasetCache, build_cache, find_dataset, load_cache, open_cache
-from workbench.data.cache_file import CacheFileError
+from workbench.data.cache import (
+    DatasetCache,
+    build_cache,
+    find_dataset,
+    is_kept,
+    load_cache,
+    open_cache,
+)
 from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.volume import Problem
 from workbench.forms.executed import Executed
@@ -138,7 +144,7 @@ class CachePage(ClusterPage):
         node = this_node()
         if node and node.store:
             cache.save(node.store)
-        if not self.in_storage and _is_kept(cache, path):
+        if not self.in_storage and is_kept(cache, path):
             return planned.address, str(path) if path else None
         # A notebook has no key to the storage, and a folder may not be writable.
         folder = resolve("outputs/cache") / cache.name
@@ -164,14 +170,6 @@ class CachePage(ClusterPage):
         if isinstance(result, Executed):
             return f": {shown(result.path)}"
         return f": {len(result.cache):,} volumes, {result.cache.slices:,} slices"
-
-
-def _is_kept(cache: DatasetCache, path: Path | None) -> bool:
-    """Say whether a cache lies whole where it belongs."""
-    try:
-        return load_cache(cache.store, path) == cache
-    except (CacheFileError, OSError):
-        return False
 
 
 # ---- what the cells below show ------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from workbench.compute.cluster_run import ClusterRun
-from workbench.data.cache import DatasetCache, load_cache
+from workbench.data.cache import CACHE_NAME, DatasetCache, is_kept, load_cache, open_cache
 from workbench.data.cache_file import CacheFileError
 from workbench.data.folders import find_dataset
 from workbench.data.sampling import MASKS, Sampling
@@ -16,7 +16,7 @@ from workbench.forms.executed import Executed
 from workbench.forms.parameters import Field
 from workbench.pages.cluster import TARGET, ClusterPage
 from workbench.pages.shared import check_dataset, check_sampling, datasets_here
-from workbench.settings import shown
+from workbench.settings import resolve, shown
 from workbench.stores import Store, is_address
 from workbench.views import explore
 from workbench.views.annotations import Annotations, grades_in_words, read_annotations
@@ -117,20 +117,26 @@ class ExplorePage(ClusterPage):
         print(f"dataset    {self.dataset}\nmask       {self._sampling}", flush=True)
         return None
 
-    def work(self, planned: ClusterRun | None) -> str | None:
-        """Read the slice once, which indexes the dataset where nobody has."""
+    def work(self, planned: ClusterRun | None) -> tuple[str, str | None]:
+        """Read the slice once, which indexes the dataset where nobody has; say where it lies."""
         if planned:
-            return self.follow(planned)
-        seen = open_slice(self.dataset, self.volume, self.slice_number)
+            return self.follow(planned), None
+        cache = open_cache(find_dataset(self.dataset))
+        seen = open_slice(cache, self.volume, self.slice_number)
         print(f"{seen.title} of {seen.volume.slices}", flush=True)
-        return None
+        if is_kept(cache):
+            return cache.store.address, None
+        folder = resolve("outputs/cache") / cache.name  # the dataset's may not be writable
+        cache.save(folder)
+        return cache.store.address, str(folder / CACHE_NAME)
 
-    def result(self, left: str | None) -> ExploredSlice | Executed:
+    def result(self, left: tuple[str, str | None]) -> ExploredSlice | Executed:
         """Open the slice, or what a node showed of it."""
-        if left:
-            return Executed(Path(left))
-        cache = load_cache(find_dataset(self.dataset, announce=False))
-        seen = open_slice(cache or self.dataset, self.volume, self.slice_number)
+        if self.target == "azureml":
+            return Executed(Path(left[0]))
+        cache = load_cache(*left)
+        assert cache is not None
+        seen = open_slice(cache, self.volume, self.slice_number)
         findings = self._findings()
         findings = findings and findings.within([seen.volume, *seen.namesakes])
         return replace(seen, sampling=self._sampling, findings=findings)
