@@ -17,6 +17,7 @@ from workbench.views.comparison import (
     labels_of,
     left_out_of_comparison,
 )
+from workbench.views.export.report import run_report
 from workbench.views.ranking import (
     check_order,
     rank_slices,
@@ -127,7 +128,7 @@ def test_slice_chosen_in_the_list_opens_in_the_viewer(reconstructed, in_project,
     before = browser.list.options
     browser.best_first.value = True
     assert browser.list.options == before[::-1]
-    (box,) = read_annotations(path).boxes(results[1].volume)
+    (box,) = read_annotations(path).boxes(results[1].volume, (32, 32))
     place = {"x": 4, "y": 32 - 6 - 5, "width": 10, "height": 5}
     assert box == {"slice": 2, "label": "Mass", **place}
 
@@ -178,6 +179,21 @@ def test_results_are_found_by_what_their_folder_says(first, compare, folders):
 def test_comparison_with_what_is_not_there_says_what_is(first, wrong, error, said):
     with pytest.raises(error, match=said):
         find_compared(wrong, first.folder, first.order)
+
+
+def test_results_of_weights_that_have_learned_on_since_are_compared_with_nothing(first, in_project):
+    path, remark = in_project / "weights.pt", "weights that their file holds no more"
+    before = path.read_bytes()
+    assert remark not in run_report("weights").read_text()
+    path.write_bytes(before + b"more")
+    try:
+        said = f"it has .*, made with {remark}.*make_missing=True"
+        with pytest.raises(FileNotFoundError, match=said):
+            find_compared("weights@8x", first.folder, first.order)
+        assert run_report("weights").read_text().count(remark) >= 3
+    finally:
+        path.write_bytes(before)
+    assert find_compared("weights@8x", first.folder, first.order)
 
 
 def test_table_has_a_row_a_set_with_means_over_common_volumes(first, eight):

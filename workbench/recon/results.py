@@ -22,7 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from workbench.compute.evaluation import FOLDER, ORDER
+from workbench.compute.evaluation import FOLDER, ORDER, sha256_of
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.images import zero_filled
@@ -107,6 +107,14 @@ def read_order(folder: Path) -> Order:
         return Order(**values | {"volumes": tuple(values["volumes"])})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{shown(folder / ORDER)} is damaged: {error}") from None
+
+
+def is_current(order: Order) -> bool:
+    """Say whether the weights' file holds what an order names; also where it is not here."""
+    try:
+        return not order.weights or sha256_of(Path(order.weights)) == order.weights_sha256
+    except OSError:
+        return True
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from workbench.data.images import cropped
 from workbench.models import NETWORKS, label_of, trains
 from workbench.progress import count_of
 from workbench.recon.metrics import LEADING, METRICS, of_fewer
-from workbench.recon.results import Order, Result, Results
+from workbench.recon.results import Order, Result, Results, is_current, read_order
 from workbench.views.ranking import PREFIXES, check_order, ranked, score_frame
 from workbench.views.reconstructions import (
     data_range_of,
@@ -120,6 +120,8 @@ def find_compared(compare: str | None, folder: Path, order: Order) -> list[Resul
             run = part.partition("@")[0]
             names = ", ".join(f"{run}@{each.name}" for each in results_of_run(run))
             advice = f"it has {names}" if names else f"{run} has no results"
+            if _folders_that_fit(part, folder, order):
+                advice += ", made with weights that their file holds no more"
             raise FileNotFoundError(
                 f"compare={part!r}: nothing of split {split} fits; {advice}. "
                 "make_missing=True reconstructs what is missing"
@@ -145,7 +147,15 @@ def words_of(name: str) -> list[str]:
 
 
 def results_that_fit(part: str, folder: Path, order: Order) -> list[Path]:
-    """Return the folders of results that one part of ``compare`` names, beside an order's."""
+    """Return the folders of results that one part of ``compare`` names, beside an order's.
+
+    A run that has trained on since has none until it is reconstructed again.
+    """
+    found = _folders_that_fit(part, folder, order)
+    return [each for each in found if is_current(read_order(each))]
+
+
+def _folders_that_fit(part: str, folder: Path, order: Order) -> list[Path]:
     run, _, what = part.partition("@")
     own = Run(folder.parent.parent)
     same = results_folder(own, order.split, order.sampling).name

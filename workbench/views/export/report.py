@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
 from workbench.recon.metrics import described
-from workbench.recon.results import KINDS, Results
+from workbench.recon.results import KINDS, Results, is_current
 from workbench.settings import shown
 from workbench.stores.disk import write_text
 from workbench.views.comparison import (
@@ -151,6 +151,11 @@ def _results(results: Results) -> Iterator[str]:
         f"<p>{count} volume{'s' if count > 1 else ''} of split {escape(results.order.split)}, "
         f"sampled {escape(str(results.order))}; true acceleration {results.acceleration:.2f}.</p>"
     )
+    if not is_current(results.order):
+        yield (
+            '<p class="note">They were made with weights that their file holds no more, as where '
+            "a training has gone on since: reconstruct again for those.</p>"
+        )
     if results.scored:
         for by in ("acquisition", "volume"):
             html = score_table(results, by=by).to_html()
