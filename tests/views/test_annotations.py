@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.views.conftest import volume_at
-from workbench.views.annotations import Box, draw_boxes, read_annotations
+from workbench.data.images import center_crop
+from workbench.views.annotations import Annotation, Box, draw_boxes, read_annotations
+from workbench.views.explore import explored_viewer
+from workbench.views.explored import open_slice
 from workbench.views.export.geometry import upright
 from workbench.views.lesions import (
     lesion_figure,
@@ -11,6 +16,7 @@ from workbench.views.lesions import (
     lesion_table,
 )
 from workbench.views.reconstructions import contact_sheet, ssim_image
+from workbench_demo.phantom.writing import write_volume
 
 HEADER = "file,slice,study_level,x,y,width,height,label\n"
 LINES = (
@@ -162,7 +168,7 @@ def test_drawn_box_lies_around_what_it_was_drawn_around(annotations):
     found = annotations.of("file1000001.h5", 1)
     upright(image)[6:11, 4:14] = 1
     sheet = contact_sheet([image], ["one"])
-    draw_boxes(sheet.axes[0], [each.stored(32) for each in found])
+    draw_boxes(sheet.axes[0], [each.stored((32, 32), (32, 32)) for each in found])
     left, bottom, width, height = sheet.axes[0].patches[0].get_bbox().bounds
     rows, columns = np.nonzero(image)
     assert (left, left + width) == (columns.min() - 0.5, columns.max() + 0.5)
@@ -170,11 +176,39 @@ def test_drawn_box_lies_around_what_it_was_drawn_around(annotations):
     assert [text.get_text() for text in sheet.axes[0].texts] == ["Meniscus Tear", "Joint Effusion"]
 
 
+@pytest.mark.parametrize("size", [(24, 23), (25, 24)])
+@pytest.mark.parametrize("smaller", [True, False])
+def test_a_box_lies_on_the_same_tissue_where_an_image_shows_less_than_the_target(size, smaller):
+    """Or more: k-space of fewer columns than the target has, or a target cut from the image."""
+    whole = np.zeros((32, 32))
+    whole[11:16, 10:20] = 1
+    part = center_crop(whole, size)
+    target, image = (whole, part) if smaller else (part, whole)
+    rows, columns = np.nonzero(upright(target))
+    box = Box(columns.min(), rows.min(), 10, 5)
+    found = Annotation("a.h5", 0, "Cyst", box).stored(target.shape, image.shape)
+    drawn = image[found["y"] : found["y"] + 5, found["x"] : found["x"] + 10]
+    assert drawn.sum() == image.sum() == 50
+
+
+def test_a_viewer_has_its_boxes_where_the_image_is_smaller_than_the_target(tmp_path, read):
+    path = tmp_path / "brain/multicoil_val/flair.h5"
+    kspace = np.ones((2, 2, 48, 21), np.complex64)
+    about = {"recon": (24, 24), "acquisition": "AXFLAIR", "patient_id": "p"}
+    write_volume(path, kspace=kspace, target=np.ones((2, 24, 24), np.float32), **about)
+    findings = read(HEADER + "flair,1,No,4,6,10,5,Cyst\n")
+    explored = replace(open_slice(str(path.parent.parent)), findings=findings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workbench.views.explore.interactive", lambda: True)
+        (box,) = explored_viewer(explored).boxes
+    assert (box["x"], box["y"]) == (4 - 1, 24 - 6 - 5 - 1)
+
+
 def test_box_without_extent_is_drawn_as_a_point(read):
     found = read(HEADER + "a,3,No,12,7,0,0,Cyst\na,3,No,2,3,4,0,Tear\n").of("a.h5", 3)
     assert [each.box for each in found] == [Box(12, 7, 0, 0), Box(2, 3, 4, 0)]
     figure = contact_sheet([np.zeros((20, 30))], [""])
-    draw_boxes(figure.axes[0], [each.stored(20) for each in found])
+    draw_boxes(figure.axes[0], [each.stored((20, 30), (20, 30)) for each in found])
     points = [tuple(float(x[0]) for x in line.get_data()) for line in figure.axes[0].lines]
     assert points == [(11.5, 12.5), (3.5, 16.5)]
     assert np.zeros((20, 30))[found[0].box.inside((20, 30))].shape == (1, 1)

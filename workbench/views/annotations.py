@@ -65,11 +65,19 @@ class Annotation:
     box: Box | None
     line: int = field(default=0, compare=False)
 
-    def stored(self, height: int) -> dict[str, Any]:
-        """Return its box for ``draw_boxes`` and the viewer: y is a stored row of ``height``."""
+    def stored(self, shape: tuple[int, ...], shown: tuple[int, ...]) -> dict[str, Any]:
+        """Return its box for ``draw_boxes`` and the viewer: y is a stored row.
+
+        Boxes lie on the target, of ``shape``; an image of which another centre is ``shown`` has
+        them elsewhere.
+        """
         box = self.box or Box(0, 0, 0, 0)
-        place = {**asdict(box), "y": height - box.y - box.height}
-        return {"slice": self.slice, "label": self.label, **place}
+        down, right = (
+            (part - whole) // 2 if part >= whole else -((whole - part) // 2)
+            for whole, part in zip(shape, shown, strict=True)
+        )
+        place = {"x": box.x + right, "y": shape[0] - box.y - box.height + down}
+        return {"slice": self.slice, "label": self.label, **asdict(box), **place}
 
     def misplaced(self, volume: Volume) -> str:
         """Say why it cannot be on a volume; "" if it can."""
@@ -111,11 +119,16 @@ class Annotations:
         """Return the findings of a whole volume."""
         return list(dict.fromkeys(each.label for each in self._all_of(volume) if each.box is None))
 
-    def boxes(self, volume: Volume, number: int | None = None) -> list[dict[str, Any]]:
-        """Return the boxes of a volume or one of its slices, counted in stored rows."""
+    def boxes(
+        self, volume: Volume, shown: tuple[int, ...], number: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the boxes of a volume or one of its slices, counted in stored rows.
+
+        ``shown`` is the size (h, w) of the images that they are drawn on.
+        """
         crop = crop_size(volume.matrix, volume.recon[:2])
-        height = volume.target.shape[-2] if volume.target else crop[0]
-        return [each.stored(height) for each in self.of(volume.path, number)]
+        shape = volume.target.shape[-2:] if volume.target else crop
+        return [each.stored(shape, shown) for each in self.of(volume.path, number)]
 
     def within(self, volumes: Iterable[Volume]) -> "Annotations":
         """Return the findings on the volumes of a dataset, where several may share a file name.

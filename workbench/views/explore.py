@@ -46,11 +46,13 @@ def explored_viewer(explored: ExploredSlice) -> "Viewer | Figure":
     from workbench.views.viewer.panes import volume_pane
     from workbench.views.viewer.viewer import Viewer
 
+    pane = volume_pane(explored.file, explored.volume)
+    size = pane.crop or explored.volume.matrix
     return Viewer(
-        [volume_pane(explored.file, explored.volume)],
+        [pane],
         title=f"{explored.name}, {explored.volume.acquisition}",
         slice_number=explored.number,
-        boxes=explored.findings.boxes(explored.volume) if explored.findings else (),
+        boxes=explored.findings.boxes(explored.volume, size) if explored.findings else (),
         synthetic=explored.volume.synthetic,
     )
 
@@ -97,8 +99,8 @@ def annotated_figure(explored: ExploredSlice, findings: Annotations) -> Figure |
         title += f"\nwhole study: {', '.join(study)}"
     labels = [f"slice {each.number}" for each in slices]
     figure = contact_sheet(images, labels, title=title, synthetic=volume.synthetic)
-    for axes, each in zip(figure.axes, slices, strict=False):
-        draw_boxes(axes, findings.boxes(volume, each.number))
+    for axes, image, each in zip(figure.axes, images, slices, strict=False):
+        draw_boxes(axes, findings.boxes(volume, image.shape, each.number))
     return figure
 
 

@@ -75,7 +75,7 @@ def lesion_figure(result: Result, annotation: Annotation, box: Box) -> Figure:
     window = (0.0, window_of(target)[1] * percent)
     for axes, (text, values) in zip(panels, images.items(), strict=True):
         drawn = show_image(axes, values * percent, window, text)
-        draw_boxes(axes, [annotation.stored(height)], labels=False)
+        draw_boxes(axes, [annotation.stored(target.shape, target.shape)], labels=False)
     reach = max(box.width, box.height, _SMALLEST) * (0.5 + _MARGIN)
     column, row = box.x + box.width / 2, height - box.y - box.height / 2
     for axes in panels[1:]:

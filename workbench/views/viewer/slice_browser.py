@@ -80,11 +80,15 @@ class SliceBrowser:
 
     def _shown(self, place: int, slice_number: int | None = None) -> dict[str, Any]:
         result = self.results[place]
+        panes, boxes = reconstruction_panes(result), []
+        if self._annotations:
+            number = result.volume.slices // 2 if slice_number is None else slice_number
+            boxes = self._annotations.boxes(result.volume, panes[0].read("image", number).shape)
         return {
-            "panes": reconstruction_panes(result),
+            "panes": panes,
             "title": _label(result),
             "slice_number": slice_number,
-            "boxes": self._annotations.boxes(result.volume) if self._annotations else (),
+            "boxes": boxes,
             "synthetic": result.volume.synthetic,
         }
 
