@@ -227,8 +227,8 @@ class ReconstructPage(ClusterPage):
 
         The folder may hold others: of volumes that the dataset has no more, say.
         """
-        folder, volumes = left
-        results = Results(Path(folder)).only(volumes)
+        folder, paths = left
+        results = Results(Path(folder)).only(paths)
         annotations = read_annotations(self.annotations) if self.annotations else None
         if annotations:
             volumes = [each.volume for each in results]
