@@ -237,7 +237,7 @@ class DataFactory:
 
     def _query_runs(self, request: Request, factory: str) -> dict[str, Any]:
         body = _window(request)
-        runs = [run.document() for run in self._find(factory).runs.values()]
+        runs = [run.document() for run in list(self._find(factory).runs.values())]
         return self._page(body, [run for run in runs if _is_wanted(run, body)])
 
     def _query_activities(self, request: Request, factory: str, run: str) -> dict[str, Any]:

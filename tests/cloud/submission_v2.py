@@ -42,7 +42,11 @@ def add_v2_routes(azureml: "AzureML", management: Management) -> None:
     on("GET", asset, sent.get_asset_container)
     on("PUT", f"{scope}/jobs/(?P<name>[^/]+)", sent.submit)
     on("GET", f"{scope}/jobs/(?P<name>[^/]+)", lambda _, name: sent.job(azureml.run(name)))
-    on("GET", f"{scope}/jobs", lambda _: {"value": [sent.job(j) for j in azureml.jobs.values()]})
+    on(
+        "GET",
+        f"{scope}/jobs",
+        lambda _: {"value": [sent.job(j) for j in list(azureml.jobs.values())]},
+    )
     on("POST", f"{scope}/jobs/(?P<name>[^/]+)/cancel", sent.cancel)
 
 
@@ -112,11 +116,11 @@ class _V2:
         return self._asset(kind, name, version)
 
     def list_versions(self, request: Request, kind: str, name: str) -> dict[str, Any]:
-        found = [v for (k, n, _), v in self._assets.items() if (k, n) == (kind.lower(), name)]
+        found = [v for (k, n, _), v in list(self._assets.items()) if (k, n) == (kind.lower(), name)]
         return {"value": found}
 
     def get_asset_container(self, request: Request, kind: str, name: str) -> dict[str, Any]:
-        found = [v for (k, n, v) in self._assets if (k, n) == (kind.lower(), name)]
+        found = [v for (k, n, v) in list(self._assets) if (k, n) == (kind.lower(), name)]
         if not found:
             raise ServiceError(404, "UserError", f"{kind}/{name} was not found.")
         return {
