@@ -90,6 +90,15 @@ def test_nothing_in_the_dataset_says_who_it_is_and_the_private_table_does(source
     assert all((plan.ask.dataset / row["volume"]).is_file() for row in rows)
 
 
+def test_a_link_to_a_folder_of_raw_data_is_refused_by_name(source, tmp_path):
+    (source / "Doe_Jane_3").rename(tmp_path / "disk2")
+    (source / "Doe_Jane_3").symlink_to(tmp_path / "disk2")
+    (source / ".kept").symlink_to(tmp_path / "disk2")
+    refused = {problem.path: problem.reason for problem in planned(source).refusals}
+    assert refused.pop("Doe_Jane_3").startswith("is a link to a folder, behind which nothing is")
+    assert refused == {}
+
+
 def test_later_files_leave_splits_scale_and_files_as_they_are(source):
     first = planned(source)
     list(convert(first))

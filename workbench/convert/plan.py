@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.catalog import split_of_folder
 from workbench.convert.people import pseudonym, read_key, read_shares, split_people
 from workbench.convert.readers import scans_of
 from workbench.convert.scan import Choices, RefusedError, Scan
@@ -166,6 +167,22 @@ def _refuse_twice(ask: Ask, items: Iterable[Item], record: Mapping[str, Any]) ->
             )
 
 
+_LINK = "is a link to a folder, behind which nothing is looked for: put the folder in its place"
+
+
+def _links(source: Path) -> list[str]:
+    """Name the links to folders that a listing of a source passes over."""
+    if not source.is_dir():
+        return []
+    links = sorted(path for path in source.rglob("*") if path.is_symlink() and path.is_dir())
+    names = (link.relative_to(source).as_posix() for link in links)
+    return [
+        name
+        for name in names
+        if not split_of_folder(Path(name).name) and not any(p[0] == "." for p in name.split("/"))
+    ]
+
+
 def _look(ask: Ask) -> tuple[list[tuple[str, Scan]], list[Problem]]:
     """Find the scans of all files of a source."""
     files = (
@@ -174,7 +191,7 @@ def _look(ask: Ask) -> tuple[list[tuple[str, Scan]], list[Problem]]:
         else [ask.source.name]
     )
     found: list[tuple[str, Scan]] = []
-    refusals: list[Problem] = []
+    refusals = [Problem(name, _LINK) for name in _links(ask.source)]
     for name in files:
         if any(part.startswith(".") for part in name.split("/")):
             continue
