@@ -23,7 +23,10 @@ class TransferError(Exception):
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a transfer did: files and bytes that were to be there, and those that came now."""
+    """What a transfer did: files and bytes that were to be there, and those that came now.
+
+    Others lie there as well: files that the source does not have, or no longer.
+    """
 
     dataset: str
     files: int
@@ -31,13 +34,18 @@ class Transfer:
     size: int
     moved_size: int
     seconds: float
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         speed = f", {amount(self.moved_size / self.seconds, 'B')}/s" if self.moved else ""
+        others = ""
+        if self.others:
+            count = f"{len(self.others):,} file{'s' if len(self.others) > 1 else ''}"
+            others = f"; {count} more there, such as {self.others[0]}, the source does not have"
         return (
             f"{self.dataset}: {self.files:,} files of {amount(self.size, 'B')} are there; "
             f"{self.moved:,} of {amount(self.moved_size, 'B')} came now, in "
-            f"{duration(self.seconds)}{speed}"
+            f"{duration(self.seconds)}{speed}{others}"
         )
 
 
@@ -77,21 +85,17 @@ def copy_dataset(
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction!r}: give a number above 0, up to 1")
     began, here, there = time.monotonic(), source.folder(dataset), target.folder(dataset)
-    # The cache lists what lies beside it, and the manifest what was unpacked there: a part of a
-    # dataset has others, and the lock belongs to its machine.
-    names = ((entry, entry.path.rpartition("/")[2]) for entry in here.list())
-    data = [entry for entry, name in names if name not in RESERVED and not name.startswith(".")]
-    if not data:
+    files = _data(here)
+    if not files:
         raise ValueError(
             f"{shown(here.address)}: no files to copy: ingest the dataset first, or check its name"
         )
-    files = {entry.path: entry for entry in data}
     wanted = choose(files, splits, fraction)
     if not wanted:
         raise ValueError(f"{dataset} has no files of {', '.join(splits)} in the source")
     if isinstance(there, DiskStore):
         there.sweep()
-    copies = {entry.path: entry for entry in there.list()}
+    copies = _data(there)
     stopped = threading.Event()
     problems: dict[str, str] = {}
 
@@ -136,7 +140,19 @@ def copy_dataset(
             "run again, what came stays"
         )
     seconds = time.monotonic() - began
-    return Transfer(dataset, len(wanted), len(missing), total, size, seconds)
+    others = tuple(sorted(copies.keys() - files.keys()))
+    return Transfer(dataset, len(wanted), len(missing), total, size, seconds, others)
+
+
+def _data(folder: Store) -> dict[str, Entry]:
+    """Return a dataset's files, without the workbench's own.
+
+    The cache lists what lies beside it, and the manifest what was unpacked there: a part of a
+    dataset has others, and the lock belongs to its machine.
+    """
+    names = ((entry, entry.path.rpartition("/")[2]) for entry in folder.list())
+    data = (entry for entry, name in names if name not in RESERVED and not name.startswith("."))
+    return {entry.path: entry for entry in data}
 
 
 def choose(paths: Collection[str], splits: Sequence[str], fraction: float) -> list[str]:

@@ -96,6 +96,17 @@ def test_older_file_of_other_content_replaces_a_later_copy(stored, dataset):
     assert stored.folder(name).read(path) == FILES[path][::-1]
 
 
+def test_what_the_source_no_longer_has_is_named(stored, tmp_path):
+    first = copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil")
+    assert first.others == ()
+    stored.folder("knee_multicoil").delete("multicoil_val/file1.h5")  # as a withdrawn volume
+    done = copy_dataset(stored, DiskStore(tmp_path), "knee_multicoil", splits=("train",))
+    assert done.others == ("multicoil_val/file1.h5",)
+    assert str(done).endswith(
+        "; 1 file more there, such as multicoil_val/file1.h5, the source does not have"
+    )
+
+
 def test_splits_that_are_links_belong_to_a_dataset_and_other_links_do_not(dataset, tmp_path):
     folder, big = dataset / "knee_multicoil", tmp_path / "big"
     (folder / "multicoil_train").rename(big)
