@@ -212,9 +212,11 @@ def test_sums_of_the_archive_s_own_folder_come_first(tmp_path):
     assert [sum_of(link, sums) for link in text] == ["old", "new"]
 
 
-def test_list_of_sums_is_read_as_sha256sum_writes_it(tmp_path):
+@pytest.mark.parametrize("coded", ["utf-8", "utf-8-sig"])
+def test_list_of_sums_is_read_as_sha256sum_writes_it(tmp_path, coded):
     a, b, c = "a" * 64, "B" * 64, "c" * 64
-    (tmp_path / "SHA256").write_text(f"{a}  one.tar\r\n{b} *./sub/two.tar\n\n# x\n{c}\tthree.tar")
+    text = f"{a}  one.tar\r\n{b} *./sub/two.tar\n\n# x\n{c}\tthree.tar"
+    (tmp_path / "SHA256").write_bytes(text.encode(coded))
     with Bucket(tmp_path) as bucket:
         sums, _ = read_sums(parse_links(bucket.link("/v3.0/SHA256")))
     assert sums == {
@@ -606,6 +608,16 @@ def test_damaged_manifest_is_said_kept_aside_and_everything_checked_anew(knee):
 
 
 # ---- what is shown -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coded", ["utf-16", "utf-8"])
+def test_list_without_a_sum_is_a_note(tmp_path, coded):
+    text = f"{'a' * 64}  one.tar" if coded == "utf-16" else f"SHA256 (one.tar) = {'a' * 64}"
+    (tmp_path / "SHA256").write_bytes(text.encode(coded))
+    with Bucket(tmp_path) as bucket:
+        sums, (note,) = read_sums(parse_links(bucket.link("/v3.0/SHA256")))
+    assert sums == {}
+    assert note.startswith("SHA256: no line of it is a SHA256 sum and a file's name. Without this")
 
 
 def test_list_of_sums_that_cannot_be_read_is_a_note(on_disk):

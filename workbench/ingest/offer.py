@@ -124,12 +124,15 @@ def read_sums(links: Sequence[SignedLink]) -> tuple[Sums, list[str]]:
             remote = inspect(link)
             if remote.size > 16 << 20:
                 raise DownloadError(f"{link.name}: too large for a list of sums")
-            text = b"".join(stream(remote)).decode("utf-8", "replace")
+            text = b"".join(stream(remote)).decode("utf-8-sig", "replace")
+            lines = re.findall(r"^\\?([0-9a-fA-F]{64})[ \t]+\*?(\S.*?)\s*$", text, re.M)
+            if not lines:
+                raise DownloadError(f"{link.name}: no line of it is a SHA256 sum and a file's name")
         except DownloadError as error:
             notes.append(f"{error}. Without this list its archives count as not listed")
             continue
         folder = link.object_path.rpartition("/")[0]
-        for digest, path in re.findall(r"^\\?([0-9a-fA-F]{64})[ \t]+\*?(\S.*?)\s*$", text, re.M):
+        for digest, path in lines:
             sums[folder, path.rpartition("/")[2]] = digest.lower()
     return sums, notes
 
