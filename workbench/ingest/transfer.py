@@ -145,14 +145,17 @@ def copy_dataset(
 
 
 def _data(folder: Store) -> dict[str, Entry]:
-    """Return a dataset's files, without the workbench's own.
+    """Return a dataset's files, without the workbench's own and those that are hidden.
 
     The cache lists what lies beside it, and the manifest what was unpacked there: a part of a
     dataset has others, and the lock belongs to its machine.
     """
-    names = ((entry, entry.path.rpartition("/")[2]) for entry in folder.list())
-    data = (entry for entry, name in names if name not in RESERVED and not name.startswith("."))
-    return {entry.path: entry for entry in data}
+    return {
+        entry.path: entry
+        for entry in folder.list()
+        if entry.path.rpartition("/")[2] not in RESERVED
+        and not any(part.startswith(".") for part in entry.path.split("/"))
+    }
 
 
 def choose(paths: Collection[str], splits: Sequence[str], fraction: float) -> list[str]:

@@ -25,7 +25,8 @@ FILES = {
 @pytest.fixture
 def dataset(tmp_path):
     """A dataset's folder on this machine."""
-    for path, data in (FILES | {"ingest.json": b"{}", "dataset_cache.json": b"{}"}).items():
+    own = {"ingest.json": b"{}", "dataset_cache.json": b"{}", ".git/config": b"hidden"}
+    for path, data in (FILES | own).items():
         file = tmp_path / "here" / "knee_multicoil" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
