@@ -106,12 +106,18 @@ class ClusterJob:
         """Return what every node runs in its shell; ``places`` says where each folder is.
 
         All work in a folder of their own disk: ``outputs``, which AzureML collects, may be a mount
-        that knows neither renames nor locks. Node 0 copies what it leaves there at the end.
+        that knows neither renames nor locks. Node 0 copies what it leaves there at the end. The
+        dataset stands in ``datasets/`` under its own name, whatever the cloud calls its mount.
         """
         given = {key: value for key, value in self.parameters.items() if value is not None}
         given["target"] = "local"
-        address = re.sub(r'(["$`\\])', r"\\\1", self.dataset.address)  # inside of quotes
-        folders = {"store": places["store"], "dataset": address, **places}
+        address, link = self.dataset.address, ""
+        if place := places.get("dataset"):
+            name = Path(self.dataset.path).name
+            address = f"datasets/{name}"
+            link = f'ln -s "$(realpath "{place}")" "$WORKBENCH_ROOT/"{shlex.quote(address)}'
+        address = re.sub(r'(["$`\\])', r"\\\1", address)  # inside of quotes
+        folders = {"store": places["store"], "dataset": address}
         paths = (f'-r {name} "{path.format_map(folders)}"' for name, path in self.paths.items())
         executed = f"{self.notebook}.ipynb"
         # As YAML writes it: 1e-05, as JSON does, is text to papermill.
@@ -120,7 +126,8 @@ class ClusterJob:
             (
                 'export PYTHONPATH="$PWD:${PYTHONPATH:-}" WORKBENCH_ROOT="$(mktemp -d)"',
                 f'export {STORE}="{places["store"]}"',
-                'mkdir -p "$WORKBENCH_ROOT/outputs"',
+                'mkdir -p "$WORKBENCH_ROOT/outputs" "$WORKBENCH_ROOT/datasets"',
+                *filter(None, [link]),
                 f'python -m papermill notebooks/{executed} "$WORKBENCH_ROOT/outputs/{executed}" '
                 f"-y {shlex.quote(written)} {' '.join(paths)} --log-output --no-progress-bar",
                 "code=$?",

@@ -82,13 +82,14 @@ class ClusterRun:
     Attributes:
         folder: on this machine; it fills with what the nodes keep.
         cloud: where it is sent.
+        data: what tells the dataset, as it is now, from what it was before.
         again: what a job does that is sent again after a node was lost.
     """
 
     again = "begin anew"
 
-    def __init__(self, folder: Path, cloud: Cloud) -> None:
-        self.folder, self.cloud = folder, cloud
+    def __init__(self, folder: Path, cloud: Cloud, data: str = "") -> None:
+        self.folder, self.cloud, self.data = folder, cloud, data
 
     def __str__(self) -> str:
         lines = [str(self.cloud), *self.cloud.told(), f"into       {shown(self.folder)}"]
@@ -98,7 +99,8 @@ class ClusterRun:
     def asked(self) -> str:
         """What the notebook there is given, as a digest, by which a run that was sent is known."""
         job = self.cloud.job
-        told = json.dumps([job.notebook, job.dataset.path, dict(job.parameters)], default=str)
+        given = [job.notebook, job.dataset.path, dict(job.parameters)]
+        told = json.dumps([*given, *filter(None, [self.data])], default=str)
         return hashlib.sha256(told.encode()).hexdigest()
 
     @property
@@ -183,7 +185,8 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
         same = record is not None and record.asked == work.asked
         if record and not ended and not same:
             raise ValueError(
-                f"run {record.run} is still at work for {shown(folder)}, with other parameters: "
+                f"run {record.run} is still at work for {shown(folder)}, with other parameters "
+                f"or on other volumes: "
                 f"wait for it, or cancel it in the studio: {state.url if state else ''}"
             )
         unseen = record is not None and not record.fetched and same

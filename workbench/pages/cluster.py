@@ -1,5 +1,6 @@
 """What the pages of notebooks share that run on a cluster, too."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -117,8 +118,11 @@ class ClusterPage(Page):
             )
         site = find_site(1, chosen, gpus=False)
         data = site.datastore.store(folder)
-        if next(iter(data.list()), None) is None:
+        entries = sorted(data.list(), key=lambda entry: entry.path)
+        if not entries:
             raise FileNotFoundError(f"no files in {data.address}: ingest the dataset there first")
+        # What a job has shown is of the volumes that were there then.
+        volumes = [(e.path, e.size, e.mtime_ns) for e in entries if e.path.endswith(".h5")]
         look(data)
         left_out = {*ClusterChoices.model_fields, "target", "dataset"}
         given = {
@@ -131,7 +135,9 @@ class ClusterPage(Page):
         name = f"cluster/{self.notebook}/{name}"
         told = {"notebook": self.notebook, "paths": {"dataset": "{dataset}"}}
         work = ClusterRun(
-            run_folder(name), site.cloud(site.job(name, folder, parameters=given, **told))
+            run_folder(name),
+            site.cloud(site.job(name, folder, parameters=given, **told)),
+            hashlib.sha256(repr(volumes).encode()).hexdigest(),
         )
         print(work, *(f"note       {remark}" for remark in site.remarks), sep="\n", flush=True)
         return work

@@ -126,7 +126,7 @@ def test_command_gives_papermill_the_parameters_as_they_were():
     job = ClusterJob(**vars(JOB) | {"parameters": {**given, "chans": None}})
     words = shlex.split(job.command({"dataset": "$D", "store": "$S"}))
     assert yaml.safe_load(words[words.index("-y") + 1]) == {**given, "target": "local"}
-    assert words[words.index("-r") + 1 :][:2] == ["local_dataset", "$D"]
+    assert words[words.index("-r") + 1 :][:2] == ["local_dataset", f"datasets/{JOB.dataset.path}"]
 
 
 def test_a_streamed_folder_of_any_name_is_a_word_to_the_shell():

@@ -17,6 +17,7 @@ from workbench.compute.cluster import choose_datastore
 from workbench.compute.cluster_run import on_cluster
 from workbench.compute.here import TrainingFailedError
 from workbench.data.cache import load_cache, open_cache
+from workbench.pages.cache import CachePage
 from workbench.pages.explore import ExplorePage
 from workbench.pages.reconstruct import ReconstructPage
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
@@ -173,6 +174,15 @@ def test_what_fails_on_a_node_is_told_and_another_order_waits_for_its_end(stored
     assert len(stored.azureml.jobs) == 1
 
 
+def test_what_a_job_showed_is_of_the_volumes_that_were_there_then(stored, project):
+    page = CachePage.of(values(CachePage, dataset="brain_multicoil", target="azureml"))
+    container, before = stored.storage.container(), page.plan().asked
+    container.upload_blob("brain_multicoil/dataset_cache.json", b"{}")
+    assert page.plan().asked == before
+    container.upload_blob("brain_multicoil/multicoil_val/more.h5", b"")
+    assert page.plan().asked != before
+
+
 def test_what_a_node_would_refuse_is_refused_before_anything_is_sent(stored, project):
     """A dataset of any name will do; where somebody has indexed it, its volumes are known here."""
     container = stored.storage.container()
@@ -206,6 +216,7 @@ def test_indexing_and_looking_on_a_node_shows_here_what_its_cells_showed_there(s
     folder = project / "outputs/cluster/cache/brain_multicoil"
     assert load_cache(folder, earlier=True).counts["val"] == (2, 4)
     assert "Files left out: 0" in shown
+    assert "brain_multicoil: volumes by acquisition" in (folder / "cache.ipynb").read_text()
     there = nbformat.read(folder / "cache.ipynb", as_version=4)
     assert there.metadata.papermill.exception is None
     shown = executed("explore", project, dataset="brain_multicoil", slice_number=1, sdk="v2")
