@@ -25,6 +25,8 @@ def repeat(monkeypatch, tmp_path):
         usual = {name: each.default for name, each in TrainPage.fields.items()}
         planned = TrainPage.of(usual | parameters).plan()
         fit(planned.job, planned.run.folder)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.touch()
 
     monkeypatch.setattr("workbench.command.running.run_page", run_page)
     before = signal.getsignal(signal.SIGTERM)
@@ -33,8 +35,14 @@ def repeat(monkeypatch, tmp_path):
 
 
 def test_each_seed_is_a_run_and_the_table_says_how_they_spread(repeat, study):  # noqa: F811
-    done = repeat("seeds=2", f"local_dataset={study}", "name=try", "seed=7", *TINY)
+    place = study.parent / "both.ipynb"
+    words = f"local_dataset={study}", "name=try", "seed=7", *TINY
+    done = repeat("seeds=2", *words, f"--output={place}")
     assert done.exit_code == 0, done.output
+    assert sorted(path.stem for path in place.parent.glob("both*.ipynb")) == [
+        "both-seed7",
+        "both-seed8",
+    ]
     runs = [open_run(f"try-seed{seed}") for seed in (7, 8)]
     assert [run.job.seed for run in runs] == [7, 8]
     ssim = [run.metrics[0]["val_ssim"] for run in runs]

@@ -2,6 +2,7 @@
 
 import base64
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -77,6 +78,20 @@ def test_acquisitions_are_tabled_with_their_sizes(dataset):
     assert (row["volumes"], row["slices"], row["coils"]) == ("1", "4", "8")
     assert (row["readout"], row["phase encodes"], row["image"]) == ("20", "18", "10×10")
     assert table.loc[("train", "CORPD_FBK"), "of them acquired"] == "11"
+
+
+def test_a_dataset_that_lacks_one_volume_is_not_all_there(dataset):
+    cache = build_cache(dataset)
+    lacking = {"train": (len(cache.split("train")) + 5000, 5), "val": (1, 1)}
+    assert overview.split_table(cache, lacking)["of fastMRI's"]["train"].endswith("(0.1 %)")
+    volumes = [replace(volume, path=f"{n}.h5") for n in range(4999) for volume in cache[:1]]
+    many = cache.with_volumes(volumes)
+    (split,) = many.counts
+    figure = overview.completeness_figure(many, {split: (5000, 1)})
+    assert "99.9 % of fastMRI's volumes are here" in figure.get_suptitle()
+    other = "val" if split == "train" else "train"
+    figure = overview.completeness_figure(many, {split: (4000, 1), other: (999, 1)})
+    assert "80 % of fastMRI's volumes are here" in figure.get_suptitle()
 
 
 def test_a_complete_dataset_shows_as_such(dataset):

@@ -134,7 +134,9 @@ class RepeatCommand(PageCommand):
         runs = []
         for seed in range(first, first + int(seeds[0])):
             name = f"{asked.name or asked.model}-seed{seed}"
-            place = output or resolve(f"outputs/{name}.ipynb")
+            place = resolve(f"outputs/{name}.ipynb")
+            if output:  # a notebook a seed
+                place = output.with_stem(f"{output.stem}-seed{seed}")
             self._execute(asked.model_copy(update={"seed": seed, "name": name}), place)
             runs.append(Run(run_folder(name)))
         from workbench.views.training import seeds_table
