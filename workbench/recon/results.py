@@ -193,8 +193,10 @@ class Result:
     @cached_property
     def dataset(self) -> DatasetCache:
         """Its dataset, to read the volume; ValueError where that has other k-space by now."""
-        dataset = DatasetCache(open_store(self.order.dataset))
-        if self.fingerprint and dataset.fingerprint(self.volume) != self.fingerprint:
+        dataset, known = DatasetCache(open_store(self.order.dataset)), self.fingerprint
+        entry = dataset.store.entry(self.volume.path)
+        size = entry.size if entry else self.volume.size  # a missing file says so when it is read
+        if known and (size != self.volume.size or dataset.fingerprint(self.volume) != known):
             raise ValueError(
                 f"{self.volume.path} of {dataset.address} was written anew since "
                 f"{shown(self.path)} was reconstructed of it: reconstruct again"
