@@ -97,7 +97,8 @@ class TurningPage(Page):
             display(HTML("<b>shown</b>"))
             print("at it")
             os.write(1, b"a library's line\n")  # a broken pipe once the kernel has ended
-            (folder / "pid").write_text(str(os.getpid()))
+            (folder / "pid.new").write_text(str(os.getpid()))
+            (folder / "pid.new").rename(folder / "pid")  # whole once it is there
             if self.fault == "work":
                 raise RuntimeError("the work failed, mend it so")
             if self.fault == "kill":
