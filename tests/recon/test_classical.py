@@ -21,12 +21,8 @@ from workbench.recon.orders import begin
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
 from workbench.recon.weights import untrained
-from workbench.views.comparison import (
-    comparison_table,
-    find_compared,
-    labels_of,
-    methods_figure,
-)
+from workbench.views.compared import find_compared, labels_of
+from workbench.views.comparison import comparison_table, methods_figure
 from workbench.views.export.results import export_results
 from workbench.views.uncertainty import uncertainty_figures
 

@@ -10,13 +10,8 @@ import pytest
 from workbench.recon.metrics import METRICS
 from workbench.recon.results import Results
 from workbench.views.annotations import read_annotations
-from workbench.views.comparison import (
-    comparing_figure,
-    comparison_table,
-    find_compared,
-    labels_of,
-    left_out_of_comparison,
-)
+from workbench.views.compared import find_compared, labels_of, left_out_of_comparison
+from workbench.views.comparison import comparing_figure, comparison_table
 from workbench.views.export.report import run_report
 from workbench.views.ranking import (
     check_order,

@@ -31,7 +31,7 @@ from workbench.recon.results import Results
 from workbench.recon.weights import load_network
 from workbench.views import explore, overview
 from workbench.views.annotations import read_annotations
-from workbench.views.comparison import find_compared
+from workbench.views.compared import find_compared
 from workbench.views.explored import open_slice
 from workbench.views.export.report import run_report
 from workbench.views.header import attribute_table, header_table

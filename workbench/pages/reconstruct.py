@@ -38,18 +38,16 @@ from workbench.recon.results import Results
 from workbench.recon.uncertainty import check_masks_wanted
 from workbench.settings import resolve
 from workbench.views.annotations import Annotations, read_annotations
-from workbench.views.comparison import (
+from workbench.views.compared import (
     common_volumes,
-    comparing_figure,
-    comparison_table,
     find_compared,
     labels_of,
     left_out_of_comparison,
-    methods_figure,
     parts_of,
     results_that_fit,
     words_of,
 )
+from workbench.views.comparison import comparing_figure, comparison_table, methods_figure
 from workbench.views.export.results import KINDS, export_results
 from workbench.views.lesions import lesion_figures, lesion_table
 from workbench.views.paired import METHOD, difference_table

@@ -8,7 +8,7 @@ import pandas
 
 from workbench.recon.metrics import METRICS
 from workbench.recon.results import Results
-from workbench.views.comparison import common_volumes, labels_of
+from workbench.views.compared import common_volumes, labels_of
 
 FEWEST = 6
 """Of fewer volumes the signed-rank test cannot say anything at the 5 % level, whatever they are."""

@@ -12,7 +12,7 @@ from workbench.data.volume import short_names
 from workbench.progress import count_of
 from workbench.recon.metrics import LEADING, METRICS
 from workbench.recon.results import Results
-from workbench.views.comparison import labels_of, shared_volumes
+from workbench.views.compared import labels_of, shared_volumes
 from workbench.views.ranking import EVERY, PREFIXES, mean_text, score_frame
 from workbench.views.style import (
     BLUE,

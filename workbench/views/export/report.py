@@ -16,12 +16,8 @@ from workbench.recon.metrics import described
 from workbench.recon.results import KINDS, Results, is_current
 from workbench.settings import shown
 from workbench.stores.disk import write_text
-from workbench.views.comparison import (
-    comparing_figure,
-    comparison_table,
-    left_out_of_comparison,
-    results_of_run,
-)
+from workbench.views.compared import left_out_of_comparison, results_of_run
+from workbench.views.comparison import comparing_figure, comparison_table
 from workbench.views.curves import learning_curves, loss_in_words
 from workbench.views.paired import METHOD, difference_table
 from workbench.views.ranking import score_table
