@@ -13,6 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 SHOW = """
 import os, sys
+print("Traceback (most recent call last): one that was caught")
 print(type(lr), lr)
 print(sys.executable, os.environ["WORKBENCH_ROOT"])
 raise ValueError("nodes=0: " + 40 * "give 1\\n")
@@ -38,6 +39,7 @@ def test_it_runs_on_this_python_in_this_project_and_its_error_is_told_in_a_few_l
         run_page(page, executed, {"lr": 1e-05}, prefix="> ")
     assert len(str(failure.value).splitlines()) < 15
     assert capfd.readouterr().out.splitlines() == [
+        "> Traceback (most recent call last): one that was caught",
         "> <class 'float'> 1e-05",
         f"> {sys.executable} {tmp_path / 'project'}",
     ]

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
@@ -54,17 +54,12 @@ def run_page(
         *("--parameters_yaml", yaml.safe_dump(dict(parameters))),
         *("--no-progress-bar", "--log-level", "ERROR", "--stdout-file", "-"),
     ]
-    failed, last = False, ""
     try:
         with kernel_environment() as kernel:
             for line in _lines(papermill, {**kernel, **(environment or {})}, stop):
-                # The pages that papermill prints of a failure are in the notebook, too.
-                failed = failed or line.startswith("Traceback (most recent call last)")
-                last = line.strip() or last
-                if not failed:
-                    print(f"{prefix}{line.rpartition(chr(13))[2]}", flush=True)
+                print(f"{prefix}{line.rpartition(chr(13))[2]}", flush=True)
     except PageFailedError as failure:
-        raise PageFailedError(_error(output) or f"{failure}: {last}") from None
+        raise PageFailedError(_error(output) or str(failure)) from None
 
 
 @contextmanager
@@ -86,35 +81,39 @@ def _lines(
 ) -> Iterator[str]:
     """Run papermill and yield the lines that it prints; when the caller is interrupted, so is it.
 
-    An interrupt is what papermill ends its kernel on, and the kernel all that it has started.
+    An interrupt is what papermill ends its kernel on, and the kernel all that it has started. The
+    pages that papermill prints of a failure are in the notebook, too: of them the last line counts.
     """
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, **environment},
-        start_new_session=True,
-        preexec_fn=_as_foreground,
-    )
-    assert process.stdout is not None
-    if stop:
-        threading.Thread(target=_interrupt, args=(process, stop), daemon=True).start()
-    try:
-        for line in process.stdout:
-            yield line.rstrip("\n")
-        process.wait()
-    except BaseException:
-        _interrupt(process)
-        raise
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-    if process.returncode:
-        raise PageFailedError(f"papermill ended with exit code {process.returncode}")
+    with TemporaryFile("w+", errors="replace") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            errors="replace",
+            env={**os.environ, **environment},
+            start_new_session=True,
+            preexec_fn=_as_foreground,
+        )
+        assert process.stdout is not None
+        if stop:
+            threading.Thread(target=_interrupt, args=(process, stop), daemon=True).start()
+        try:
+            for line in process.stdout:
+                yield line.rstrip("\n")
+            process.wait()
+        except BaseException:
+            _interrupt(process)
+            raise
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        if process.returncode:
+            errors.seek(0)
+            last = errors.read().strip().rpartition("\n")[2]
+            raise PageFailedError(f"papermill ended with exit code {process.returncode}: {last}")
 
 
 def _interrupt(process: "subprocess.Popen[str]", when: threading.Event | None = None) -> None:
