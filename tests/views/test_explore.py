@@ -106,7 +106,7 @@ def test_volume_is_found_with_and_without_folder_and_extension(dataset, start, e
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"volume": "77"}, "volume='77': .* volumes, such as"),
+        ({"volume": "77"}, "volume='77': .* volumes, such as .* cache is refreshed"),
         ({"volume": "file_brain_AXT2_22"}, r"volume='file_brain_AXT2_22'.*file_brain_AXT2_2\.h5"),
         ({"slice_number": 3}, "slice_number=3: .* has slices 0 to 2"),
         ({"slice_number": -2}, "slice_number=-2: .* has slices 0 to 2"),

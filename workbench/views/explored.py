@@ -156,7 +156,8 @@ def find_volume(cache: DatasetCache, name: str = "") -> Volume:
     names = [volume.name for volume in cache]
     close = get_close_matches(wanted.rpartition("/")[2], names, n=5, cutoff=0.5) or names[:5]
     raise ValueError(
-        f"volume={name!r}: {cache.name} has {len(names):,} volumes, such as {', '.join(close)}"
+        f"volume={name!r}: {cache.name} has {len(names):,} volumes, such as {', '.join(close)}; "
+        "one that came after its index was built is found once the cache is refreshed"
     )
 
 
