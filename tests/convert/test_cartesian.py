@@ -86,6 +86,26 @@ def test_slices_at_one_place_are_refused(made):
     assert "slices at one place" in refusal(made, cartesian(fft2(images(3)), position=(0, 0, 9)))
 
 
+@pytest.mark.parametrize("z", [1, 8])
+def test_slices_or_slabs_under_one_number_are_refused_not_averaged(made, z):
+    kspace = fft2(images(3))
+    slabs = (deep(volume_of(images(8)), slice=n) for n in range(2))
+    for each in (lines := cartesian(kspace) if z == 1 else [*next(slabs), *next(slabs)]):
+        each.position[2] = 40.0 * each.idx.slice
+        each.idx.slice = 0
+    reason = "has lines of slice 0 that lie up to"
+    assert reason in refusal(made, lines, header(z=z))
+
+
+def test_a_slice_that_follows_a_moving_head_is_one_slice(made):
+    kspace = fft2(images(1))
+    lines = cartesian(kspace)
+    for number, each in enumerate(lines):
+        each.position[2] = number / 24  # of 4 mm
+    (scan,) = made(lines)
+    assert_same(kspace_of(scan), kspace)
+
+
 def test_averages_are_the_mean_of_what_came_for_each_line(made):
     rng, kspace = np.random.default_rng(3), fft2(images(2))
     noise = 0.1 * rng.normal(size=(3, *kspace.shape)).astype(np.float32)
@@ -134,9 +154,10 @@ def test_segments_are_no_axis(made):
     assert_same(kspace_of(scan), kspace)
 
 
-def test_lines_that_differ_by_a_counter_of_the_user_do_not_mix(made):
+@pytest.mark.parametrize("place", [1, 5, 7])
+def test_lines_that_differ_by_a_counter_of_the_user_do_not_mix(made, place):
     kspace = fft2(images(1))
-    lines = cartesian(kspace) + cartesian(kspace, user=(0, 1, 0, 0, 0, 0, 0, 0))
+    lines = cartesian(kspace) + cartesian(kspace, user=[int(n == place) for n in range(8)])
     assert "a counter of the user's own" in refusal(made, lines)
 
 
@@ -578,12 +599,17 @@ def test_lines_of_unequal_length_are_refused(made):
     assert "lines of 28 to 32 samples" in refusal(made, lines)
 
 
-def test_encoding_spaces_of_other_matrices_are_refused_and_of_the_same_are_one(made):
+def test_encoding_spaces_that_differ_are_refused_and_others_are_one(made):
     kspace = fft2(images(1))
     lines = cartesian(kspace, range(12)) + cartesian(kspace, range(12, 24), encoding_space_ref=1)
-    assert "2 encoding spaces" in refusal(
-        made, lines, header(encodings=[encoding(), encoding(y=48)])
-    )
+    for other, differing in (
+        ({"y": 48}, "encoded, recon, center, last:"),
+        ({"center": 8}, "center:"),  # of each echo its own: the first one's was taken for both
+        ({"mm": 8}, "encoded_mm, recon_mm:"),
+        ({"trajectory": "radial"}, "trajectory:"),
+    ):
+        xml = header(encodings=[encoding(), encoding(**other)])
+        assert f"2 encoding spaces that differ in {differing}" in refusal(made, lines, xml)
     (scan,) = made(lines, header(encodings=[encoding(), encoding()]))
     assert_same(kspace_of(scan), kspace)
 

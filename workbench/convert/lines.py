@@ -58,7 +58,7 @@ LINE = np.dtype(
         ("repetition", "u2"),
         ("set", "u2"),
         ("segment", "u2"),
-        ("user", "u2", (5,)),  # counters of no fixed meaning; lines that differ by them don't mix
+        ("user", "u2", (8,)),  # counters of no fixed meaning; lines that differ by them don't mix
         ("center_line", "i4"),  # step_1 of the centre, as the line itself says; -1: it does not
         ("center_partition", "i4"),  # the same of step_2
     ]

@@ -34,7 +34,8 @@ _FIELDS = {
     each: each for each in ("discard_pre", "discard_post", "center_sample", "position", "slice_dir")
 }
 _COUNTERS = {"step_1": "kspace_encode_step_1", "step_2": "kspace_encode_step_2"} | {
-    each: each for each in ("average", "slice", "contrast", "phase", "repetition", "set", "segment")
+    each: each
+    for each in ("average", "slice", "contrast", "phase", "repetition", "set", "segment", "user")
 }
 """Names in the table of lines, and in a file's heads."""
 
@@ -113,7 +114,6 @@ def _measurement(path: Path, name: str) -> Measurement:
     with opened(path) as file:
         data = _table(file, name)
         table = np.zeros(len(data), LINE)
-        user = np.zeros((len(table), 8), np.uint16)
         dimensions = np.zeros(len(table), np.uint16)
         try:
             for part, held in _heads(data):
@@ -121,12 +121,12 @@ def _measurement(path: Path, name: str) -> Measurement:
                     table[ours][part] = held[theirs]
                 for ours, theirs in _COUNTERS.items():
                     table[ours][part] = held["idx"][theirs]
-                user[part], dimensions[part] = held["idx"]["user"], held["trajectory_dimensions"]
+                dimensions[part] = held["trajectory_dimensions"]
         except (ValueError, IndexError, TypeError):
             raise RefusedError("has lines that are not described as ISMRMRD's are") from None
-        table["user"], table["center_line"], table["center_partition"] = user[:, :5], -1, -1
+        table["center_line"] = table["center_partition"] = -1
         lines = Lines(table, partial(_read, path, name))
-        measurement = measurement_of(_header(file, name), lines, user)
+        measurement = measurement_of(_header(file, name), lines)
         _refuse_other_grids(data, table, dimensions)
         return measurement
 

@@ -4,6 +4,7 @@ Schema: https://github.com/ismrmrd/ismrmrd (schema/ismrmrd.xsd).
 """
 
 import xml.etree.ElementTree as ElementTree
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,12 @@ from workbench.data.header import parse_xml
 from workbench.data.volume import MOST_AXIS, UnusableVolumeError
 
 
-def measurement_of(xml: bytes | str, lines: Lines, user: NDArray[np.uint16]) -> Measurement:
+def measurement_of(xml: bytes | str, lines: Lines) -> Measurement:
     """Read what a header says of lines.
 
     Args:
         xml: the header.
         lines: of the same measurement; the table gets the centre that Siemens' lines name.
-        user: user counters of each line, (lines, 8).
 
     Raises:
         RefusedError: the header lacks what is needed, or what it describes is no plain grid.
@@ -31,16 +31,9 @@ def measurement_of(xml: bytes | str, lines: Lines, user: NDArray[np.uint16]) -> 
     except UnusableVolumeError:
         raise RefusedError("has a header that is no XML: bring it in again") from None
     encoding = _encoding_of(root, lines.table)
-    factor = _text(encoding, "parallelImaging/multiband/multiband_factor")
-    if factor and _whole(factor, "multiband_factor") > 1:
-        raise RefusedError(
-            f"is a multiband measurement ({factor} slices at once): part its slices first"
-        )
     vendor = _text(root, "acquisitionSystemInformation/systemVendor")
     if "siemens" in vendor.lower():
-        _take_centers(lines.table, user)
-    limits = ("kspace_encoding_step_1", "kspace_encoding_step_2")
-    centers = [_limit(encoding, f"{name}/center") for name in limits]
+        _take_centers(lines.table)
     chops = [_user_parameter(root, name) == 0 for name in ("ChopY", "ChopZ")]
     remarks = ["every other line had its sign turned, as ChopY or ChopZ says"] if any(chops) else []
     known = known_fields(root)
@@ -48,14 +41,7 @@ def measurement_of(xml: bytes | str, lines: Lines, user: NDArray[np.uint16]) -> 
     bandwidth = _text(root, "acquisitionSystemInformation/relativeReceiverNoiseBandwidth")
     return Measurement(
         lines=lines,
-        encoded=_matrix(encoding, "encodedSpace"),
-        recon=_matrix(encoding, "reconSpace"),
-        center=(centers[0], centers[1]),
-        last=_limit(encoding, "kspace_encoding_step_1/maximum"),
-        encoded_mm=field_of_view(encoding, "encodedSpace"),
-        recon_mm=field_of_view(encoding, "reconSpace"),
-        trajectory=_text(encoding, "trajectory") or "cartesian",
-        calibration=_text(encoding, "parallelImaging/calibrationMode").lower(),
+        **encoding,
         channels=_whole(channels, "receiverChannels") if channels else None,
         noise_bandwidth=number_of(bandwidth, least=0.0) or 1.0,
         alternating=(chops[0], chops[1]),
@@ -66,8 +52,11 @@ def measurement_of(xml: bytes | str, lines: Lines, user: NDArray[np.uint16]) -> 
     )
 
 
-def _encoding_of(root: ElementTree.Element, table: NDArray[np.void]) -> ElementTree.Element:
-    """Return the encoding of the image lines, which may name several of the same matrix."""
+def _encoding_of(root: ElementTree.Element, table: NDArray[np.void]) -> dict[str, Any]:
+    """Return what a ``Measurement`` has of the image lines' encoding.
+
+    They may name several that say the same.
+    """
     encodings = root.findall("{*}encoding")
     if not encodings:
         raise RefusedError("has a header without encoding: its matrix is not known")
@@ -78,23 +67,47 @@ def _encoding_of(root: ElementTree.Element, table: NDArray[np.void]) -> ElementT
         raise RefusedError(
             f"has lines of encoding space {spaces[-1]}, and its header describes {len(encodings)}"
         )
-    used = [encodings[space] for space in spaces] or encodings[:1]
-    if len({(_matrix(each, "encodedSpace"), _matrix(each, "reconSpace")) for each in used}) > 1:
+    first, *others = [_described(encodings[space]) for space in spaces] or [
+        _described(encodings[0])
+    ]
+    for other in others:
+        if wrong := [name for name, value in other.items() if value != first[name]]:
+            raise RefusedError(
+                f"has lines of {len(spaces)} encoding spaces that differ in {', '.join(wrong)}: "
+                "part them into files, one for each"
+            )
+    return first
+
+
+def _described(encoding: ElementTree.Element) -> dict[str, Any]:
+    """Return what a ``Measurement`` has of an encoding."""
+    factor = _text(encoding, "parallelImaging/multiband/multiband_factor")
+    if factor and _whole(factor, "multiband_factor") > 1:
         raise RefusedError(
-            f"has lines of {len(used)} encoding spaces of other matrices: part them into files, "
-            "one for each"
+            f"is a multiband measurement ({factor} slices at once): part its slices first"
         )
-    return used[0]
+    limits = ("kspace_encoding_step_1", "kspace_encoding_step_2")
+    return {
+        "encoded": _matrix(encoding, "encodedSpace"),
+        "recon": _matrix(encoding, "reconSpace"),
+        "center": tuple(_limit(encoding, f"{name}/center") for name in limits),
+        "last": _limit(encoding, "kspace_encoding_step_1/maximum"),
+        "encoded_mm": field_of_view(encoding, "encodedSpace"),
+        "recon_mm": field_of_view(encoding, "reconSpace"),
+        "trajectory": _text(encoding, "trajectory") or "cartesian",
+        "calibration": _text(encoding, "parallelImaging/calibrationMode").lower(),
+    }
 
 
-def _take_centers(table: NDArray[np.void], user: NDArray[np.uint16]) -> None:
+def _take_centers(table: NDArray[np.void]) -> None:
     """Take the central line and partition that siemens_to_ismrmrd writes beside each line.
 
-    They are user counters 5 and 6; 0 is what other converters leave there.
+    They are user counters 5 and 6, and no counters then; 0 is what other converters leave there.
     """
     for name, counter in (("center_line", 5), ("center_partition", 6)):
-        values = user[:, counter].astype(np.int32)
+        values = table["user"][:, counter].astype(np.int32)
         table[name] = np.where(values > 0, values, -1)
+        table["user"][:, counter] = 0
 
 
 def _text(element: ElementTree.Element, path: str) -> str:

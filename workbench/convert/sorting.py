@@ -89,7 +89,7 @@ def find_groups(
     """Part lines of the image into volumes: by counters, by directions of slices, by slabs.
 
     Raises:
-        RefusedError: slices of one volume lie in the same place.
+        RefusedError: slices of one volume lie in the same place, or one in several.
     """
     table, names = measurement.lines.table, list(_VOLUMES)
     keys = np.stack([table[name] for name in names], 1)
@@ -110,6 +110,7 @@ def _parted(
 ) -> Iterator[Group]:
     """Part the lines of one set of counters into stacks, or into slabs in three dimensions."""
     table, deep = measurement.lines.table, measurement.encoded[2] > 1
+    _refuse_moving(table[rows], measurement.encoded_mm[2])
     stacks = _stacks(table[rows])
     if deep:
         stacks = [(slices[at : at + 1], ()) for slices, _ in stacks for at in range(len(slices))]
@@ -119,6 +120,21 @@ def _parted(
             each[np.isin(table["slice"][each], slices)] for each in (rows, calibration)
         )
         yield Group(name, inside, beside, slices, remarks)
+
+
+def _refuse_moving(table: NDArray[np.void], thickness: float) -> None:
+    """Refuse lines that lie in several places under one slice's number: their mean is nothing.
+
+    Scanners that follow a moving head shift them by less than half of the slice, or slab (mm).
+    """
+    positions = finite(table["position"].astype(float))
+    for number in np.unique(table["slice"]):
+        apart = float(np.linalg.norm(np.ptp(positions[table["slice"] == number], axis=0)))
+        if apart > (thickness or 1.0) / 2:
+            raise RefusedError(
+                f"has lines of slice {number} that lie up to {apart:.3g} mm apart: several slices "
+                "under one number, which would be averaged; number them anew"
+            )
 
 
 def _stacks(table: NDArray[np.void]) -> list[tuple[NDArray[np.uint16], tuple[str, ...]]]:

@@ -144,7 +144,8 @@ def _fill(table: NDArray[np.void], headers: NDArray[np.void]) -> None:
         table["flags"] |= np.where(there, np.uint64(flag), np.uint64(0))
     for name, column in _COUNTERS.items():
         table[column] = headers["Counter"][name]
-    table["user"] = np.stack([headers["Counter"][name] for name in _FREE], 1)
+    for number, name in enumerate(_FREE):
+        table["user"][:, number] = headers["Counter"][name]
     for name, column in (
         ("SamplesInScan", "samples"),
         ("UsedChannels", "channels"),
