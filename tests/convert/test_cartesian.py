@@ -147,6 +147,15 @@ def test_each_value_of_a_counter_is_a_volume(made, counter, word):
         assert_same(kspace_of(scan), expected)
 
 
+def test_each_echo_keeps_its_own_time(made):
+    kspace = fft2(images(1))
+    times = "<sequenceParameters><TR>500</TR><TE>10</TE><TE>20</TE></sequenceParameters>"
+    lines = cartesian(kspace) + cartesian(kspace, contrast=1)
+    found = made(lines, header(user=times))
+    assert [scan.header.known["sequenceParameters/TE"] for scan in found] == [("10",), ("20",)]
+    assert {scan.header.known["sequenceParameters/TR"] for scan in found} == {("500",)}
+
+
 def test_segments_are_no_axis(made):
     kspace = fft2(images(1))
     lines = cartesian(kspace, range(12), segment=1) + cartesian(kspace, range(12, 24), segment=2)
@@ -159,6 +168,30 @@ def test_lines_that_differ_by_a_counter_of_the_user_do_not_mix(made, place):
     kspace = fft2(images(1))
     lines = cartesian(kspace) + cartesian(kspace, user=[int(n == place) for n in range(8)])
     assert "a counter of the user's own" in refusal(made, lines)
+
+
+def zeroed(kspace, columns):
+    """Return lines of k-space with zeros in some columns, as if they had been measured."""
+    kspace = kspace.copy()
+    kspace[..., columns] = 0
+    return cartesian(kspace)
+
+
+def test_lines_of_zeros_between_others_are_not_taken_for_measured(made):
+    kspace = fft2(images(3))
+    assert "holds zeros alone in 8 of a slice's 24 lines" in refusal(
+        made, zeroed(kspace, range(0, 24, 3))
+    )
+    assert "in 6 of a slice's 24 lines" in refusal(made, zeroed(kspace, range(6)))
+    (scan,) = made(zeroed(kspace, [0, 1, 2, 22, 23]))  # padding
+    assert scan.target
+    late = cartesian(kspace)
+    for each in late:
+        if each.idx.slice == 2 and each.idx.kspace_encode_step_1 == 9:
+            each.data[:] = 0
+    (scan,) = made(late)
+    with pytest.raises(RefusedError, match="zeros alone in 1 of a slice's 24 lines"):
+        kspace_of(scan)
 
 
 def test_missing_lines_are_a_mask_and_no_target(made):
@@ -275,6 +308,22 @@ def test_an_asymmetric_echo_leaves_zeros_at_the_start(made):
         False,
         pytest.approx(24 / 31, abs=1e-3),
     )
+
+
+def test_lines_that_lost_their_oversampling_are_not_padded_to_it(made):
+    """As streams are kept by Gadgetron: fewer samples, and the header of before."""
+    image = images(2)
+    kept = fft2(image[:, :, 8:24])
+    (scan,) = made(cartesian(kept))
+    assert_same(kspace_of(scan), kept)
+    assert (scan.header.encoded, scan.header.recon) == ((16, 24, 1), (16, 24, 1))
+    assert (scan.header.encoded_mm, scan.header.recon_mm) == ((200, 200, 4), (200, 200, 4))
+    assert "16 samples were kept of the header's readout of 32, oversampled" in scan.remarks
+    (short,) = made(cartesian(kept[:, :, 4:], center_sample=4))
+    assert_same(kspace_of(short)[:, :, 4:], kept[:, :, 4:])
+    assert (short.shape[2], short.target) == (16, False)
+    (whole,) = made(cartesian(fft2(image)[:, :, 6:], center_sample=10))
+    assert whole.shape[2] == 32
 
 
 def test_samples_to_be_discarded_are_cut(made):
@@ -477,6 +526,7 @@ def test_three_dimensions_become_slices_by_a_transform_along_z(made, z, kept):
     some = list(scan.read((2, 0)))
     assert_same(np.stack(some), expected[[2, 0]])
     assert scan.header.encoded_mm == (400, 200, 4)
+    assert scan.header.recon_mm == (200, 200, 4)
 
 
 def test_slices_between_the_measured_ones_are_not_made_and_not_counted(made):
@@ -490,6 +540,26 @@ def test_partial_fourier_across_partitions_is_no_target(made):
     (scan,) = made(deep(volume_of(images(8)), steps=range(2, 8)), header(z=8))
     assert not scan.target
     assert scan.attributes["partial_fourier_z"] == pytest.approx(6 / 7, abs=1e-3)
+
+
+def test_partial_fourier_across_partitions_shows_where_the_header_s_centre_is_wrong(made):
+    volume = volume_of(images(16))
+    lines = deep(volume, steps=range(4, 16))
+    for each in lines:
+        each.idx.kspace_encode_step_2 -= 4
+    (scan,) = made(lines, header(z=16, last_z=11, center_z=6))
+    assert not scan.target
+    assert scan.attributes["partial_fourier_z"] == pytest.approx(12 / 15)
+    assert "the strongest partition is 4, beside the centre, 6" in scan.remarks
+    (scan,) = made(lines, header(z=16, last_z=11, center_z=4))
+    assert not scan.target
+    assert scan.remarks == ("partial_fourier_z of 0.8: it is no target",)
+
+
+def test_slices_that_are_numbered_as_partitions_are_refused(made):
+    kspace = fft2(images(1)) * np.linspace(0.7, 1.2, 8)[:, None, None, None]
+    lines = deep(kspace)
+    assert "has 8 partitions that are equally strong" in refusal(made, lines, header(z=8))
 
 
 def test_slices_that_a_header_counts_as_partitions_are_slices(made):

@@ -5,7 +5,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,13 +21,17 @@ from workbench.convert.place import (
     extent,
     find_center,
     find_readout,
+    kept_readout,
+    off_partition,
     partial,
     placed,
+    refuse_zeros,
 )
 from workbench.convert.scan import Choices, RefusedError, Scan
 from workbench.convert.sorting import Group, find_groups, sort_lines
 
 _MOST_SAMPLES = 2**29  # of a slice, 4 GB: what the workbench reads
+_ECHO_TIMES = "sequenceParameters/TE"
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,11 @@ def _with_matrix(
     (x, y), z = choices.matrix or measurement.encoded[:2], measurement.encoded[2]
     only, (line, partition) = np.unique(table["step_2"]), measurement.center
     remarks, mm, recon_mm = measurement.remarks, measurement.encoded_mm, measurement.recon_mm
-    *inside, recon_z = _without_interpolation(measurement, (x, y, z))
+    image = round(x * recon_mm[0] / mm[0]) if mm[0] and recon_mm[0] else measurement.recon[0]
+    if not choices.matrix and (kept := kept_readout(table, x, image)) < x:
+        remarks += (f"{kept} samples were kept of the header's readout of {x}, oversampled",)
+        mm, x = (mm[0] * kept / x, *mm[1:]), kept
+    *inside, recon_z = _without_interpolation(replace(measurement, encoded_mm=mm), (x, y, z))
     recon = choices.recon or (inside[0], inside[1])
     check_recon(recon, (x, y))
     if not choices.recon and recon != measurement.recon[:2]:
@@ -151,8 +159,12 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     left = width // 2 - center
     first, last = extent(columns, left, measurement.last)
     gaps = not columns[first : last + 1].all()
-    shares = _shares(volume, first, last)
+    off = off_partition(volume)
+    shares = _shares(volume, first, last, off)
     remarks = [*group.remarks, *volume.readout.remarks]
+    if off:
+        places = f"{shared.center[1] + off}, beside the centre, {shared.center[1]}"
+        remarks.append(f"the strongest partition is {places}")
     if measurement.last is not None and last - left < measurement.last:
         remarks.append(f"lines end at {last - left}, before the header's {measurement.last}")
     if shared.whitening:
@@ -162,10 +174,21 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     remarks += [f"{name} of {share:g}: it is no target" for name, share in shares.items()]
     calibration, said = _calibration(shared, group, volume.readout.length)
     extra = {**shares, "averages": repeats, "whitened": shared.whitening is not None}
+
+    def read(numbers: Iterable[int]) -> Iterator[NDArray[np.complex64]]:
+        for values in volume.kspace(numbers):
+            refuse_zeros((values != 0).any((0, 1)), columns)
+            yield values
+
     return Scan(
         shape=volume.shape,
-        read=volume.kspace,
-        header=_header(measurement, volume, last - first + 1, width // 2 - first),
+        read=read,
+        header=_header(
+            replace(measurement, known=_known(measurement, int(table["contrast"][0]))),
+            volume,
+            last - first + 1,
+            width // 2 - first,
+        ),
         name=group.name,
         sampled=columns if gaps else None,
         target=not (gaps or shares),
@@ -267,8 +290,11 @@ def _repeats(table: NDArray[np.void], volume: Volume) -> int:
     return int(counts.max())
 
 
-def _shares(volume: Volume, first: int, last: int) -> dict[str, float]:
-    """Return the shares of partial Fourier and of a partial echo, where there are any."""
+def _shares(volume: Volume, first: int, last: int, off: int) -> dict[str, float]:
+    """Return the shares of partial Fourier and of a partial echo, where there are any.
+
+    The strongest partition lies ``off`` beside the middle.
+    """
     span, middle = volume.readout.span, volume.shape[2] // 2
     found = {
         "partial_fourier": partial(first, last, volume.shape[3] // 2),
@@ -276,7 +302,7 @@ def _shares(volume: Volume, first: int, last: int) -> dict[str, float]:
     }
     if volume.depth > 1:
         ends = int(volume.partitions.min()), int(volume.partitions.max())
-        found["partial_fourier_z"] = partial(*ends, volume.depth // 2)
+        found["partial_fourier_z"] = partial(*ends, volume.depth // 2 + off)
     return {name: round(share, 3) for name, share in found.items() if share is not None}
 
 
@@ -311,12 +337,23 @@ def _calibration(
 def _header(measurement: Measurement, volume: Volume, lines: int, center: int) -> Header:
     """Say of the volume what its two-dimensional slices are."""
     encoded, recon = measurement.encoded_mm, measurement.recon_mm
+    thickness = recon[2] / max(1, measurement.recon[2])
+    if volume.depth > 1 and encoded[2]:
+        thickness = encoded[2] / volume.depth
     return Header(
         encoded=(*measurement.encoded[:2], 1),
         recon=(*measurement.recon[:2], 1),
         lines=lines,
         center=center,
         encoded_mm=(*encoded[:2], encoded[2] / volume.depth),
-        recon_mm=(*recon[:2], recon[2] / max(1, measurement.recon[2])),
+        recon_mm=(*recon[:2], thickness),
         known=measurement.known,
     )
+
+
+def _known(measurement: Measurement, contrast: int) -> dict[str, tuple[str, ...]]:
+    """Return what else a header says of one contrast: of several echo times its own."""
+    known = dict(measurement.known)
+    if len(times := known.get(_ECHO_TIMES, ())) > 1:
+        known[_ECHO_TIMES] = times[contrast : contrast + 1]
+    return known

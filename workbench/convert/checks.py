@@ -15,6 +15,11 @@ def off_middle(size: int) -> int:
     return max(3, size // 32)
 
 
+def peaked(powers: NDArray) -> bool:
+    """Say whether some line stands out by its power, as the centre of k-space does."""
+    return bool(powers.max() >= _PEAKED * np.median(powers))
+
+
 def check_kspace(power: NDArray) -> tuple[int, int]:
     """Check that the power of a slice's samples is that of Cartesian k-space; find its centre.
 
@@ -31,7 +36,7 @@ def check_kspace(power: NDArray) -> tuple[int, int]:
     """
     rows, columns = power.sum(1), power.sum(0)
     measured = power[np.ix_(rows > 0, columns > 0)]
-    flat = [line.max() < _PEAKED * np.median(line) for line in (measured.sum(1), measured.sum(0))]
+    flat = [not peaked(line) for line in (measured.sum(1), measured.sum(0))]
     if any(flat) and not all(flat):
         axis = ("readout", "phase encode")[flat.index(True)]
         raise RefusedError(

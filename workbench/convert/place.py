@@ -4,10 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.assemble import Readout, Volume
-from workbench.convert.checks import check_kspace, off_middle
+from workbench.convert.checks import check_kspace, off_middle, peaked
 from workbench.convert.lines import Flag, Measurement, flagged
 from workbench.convert.scan import RefusedError
 from workbench.data.images import finite
+
+_OVERSAMPLED = 1.2  # encoded samples of the readout / those of the image
+_FEW_PARTITIONS = 8  # of fewer the strongest one tells nothing
 
 
 def find_center(
@@ -69,6 +72,19 @@ def placed(steps: NDArray[np.uint16], center: int, size: int, word: str) -> NDAr
             f"the encoded matrix of {size} cannot take: give the right center and matrix"
         )
     return (size // 2 - center + numbers).astype(np.uint16)
+
+
+def kept_readout(table: NDArray[np.void], size: int, image: int) -> int:
+    """Return the samples of the readout's matrix: ``size``, or ``image``, those of the image.
+
+    The longer half of each echo reaches the edge of the encoded matrix. Where it reaches that of
+    the image's own samples, whoever stored the lines had cut the oversampling, in image space, and
+    left the header as it was. Padded to its matrix they would show the middle of the image alone.
+    """
+    before = table["center_sample"].astype(int) - table["discard_pre"]
+    after = table["samples"].astype(int) - table["discard_post"] - table["center_sample"]
+    whole = 2 * max(int(before.max()), int(after.max()))
+    return image if _OVERSAMPLED * image <= size and abs(whole - image) <= 2 else size
 
 
 def find_readout(table: NDArray[np.void], size: int) -> Readout:
@@ -148,6 +164,55 @@ def partial(first: int, last: int, middle: int) -> float | None:
     return None if short >= 0.9 * long else (last - first + 1) / (2 * long + 1)
 
 
+def off_partition(volume: Volume) -> int:
+    """Return how far the strongest partition lies beside the middle; 0 for as little as it may.
+
+    Headers name half of the partitions, whatever the partial Fourier; then all of those that were
+    measured lie around what is no centre. In two dimensions it is 0.
+
+    Raises:
+        RefusedError: all are equally strong, as slices are that only count as partitions.
+    """
+    planes = np.unique(volume.partitions)
+    if len(planes) < _FEW_PARTITIONS:
+        return 0
+    away = np.abs(volume.columns.astype(int) - volume.shape[3] // 2)
+    power = np.zeros(volume.depth)
+    for line, values in volume.lines(np.flatnonzero(away == away.min())):
+        with np.errstate(invalid="ignore", over="ignore"):
+            power[volume.partitions[line]] += finite(np.sum(values.real**2 + values.imag**2))
+    if power.any() and not peaked(power[planes]):
+        raise RefusedError(
+            f"has {len(planes)} partitions that are equally strong, as slices are: those of a scan "
+            "in two dimensions are numbered by idx.slice"
+        )
+    off = int(power.argmax()) - volume.depth // 2
+    return off if abs(off) > max(1, volume.depth // 32) else 0
+
+
+def refuse_zeros(there: NDArray[np.bool_], columns: NDArray[np.bool_]) -> None:
+    """Refuse a slice of which lines hold zeros alone, unless they are padding around the others.
+
+    Args:
+        there: columns that hold other values, (phase encode,).
+        columns: those of which there are lines.
+
+    Raises:
+        RefusedError: zeros stand for lines that were not measured.
+    """
+    lost, middle = columns & ~there, len(columns) // 2
+    if not lost.any():
+        return
+    held, given = np.flatnonzero(there), np.flatnonzero(columns)
+    inside = not len(held) or lost[held[0] : held[-1]].any()
+    if inside or (partial(held[0], held[-1], middle) and not partial(given[0], given[-1], middle)):
+        raise RefusedError(
+            f"holds zeros alone in {lost.sum()} of a slice's {len(given)} lines, as if they had "
+            "been measured: leave such lines out, or convert k-space as an array, whose zeros are "
+            "lines that are missing"
+        )
+
+
 def check_center(volume: Volume, center: int, *, chosen: bool) -> tuple[str, ...]:
     """Look whether a volume's middle is k-space with its centre where the lines were put.
 
@@ -166,13 +231,16 @@ def check_center(volume: Volume, center: int, *, chosen: bool) -> tuple[str, ...
     deep, height, width = volume.depth > 1, *volume.shape[2:]
     planes, middle = (volume.partitions, volume.depth) if deep else (volume.slices, volume.shape[0])
     power, counts = np.zeros((height, width)), np.zeros(width)
+    there = np.zeros(width, bool)
     for line, values in volume.lines(np.flatnonzero(planes == middle // 2)):
         with np.errstate(invalid="ignore", over="ignore"):  # the writer refuses such values
             energy = finite(np.sum(values.real**2 + values.imag**2, axis=0))
         power[volume.readout.span, volume.columns[line]] += energy
         counts[volume.columns[line]] += 1
+        there[volume.columns[line]] |= values.any()
     if not power.any():
         raise RefusedError("holds zeros alone in the middle of its slices")
+    refuse_zeros(there, counts > 0)
     row, column = check_kspace(power / np.maximum(counts, 1))
     remarks, off = [], column - width // 2
     line = center + off
