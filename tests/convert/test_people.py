@@ -58,6 +58,14 @@ def test_split_is_the_seed_s_and_who_was_there_stays():
     assert {person: more[person] for person in people} == first
 
 
+def test_people_who_come_one_by_one_are_shared_out_as_those_who_come_at_once():
+    found = {}
+    for number in range(20):
+        found = split_people([f"p{number}"], SHARES, 1, found)
+    splits = list(found.values())
+    assert [splits.count(split) for split in SHARES] == [16, 2, 2]
+
+
 @pytest.mark.parametrize(
     "text", ["0.8", "0.8, 0.3", "a, b", "train=1, val=-1, test=1", "dev=1", ""]
 )

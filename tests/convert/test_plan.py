@@ -302,3 +302,9 @@ def test_person_whom_folders_give_to_two_splits_is_in_one(tmp_path):
         calgary_file(folder / name)
     plan = planned(tmp_path / "raw", choices=Choices(), person="header")
     assert len({item.split for item in plan.items}) == 1
+    assert "moved      1 volume from the split that the source gives them" in "\n".join(
+        lines_of(plan)
+    )
+    other = next(item for item in plan.items if item.source.startswith("Val/"))
+    said = "its source gives it to val; of the same person are scans in train"
+    assert other.scan.remarks[-1] == said

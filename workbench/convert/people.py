@@ -78,7 +78,8 @@ def split_people(
         people: their pseudonyms.
         shares: of people, by split.
         seed: of the order in which they are taken.
-        known: those whose split was decided before; they keep it.
+        known: those whose split was decided before; they keep it, and count where they are not
+            among the people of now: files may come one by one.
 
     Returns:
         person -> split. Each split with a share gets somebody where there are enough people.
@@ -87,8 +88,7 @@ def split_people(
     def order(person: str) -> str:
         return hashlib.sha256(f"{seed}\0{person}".encode()).hexdigest()
 
-    everyone = set(people)
-    found = {person: split for person, split in known.items() if person in everyone}
+    everyone, found = {*people, *known}, dict(known)
     wanted = {split: share * len(everyone) for split, share in shares.items() if share > 0}
     held = {split: list(found.values()).count(split) for split in wanted}
     for person in sorted(everyone - found.keys(), key=order):

@@ -129,6 +129,9 @@ def plan_conversion(ask: Ask) -> Plan:
     items = []
     for name, (source, scan) in zip(names, found, strict=True):
         person, split = people[name], splits[people[name]]
+        if scan.split not in (None, split):
+            said = f"its source gives it to {scan.split}; of the same person are scans in {split}"
+            scan = replace(scan, remarks=(*scan.remarks, said))
         stem = f"scan_{pseudonym(key, 'scan', f'{source} {scan.name}')[:16]}"
         path = f"multicoil_{split}/{stem}.h5"
         before, mark = record["volumes"].get(path, {}), _mark(ask, source, scan)
@@ -335,6 +338,8 @@ def lines_of(plan: Plan) -> Iterator[str]:
     yield f"source     {shown(ask.source)}: {count_of(len(plan.items))}"
     yield f"dataset    {shown(ask.dataset)}: {counts or 'nothing'}"
     yield f"people     {people}, told apart by {plan.told_apart}; each one's scans in one split"
+    if moved := sum(item.scan.split not in (None, item.split) for item in plan.items):
+        yield f"moved      {count_of(moved)} from the split that the source gives them, see remarks"
     yield f"scale      {plan.scale:g}, the same for all"
     yield f"to write   {count_of(len(plan.to_do))}, {amount(plan.size, 'B')} of k-space"
     if done := len(plan.items) - len(plan.to_do):
