@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.convert.reading import only_scan
+from tests.convert.reading import only_scan, refusal
 from workbench.convert.plan import Ask, plan_conversion
 from workbench.convert.run import convert
-from workbench.convert.scan import RefusedError
+from workbench.convert.scan import Choices, RefusedError
 from workbench.data.cache import open_cache
 
 COILS, SLICES = 12, 3
@@ -32,6 +32,13 @@ def write(path, matrix=(36, 40), measured=0.85, change=None):
     with h5py.File(path, "w") as file:
         file["kspace"] = stored
     return kspace
+
+
+@pytest.mark.parametrize("choice", [{"whiten": True}, {"recon": (20, 20)}, {"center": 0}])
+def test_choice_that_would_change_nothing_is_refused(tmp_path, choice):
+    write(tmp_path / "e1s3_P1.7.h5")
+    reason = f"is a Calgary-Campinas file, whose {next(iter(choice))} cannot be chosen"
+    assert reason in refusal(tmp_path / "e1s3_P1.7.h5", Choices(**choice))
 
 
 @pytest.mark.parametrize("matrix", [(36, 40), (35, 41)])

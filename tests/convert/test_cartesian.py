@@ -708,6 +708,17 @@ def test_interpolated_image_s_matrix_is_what_was_measured_of_its_field_of_view(m
     assert f"the header's image of {matrix[0]}x{matrix[1]} is interpolated" in scan.remarks[0]
 
 
+def test_image_that_shows_less_than_its_field_of_view_says_so(made):
+    remark = "the image of 16x16 is the middle of what the header calls its field of view, 16x24"
+    (scan,) = made(cartesian(fft2(images(1))), header(recon_y=16))
+    assert scan.header.recon == (16, 16, 1)
+    assert remark in scan.remarks[0]
+    (scan,) = made(cartesian(fft2(images(1))), header(recon_y=16), Choices(recon=(16, 24)))
+    assert (scan.header.recon, scan.remarks) == ((16, 24, 1), ())
+    nothing_in_mm = header(recon_y=16).replace("mm>", "mil>")
+    assert made(cartesian(fft2(images(1))), nothing_in_mm)[0].remarks == ()
+
+
 def test_image_that_is_larger_than_its_matrix_is_not_asked_for(made):
     asked = Choices(recon=(16, 48))
     assert "recon=16x48, more than its matrix of 32x24" in refusal(

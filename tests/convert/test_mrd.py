@@ -72,6 +72,13 @@ def test_several_measurements_with_images_are_told_apart(tmp_path):
         assert "measurement4 is left out: it has a trajectory" in " ".join(scan.remarks)
 
 
+@pytest.mark.parametrize("number", ["xxxxxxxx", "XX XX"])
+def test_whom_a_scanner_made_nameless_is_not_one_person_with_others(tmp_path, number):
+    xml = header().replace("4711", number)
+    (scan,) = scans_of(write(tmp_path / "a.h5", cartesian(fft2(images(1))), xml), Choices())
+    assert scan.person == ""
+
+
 def grid(samples, step, *, turn=0.0):
     along = np.arange(samples) - samples // 2
     across = np.full(samples, float(step - 12))

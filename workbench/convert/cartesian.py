@@ -102,11 +102,12 @@ def _with_matrix(
     (x, y), z = choices.matrix or measurement.encoded[:2], measurement.encoded[2]
     only, (line, partition) = np.unique(table["step_2"]), measurement.center
     remarks, mm, recon_mm = measurement.remarks, measurement.encoded_mm, measurement.recon_mm
-    image = round(x * recon_mm[0] / mm[0]) if mm[0] and recon_mm[0] else measurement.recon[0]
+    image = _inside(measurement, (x, y, z))[0] if mm[0] and recon_mm[0] else measurement.recon[0]
     if not choices.matrix and (kept := kept_readout(table, x, image)) < x:
         remarks += (f"{kept} samples were kept of the header's readout of {x}, oversampled",)
         mm, x = (mm[0] * kept / x, *mm[1:]), kept
-    *inside, recon_z = _without_interpolation(replace(measurement, encoded_mm=mm), (x, y, z))
+        measurement = replace(measurement, encoded_mm=mm)
+    *inside, recon_z = _without_interpolation(measurement, (x, y, z))
     recon = choices.recon or (inside[0], inside[1])
     check_recon(recon, (x, y))
     if not choices.recon and recon != measurement.recon[:2]:
@@ -114,6 +115,14 @@ def _with_matrix(
         remarks += (
             f"the header's image of {said} is interpolated: {recon[0]}x{recon[1]} samples were "
             "measured of its field of view",
+        )
+    whole = _inside(measurement, (x, y, z))[:2]
+    sides = zip(whole, recon, mm[:2], recon_mm[:2], strict=True)
+    less = any(most > size + 1 and all(known) for most, size, *known in sides)
+    if less and not choices.recon:
+        remarks += (
+            f"the image of {recon[0]}x{recon[1]} is the middle of what the header calls its field "
+            f"of view, {whole[0]}x{whole[1]} samples: give recon where that is too little",
         )
     if len(only) == 1:
         if z > 1:
@@ -138,14 +147,17 @@ def _without_interpolation(measurement: Measurement, matrix: tuple[int, int, int
     Scanners interpolate images. Cropped to the larger matrix they would show what lies beside the
     field of view; or, where k-space has fewer columns, lack some of it along the readout.
     """
-    found = []
-    for size, image, mm, image_mm in zip(
-        matrix, measurement.recon, measurement.encoded_mm, measurement.recon_mm, strict=True
-    ):
-        inside = round(size * image_mm / mm) if mm and image_mm else size
-        # A neighbour is rounding.
-        found.append(min(size, inside if image > inside + 1 else image))
-    return found
+    sizes = zip(matrix, measurement.recon, _inside(measurement, matrix), strict=True)
+    # A neighbour is rounding.
+    return [min(size, most if image > most + 1 else image) for size, image, most in sizes]
+
+
+def _inside(measurement: Measurement, matrix: tuple[int, int, int]) -> list[int]:
+    """Return how many samples of the encoded matrix lie in the image's field of view."""
+    sizes = zip(matrix, measurement.encoded_mm, measurement.recon_mm, strict=True)
+    return [
+        min(size, round(size * image / mm)) if mm and image else size for size, mm, image in sizes
+    ]
 
 
 def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:

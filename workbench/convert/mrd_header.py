@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from workbench.convert.header import field_of_view, known_fields, number_of
 from workbench.convert.lines import NO_IMAGE, Lines, Measurement, flagged, of_image
+from workbench.convert.people import named
 from workbench.convert.scan import RefusedError
 from workbench.data.header import parse_xml
 from workbench.data.volume import MOST_AXIS, UnusableVolumeError
@@ -47,7 +48,7 @@ def measurement_of(xml: bytes | str, lines: Lines) -> Measurement:
         alternating=(chops[0], chops[1]),
         known=known,
         acquisition=known.get("sequenceParameters/sequence_type", ("",))[0],
-        person=_text(root, "subjectInformation/patientID"),
+        person=named(_text(root, "subjectInformation/patientID")),
         remarks=tuple(remarks),
     )
 

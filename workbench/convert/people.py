@@ -43,6 +43,11 @@ def pseudonym(key: bytes, kind: str, name: str) -> str:
     return hmac.new(key, f"{kind}\0{name}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
+def named(patient: str) -> str:
+    """Return a patient's number; "" after a scanner's anonymisation, a row of x for anybody."""
+    return "" if set(patient.lower()) <= {"x", " "} else patient
+
+
 def read_shares(text: str) -> dict[str, float]:
     """Read shares such as "0.8, 0.1, 0.1" or "train=1": of people, by split.
 

@@ -16,21 +16,27 @@ class Reader:
         label: what people call such a file: "an ISMRMRD file".
         holds: says from a file's first bytes and its structure whether it is one.
         scans: what a file holds; raises ``RefusedError``.
+        takes: names of the choices that it follows.
     """
 
     label: str
     holds: Callable[[Path], bool]
     scans: Callable[[Path, Choices], list[Scan]]
+    takes: tuple[str, ...] = ()
 
+
+_PLACES = ("matrix", "recon", "center")
 
 READERS: Mapping[str, Reader] = {
     "prostate": Reader("a fastMRI prostate T2 file", prostate.holds, prostate.scans),
     "breast": Reader("a fastMRI breast file", breast.holds, breast.scans),
     "m4raw": Reader("an M4Raw file", m4raw.holds, m4raw.scans),
     "calgary": Reader("a Calgary-Campinas file", calgary.holds, calgary.scans),
-    "mrd": Reader("an ISMRMRD file", mrd.holds, mrd.scans),
-    "twix": Reader("Siemens raw data (twix)", twix.holds, twix.scans),
-    "array": Reader("an array (.npy, .mat, HDF5, BART's .cfl)", arrays.holds, arrays.scans),
+    "mrd": Reader("an ISMRMRD file", mrd.holds, mrd.scans, (*_PLACES, "whiten")),
+    "twix": Reader("Siemens raw data (twix)", twix.holds, twix.scans, (*_PLACES, "whiten")),
+    "array": Reader(
+        "an array (.npy, .mat, HDF5, BART's .cfl)", arrays.holds, arrays.scans, _PLACES
+    ),
 }
 """Name, as ``form=`` takes it -> reader; of several that hold a file the first one reads it."""
 
@@ -44,16 +50,21 @@ def scans_of(path: Path, choices: Choices, form: str | None = None) -> list[Scan
         form: of ``READERS``; None finds it.
 
     Raises:
-        RefusedError: no reader knows the file, or its data cannot become a volume.
+        RefusedError: no reader knows the file, its data cannot become a volume, or a choice that
+            changes numbers is none that its reader follows; axes and variable name arrays alone.
         OSError: the file cannot be read.
     """
     if path.stat().st_size == 0:
         raise RefusedError("is empty (0 bytes): bring it in again")
-    if form:
-        if not READERS[form].holds(path):
-            raise RefusedError(f"is not {READERS[form].label}")
-        return READERS[form].scans(path, choices)
-    for reader in READERS.values():
-        if reader.holds(path):
-            return reader.scans(path, choices)
-    raise RefusedError(f"holds no raw data of a form that is known here: {', '.join(READERS)}")
+    readers = [READERS[form]] if form else READERS.values()
+    reader = next((each for each in readers if each.holds(path)), None)
+    if reader is None and form:
+        raise RefusedError(f"is not {READERS[form].label}")
+    if reader is None:
+        raise RefusedError(f"holds no raw data of a form that is known here: {', '.join(READERS)}")
+    found, nothing = reader.scans(path, choices), Choices()
+    for name in (*_PLACES, "whiten"):
+        asked = getattr(choices, name) != getattr(nothing, name)
+        if found and asked and name not in reader.takes:
+            raise RefusedError(f"is {reader.label}, whose {name} cannot be chosen: leave it out")
+    return found

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from workbench.convert.header import allowed
 from workbench.convert.lines import Lines, Measurement, of_image
+from workbench.convert.people import named
 from workbench.convert.scan import RefusedError
 
 _BUFFERS = ("Meas", "MeasYaps", "Phoenix", "Config", "Dicom")
@@ -54,7 +55,7 @@ def measurement_of(
         calibration=_calibration(protocol),
         noise=noise,
         known=_known(protocol),
-        person=_person(protocol),
+        person=named(str(_value(protocol, "PatientID") or "")),
         remarks=remarks,
     )
 
@@ -180,9 +181,3 @@ def _known(protocol: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             for path, values in found.items()
         }
     )
-
-
-def _person(protocol: Mapping[str, Any]) -> str:
-    """Return the patient's number; "" after the scanner's anonymisation, a row of x for anybody."""
-    said = str(_value(protocol, "PatientID") or "")
-    return "" if set(said.lower()) <= {"x", " "} else said

@@ -51,7 +51,7 @@ class ConvertPage(Page):
     acquisition: str | None = None
     """sequence, such as AXT2, of all of it; None: as the files say"""
     whiten: bool = Field(False, label="whiten coils")
-    """decorrelate the coils by the noise lines, where there are any"""
+    """decorrelate the coils by the noise lines; files without any are refused"""
     flip: bool = Field(False, label="turn images over")
     """turn images over, top to bottom, such as for released weights"""
     scale: float | None = Field(None, gt=0)
