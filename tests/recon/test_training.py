@@ -229,6 +229,8 @@ def test_a_killed_run_goes_on_exactly(study, project, killed, where, step, sched
     assert "going on from last.ckpt" in capsys.readouterr().out
     weights_after, optimizer_after, rows_after = learned(run)
     assert rows_after == rows
+    if schedule == "step":  # each epoch's own rate, not that of the next
+        assert [row["lr"] for row in run.metrics] == pytest.approx([1e-3, 1e-4, 1e-5])
     # A resumed epoch's seconds are all that it took.
     assert [row["seconds"] > 1000 for row in run.metrics].count(True) == (where == "batch")
     assert all(torch.equal(weights_after[name], weights[name]) for name in weights)

@@ -113,9 +113,9 @@ class WholeCheckpoints(TorchCheckpointIO):
 class RunRecord(pl.Callback):
     """Writes what a run does: lines on stdout, ``metrics.csv``, ``volumes.csv``, TensorBoard.
 
-    ``metrics.csv`` has a row an epoch: epoch, step, train_loss, every metric (val_ssim, ...), lr,
-    seconds, epochs_since_best. A resumed run goes on behind the rows of the epochs that it has
-    kept.
+    ``metrics.csv`` has a row an epoch: epoch, step, train_loss, every metric (val_ssim, ...), lr
+    of its last step, seconds, epochs_since_best. A resumed run goes on behind the rows of the
+    epochs that it has kept.
     """
 
     def __init__(self, folder: Path, images: int) -> None:
@@ -123,7 +123,7 @@ class RunRecord(pl.Callback):
         self.rows: list[dict[str, float]] = []
         self.volumes: list[dict[str, Any]] = []
         self.pictures: list[tuple[str, Image.Image]] = []
-        self._loss_sum, self._loss_count = 0.0, 0
+        self._loss_sum, self._loss_count, self._lr = 0.0, 0, math.nan
         self._epoch_began, self._spent = time.monotonic(), 0.0
         self._progress: Progress | None = None
 
@@ -152,6 +152,12 @@ class RunRecord(pl.Callback):
             self._loss_sum, self._loss_count = 0.0, 0  # of an epoch that begins anew
             self._spent = 0.0
         self._epoch_began, self._spent = time.monotonic() - self._spent, 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the learning rate: after an epoch's last step it is that of the next."""
+        self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(
         self,
@@ -222,7 +228,7 @@ class RunRecord(pl.Callback):
             "step": trainer.global_step,
             "train_loss": loss / count,
             **scores,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self._lr,
             "seconds": round(time.monotonic() - self._epoch_began, 1),
         }
         self.rows.append(row)
