@@ -47,8 +47,12 @@ def test_a_file_comes_with_what_it_imports_from_the_project(project):
 
 
 def test_code_is_other_code_once_something_of_it_changed_and_the_same_elsewhere(project):
-    write(project, trip_net="import torch\nimport trip_parts\n", trip_parts="A = 1\n")
+    write(project, trip_net="import torch\nimport trip_parts, trip_kit\n", trip_parts="A = 1\n")
+    write(project, trip_kit____init__="", trip_kit__of_python_2="print 1\n")
+    hidden = project / "trip_kit/.ipynb_checkpoints"  # where JupyterLab keeps what was saved
     before = digest_of("trip_net:Net")
+    write(hidden, deep="import trip_nowhere\n")
+    assert digest_of("trip_net:Net") == before
     with snapshot(code_for({"network": "trip_net:Net"})) as folder:
         script = (
             "from workbench.compute.own_code import digest_of; print(digest_of('trip_net:Net'))"

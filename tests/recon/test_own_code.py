@@ -117,7 +117,9 @@ def test_own_network_and_loss_train_reconstruct_and_load(own, study, project):
     (project / f"{own}.py").write_text(changed)
     plan = plan_reconstruction(run="mine")
     assert len(plan.order.volumes) == len(results)
-    assert order_of_run(run, "val", plan.cache)[0].volumes == plan.order.volumes
+    assert f"the code of {own}:Denoiser has changed since the run was trained" in str(plan)
+    # The ranks of a training have imported the code that it began with.
+    assert order_of_run(run, "val", plan.cache)[0].volumes == ()
     (project / f"{own}.py").write_text(CODE)
     assert plan_reconstruction(run="mine").order.volumes == ()
     # Weights that were exported by hand, named for whoever loads them.
@@ -139,6 +141,30 @@ def test_own_network_and_loss_train_reconstruct_and_load(own, study, project):
     assert workbench.Run("outputs/mine").job == job
     with pytest.raises(ValueError, match=f"no module is called {own}: put its file"):
         workbench.load_model("outputs/mine")
+
+
+@pytest.mark.parametrize("part", ["network", "loss"])
+def test_a_training_does_not_go_on_with_changed_code(part, own, study, project):
+    def plan(epochs):
+        names = {"network": f"{own}:Denoiser", "loss": f"{own}:l1"}
+        choices = {"name": "mine", "epochs": epochs, part: names[part], "target": "local"}
+        return plan_training(model="brain", local_dataset=str(study), **choices)
+
+    planned = plan(1)
+    fit(planned.job, planned.run.folder)
+    assert planned.run.finished
+    before = "0.01 * scale" if part == "network" else "max_value).mean()"
+    (project / f"{own}.py").write_text(CODE.replace(before, f"2 * {before}"))
+    name = planned.job.parameters[part]
+    with pytest.raises(ValueError, match=rf"another job \(the code of {name} has changed\)"):
+        plan(2)
+    (project / f"{own}.py").write_text(CODE)
+    assert plan(2).run.last.exists()
+    # A run of an earlier version does not say what its code was.
+    job = json.loads((planned.run.folder / "job.json").read_text())
+    (planned.run.folder / "job.json").write_text(json.dumps({**job, "code": {}}))
+    (project / f"{own}.py").write_text(CODE.replace(before, f"2 * {before}"))
+    assert plan(2).run.last.exists()
 
 
 @pytest.mark.parametrize("places", [("model", "ema"), ("net.", "teacher.")])

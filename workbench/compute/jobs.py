@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 
 from workbench.catalog import DATASETS, model_by_name
 from workbench.compute.loggers import USUAL, read_loggers
+from workbench.compute.own_code import digest_of
 from workbench.compute.start import Start
 from workbench.data.sampling import Sampling, numbers
 from workbench.models import (
@@ -105,6 +106,7 @@ class TrainingJob(pydantic.BaseModel):
         config: the network's numbers, an object of its entry's config class; None for its defaults.
         loss: of ``LOSSES``, or of somebody's own, ``package.module:function``; None is the
             network's own where it has one, else 1 - SSIM.
+        code: "network" and "loss", where they are somebody's own -> digest of their code.
         start_from: the weights that it begins with; None for random ones.
         learning: "supervised", from targets, or "self-supervised", from sampled lines that the
             network is not shown (``workbench.recon.selfsupervised``).
@@ -141,6 +143,7 @@ class TrainingJob(pydantic.BaseModel):
     network: Annotated[str, AfterValidator(check_network_name)] = DEFAULT
     config: Any = Field(None, validate_default=True)
     loss: Annotated[str, AfterValidator(check_loss_name)] | None = None
+    code: dict[str, str] = Field(default_factory=dict)
     start_from: Start | None = None
     first_estimate: Annotated[str | None, AfterValidator(_first_estimate)] = None
     learning: Learning = "supervised"
@@ -292,9 +295,11 @@ def training_job(
         numbers_of_config = start.config
         for key, value in own.items():
             start.check(key, value, start.config.get(key))
+    named: dict[str, Any] = {key: given.get(key) for key in ("network", "loss")}
     try:
         return TrainingJob(
             name=name or known_model.name,
+            code={key: digest_of(value, key) for key, value in named.items() if is_own(value)},
             model=known_model.name,
             dataset=str(dataset),
             config=entry.configured(numbers_of_config | own),

@@ -42,16 +42,16 @@ def code_for(names: Mapping[str, str]) -> dict[str, Path]:
     return found
 
 
-def digest_of(name: str) -> str:
-    """Return what tells somebody's own network from what it was before its code was changed.
+def digest_of(name: str, parameter: str = "network") -> str:
+    """Return what tells somebody's own network or loss from what it was before its code changed.
 
     It is made of the module, or package, and of those that it imports, wherever they lie; what is
     installed is left out. "" where that is all.
     """
-    check_there("network", name)
+    check_there(parameter, name)
     content = {}
     for place, path in _walk(name.partition(":")[0], lambda _, path: _is_installed(path)).items():
-        for file in path.rglob("*.py") if path.is_dir() else [path]:
+        for file in _files(path):
             inside = file.relative_to(path).as_posix()
             content[f"{place}/{inside}"] = hashlib.sha256(file.read_bytes()).hexdigest()
     return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest() if content else ""
@@ -115,12 +115,26 @@ def _is_installed(path: Path) -> bool:
     return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
+def _files(path: Path) -> list[Path]:
+    """List a module's file, or a package's; hidden ones, such as JupyterLab's copies, are none."""
+    if not path.is_dir():
+        return [path]
+    return [
+        file
+        for file in sorted(path.rglob("*.py"))
+        if not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
+
+
 def _imports(path: Path, module: str) -> Iterator[str]:
     """Yield the modules that a file, or a package's files, import by their whole names."""
-    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    for file in (each for each in files if each.suffix == ".py"):
+    for file in (each for each in _files(path) if each.suffix == ".py"):
         package = module.rpartition(".")[0]
-        for node in ast.walk(ast.parse(file.read_bytes())):
+        try:
+            nodes = ast.walk(ast.parse(file.read_bytes()))
+        except (SyntaxError, ValueError):  # whoever imports it is told
+            continue
+        for node in nodes:
             if isinstance(node, ast.Import):
                 yield from (each.name for each in node.names)
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:

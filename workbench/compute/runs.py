@@ -30,6 +30,7 @@ SENT = "azureml.json"
 _MAY_CHANGE = {
     *("dataset", "epochs", "workers", "checkpoint_minutes", "images"),
     *("low_memory", "compile", "patience", "logger"),
+    "code",  # which is compared apart: jobs of earlier versions do not say it
 }
 # What a file raises that is damaged, or of another version.
 _DAMAGES = (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error)
@@ -201,6 +202,11 @@ def take_up(run: Run, job: TrainingJob, cache: DatasetCache | None = None, *, re
             f"{name} {before.get(name)} there, {value} here"
             for name, value in job.parameters.items()
             if before.get(name) != value and name not in may_change
+        ]
+        changed += [
+            f"the code of {before[part]} has changed"
+            for part, digest in before.get("code", {}).items()
+            if job.code.get(part, digest) != digest
         ]
         if changed:
             raise ValueError(

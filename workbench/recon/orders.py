@@ -41,7 +41,9 @@ def order_of_run(run: Run, split: str, cache: DatasetCache) -> tuple[Order, Data
     sampling = split_sampling(run.job, split)
     part, folder = split_volumes(cache, split, sampling), results_folder(run, split, sampling)
     job = run.job
-    code = digest_of(job.network) if is_own(job.network) else ""
+    code = job.code.get("network", "")  # which the ranks have imported; its file may have changed
+    if not code and is_own(job.network):  # of earlier versions
+        code = digest_of(job.network)
     asked = Order(str(run.best), sha256_of(run.best), job.dataset, split, sampling, code=code)
     return missing(asked, part, folder), part, folder
 

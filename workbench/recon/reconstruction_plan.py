@@ -185,6 +185,12 @@ def plan_reconstruction(
         asked = replace(asked, network_options=write_options(asdict(config)))
     started = job.start_from if job and not weights and not untrained else None
     remarks = (f"the run {started.remark([split])}",) if started else ()
+    if job and not weights and not untrained and job.code.get("network", asked.code) != asked.code:
+        remarks = (
+            *remarks,
+            f"the code of {job.network} has changed since the run was trained: these weights "
+            "learned with other code",
+        )
     if weights in released() and split in ("train", "val"):
         remarks = (f"{weights} was trained on fastMRI's train and val: their scores are flattered",)
     if ranks and (node := ranks.node) and node.store:
