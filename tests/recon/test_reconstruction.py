@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h5py
@@ -19,6 +20,7 @@ from workbench.data.masks import _FUNCTIONS
 from workbench.data.volume import ArrayLayout, Volume
 from workbench.models.varnet import VARNET
 from workbench.recon import reconstruction, weights
+from workbench.recon.orders import begin
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
 from workbench.views.ranking import rank_slices
@@ -126,6 +128,28 @@ def test_second_run_makes_only_what_is_missing_or_of_other_weights(study, projec
     assert len(plan.order.volumes) == 2
 
 
+def test_results_of_the_weights_before_are_none_of_the_new_ones(study, project, released):
+    """Where making them anew was broken off, means were over images of both."""
+    network, file = released
+    asked = {"run": "r", "weights": str(file), "local_dataset": str(study)}
+    before = made(plan_reconstruction(**asked))
+    torch.save({name: value * 1.01 for name, value in network.state_dict().items()}, file)
+    plan = plan_reconstruction(**asked)
+    begin(plan.order, plan.cache, plan.folder)
+    with pytest.raises(FileNotFoundError, match="holds no results of what was asked for last"):
+        Results(plan.folder)
+    first = replace(plan.order, volumes=plan.order.volumes[:1])
+    for _ in reconstruction.reconstruct_share(
+        first, plan.cache, plan.folder, weights.load_network(file)
+    ):
+        pass
+    (only,) = Results(plan.folder)
+    assert only.volume == before[0].volume
+    assert only.reconstruction != before[0].reconstruction
+    assert len(plan_reconstruction(**asked).order.volumes) == 1
+    assert len(made(plan_reconstruction(**asked))) == 2
+
+
 def test_test_volumes_take_their_own_mask_and_need_no_target(project, released, tmp_path):
     mask = np.zeros(32, bool)
     mask[::3] = mask[14:18] = True
@@ -182,6 +206,14 @@ def test_slices_are_measured_by_what_their_volume_is_measured_by(project, releas
         one = (each[number : number + 1] for each in (truth, image))
         assert ssim == pytest.approx(evaluate.ssim(*one, maxval=truth.max()), abs=1e-4)
     assert np.mean(result.slice_ssim) == pytest.approx(result.reconstruction["ssim"])
+    with h5py.File(result.path, "r+") as file:  # as earlier versions measured slices: as a whole
+        file.attrs["slice_ssim"] = np.array(result.slice_ssim) - 0.01
+    assert Results(plan.folder)[0].slice_ssim == ()
+    plan = plan_reconstruction(
+        run="r", weights=str(released[1]), local_dataset=str(path.parent.parent)
+    )
+    assert plan.order.volumes == ("multicoil_val/file1.h5",)
+    assert made(plan)[0].slice_ssim == result.slice_ssim
     by_nmse = rank_slices(found, "nmse").set_index("slice")
     for number in range(3):
         assert by_nmse["ssim"][number] == pytest.approx(result.slice_ssim[number])

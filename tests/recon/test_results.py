@@ -26,7 +26,7 @@ ATTRIBUTES = {
         for kind in ("reconstruction", "zero_filled")
         for name, value in (("ssim", 0.9), ("psnr", 31.0), ("nmse", np.inf))
     },
-    "slice_ssim": np.array([0.8, 0.9, 0.7]),
+    "slice_ssim": np.array([0.9, 1.0, 0.8]),
 }
 VOLUME = volume_at("multicoil_val/file.h5", "val")
 ORDER = Order("weights.pt", "b" * 64, "/data", "val", None)

@@ -25,6 +25,7 @@ from workbench.recon.results import (
     find_result,
     read_order,
     read_results,
+    tells_slices,
     what_it_says,
 )
 from workbench.recon.tables import score_row, write_scores
@@ -61,6 +62,8 @@ def missing(order: Order, part: DatasetCache, folder: Path) -> Order:
         path = find_result(folder, volume)
         found = what_it_says(path) if path else {}
         if not needed <= found.keys() or not order.made(found["digest"], volume):
+            return False
+        if not tells_slices(found):
             return False
         with suppress(OSError):
             return found.get(FINGERPRINT) in (None, part.fingerprint(volume))

@@ -132,7 +132,8 @@ def reconstruct_share(
             "digest": order.digest(volume),
             FINGERPRINT: part.fingerprint(volume),
             "network": network.name,
-            "weights_sha256": order.weights_sha256,
+            "weights_sha256": "",
+            **order.method,
             "sampling": str(order.sampling) if order.sampling else "the file's own mask",
             "volume": volume.path,
             "acquisition": volume.acquisition,
@@ -141,8 +142,6 @@ def reconstruct_share(
         }
         if network.begins_with:
             attributes["first_estimate"] = network.begins_with
-        if order.network_options:
-            attributes["network_options"] = order.network_options
         name = cache.names[volume.path]
         line = f"rank {rank}: {number} of {len(own)}, {name}, {volume.slices} slices"
         if target is not None:

@@ -89,6 +89,16 @@ class Order:
         text = json.dumps(decides, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def method(self) -> dict[str, str]:
+        """What made a result, as its file says it: weights, options and own code, where any are."""
+        found = {
+            "weights_sha256": self.weights_sha256,
+            "network_options": self.network_options,
+            "code": self.code,
+        }
+        return {name: value for name, value in found.items() if value}
+
     def write(self, folder: Path) -> None:
         """Leave the order in a folder of results."""
         write_text(folder / ORDER, json.dumps(asdict(self), indent=2))
@@ -241,7 +251,8 @@ class Results(Sequence[Result]):
             items = read_results(folder, self.order, load_cache(folder, earlier=True) or ())
             if not items:
                 raise FileNotFoundError(
-                    f"{shown(folder)} holds no results: run reconstruct.ipynb for it"
+                    f"{shown(folder)} holds no results of what was asked for last: run "
+                    "reconstruct.ipynb for it"
                 )
         self.items = tuple(items)
 
@@ -329,10 +340,14 @@ def _only_results(folder: Path) -> Path:
 
 
 def read_results(folder: Path, order: Order, volumes: Iterable[Volume]) -> tuple[Result, ...]:
-    """Read the results of those of some volumes that have one."""
+    """Read the results of those of some volumes that have one.
+
+    Where making them anew was broken off, some are yet of what was asked for before, such as a
+    run's weights of an earlier epoch: those are left out.
+    """
     volumes = list(volumes)
     names = Counter(volume.name for volume in volumes)
-    found = ((volume, find_result(folder, volume)) for volume in volumes)
+    found = ((volume, find_result(folder, volume, order)) for volume in volumes)
     return tuple(
         read_result(path, volume, order, shared=names[volume.name] > 1)
         for volume, path in found
@@ -340,10 +355,18 @@ def read_results(folder: Path, order: Order, volumes: Iterable[Volume]) -> tuple
     )
 
 
-def find_result(folder: Path, volume: Volume) -> Path | None:
-    """Return the file of a volume's result, which says that it is of that volume, or None."""
-    places = (folder / volume.path, folder / volume.name)
-    return next((path for path in places if what_it_says(path).get("volume") == volume.path), None)
+def find_result(folder: Path, volume: Volume, order: Order | None = None) -> Path | None:
+    """Return the file of a volume's result, which says that it is of that volume, or None.
+
+    With an order it does not say that it is of another method; earlier versions did not say all.
+    """
+    method = order.method if order else {}
+    for path in (folder / volume.path, folder / volume.name):
+        says = what_it_says(path)
+        alike = all(says.get(name, value) == value for name, value in method.items())
+        if says.get("volume") == volume.path and alike:
+            return path
+    return None
 
 
 def what_it_says(path: Path) -> dict[str, Any]:
@@ -351,6 +374,19 @@ def what_it_says(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError), open_result(path) as (file, found):
         return found if "reconstruction" in file else {}
     return {}
+
+
+def tells_slices(found: Mapping[str, Any]) -> bool:
+    """Say whether a file's SSIM by slice is of what its volume's is of, whose mean it then is.
+
+    Earlier versions took it of the whole image: where a target is no square, of more.
+    """
+    whole = found.get(f"{EARLIER}_ssim", found.get("reconstruction_ssim"))
+    slices = np.asarray(found.get("slice_ssim", ()))
+    if whole is None or not slices.size:
+        return True
+    known = slices.dtype.kind == "f" and isinstance(whole, float)
+    return known and bool(np.isclose(slices.mean(), whole, rtol=1e-6, equal_nan=True))
 
 
 def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = False) -> Result:
@@ -378,7 +414,7 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
             acceleration=float(found["acceleration"]),
             slices=len(images),
             scores=scores,
-            slice_ssim=tuple(slice_ssim.tolist()),
+            slice_ssim=tuple(slice_ssim.tolist()) if tells_slices(found) else (),
             shared=shared,
             network=str(found.get("network", DEFAULT)),
             network_options=found.get("network_options", order.network_options),
