@@ -359,9 +359,14 @@ def test_an_all_zero_slice_trains_without_nan(study):
     assert all(torch.isfinite(p.grad).all() for p in module.parameters())
 
 
-def test_checkpoint_of_another_architecture_is_refused(study):
-    saved = {"job": {**SMALL, "cascades": 3}}
-    with pytest.raises(ValueError, match="another architecture: cascades 3 there, 2 here"):
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [({"cascades": 3}, "cascades 3 there, 2 here"), ({"loss": "l1"}, "loss l1 there, None here")],
+)
+def test_checkpoint_of_another_job_is_refused(study, choices, message):
+    """Such as in the storage of a cluster, where somebody has trained under the same name."""
+    saved = {"job": small_job(study, **choices).model_dump()}
+    with pytest.raises(ValueError, match=rf"last checkpoint is of another job \({message}\)"):
         Training(small_job(study)).on_load_checkpoint(saved)
 
 

@@ -1,6 +1,7 @@
 """A training on a cluster: planned, sent or found again, and brought back."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from workbench.catalog import model_by_name
@@ -8,17 +9,19 @@ from workbench.compute.cluster_plan import find_site, read_choices
 from workbench.compute.cluster_run import ClusterRun
 from workbench.compute.estimate import pace_of
 from workbench.compute.evaluation import FOLDER, judged_splits
-from workbench.compute.jobs import run_folder
-from workbench.compute.kept import fetch, files_of, put
+from workbench.compute.jobs import TrainingJob, run_folder
+from workbench.compute.kept import changed_here, fetch, put
 from workbench.compute.loggers import USUAL_ON_CLUSTER, check_on_cluster, read_loggers
 from workbench.compute.own_code import code_for
 from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
-from workbench.compute.runs import SENT, prepare_run, take_up
+from workbench.compute.runs import SENT, check_same, prepare_run, take_up
 from workbench.compute.start import START
 from workbench.data.cache import open_cache
 from workbench.models.entry import check_whole
 from workbench.models.own import is_own
 from workbench.settings import shown
+
+_LAST = "checkpoints/last.ckpt"
 
 
 def plan_on_cluster(
@@ -102,8 +105,14 @@ class TrainingRun(ClusterRun):
         return self.plan.slices
 
     def take_up(self) -> None:
-        """Check that the job may run in the folder."""
+        """Check that the job may run in the folder, and go on with what the storage has of it."""
         take_up(self.plan.run, self.plan.job, resume=self.plan.resume)
+        store, place = self.cloud.store, self.cloud.job.store.path
+        if store.entry(_LAST) is None:
+            return
+        with suppress(FileNotFoundError):
+            before = TrainingJob.from_json(store.read("job.json").decode())
+            check_same(before, self.plan.job, f"{place} in the storage holds a run")
 
     def finished(self, completed: bool) -> str:
         """Say that all epochs are done and all splits reconstructed."""
@@ -112,16 +121,25 @@ class TrainingRun(ClusterRun):
     def bring_along(self) -> None:
         """Put the job there, with what it begins with, or what it has done on this machine."""
         run, store = self.plan.run, self.cloud.store
-        if run.last.exists() and store.entry("checkpoints/last.ckpt") is None:
-            # A run that was begun on this machine goes on there.
+        if self._went_on_here():
             put(
                 run.folder,
                 store,
-                [path for path in files_of(run.folder) if not path.endswith(SENT)],
+                [path for path in changed_here(run.folder, store) if path != SENT],
             )
         put(run.folder, store, ["job.json"])
-        if self.plan.job.start_from and store.entry("checkpoints/last.ckpt") is None:
+        if self.plan.job.start_from and store.entry(_LAST) is None:
             put(run.folder, store, [START])
+
+    def _went_on_here(self) -> bool:
+        """Say whether this machine's last checkpoint is what the nodes are to go on from."""
+        run, store = self.plan.run, self.cloud.store
+        if not run.last.exists() or store.entry(_LAST) is None:
+            return run.last.exists()
+        there = 0
+        with suppress(FileNotFoundError):
+            there = store.read("metrics.csv").count(b"\n") - 1
+        return _LAST in changed_here(run.folder, store) and len(run.metrics) >= there
 
     def bring_back(self) -> Iterator[str]:
         """Bring all that the nodes have kept, the reconstructions last.

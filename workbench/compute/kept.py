@@ -98,6 +98,18 @@ def files_of(folder: Path) -> list[str]:
     return sorted(path for path in paths if not _hidden(path))
 
 
+def changed_here(folder: Path, store: Store) -> list[str]:
+    """List a folder's files that are not as the store has them, as far as dates and sizes tell."""
+    there = {entry.path: (entry.mtime_ns, entry.size) for entry in store.list()}
+    return [path for path in files_of(folder) if there.get(path) != _state(folder / path)]
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Return by what a file is known again; a fetched one has the store's date."""
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size
+
+
 class WhileItRuns:
     """Brings what changes while a job runs: tables, log and TensorBoard's files at each look.
 
@@ -144,16 +156,11 @@ def kept(
 
     A thread does it, so that training does not wait for the storage. Errors are always wanted.
     """
-
-    def state(path: str) -> tuple[int, int]:
-        found = (folder / path).stat()
-        return found.st_mtime_ns, found.st_size
-
     seen: dict[str, tuple[int, int]] = {}
     for entry in store.list():
         # What was fetched is there: gigabytes of reconstructions are not sent back.
         with suppress(FileNotFoundError):
-            if state(entry.path) == (entry.mtime_ns, entry.size):
+            if _state(folder / entry.path) == (entry.mtime_ns, entry.size):
                 seen[entry.path] = entry.mtime_ns, entry.size
 
     def copy(*, logs: bool) -> None:
@@ -162,7 +169,7 @@ def kept(
             if not (wanted(path) or path.startswith(f"{ERRORS}/")) or (is_log and not logs):
                 continue
             try:
-                now = state(path)
+                now = _state(folder / path)
                 if seen.get(path) != now:
                     put(folder, store, [path])
                     seen[path] = now

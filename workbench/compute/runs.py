@@ -189,30 +189,14 @@ def take_up(run: Run, job: TrainingJob, cache: DatasetCache | None = None, *, re
     """
     if not isinstance(resume, bool):
         raise ValueError(f"resume={resume!r}: give True or False, written so")
-    before = run.job.parameters if (run.folder / "job.json").exists() else {}
+    before = run.job if (run.folder / "job.json").exists() else None
     # A run that was planned and never begun holds nothing that another job could harm.
     if before and (run.last.exists() or run.metrics or (run.folder / SENT).exists()):
         if not resume:
             raise ValueError(
                 f"{shown(run.folder)} holds a run already: give another name, or resume=True"
             )
-        # The schedule of augmentation counts the epochs.
-        may_change = _MAY_CHANGE - ({"epochs"} if job.augment else set())
-        changed = [
-            f"{name} {before.get(name)} there, {value} here"
-            for name, value in job.parameters.items()
-            if before.get(name) != value and name not in may_change
-        ]
-        changed += [
-            f"the code of {before[part]} has changed"
-            for part, digest in before.get("code", {}).items()
-            if job.code.get(part, digest) != digest
-        ]
-        if changed:
-            raise ValueError(
-                f"{shown(run.folder)} holds a run of another job ({'; '.join(changed)}): "
-                "give another name, or the same parameters to go on with it"
-            )
+        check_same(before, job, f"{shown(run.folder)} holds a run")
         if job.epochs < len(run.metrics):
             raise ValueError(
                 f"epochs={job.epochs}: {shown(run.folder)} has done {len(run.metrics)} already"
@@ -222,6 +206,34 @@ def take_up(run: Run, job: TrainingJob, cache: DatasetCache | None = None, *, re
         job.start_from.leave(run.folder)
     if cache is not None:
         keep_cache(cache, run.folder, goes_on=run.last.exists())
+
+
+def check_same(before: TrainingJob, job: TrainingJob, holds: str) -> None:
+    """Refuse to go on with what another job has learned.
+
+    Args:
+        before: the job that has learned.
+        job: the one that is to go on.
+        holds: says where it lies, such as "outputs/brain holds a run".
+    """
+    # The schedule of augmentation counts the epochs.
+    may_change = _MAY_CHANGE - ({"epochs"} if job.augment else set())
+    there = before.parameters
+    changed = [
+        f"{name} {there.get(name)} there, {value} here"
+        for name, value in job.parameters.items()
+        if there.get(name) != value and name not in may_change
+    ]
+    changed += [
+        f"the code of {there[part]} has changed"
+        for part, digest in before.code.items()
+        if job.code.get(part, digest) != digest
+    ]
+    if changed:
+        raise ValueError(
+            f"{holds} of another job ({'; '.join(changed)}): give another name, or the same "
+            "parameters to go on with it"
+        )
 
 
 def keep_cache(cache: DatasetCache, folder: Path, *, goes_on: bool) -> None:

@@ -1,8 +1,8 @@
 """Training of a network: what a step, a validation and a schedule are."""
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -12,7 +12,8 @@ import torch.distributed
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
-from workbench.compute.jobs import LOSSES, OPTIMIZERS, TrainingJob, flat
+from workbench.compute.jobs import LOSSES, OPTIMIZERS, TrainingJob
+from workbench.compute.runs import check_same
 from workbench.data.images import cropped
 from workbench.data.loading import SliceData
 from workbench.data.slices import Sample
@@ -145,17 +146,9 @@ class Training(pl.LightningModule):
         checkpoint["ranks"] = self.trainer.world_size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another network; begin an epoch anew on another number of ranks."""
-        before, now = flat(checkpoint.get("job", {})), self.job.parameters
-        before.setdefault("crop_readout", self.job.crop_readout)  # older checkpoints do not name it
-        names = ("network", *asdict(self.job.config), "crop_readout", "first_estimate")
-        changes = ", ".join(
-            f"{name} {before.get(name)} there, {now[name]} here"
-            for name in names
-            if before.get(name) != now[name]
-        )
-        if changes:
-            raise ValueError(f"the checkpoint is of another architecture: {changes}")
+        """Refuse what another job has learned; begin an epoch anew on another number of ranks."""
+        before = TrainingJob.from_json(json.dumps(checkpoint["job"]))
+        check_same(before, self.job, "its last checkpoint is")
         if checkpoint.get("ranks") != self.trainer.world_size:
             # Which slices of the epoch are done is known by batches of each rank.
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]

@@ -13,6 +13,7 @@ from workbench.compute.azureml_v2 import AzureMLv2
 from workbench.compute.cluster_job import ClusterJob
 from workbench.compute.cluster_run import ShownLog
 from workbench.compute.here import TrainingFailedError
+from workbench.compute.kept import fetch
 from workbench.compute.sender import ClusterError
 from workbench.compute.training import train
 
@@ -278,6 +279,52 @@ def test_a_run_of_this_machine_goes_on_in_the_cloud(waiting, plan):
     assert kept == [f"runs/brain/{name}" for name in names]
     record = json.loads((planned.run.folder / "azureml.json").read_text())
     assert (record["cluster"], record["nodes"], record["attempts"]) == ("cpu-cluster", 2, 1)
+    waiting.azureml.job.cancel()
+    lines.close()
+
+
+@pytest.mark.parametrize(("here", "there"), [(2, 1), (1, 1), (1, 2)])
+def test_the_nodes_go_on_from_where_the_run_is_furthest(waiting, plan, here, there):
+    """On the cluster, then on this machine, then on the cluster again."""
+    planned = plan(nodes=2)
+    folder, container = planned.run.folder, waiting.storage.container()
+
+    def table(epochs):
+        return b"epoch,step\n" + b"".join(b"%d,%d\n" % (n, n) for n in range(1, epochs + 1))
+
+    container.upload_blob("runs/brain/checkpoints/last.ckpt", b"of the nodes")
+    container.upload_blob("runs/brain/metrics.csv", table(1))
+    fetch(planned.where.store, folder)
+    if here > 1:
+        planned.run.last.write_bytes(b"of this machine")
+        (folder / "metrics.csv").write_bytes(table(here))
+    if there > 1:  # as another machine has watched it
+        container.upload_blob("runs/brain/checkpoints/last.ckpt", b"of later", overwrite=True)
+        container.upload_blob("runs/brain/metrics.csv", table(there), overwrite=True)
+    lines = train(plan(nodes=2))
+    until(lines, "sent as run")
+    furthest = {(2, 1): b"of this machine", (1, 1): b"of the nodes", (1, 2): b"of later"}
+    found = container.download_blob("runs/brain/checkpoints/last.ckpt").readall()
+    assert found == furthest[here, there]
+    found = container.download_blob("runs/brain/metrics.csv").readall()
+    assert found == table(max(here, there))
+    waiting.azureml.job.cancel()
+    lines.close()
+
+
+def test_what_another_job_of_that_name_has_learned_is_not_gone_on_from(waiting, plan):
+    """Such as a colleague's, in the storage of the workspace."""
+    container, before = waiting.storage.container(), plan(nodes=2, loss="l1").job
+    container.upload_blob("runs/brain/checkpoints/last.ckpt", b"of a colleague")
+    container.upload_blob("runs/brain/job.json", before.to_json())
+    with pytest.raises(
+        ValueError, match=r"runs/brain in the storage .*\(loss l1 there, None here\)"
+    ):
+        next(train(plan(nodes=2)))
+    assert container.download_blob("runs/brain/job.json").readall().decode() == before.to_json()
+    assert waiting.azureml.jobs == {}
+    lines = train(plan(nodes=2, loss="l1"))
+    until(lines, "sent as run")
     waiting.azureml.job.cancel()
     lines.close()
 
