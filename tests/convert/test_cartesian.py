@@ -430,6 +430,19 @@ def test_calibration_of_another_resolution_is_left_out_and_said(made):
     assert "calibration lines left out: 4" in " ".join(scan.remarks)
 
 
+@pytest.mark.parametrize("mode", ["embedded", "separate", "other"])
+def test_calibration_of_another_encoding_space_is_in_no_k_space(made, mode):
+    kspace, other = fft2(images(1)), fft2(images(1, seed=5))
+    flags = [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION]
+    lines = cartesian(other, range(8, 15), flags=flags, encoding_space_ref=1)
+    xml = header(encodings=[encoding(calibration=mode), encoding(y=20, recon_y=10)])
+    (scan,) = made(lines + cartesian(kspace, range(0, 24, 2)), xml)
+    assert_same(kspace_of(scan), kspace * (np.arange(24) % 2 == 0))
+    assert scan.calibration is None
+    said = "calibration lines left out: 7; the calibration is of another encoding space"
+    assert said in scan.remarks
+
+
 def test_lines_of_another_number_of_coils_are_left_out_and_counted(made):
     kspace = fft2(images(1))
     body = cartesian(fft2(images(1, 1)), range(3))

@@ -172,7 +172,12 @@ def test_each_echo_is_a_volume_and_a_reversed_readout_is_turned(tmp_path):
     np.testing.assert_allclose(list(found[0].read(range(2))), kspace, atol=1e-6)
 
 
-def test_the_last_measurement_is_the_scan_and_an_earlier_one_holds_noise(tmp_path):
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "dwell"),
+    [({}, 38.4), ({"tProtocolName": "AdjCoilSens"}, 5), ({"SoftwareVersions": "syngo MR XA30"}, 5)],
+)
+def test_noise_is_whitened_by_its_own_dwell_time(tmp_path, apart, changes, dwell):
     rng = np.random.default_rng(0)
     mixing = np.tril(rng.normal(size=(COILS, COILS)) + 3 * np.eye(COILS))
     noise = rng.normal(size=(COILS, 2 * 2000)).view(complex) / np.sqrt(2)
@@ -180,12 +185,15 @@ def test_the_last_measurement_is_the_scan_and_an_earlier_one_holds_noise(tmp_pat
         line(values, flags=int(Flag.NOISEADJSCAN)) for values in np.split(mixing @ noise, 10, 1)
     ]
     kspace = kspace_of(images())
-    path = twix(tmp_path / "a.dat", (adjustment, {}), (list(lines_of(kspace)), {}))
+    scans = [(adjustment, changes), (list(lines_of(kspace)), {})]
+    if not apart:
+        scans = [([*adjustment, *lines_of(kspace)], changes)]
+    path = twix(tmp_path / "a.dat", *scans)
     scan, found = converted(path)
     np.testing.assert_allclose(found["kspace"], kspace, atol=1e-6)
-    assert "the last of 2 measurements in the file" in scan.remarks
+    assert ("the last of 2 measurements in the file" in scan.remarks) == apart
     _, white = converted(path, Choices(whiten=True))
-    expected = np.einsum("ij,sjrp->sirp", np.linalg.inv(mixing), kspace)
+    expected = np.einsum("ij,sjrp->sirp", np.linalg.inv(mixing), kspace) * np.sqrt(5 / dwell)
     assert abs(abs(white["kspace"]) - abs(expected)).max() < 0.1 * abs(expected).max()
 
 

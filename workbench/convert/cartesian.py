@@ -334,6 +334,9 @@ def _calibration(
     try:
         if shared.measurement.encoded[2] > 1 or set(table["slice"]) != set(group.slices):
             raise RefusedError("is not of the same slices")
+        image = shared.measurement.lines.table["encoding_space"][group.rows]
+        if not np.isin(table["encoding_space"], image).all():
+            raise RefusedError("is of another encoding space")
         volume = _volume(shared, rows, group.slices, width, first + width // 2)
         if volume.readout.length != length or table["step_2"].any():
             raise RefusedError("is of another resolution")

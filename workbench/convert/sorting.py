@@ -34,12 +34,15 @@ def sort_lines(
     # No line of a separate calibration belongs to the image as well.
     separate = measurement.calibration in ("separate", "external")
     embedded = measurement.calibration == "embedded" or (bool(both.any()) and not separate)
-    image = usable if embedded else usable & ~alone
+    image = usable & ~alone
+    if embedded:  # what another encoding space describes lies on another grid
+        spaces = np.unique(table["encoding_space"][image])
+        image = usable & (np.isin(table["encoding_space"], spaces) | (not len(spaces)))
     if not image.any():
         held = f"{len(table)} lines, none of which is" if len(table) else "no lines"
         raise RefusedError(f"holds {held} of an image")
-    if embedded and alone.any():
-        remarks.append(f"calibration lines in k-space: {alone.sum()}")
+    if inside := int((image & alone).sum()):
+        remarks.append(f"calibration lines in k-space: {inside}")
     right = _right_channels(measurement, table["channels"], image)
     if other := int((image & ~right).sum()):
         count = int(table["channels"][image & right][0])
@@ -49,7 +52,7 @@ def sort_lines(
         remarks.append(f"noise lines, no part of k-space: {noise.sum()}")
     if rest := int((~usable & ~noise).sum()):
         remarks.append(f"lines of navigators, feedback and the like, left out: {rest}")
-    calibration = np.zeros_like(alone) if embedded else alone & right
+    calibration = alone & right & ~image
     image_rows, beside = (np.flatnonzero(each & right) for each in (image, calibration))
     return image_rows.astype(np.int32), beside.astype(np.int32), tuple(remarks)
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.cartesian import scans_of_lines
-from workbench.convert.lines import LINE, Flag, Lines
+from workbench.convert.lines import LINE, Flag, Lines, flagged
 from workbench.convert.scan import Choices, RefusedError, Scan
-from workbench.convert.twix_protocol import measurement_of
+from workbench.convert.twix_protocol import measurement_of, noise_dwell
 
 _BLOCK = 8e6  # bytes of samples that are read at once
 _HEADERS = 8192  # lines whose headers are read at once; each takes 1.5 KB on the way
@@ -129,6 +129,10 @@ def _lines(path: Path, file: Any, number: int) -> Lines:
     table = np.zeros(len(found), LINE)
     for start in range(0, len(found), _HEADERS):
         _fill(table[start : start + _HEADERS], found[start : start + _HEADERS].headers())
+    noise = flagged(table, Flag.NOISE)
+    if noise.any():
+        samples, old = table["samples"][noise], file.version == "vb"
+        table["dwell"][noise] = noise_dwell(file[number].hdr, samples, old=old)
     return Lines(table, partial(_read, path, number))
 
 

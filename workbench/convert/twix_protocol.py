@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.header import allowed
-from workbench.convert.lines import Lines, Measurement, of_image
+from workbench.convert.lines import Flag, Lines, Measurement, flagged, of_image
 from workbench.convert.people import named
 from workbench.convert.scan import RefusedError
 
 _BUFFERS = ("Meas", "MeasYaps", "Phoenix", "Config", "Dicom")
+_VERSION = "SoftwareVersions"
 _TRAJECTORIES = {1: "cartesian", 2: "radial", 4: "spiral", 8: "propeller"}
 _CALIBRATIONS = {2: "embedded", 4: "separate", 8: "separate"}
 _CALIBRATIONS |= dict.fromkeys((16, 32, 64), "interleaved")
@@ -83,10 +84,32 @@ def _numbers(protocol: Mapping[str, Any], name: str) -> list[float]:
 
 def _take_dwell_times(protocol: Mapping[str, Any], lines: Lines) -> None:
     """Write dwell times into the table, microseconds; the protocol has one for each echo, in ns."""
-    times = _numbers(protocol, "alDwellTime")
+    times, table = _numbers(protocol, "alDwellTime"), lines.table
     if times:
-        echoes = np.minimum(lines.table["contrast"], len(times) - 1)
-        lines.table["dwell"] = np.asarray(times)[echoes] / 1000
+        echoes = np.minimum(table["contrast"], len(times) - 1)
+        own = ~flagged(table, Flag.NOISE)
+        table["dwell"][own] = np.asarray(times)[echoes[own]] / 1000
+
+
+def noise_dwell(
+    protocol: Mapping[str, Any], samples: NDArray[np.uint16], *, old: bool
+) -> NDArray[np.float64]:
+    """Return microseconds a sample of noise lines, which no protocol says.
+
+    Scanners measure noise with 130 Hz a pixel, but for adjustments of the coils and since software
+    XA; the numbers are those of siemens_to_ismrmrd.
+
+    Args:
+        protocol: of the noise's measurement.
+        samples: of each line.
+        old: whether the software is older than VD.
+    """
+    name, version = (str(_value(protocol, key) or "") for key in ("tProtocolName", _VERSION))
+    if "XA" in version or name == "AdjCoilSens":
+        return np.full(len(samples), 5.0)
+    if name == "AdjQuietCoilSens":
+        return np.full(len(samples), 4.0)
+    return 1e6 / 130 / samples if old else np.floor(76800 / samples) / 10
 
 
 def _matrices(
