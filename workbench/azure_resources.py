@@ -1,6 +1,7 @@
 """Azure Resource Manager: small questions that no client at hand asks, and what its errors mean."""
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import LoginError, Workspace, login_problem
@@ -36,11 +37,23 @@ class ResourceManager:
 
     def get(self, path: str, version: str) -> dict[str, Any]:
         """Return a resource as JSON; an empty one where it is not there or not ours to see."""
+        return self._ask(f"{ENDPOINT}{path}?api-version={version}")
+
+    def every(self, path: str, version: str) -> Iterator[dict[str, Any]]:
+        """Yield the resources of a list, which Azure gives in pages."""
+        page = self.get(path, version)
+        while True:
+            yield from page.get("value", [])
+            following = str(page.get("nextLink") or "")
+            if not following.startswith(f"{ENDPOINT}/"):  # the login goes nowhere else
+                return
+            page = self._ask(following)
+
+    def _ask(self, url: str) -> dict[str, Any]:
         from azure.core.exceptions import HttpResponseError
         from azure.core.rest import HttpRequest
 
-        request = HttpRequest("GET", f"{ENDPOINT}{path}", params={"api-version": version})
-        response = self._client.send_request(request)
+        response = self._client.send_request(HttpRequest("GET", url))
         if response.status_code in (400, 403, 404):
             return {}
         if response.status_code != 200:
@@ -70,7 +83,7 @@ class ResourceManager:
             f"/subscriptions/{subscription}/providers/Microsoft.MachineLearningServices/"
             f"locations/{location}/vmSizes"
         )
-        for one in self.get(path, "2023-04-01").get("value", []):
+        for one in self.every(path, "2023-04-01"):
             if str(one.get("name")).lower() == vm_size.lower():
                 return float(one.get("memoryGB") or 0) or None
         return None
@@ -78,7 +91,7 @@ class ResourceManager:
     def storage_location(self, subscription: str, account: str) -> str | None:
         """Return the location of a storage account of a subscription, or None where it has none."""
         path = f"/subscriptions/{subscription}/providers/Microsoft.Storage/storageAccounts"
-        for one in self.get(path, "2023-01-01").get("value", []):
+        for one in self.every(path, "2023-01-01"):
             if one.get("name") == account:
                 return location_name(one["location"])
         return None

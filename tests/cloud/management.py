@@ -52,7 +52,7 @@ class Management(Service):
         self.on("POST", rf"{own}/providers/(?P<name>[\w.]+)/register", self._register)
         storage = "/providers/Microsoft.Storage/storageAccounts"
         for parent in (own, f"{own}/resourcegroups/[^/]+"):
-            self.on("GET", parent + storage, lambda _: {"value": [self._storage()]})
+            self.on("GET", parent + storage, self._storages)
         self.on("GET", f"{own}/resourcegroups/[^/]+{storage}/{account}", lambda _: self._storage())
 
     # ---- trouble ---------------------------------------------------------------------
@@ -163,6 +163,12 @@ class Management(Service):
             "location": self.location,
             "properties": {"provisioningState": "Succeeded"},
         }
+
+    def _storages(self, request: Request) -> dict:
+        """List the accounts in pages: the first is empty, as a page of Azure's may be."""
+        if "$skiptoken" in request.query:
+            return {"value": [self._storage()]}
+        return {"value": [], "nextLink": f"https://{HOST}{request.target}&$skiptoken=1"}
 
     def _storage(self) -> dict:
         return {
