@@ -4,7 +4,6 @@ import dataclasses
 import json
 import multiprocessing
 import re
-import time
 
 import numpy as np
 import papermill
@@ -130,11 +129,10 @@ def test_many_requests_are_under_way_at_a_time(dataset, upload, make_volume, clo
         make_volume(dataset / f"multicoil_train/more{number}.h5")
     folder = upload(dataset)
     cloud.network.latency(cloud.storage.host, 0.2)
-    began = time.monotonic()
-    cache = build_cache(folder)
-    one_by_one = 2 * 0.2 * len(cache)
-    assert time.monotonic() - began < one_by_one / 2
-    assert len(cache) == 54
+    before = len(cloud.network.connected)
+    assert len(build_cache(folder)) == 54
+    # Each request that finds no connection free opens one.
+    assert len(cloud.network.connected) - before > 8
 
 
 @pytest.fixture
