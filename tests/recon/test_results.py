@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.views.conftest import volume_at
+from workbench.compute.evaluation import sha256_of
 from workbench.recon.reconstruction import write_result
-from workbench.recon.results import Order, open_result, read_order, read_result
+from workbench.recon.results import Order, is_current, open_result, read_order, read_result
 
 ATTRIBUTES = {
     "digest": "a" * 64,
@@ -124,6 +125,21 @@ def test_result_that_no_reconstruction_writes_is_named_with_a_remedy(change, res
         change(file)
     with pytest.raises(ValueError, match=r"file\.h5 is damaged.*reconstruct again"):
         read_result(path, VOLUME, ORDER)
+
+
+@pytest.mark.parametrize("place", ["outputs", "node", "elsewhere"])
+def test_results_of_a_checkpoint_that_has_learned_on_are_not_current(place, tmp_path):
+    """Also where a node of a cluster made them, or where the project has been moved since."""
+    best = tmp_path / "outputs/team/brain/checkpoints/best.ckpt"
+    best.parent.mkdir(parents=True)
+    best.write_bytes(b"epoch 1")
+    made_by = tmp_path / place / "team/brain/checkpoints/best.ckpt"
+    made_by = {"elsewhere": tmp_path / "a/file/that/is/gone.ckpt"}.get(place, made_by)
+    order = Order(str(made_by), sha256_of(best), "/data", "val", None)
+    folder = best.parents[1] / "reconstructions/val"
+    assert is_current(folder, order)
+    best.write_bytes(b"epoch 2")
+    assert is_current(folder, order) == (place == "elsewhere")
 
 
 @pytest.mark.parametrize("name", ["weights", "weights_sha256", "dataset", "split"])

@@ -119,10 +119,17 @@ def read_order(folder: Path) -> Order:
         raise ValueError(f"{shown(folder / ORDER)} is damaged: {error}") from None
 
 
-def is_current(order: Order) -> bool:
-    """Say whether the weights' file holds what an order names; also where it is not here."""
+def is_current(folder: Path, order: Order) -> bool:
+    """Say whether the weights' file holds what an order names; also where it is not here.
+
+    A run's own is known by its place in the run: made on a node of a cluster, or before the project
+    was moved, results name a file of another machine or folder.
+    """
+    file, own = Path(order.weights), Run(folder.parent.parent).best
+    if file.parts[-3:] == own.parts[-3:] and not file.exists():
+        file = own
     try:
-        return not order.weights or sha256_of(Path(order.weights)) == order.weights_sha256
+        return not order.weights or sha256_of(file) == order.weights_sha256
     except OSError:
         return True
 

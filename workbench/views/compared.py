@@ -125,7 +125,7 @@ def results_that_fit(part: str, folder: Path, order: Order) -> list[Path]:
     A run that has trained on since has none until it is reconstructed again.
     """
     found = _folders_that_fit(part, folder, order)
-    return [each for each in found if is_current(read_order(each))]
+    return [each for each in found if is_current(each, read_order(each))]
 
 
 def _folders_that_fit(part: str, folder: Path, order: Order) -> list[Path]:

@@ -147,7 +147,7 @@ def _results(results: Results) -> Iterator[str]:
         f"<p>{count} volume{'s' if count > 1 else ''} of split {escape(results.order.split)}, "
         f"sampled {escape(str(results.order))}; true acceleration {results.acceleration:.2f}.</p>"
     )
-    if not is_current(results.order):
+    if not is_current(results.folder, results.order):
         yield (
             '<p class="note">They were made with weights that their file holds no more, as where '
             "a training has gone on since: reconstruct again for those.</p>"
