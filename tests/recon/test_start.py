@@ -62,6 +62,10 @@ def test_a_run_begins_with_the_weights_of_another_and_says_what_they_had_seen(
     reconstructed = plan_reconstruction(run="second", split="train")
     assert f"{said}: scores on volumes of train among those flatter" in str(reconstructed)
     assert ": scores on" not in str(plan_reconstruction(run="second"))
+    # The file says it wherever it lies.
+    copied = shutil.copy(Run("outputs/second").best, project / "copied.ckpt")
+    by_file = plan_reconstruction(weights=str(copied), local_dataset=str(study), split="train")
+    assert f"{said}: scores on volumes of train among those flatter" in str(by_file)
     made(plan_reconstruction(run="second"))
     assert said in run_report("second").read_text()
     # A third run inherits what the first two had seen.

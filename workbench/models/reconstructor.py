@@ -1,6 +1,8 @@
 """What training and reconstruction ask of a network, and how any network is made to answer."""
 
+from collections.abc import Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -14,6 +16,8 @@ class Reconstructor(nn.Module):
 
     name: str = ""  # of its entry in the registry
     config: Any = None  # the numbers that it was built with
+    job: Mapping[str, Any] = MappingProxyType({})
+    """The job that its weights' file says it has learned by; empty where it says none."""
     low_memory: bool = False
     """Keep as little as possible for the backward pass, and compute it a second time there."""
     bf16: bool = False

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import LoginError
 from workbench.catalog import OWN_MASKS, SPLITS
@@ -20,6 +20,7 @@ from workbench.compute.node import this_node
 from workbench.compute.own_code import digest_of
 from workbench.compute.plan import Cloud, counted
 from workbench.compute.runs import Run, only_writer, open_run
+from workbench.compute.start import Start
 from workbench.data.cache import DatasetCache, open_cache, open_dataset
 from workbench.data.sampling import Sampling, numbers
 from workbench.models import find_network, label_of, released
@@ -31,6 +32,9 @@ from workbench.recon.orders import begin, held, missing
 from workbench.recon.results import Order, read_order
 from workbench.settings import shown
 from workbench.stores import credentials_for, is_address
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a form checks its parameters here
+    from workbench.models.reconstructor import Reconstructor
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def plan_reconstruction(
         raise ValueError(f"split={split!r}: give one of {', '.join(SPLITS)}")
     asked = Order("", "", "", split, None, (), network, network_options)
     untrained = entry if entry and not entry.trains else None
+    remarks: tuple[str, ...] = ()
     if untrained:
         if weights is not None:
             raise ValueError(f"weights={weights!r}: {network} has none, leave them out")
@@ -146,7 +151,8 @@ def plan_reconstruction(
         source, apart = _beside(run, untrained.name, dataset)
         named = untrained.name
     else:
-        source, asked, apart, named = _with_weights(run, weights, asked, uncertainty)
+        source, asked, apart, loaded = _with_weights(run, weights, asked, uncertainty)
+        named, remarks = loaded.name, tuple(_of_weights(loaded, asked))
     job = source.job if (source.folder / "job.json").exists() else None
     if dataset is None and job is None:
         if target == "azureml":
@@ -183,14 +189,6 @@ def plan_reconstruction(
         unusual = [re.sub(r"[^A-Za-z0-9_.=+-]+", "_", option) for option in unusual]
         folder = folder.with_name("-".join([folder.name, *unusual])[:200])
         asked = replace(asked, network_options=write_options(asdict(config)))
-    started = job.start_from if job and not weights and not untrained else None
-    remarks = (f"the run {started.remark([split])}",) if started else ()
-    if job and not weights and not untrained and job.code.get("network", asked.code) != asked.code:
-        remarks = (
-            *remarks,
-            f"the code of {job.network} has changed since the run was trained: these weights "
-            "learned with other code",
-        )
     if weights in released() and split in ("train", "val"):
         remarks = (f"{weights} was trained on fastMRI's train and val: their scores are flattered",)
     if ranks and (node := ranks.node) and node.store:
@@ -219,10 +217,10 @@ def _opened(place: str, *, of_run: bool) -> DatasetCache:
 
 def _with_weights(
     run: str | None, weights: str | None, asked: Order, uncertainty: int
-) -> tuple[Run, Order, str, str]:
+) -> "tuple[Run, Order, str, Reconstructor]":
     """Return whose results they are, the order with the weights, and what their folder's name adds.
 
-    The last is the name of their network.
+    The last is their network.
 
     Raises:
         ValueError: the weights are of another network, or maps of uncertainty need one.
@@ -245,7 +243,16 @@ def _with_weights(
     if is_own(loaded.name):
         asked = replace(asked, code=digest_of(loaded.name))
     trained = (source.folder / "job.json").exists()
-    return source, asked, own_name if weights and trained else "", loaded.name
+    return source, asked, own_name if weights and trained else "", loaded
+
+
+def _of_weights(loaded: "Reconstructor", asked: Order) -> Iterator[str]:
+    """Say what a person should know of how a network has learned, as its file tells."""
+    if started := loaded.job.get("start_from"):
+        yield f"the run {Start.model_validate(started).remark([asked.split])}"
+    code = loaded.job.get("code", {}).get("network", asked.code)
+    if code != asked.code:
+        yield f"the code of {loaded.name} has changed since these weights learned with it"
 
 
 def _beside(run: str | None, network: str, dataset: str | None) -> tuple[Run, str]:

@@ -217,6 +217,7 @@ def load_network(
     # fastMRI's weights, the released ones included, come without a job: theirs are the whole
     # readout and float32.
     if job:
+        network.job = dict(job)
         network.bf16 = job.get("precision") == "bf16"
         network.crop_readout = job.get("crop_readout") is True
         begins = job.get("first_estimate")
