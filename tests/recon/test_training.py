@@ -437,6 +437,25 @@ def test_average_is_validated_and_reconstructs(study, project):
     assert again.volume_scores == module.volume_scores
 
 
+@pytest.mark.parametrize("factor", [1, 0.5, 1e4])
+def test_a_range_that_is_not_the_targets_is_told_with_the_first_validation(
+    study, project, capsys, factor
+):
+    """With a range too large every SSIM is nearly 1, and the loss nearly 0."""
+    shutil.copytree(study / "multicoil_train", project / "scans/multicoil_train")
+    shutil.copytree(study / "multicoil_val", project / "scans/multicoil_val")
+    with h5py.File(project / "scans/multicoil_val/file11.h5", "r+") as file:
+        file.attrs["max"] *= factor
+        held = file["reconstruction_rss"][()].max()
+    job = small_job(project / "scans", epochs=2)
+    rank.fit(job, project)
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == (factor != 1)
+    for note in notes:
+        assert "1 of 2 validation volumes do not hold" in note
+        assert f"multicoil_val/file11.h5: {held:.3g}, not {factor * held:.3g}." in note
+
+
 def test_gradients_are_cut_to_a_norm(study):
     job = small_job(study)
     norms = []

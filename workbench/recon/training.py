@@ -57,6 +57,7 @@ class Training(pl.LightningModule):
         self.loss = find_loss(LOSSES.get(name, name))
         self.volume_scores: list[dict[str, Any]] = []
         self._slice_scores: list[SliceScore] = []
+        self._ranges: list[tuple[str, float, float]] | None = []  # of the first validation
 
     def forward(self, batch: Sample) -> Tensor:
         """Reconstruct a batch: (batch, H, W) magnitude images."""
@@ -105,6 +106,9 @@ class Training(pl.LightningModule):
             score = score_slice(
                 image, batch.target[number], name, slice_number, float(batch.max_value[number])
             )
+            if self._ranges is not None:
+                brightest, said = batch.target[number].max(), batch.max_value[number]
+                self._ranges.append((name, float(brightest), float(said)))
             self._check(score.parts[LEADING.name], LEADING.label, name, slice_number)
             self._slice_scores.append(score)
         return images
@@ -122,6 +126,10 @@ class Training(pl.LightningModule):
         """Bring the ranks' slices together and form the volumes' figures, on every rank alike."""
         self.volume_scores = score_volumes(gather(self._slice_scores))
         self._slice_scores = []
+        if self._ranges is not None:
+            ranges, self._ranges = gather(self._ranges), None
+            if self.global_rank == 0 and (said := wrong_ranges(ranges)):
+                print(said, flush=True)
 
     def configure_optimizers(self) -> Any:
         """Return the job's optimizer and schedule: StepLR by epoch, or a cosine by step."""
@@ -159,6 +167,30 @@ class Training(pl.LightningModule):
                     f"{self.trainer.world_size}: its epoch begins anew",
                     flush=True,
                 )
+
+
+def wrong_ranges(slices: Sequence[tuple[str, float, float]]) -> str:
+    """Say which volumes' files name another largest target value than they hold; "" for none.
+
+    Args:
+        slices: of whole volumes: the volume, the slice's largest target value, and the volume's
+            as its file says it (``max``).
+    """
+    volumes: dict[str, tuple[float, float]] = {}
+    for name, brightest, said in slices:
+        volumes[name] = max(brightest, volumes.get(name, (brightest,))[0]), said
+    wrong = [
+        name for name, pair in sorted(volumes.items()) if not math.isclose(*pair, rel_tol=0.01)
+    ]
+    if not wrong:
+        return ""
+    brightest, said = volumes[wrong[0]]
+    return (
+        f"note: {len(wrong)} of {len(volumes)} validation volumes do not hold the largest target "
+        f"value that their attribute max names, such as {wrong[0]}: {brightest:.3g}, not "
+        f"{said:.3g}. Loss, SSIM and PSNR of a training take it for the range of values, as "
+        "fastMRI's does; those of a reconstruction take the target's own"
+    )
 
 
 def _rows_of(batch: Sample) -> int:
