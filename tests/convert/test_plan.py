@@ -15,7 +15,7 @@ import pytest
 from tests.convert.mrd_files import cartesian, fft2, images
 from tests.convert.mrd_files import write as mrd_file
 from tests.convert.test_calgary import write as calgary_file
-from workbench.convert.plan import RECORD, Ask, lines_of, plan_conversion
+from workbench.convert.plan import RECORD, Ask, lines_of, plan_conversion, remember
 from workbench.convert.run import LOCK, convert
 from workbench.convert.scan import Choices
 from workbench.data.cache import open_cache
@@ -225,6 +225,57 @@ def test_killed_conversion_leaves_whole_volumes_alone_and_goes_on(source):
     assert list(dataset.rglob("*.part")) == []
     assert len(open_cache(dataset)) == 10
     assert json.loads((dataset / RECORD).read_text())["scale"] == plan.scale
+
+
+def test_volume_that_a_conversion_killed_behind_it_left_is_known(source, monkeypatch):
+    """It keeps its choices: by other ones its person would go to another split as well."""
+
+    def killed(plan, item, *, whole):
+        if whole:
+            raise KeyboardInterrupt
+        remember(plan, item, whole=whole)
+
+    monkeypatch.setattr("workbench.convert.run.remember", killed)
+    with pytest.raises(KeyboardInterrupt):
+        list(convert(planned(source)))
+    assert len(list((source.parent / "datasets/own").rglob("*.h5"))) == 1
+    with pytest.raises(ValueError, match=r"seed=7: .* was made with seed=42"):
+        planned(source, seed=7)
+    assert len(planned(source).to_do) == 10
+
+
+def test_choices_of_a_conversion_that_left_nothing_bind_nobody(source):
+    for file in source.rglob("*.npy"):
+        kspace = np.load(file)
+        np.save(file, np.concatenate([kspace, kspace[:1] * np.nan, kspace, kspace]))
+    assert len(list(convert(planned(source)))) == 10
+    assert len(planned(source, flip=True).to_do) == 10
+
+
+def test_folder_of_volumes_that_no_conversion_wrote_is_left_alone(source):
+    (folder := source.parent / "datasets/own/multicoil_train").mkdir(parents=True)
+    (folder / "file1000001.h5").write_bytes(b"of another dataset")
+    with pytest.raises(ValueError, match=r"holds file1000001.h5, which no conversion wrote"):
+        planned(source)
+    (source.parent / "datasets/own/raw").mkdir()
+    folder.rename(source.parent / "datasets/own/raw/files")
+    assert len(planned(source).to_do) == 10
+
+
+def test_file_that_is_refused_by_now_names_what_is_there_of_it(source):
+    list(convert(planned(source)))
+    kept = {item.source: item.path for item in planned(source).items}
+    np.save(source / "Doe_Jane_0/t0.npy", np.abs(head(0)))
+    wrong = np.load(source / "Doe_Jane_1/t0.npy")
+    wrong[1] = np.nan
+    broken = np.concatenate([wrong[:1], wrong[1:], wrong[:1], wrong[:1], wrong[:1]])
+    np.save(source / "Doe_Jane_1/t0.npy", broken)
+    plan = planned(source)
+    said = "; of it as it was before {} is still there"
+    (refusal,) = plan.refusals
+    assert refusal.reason.endswith(said.format(kept["Doe_Jane_0/t0.npy"]))
+    (refusal,) = convert(plan)
+    assert refusal.reason.endswith(said.format(kept["Doe_Jane_1/t0.npy"]))
 
 
 def test_two_conversions_into_one_folder_do_not_meet(source):

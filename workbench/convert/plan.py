@@ -145,6 +145,7 @@ def plan_conversion(ask: Ask) -> Plan:
         done = same and (ask.dataset / path).is_file()
         items.append(Item(source, scan, person, split, path, mark, file, done))
     _refuse_twice(ask, items, record)
+    refusals = [_with_what_stays(ask, each, key, record) for each in refusals]
     scale = record["scale"] or ask.scale or _scale_of(scan for _, scan in found)
     return Plan(ask, tuple(items), tuple(refusals), scale, told_apart, key_name, record)
 
@@ -168,6 +169,19 @@ def _refuse_twice(ask: Ask, items: Iterable[Item], record: Mapping[str, Any]) ->
                 "converted from another folder, or held other scans: convert from the same folder "
                 "as before, into another dataset, or remove that volume first"
             )
+
+
+def _with_what_stays(ask: Ask, refusal: Problem, key: bytes, record: Mapping[str, Any]) -> Problem:
+    """Name the volumes of a refused file that an earlier conversion left in the dataset."""
+    file = pseudonym(key, "file", str((ask.root / refusal.path).resolve()))
+    left = [path for path, value in record["volumes"].items() if value.get("file") == file]
+    return Problem(refusal.path, refusal.reason + said_of_what_stays(ask, left))
+
+
+def said_of_what_stays(ask: Ask, paths: Iterable[str]) -> str:
+    """Return the end of a refusal: which of some volumes are in the dataset all the same."""
+    there = [path for path in paths if (ask.dataset / path).is_file()]
+    return f"; of it as it was before {', '.join(there)} is still there" if there else ""
 
 
 _LINK = "is a link to a folder, behind which nothing is looked for: put the folder in its place"
@@ -272,9 +286,15 @@ def _choices_of(ask: Ask) -> dict[str, Any]:
 def _read_record(ask: Ask) -> dict[str, Any]:
     """Read what was converted into the dataset's folder before."""
     file = ask.dataset / RECORD
-    if not file.exists():
+    record = json.loads(file.read_text()) if file.exists() else {"volumes": {}}
+    if not any((ask.dataset / path).is_file() for path in record["volumes"]):
+        for other in ask.dataset.glob("*/*.h5"):
+            if split_of_folder(other.parent.name):
+                raise ValueError(
+                    f"{shown(ask.dataset)} holds {other.name}, which no conversion wrote: its "
+                    "people and its scale are not known, so give another dataset"
+                )
         return {"scale": None, "choices": _choices_of(ask), "volumes": {}}
-    record = json.loads(file.read_text())
     wanted = json.loads(json.dumps(_choices_of(ask)))
     for name, value in wanted.items():
         before = record["choices"].get(name)
@@ -303,14 +323,14 @@ def check_current(plan: Plan) -> None:
         )
 
 
-def remember(plan: Plan, item: Item) -> None:
-    """Write what the dataset's folder holds now."""
+def remember(plan: Plan, item: Item, *, whole: bool) -> None:
+    """Write what the dataset's folder holds now, or is about to: a volume that is not whole yet."""
     record = _read_record(plan.ask)
     record |= {"scale": plan.scale, "people": plan.told_apart, "key": plan.key}
     record["volumes"][item.path] = {
         "person": item.person,
         "split": item.split,
-        "source": item.mark,
+        "source": item.mark if whole else "",
         "file": item.file,
     }
     write_text(plan.ask.dataset / RECORD, json.dumps(record, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from workbench.convert.plan import Plan, check_current, remember, write_names
+from workbench.convert.plan import Plan, check_current, remember, said_of_what_stays, write_names
 from workbench.convert.scan import RefusedError
 from workbench.convert.write import write_scan
 from workbench.data.volume import Problem
@@ -35,6 +35,7 @@ def convert(plan: Plan) -> Iterator[Problem]:
         write_names(plan)
         progress = Progress("converting", sum(item.scan.shape[0] for item in plan.to_do), "slices")
         for item in plan.to_do:
+            remember(plan, item, whole=False)
             try:
                 for _ in write_scan(
                     item.scan,
@@ -45,6 +46,6 @@ def convert(plan: Plan) -> Iterator[Problem]:
                 ):
                     progress.advance(1)
             except RefusedError as error:
-                yield Problem(item.source, str(error))
+                yield Problem(item.source, f"{error}{said_of_what_stays(ask, (item.path,))}")
                 continue
-            remember(plan, item)
+            remember(plan, item, whole=True)
