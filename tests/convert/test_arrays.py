@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from numpy.fft import fftshift, ifft2, ifftshift
+from numpy.fft import fft, fftshift, ifft2, ifftshift
 from scipy.io import loadmat, savemat
 
 from tests.convert.reading import converted, kspace_of, refusal
@@ -284,6 +284,17 @@ REFUSED = {
 def test_what_is_no_cartesian_kspace_is_refused(tmp_path, case):
     values, message = REFUSED[case]
     assert message in refusal(npy(tmp_path, values))
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_partitions_that_are_called_slices_are_refused(tmp_path, shifted):
+    made = np.concatenate([0 * images(2), images(16), 0 * images(2)]) + 1e-3
+    choices = Choices(axes=FULL)
+    (scan,) = scans_of(npy(tmp_path, kspace_of(made)), choices)
+    assert scan.target
+    deep = fft(ifftshift(kspace_of(made), axes=0), axis=0)
+    path = npy(tmp_path, fftshift(deep, axes=0) if shifted else deep)
+    assert "as partitions of a scan in three dimensions" in refusal(path, choices)
 
 
 def test_what_choices_cannot_mean_is_refused(tmp_path):

@@ -352,6 +352,13 @@ def test_reversed_lines_are_turned_round(made):
     (scan,) = made(lines)
     assert_same(kspace_of(scan), kspace)
     assert "lines that ran backwards, and were turned round: 12 of 24" in " ".join(scan.remarks)
+    assert not scan.target  # an EPI without phase correction has ghosts
+    for each in lines[::2]:
+        each.data[:] = each.data[:, ::-1].copy()
+        each.set_flag(ismrmrd.ACQ_IS_REVERSE)
+    (scan,) = made(lines)
+    assert_same(kspace_of(scan), kspace)
+    assert scan.target
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_file_that_is_refused_by_now_names_what_is_there_of_it(source):
     np.save(source / "Doe_Jane_0/t0.npy", np.abs(head(0)))
     wrong = np.load(source / "Doe_Jane_1/t0.npy")
     wrong[1] = np.nan
-    broken = np.concatenate([wrong[:1], wrong[1:], wrong[:1], wrong[:1], wrong[:1]])
+    broken = np.concatenate([wrong, *[wrong[:1]] * 8])
     np.save(source / "Doe_Jane_1/t0.npy", broken)
     plan = planned(source)
     said = "; of it as it was before {} is still there"

@@ -20,6 +20,7 @@ __all__ = ["holds", "scans"]
 _BLOCK = 20e6  # bytes of samples that are read at once, or one slice where that is more
 _ORDER = ("slice", "average", "coil", "readout", "phase", "complex")
 _SMALLEST = 7  # samples along readout and phase encode, as for volumes of a dataset
+_MANY_SLICES, _LIKE_PARTITIONS = 16, 100.0  # strongest slice / median, powers; images 1 to 5
 _TRAJECTORIES = {"traj", "trajectory", "ktraj", "k_traj", "kloc", "spokes"}
 
 
@@ -215,20 +216,30 @@ class _Measured:
 
 
 def _measured(kspace: _Kspace, volume: int) -> _Measured:
-    """Look at the first, the middle and the last slice of a volume."""
-    middle, last = kspace.length("slice") // 2, kspace.length("slice") - 1
-    numbers = sorted({0, middle, last})
+    """Look at the first, the middle and the last slice of a volume, and at two between them."""
+    count = kspace.length("slice")
+    middle, last = count // 2, count - 1
+    numbers = sorted({0, count // 4, middle, 3 * count // 4, last})
     rows = columns = coils = np.zeros(1, bool)
+    powers = []
     for number, values in zip(numbers, kspace.read(volume, numbers), strict=True):
         if not np.isfinite(values).all():
             raise RefusedError(f"has values that are not finite in slice {number}")
         rows = rows | values.any((0, 2))
         columns = columns | values.any((0, 1))
         coils = coils | values.any((1, 2))
+        of_slice = (np.abs(values).astype(float) ** 2).sum(0)
+        powers.append(float(of_slice.sum()))
         if number == middle:
-            power = (np.abs(values).astype(float) ** 2).sum(0)
+            power = of_slice
     if not power.any():
         raise RefusedError("holds zeros only")
+    if count >= _MANY_SLICES and max(powers) > _LIKE_PARTITIONS * np.median(powers):
+        raise RefusedError(
+            f"has slices of which one is {max(powers) / max(np.median(powers), 1e-300):.2g} times "
+            "as strong as others, as partitions of a scan in three dimensions: transform that axis "
+            "to slices first, by an inverse FFT with shifts, or leave out empty slices"
+        )
     return _Measured(rows, columns, coils, power)
 
 

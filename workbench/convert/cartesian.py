@@ -185,6 +185,11 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
     remarks += [f"lines of one place that were averaged: up to {repeats}"] if repeats > 1 else []
     remarks += [f"{name} of {share:g}: it is no target" for name, share in shares.items()]
     calibration, said = _calibration(shared, group, volume.readout.length)
+    mixed = volume.reversed.any() and not volume.reversed.all()
+    if mixed:
+        remarks.append(
+            "lines ran both ways, as in an EPI, and may differ in phase: it is no target"
+        )
     extra = {**shares, "averages": repeats, "whitened": shared.whitening is not None}
 
     def read(numbers: Iterable[int]) -> Iterator[NDArray[np.complex64]]:
@@ -203,7 +208,7 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
         ),
         name=group.name,
         sampled=columns if gaps else None,
-        target=not (gaps or shares),
+        target=not (gaps or shares or mixed),
         acquisition=measurement.acquisition,
         person=measurement.person,
         calibration=calibration,
