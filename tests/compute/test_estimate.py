@@ -119,6 +119,14 @@ def test_pace_is_taken_from_a_run_of_the_same_network_and_machines(project):
     assert pace.seconds == pytest.approx(100 * 4 / 400)
     assert "measured in earlier" in pace.source
     assert measured_pace(job, "STANDARD_Y") is None
+    # Epochs that it has learned on this machine, before or after, are none of theirs.
+    table = (run.folder / "metrics.csv").read_text()
+    (run.folder / "metrics.csv").write_text("epoch,seconds\n1,20\n2,100\n3,10\n")
+    (run.folder / "azureml.json").write_text(json.dumps(sent | {"epochs": [1, 2]}))
+    assert measured_pace(job, "STANDARD_ND24S") == pace
+    (run.folder / "metrics.csv").write_text(table)
+    knee = training_job(project, synthetic=False, model="knee")
+    assert measured_pace(knee, "STANDARD_ND24S") is None
     # Nodes hold each other up, which the estimate counts by itself.
     (run.folder / "azureml.json").write_text(json.dumps(sent | {"nodes": 8}))
     pace = measured_pace(job, "STANDARD_ND24S")

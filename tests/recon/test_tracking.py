@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import sqlite3
 import struct
 from contextlib import closing
@@ -100,6 +101,22 @@ def test_mlflow_has_parameters_curves_images_and_the_best_model_and_goes_on_in_o
     said = "\n".join([*first, *lines]).lower()
     assert "mlflow" not in said
     assert "alembic" not in said
+
+
+def test_a_training_that_begins_anew_under_the_same_name_has_a_run_of_its_own(trained):
+    """The curves of the one before had stayed, as they had its epochs already."""
+    folder, _ = trained("mlflow", ranks=True, lr=1e-3, schedule="step")
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "metrics.csv").unlink()
+    trained("mlflow", ranks=True, lr=1e-5, schedule="step")
+    database = folder / "mlruns/mlflow.db"
+    rows = {
+        table: dict(rows_of(database, f"select run_uuid, value from {table} where key = 'lr'"))
+        for table in ("params", "metrics")
+    }
+    asked = {run: float(value) for run, value in rows["params"].items()}
+    assert sorted(asked.values()) == [1e-5, 1e-3]
+    assert rows["metrics"] == asked
 
 
 def test_a_server_that_is_given_gets_it_by_its_token_which_no_file_or_line_holds(trained, server):

@@ -57,6 +57,8 @@ class Record(pydantic.BaseModel):
         slices: training and validation slices of an epoch; of a training alone.
         asked: what the notebook there was given, as a digest; "" of a training.
         lines: that its log had before it, of earlier jobs for the same folder.
+        epochs: of the training that were done before it, and when it was brought here: those
+            between are its own.
         fetched: whether all that it kept has been brought here since it ended.
     """
 
@@ -68,6 +70,7 @@ class Record(pydantic.BaseModel):
     slices: tuple[int, int] = (0, 0)
     asked: str = ""
     lines: int = 0
+    epochs: tuple[int, int | None] = (0, None)
     attempts: int = 1
     fetched: bool = False
 
@@ -269,6 +272,7 @@ def _send(work: ClusterRun, lost: Record | None = None) -> Record:
         slices=work.slices,
         asked=work.asked,
         lines=lost.lines if lost else _lines(cloud.store),
+        epochs=lost.epochs if lost else (len(Run(work.folder).metrics), None),
         attempts=lost.attempts + 1 if lost else 1,
     )
     record.keep(work.folder)
@@ -295,7 +299,8 @@ def _lines(store: Store) -> int:
 def _bring_back(work: ClusterRun, record: Record) -> Iterator[str]:
     """Bring all that the nodes have kept, and note that it is here."""
     yield from work.bring_back()
-    record.model_copy(update={"fetched": True}).keep(work.folder)
+    own = record.epochs[0], len(Run(work.folder).metrics)
+    record.model_copy(update={"fetched": True, "epochs": own}).keep(work.folder)
 
 
 def _bring_what_came(work: ClusterRun, record: Record) -> Iterator[str]:

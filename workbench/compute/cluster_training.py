@@ -110,6 +110,10 @@ class TrainingRun(ClusterRun):
         store, place = self.cloud.store, self.cloud.job.store.path
         if store.entry(_LAST) is None:
             return
+        if not self.plan.resume:
+            raise ValueError(
+                f"{place} in the storage holds a run already: give another name, or resume=True"
+            )
         with suppress(FileNotFoundError):
             before = TrainingJob.from_json(store.read("job.json").decode())
             check_same(before, self.plan.job, f"{place} in the storage holds a run")

@@ -17,6 +17,7 @@ VALIDATION = 1 / 3
 
 RETAIL_PRICES = "https://prices.azure.com/api/retail/prices"
 _SECONDS_TO_WAIT = 10
+_PACED_BY = ("model", "network", "config", "precision", "first_estimate", "crop_readout")
 
 # The 2021 toolbox's table for brain_multicoil, nodes of 4 P40 cards: an epoch of training and
 # validation took 255, 133, 66 and 34 minutes on 1, 2, 4 and 8 nodes.
@@ -103,11 +104,9 @@ def measured_pace(job: TrainingJob, vm_size: str) -> Pace | None:
     for path in sorted(records, key=lambda path: -path.stat().st_mtime):
         with suppress(ValueError, KeyError, TypeError, OSError):  # a damaged run tells nothing
             record, run = read_record(path), Run(path.parent)
-            (train, val), seconds = record["slices"], [row["seconds"] for row in run.metrics]
-            same = all(
-                getattr(run.job, name) == getattr(job, name)
-                for name in ("network", "config", "precision", "first_estimate", "crop_readout")
-            )
+            own = slice(*record.get("epochs", (0, None)))  # others it has learned elsewhere
+            (train, val), seconds = record["slices"], [row["seconds"] for row in run.metrics[own]]
+            same = all(getattr(run.job, name) == getattr(job, name) for name in _PACED_BY)
             if record["vm_size"] == vm_size and same and seconds:
                 ranks = record["nodes"] * cards_of(vm_size)
                 alone = min(seconds) * ranks * efficiency(record["nodes"])

@@ -116,6 +116,8 @@ class Tracking(pl.Callback):
 
     def _begin(self, name: str) -> None:
         noted = self._noted().get(name, {})
+        if noted.get("epochs") and not self.record.rows:
+            noted = {}  # of another training, which was under this name before
         tracker = self._kinds[name](self.job, self.folder, noted)
         self._sent[name] = tracker.begin(flat(self.job.parameters))
         self._trackers[name] = tracker

@@ -322,6 +322,8 @@ def test_what_another_job_of_that_name_has_learned_is_not_gone_on_from(waiting, 
     ):
         next(train(plan(nodes=2)))
     assert container.download_blob("runs/brain/job.json").readall().decode() == before.to_json()
+    with pytest.raises(ValueError, match="runs/brain in the storage holds a run already"):
+        next(train(plan(nodes=2, loss="l1", resume=False)))
     assert waiting.azureml.jobs == {}
     lines = train(plan(nodes=2, loss="l1"))
     until(lines, "sent as run")
