@@ -10,7 +10,7 @@ from workbench.compute.cluster_run import ClusterRun
 from workbench.compute.estimate import pace_of
 from workbench.compute.evaluation import FOLDER, judged_splits
 from workbench.compute.jobs import TrainingJob, run_folder
-from workbench.compute.kept import changed_here, fetch, put
+from workbench.compute.kept import fetch, hand_over, put, went_on
 from workbench.compute.loggers import USUAL_ON_CLUSTER, check_on_cluster, read_loggers
 from workbench.compute.own_code import code_for
 from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
@@ -125,25 +125,11 @@ class TrainingRun(ClusterRun):
     def bring_along(self) -> None:
         """Put the job there, with what it begins with, or what it has done on this machine."""
         run, store = self.plan.run, self.cloud.store
-        if self._went_on_here():
-            put(
-                run.folder,
-                store,
-                [path for path in changed_here(run.folder, store) if path != SENT],
-            )
+        if run.last.exists() and (store.entry(_LAST) is None or went_on(run.folder, store, _LAST)):
+            hand_over(run.folder, store, without=(SENT,))
         put(run.folder, store, ["job.json"])
         if self.plan.job.start_from and store.entry(_LAST) is None:
             put(run.folder, store, [START])
-
-    def _went_on_here(self) -> bool:
-        """Say whether this machine's last checkpoint is what the nodes are to go on from."""
-        run, store = self.plan.run, self.cloud.store
-        if not run.last.exists() or store.entry(_LAST) is None:
-            return run.last.exists()
-        there = 0
-        with suppress(FileNotFoundError):
-            there = store.read("metrics.csv").count(b"\n") - 1
-        return _LAST in changed_here(run.folder, store) and len(run.metrics) >= there
 
     def bring_back(self) -> Iterator[str]:
         """Bring all that the nodes have kept, the reconstructions last.

@@ -11,7 +11,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,12 +47,9 @@ def fetch(
     Raises:
         OSError: the store refuses or cannot be reached; what came until then stays.
     """
-    fetched: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        fetched = read_record(folder / FETCHED)
-    missing = {}
+    fetched, missing = _fetched(folder), {}
     for entry in store.list():
-        version = [entry.etag or entry.mtime_ns, entry.size]
+        version = _version(entry)
         is_here = fetched.get(entry.path) == version and (folder / entry.path).exists()
         if not _hidden(entry.path) and wanted(entry.path) and not is_here:
             missing[entry.path] = entry.mtime_ns, version
@@ -98,10 +95,39 @@ def files_of(folder: Path) -> list[str]:
     return sorted(path for path in paths if not _hidden(path))
 
 
-def changed_here(folder: Path, store: Store) -> list[str]:
-    """List a folder's files that are not as the store has them, as far as dates and sizes tell."""
+def went_on(folder: Path, store: Store, path: str) -> bool:
+    """Say whether a file has changed here since it was brought, and not in the store."""
+    there = {entry.path: entry for entry in store.list()}
+    entry = there.get(path)
+    if entry is None or _fetched(folder).get(path) != _version(entry):
+        return False
+    return _state(folder / path) != (entry.mtime_ns, entry.size)
+
+
+def hand_over(folder: Path, store: Store, without: Collection[str] = ()) -> None:
+    """Copy a folder's files to a store, but for those that it has; they count as brought here."""
     there = {entry.path: (entry.mtime_ns, entry.size) for entry in store.list()}
-    return [path for path in files_of(folder) if there.get(path) != _state(folder / path)]
+    changed = [path for path in files_of(folder) if there.get(path) != _state(folder / path)]
+    handed = [path for path in changed if path not in without]
+    put(folder, store, handed)
+    fetched = _fetched(folder)
+    for entry in store.list():
+        if entry.path in handed:
+            os.utime(folder / entry.path, ns=(entry.mtime_ns, entry.mtime_ns))
+            fetched[entry.path] = _version(entry)
+    write_text(folder / FETCHED, json.dumps(fetched))
+
+
+def _fetched(folder: Path) -> dict[str, Any]:
+    """Return the versions of the store's files that are in a folder."""
+    with suppress(OSError, ValueError):
+        return read_record(folder / FETCHED)
+    return {}
+
+
+def _version(entry: Entry) -> list[Any]:
+    """Return what tells a file of the store from others of its place, as JSON has it."""
+    return [entry.etag or entry.mtime_ns, entry.size]
 
 
 def _state(file: Path) -> tuple[int, int]:

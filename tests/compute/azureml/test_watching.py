@@ -12,6 +12,7 @@ from workbench.compute.azureml_v1 import AzureMLv1
 from workbench.compute.azureml_v2 import AzureMLv2
 from workbench.compute.cluster_job import ClusterJob
 from workbench.compute.cluster_run import ShownLog
+from workbench.compute.cluster_training import TrainingRun
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.kept import fetch
 from workbench.compute.sender import ClusterError
@@ -308,6 +309,13 @@ def test_the_nodes_go_on_from_where_the_run_is_furthest(waiting, plan, here, the
     assert found == furthest[here, there]
     found = container.download_blob("runs/brain/metrics.csv").readall()
     assert found == table(max(here, there))
+    # What the nodes have learned since stays, where one of them is lost and the job sent again.
+    container.upload_blob("runs/brain/checkpoints/last.ckpt", b"of the nodes since", overwrite=True)
+    container.upload_blob("runs/brain/metrics.csv", table(3), overwrite=True)
+    fetch(planned.where.store, folder, lambda path: path == "metrics.csv")
+    TrainingRun(planned, planned.where).bring_along()
+    found = container.download_blob("runs/brain/checkpoints/last.ckpt").readall()
+    assert found == b"of the nodes since"
     waiting.azureml.job.cancel()
     lines.close()
 
