@@ -185,6 +185,11 @@ def test_lines_of_zeros_between_others_are_not_taken_for_measured(made):
     assert "in 6 of a slice's 24 lines" in refusal(made, zeroed(kspace, range(6)))
     (scan,) = made(zeroed(kspace, [0, 1, 2, 22, 23]))  # padding
     assert scan.target
+    echo = kspace.copy()
+    echo[:, :, :8] = 0  # a partial one, filled
+    assert "in 8 of a slice's 32 samples along the readout" in refusal(made, cartesian(echo))
+    echo[:, :, 25:] = 0
+    assert made(cartesian(echo))[0].target
     late = cartesian(kspace)
     for each in late:
         if each.idx.slice == 2 and each.idx.kspace_encode_step_1 == 9:

@@ -194,7 +194,7 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
 
     def read(numbers: Iterable[int]) -> Iterator[NDArray[np.complex64]]:
         for values in volume.kspace(numbers):
-            refuse_zeros((values != 0).any((0, 1)), columns)
+            refuse_zeros((values != 0).any(0), columns, volume.readout.span)
             yield values
 
     return Scan(

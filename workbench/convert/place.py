@@ -190,27 +190,33 @@ def off_partition(volume: Volume) -> int:
     return off if abs(off) > max(1, volume.depth // 32) else 0
 
 
-def refuse_zeros(there: NDArray[np.bool_], columns: NDArray[np.bool_]) -> None:
+def refuse_zeros(there: NDArray[np.bool_], columns: NDArray[np.bool_], readout: slice) -> None:
     """Refuse a slice of which lines hold zeros alone, unless they are padding around the others.
 
+    Nor may samples at the same place of all lines, as of a partial echo that was filled.
+
     Args:
-        there: columns that hold other values, (phase encode,).
-        columns: those of which there are lines.
+        there: where k-space, of any coil, is not 0: (readout, phase encode).
+        columns: those of which there are lines, (phase encode,).
+        readout: samples that lines hold.
 
     Raises:
-        RefusedError: zeros stand for lines that were not measured.
+        RefusedError: zeros stand for what was not measured.
     """
-    lost, middle = columns & ~there, len(columns) // 2
-    if not lost.any():
-        return
-    held, given = np.flatnonzero(there), np.flatnonzero(columns)
-    inside = not len(held) or lost[held[0] : held[-1]].any()
-    if inside or (partial(held[0], held[-1], middle) and not partial(given[0], given[-1], middle)):
-        raise RefusedError(
-            f"holds zeros alone in {lost.sum()} of a slice's {len(given)} lines, as if they had "
-            "been measured: leave such lines out, or convert k-space as an array, whose zeros are "
-            "lines that are missing"
-        )
+    rows = np.zeros(len(there), bool)
+    rows[readout] = True
+    sides = ("lines", columns, there.any(0)), ("samples along the readout", rows, there.any(1))
+    for word, stored, other in sides:
+        lost, middle = stored & ~other, len(stored) // 2
+        held, given = np.flatnonzero(other), np.flatnonzero(stored)
+        inside = not len(held) or lost[held[0] : held[-1]].any()
+        cut = inside or partial(held[0], held[-1], middle)
+        if lost.any() and cut and (inside or not partial(given[0], given[-1], middle)):
+            raise RefusedError(
+                f"holds zeros alone in {lost.sum()} of a slice's {len(given)} {word}, as if they "
+                "had been measured: leave such out, or convert k-space as an array, whose zeros "
+                "are what is missing"
+            )
 
 
 def check_center(volume: Volume, center: int, *, chosen: bool) -> tuple[str, ...]:
@@ -231,16 +237,16 @@ def check_center(volume: Volume, center: int, *, chosen: bool) -> tuple[str, ...
     deep, height, width = volume.depth > 1, *volume.shape[2:]
     planes, middle = (volume.partitions, volume.depth) if deep else (volume.slices, volume.shape[0])
     power, counts = np.zeros((height, width)), np.zeros(width)
-    there = np.zeros(width, bool)
+    there = np.zeros((height, width), bool)
     for line, values in volume.lines(np.flatnonzero(planes == middle // 2)):
         with np.errstate(invalid="ignore", over="ignore"):  # the writer refuses such values
             energy = finite(np.sum(values.real**2 + values.imag**2, axis=0))
         power[volume.readout.span, volume.columns[line]] += energy
         counts[volume.columns[line]] += 1
-        there[volume.columns[line]] |= values.any()
+        there[volume.readout.span, volume.columns[line]] |= values.any(0)
     if not power.any():
         raise RefusedError("holds zeros alone in the middle of its slices")
-    refuse_zeros(there, counts > 0)
+    refuse_zeros(there, counts > 0, volume.readout.span)
     row, column = check_kspace(power / np.maximum(counts, 1))
     remarks, off = [], column - width // 2
     line = center + off

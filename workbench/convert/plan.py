@@ -340,7 +340,7 @@ def write_names(plan: Plan) -> None:
     """Write the private table of who is who; what other sources left in it stays."""
     file, known = plan.ask.private / "names.csv", {}
     if file.exists():
-        with file.open(newline="") as lines:
+        with file.open(encoding="utf-8", newline="") as lines:
             known = {row[0]: row for row in list(csv.reader(lines))[1:]}
     for item in plan.items:
         known[item.path] = [item.path, item.source, item.scan.name, item.scan.person]
