@@ -269,6 +269,11 @@ def with_many_averages(file):
     file["kspace"] = np.ones((50, 2, 2, 20, 15), np.complex64)
 
 
+def with_echoes(file):
+    whole = file["kspace"][0] + file["kspace"][1]
+    file["kspace"][()] = np.stack([whole, 0.7 * whole, 0.5 * whole])
+
+
 def with_a_centre_elsewhere(file):
     file["kspace"][()] = np.roll(file["kspace"][()], 10, -1)
 
@@ -289,6 +294,7 @@ def with_fewer_lines(file):
         (with_maps, r"is a diffusion scan .* an EPI \(it holds coil_sens_maps\): .* NYU's own"),
         (with_epi, r"an EPI \(it holds a trajectory epi\)"),
         (with_many_averages, r"an EPI \(it holds 50 averages\)"),
+        (with_echoes, "has 3 k-spaces of the same columns, and a fastMRI prostate T2 has averages"),
         (with_a_centre_elsewhere, "has its strongest column 10 beside the middle"),
         (with_nothing, "holds nothing but zeros in its middle slice"),
         (with_fewer_lines, "k-space of 64x44, and its header speaks of 45 lines of 64x64"),

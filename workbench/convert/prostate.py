@@ -118,6 +118,12 @@ def _check_place(kspace: h5py.Dataset, header: Header, measured: NDArray[np.bool
     if not measured.any():
         raise RefusedError("holds nothing but zeros in its middle slice: bring it in again")
     middle = kspace[:, slices // 2, :, readout // 2, :]
+    if len(measured) > 1 and (measured == measured[0]).all():
+        raise RefusedError(
+            f"has {len(measured)} k-spaces of the same columns, and a fastMRI prostate T2 has "
+            "averages of every second one: echoes or frames have no mean; save each as a file, or "
+            "k-space as an array without a header, with volume or average among its axes"
+        )
     power = (middle.real**2 + middle.imag**2).sum(axis=1).max(axis=0)
     off = first + int(power.argmax()) - y // 2
     if abs(off) > off_middle(y):
