@@ -198,6 +198,27 @@ def lab(options: tuple[str, ...]) -> None:
 
 
 @main.command(context_settings=_WIDTH)
+@click.argument("folder", metavar="RUN")
+def cancel(folder: str) -> None:
+    """Cancel the job that is at work on a cluster.
+
+    RUN is a run's name, or the folder that the job fills, such as outputs/brain. Nothing that the
+    job has kept is lost: running its notebook again brings it.
+    """
+    from workbench.azure_login import LoginError
+    from workbench.compute.cluster_run import cancel_job
+    from workbench.compute.jobs import run_folder
+    from workbench.compute.sender import ClusterError
+
+    try:
+        place = resolve(folder)
+        fills = place.is_relative_to(resolve("outputs"))
+        click.echo(cancel_job(place if fills else run_folder(folder, "RUN")))
+    except (ValueError, ClusterError, LoginError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command(context_settings=_WIDTH)
 @click.argument("size", default="small")
 def demo(size: str) -> None:
     """Run the whole job on a synthetic phantom.

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 import pydantic
 
-from workbench.azure_login import LoginError
+from workbench.azure_login import LoginError, require_workspace
+from workbench.compute.cluster import connect
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.kept import LOG_FILE, WhileItRuns, fetch
 from workbench.compute.node import ERRORS, noted_error
@@ -38,7 +39,10 @@ REQUEUED = (
     "AzureML took a node away and queues the job again by itself: it will go on from its last "
     "checkpoint"
 )
-GOES_ON = "goes on, and is billed: run this again to watch it, or cancel it in the studio"
+GOES_ON = (
+    "goes on, and is billed: run this again to watch it; `workbench cancel RUN`, with its name or "
+    "folder, cancels it, as the studio does"
+)
 _ENDED_BY_ITSELF = "exited with status code"  # AzureML's words; the node was there until then
 _MEANS = {"Preparing": ": the first job of an environment has its image built, some ten minutes"}
 _BEFORE_RUNNING = ("NotStarted", "Queued", "Preparing", "Provisioning", "Starting")
@@ -189,8 +193,8 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
         if record and not ended and not same:
             raise ValueError(
                 f"run {record.run} is still at work for {shown(folder)}, with other parameters "
-                f"or on other volumes: "
-                f"wait for it, or cancel it in the studio: {state.url if state else ''}"
+                f"or on other volumes: wait for it, or cancel it: "
+                f"`workbench cancel {shown(folder)}`"
             )
         unseen = record is not None and not record.fetched and same
         if record and ended and unseen:
@@ -244,6 +248,31 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
             f"as run {record.run} (attempt {record.attempts} of {ATTEMPTS})"
         )
     yield from _bring_back(work, record)
+
+
+def cancel_job(folder: Path) -> str:
+    """Cancel the job that is at work for a folder; return what happens.
+
+    Nothing that it has kept is lost: the next start of its notebook brings it here.
+
+    Raises:
+        ValueError: none is at work for it, or no workspace is configured.
+        ClusterError: AzureML refuses what it was asked.
+        LoginError: no login works.
+    """
+    record = _record(folder)
+    if record is None:
+        raise ValueError(f"no job was sent for {shown(folder)}: give a folder that one fills")
+    sender = connect(require_workspace(), record.sdk)  # v1 does not cancel what v2 sent
+    state = sender.known(record.run)
+    if state is None or state.ended:
+        status = state.status if state else "not known to the workspace"
+        raise ValueError(f"no job is at work for {shown(folder)}: run {record.run} is {status}")
+    sender.cancel(record.run)
+    return (
+        f"run {record.run} on {record.cluster} is being cancelled; running its notebook again "
+        "brings what it has kept"
+    )
 
 
 def _record(folder: Path) -> Record | None:

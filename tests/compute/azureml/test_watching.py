@@ -5,8 +5,10 @@ from contextlib import ExitStack
 
 import pytest
 from azure.core.pipeline.policies._retry import RetryPolicyBase
+from click.testing import CliRunner
 
 from workbench.azure_login import new_login
+from workbench.command.__main__ import main
 from workbench.compute import cluster_run
 from workbench.compute.azureml_v1 import AzureMLv1
 from workbench.compute.azureml_v2 import AzureMLv2
@@ -97,13 +99,21 @@ def test_a_job_is_found_again_and_watched_through_trouble_until_it_is_cancelled(
                 trouble.callback(waiting.recover)
             assert lost in until(lines, "the job runs on", said)
         until(lines, "in contact again", said)
-    again.where.sender.cancel(job.id)
+    asked = CliRunner().invoke(main, ["cancel", "brain"])
+    assert (asked.exit_code, job.id in asked.output) == (0, True), asked.output
     # Where Azure answers 429, nobody asks again before its Retry-After has passed.
     fault = waiting.fail(ASKED, status=429, retry_after=1, times=5)
     with pytest.raises(TrainingFailedError, match="was cancelled; run this again to go on"):
         until(lines, "no such line", said)
     assert (fault.struck, fault.early) == (5, 0)
     assert (job.status, len(waiting.azureml.jobs)) == ("Canceled", 1)
+    for words, message in (
+        (["cancel", "outputs/brain"], f"no job is at work for outputs/brain: run {job.id} is Canc"),
+        (["cancel", "knee"], "no job was sent for outputs/knee"),
+        (["cancel", "../brain"], "RUN='../brain': give letters"),
+    ):
+        refused = CliRunner().invoke(main, words)
+        assert (refused.exit_code, message in refused.output) == (1, True), refused.output
     counted = [line for line in said if "node(s)" in line]  # only SDK v1 knows them
     assert counted == (["cpu-cluster has 1 node(s), 2 wanted"] if sdk == "v1" else [])
     assert len([line for line in said if lost in line]) == 2
@@ -174,7 +184,10 @@ def test_what_a_job_keeps_and_meets_is_shown_while_it_goes_on(waiting, plan, mon
         stopped.setattr(AzureMLv1, "state", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(lines)
-    assert "goes on, and is billed: run this again to watch it, or" in capsys.readouterr().out
+    assert (
+        "goes on, and is billed: run this again to watch it; `workbench cancel"
+        in capsys.readouterr().out
+    )
     assert waiting.azureml.job.status == "Queued"
     lines = train(plan(nodes=2))
     assert "found run" in next(lines)
