@@ -118,6 +118,8 @@ def test_own_network_and_loss_train_reconstruct_and_load(own, study, project):
     plan = plan_reconstruction(run="mine")
     assert len(plan.order.volumes) == len(results)
     assert f"the code of {own}:Denoiser has changed since these weights learned" in str(plan)
+    with pytest.warns(UserWarning, match=f"the code of {own}:Denoiser has changed since"):
+        workbench.load_model("outputs/mine")
     # The ranks of a training have imported the code that it began with.
     assert order_of_run(run, "val", plan.cache)[0].volumes == ()
     (project / f"{own}.py").write_text(CODE)

@@ -248,11 +248,12 @@ def _with_weights(
 
 def _of_weights(loaded: "Reconstructor", asked: Order) -> Iterator[str]:
     """Say what a person should know of how a network has learned, as its file tells."""
+    from workbench.recon.weights import changed_code
+
     if started := loaded.job.get("start_from"):
         yield f"the run {Start.model_validate(started).remark([asked.split])}"
-    code = loaded.job.get("code", {}).get("network", asked.code)
-    if code != asked.code:
-        yield f"the code of {loaded.name} has changed since these weights learned with it"
+    if said := changed_code(loaded):
+        yield said
 
 
 def _beside(run: str | None, network: str, dataset: str | None) -> tuple[Run, str]:

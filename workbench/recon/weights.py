@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.compute.evaluation import sha256_of
+from workbench.compute.own_code import digest_of
 from workbench.compute.runs import Run, open_run
 from workbench.models import (
     DEFAULT,
@@ -97,7 +98,8 @@ def load_model(
         device: where it goes, such as "cpu" or "cuda:1"; None takes the GPU where there is one.
 
     Returns:
-        The network in evaluation mode, float32. Its ``name`` says which it is.
+        The network in evaluation mode, float32. Its ``name`` says which it is. A warning says
+        where the code of your own network has changed since its weights learned with it.
 
     Raises:
         FileNotFoundError: there is no such run or file; the message lists what there is.
@@ -108,6 +110,8 @@ def load_model(
         found = untrained(source, options)
     else:
         found = load_network(file_of(source), network, options)
+        if said := changed_code(found):
+            warnings.warn(said, UserWarning, stacklevel=2)
     return found.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -227,6 +231,16 @@ def load_network(
             raise ValueError(f"{shown(path)} begins with {begins!r}: {error}") from None
         network.tf32 = job.get("tf32") is True
     return network.eval()
+
+
+def changed_code(network: Reconstructor) -> str:
+    """Say that a network's own code is not what its weights learned with; "" where it may be."""
+    learned = network.job.get("code", {}).get("network")
+    if learned is None or network.name != network.job.get("network"):
+        return ""
+    if learned == digest_of(network.name):
+        return ""
+    return f"the code of {network.name} has changed since these weights learned with it"
 
 
 def job_in(content: Any) -> Mapping[str, Any]:
