@@ -3,10 +3,13 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -15,7 +18,14 @@ import pytest
 from tests.convert.mrd_files import cartesian, fft2, images
 from tests.convert.mrd_files import write as mrd_file
 from tests.convert.test_calgary import write as calgary_file
-from workbench.convert.plan import RECORD, Ask, lines_of, plan_conversion, remember
+from workbench.convert.plan import (
+    RECORD,
+    Ask,
+    _passed_over,
+    lines_of,
+    plan_conversion,
+    remember,
+)
 from workbench.convert.run import LOCK, convert
 from workbench.convert.scan import Choices
 from workbench.data.cache import open_cache
@@ -97,6 +107,41 @@ def test_a_link_to_a_folder_of_raw_data_is_refused_by_name(source, tmp_path):
     refused = {problem.path: problem.reason for problem in planned(source).refusals}
     assert refused.pop("Doe_Jane_3").startswith("is a link to a folder, behind which nothing is")
     assert refused == {}
+
+
+def test_link_to_a_file_that_is_not_there_is_named(source):
+    (source / "Doe_Jane_2/t7.npy").symlink_to(source / "elsewhere.npy")
+    assert [(problem.path, problem.reason) for problem in planned(source).refusals] == [
+        ("Doe_Jane_2/t7.npy", "is a link to a file that is not there: bring that in")
+    ]
+
+
+def test_file_and_a_link_to_it_are_one_scan_and_not_of_two_people(source):
+    (source / "Doe_Jane_0/latest.npy").symlink_to("t1.npy")
+    (source / "Aaron").mkdir()
+    (source / "Aaron/first.npy").symlink_to(source / "Doe_Jane_0/t0.npy")
+    plan = planned(source)
+    assert len(plan.items) == 10
+    assert {problem.path: problem.reason for problem in plan.refusals} == {
+        "Aaron/first.npy": "is a link to Doe_Jane_0/t0.npy, which is converted once",
+        "Doe_Jane_0/latest.npy": "is a link to Doe_Jane_0/t1.npy, which is converted once",
+    }
+
+
+def test_folder_that_cannot_be_listed_is_named():
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    (folder / "Doe_Jane").mkdir(mode=0)
+    user = os.geteuid()
+    try:
+        if user == 0:  # who may list everything
+            os.seteuid(65534)
+        (problem,) = _passed_over(folder)
+    finally:
+        os.seteuid(user)
+        shutil.rmtree(folder)
+    reason = "cannot be listed (Permission denied): see to its permissions"
+    assert (problem.path, problem.reason) == ("Doe_Jane", reason)
 
 
 def test_later_files_leave_splits_scale_and_files_as_they_are(source):

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -184,20 +185,26 @@ def said_of_what_stays(ask: Ask, paths: Iterable[str]) -> str:
     return f"; of it as it was before {', '.join(there)} is still there" if there else ""
 
 
+def _passed_over(source: Path) -> Iterator[Problem]:
+    """Name what a listing of a source passes over, and why: somebody's scans may lie there."""
+    errors: list[OSError] = []
+    for folder, folders, names in os.walk(source, onerror=errors.append):
+        links = [(name, _LINK) for name in folders if not split_of_folder(name)]
+        links += [(name, _NOWHERE) for name in names if not Path(folder, name).exists()]
+        for name, why in sorted(links):
+            if (path := Path(folder, name)).is_symlink():
+                yield Problem(path.relative_to(source).as_posix(), why)
+    for error in errors:
+        why = f"cannot be listed ({error.strerror}): see to its permissions"
+        yield Problem(Path(error.filename).relative_to(source).as_posix(), why)
+
+
 _LINK = "is a link to a folder, behind which nothing is looked for: put the folder in its place"
+_NOWHERE = "is a link to a file that is not there: bring that in"
 
 
-def _links(source: Path) -> list[str]:
-    """Name the links to folders that a listing of a source passes over."""
-    if not source.is_dir():
-        return []
-    links = sorted(path for path in source.rglob("*") if path.is_symlink() and path.is_dir())
-    names = (link.relative_to(source).as_posix() for link in links)
-    return [
-        name
-        for name in names
-        if not split_of_folder(Path(name).name) and not any(p[0] == "." for p in name.split("/"))
-    ]
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _look(ask: Ask) -> tuple[list[tuple[str, Scan]], list[Problem]]:
@@ -208,9 +215,14 @@ def _look(ask: Ask) -> tuple[list[tuple[str, Scan]], list[Problem]]:
         else [ask.source.name]
     )
     found: list[tuple[str, Scan]] = []
-    refusals = [Problem(name, _LINK) for name in _links(ask.source)]
-    for name in files:
-        if any(part.startswith(".") for part in name.split("/")):
+    passed_over = _passed_over(ask.source) if ask.source.is_dir() else ()
+    refusals = [problem for problem in passed_over if not _hidden(problem.path)]
+    seen: dict[Path, str] = {}
+    for name in sorted(files, key=lambda name: (ask.root / name).is_symlink()):
+        if _hidden(name):
+            continue
+        if (first := seen.setdefault((ask.root / name).resolve(), name)) != name:
+            refusals.append(Problem(name, f"is a link to {first}, which is converted once"))
             continue
         try:
             scans = scans_of(ask.root / name, ask.choices, ask.form)
