@@ -323,6 +323,18 @@ def test_file_that_is_refused_by_now_names_what_is_there_of_it(source):
     assert refusal.reason.endswith(said.format(kept["Doe_Jane_1/t0.npy"]))
 
 
+def test_file_that_is_still_being_copied_is_refused_until_it_is_there(source):
+    plan = planned(source)
+    np.save(source / "Doe_Jane_1/t0.npy", 2 * head(10))
+    (problem,) = convert(plan)
+    assert (problem.path, problem.reason[:29]) == (
+        "Doe_Jane_1/t0.npy",
+        "was changed after this began,",
+    )
+    assert len(open_cache(plan.ask.dataset)) == 9
+    assert [item.source for item in planned(source).to_do] == ["Doe_Jane_1/t0.npy"]
+
+
 def test_two_conversions_into_one_folder_do_not_meet(source):
     plan = planned(source)
     running = convert(plan)

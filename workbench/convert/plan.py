@@ -283,11 +283,23 @@ def _scale_of(scans: Iterable[Scan]) -> float:
 
 def _mark(ask: Ask, source: str, scan: Scan) -> str:
     """Return what tells whether a file's scan is the one that was converted, and so described."""
-    known = (ask.root / source).stat()
     said = [scan.shape, scan.header, scan.target, scan.acquisition, scan.attributes]
     said += [None if scan.sampled is None else scan.sampled.tolist(), scan.calibration is None]
     digest = hashlib.sha256(repr(said).encode()).hexdigest()[:16]
-    return f"{known.st_size} {known.st_mtime_ns} {digest}"
+    return f"{_stamp(ask, source)} {digest}"
+
+
+def _stamp(ask: Ask, source: str) -> str:
+    known = (ask.root / source).stat()
+    return f"{known.st_size} {known.st_mtime_ns}"
+
+
+def check_unchanged(ask: Ask, item: Item) -> None:
+    """Refuse a scan whose file has become another one since it was planned: lines are elsewhere."""
+    if not item.mark.startswith(f"{_stamp(ask, item.source)} "):
+        raise RefusedError(
+            "was changed after this began, as by a copy that goes on: run this again"
+        )
 
 
 def _choices_of(ask: Ask) -> dict[str, Any]:

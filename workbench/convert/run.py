@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator
 
-from workbench.convert.plan import Plan, check_current, remember, said_of_what_stays, write_names
+from workbench.convert.plan import (
+    Plan,
+    check_current,
+    check_unchanged,
+    remember,
+    said_of_what_stays,
+    write_names,
+)
 from workbench.convert.scan import RefusedError
 from workbench.convert.write import write_scan
 from workbench.data.volume import Problem
@@ -44,6 +51,7 @@ def convert(plan: Plan) -> Iterator[Problem]:
                     flip=ask.flip,
                     attributes={"patient_id": item.person},
                 ):
+                    check_unchanged(ask, item)
                     progress.advance(1)
             except RefusedError as error:
                 yield Problem(item.source, f"{error}{said_of_what_stays(ask, (item.path,))}")

@@ -100,7 +100,7 @@ def find_groups(
     several = [name for name, values in zip(names, image.T, strict=True) if np.ptp(values)]
     for key in np.unique(image, axis=0):
         said = dict(zip(names, key, strict=True))
-        name = "_".join(f"{_VOLUMES[each]}{said[each] + 1}" for each in several)
+        name = "_".join(f"{_VOLUMES[each]}{int(said[each]) + 1}" for each in several)
         same = (beside == key).all(1)
         if len(beside) and not same.any():  # one calibration serves all
             same = (beside == beside[0]).all(1)
