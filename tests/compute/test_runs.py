@@ -8,6 +8,7 @@ import pytest
 from workbench.compute.jobs import training_job
 from workbench.compute.runs import Run, keep_cache, prepare_run
 from workbench.data.cache import build_cache
+from workbench.views.training import volume_table
 
 WHOLE = "epoch,step,train_loss\n1,10,0.5\n2,20,0.4\n"
 
@@ -35,6 +36,14 @@ def test_damaged_table_says_that_it_can_be_removed(damaged, tmp_path):
     (tmp_path / "checkpoints/last.ckpt").write_text("")
     with pytest.raises(ValueError, match=r"remove it, and the run writes it anew from last\.ckpt"):
         _ = Run(tmp_path).metrics
+
+
+def test_the_table_of_volumes_says_after_which_epoch_and_which_was_the_best(tmp_path):
+    rows = "1,0.4,0.6,30,0.02\n2,0.3,0.7,31,0.01\n3,0.2,0.65,30,0.02\n"
+    (tmp_path / "metrics.csv").write_text(f"epoch,train_loss,val_ssim,val_psnr,val_nmse\n{rows}")
+    (tmp_path / "volumes.csv").write_text("volume,slices,ssim,psnr,nmse\na.h5,3,0.65,30,0.02\n")
+    said = "Validation after epoch 3, the last one; the best is epoch 2, whose weights reconstruct"
+    assert said in volume_table(Run(tmp_path)).to_html()
 
 
 READ = """

@@ -95,7 +95,11 @@ def volume_table(run: Run) -> "Styler":
     table = ranked(table, LEADING.name, LEADING.higher_is_better)
     table = table.rename(columns={name: metric.heading for name, metric in known.items()})
     formats = {metric.heading: metric.text for metric in known.values()}
-    return styled_table(table, formats, index=False)
+    last, best = run.metrics[-1]["epoch"], best_row(run.metrics)["epoch"]
+    said = f"Validation after epoch {last:.0f}, the last one"
+    if best != last:
+        said += f"; the best is epoch {best:.0f}, whose weights reconstruct"
+    return styled_table(table, formats, index=False).set_caption(said)
 
 
 def evaluation_table(run: Run) -> "Styler | None":
@@ -126,4 +130,5 @@ def evaluation_table(run: Run) -> "Styler | None":
     table = pandas.DataFrame(rows)
     table.columns = pandas.MultiIndex.from_tuples(table.columns)
     centred = {"selector": "th.col_heading.level0", "props": "text-align: center"}
-    return styled_table(table, index=False).set_table_styles([centred], overwrite=False)
+    shown = styled_table(table, index=False).set_table_styles([centred], overwrite=False)
+    return shown.set_caption("The best epoch's weights, measured as fastMRI's leaderboard measures")
