@@ -34,7 +34,7 @@ from workbench.recon.metrics import METRICS
 from workbench.recon.reconstruction import reconstruct_volume
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.speed import compiles
-from workbench.recon.training import NonFiniteLossError, Training, WeightAverage
+from workbench.recon.training import NonFiniteLossError, Training, WeightAverage, cosine
 from workbench.recon.weights import load_network
 
 SMALL = {
@@ -252,6 +252,18 @@ def test_cosine_rises_then_falls_to_zero_at_the_last_step(study):
     assert max(rates) == 0.5
     assert rates == [*sorted(rates[:highest]), *sorted(rates[highest:], reverse=True)]
     assert 0 <= module.lr_schedulers().get_last_lr()[0] < 1e-9
+
+
+def test_cosine_falls_over_the_epochs_on_whatever_ranks_each_is_learned(study, project, killed):
+    """By steps alone it stood at its end, or never came there: a rank of few has more of them."""
+    job = small_job(study, name="moved", epochs=3, schedule="cosine")
+    open_cache(study)
+    run = prepare_run(job, resume=True)
+    rank_process(run.folder, "epoch", 3, module=killed, ranks=3)
+    assert [row["step"] for row in run.metrics] == [3]
+    rank.fit(job, run.folder)
+    expected = [job.lr * cosine(n * steps - 1, 3 * steps) for n, steps in ((1, 3), (2, 9), (3, 9))]
+    assert [row["lr"] for row in run.metrics] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("network", ["varnet", "promptmr"])

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import pytorch_lightning as pl
@@ -144,7 +143,15 @@ class Training(pl.LightningModule):
         # Lightning's own estimate would make the loader before it knows where a run goes on.
         data = cast(SliceData, self.trainer.datamodule)  # type: ignore[attr-defined]
         batches = data.batches_of_epoch(self.trainer.world_size)
-        share = partial(cosine, steps=job.epochs * -(-batches // job.accumulate))
+        steps = -(-batches // job.accumulate)  # of an epoch
+
+        def share(_: int) -> float:
+            """Go by where the training is: on fewer ranks it has had other steps until there."""
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            return cosine(
+                self.current_epoch * steps + -(-done // job.accumulate), job.epochs * steps
+            )
+
         by_step = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return [optimizer], [{"scheduler": by_step, "interval": "step"}]
 
