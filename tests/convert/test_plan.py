@@ -350,6 +350,30 @@ def test_plan_says_what_will_be_made(source):
     assert "10 volumes, 328 kB of k-space" in text
 
 
+def test_images_of_another_scanner_s_scale_are_told(source):
+    plan = planned(source)
+    assert "images reach" not in "\n".join(lines_of(plan))
+    list(convert(plan))
+    (source / "Doe_Jane_7").mkdir()
+    np.save(source / "Doe_Jane_7/t0.npy", 1e6 * head(3))
+    said = "\n".join(lines_of(planned(source)))
+    assert "by it, and fastMRI's 0.0003: give scans of another scanner's scale" in said
+
+
+def test_scan_whose_middle_slice_is_refused_costs_itself_alone(tmp_path):
+    (source := tmp_path / "raw").mkdir()
+    kspace = fft2(images(3))
+    late = cartesian(kspace, repetition=1)
+    for each in late:
+        if each.idx.kspace_encode_step_1 == 9:
+            each.data[:] = 0
+    mrd_file(source / "a.h5", cartesian(kspace) + late)
+    plan = planned(source, choices=Choices())
+    assert len(plan.items) == 2
+    (problem,) = convert(plan)
+    assert problem.reason.startswith("holds zeros alone in 1 of a slice's 24 lines")
+
+
 def test_scan_with_a_nan_is_refused_alone_and_decides_no_scale(tmp_path):
     for number in range(3):
         kspace = fft2(images(seed=number))

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from workbench.stores.disk import DiskStore, write_text
 RECORD = "conversion.json"
 """What a dataset's folder says of its conversion; nothing of people or of the source's names."""
 _USUAL_LARGEST = 3e-4  # of fastMRI's images
+_FAR = 1000  # times as large or small, from which images should not lie in one dataset
 _NAMED = 5  # files that are refused for one reason
 _SCALED_BY = 16  # scans whose middle slice decides the factor, at most
 PEOPLE = ("auto", "header", "folder", "file")
@@ -78,6 +79,7 @@ class Plan:
     items: tuple[Item, ...]
     refusals: tuple[Problem, ...]
     scale: float
+    extremes: tuple[float, float] | None  # of some images' largest values; None: nothing to do
     told_apart: str  # of PEOPLE
     key: str  # pseudonym of the key itself
     record: Mapping[str, Any]  # what the dataset's folder said
@@ -96,7 +98,7 @@ class Plan:
 def plan_conversion(ask: Ask) -> Plan:
     """Look into every file of a source, print its name, and say what it becomes.
 
-    Headers and lines' counters are read, and one slice of each of the first scans; nothing of the
+    Headers and lines' counters are read, and one slice of each of some scans; nothing of the
     dataset is written. The key of the pseudonyms is made where there is none.
 
     Raises:
@@ -147,8 +149,13 @@ def plan_conversion(ask: Ask) -> Plan:
         items.append(Item(source, scan, person, split, path, mark, file, done))
     _refuse_twice(ask, items, record)
     refusals = [_with_what_stays(ask, each, key, record) for each in refusals]
-    scale = record["scale"] or ask.scale or _scale_of(scan for _, scan in found)
-    return Plan(ask, tuple(items), tuple(refusals), scale, told_apart, key_name, record)
+    peaks = _peaks([item.scan for item in items if not item.done])
+    usual = statistics.median(peaks) if peaks else 0.0
+    scale = (
+        record["scale"] or ask.scale or (float(f"{_USUAL_LARGEST / usual:.3g}") if usual else 1.0)
+    )
+    extremes = (scale * min(peaks), scale * max(peaks)) if peaks else None
+    return Plan(ask, tuple(items), tuple(refusals), scale, extremes, told_apart, key_name, record)
 
 
 def _refuse_twice(ask: Ask, items: Iterable[Item], record: Mapping[str, Any]) -> None:
@@ -266,19 +273,21 @@ def _people(ask: Ask, found: list[tuple[str, Scan]], before: str | None) -> tupl
     return rule, [source.partition("/")[0] if rule == "folder" else source for source, _ in found]
 
 
-def _scale_of(scans: Iterable[Scan]) -> float:
-    """Return the factor that brings the median of the images' largest values to fastMRI's.
+def _peaks(scans: Sequence[Scan]) -> list[float]:
+    """Return the largest value of the middle slice's image of some scans, first to last.
 
-    Slices whose values are not finite say nothing; the writer refuses them.
+    Slices that cannot be read, or are not finite, say nothing; the writer refuses them.
     """
     largest = []
-    for scan, _ in zip(scans, range(_SCALED_BY), strict=False):
-        (kspace,) = slices_of(scan, (scan.shape[0] // 2,))
+    for scan in scans[:: math.ceil(len(scans) / _SCALED_BY) or 1]:
+        try:
+            (kspace,) = slices_of(scan, (scan.shape[0] // 2,))
+        except (RefusedError, OSError):
+            continue
         peak = float(np.abs(kspace).max())
         if 0 < peak < math.inf:  # and no NaN; of huge and tiny values the squares are neither
             largest.append(peak * float(zero_filled(kspace / peak, scan.header.recon[:2]).max()))
-    usual = statistics.median(largest) if largest else 0.0
-    return float(f"{_USUAL_LARGEST / usual:.3g}") if usual else 1.0
+    return largest
 
 
 def _mark(ask: Ask, source: str, scan: Scan) -> str:
@@ -385,6 +394,12 @@ def lines_of(plan: Plan) -> Iterator[str]:
     if moved := sum(item.scan.split not in (None, item.split) for item in plan.items):
         yield f"moved      {count_of(moved)} from the split that the source gives them, see remarks"
     yield f"scale      {plan.scale:g}, the same for all"
+    least, most = plan.extremes or (_USUAL_LARGEST, _USUAL_LARGEST)
+    if not ask.scale and not _USUAL_LARGEST / _FAR < least <= most < _USUAL_LARGEST * _FAR:
+        yield (
+            f"           images reach {least:.1g} to {most:.1g} by it, and fastMRI's "
+            f"{_USUAL_LARGEST}: give scans of another scanner's scale a dataset of their own"
+        )
     yield f"to write   {count_of(len(plan.to_do))}, {amount(plan.size, 'B')} of k-space"
     if done := len(plan.items) - len(plan.to_do):
         yield f"there      {count_of(done)}, converted before"
