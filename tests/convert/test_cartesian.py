@@ -587,6 +587,13 @@ def test_slices_that_are_numbered_as_partitions_are_refused(made):
     assert "has 8 partitions that are equally strong" in refusal(made, lines, header(z=8))
 
 
+def test_partitions_that_came_more_often_are_no_stronger(made):
+    image = images(8)
+    lines = deep(volume_of(image))
+    (scan,) = made(lines + deep(volume_of(image), steps=range(4), average=1), header(z=8))
+    assert_same(kspace_of(scan), fft2(image))
+
+
 def test_slices_that_a_header_counts_as_partitions_are_slices(made):
     kspace = fft2(images(4))
     (scan,) = made(cartesian(kspace, kspace_encode_step_2=2), header(z=4))

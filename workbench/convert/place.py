@@ -177,10 +177,11 @@ def off_partition(volume: Volume) -> int:
     if len(planes) < _FEW_PARTITIONS:
         return 0
     away = np.abs(volume.columns.astype(int) - volume.shape[3] // 2)
-    power = np.zeros(volume.depth)
-    for line, values in volume.lines(np.flatnonzero(away == away.min())):
+    power, chosen = np.zeros(volume.depth), np.flatnonzero(away == away.min())
+    for line, values in volume.lines(chosen):
         with np.errstate(invalid="ignore", over="ignore"):
             power[volume.partitions[line]] += finite(np.sum(values.real**2 + values.imag**2))
+    power /= np.maximum(np.bincount(volume.partitions[chosen], minlength=volume.depth), 1)
     if power.any() and not peaked(power[planes]):
         raise RefusedError(
             f"has {len(planes)} partitions that are equally strong, as slices are: those of a scan "
