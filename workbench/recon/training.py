@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import pytorch_lightning as pl
@@ -56,7 +56,7 @@ class Training(pl.LightningModule):
         self.loss = find_loss(LOSSES.get(name, name))
         self.volume_scores: list[dict[str, Any]] = []
         self._slice_scores: list[SliceScore] = []
-        self._ranges: list[tuple[str, float, float]] | None = []  # of the first validation
+        self._ranges: list[tuple[str, Any, Any]] | None = []  # until the first validation's end
 
     def forward(self, batch: Sample) -> Tensor:
         """Reconstruct a batch: (batch, H, W) magnitude images."""
@@ -64,6 +64,8 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: Sample, batch_index: int) -> Tensor:
         """Return the loss of a batch; NonFiniteLossError where it is NaN or infinite."""
+        if not self.job.augment:
+            self._note_ranges(batch)
         loss = self._loss(batch)
         if not torch.isfinite(loss):
             where = ", ".join(
@@ -100,14 +102,12 @@ class Training(pl.LightningModule):
                 self._check(error, "error on held-out lines", name, slice_number)
                 self._slice_scores.append(unscored(name, slice_number, error))
             return images
+        self._note_ranges(batch)
         for number, image in enumerate(images):
             name, slice_number = batch.volume[number], batch.slice_num[number]
             score = score_slice(
                 image, batch.target[number], name, slice_number, float(batch.max_value[number])
             )
-            if self._ranges is not None:
-                brightest, said = batch.target[number].max(), batch.max_value[number]
-                self._ranges.append((name, float(brightest), float(said)))
             self._check(score.parts[LEADING.name], LEADING.label, name, slice_number)
             self._slice_scores.append(score)
         return images
@@ -126,9 +126,17 @@ class Training(pl.LightningModule):
         self.volume_scores = score_volumes(gather(self._slice_scores))
         self._slice_scores = []
         if self._ranges is not None:
-            ranges, self._ranges = gather(self._ranges), None
-            if self.global_rank == 0 and (said := wrong_ranges(ranges)):
-                print(said, flush=True)
+            slices = [(name, float(largest), float(said)) for name, largest, said in self._ranges]
+            self._ranges, slices = None, gather(slices)
+            note = wrong_ranges(slices, {row["volume"] for row in self.volume_scores})
+            if note and self.global_rank == 0:
+                print(note, flush=True)
+
+    def _note_ranges(self, batch: Sample) -> None:
+        """Note a batch's largest target values, and its files' (``max``), once for each slice."""
+        if self._ranges is not None and batch.target.ndim == 3:
+            largest = batch.target.amax((1, 2))  # stays on its device: nobody waits for it
+            self._ranges += zip(batch.volume, largest, batch.max_value, strict=True)
 
     def configure_optimizers(self) -> Any:
         """Return the job's optimizer and schedule: StepLR by epoch, or a cosine by step."""
@@ -176,27 +184,30 @@ class Training(pl.LightningModule):
                 )
 
 
-def wrong_ranges(slices: Sequence[tuple[str, float, float]]) -> str:
+def wrong_ranges(slices: Iterable[tuple[str, float, float]], whole: Collection[str]) -> str:
     """Say which volumes' files name another largest target value than they hold; "" for none.
 
     Args:
-        slices: of whole volumes: the volume, the slice's largest target value, and the volume's
-            as its file says it (``max``).
+        slices: the volume, the slice's largest target value, and the volume's as its file says it
+            (``max``).
+        whole: the volumes of which every slice is there.
     """
     volumes: dict[str, tuple[float, float]] = {}
     for name, brightest, said in slices:
         volumes[name] = max(brightest, volumes.get(name, (brightest,))[0]), said
     wrong = [
-        name for name, pair in sorted(volumes.items()) if not math.isclose(*pair, rel_tol=0.01)
+        name
+        for name, (brightest, said) in sorted(volumes.items())
+        if not math.isclose(brightest, said, rel_tol=0.01) and (brightest > said or name in whole)
     ]
     if not wrong:
         return ""
     brightest, said = volumes[wrong[0]]
     return (
-        f"note: {len(wrong)} of {len(volumes)} validation volumes do not hold the largest target "
-        f"value that their attribute max names, such as {wrong[0]}: {brightest:.3g}, not "
-        f"{said:.3g}. Loss, SSIM and PSNR of a training take it for the range of values, as "
-        "fastMRI's does; those of a reconstruction take the target's own"
+        f"note: {len(wrong)} of {len(volumes)} volumes do not hold the largest target value that "
+        f"their attribute max names, such as {wrong[0]}: {brightest:.3g}, not {said:.3g}. Loss, "
+        "SSIM and PSNR of a training take it for the range of values, as fastMRI's does; those of "
+        "a reconstruction take the target's own"
     )
 
 
