@@ -8,6 +8,7 @@ from tests.convert.reading import image_of, kspace_of, only_scan
 from workbench.convert.plan import Ask, plan_conversion
 from workbench.convert.run import convert
 from workbench.convert.scan import RefusedError
+from workbench.convert.write import write_scan
 from workbench.data.cache import open_cache
 
 SIZE, SLICES, COILS = 64, 2, 4
@@ -95,6 +96,18 @@ def test_missing_lines_inside_leave_a_mask_and_no_target(tmp_path):
     scan = only_scan(tmp_path / "2022061003_T101.h5")
     assert not scan.target
     assert np.flatnonzero(~scan.sampled[FIRST:END]).tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [([20], "holds other columns in slice 1 than in its"), (slice(None), "zeros in slice 1, as")],
+)
+def test_a_slice_that_lacks_what_others_have_is_refused(tmp_path, columns, message):
+    kspace = np.concatenate([known_kspace()] * 3)
+    kspace[1, ..., columns] = 0
+    write(tmp_path / "2022061003_T101.h5", kspace)
+    with pytest.raises(RefusedError, match=message):
+        list(write_scan(only_scan(tmp_path / "2022061003_T101.h5"), tmp_path / "a.h5"))
 
 
 @pytest.mark.parametrize(

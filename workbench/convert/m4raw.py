@@ -92,12 +92,21 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
         )
     if layout.columns:
         remarks.append(f"the strongest column lies {abs(layout.columns)} beside the middle")
+
+    def straight(kspace: h5py.Dataset, number: int) -> NDArray[np.complex64]:
+        values = layout.straight(kspace[number])
+        if values.any() and ((values != 0).any((0, 1)) != measured).any():
+            raise RefusedError(
+                f"holds other columns in slice {number} than in its middle one: bring it in again"
+            )
+        return values
+
     person = re.match(r"\d{6,}(?=_)", path.name)
     repeated = re.search(r"_[A-Z]+\d?(\d\d)\.h5$", path.name)
     return [
         Scan(
             shape=(slices, coils, *matrix),
-            read=slices_by(path, lambda kspace, number: layout.straight(kspace[number])),
+            read=slices_by(path, straight),
             header=header,
             sampled=None if whole else measured,
             target=whole,

@@ -38,8 +38,8 @@ def write_scan(
         The number of each slice, once it is written.
 
     Raises:
-        RefusedError: the source yields other slices than it said, or values that are not finite,
-            in k-space or, at that scale, in images.
+        RefusedError: the source yields other slices than it said, a slice of zeros, or values
+            that are not finite, in k-space or, at that scale, in images.
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +92,11 @@ def slices_of(scan: Scan, numbers: tuple[int, ...] | None = None) -> Iterator[ND
     for values in scan.read(wanted):
         if values.shape != scan.shape[1:]:
             raise RefusedError(f"holds a slice of {values.shape}, not of {scan.shape[1:]}")
+        if not values.any():
+            raise RefusedError(
+                f"holds nothing but zeros in slice {wanted[found]}, as where a copy broke off: "
+                "bring it in again, or leave that slice out"
+            )
         found += 1
         yield values.astype(np.complex64, copy=False)
     if found != len(wanted):
