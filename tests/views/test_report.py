@@ -58,6 +58,7 @@ def test_report_is_one_file_that_asks_for_nothing_and_tells_every_folder_of_resu
         "team/weights",
         "val-equispaced-4x-0.08",
         "val-equispaced-8x-0.04",
+        "2 volumes of split val of knee_multicoil, sampled",
         "synthetic phantom",
         "not for clinical use",
         "These volumes have no target",

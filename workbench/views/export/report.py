@@ -141,11 +141,12 @@ def _compared(known: list[Results]) -> Iterator[str]:
 
 
 def _results(results: Results) -> Iterator[str]:
-    count = len(results)
+    count, order = len(results), results.order
     yield f"<h2>{escape(results.folder.name)}</h2>"
     yield (
-        f"<p>{count} volume{'s' if count > 1 else ''} of split {escape(results.order.split)}, "
-        f"sampled {escape(str(results.order))}; true acceleration {results.acceleration:.2f}.</p>"
+        f"<p>{count} volume{'s' if count > 1 else ''} of split {escape(order.split)} of "
+        f"{escape(Path(order.dataset).name)}, sampled {escape(str(order))}; true acceleration "
+        f"{results.acceleration:.2f}.</p>"
     )
     if not is_current(results.folder, results.order):
         yield (
