@@ -18,6 +18,7 @@ from workbench.settings import notebooks
 
 COMMANDS = [
     "cache",
+    "cancel",
     "convert",
     "demo",
     "explore",

@@ -330,7 +330,7 @@ def test_results_with_other_options_are_kept_apart_and_say_so_wherever_they_are_
     assert all(label in titles for label in labels)
 
 
-def test_label_tells_what_a_result_was_made_with_though_its_folder_is_to_be_made_anew(run, study):
+def test_a_result_is_not_shown_as_what_its_folder_is_to_hold_instead(run, study):
     found = made(wavelet_with("iterations=2", study))
     order = found.order
     begin(
@@ -338,7 +338,8 @@ def test_label_tells_what_a_result_was_made_with_though_its_folder_is_to_be_made
         load_cache(found.folder),
         found.folder,
     )
-    assert Results(found.folder).labels["reconstruction"] == "L1-wavelet (iterations=2)"
+    with pytest.raises(FileNotFoundError, match="no results of what was asked for last"):
+        Results(found.folder)
 
 
 @pytest.mark.parametrize(
