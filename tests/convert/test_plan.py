@@ -21,13 +21,13 @@ from tests.convert.test_calgary import write as calgary_file
 from workbench.convert.plan import (
     RECORD,
     Ask,
-    _passed_over,
     lines_of,
     plan_conversion,
     remember,
 )
 from workbench.convert.run import LOCK, convert
 from workbench.convert.scan import Choices
+from workbench.convert.source import passed_over
 from workbench.data.cache import open_cache
 from workbench.data.images import centered_fft2
 from workbench.stores.disk import only_one
@@ -136,7 +136,7 @@ def test_folder_that_cannot_be_listed_is_named():
     try:
         if user == 0:  # who may list everything
             os.seteuid(65534)
-        (problem,) = _passed_over(folder)
+        (problem,) = passed_over(folder)
     finally:
         os.seteuid(user)
         shutil.rmtree(folder)

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,12 +17,13 @@ from workbench.catalog import split_of_folder
 from workbench.convert.people import pseudonym, read_key, read_shares, split_people
 from workbench.convert.readers import scans_of
 from workbench.convert.scan import Choices, RefusedError, Scan
+from workbench.convert.source import files_of_source
 from workbench.convert.write import slices_of
 from workbench.data.images import zero_filled
 from workbench.data.volume import Problem
 from workbench.progress import amount, count_of
 from workbench.settings import shown
-from workbench.stores.disk import DiskStore, write_text
+from workbench.stores.disk import write_text
 
 RECORD = "conversion.json"
 """What a dataset's folder says of its conversion; nothing of people or of the source's names."""
@@ -192,45 +192,11 @@ def said_of_what_stays(ask: Ask, paths: Iterable[str]) -> str:
     return f"; of it as it was before {', '.join(there)} is still there" if there else ""
 
 
-def _passed_over(source: Path) -> Iterator[Problem]:
-    """Name what a listing of a source passes over, and why: somebody's scans may lie there."""
-    errors: list[OSError] = []
-    for folder, folders, names in os.walk(source, onerror=errors.append):
-        links = [(name, _LINK) for name in folders if not split_of_folder(name)]
-        links += [(name, _NOWHERE) for name in names if not Path(folder, name).exists()]
-        for name, why in sorted(links):
-            if (path := Path(folder, name)).is_symlink():
-                yield Problem(path.relative_to(source).as_posix(), why)
-    for error in errors:
-        why = f"cannot be listed ({error.strerror}): see to its permissions"
-        yield Problem(Path(error.filename).relative_to(source).as_posix(), why)
-
-
-_LINK = "is a link to a folder, behind which nothing is looked for: put the folder in its place"
-_NOWHERE = "is a link to a file that is not there: bring that in"
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
 def _look(ask: Ask) -> tuple[list[tuple[str, Scan]], list[Problem]]:
     """Find the scans of all files of a source."""
-    files = (
-        [entry.path for entry in DiskStore(ask.root).list()]
-        if ask.source.is_dir()
-        else [ask.source.name]
-    )
     found: list[tuple[str, Scan]] = []
-    passed_over = _passed_over(ask.source) if ask.source.is_dir() else ()
-    refusals = [problem for problem in passed_over if not _hidden(problem.path)]
-    seen: dict[Path, str] = {}
-    for name in sorted(files, key=lambda name: (ask.root / name).is_symlink()):
-        if _hidden(name):
-            continue
-        if (first := seen.setdefault((ask.root / name).resolve(), name)) != name:
-            refusals.append(Problem(name, f"is a link to {first}, which is converted once"))
-            continue
+    files, refusals = files_of_source(ask.source)
+    for name in files:
         try:
             scans = scans_of(ask.root / name, ask.choices, ask.form)
         except (RefusedError, OSError) as error:
