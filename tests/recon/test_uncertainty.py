@@ -10,8 +10,9 @@ from workbench.data.images import center_crop
 from workbench.data.reading import read_both
 from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset, collate
-from workbench.models import VarNet
-from workbench.recon.arrays import reconstruct
+from workbench.models import NETWORKS, VarNet, build
+from workbench.models.classical.network import Classical
+from workbench.recon.arrays import reconstruct, reconstruct_sample
 from workbench.recon.results import Order, Result
 from workbench.recon.uncertainty import (
     check_masks_wanted,
@@ -86,6 +87,22 @@ def test_image_is_the_reconstruction_s_own(study, val, crop_readout, monkeypatch
     found = map_uncertainty(net, kspace, masks_for(val, RANDOM, 3, FULL), val.recon[:2])
     expected = center_crop(expected, (24, 24)).numpy()
     np.testing.assert_allclose(found.image, expected, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["sense", "wavelet", "tv"])
+def test_image_is_that_of_a_network_whose_maps_see_the_whole_readout(
+    study, val, method, monkeypatch
+):
+    """Of k-space whose readout was cropped before, coil maps and images were others."""
+    monkeypatch.setattr(Classical, "readout_margin", 4)
+    net = build(method, NETWORKS[method].configured({})).eval()
+    kspace, _ = read(study, val)
+    data = SliceDataset(DatasetCache(DiskStore(study), (val,)), RANDOM)
+    expected = reconstruct_sample(net, data[1])
+    assert expected.shape[0] + 2 * 4 < val.matrix[0]
+    found = map_uncertainty(net, kspace, masks_for(val, RANDOM, 3, FULL), val.recon[:2])
+    np.testing.assert_allclose(found.image, expected, atol=1e-6 * expected.max())
+    assert found.overruled < 1e-5  # the measured lines are put back
 
 
 def test_network_that_changes_nothing_overrules_nothing(study, val):

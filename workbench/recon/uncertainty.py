@@ -132,21 +132,18 @@ def map_uncertainty(
     coils_a_slice = len(kspace) // network.neighbours
     first = coils_a_slice * (network.neighbours // 2)
     middle = slice(first, first + coils_a_slice)
-    if network.crop_readout:  # it works on the central rows alone
-        rows = min(size[0] + 2 * network.readout_margin, kspace.shape[-2])
-        central = center_crop(centered_ifft2(kspace), (rows, kspace.shape[-1]))
-        kspace = centered_fft2(central).astype(kspace.dtype)
     images = []
     residual, overruled = np.zeros(size, np.float32), 0.0
     for number, (columns, low_frequencies) in enumerate(masks):
         measured = keep_columns(kspace, columns)
-        coils = _coil_images(network, measured, columns, low_frequencies)
+        coils = _coil_images(network, measured, columns, low_frequencies, size[0])
         images.append(center_crop(root_sum_of_squares(coils), size))
         if number == 0:
-            difference = (centered_fft2(coils) - measured[middle]) * columns
-            overruled = float(
-                np.linalg.norm(difference) / (np.linalg.norm(measured[middle]) or 1.0)
-            )
+            # Of as many rows as the network keeps of the readout.
+            rows = center_crop(centered_ifft2(measured[middle]), coils.shape[1:])
+            kept = centered_fft2(rows)
+            difference = (centered_fft2(coils) - kept) * columns
+            overruled = float(np.linalg.norm(difference) / (np.linalg.norm(kept) or 1.0))
             residual = center_crop(root_sum_of_squares(centered_ifft2(difference)), size)
     stack = np.stack(images)
     return Uncertainty(
@@ -160,8 +157,13 @@ def map_uncertainty(
 
 
 def _coil_images(
-    network: "Reconstructor", measured: np.ndarray, columns: np.ndarray, low_frequencies: int
+    network: "Reconstructor",
+    measured: np.ndarray,
+    columns: np.ndarray,
+    low_frequencies: int,
+    rows: int,
 ) -> np.ndarray:
+    """Reconstruct as for an image of so many rows; ``measured`` is (coils, H, W) complex64."""
     import torch
 
     device = network.device
@@ -169,7 +171,7 @@ def _coil_images(
     mask = torch.from_numpy(columns).view(1, 1, 1, -1, 1).to(device)
     low = torch.tensor([low_frequencies], device=device)
     with torch.inference_mode():
-        return network.coil_images(kspace, mask, low)[0].cpu().numpy()
+        return network.coil_images(kspace, mask, low, rows)[0].cpu().numpy()
 
 
 def rank_correlation(deviation: np.ndarray, error: np.ndarray) -> float:
