@@ -12,6 +12,8 @@ import workbench
 from tests.recon.conftest import made
 from workbench.compute.jobs import training_job
 from workbench.data.cache import load_cache
+from workbench.data.masks import draw_mask
+from workbench.data.sampling import MASKS, Sampling, seed_of_file
 from workbench.models import NETWORKS, trains, unusual_options
 from workbench.models.classical.maps import centre_maps, espirit_maps
 from workbench.models.classical.solvers import TotalVariation, conjugate_gradient, fista
@@ -203,12 +205,29 @@ def test_total_variations_weight_is_fastmris_by_acquisition_and_acceleration():
         return float(network.for_acquisition(acquisition).weight(sampled))
 
     sparse = torch.zeros(1, 1, 1, 60, dtype=torch.bool)
-    sparse[..., ::7] = True
+    sparse[..., ::8] = True
     assert weight("CORPDFS_FBK", mask[..., 0]) == pytest.approx(0.001)
     assert weight("CORPDFS_FBK", sparse) == pytest.approx(0.01)
     assert weight("AXFLAIR", sparse) == pytest.approx(0.001)
     assert weight("of one's own", mask[..., 0]) == pytest.approx(0.01)
     assert network.acquisition == ""
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize(("rate", "centre", "wanted"), [(4, 0.08, 0.001), (8, 0.04, 0.01)])
+@pytest.mark.parametrize(
+    ("width", "acquired"), [(368, (0, 368)), (372, (26, 346)), (396, (60, 320))]
+)
+def test_padding_and_centre_make_no_acceleration(kind, rate, centre, wanted, width, acquired):
+    """Of columns that a scanner leaves out, 4x had the weight of 8x, by chance or always."""
+    network = untrained("tv").for_acquisition("CORPDFS_FBK")
+    sampling, found = Sampling(kind, rate, centre), []
+    for number in range(40):
+        mask, _ = draw_mask(sampling, width, seed_of_file(f"file{number}.h5"), acquired)
+        found.append(float(network.weight(torch.from_numpy(mask).view(1, 1, 1, -1))))
+    assert np.mean(np.isclose(found, wanted)) > 0.9  # of random masks, some are of another spacing
+    if kind != "random":
+        np.testing.assert_allclose(found, wanted)
 
 
 @pytest.mark.parametrize(
