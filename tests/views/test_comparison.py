@@ -1,6 +1,7 @@
 """Results in the order of a metric, and beside those of other runs and accelerations."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import h5py
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 
 from workbench.recon.metrics import METRICS
-from workbench.recon.results import Results
+from workbench.recon.results import Results, read_result
 from workbench.views.annotations import read_annotations
 from workbench.views.compared import find_compared, labels_of, left_out_of_comparison
 from workbench.views.comparison import comparing_figure, comparison_table
 from workbench.views.export.report import run_report
+from workbench.views.kspace import sampling_in_words
 from workbench.views.ranking import (
     check_order,
     rank_slices,
@@ -209,6 +211,23 @@ def test_figure_has_each_set_at_its_true_acceleration(first, eight):
     rates = figure.axes[0].lines[0].get_xdata()
     np.testing.assert_allclose(rates, sorted([first.acceleration, eight.acceleration]))
     assert figure._repr_png_()
+
+
+def test_true_acceleration_counts_no_padding_as_the_figure_of_k_space_has_it(first, tmp_path):
+    for result in first:
+        (left, right), width = result.volume.acquired, result.volume.matrix[1]
+        assert right - left < width
+        kspace, _ = result.measured(0)
+        mask, low = result.mask(kspace)
+        words = sampling_in_words(mask, low, (left, right))
+        assert f" {result.acceleration:.2f}× true acceleration" in words
+        earlier = tmp_path / result.path.name  # which counted all columns
+        shutil.copy(result.path, earlier)
+        with h5py.File(earlier, "a") as file:
+            del file.attrs["sampled"]
+            file.attrs["acceleration"] = width / mask.sum()
+        read = read_result(earlier, result.volume, first.order)
+        assert read.acceleration == pytest.approx(result.acceleration)
 
 
 def test_results_of_one_acceleration_stand_side_by_side_under_their_full_names(first):

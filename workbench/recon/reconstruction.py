@@ -28,7 +28,14 @@ from workbench.progress import Progress
 from workbench.recon.arrays import reconstruct_sample
 from workbench.recon.metrics import LEADING, metrics_of
 from workbench.recon.orders import result_place
-from workbench.recon.results import FINGERPRINT, KINDS, Order, read_order
+from workbench.recon.results import (
+    FINGERPRINT,
+    KINDS,
+    SAMPLED,
+    Order,
+    read_order,
+    true_acceleration,
+)
 from workbench.recon.scoring import judged_slices
 from workbench.recon.tables import named_scores
 from workbench.recon.weights import load_made_by
@@ -49,12 +56,12 @@ def share(volumes: Sequence[Volume], rank: int, ranks: int) -> list[Volume]:
 
 def reconstruct_volume(
     network: Reconstructor, data: SliceDataset, progress: Progress | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
     """Reconstruct every slice of a dataset of one volume.
 
     Returns:
         Reconstructed and zero-filled images, the target or None, each (slices, h, w) float32, and
-        the true acceleration.
+        how many lines were sampled.
     """
     (volume,) = data.volumes
     images, filled, targets = [], [], []
@@ -66,9 +73,8 @@ def reconstruct_volume(
         targets.append(sample.target.numpy())
         if progress:
             progress.advance(1, volume.name)
-    acceleration = sample.mask.numel() / max(int(sample.mask.sum()), 1)
     target = None if volume.target is None else np.stack(targets)
-    return np.stack(images), np.stack(filled), target, acceleration
+    return np.stack(images), np.stack(filled), target, int(sample.mask.sum())
 
 
 def write_result(path: Path, images: np.ndarray, attributes: dict[str, Any]) -> None:
@@ -127,7 +133,7 @@ def reconstruct_share(
     for number, volume in enumerate(own, start=1):
         part = cache.with_volumes([volume])
         data = SliceDataset(part, order.sampling, neighbours=network.neighbours)
-        images, filled, target, acceleration = reconstruct_volume(network, data, progress)
+        images, filled, target, sampled = reconstruct_volume(network, data, progress)
         attributes = {
             "digest": order.digest(volume),
             FINGERPRINT: part.fingerprint(volume),
@@ -137,7 +143,8 @@ def reconstruct_share(
             "sampling": str(order.sampling) if order.sampling else "the file's own mask",
             "volume": volume.path,
             "acquisition": volume.acquisition,
-            "acceleration": acceleration,
+            "acceleration": true_acceleration(volume, sampled),
+            SAMPLED: sampled,
             "synthetic": volume.synthetic,
         }
         if network.begins_with:

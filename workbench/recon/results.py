@@ -40,6 +40,9 @@ KINDS = ("zero_filled", "reconstruction")
 FINGERPRINT = "fingerprint"
 """Name of the attribute that says of which k-space a result is."""
 
+SAMPLED = "sampled"
+"""Name of the attribute that says how many phase-encode lines a result is made of."""
+
 EARLIER = "varnet"
 """What files of results called "reconstruction" at first."""
 
@@ -141,7 +144,7 @@ class Result:
     path: Path  # its HDF5 file
     volume: Volume
     order: Order
-    acceleration: float  # true one, phase-encode columns over sampled ones
+    acceleration: float  # see ``true_acceleration``
     slices: int
     scores: Mapping[str, Scores] = field(default_factory=dict)  # of each of KINDS
     slice_ssim: tuple[float, ...] = ()
@@ -396,6 +399,20 @@ def tells_slices(found: Mapping[str, Any]) -> bool:
     return known and bool(np.isclose(slices.mean(), whole, rtol=1e-6, equal_nan=True))
 
 
+def true_acceleration(volume: Volume, sampled: int) -> float:
+    """Return the lines of a full scan over those that were sampled: padding is never scanned."""
+    left, right = volume.acquired
+    return (right - left) / max(sampled, 1)
+
+
+def _acceleration_of(found: Mapping[str, Any], volume: Volume) -> float:
+    """Return what a file says of a volume's acceleration; at first it counted padding, too."""
+    if SAMPLED in found:
+        return true_acceleration(volume, int(found[SAMPLED]))
+    left, right = volume.acquired
+    return float(found["acceleration"]) * ((right - left) / volume.matrix[1])
+
+
 def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = False) -> Result:
     """Read what a file of results says of its volume; ValueError where it is damaged."""
     with open_result(path) as (file, found):
@@ -418,7 +435,7 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
             path=path,
             volume=volume,
             order=order,
-            acceleration=float(found["acceleration"]),
+            acceleration=_acceleration_of(found, volume),
             slices=len(images),
             scores=scores,
             slice_ssim=tuple(slice_ssim.tolist()) if tells_slices(found) else (),
