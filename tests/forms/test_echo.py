@@ -22,6 +22,7 @@ PAPERMILL = [sys.executable, "-m", "papermill"]
         (["-y", "{nodes: 8}", "train.ipynb", "--no-progress-bar"], True),
         (["train.ipynb", "out.ipynb", "-p", "model", "brain"], False),
         (["-p", "model", "brain", "train.ipynb", "out.ipynb"], False),
+        (["train.ipynb", "", "-p", "model", "brain"], True),
         (["train.ipynb", "--log-output"], True),
         (["train.ipynb", "--log-output", "--log-level", "DEBUG"], False),
         (["train.ipynb", "--stdout-file", "lines.txt"], False),

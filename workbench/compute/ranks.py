@@ -7,14 +7,14 @@ GPUs, of which torchrun asks CUDA in the agent, and CUDA cannot be used in a for
 """
 
 import argparse
+import gc
 import importlib
 import sys
 import traceback
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from types import ModuleType
 
 from workbench.compute.node import note_error
 from workbench.compute.processes import begin_rank
@@ -38,8 +38,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("arguments", nargs="*")
     asked = parser.parse_args(words)
     forks = sys.platform == "linux" and not asked.gpus
+    launcher = _load("torch.distributed.launcher.api")
     if forks:
-        importlib.import_module(asked.module)
+        _load(asked.module)
+        gc.freeze()  # the ranks go on sharing it
     if asked.nodes > 1:
         meeting = {"rdzv_backend": "static", "rdzv_endpoint": asked.meet, "run_id": "none"}
     else:
@@ -48,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> None:
             "rdzv_endpoint": "localhost:0",
             "run_id": uuid.uuid4().hex,
         }
-    config = LaunchConfig(
+    config = launcher.LaunchConfig(
         min_nodes=asked.nodes,
         max_nodes=asked.nodes,
         nproc_per_node=asked.count,
@@ -60,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
         **meeting,
     )
     sys.stdout.flush()  # what a fork would print again
-    elastic_launch(config, run_rank)(asked.module, asked.arguments)
+    launcher.elastic_launch(config, run_rank)(asked.module, asked.arguments)
 
 
 def run_rank(module: str, arguments: Sequence[str]) -> None:
@@ -71,11 +73,20 @@ def run_rank(module: str, arguments: Sequence[str]) -> None:
     begin_rank()
     sys.argv = [module, *arguments]
     try:
-        importlib.import_module(module).main()
+        _load(module).main()
     except Exception as error:
         note_error(Path(arguments[0]), error)
         traceback.print_exc()
         raise
+
+
+def _load(module: str) -> ModuleType:
+    """Import a module, without looking for garbage meanwhile: there is none, and it takes long."""
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":

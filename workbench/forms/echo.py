@@ -47,11 +47,13 @@ def shows_nothing(command: Sequence[str]) -> bool:
     words = [Path(word).stem for word in command]
     if "papermill" not in words:
         return False
+    given = command[words.index("papermill") + 1 :]
+    if len(given) > 1 and all(word and not word.startswith("-") for word in given[:2]):
+        return False  # an input and an output, as most write it: papermill takes a second to import
     import click
     from papermill.cli import papermill
 
     context = click.Context(papermill, resilient_parsing=True)
-    given = command[words.index("papermill") + 1 :]
     asked, *_ = papermill.make_parser(context).parse_args(list(given))
     to_file = isinstance(asked.get("output_path"), str) and asked["output_path"] not in ("", "-")
     # Papermill logs outputs as INFO, which it leaves out where the notebook goes to its stdout.

@@ -20,14 +20,14 @@ class Executed:
 
         self.path = path
         self._cells = [
-            (set(re.findall(r"\w+", cell.source)), cell.outputs)
+            (re.findall(r"page\.show\([\w.]*?(\w+)\)", cell.source), cell.outputs)
             for cell in nbformat.read(path, as_version=4).cells
-            if cell.cell_type == "code" and "page.show(" in cell.source
+            if cell.cell_type == "code"
         ]
 
     def outputs(self, view: Callable[[Any], Any]) -> Iterator[str | dict[str, Any]]:
         """Yield what the cell of a view showed: texts, and MIME data by its type."""
-        found = next((outputs for words, outputs in self._cells if view.__name__ in words), None)
+        found = next((outputs for views, outputs in self._cells if view.__name__ in views), None)
         if found is None:
             yield f"{shown(self.path)} has no such cell"
         for output in found or ():

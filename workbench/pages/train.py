@@ -259,10 +259,6 @@ class TrainPage(ClusterPage):
 
     def plan(self) -> Plan:
         """Check everything and show what will run."""
-        from IPython.display import display
-
-        from workbench.views.training import estimate_figure
-
         choices = self.model_dump()
         if self.start_from:
             from workbench.recon.start import find_start
@@ -275,8 +271,12 @@ class TrainPage(ClusterPage):
             )
         planned = plan_training(**choices)
         print(planned, flush=True)
-        if estimates := estimate_figure(planned):
-            display(estimates)
+        if planned.estimates:
+            from IPython.display import display
+
+            from workbench.views.training import estimate_figure
+
+            display(estimate_figure(planned))
         return planned
 
     def work(self, planned: Plan) -> str:
