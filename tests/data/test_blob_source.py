@@ -219,3 +219,33 @@ def test_connection_string_of_the_account_comes_before_the_login(address, cloud,
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong")
     new_login()
     assert len(open_dataset(address)) > 0
+
+
+def test_a_file_of_another_size_than_the_cache_knows_is_not_read(upload, dataset, make_volume):
+    folder = upload(dataset)
+    build_cache(folder)
+    larger = make_volume(dataset / "multicoil_val/file10.h5", slices=5)
+    folder.write("multicoil_val/file10.h5", larger.read_bytes())
+    cache = open_dataset(folder.address, check=False)  # as a cluster's node opens it
+    volume = cache["multicoil_val/file10.h5"]
+    expected = f"file10.h5 has .* bytes and had {volume.size:,} when it was indexed: .*refresh"
+    with pytest.raises(OSError, match=expected):
+        cache.read(volume, 0)
+    folder.write("multicoil_val/file10.h5", larger.read_bytes()[: volume.size // 8])
+    with pytest.raises(OSError, match=r"file10.h5 (has .* bytes and had|changed while it was)"):
+        cache.read(volume, volume.slices - 1)
+
+
+def test_a_file_that_becomes_another_one_while_it_is_indexed_is_left_out(
+    upload, dataset, make_volume, monkeypatch
+):
+    folder = upload(dataset)
+    larger = make_volume(dataset / "multicoil_val/file10.h5", slices=5).read_bytes()
+    listed = list(folder.list())
+    folder.write("multicoil_val/file10.h5", larger)
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobStore, "list", lambda self, under="": iter(listed))
+        (problem,) = build_cache(folder).problems
+    assert problem.path == "multicoil_val/file10.h5"
+    assert "changed since; refresh the dataset cache" in problem.reason
+    assert build_cache(folder)["multicoil_val/file10.h5"].slices == 5

@@ -10,7 +10,7 @@ from workbench.data.fetched import END_BYTES
 from workbench.data.folders import FoundFile, find_files
 from workbench.data.volume import Problem, UnusableVolumeError, Volume
 from workbench.progress import Progress
-from workbench.stores import DiskStore, StorageError, Store
+from workbench.stores import ChangedError, DiskStore, StorageError, Store
 
 SECONDS_BETWEEN_SAVES = 20.0
 WORKERS = 32
@@ -102,7 +102,7 @@ def _describe(store: Store, file: FoundFile) -> Volume | Problem:
     try:
         with closing(store.source(file.path, file.size)) as source:
             return describe(source, path=file.path, split=file.split, mtime_ns=file.mtime_ns)
-    except UnusableVolumeError as error:
+    except (UnusableVolumeError, ChangedError) as error:
         return Problem(file.path, str(error))
     except StorageError:
         raise

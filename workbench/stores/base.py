@@ -36,6 +36,14 @@ class Entry:
     md5: str = ""
 
 
+def changed_size(place: object, there: int, known: int) -> str:
+    """Say that a file has other bytes than whoever knows its content expects."""
+    return (
+        f"{place} has {there:,} bytes and had {known:,} when it was indexed: it was changed since; "
+        "refresh the dataset cache"
+    )
+
+
 class Source(Protocol):
     """A file that is read by byte range; close it after use."""
 
@@ -109,7 +117,8 @@ class Store(Protocol):
     def source(self, path: str, size: int | None = None) -> Source:
         """Open a file to be read by byte range.
 
-        Its size, where it is known, saves a request far away; a disk refuses a file of another.
+        Its size, where it is known, saves a request far away. A disk and blob storage refuse a
+        file of another; a bucket's answer does not tell.
         """
 
     def read(self, path: str) -> bytes:

@@ -31,6 +31,7 @@ from workbench.stores.base import (
     RemoteFile,
     StorageError,
     Store,
+    changed_size,
 )
 from workbench.stores.ranges import RangeReader
 from workbench.stores.streams import CHUNK, Readable, as_file
@@ -186,7 +187,7 @@ class BlobStore(Store):
     def source(self, path: str, size: int | None = None) -> RemoteFile:
         """Open a file to be read by byte range."""
         size = self._properties(path).size if size is None else size
-        return RemoteFile(f"{self.address}/{path}", size, partial(self._range, path))
+        return RemoteFile(f"{self.address}/{path}", size, partial(self._range, path, size))
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""
@@ -319,13 +320,18 @@ class BlobStore(Store):
         with self._errors(path):
             return self._blob(path).get_blob_properties()
 
-    def _range(self, path: str, offset: int, count: int) -> bytes:
-        content = self._connected[1].read(self._name(path), offset, count)
+    def _range(self, path: str, size: int, offset: int, count: int) -> bytes:
+        """Return bytes of a file that has ``size`` of them; ChangedError where it has others."""
+        content = self._connected[1].read(self._name(path), offset, count, size)
         if content is not None:
             return content
         with self._errors(path):
             # One stream of its own: ranges are small here, and many go side by side.
-            return self._blob(path).download_blob(offset, count, max_concurrency=1).readall()
+            stream = self._blob(path).download_blob(offset, count, max_concurrency=1)
+            there = int(str(stream.properties.content_range).rpartition("/")[2])
+            if there == size:
+                return stream.readall()
+        raise ChangedError(changed_size(f"{self.address}/{path}", there, size))
 
     @contextmanager
     def _errors(self, path: str, *, writing: bool = False) -> Iterator[None]:
@@ -346,7 +352,7 @@ class BlobStore(Store):
         except AzureError as error:
             said = _problem(error, self.account)
             status = getattr(error, "status_code", None)
-            if status == 412 and not writing:
+            if status in (412, 416) and not writing:  # another one, or one that ends earlier
                 problem = ChangedError(f"{what} changed while it was read: read it again")
             elif writing and status and status < 500:
                 problem = CannotWriteError(f"{what} cannot be written: {said}")

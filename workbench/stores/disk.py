@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from workbench.catalog import split_of_folder
 from workbench.settings import shown
-from workbench.stores.base import CannotWriteError, Entry, Store
+from workbench.stores.base import CannotWriteError, Entry, Store, changed_size
 from workbench.stores.streams import CHUNK, Readable
 
 _SECONDS_UNTIL_SWEPT = 3600
@@ -147,12 +147,9 @@ class LocalFile:
         self.path = Path(path)
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size = os.fstat(self.descriptor).st_size
-        if size not in (None, self.size):
+        if size is not None and size != self.size:
             self.close()
-            raise OSError(
-                f"{self} has {self.size:,} bytes and had {size:,} when it was indexed: it was "
-                "changed since; refresh the dataset cache"
-            )
+            raise OSError(changed_size(self, self.size, size))
 
     def __str__(self) -> str:
         return str(self.path)

@@ -60,8 +60,11 @@ class RangeReader:
             proxies=settings["proxies"],
         )
 
-    def read(self, name: str, offset: int, count: int) -> bytes | None:
-        """Return ``count`` bytes of a blob from ``offset``; None where they did not come."""
+    def read(self, name: str, offset: int, count: int, size: int) -> bytes | None:
+        """Return ``count`` bytes of a blob from ``offset``; None where they did not come.
+
+        They did not where the blob has not ``size`` bytes: it is another one than was asked for.
+        """
         from azure.core.exceptions import AzureError
         from urllib3.exceptions import HTTPError
 
@@ -88,7 +91,9 @@ class RangeReader:
         except (HTTPError, AzureError, OSError):
             return None
         content: bytes = answer.data
-        return content if answer.status == 206 and len(content) == count else None
+        wanted = f"bytes {offset}-{offset + count - 1}/{size}"
+        came = answer.status == 206 and answer.headers.get("Content-Range") == wanted
+        return content if came and len(content) == count else None
 
     def _grant(self) -> _Rights:
         from azure.storage.blob import ContainerSasPermissions, generate_container_sas
