@@ -354,6 +354,23 @@ def test_list_that_names_another_hash_since_brings_the_archive_anew(knee):
     assert knee.there() == new
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_new_archive_whose_members_have_the_sizes_of_before_takes_the_kept_one_s_place(
+    knee, by_hand
+):
+    knee.ingest()
+    new = knee.members | changed(val_of(knee.members))
+    knee.val.write_bytes(packed("xz", val_of(new)))
+    (knee.folder / "SHA256").write_text(sums_of(knee.val))
+    kept = f"knee_multicoil_compressed/{VAL}.tar.xz"
+    assert f"{VAL}.tar.xz and run again to fetch it anew" in knee.ingest().problems[0]
+    knee.store.delete(kept)
+    if by_hand:
+        knee.store.write(kept, knee.val.read_bytes())
+    assert knee.ingest().problems == []
+    assert knee.there() == new
+
+
 def test_archive_not_listed_is_verified_once_a_list_names_it(on_disk):
     listed = (on_disk.folder / "SHA256").read_text()
     (on_disk.folder / "SHA256").write_text("")

@@ -181,7 +181,13 @@ class _Archive:
         return self.planned.remote
 
     def update(self, record: ArchiveRecord | None = None, **changes: Any) -> None:
-        """Change its record in the manifest."""
+        """Change its record in the manifest.
+
+        Members of an archive of another hash count as changed: each is compared with this one's.
+        """
+        base = record or self.manifest.get(self.stem)
+        if base and changes.get("sha256", base.sha256) != base.sha256:
+            changes.setdefault("marks", {})
         self.manifest.update(self.stem, record, **changes)
 
     def attempt(self, step: Callable[[], None]) -> None:
