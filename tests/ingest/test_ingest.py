@@ -400,6 +400,16 @@ def test_member_edited_since_comes_back(knee, keep):
     assert {outcome.state for outcome in again.outcomes} == {"was there"}
 
 
+def test_member_edited_between_plan_and_run_comes_back_with_the_next_run(knee):
+    knee.ingest()
+    plan = knee.plan()
+    edited, content = "multicoil_val/a.h5", changed(knee.members)["multicoil_val/a.h5"]
+    knee.store.write(f"knee_multicoil/{edited}", content)
+    assert ingest(plan).problems == []
+    assert knee.ingest().problems == []
+    assert knee.there() == knee.members
+
+
 def test_kept_archive_edited_since_is_named_and_not_unpacked(knee):
     knee.ingest()
     kept = "knee_multicoil_compressed/knee_multicoil_train_batch_0.tar"

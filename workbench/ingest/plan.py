@@ -12,7 +12,7 @@ from workbench.ingest.archives import largest_content, too_large
 from workbench.ingest.factory_copy import COPY_SPEED, FactoryPlace
 from workbench.ingest.fetch import DownloadError, Remote, expired_message, inspect
 from workbench.ingest.links import SignedLink
-from workbench.ingest.manifest import ArchiveRecord, Manifest
+from workbench.ingest.manifest import ArchiveRecord, Manifest, mark_of
 from workbench.ingest.offer import completeness, missing, read_sums, sum_of, wanted
 from workbench.ingest.unpacking import Unpacker
 from workbench.progress import amount, duration
@@ -51,6 +51,8 @@ class PlannedArchive:
     remote: Remote | None = None  # the object on the server; None where it was not asked
     problem: str = ""
     """Why it cannot be brought in, and what to do."""
+    marks: dict[str, int | str] = field(default_factory=dict, compare=False)
+    """Path -> ``mark_of`` the members of an archive that is there, as they were looked at."""
 
     @property
     def download(self) -> int:
@@ -236,7 +238,10 @@ class _Found:
             # A later email may come without the list.
             listed = listed or record.listed or None
             if self._through(link, record, listed):
-                return PlannedArchive(link, Action.NOTHING, size=record.size, sha256=listed)
+                marks = {path: mark_of(self.members[path]) for path in record.members}
+                return PlannedArchive(
+                    link, Action.NOTHING, size=record.size, sha256=listed, marks=marks
+                )
             names = [record.archive or "", *(link.stem + kind for kind in archives.KINDS)]
             if kept := self._whole(names, record.size):
                 archive = PlannedArchive(link, Action.UNPACK, size=record.size, sha256=listed)

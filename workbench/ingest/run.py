@@ -232,11 +232,12 @@ class _Archive:
                 self.update(problem=problem)
 
     def confirm(self) -> None:
-        """Take note that its members were found as they were unpacked."""
-        listed = self.planned.sha256
+        """Take note that its members were found as they were unpacked, when it was planned."""
+        listed, members = self.planned.sha256, self.record.members
         if listed and listed == self.record.sha256:
             self.update(listed=listed, check="verified")
-        self.update(state="unpacked", problem="", marks=self._marks(self.record.members))
+        marks = {path: mark for path, mark in self.planned.marks.items() if path in members}
+        self.update(state="unpacked", problem="", marks=marks)
         self.outcome.state = "was there"
 
     def sum_up(self) -> None:
