@@ -313,6 +313,15 @@ def test_a_stream_of_a_blob_that_becomes_another_one_ends(blobs, cloud):
             stream.read()
 
 
+def test_blobs_that_stand_for_folders_are_no_files(blobs, cloud):
+    blobs.write("multicoil_val/a.h5", b"1")
+    for name, key in (("knee", "hdi_isfolder"), ("knee/multicoil_val", "Hdi_isfolder")):
+        blob = cloud.storage.container().get_blob_client(name)
+        blob.upload_blob(b"", metadata={key: "true"})
+    assert paths(blobs) == paths(blobs, "multicoil_val") == ["multicoil_val/a.h5"]
+    assert blobs.entry("multicoil_val") is None
+
+
 def test_a_signature_or_a_login_lets_in_too(blobs, cloud, monkeypatch):
     blobs.write("x", b"0123")
     query = cloud.storage.signed("datasets", permissions="rl").partition("?")[2]

@@ -170,18 +170,20 @@ class BlobStore(Store):
     def list(self, under: str = "") -> Iterator[Entry]:
         """Yield the files in a folder and in all folders below, 5,000 a request."""
         start = self._name(under).rstrip("/")
-        blobs = self.client.list_blobs(name_starts_with=f"{start}/" if start else "")
+        blobs = self.client.list_blobs(f"{start}/" if start else "", include=["metadata"])
         while True:
             with self._errors(under):
                 blob = next(blobs, None)
             if blob is None:
                 return
-            yield _entry(blob.name[len(self._name("")) :], blob)
+            if not _is_folder(blob):
+                yield _entry(blob.name[len(self._name("")) :], blob)
 
     def entry(self, path: str) -> Entry | None:
         """Return one file's entry; None where it is missing."""
         with suppress(FileNotFoundError):
-            return _entry(path, self._properties(path))
+            found = self._properties(path)
+            return None if _is_folder(found) else _entry(path, found)
         return None
 
     def source(self, path: str, size: int | None = None) -> RemoteFile:
@@ -359,6 +361,12 @@ class BlobStore(Store):
             else:
                 problem = StorageError(f"{what}: {said}")
         raise problem from None
+
+
+def _is_folder(blob: Any) -> bool:
+    """Say whether a blob stands for a folder, as mounts and hierarchical namespaces have them."""
+    about = {name.lower(): value for name, value in (blob.metadata or {}).items()}
+    return about.get("hdi_isfolder") == "true"
 
 
 def _entry(path: str, blob: Any) -> Entry:
