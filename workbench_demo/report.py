@@ -10,6 +10,7 @@ from typing import Any
 from workbench.compute.runs import open_run
 from workbench.models import NETWORKS
 from workbench.progress import duration
+from workbench.recon.asked import read_order
 from workbench.recon.metrics import (
     METRICS,
     Scores,
@@ -18,7 +19,7 @@ from workbench.recon.metrics import (
     mean_scores,
     of_fewer,
 )
-from workbench.recon.results import Results, read_order
+from workbench.recon.results import Results
 from workbench.settings import shown
 from workbench.stores.disk import write_text
 from workbench_demo.pages import Picture, pictures, render

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.views.conftest import volume_at
+from workbench.recon.asked import Order
 from workbench.recon.metrics import METRICS
-from workbench.recon.results import KINDS, Order, Result, Results
+from workbench.recon.results import KINDS, Result, Results
 from workbench_demo.report import PartReport, summary, table
 from workbench_demo.seeds import other_seeds
 from workbench_demo.sizes import SIZES

@@ -11,8 +11,9 @@ import pytest
 
 from tests.views.conftest import volume_at
 from workbench.compute.evaluation import sha256_of
+from workbench.recon.asked import Order, is_current, read_order
 from workbench.recon.reconstruction import write_result
-from workbench.recon.results import Order, is_current, open_result, read_order, read_result
+from workbench.recon.results import open_result, read_result
 
 ATTRIBUTES = {
     "digest": "a" * 64,

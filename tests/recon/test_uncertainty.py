@@ -13,7 +13,8 @@ from workbench.data.slices import SliceDataset, collate
 from workbench.models import NETWORKS, VarNet, build
 from workbench.models.classical.network import Classical
 from workbench.recon.arrays import reconstruct, reconstruct_sample
-from workbench.recon.results import Order, Result
+from workbench.recon.asked import Order
+from workbench.recon.results import Result
 from workbench.recon.uncertainty import (
     check_masks_wanted,
     map_uncertainty,

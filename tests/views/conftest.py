@@ -7,10 +7,11 @@ import torch
 from workbench.data.images import centered_fft2, zero_filled
 from workbench.data.volume import ArrayLayout, Volume
 from workbench.models import VarNet
+from workbench.recon.asked import Order
 from workbench.recon.orders import begin
 from workbench.recon.reconstruction import reconstruct_share
 from workbench.recon.reconstruction_plan import plan_reconstruction
-from workbench.recon.results import Order, Result, Results
+from workbench.recon.results import Result, Results
 from workbench.recon.training import Training  # noqa: F401  (warns while it is imported)
 from workbench.recon.weights import load_network
 from workbench_demo.phantom.writing import write_volume

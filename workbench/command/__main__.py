@@ -206,9 +206,9 @@ def cancel(folder: str) -> None:
     job has kept is lost: running its notebook again brings it.
     """
     from workbench.azure_login import LoginError
-    from workbench.compute.cluster_run import cancel_job
     from workbench.compute.jobs import run_folder
     from workbench.compute.sender import ClusterError
+    from workbench.compute.sent import cancel_job
 
     try:
         place = resolve(folder)

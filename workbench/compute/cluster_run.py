@@ -1,4 +1,4 @@
-"""A job on a cluster as it runs: sent or found again, watched, fetched, cancelled.
+"""A job on a cluster as it runs: sent or found again, watched, fetched.
 
 The run's folder here, ``outputs/NAME``, fills with what the nodes keep in blob storage, so that
 all that reads a run reads this one as if it had been trained here. ``azureml.json`` in it names
@@ -14,20 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-import pydantic
-
-from workbench.azure_login import LoginError, require_workspace
-from workbench.compute.cluster import connect
+from workbench.azure_login import LoginError
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.kept import LOG_FILE, WhileItRuns, fetch
 from workbench.compute.node import ERRORS, noted_error
 from workbench.compute.plan import Cloud
-from workbench.compute.runs import SENT, Run, damaged, only_writer
+from workbench.compute.runs import SENT, Run, only_writer
 from workbench.compute.sender import ClusterError, LostContactError, RunState, new_run
+from workbench.compute.sent import Record, read_record
 from workbench.progress import duration
 from workbench.settings import shown
 from workbench.stores import CannotWriteError, Store
-from workbench.stores.disk import write_text
 
 SECONDS_BETWEEN_LOOKS = 10.0
 ATTEMPTS = 5
@@ -52,35 +49,6 @@ BEGINS = "training on "
 _TRACEBACK = re.compile(r"(\[rank\d+\]: ?)?Traceback \(most recent call last\)")
 
 Result = TypeVar("Result")
-
-
-class Record(pydantic.BaseModel):
-    """What is kept here of a run on a cluster, AzureML's id of it first.
-
-    Attributes:
-        slices: training and validation slices of an epoch; of a training alone.
-        asked: what the notebook there was given, as a digest; "" of a training.
-        lines: that its log had before it, of earlier jobs for the same folder.
-        epochs: of the training that were done before it, and when it was brought here: those
-            between are its own.
-        fetched: whether all that it kept has been brought here since it ended.
-    """
-
-    run: str
-    sdk: str
-    cluster: str
-    vm_size: str
-    nodes: int
-    slices: tuple[int, int] = (0, 0)
-    asked: str = ""
-    lines: int = 0
-    epochs: tuple[int, int | None] = (0, None)
-    attempts: int = 1
-    fetched: bool = False
-
-    def keep(self, folder: Path) -> None:
-        """Write it into the run's folder."""
-        write_text(folder / SENT, self.model_dump_json(indent=2))
 
 
 class ClusterRun:
@@ -186,7 +154,7 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
     cloud, folder = work.cloud, work.folder
     with only_writer(Run(folder)):
         work.take_up()
-        record = _record(folder)
+        record = read_record(folder)
         state = cloud.sender.known(record.run) if record else None
         ended = state is None or state.ended
         same = record is not None and record.asked == work.asked
@@ -239,7 +207,9 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
             yield from _bring_what_came(work, record)
             raise TrainingFailedError(f"{said} (run {record.run}, its logs: {state.url})")
         with only_writer(Run(folder), wait=True):
-            latest = _record(folder)  # another notebook may watch it too, and have sent it again
+            latest = read_record(
+                folder
+            )  # another notebook may watch it too, and have sent it again
             if latest is None or latest.run == record.run:
                 latest = _send(work, record)
             record = latest
@@ -250,45 +220,12 @@ def on_cluster(work: ClusterRun) -> Iterator[str]:
     yield from _bring_back(work, record)
 
 
-def cancel_job(folder: Path) -> str:
-    """Cancel the job that is at work for a folder; return what happens.
-
-    Nothing that it has kept is lost: the next start of its notebook brings it here.
-
-    Raises:
-        ValueError: none is at work for it, or no workspace is configured.
-        ClusterError: AzureML refuses what it was asked.
-        LoginError: no login works.
-    """
-    record = _record(folder)
-    if record is None:
-        raise ValueError(f"no job was sent for {shown(folder)}: give a folder that one fills")
-    sender = connect(require_workspace(), record.sdk)  # v1 does not cancel what v2 sent
-    state = sender.known(record.run)
-    if state is None or state.ended:
-        status = state.status if state else "not known to the workspace"
-        raise ValueError(f"no job is at work for {shown(folder)}: run {record.run} is {status}")
-    sender.cancel(record.run)
-    return (
-        f"run {record.run} on {record.cluster} is being cancelled; running its notebook again "
-        "brings what it has kept"
-    )
-
-
-def _record(folder: Path) -> Record | None:
-    path = folder / SENT
-    try:
-        return Record.model_validate_json(path.read_bytes()) if path.exists() else None
-    except ValueError as error:
-        raise ValueError(damaged(path, error)) from None
-
-
 def _send(work: ClusterRun, lost: Record | None = None) -> Record:
     """Send a job, or again the one that was lost.
 
     It is noted before: what was taken is found again, also where this process ends meanwhile.
     """
-    cloud, earlier = work.cloud, _record(work.folder)
+    cloud, earlier = work.cloud, read_record(work.folder)
     work.bring_along()
     for entry in list(cloud.store.list(ERRORS)):
         cloud.store.delete(entry.path)

@@ -15,8 +15,8 @@ from workbench.compute.runs import Run
 from workbench.compute.sender import ClusterError
 from workbench.data.cache import DatasetCache
 from workbench.models.own import is_own
+from workbench.recon.asked import Order
 from workbench.recon.orders import begin, missing
-from workbench.recon.results import Order
 from workbench.settings import shown
 
 

@@ -19,11 +19,10 @@ from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.volume import Volume
 from workbench.models.own import is_own
+from workbench.recon.asked import Order, read_order
 from workbench.recon.results import (
     FINGERPRINT,
-    Order,
     find_result,
-    read_order,
     read_results,
     tells_slices,
     what_it_says,

@@ -26,16 +26,10 @@ from workbench.models import label_of
 from workbench.models.reconstructor import Reconstructor
 from workbench.progress import Progress
 from workbench.recon.arrays import reconstruct_sample
+from workbench.recon.asked import Order, read_order
 from workbench.recon.metrics import LEADING, metrics_of
 from workbench.recon.orders import result_place
-from workbench.recon.results import (
-    FINGERPRINT,
-    KINDS,
-    SAMPLED,
-    Order,
-    read_order,
-    true_acceleration,
-)
+from workbench.recon.results import FINGERPRINT, KINDS, SAMPLED, true_acceleration
 from workbench.recon.scoring import judged_slices
 from workbench.recon.tables import named_scores
 from workbench.recon.weights import load_made_by

@@ -27,9 +27,9 @@ from workbench.models import find_network, label_of, released
 from workbench.models.entry import read_options, write_options
 from workbench.models.own import is_own
 from workbench.progress import relayed
+from workbench.recon.asked import Order, read_order
 from workbench.recon.cluster_reconstruction import job_for, reconstruct_on_cluster, wanted_by
 from workbench.recon.orders import begin, held, missing
-from workbench.recon.results import Order, read_order
 from workbench.settings import shown
 from workbench.stores import credentials_for, is_address
 

@@ -25,7 +25,7 @@ from workbench.models import (
 from workbench.models.entry import Network, read_options
 from workbench.models.own import is_own
 from workbench.models.reconstructor import Reconstructor
-from workbench.recon.results import Order
+from workbench.recon.asked import Order
 from workbench.recon.torch_file import StandIn, read_torch_file
 from workbench.settings import resolve, shown
 from workbench.stores.disk import replacing

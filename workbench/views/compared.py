@@ -11,7 +11,8 @@ from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
 from workbench.models import NETWORKS, label_of, trains
 from workbench.progress import count_of
-from workbench.recon.results import Order, Result, Results, is_current, read_order
+from workbench.recon.asked import Order, is_current, read_order
+from workbench.recon.results import Result, Results
 
 
 def made_table(sets: Sequence[Results]) -> pandas.DataFrame:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
+from workbench.recon.asked import is_current
 from workbench.recon.metrics import described
-from workbench.recon.results import KINDS, Results, is_current
+from workbench.recon.results import KINDS, Results
 from workbench.settings import shown
 from workbench.stores.disk import write_text
 from workbench.views.compared import left_out_of_comparison, results_of_run
