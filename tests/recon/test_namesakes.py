@@ -16,6 +16,7 @@ from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.sampling import Sampling, seed_of_file
 from workbench.data.slices import SliceDataset
 from workbench.models import VarNet
+from workbench.recon.orders import begin
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results, find_result
 from workbench.recon.run import evaluate, fit
@@ -73,6 +74,20 @@ def test_each_of_two_sites_has_its_own_result_and_figures(project, sites):
         assert found[number].slice_ssim == expected.slice_ssim
     assert planned(sites).order.volumes == ()
     assert Results(plan.folder).items == found.items
+
+
+def test_results_of_a_volume_before_it_was_converted_anew_are_none_of_the_new_one(project, sites):
+    """Where making them anew was broken off, tables, means and archives were of both."""
+    before = made(planned(sites))
+    make_volume(sites / SITES[0], 9, slices=3)
+    plan = planned(sites)
+    assert plan.order.volumes == SITES[:1]
+    begin(plan.order, plan.cache, plan.folder)
+    assert [each.name for each in Results(plan.folder)] == [SITES[1], "file2.h5"]
+    assert planned(sites).order.volumes == SITES[:1]
+    found = made(planned(sites))
+    assert found[0].scores != before[0].scores
+    assert [each.scores for each in found[1:]] == [each.scores for each in before[1:]]
 
 
 def test_several_ranks_leave_a_result_for_each(project, sites):

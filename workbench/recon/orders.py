@@ -75,12 +75,18 @@ def missing(order: Order, part: DatasetCache, folder: Path) -> Order:
 
 
 def begin(order: Order, part: DatasetCache, folder: Path) -> None:
-    """Leave in a results' folder what its ranks and readers need; a table of older results goes.
+    """Leave in a results' folder what its ranks and readers need.
 
-    The volumes that were asked for before in the same way stay listed, behind those of ``part``.
+    What the order makes anew goes, with the table: where it is broken off, readers would take
+    results of other weights, or of other k-space under the same name, for what was asked. The
+    volumes that were asked for before in the same way stay listed, behind those of ``part``.
     """
     if order.volumes:
         (folder / SCORES).unlink(missing_ok=True)
+    lacking = set(order.volumes)
+    for volume in (each for each in part if each.path in lacking):
+        if older := find_result(folder, volume):
+            older.unlink()
     before, listed = held(folder)
     if before is None or replace(before, volumes=order.volumes) != order:
         listed = ()
