@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import zipfile
 from dataclasses import replace
 
@@ -233,6 +235,39 @@ def test_there_is_one_best_slice_whatever_was_best_before(results):
     after = [(folder / name).read_bytes() for name in ("best.png", "worst.png")]
     assert pictures[0] != after[0]
     assert pictures[1] != after[1]
+
+
+def test_exports_of_results_that_are_no_more_do_not_stay_beside_the_new_ones(
+    results, in_project, tmp_path
+):
+    """With other weights and fewer volumes, the others' were yet of the weights before."""
+    folder = tmp_path / "outputs/run/reconstructions" / results.folder.name
+    shutil.copytree(results.folder, folder, ignore=shutil.ignore_patterns("export"))
+    own = folder / "export/dicom/of_a_person"
+    own.mkdir(parents=True)
+    whole = Results(folder)
+    broken = replace(whole[1], slice_ssim=(np.nan, *whole[1].slice_ssim[1:]))
+    list(export_results(Results(folder, [whole[0], broken], whole.order), ("dicom", "png")))
+    names = {path.name for path in (folder / "export").glob("*/*")}
+    assert {"file1000001", "file1000002", "not-finite-file1000002.png"} < names
+    # The same results, of which fewer are asked for: nothing has become wrong.
+    (line,) = export_results(whole.first(1), ("dicom",))
+    assert line.endswith("file1000001")
+    assert (folder / "export/dicom/file1000002").exists()
+    order = replace(whole.order, weights_sha256="f" * 64)
+    order.write(folder)
+    with h5py.File(whole[0].path, "a") as file:
+        file.attrs["weights_sha256"] = np.bytes_(b"f" * 64)
+    (line,) = export_results(Results(folder), ("dicom",))
+    assert line.endswith("; 1 of older results removed")
+    assert sorted(path.name for path in own.parent.iterdir()) == ["file1000001", "of_a_person"]
+    (line,) = export_results(Results(folder), ("png",))
+    assert sorted(path.name for path in (folder / "export/png").iterdir()) == [
+        *("best.png", "median.png", "scores.png", "slices-file1000001.png", "worst.png")
+    ]
+    assert not any(
+        "file1000002" in name for name in json.loads((own.parents[1] / "exports.json").read_text())
+    )
 
 
 def test_archive_holds_the_results_as_they_are(results):

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from io import BytesIO
@@ -66,18 +66,49 @@ def export_results(results: Results, kinds: Sequence[str]) -> Iterator[str]:
             f"again. {' and '.join(_WITHOUT_DATASET)} do without"
         )
     for kind in kinds:
+        removed = 0
         if kind == "report":
             paths = [run_report(results.run)]
         else:
-            paths = []
-            for name, made_from, write in _exports(results, kind):
-                files = [(r.volume.path, r.path.stat()) for r in made_from]
-                changed = [(path, s.st_size, s.st_mtime_ns) for path, s in files]
-                digest = hashlib.sha256(repr((_EDITION, kind, changed)).encode()).hexdigest()
-                paths.append(make(folder, name, digest, write))
+            made = {
+                name: make(folder, name, _digest(kind, made_from), write)
+                for name, made_from, write in _exports(results, kind)
+            }
+            paths, removed = list(made.values()), _remove_older(results, kind, made)
         where = paths[0] if len(paths) == 1 else Path(os.path.commonpath(p.parent for p in paths))
         count = "" if len(paths) == 1 else f"{len(paths)} of them in "
-        yield f"{kind:<12}{count}{shown(where)}"
+        older = f"; {removed} of older results removed" if removed else ""
+        yield f"{kind:<12}{count}{shown(where)}{older}"
+
+
+def _digest(kind: str, made_from: Iterable[Result]) -> str:
+    """Return what tells exports of some results from those of others, or of another edition."""
+    files = [(result.volume.path, result.path.stat()) for result in made_from]
+    changed = [(path, s.st_size, s.st_mtime_ns) for path, s in files]
+    return hashlib.sha256(repr((_EDITION, kind, changed)).encode()).hexdigest()
+
+
+def _remove_older(results: Results, kind: str, made: Collection[str]) -> int:
+    """Remove what was exported of results that are no more, and return how many that are.
+
+    Where weights were replaced and some volumes alone were reconstructed since, exports of the
+    others lie beside the new ones, and nothing tells them apart.
+    """
+    folder, every = results.folder / "export", Results(results.folder)
+    current = {name: _digest(kind, made_from) for name, made_from, _ in _exports(every, kind)}
+    known = _listed(folder)
+    older = [
+        name
+        for name, made_from in known.items()
+        if name.startswith(f"{kind}/") and name not in made and current.get(name) != made_from
+    ]
+    for name in older:
+        with naming(folder / name):
+            _remove(folder / name)
+        del known[name]
+    if older:
+        write_text(folder / _LIST, json.dumps(known, indent=2))
+    return len(older)
 
 
 def _exports(results: Results, kind: str) -> Iterator[Export]:
@@ -137,9 +168,7 @@ def make(folder: Path, name: str, made_from: str, write: Callable[[Path], None])
     Raises:
         CannotWriteError: the disk refuses it.
     """
-    path, known = folder / name, {}
-    with suppress(OSError, ValueError, TypeError, RecursionError):
-        known = dict(json.loads((folder / _LIST).read_text()))
+    path, known = folder / name, _listed(folder)
     if path.exists() and known.get(name) == made_from:
         return path
     with naming(path):
@@ -159,6 +188,14 @@ def make(folder: Path, name: str, made_from: str, write: Callable[[Path], None])
             _remove(partial_path)
     write_text(folder / _LIST, json.dumps(known | {name: made_from}, indent=2))
     return path
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """Return what each export in a folder was made from, by its name."""
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        listed = dict(json.loads((folder / _LIST).read_text()))
+        return {str(name): made for name, made in listed.items() if ".." not in str(name)}
+    return {}
 
 
 def _remove(path: Path) -> None:
