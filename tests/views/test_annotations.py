@@ -224,6 +224,14 @@ def test_ssim_in_a_box_is_the_mean_of_the_map_there():
     assert lesion_ssim(image, target, box, 1.0) == pytest.approx(expected)
     assert lesion_ssim(image, target, Box(22, 22, 5, 5), 1.0) == pytest.approx(1)
     assert lesion_ssim(image, target, box, 1.0) < 0.9
+    corner = Box(0, 0, 8, 8)  # of which there are 7x7 windows around the inner pixels alone
+    inner = upright(ssim_image(image, target, 1.0))[3:8, 3:8].mean()
+    assert lesion_ssim(image, target, corner, 1.0) == pytest.approx(inner)
+    assert np.isnan(lesion_ssim(image, target, Box(0, 0, 2, 2), 1.0))
+    # What is not finite in the box had been left out, so that the rest spoke for it.
+    upright(image)[8, 8] = np.nan
+    assert np.isnan(lesion_ssim(image, target, box, 1.0))
+    assert lesion_ssim(image, target, Box(22, 22, 5, 5), 1.0) == pytest.approx(1)
 
 
 def test_findings_are_tabled_and_shown_close_up_where_volumes_have_a_target(

@@ -9,12 +9,13 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tests.views.conftest import write
 from tests.views.read_back import datasets, read_dicom_series, read_nifti, written
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import ORDER, Results
+from workbench.views.export.animation import write_gif
 from workbench.views.export.exported import NOTICE, read_reconstructed
 from workbench.views.export.geometry import upright
 from workbench.views.export.results import KINDS, export_results, make
@@ -210,6 +211,24 @@ def test_animation_goes_through_the_slices_and_back_upright(results):
     for image, left in zip(images, (0, 2 * (256 + 4)), strict=True):
         expected = np.rint(255 * (upright(image) / top).clip(0, 1)).repeat(8, 0).repeat(8, 1)
         assert (frame[:, left : left + 256] == expected).all()
+
+
+def test_animation_says_what_is_not_finite(results, source, tmp_path, monkeypatch):
+    written = []
+    draw = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda pen, place, text, **look: (
+            written.append(text), draw(pen, place, text, **look)
+        )
+    )  # fmt: skip
+    write_gif(source, tmp_path / "a.gif")
+    assert not any("finite" in text for text in written)
+    path = tmp_path / source.result.path.name
+    shutil.copy(source.result.path, path)
+    with h5py.File(path, "a") as file:
+        file["reconstruction"][1, 3, 4:6] = np.nan
+    write_gif(replace(source, result=replace(source.result, path=path)), tmp_path / "b.gif")
+    assert "2 values are not finite, and black" in " ".join(written)
 
 
 @pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from workbench.data.images import cropped
 from workbench.recon.results import Result
 from workbench.views.annotations import Annotation, Annotations, Box, draw_boxes
+from workbench.views.ranking import ranked
 from workbench.views.reconstructions import data_range_of, slice_scores, ssim_image
 from workbench.views.style import add_colour_bar, new_figure, show_image, window_of
 
@@ -21,14 +22,20 @@ _MARGIN = 1.0  # around the box close up, as a share of its longer side
 def lesion_ssim(image: np.ndarray, target: np.ndarray, box: Box, data_range: float) -> float:
     """Return the mean over a box's pixels of the SSIM map; both images (h, w) as stored.
 
-    NaN where the 7x7 window around every pixel of the box leaves the image.
+    NaN where the 7x7 window around every pixel of the box leaves the image, or one of those around
+    some holds what is not finite.
     """
-    part = ssim_image(image, target, data_range)[box.inside(target.shape)]
-    return float(np.nanmean(part)) if np.isfinite(part).any() else float("nan")
+    from workbench.recon.ssim import WINDOW
+
+    edge = WINDOW // 2
+    known = np.pad(np.ones(np.subtract(target.shape, 2 * edge), bool), edge)
+    place = box.inside(target.shape)
+    part = ssim_image(image, target, data_range)[place][known[place]]
+    return float(part.mean()) if part.size else float("nan")
 
 
 def lesion_table(results: Sequence[Result], annotations: Annotations) -> pandas.DataFrame:
-    """Tabulate SSIM inside each box beside the whole slice's, the worst box first."""
+    """Tabulate SSIM inside each box beside the whole slice's: not finite ones, then the worst."""
     rows = []
     for result, each, box in _found(results, annotations):
         target, filled, image, span = _images(result, each.slice)
@@ -45,7 +52,7 @@ def lesion_table(results: Sequence[Result], annotations: Annotations) -> pandas.
             }
         )
     table = pandas.DataFrame(rows)
-    return table.sort_values("SSIM in the box", ignore_index=True) if rows else table
+    return ranked(table, "SSIM in the box", True).reset_index(drop=True) if rows else table
 
 
 def lesion_figures(results: Sequence[Result], annotations: Annotations) -> Iterator[Figure]:

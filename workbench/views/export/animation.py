@@ -16,7 +16,8 @@ _BAR, _GAP = 18, 4
 def write_gif(source: ReconstructedVolume, file: Path) -> None:
     """Write a volume's slices as an animation: target where it has one, zero-filled, network.
 
-    They stand side by side in one window, slice after slice, there and back again.
+    They stand side by side in one window, slice after slice, there and back again. What is not
+    finite is black, and said so.
     """
     from PIL import Image, ImageDraw
 
@@ -31,6 +32,8 @@ def write_gif(source: ReconstructedVolume, file: Path) -> None:
     window = window_of(first)[1]
     wide = len(panes) * width + (len(panes) - 1) * _GAP
     caption = result.name + (f", {SYNTHETIC_NOTE}" if source.volume.synthetic else "")
+    if broken := sum(int((~np.isfinite(images)).sum()) for images in panes.values()):
+        caption += f"; {broken} values are not finite, and black"
     lines = fitted(caption, (wide - 8) / 72, 11).splitlines()
     frames = []
     for number in range(count):
