@@ -13,7 +13,7 @@ from workbench.data.cache import open_cache
 COILS, SLICES = 12, 3
 
 
-def write(path, matrix=(36, 40), measured=0.85, change=None):
+def write(path, matrix=(36, 40), measured=0.85, change=None, strength=1):
     """Write a file in Calgary-Campinas's form; return its k-space (x, coils, y, z)."""
     height, width = matrix
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
@@ -21,7 +21,8 @@ def write(path, matrix=(36, 40), measured=0.85, change=None):
     heard = [np.exp(-np.hypot(y - np.cos(c), x - np.sin(c)) + 1j * c) for c in range(COILS)]
     images = np.stack([(1 + number) * body * np.stack(heard) for number in range(SLICES)])
     # The object stands in the middle of an FFT without shifts, and k-space's centre in the middle.
-    kspace = np.fft.fftshift(np.fft.fft2(images, norm="ortho"), axes=(-2, -1)) * 1e6
+    kspace = np.fft.fftshift(np.fft.fft2(images, norm="ortho"), axes=(-2, -1))
+    kspace *= 1e6 * strength
     kspace[..., int(np.ceil(measured * width)) :] = 0
     if change:
         change(kspace)
@@ -44,7 +45,7 @@ def test_choice_that_would_change_nothing_is_refused(tmp_path, choice):
 @pytest.mark.parametrize("matrix", [(36, 40), (35, 41)])
 def test_pairs_become_a_volume_whose_image_is_that_of_a_plain_fft(tmp_path, matrix):
     kspace = write(tmp_path / "Train/e13991s3_P01536.7.h5", matrix)
-    write(tmp_path / "Val/e14078s3_P05120.7.h5", matrix)
+    write(tmp_path / "Val/e14078s3_P05120.7.h5", matrix, strength=2)
     plan = plan_conversion(Ask(tmp_path, tmp_path / "made", tmp_path / "private", scale=1e-10))
     assert plan.refusals == ()
     assert list(convert(plan)) == []

@@ -128,6 +128,25 @@ def test_file_and_a_link_to_it_are_one_scan_and_not_of_two_people(source):
     }
 
 
+def test_copies_of_a_file_are_one_scan_and_not_of_two_people(source):
+    for folder, link in (("Aaron", shutil.copy), ("backup", os.link)):
+        (source / folder).mkdir()
+        link(source / "Doe_Jane_0/t0.npy", source / folder / "scan.npy")
+    plan = planned(source)
+    assert len(plan.items) == 10
+    assert [problem.path for problem in plan.refusals] == ["Doe_Jane_0/t0.npy", "backup/scan.npy"]
+    assert {problem.reason for problem in plan.refusals} == {
+        "is a copy of Aaron/scan.npy, which is converted once"
+    }
+
+
+def test_file_that_differs_somewhere_is_no_copy(source):
+    values = np.load(source / "Doe_Jane_0/t0.npy")
+    values[0, 0, 16, 16] *= 2
+    np.save(source / "Doe_Jane_1/t2.npy", values)
+    assert len(planned(source).items) == 11
+
+
 def test_folder_that_cannot_be_listed_is_named():
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
@@ -408,6 +427,17 @@ def test_file_that_is_there_from_a_folder_below_does_not_come_twice(source):
     assert len(open_cache(below.dataset)) == 2
 
 
+def test_file_under_another_name_does_not_come_twice(source):
+    plan = planned(source)
+    assert list(convert(plan)) == []
+    (source / "Doe_Jane_0/t0.npy").rename(source / "Doe_Jane_0/renamed.npy")
+    with pytest.raises(ValueError, match=r"renamed.npy: .* of the same file") as refused:
+        planned(source)
+    there = str(refused.value).split(" holds ")[1].split()[0]
+    (plan.ask.dataset / there).unlink()
+    assert len(planned(source).to_do) == 1
+
+
 def test_what_is_said_of_a_scan_later_is_written(source):
     list(convert(planned(source)))
     plan = planned(source, acquisition="AXT2")
@@ -431,7 +461,7 @@ def test_plan_made_before_another_s_conversion_writes_nothing(source):
 def test_person_whom_folders_give_to_two_splits_is_in_one(tmp_path):
     for split, name in (("Train", "e7s1_P1.7.h5"), ("Val", "e7s2_P2.7.h5"), ("", "e7s3_P3.7.h5")):
         (folder := tmp_path / "raw" / split).mkdir(parents=True, exist_ok=True)
-        calgary_file(folder / name)
+        calgary_file(folder / name, strength=1 + len(split))
     plan = planned(tmp_path / "raw", choices=Choices(), person="header")
     assert len({item.split for item in plan.items}) == 1
     assert "moved      1 volume from the split that the source gives them" in "\n".join(

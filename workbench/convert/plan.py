@@ -17,7 +17,7 @@ from workbench.catalog import split_of_folder
 from workbench.convert.people import pseudonym, read_key, read_shares, split_people
 from workbench.convert.readers import scans_of
 from workbench.convert.scan import Choices, RefusedError, Scan
-from workbench.convert.source import files_of_source
+from workbench.convert.source import content_of, files_of_source
 from workbench.convert.write import slices_of
 from workbench.data.images import zero_filled
 from workbench.data.volume import Problem
@@ -68,6 +68,7 @@ class Item:
     path: str  # relative to the dataset's folder
     mark: str  # changes with the file, and with what is said of the scan
     file: str  # pseudonym of the file's whole path
+    content: str  # pseudonym of what the file holds
     done: bool
 
 
@@ -110,7 +111,7 @@ def plan_conversion(ask: Ask) -> Plan:
     if not ask.source.exists():
         raise FileNotFoundError(f"source={str(ask.source)!r}: no such file or folder")
     record = _read_record(ask)
-    found, refusals = _look(ask)
+    found, contents, refusals = _look(ask)
     if not found:
         why = f": {refusals[0].path} {refusals[0].reason}" if refusals else ", it holds no file"
         raise ValueError(f"source={str(ask.source)!r}: nothing of it becomes a volume{why}")
@@ -146,7 +147,8 @@ def plan_conversion(ask: Ask) -> Plan:
                 "convert from the folder that holds both, or into another dataset"
             )
         done = same and (ask.dataset / path).is_file()
-        items.append(Item(source, scan, person, split, path, mark, file, done))
+        content = pseudonym(key, "content", contents[source])
+        items.append(Item(source, scan, person, split, path, mark, file, content, done))
     _refuse_twice(ask, items, record)
     refusals = [_with_what_stays(ask, each, key, record) for each in refusals]
     peaks = _peaks([item.scan for item in items if not item.done])
@@ -161,21 +163,22 @@ def plan_conversion(ask: Ask) -> Plan:
 def _refuse_twice(ask: Ask, items: Iterable[Item], record: Mapping[str, Any]) -> None:
     """Refuse files of which the dataset holds volumes that this conversion would not write.
 
-    Converted from a folder above or below the one that was given before, a file would be there
-    twice, perhaps in two splits.
+    Converted from a folder above or below the one that was given before, or under another name, a
+    file would be there twice, perhaps in two splits.
     """
     written = {item.path for item in items}
     there = {
-        value.get("file"): path
+        value[name]: path
         for path, value in record["volumes"].items()
-        if path not in written and (ask.dataset / path).is_file()
+        for name in ("file", "content")
+        if name in value and path not in written and (ask.dataset / path).is_file()
     }
     for item in items:
-        if path := there.get(item.file):
+        if path := there.get(item.file) or there.get(item.content):
             raise ValueError(
                 f"{item.source}: {shown(ask.dataset)} holds {path} of the same file, which was "
-                "converted from another folder, or held other scans: convert from the same folder "
-                "as before, into another dataset, or remove that volume first"
+                "converted from another folder or under another name, or held other scans: convert "
+                "it as before, into another dataset, or remove that volume first"
             )
 
 
@@ -192,21 +195,26 @@ def said_of_what_stays(ask: Ask, paths: Iterable[str]) -> str:
     return f"; of it as it was before {', '.join(there)} is still there" if there else ""
 
 
-def _look(ask: Ask) -> tuple[list[tuple[str, Scan]], list[Problem]]:
-    """Find the scans of all files of a source."""
+def _look(ask: Ask) -> tuple[list[tuple[str, Scan]], dict[str, str], list[Problem]]:
+    """Find the scans of all files of a source, and what each of the files holds; copies once."""
     found: list[tuple[str, Scan]] = []
+    seen: dict[str, str] = {}
     files, refusals = files_of_source(ask.source)
     for name in files:
         try:
             scans = scans_of(ask.root / name, ask.choices, ask.form)
+            first = seen.setdefault(content_of(ask.root / name), name) if scans else name
         except (RefusedError, OSError) as error:
             refusals.append(Problem(name, str(error)))
+            continue
+        if first != name:
+            refusals.append(Problem(name, f"is a copy of {first}, which is converted once"))
             continue
         print(f"{name}: {count_of(len(scans))}")
         if ask.acquisition:
             scans = [replace(scan, acquisition=ask.acquisition) for scan in scans]
         found += [(name, scan) for scan in scans]
-    return found, refusals
+    return found, {name: content for content, name in seen.items()}, refusals
 
 
 def _people(ask: Ask, found: list[tuple[str, Scan]], before: str | None) -> tuple[str, list[str]]:
@@ -331,6 +339,7 @@ def remember(plan: Plan, item: Item, *, whole: bool) -> None:
         "split": item.split,
         "source": item.mark if whole else "",
         "file": item.file,
+        "content": item.content,
     }
     write_text(plan.ask.dataset / RECORD, json.dumps(record, indent=1) + "\n")
 
