@@ -213,6 +213,24 @@ def test_figure_has_each_set_at_its_true_acceleration(first, eight):
     assert figure._repr_png_()
 
 
+def test_results_of_other_weights_than_a_run_has_learned_are_told_by_them(first, in_project):
+    """By the run's name alone, released weights' scores stood for what the run had learned."""
+    runs = [in_project / "outputs" / name for name in ("told/knee", "told/brain")]
+    try:
+        for run in runs:
+            (run / "checkpoints").mkdir(parents=True)
+            (run / "job.json").write_text("{}")
+        knee = made_by(first, "told/knee", "b" * 64)
+        brain = made_by(first, "told/brain", "c" * 64)
+        own = replace(brain.order, weights=str(runs[1] / "checkpoints/best.ckpt"))
+        brain = Results(brain.folder, brain, own)
+        assert labels_of([knee, brain]) == ["told/knee, weights weights.pt bbbbbbbb", "told/brain"]
+        table = comparison_table([knee, brain])
+        assert list(table["", "weights"]) == ["best.ckpt cccccccc", "weights.pt bbbbbbbb"]
+    finally:
+        shutil.rmtree(in_project / "outputs/told")
+
+
 def test_true_acceleration_counts_no_padding_as_the_figure_of_k_space_has_it(first, tmp_path):
     for result in first:
         (left, right), width = result.volume.acquired, result.volume.matrix[1]

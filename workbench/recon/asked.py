@@ -89,15 +89,20 @@ def read_order(folder: Path) -> Order:
         raise ValueError(f"{shown(folder / ORDER)} is damaged: {error}") from None
 
 
-def is_current(folder: Path, order: Order) -> bool:
-    """Say whether the weights' file holds what an order names; also where it is not here.
+def are_own_weights(folder: Path, order: Order) -> bool:
+    """Say whether an order's weights are the best checkpoint of the run that a folder lies in.
 
-    A run's own is known by its place in the run: made on a node of a cluster, or before the project
-    was moved, results name a file of another machine or folder.
+    That is known by its place in the run: made on a node of a cluster, or before the project was
+    moved, results name a file of another machine or folder.
     """
     file, own = Path(order.weights), Run(folder.parent.parent).best
-    if file.parts[-3:] == own.parts[-3:] and not file.exists():
-        file = own
+    return file == own or (file.parts[-3:] == own.parts[-3:] and not file.exists())
+
+
+def is_current(folder: Path, order: Order) -> bool:
+    """Say whether the weights' file holds what an order names; also where it is not here."""
+    own = are_own_weights(folder, order)
+    file = Run(folder.parent.parent).best if own else Path(order.weights)
     try:
         return not order.weights or sha256_of(file) == order.weights_sha256
     except OSError:

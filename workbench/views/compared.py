@@ -11,12 +11,15 @@ from workbench.compute.jobs import run_folder
 from workbench.compute.runs import Run
 from workbench.models import NETWORKS, label_of, trains
 from workbench.progress import count_of
-from workbench.recon.asked import Order, is_current, read_order
+from workbench.recon.asked import Order, are_own_weights, is_current, read_order
 from workbench.recon.results import Result, Results
 
 
 def made_table(sets: Sequence[Results]) -> pandas.DataFrame:
-    """Return how each set was made, as text; weights only where a run's sets have several.
+    """Return how each set was made, as text; weights only where the run does not tell them.
+
+    It does not where its sets have several, or where a trained run's are not its own: by its name
+    alone, people would take what other weights reached for what the run has learned.
 
     "method" is the network of those that have no weights, with options that are not the usual ones.
     """
@@ -29,11 +32,13 @@ def made_table(sets: Sequence[Results]) -> pandas.DataFrame:
             known = (sampling.mask, rates, centres)
         method = "" if each.order.weights else each.labels["reconstruction"] or _planned(each.order)
         sha256 = each.order.weights_sha256 or None
-        rows.append((each.run, method, each.order.split, *known, each.weights, sha256))
-    names = ["run", "method", "split", "mask", "rates", "centres", "weights", "sha256"]
+        trained = (each.folder.parent.parent / "job.json").exists()
+        other = trained and not are_own_weights(each.folder, each.order)
+        rows.append((each.run, method, each.order.split, *known, each.weights, sha256, other))
+    names = ["run", "method", "split", "mask", "rates", "centres", "weights", "sha256", "other"]
     made = pandas.DataFrame(rows, columns=names)
-    several = made.groupby("run")["sha256"].transform("nunique") > 1
-    return made.assign(weights=made["weights"].where(several, "")).drop(columns="sha256")
+    told = (made.groupby("run")["sha256"].transform("nunique") > 1) | made["other"].astype(bool)
+    return made.assign(weights=made["weights"].where(told, "")).drop(columns=["sha256", "other"])
 
 
 def _planned(order: Order) -> str:
@@ -45,14 +50,14 @@ def labels_of(sets: Sequence[Results]) -> list[str]:
     """Return a label for each set: its run, and what else tells it from the others.
 
     The rest is whichever differs of split, mask, acceleration and centre fraction, and the weights
-    where sets of one run were made with several.
+    where the run does not tell them.
 
     Raises:
         ValueError: two sets cannot be told apart.
     """
     made = made_table(sets)
     said = made.assign(weights=made["weights"].map(lambda name: name and f"weights {name}"))
-    differ = [name for name in made if name == "run" or made[name].nunique() > 1]
+    differ = [name for name in made if name in ("run", "weights") or made[name].nunique() > 1]
     labels = [", ".join(filter(None, row)) for row in said[differ].itertuples(index=False)]
     if len(set(labels)) == len(labels):
         return labels
