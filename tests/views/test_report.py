@@ -6,6 +6,7 @@ import pytest
 
 from workbench.compute.jobs import training_job
 from workbench.stores.disk import write_text
+from workbench.views.compared import find_compared
 from workbench.views.export.report import run_report
 
 
@@ -65,6 +66,27 @@ def test_report_is_one_file_that_asks_for_nothing_and_tells_every_folder_of_resu
         "file1000002.h5",
     ):
         assert words in page.text
+
+
+def test_folder_of_a_reconstruction_that_was_broken_off_early_hinders_no_report(
+    reconstructed, in_project
+):
+    first, eight = reconstructed(), reconstructed(acceleration=8, center_fraction=0.04)
+    run = in_project / "outputs/broken"
+    try:
+        for made in (first, eight):
+            shutil.copytree(made.folder, run / "reconstructions" / made.folder.name)
+        for path in (run / "reconstructions" / eight.folder.name).glob("*.h5"):
+            path.unlink()
+        text = run_report("broken").read_text()
+        assert first.folder.name in text
+        assert eight.folder.name not in text
+        with pytest.raises(
+            FileNotFoundError, match=r"nothing of split val fits; it has broken@val"
+        ):
+            find_compared("broken@8x", first.folder, first.order)
+    finally:
+        shutil.rmtree(run)
 
 
 def test_report_of_a_trained_run_tells_its_job_and_curves(in_project):

@@ -60,6 +60,7 @@ class Result:
     network_options: str | None = None  # that it was made with, as in ``Order``
     first_estimate: str = ""  # name of the classical reconstruction that the network began with
     fingerprint: str = ""  # of its k-space; results of earlier versions do not say it
+    digest: str = ""  # see ``Order.digest``
 
     @property
     def name(self) -> str:
@@ -89,14 +90,26 @@ class Result:
         return self.scores.get("zero_filled", {})
 
     def images(self) -> np.ndarray:
-        """Read the reconstructed slices (slices, h, w) float32; ValueError from a damaged file."""
-        with open_result(self.path) as (file, _):
-            return file["reconstruction"][()]
+        """Read the reconstructed slices (slices, h, w) float32.
+
+        Raises:
+            ValueError: the file is damaged, or holds another result by now.
+        """
+        return self._read(())
 
     def image(self, number: int) -> np.ndarray:
         """Read one reconstructed slice (h, w) float32; see ``images``."""
-        with open_result(self.path) as (file, _):
-            return file["reconstruction"][number]
+        return self._read(number)
+
+    def _read(self, part: Any) -> np.ndarray:
+        with open_result(self.path) as (file, found):
+            images = file["reconstruction"][part]
+        if self.digest and found.get("digest") != self.digest:
+            raise ValueError(
+                f"{shown(self.path)} was reconstructed anew since its metrics were read: run the "
+                "notebook again, or open the results again"
+            )
+        return images
 
     def mask(self, kspace: np.ndarray) -> tuple[np.ndarray, int]:
         """Return the mask (W,) of a slice and its number of ACS columns; 0 where it is unknown.
@@ -351,6 +364,7 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
             network_options=found.get("network_options", order.network_options),
             first_estimate=found.get("first_estimate", ""),
             fingerprint=found.get(FINGERPRINT, ""),
+            digest=str(found["digest"]),
         )
 
 

@@ -69,9 +69,12 @@ def labels_of(sets: Sequence[Results]) -> list[str]:
 
 
 def results_of_run(run: str) -> list[Path]:
-    """Return the folders of a run's results, sorted by name."""
+    """Return the folders of a run's results, sorted by name.
+
+    One where a reconstruction was broken off before its first volume holds an order, and no result.
+    """
     found = (run_folder(run, "compare") / FOLDER).glob(f"*/{ORDER}")
-    return sorted(path.parent for path in found)
+    return sorted(path.parent for path in found if any(path.parent.rglob("*.h5")))
 
 
 def find_compared(compare: str | None, folder: Path, order: Order) -> list[Results]:

@@ -50,9 +50,6 @@ def read_reconstructed(results: Results, result: Result) -> ReconstructedVolume:
     volume = result.volume
     with closing(result.dataset.source(volume)) as source:
         geometry = scan_geometry(volume, source)
-    with open_result(result.path) as (file, known):
-        images = file["reconstruction"][()].astype(np.float32, copy=False)
-    run, digest = f"{results.run}/{results.folder.name}", str(known["digest"])
-    return ReconstructedVolume(
-        result, volume, images, run, digest, str(known["sampling"]), geometry
-    )
+    images = result.images().astype(np.float32, copy=False)
+    run, sampling = f"{results.run}/{results.folder.name}", str(result.order)
+    return ReconstructedVolume(result, volume, images, run, result.digest, sampling, geometry)
