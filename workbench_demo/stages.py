@@ -1,4 +1,8 @@
-"""The demo's stages: what each one runs, and which of them an earlier run has done already."""
+"""The demo's stages: what each one runs, and which of them an earlier run has done already.
+
+Stages go on where they stopped, and keep what is there: so one record says what all of it was made
+from, and where that is another code or size today, all is made anew.
+"""
 
 import hashlib
 import json
@@ -13,8 +17,7 @@ from threading import Event, Lock
 from typing import Any
 
 from workbench.command.running import run_page
-from workbench.compute.jobs import PHANTOM_DEFAULTS, run_folder
-from workbench.models import NETWORKS
+from workbench.compute.jobs import run_folder
 from workbench.settings import LINKS_VARIABLE, cores, notebooks, shown
 from workbench.stores.disk import write_text
 from workbench_demo.bucket import Bucket
@@ -34,14 +37,12 @@ class Stage:
         name: such as "brain train".
         work: does it, until an event is set; it can be run again at any time and goes on where it
             stopped.
-        made_from: what its result depends on; where that changes, it is done again.
         leaves: what is there once it is done.
         page: the executed notebook, if it is one.
     """
 
     name: str
     work: Callable[[Event], None]
-    made_from: str
     leaves: tuple[Path, ...]
     page: Path | None = None
 
@@ -81,10 +82,20 @@ class Demo:
     @property
     def lanes(self) -> list[list[Stage]]:
         """The other stages: those of a lane in their order, lanes at the same time."""
-        code = _digest(*sorted((_CODE / "workbench").rglob("*.py")))
-        parts = [[self._page(part, page, code) for page in part.pages] for part in self.size.parts]
-        own = [[self._scanner(), *self._own_pages(code)]] if self.size.scans else []
+        parts = [[self._page(part, page) for page in part.pages] for part in self.size.parts]
+        own = [[self._scanner(), *self._own_pages()]] if self.size.scans else []
         return [*parts, *own]
+
+    @property
+    def made_from(self) -> str:
+        """A digest of its size and of all code that runs in it."""
+        packages = (_CODE / name for name in ("workbench", "workbench_kernels", "workbench_demo"))
+        files = (file for package in packages for file in package.rglob("*.*"))
+        code = [file for file in files if file.suffix in (".py", ".c", ".h")]
+        found = hashlib.sha256(repr(self.size).encode())
+        for file in sorted([*code, *notebooks().glob("*.ipynb")]):
+            found.update(hashlib.sha256(file.read_bytes()).digest())
+        return found.hexdigest()
 
     def study(self, part: Part) -> Path:
         """Return the folder of a part's phantom, before it is packed."""
@@ -104,9 +115,7 @@ class Demo:
                     flush=True,
                 )
 
-        code = sorted((_CODE / "workbench_demo/phantom").glob("*.py"))
-        studies = tuple(self.study(part) for part in self.size.parts)
-        return Stage("phantom", work, _digest(repr(self.size), *code), studies)
+        return Stage("phantom", work, tuple(self.study(part) for part in self.size.parts))
 
     def _pack(self) -> Stage:
         bucket = self.folder / "bucket"
@@ -117,15 +126,12 @@ class Demo:
                 size = (bucket / archive.name).stat().st_size
                 print(f"    pack | {archive.name}: {size / 1e6:.1f} MB, {archive.kind}", flush=True)
 
-        code = _CODE / "workbench_demo/pack.py"
         leaves = tuple(
             bucket / name
             for part in self.size.parts
             for name in packed_names(part.dataset, part.study["volumes"])
         )
-        return Stage(
-            "pack", work, _digest(self._phantom().made_from, code), (*leaves, bucket / "SHA256")
-        )
+        return Stage("pack", work, (*leaves, bucket / "SHA256"))
 
     def _scanner(self) -> Stage:
         """Measure with a scanner of one's own, whose files are ISMRMRD."""
@@ -135,10 +141,9 @@ class Demo:
             made = write_scans(folder, self.size.scans)
             print(f"    scanner | {len(made)} ISMRMRD files, a person each", flush=True)
 
-        code = _CODE / "workbench_demo/scanner.py"
-        return Stage("scanner", work, _digest(str(self.size.scans), code), (folder,))
+        return Stage("scanner", work, (folder,))
 
-    def _own_pages(self, code: str) -> list[Stage]:
+    def _own_pages(self) -> list[Stage]:
         """Convert the scanner's files, and reconstruct one without any training."""
         dataset = self.folder / "datasets" / "own"
         asked = {
@@ -154,7 +159,7 @@ class Demo:
             },
         }
         return [
-            self._notebook(f"own {page}", f"own_{page}", page, parameters, (dataset,), code)
+            self._notebook(f"own {page}", f"own_{page}", page, parameters, (dataset,))
             for page, parameters in asked.items()
         ]
 
@@ -165,7 +170,6 @@ class Demo:
         page: str,
         parameters: dict[str, Any],
         leaves: tuple[Path, ...],
-        code: str,
     ) -> Stage:
         """Return the stage that runs a notebook."""
         source, output = notebooks() / f"{page}.ipynb", self.folder / f"{stem}.ipynb"
@@ -173,14 +177,13 @@ class Demo:
         def work(stop: Event) -> None:
             run_page(source, output, parameters, self._environment, prefix=stage.prefix, stop=stop)
 
-        made_from = _digest(code, repr(self.size), repr(parameters), source)
-        stage = Stage(name, work, made_from, (*leaves, output), output)
+        stage = Stage(name, work, (*leaves, output), output)
         return stage
 
-    def _page(self, part: Part, page: str, code: str) -> Stage:
+    def _page(self, part: Part, page: str) -> Stage:
         parameters, leaves = self._parameters(part, page)
         name, stem = f"{part.name} {page}", f"{part.name}_{page}"
-        stage = self._notebook(name, stem, page, parameters, leaves, code)
+        stage = self._notebook(name, stem, page, parameters, leaves)
         if page != "ingest":
             return stage
 
@@ -235,25 +238,20 @@ class Records:
 
     def __init__(self, demo: Demo) -> None:
         self._path = demo.folder / "stages.json"
-        networks = [(name, sorted(entry.phantom.items())) for name, entry in NETWORKS.items()]
-        plan = _digest(repr(demo.size), repr((sorted(PHANTOM_DEFAULTS.items()), networks)))
+        self._made_from = demo.made_from
         found = json.loads(self._path.read_text()) if self._path.exists() else {}
-        if found and found.get("plan") != plan:
-            # Other volumes and another network: nothing of what is there fits.
+        if found and found.get("made_from") != self._made_from:
             print(f"The demo has changed since {shown(demo.folder)} was made: it is made anew.")
             shutil.rmtree(demo.folder)
             found = {}
         self._stages: dict[str, dict[str, Any]] = found.get("stages", {})
-        self._plan, self._lock = plan, Lock()
+        self._lock = Lock()
+        self._write()
 
     def done(self, stage: Stage) -> bool:
-        """Say whether a stage's result is there and up to date."""
-        record = self._stages.get(stage.name, {})
-        return (
-            record.get("made_from") == stage.made_from
-            and record["done"]
-            and all(path.exists() for path in stage.leaves)
-        )
+        """Say whether a stage's result is there."""
+        done = self._stages.get(stage.name, {}).get("done", False)
+        return done and all(path.exists() for path in stage.leaves)
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
@@ -270,22 +268,15 @@ class Records:
         finally:
             spent = time.monotonic() - began
             total = max(before["seconds"], spent) if before["done"] else before["seconds"] + spent
-            record = {"made_from": stage.made_from, "seconds": round(total, 1), "done": done}
             with self._lock:
-                self._stages[stage.name] = record
-                said = json.dumps({"plan": self._plan, "stages": self._stages}, indent=2)
-                write_text(self._path, said)
+                self._stages[stage.name] = {"seconds": round(total, 1), "done": done}
+                self._write()
+
+    def _write(self) -> None:
+        record = {"made_from": self._made_from, "stages": self._stages}
+        write_text(self._path, json.dumps(record, indent=2))
 
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds that each stage took when it was last done."""
         return {name: record["seconds"] for name, record in self._stages.items()}
-
-
-def _digest(*parts: str | Path) -> str:
-    """Hash texts and the contents of files."""
-    found = hashlib.sha256()
-    for part in parts:
-        data = part.read_bytes() if isinstance(part, Path) else part.encode()
-        found.update(hashlib.sha256(data).digest())
-    return found.hexdigest()
