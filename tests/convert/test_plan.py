@@ -27,7 +27,7 @@ from workbench.convert.plan import (
 )
 from workbench.convert.run import LOCK, convert
 from workbench.convert.scan import Choices
-from workbench.convert.source import passed_over
+from workbench.convert.source import files_of_source
 from workbench.data.cache import open_cache
 from workbench.data.images import centered_fft2
 from workbench.stores.disk import only_one
@@ -155,7 +155,7 @@ def test_folder_that_cannot_be_listed_is_named():
     try:
         if user == 0:  # who may list everything
             os.seteuid(65534)
-        (problem,) = passed_over(folder)
+        _, (problem,) = files_of_source(folder)
     finally:
         os.seteuid(user)
         shutil.rmtree(folder)

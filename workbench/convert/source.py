@@ -1,16 +1,11 @@
 """The files of a source: each once, and what a listing of it passes over."""
 
 import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from workbench.catalog import split_of_folder
 from workbench.data.volume import Problem
 from workbench.stores.disk import DiskStore
 
-_LINK = "is a link to a folder, behind which nothing is looked for: put the folder in its place"
-_NOWHERE = "is a link to a file that is not there: bring that in"
 _BLOCKS, _BLOCK = 16, 2**16  # bytes that tell a file from others, spread over it
 
 
@@ -22,9 +17,11 @@ def files_of_source(source: Path) -> tuple[list[str], list[Problem]]:
     """
     if not source.is_dir():
         return [source.name], []
-    problems = [problem for problem in passed_over(source) if not _hidden(problem.path)]
+    passed: list[tuple[str, str]] = []
     seen: dict[Path, str] = {}
-    names = [entry.path for entry in DiskStore(source).list() if not _hidden(entry.path)]
+    listed = DiskStore(source).listed("", passed)
+    names = [entry.path for entry in listed if not _hidden(entry.path)]
+    problems = [Problem(*each) for each in passed if not _hidden(each[0])]
     problems += [
         Problem(name, f"is a link to {first}, which is converted once")
         for name in sorted(names, key=lambda name: (source / name).is_symlink())
@@ -46,20 +43,6 @@ def content_of(path: Path) -> str:
             file.seek(number * last // (_BLOCKS - 1))
             found.update(file.read(_BLOCK))
     return found.hexdigest()
-
-
-def passed_over(source: Path) -> Iterator[Problem]:
-    """Name what a listing of a source passes over, and why: somebody's scans may lie there."""
-    errors: list[OSError] = []
-    for folder, folders, names in os.walk(source, onerror=errors.append):
-        links = [(name, _LINK) for name in folders if not split_of_folder(name)]
-        links += [(name, _NOWHERE) for name in names if not Path(folder, name).exists()]
-        for name, why in sorted(links):
-            if (path := Path(folder, name)).is_symlink():
-                yield Problem(path.relative_to(source).as_posix(), why)
-    for error in errors:
-        why = f"cannot be listed ({error.strerror}): see to its permissions"
-        yield Problem(Path(error.filename).relative_to(source).as_posix(), why)
 
 
 def _hidden(name: str) -> bool:

@@ -25,7 +25,8 @@ class TransferError(Exception):
 class Transfer:
     """What a transfer did: files and bytes that were to be there, and those that came now.
 
-    Others lie there as well: files that the source does not have, or no longer.
+    Others lie there as well: files that the source does not have, or no longer. What was passed
+    over of the source, and why, may have more.
     """
 
     dataset: str
@@ -35,6 +36,7 @@ class Transfer:
     moved_size: int
     seconds: float
     others: tuple[str, ...] = ()
+    passed_over: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         speed = f", {amount(self.moved_size / self.seconds, 'B')}/s" if self.moved else ""
@@ -42,6 +44,8 @@ class Transfer:
         if self.others:
             count = f"{len(self.others):,} file{'s' if len(self.others) > 1 else ''}"
             others = f"; {count} more there, such as {self.others[0]}, the source does not have"
+        for path, why in self.passed_over:
+            others += f"\n  passed over: {path} {why}"
         return (
             f"{self.dataset}: {self.files:,} files of {amount(self.size, 'B')} are there; "
             f"{self.moved:,} of {amount(self.moved_size, 'B')} came now, in "
@@ -85,7 +89,8 @@ def copy_dataset(
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction!r}: give a number above 0, up to 1")
     began, here, there = time.monotonic(), source.folder(dataset), target.folder(dataset)
-    files = _data(here)
+    passed: list[tuple[str, str]] = []
+    files = _data(here, passed)
     if not files:
         raise ValueError(
             f"{shown(here.address)}: no files to copy: ingest the dataset first, or check its name"
@@ -95,7 +100,7 @@ def copy_dataset(
         raise ValueError(f"{dataset} has no files of {', '.join(splits)} in the source")
     if isinstance(there, DiskStore):
         there.sweep()
-    copies = _data(there)
+    copies = _data(there, [])
     stopped = threading.Event()
     problems: dict[str, str] = {}
 
@@ -141,21 +146,25 @@ def copy_dataset(
         )
     seconds = time.monotonic() - began
     others = tuple(sorted(copies.keys() - files.keys()))
-    return Transfer(dataset, len(wanted), len(missing), total, size, seconds, others)
+    over = tuple(each for each in passed if not _hidden(each[0]))
+    return Transfer(dataset, len(wanted), len(missing), total, size, seconds, others, over)
 
 
-def _data(folder: Store) -> dict[str, Entry]:
+def _data(folder: Store, passed: list[tuple[str, str]]) -> dict[str, Entry]:
     """Return a dataset's files, without the workbench's own and those that are hidden.
 
-    The cache lists what lies beside it, and the manifest what was unpacked there: a part of a
+    What a disk's listing passes over is added to ``passed``. The cache lists what lies beside it, and the manifest what was unpacked there: a part of a
     dataset has others, and the lock belongs to its machine.
     """
     return {
         entry.path: entry
-        for entry in folder.list()
-        if entry.path.rpartition("/")[2] not in RESERVED
-        and not any(part.startswith(".") for part in entry.path.split("/"))
+        for entry in (folder.listed("", passed) if isinstance(folder, DiskStore) else folder.list())
+        if entry.path.rpartition("/")[2] not in RESERVED and not _hidden(entry.path)
     }
+
+
+def _hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
 
 
 def choose(paths: Collection[str], splits: Sequence[str], fraction: float) -> list[str]:

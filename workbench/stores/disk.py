@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +20,8 @@ from workbench.stores.streams import CHUNK, Readable
 _SECONDS_UNTIL_SWEPT = 3600
 # What a killed writer leaves; the second are those of earlier versions.
 _UNFINISHED = re.compile(r"\..+(\.[0-9a-f]{12}\.part|\.(ingest|transfer)-part)")
+_LINK = "is a link to a folder, behind which nothing is looked for: put the folder in its place"
+_NOWHERE = "is a link to a file that is not there: bring that in"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _NO_RENAMES = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -196,20 +198,41 @@ class DiskStore(Store):
         A link to a folder belongs to it where its name is a split's, as for an index. Others are
         passed over: they can lead to the whole machine.
         """
+        return self.listed(under, [])
+
+    def listed(self, under: str, passed: MutableSequence[tuple[str, str]]) -> Iterator[Entry]:
+        """As ``list``; notes paths that it passes over, and why: more files may lie there."""
+
+        def name_of(path: str | Path) -> str:
+            return Path(path).relative_to(self.root).as_posix()
+
+        def refused(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                why = f"cannot be listed ({error.strerror}): see to its permissions"
+                passed.append((name_of(error.filename), why))
+
         tops, seen = [self.path(under)], set[str]()
         while tops:  # folders come before links to them
-            for folder, folders, names in os.walk(tops.pop(0)):
+            for folder, folders, names in os.walk(tops.pop(0), onerror=refused):
                 if (real := os.path.realpath(folder)) in seen:
                     folders.clear()
                     continue
                 seen.add(real)
                 folders.sort()
-                links = (Path(folder, name) for name in folders if split_of_folder(name))
-                tops += [link for link in links if link.is_symlink()]
-                for name in sorted(names):
-                    path = Path(folder, name).relative_to(self.root).as_posix()
-                    if not _UNFINISHED.fullmatch(name) and (entry := self.entry(path)):
+                for link in (Path(folder, name) for name in folders):
+                    if not link.is_symlink():
+                        continue
+                    if split_of_folder(link.name):
+                        tops.append(link)
+                    else:
+                        passed.append((name_of(link), _LINK))
+                for path in (Path(folder, name) for name in sorted(names)):
+                    if _UNFINISHED.fullmatch(path.name):
+                        continue
+                    if entry := self.entry(name_of(path)):
                         yield entry
+                    elif path.is_symlink() and not path.exists():
+                        passed.append((name_of(path), _NOWHERE))
 
     def entry(self, path: str) -> Entry | None:
         """Return one file's entry; None where it is missing."""

@@ -5,6 +5,7 @@ import os
 import random
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -117,6 +118,34 @@ def test_splits_that_are_links_belong_to_a_dataset_and_other_links_do_not(datase
     done = copy_dataset(DiskStore(dataset), DiskStore(tmp_path / "there"), "knee_multicoil")
     assert members_in(tmp_path / "there/knee_multicoil") == FILES
     assert done.files == len(FILES)
+    assert [path for path, _ in done.passed_over] == ["home"]
+
+
+def test_what_a_copy_passes_over_is_named(dataset, tmp_path):
+    folder = dataset / "knee_multicoil"
+    (folder / "multicoil_val/gone.h5").symlink_to(tmp_path / "elsewhere/gone.h5")
+    (folder / ".hidden").symlink_to(tmp_path)
+    closed, user = folder / "multicoil_challenge", os.geteuid()
+    closed.mkdir()
+    (closed / "file0.h5").write_bytes(b"volume")
+    open_to_all = [folder, *folder.parents][: -len(Path("/tmp").parts)]
+    for each in open_to_all:
+        each.chmod(0o755)
+    closed.chmod(0)
+    target = tmp_path / "there"
+    target.mkdir(mode=0o777)
+    target.chmod(0o777)
+    try:
+        if user == 0:  # who may list everything
+            os.seteuid(65534)
+        done = copy_dataset(DiskStore(dataset), DiskStore(target), "knee_multicoil")
+    finally:
+        os.seteuid(user)
+    assert dict(done.passed_over) == {
+        "multicoil_challenge": "cannot be listed (Permission denied): see to its permissions",
+        "multicoil_val/gone.h5": "is a link to a file that is not there: bring that in",
+    }
+    assert "passed over: multicoil_challenge cannot be listed" in str(done)
 
 
 def test_part_of_a_dataset_is_chosen_by_split_and_fraction(stored, tmp_path):
