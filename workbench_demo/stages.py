@@ -246,7 +246,8 @@ class Records:
             found = {}
         self._stages: dict[str, dict[str, Any]] = found.get("stages", {})
         self._lock = Lock()
-        self._write()
+        if not found:
+            self._write()
 
     def done(self, stage: Stage) -> bool:
         """Say whether a stage's result is there."""
