@@ -7,8 +7,10 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
+from azure.storage.blob import BlobLeaseClient
 
 from workbench.azure_login import LoginError, new_login
 from workbench.azure_storage import parse_connection
@@ -290,6 +292,29 @@ def test_a_lock_that_may_be_a_killed_process_s_is_waited_for(blobs, capsys):
             assert not came.wait(0.05)
     thread.join(60)
     assert came.is_set()
+
+
+def test_a_held_lock_is_asked_for_its_lease_alone(blobs, cloud, monkeypatch):
+    monkeypatch.setattr("workbench.stores.blob._LEASE_PATIENCE", 0.5)
+    with blobs.lock(".lock", "busy"):
+        # Azure answers so, and Azurite 409, where a leased blob is to be made without its lease.
+        cloud.storage.fail(r"PUT .*/\.lock$", status=412, code="LeaseIdMissing")
+        with pytest.raises(RuntimeError, match="busy"), blobs.lock(".lock", "busy"):
+            pass
+
+
+def test_who_lost_a_lock_to_another_process_is_told(blobs, cloud, capsys):
+    with blobs.lock(".lock", "another ingest works there"):
+        blob = cloud.storage.container().get_blob_client("knee/.lock")
+        BlobLeaseClient(blob).break_lease(0)
+        other = blob.acquire_lease(15)  # as after the lease has run out
+        said = ""
+        while "/.lock was lost: another ingest works there" not in (
+            said := capsys.readouterr().out
+        ):
+            other.renew()
+            time.sleep(0.2)
+    assert said.count("was lost") == 1
 
 
 def test_a_wrong_key_or_container_shows_at_once(blobs, cloud):

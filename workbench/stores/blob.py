@@ -257,20 +257,21 @@ class BlobStore(Store):
         """Hold a lock while the context lasts; see ``Store``.
 
         It is a lease that is renewed, and that a killed process loses within a quarter of a
-        minute: so long it is waited for.
+        minute: so long it is waited for. Who loses it, out of the network's reach, is told.
         """
-        from azure.core.exceptions import AzureError, ResourceExistsError
+        from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
         from azure.storage.blob import BlobLeaseClient
 
         lease = BlobLeaseClient(self._blob(path))
         until, said = time.monotonic() + _LEASE_PATIENCE, False
         with self._errors(path, writing=True):
-            with suppress(ResourceExistsError):
-                self._blob(path).upload_blob(b"", overwrite=False)
             while True:
                 try:
                     lease.acquire(_LEASE_SECONDS)
                     break
+                except ResourceNotFoundError:  # not before: of a held one Azure says 412
+                    with suppress(ResourceExistsError):
+                        self._blob(path).upload_blob(b"", overwrite=False)
                 except ResourceExistsError:
                     if time.monotonic() > until:
                         raise RuntimeError(busy) from None
@@ -281,13 +282,19 @@ class BlobStore(Store):
         over = threading.Event()
 
         def renew() -> None:
+            lost = False
             while not over.wait(_LEASE_SECONDS / 3):
                 # What a lapse of the network cost us is taken again, as long as nobody else has.
                 with suppress(AzureError):
                     try:
                         lease.renew()
                     except ResourceExistsError:
-                        lease.acquire(_LEASE_SECONDS)
+                        try:
+                            lease.acquire(_LEASE_SECONDS)
+                        except ResourceExistsError:
+                            if not lost:
+                                print(f"{self.address}/{path} was lost: {busy}", flush=True)
+                            lost = True
 
         thread = threading.Thread(target=renew, name="lease", daemon=True)
         thread.start()
