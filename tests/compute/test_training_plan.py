@@ -153,3 +153,16 @@ def test_what_a_network_is_judged_by_is_val_and_test_as_far_as_they_can_be(datas
     assert judged_splits(open_cache(dataset)) == ("val", "test_full")
     add_volume(dataset / "multicoil_val/b.h5", target=False)
     assert judged_splits(open_cache(dataset)) == ("test_full",)
+
+
+def test_validation_volume_that_is_a_training_volume_too_is_told_whatever_its_name(dataset):
+    add_volume(dataset / "multicoil_train/b.h5", seed=1)
+    add_volume(dataset / "multicoil_val/b.h5", seed=2)  # of one name, and another scan
+    text = str(plan_training(model="brain"))
+    assert "1 of 2 validation volumes are training volumes as well, such as multicoil_val/a" in text
+    (dataset / "multicoil_val/a.h5").rename(dataset / "multicoil_val/c.h5")
+    assert "are training volumes as well, such as multicoil_val/c.h5" in str(
+        plan_training(model="brain")
+    )
+    (dataset / "multicoil_val/c.h5").unlink()
+    assert "as well" not in str(plan_training(model="brain"))

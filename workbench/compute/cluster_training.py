@@ -13,7 +13,7 @@ from workbench.compute.jobs import TrainingJob, run_folder
 from workbench.compute.kept import fetch, hand_over, put, went_on
 from workbench.compute.loggers import USUAL_ON_CLUSTER, check_on_cluster, read_loggers
 from workbench.compute.own_code import code_for
-from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
+from workbench.compute.plan import Cloud, Plan, checked_job, data_remarks
 from workbench.compute.runs import SENT, check_same, prepare_run, take_up
 from workbench.compute.start import START
 from workbench.data.cache import open_cache
@@ -83,7 +83,7 @@ def plan_on_cluster(
         cache=cache,
         run=run,
         splits=splits,
-        remarks=(*site.warnings, *remarks, *site.remarks, *phantom_remarks(job, cache, parameters)),
+        remarks=(*site.warnings, *remarks, *site.remarks, *data_remarks(job, cache, parameters)),
         resume=resume,
         where=site.cloud(sent, pace_of(job, cluster.vm_size)),
     )

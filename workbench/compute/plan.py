@@ -211,10 +211,15 @@ def checked_job(
     return job
 
 
-def phantom_remarks(
-    job: TrainingJob, cache: DatasetCache, choices: dict[str, Any]
-) -> Iterator[str]:
-    """Say that a dataset is synthetic, and which defaults are its own."""
+def data_remarks(job: TrainingJob, cache: DatasetCache, choices: dict[str, Any]) -> Iterator[str]:
+    """Say which scans are in training and validation, and of a phantom what is its own."""
+    train, val = training_volumes(job, cache)
+    if both := val.also_in(train).volumes:
+        yield (
+            f"{len(both)} of {len(val)} validation volumes are training volumes as well, such as "
+            f"{both[0].path}: of them the figures say how well they were learned, and no more; "
+            "take them out of one of the folders"
+        )
     if cache.synthetic:
         yield "the dataset is the synthetic phantom, not patient data"
         numbers = () if job.start_from else find_network(job.network).phantom

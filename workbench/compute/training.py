@@ -16,7 +16,7 @@ from workbench.compute.jobs import run_folder, training_job, try_own_code
 from workbench.compute.kept import fetch, keeping
 from workbench.compute.loggers import USUAL, check_installed, login_of, read_loggers
 from workbench.compute.node import ERRORS, this_node
-from workbench.compute.plan import Cloud, Plan, checked_job, phantom_remarks
+from workbench.compute.plan import Cloud, Plan, checked_job, data_remarks
 from workbench.compute.runs import Run, check_not_sent, only_writer, prepare_run, take_up
 from workbench.data.cache import open_dataset
 from workbench.progress import relayed
@@ -131,7 +131,7 @@ def _plan_here(
         run=prepare_run(job, cache, resume=resume),
         where=ranks,
         splits=splits,
-        remarks=(*remarks, *phantom_remarks(job, cache, choices)),
+        remarks=(*remarks, *data_remarks(job, cache, choices)),
         resume=resume,
     )
 

@@ -162,6 +162,22 @@ class DatasetCache:
         with closing(self.source(volume)) as source:
             return fingerprint(source, volume)
 
+    def also_in(self, other: "DatasetCache") -> "DatasetCache":
+        """Return the volumes whose scan another part of the dataset holds too, under any name.
+
+        They are told by the target's largest value, without one by the file's name, and for certain
+        by the k-space of those; OSError where that cannot be read.
+        """
+
+        def look(volume: Volume) -> tuple[object, ...]:
+            return repr(volume.attributes.get("max", volume.name)), volume.kspace.shape
+
+        alike = {look(volume) for volume in self} & {look(volume) for volume in other}
+        there = {self.fingerprint(volume) for volume in other if look(volume) in alike}
+        return self.with_volumes(
+            volume for volume in self if look(volume) in alike and self.fingerprint(volume) in there
+        )
+
     def file(self, volume: Volume) -> Path:
         """Return the path of a volume's file; ValueError where the dataset is not on a disk."""
         if not isinstance(self.store, DiskStore):
