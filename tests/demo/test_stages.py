@@ -1,4 +1,4 @@
-"""What a demo takes from an earlier run: all of it, where it was made from the same, else nothing."""
+"""What a demo takes from an earlier run: all, where that was made from the same, or nothing."""
 
 import pytest
 

@@ -153,8 +153,9 @@ def copy_dataset(
 def _data(folder: Store, passed: list[tuple[str, str]]) -> dict[str, Entry]:
     """Return a dataset's files, without the workbench's own and those that are hidden.
 
-    What a disk's listing passes over is added to ``passed``. The cache lists what lies beside it, and the manifest what was unpacked there: a part of a
-    dataset has others, and the lock belongs to its machine.
+    What a disk's listing passes over is added to ``passed``. The cache lists what lies beside it,
+    and the manifest what was unpacked there: a part of a dataset has others, and the lock belongs
+    to its machine.
     """
     return {
         entry.path: entry
