@@ -171,6 +171,24 @@ def test_missing_lines_make_a_mask_and_no_target(tmp_path):
     assert f"undersampled: {sampled.sum()} of 35 lines; no target" in scan.remarks
 
 
+@pytest.mark.parametrize(("axis", "word"), [(2, "readout"), (3, "phase encode")])
+def test_an_image_half_of_its_field_of_view_off_is_refused(tmp_path, axis, word):
+    """As of fftshift(fft2(image)): its centre is right, and a cropped target would be of air."""
+    room = [(0, 0), (0, 0), (24, 24), (18, 17)]
+    whole = np.pad(images(), room)
+    moved = ifftshift(whole, axes=axis)
+    said = refusal(npy(tmp_path, kspace_of(moved)), Choices(axes=FULL, recon=SIZE))
+    assert f"halves lie at the two edges along {word}" in said
+    near = npy(tmp_path, kspace_of(np.roll(whole, 12, axis)))
+    (scan,) = scans_of(near, Choices(axes=FULL))
+    assert not [each for each in scan.remarks if "field of view" in each]
+
+
+def test_an_image_that_fills_its_field_of_view_and_may_be_off_says_so(tmp_path):
+    (scan,) = scans_of(npy(tmp_path, kspace_of(ifftshift(images(), axes=2))), Choices(axes=FULL))
+    assert [each for each in scan.remarks if "half of its field of view off along readout" in each]
+
+
 def test_two_axes_with_missing_rows_are_exchanged(tmp_path):
     kspace = kspace_of(images(1, 1))[0, 0]
     sampled = (np.arange(35) % 3 == 2) | (abs(np.arange(35) - 17) < 4)

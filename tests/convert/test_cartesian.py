@@ -640,6 +640,15 @@ def test_a_slice_cut_short_is_refused_and_of_several_volumes_that_one_alone(made
     assert f"repetition2 is left out: it has {reason}" in " ".join(scan.remarks)
 
 
+@pytest.mark.parametrize("z", [1, 8])
+def test_signs_that_alternate_without_a_word_are_refused(made, z):
+    image = np.pad(images(z), [(0, 0), (0, 0), (0, 0), (12, 12)])
+    signs = (-1.0) ** np.arange(48)
+    lines = cartesian(fft2(image) * signs) if z == 1 else deep(volume_of(image) * signs)
+    said = refusal(made, lines, header(y=48, z=z))
+    assert "halves lie at the two edges along phase encode" in said
+
+
 def test_signs_that_alternate_are_turned_back(made):
     user = (
         "<userParameters><userParameterLong><name>ChopY</name><value>0</value></userParameterLong>"

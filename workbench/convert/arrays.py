@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from workbench.convert.array_axes import found_axes, named_axes
 from workbench.convert.array_files import StoredArray, arrays_in, holds
-from workbench.convert.checks import check_kspace, check_middle, check_recon, off_middle
+from workbench.convert.checks import (
+    check_image,
+    check_kspace,
+    check_middle,
+    check_recon,
+    off_middle,
+)
 from workbench.convert.header import Header
 from workbench.convert.place import extent, partial
 from workbench.convert.scan import Choices, RefusedError, Scan
@@ -135,20 +141,21 @@ def _averaged(values: NDArray) -> NDArray[np.complex64]:
 
 def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
     """Describe one volume of an array, with a header from its size and a person's numbers."""
-    found = _measured(kspace, volume)
+    found, middle = _measured(kspace, volume)
     if not choices.axes and _gaps(found.rows) and not _gaps(found.columns):
         exchanged = {"readout": "phase", "phase": "readout"}
         axes = tuple(exchanged.get(name, name) for name in kspace.axes)
         kspace = _Kspace(kspace.array, axes)
-        found = _measured(kspace, volume)
+        found, middle = _measured(kspace, volume)
     if _gaps(found.rows):
         raise RefusedError(
             "lacks lines inside the readout: are readout and phase exchanged in axes=?"
         )
-    strongest = check_kspace(found.power)
+    strongest = check_kspace((np.abs(middle).astype(float) ** 2).sum(0))
     matrix, center, columns_of = _placement(kspace.size, choices)
     columns = _put(found.columns, columns_of, matrix[1])
     remark = check_middle((strongest[0], int(columns_of[strongest[1]])), matrix)
+    of_image = check_image(middle)
     first, last = _reach(columns)
     recon = choices.recon or matrix
     check_recon(recon, matrix)
@@ -171,6 +178,7 @@ def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
         f"{'' if choices.recon else ' (the matrix; give recon where it is oversampled)'}, centre "
         f"line {center} of {kspace.size[1]}{'' if choices.center is not None else ' (half)'}",
         remark,
+        *of_image,
         f"{len(found.coils) - coils} of {len(found.coils)} coils hold zeros only, left out"
         if not found.coils.all()
         else "",
@@ -196,12 +204,11 @@ def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Where a volume has values: rows, columns and coils, bool, and a slice's power."""
+    """Where a volume has values: rows, columns and coils, bool."""
 
     rows: NDArray[np.bool_]
     columns: NDArray[np.bool_]
     coils: NDArray[np.bool_]
-    power: NDArray  # (readout, phase encode)
 
     def check(self, values: NDArray[np.complex64], number: int) -> None:
         """Check that a slice (coils, readout, phase encode) has values where the others do."""
@@ -215,8 +222,12 @@ class _Measured:
             )
 
 
-def _measured(kspace: _Kspace, volume: int) -> _Measured:
-    """Look at the first, the middle and the last slice of a volume, and at two between them."""
+def _measured(kspace: _Kspace, volume: int) -> tuple[_Measured, NDArray[np.complex64]]:
+    """Look at the first, the middle and the last slice of a volume, and at two between them.
+
+    Returns:
+        Where it has values, and the middle slice, (coils, readout, phase encode).
+    """
     count = kspace.length("slice")
     middle, last = count // 2, count - 1
     numbers = sorted({0, count // 4, middle, 3 * count // 4, last})
@@ -228,11 +239,10 @@ def _measured(kspace: _Kspace, volume: int) -> _Measured:
         rows = rows | values.any((0, 2))
         columns = columns | values.any((0, 1))
         coils = coils | values.any((1, 2))
-        of_slice = (np.abs(values).astype(float) ** 2).sum(0)
-        powers.append(float(of_slice.sum()))
+        powers.append(float((np.abs(values).astype(float) ** 2).sum()))
         if number == middle:
-            power = of_slice
-    if not power.any():
+            of_middle = values
+    if not of_middle.any():
         raise RefusedError("holds zeros only")
     if count >= _MANY_SLICES and max(powers) > _LIKE_PARTITIONS * np.median(powers):
         raise RefusedError(
@@ -240,7 +250,7 @@ def _measured(kspace: _Kspace, volume: int) -> _Measured:
             "as strong as others, as partitions of a scan in three dimensions: transform that axis "
             "to slices first, by an inverse FFT with shifts, or leave out empty slices"
         )
-    return _Measured(rows, columns, coils, power)
+    return _Measured(rows, columns, coils), of_middle
 
 
 def _gaps(there: NDArray[np.bool_]) -> bool:

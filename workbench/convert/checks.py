@@ -4,10 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.scan import RefusedError
+from workbench.data.images import centered_ifft2, finite, root_sum_of_squares
 
 _PEAKED = 3.0  # strongest line / median line; radial spokes 1 to 2, Cartesian k-space 100 and more
 _PEAK = 50.0  # strongest sample / mean, powers; images 10 to 20, k-space 1,000 and more
 _MOST_ZEROS = 0.05  # of the samples in measured rows and columns
+_AT_EDGES, _NEAR_EDGES = 0.5, 0.25  # of ``_apart``; right images have less than 0
 
 
 def off_middle(size: int) -> int:
@@ -97,3 +99,45 @@ def check_middle(found: tuple[int, int], matrix: tuple[int, int]) -> str:
     if found == middle:
         return ""
     return f"the strongest lines are {places}, and the middle is ({middle[0]}, {middle[1]})"
+
+
+def check_image(kspace: NDArray[np.complex64]) -> tuple[str, ...]:
+    """Check that the image of a slice's k-space lies in the middle of its field of view.
+
+    An FFT of an image without ifftshift before it leaves the centre of k-space where it belongs,
+    and the image half of the field of view beside it; so do lines every other of which has its
+    sign turned.
+
+    Args:
+        kspace: of the middle slice, (coils, readout, phase encode).
+
+    Returns:
+        Remarks where that may be so.
+
+    Raises:
+        RefusedError: the image's two halves lie at the edges.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        image = finite(root_sum_of_squares(centered_ifft2(finite(kspace))))
+    remarks = []
+    for axis, word in enumerate(("readout", "phase encode")):
+        apart = _apart(image.sum(1 - axis, dtype=float))
+        if apart >= _AT_EDGES:
+            raise RefusedError(
+                f"has an image whose halves lie at the two edges along {word}, as after an FFT "
+                "without ifftshift before it, or where every other sample has its sign turned: "
+                "move the image by half of its field of view first"
+            )
+        if apart >= _NEAR_EDGES:
+            remarks.append(
+                f"the image may be half of its field of view off along {word}, as after an FFT "
+                "without ifftshift before it: look at it"
+            )
+    return tuple(remarks)
+
+
+def _apart(profile: NDArray[np.float64]) -> float:
+    """Return how far a profile lies at the two edges: 1 for the edge alone, -1 for the middle."""
+    angles = 2 * np.pi * (np.arange(len(profile)) - len(profile) // 2) / len(profile)
+    total = float(profile.sum())
+    return -float((profile * np.cos(angles)).sum()) / total if total else 0.0

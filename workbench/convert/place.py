@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.assemble import Readout, Volume
-from workbench.convert.checks import check_kspace, off_middle, peaked
+from workbench.convert.checks import check_image, check_kspace, off_middle, peaked
 from workbench.convert.lines import Flag, Measurement, flagged
 from workbench.convert.scan import RefusedError
 from workbench.data.images import finite
@@ -237,18 +237,18 @@ def check_center(volume: Volume, center: int, *, chosen: bool) -> tuple[str, ...
     """
     deep, height, width = volume.depth > 1, *volume.shape[2:]
     planes, middle = (volume.partitions, volume.depth) if deep else (volume.slices, volume.shape[0])
-    power, counts = np.zeros((height, width)), np.zeros(width)
-    there = np.zeros((height, width), bool)
+    kspace, counts = np.zeros(volume.shape[1:], np.complex64), np.zeros(width, np.float32)
+    inner = kspace[:, volume.readout.span]
     for line, values in volume.lines(np.flatnonzero(planes == middle // 2)):
-        with np.errstate(invalid="ignore", over="ignore"):  # the writer refuses such values
-            energy = finite(np.sum(values.real**2 + values.imag**2, axis=0))
-        power[volume.readout.span, volume.columns[line]] += energy
+        inner[..., volume.columns[line]] += values
         counts[volume.columns[line]] += 1
-        there[volume.readout.span, volume.columns[line]] |= values.any(0)
+    kspace /= np.maximum(counts, 1)
+    with np.errstate(invalid="ignore", over="ignore"):  # the writer refuses such values
+        power = finite(np.sum(kspace.real**2 + kspace.imag**2, axis=0)).astype(float)
     if not power.any():
         raise RefusedError("holds zeros alone in the middle of its slices")
-    refuse_zeros(there, counts > 0, volume.readout.span)
-    row, column = check_kspace(power / np.maximum(counts, 1))
+    refuse_zeros((kspace != 0).any(0), counts > 0, volume.readout.span)
+    row, column = check_kspace(power)
     remarks, off = [], column - width // 2
     line = center + off
     if abs(off) > off_middle(width) and not chosen:
@@ -261,4 +261,4 @@ def check_center(volume: Volume, center: int, *, chosen: bool) -> tuple[str, ...
         remarks.append(f"the strongest line is {line}, beside the centre, which is {center}")
     if abs(row - height // 2) > off_middle(height):
         remarks.append(f"the strongest sample is {row} of the readout, not {height // 2}")
-    return tuple(remarks)
+    return (*remarks, *check_image(kspace))  # of a middle partition it is a projection
