@@ -54,6 +54,18 @@ def test_result_is_read_as_written_by_any_reader_of_hdf5(result):
         assert file.attrs["volume"].decode() == "multicoil_val/file.h5"
 
 
+def test_images_that_were_reconstructed_anew_are_not_shown_with_the_metrics_before(result):
+    """As where a training goes on while its results are open: they had another's SSIM beside."""
+    path, images = result
+    known, _ = read_all(path)
+    assert np.array_equal(known.image(1), images[1])
+    write_result(path, 2 * images, ATTRIBUTES | {"digest": "c" * 64})
+    for read in (known.images, lambda: known.image(1)):
+        with pytest.raises(ValueError, match=r"file\.h5 was reconstructed anew since its metrics"):
+            read()
+    assert np.array_equal(read_all(path)[0].image(1), 2 * images[1])
+
+
 def test_no_flipped_bit_reads_other_numbers(result):
     path, images = result
     expected, _ = read_all(path)

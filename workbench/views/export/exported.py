@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.data.volume import Volume
-from workbench.recon.results import Result, Results, open_result
+from workbench.recon.results import Result, Results
 from workbench.views.export.geometry import Geometry, scan_geometry
 
 NOTICE = "Research reconstruction, not for clinical use."
@@ -51,5 +51,6 @@ def read_reconstructed(results: Results, result: Result) -> ReconstructedVolume:
     with closing(result.dataset.source(volume)) as source:
         geometry = scan_geometry(volume, source)
     images = result.images().astype(np.float32, copy=False)
-    run, sampling = f"{results.run}/{results.folder.name}", str(result.order)
+    run, drawn = f"{results.run}/{results.folder.name}", result.order.sampling
+    sampling = str(drawn) if drawn else "the file's own mask"
     return ReconstructedVolume(result, volume, images, run, result.digest, sampling, geometry)
