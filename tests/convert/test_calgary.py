@@ -4,8 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.convert.reading import only_scan, refusal
+from tests.convert.reading import converted, kspace_of, only_scan, refusal
+from tests.convert.test_arrays import images
 from workbench.convert.plan import Ask, plan_conversion
+from workbench.convert.readers import READERS
 from workbench.convert.run import convert
 from workbench.convert.scan import Choices, RefusedError
 from workbench.data.cache import open_cache
@@ -67,8 +69,8 @@ def test_pairs_become_a_volume_whose_image_is_that_of_a_plain_fft(tmp_path, matr
 
 
 def test_what_was_measured_up_to_the_end_stays(tmp_path):
-    kspace = write(tmp_path / "a.h5", measured=1)
-    scan = only_scan(tmp_path / "a.h5")
+    kspace = write(tmp_path / "e1s3_P1.7.h5", measured=1)
+    scan = only_scan(tmp_path / "e1s3_P1.7.h5")
     assert (scan.header.lines, scan.target) == (40, True)
     (values,) = scan.read((1,))
     np.testing.assert_allclose(np.abs(values), np.abs(kspace[1]), rtol=1e-4, atol=1)
@@ -78,8 +80,8 @@ def test_missing_columns_leave_a_mask_and_no_target(tmp_path):
     def change(kspace):
         kspace[..., 1:12:2] = 0
 
-    write(tmp_path / "a.h5", change=change)
-    scan = only_scan(tmp_path / "a.h5")
+    write(tmp_path / "e1s3_P1.7.h5", change=change)
+    scan = only_scan(tmp_path / "e1s3_P1.7.h5")
     assert not scan.target
     assert np.flatnonzero(~scan.sampled).tolist() == [1, 3, 5, 7, 9, 11, *range(34, 40)]
 
@@ -88,9 +90,37 @@ def test_samples_that_are_missing_along_both_axes_are_refused(tmp_path):
     def change(kspace):
         kspace *= np.random.default_rng(0).random(kspace.shape[-2:]) < 0.2
 
-    write(tmp_path / "a.h5", change=change)
+    write(tmp_path / "e1s3_P1.7.h5", change=change)
     with pytest.raises(RefusedError, match="is undersampled along both phase encodes"):
-        only_scan(tmp_path / "a.h5")
+        only_scan(tmp_path / "e1s3_P1.7.h5")
+
+
+def test_pairs_are_known_by_the_published_size_whatever_the_name(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("kspace", (256, 218, 170, 64), np.float32)
+    assert READERS["calgary"].holds(tmp_path / "a.h5")
+
+
+def test_other_real_numbers_of_such_a_shape_are_no_pairs(tmp_path):
+    """Such as all real parts of 12 coils, and then all imaginary ones."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["kspace"] = np.ones((3, 48, 35, 24), np.float32)
+    assert "it holds kspace (3x48x35x24, real)" in refusal(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("coils", [1, 2])
+def test_array_whose_axes_a_person_names_is_known_by_no_shape(tmp_path, coils):
+    """The last axis had been pairs of 32 coils; of two coils it had been a radial scan."""
+    names = ("slice", "coil", "readout", "phase")
+    kspace = kspace_of(images(64 if coils == 1 else 3, coils))
+    stored = np.stack([kspace.real, kspace.imag]).astype(np.float32)
+    axes = ["complex", *names]
+    if coils == 1:
+        stored, axes = stored[:, :, 0].transpose(0, 2, 3, 1), ["complex", *names[2:], "slice"]
+    with h5py.File(tmp_path / "e1s3_P1.7.h5", "w") as file:
+        file["kspace"] = stored
+    _, found = converted(tmp_path / "e1s3_P1.7.h5", Choices(axes=tuple(axes)))
+    np.testing.assert_allclose(found["kspace"], kspace, atol=1e-5)
 
 
 def test_radial_scans_of_the_breast_are_refused_by_their_form(tmp_path):

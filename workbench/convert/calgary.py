@@ -22,20 +22,21 @@ _PAIRS = (24, 64)  # last axis: 12 or 32 coils
 _MEASURED = 0.85  # of z
 _NOTHING = 1e-3  # share of the power of the columns opposite, below which there is nothing
 _CORNERS = 0.3  # share of zeros that an elliptic shutter leaves; the test set has 80 % and more
-_LEAST = 7  # samples of an axis
+_PUBLISHED = re.compile(r"e\d+s\d+_P\d+"), (256, 218)  # beginning of a name; x and y
 
 
 def holds(path: Path) -> bool:
-    """Say whether a file holds pairs of real numbers from 12 or 32 coils, and no header."""
+    """Say whether a file holds pairs of real numbers from 12 or 32 coils, and no header.
+
+    Other real numbers of such a shape need not be pairs: its name or its size must be a published
+    one's.
+    """
     found = held(path)
-    return bool(
-        found
-        and found.kind == "f"
-        and len(found.shape) == 4
-        and found.shape[3] in _PAIRS
-        and min(found.shape[1:3]) >= _LEAST
-        and "ismrmrd_header" not in found.names
-    )
+    if not found or found.kind != "f" or len(found.shape) != 4 or found.shape[3] not in _PAIRS:
+        return False
+    name, size = _PUBLISHED
+    published = bool(name.match(path.name)) or found.shape[:2] == size
+    return published and "ismrmrd_header" not in found.names
 
 
 def scans(path: Path, choices: Choices) -> list[Scan]:

@@ -17,21 +17,23 @@ class Reader:
         holds: says from a file's first bytes and its structure whether it is one.
         scans: what a file holds; raises ``RefusedError``.
         takes: names of the choices that it follows.
+        by_shape: whether it knows its files by the shape of an array that has no header.
     """
 
     label: str
     holds: Callable[[Path], bool]
     scans: Callable[[Path, Choices], list[Scan]]
     takes: tuple[str, ...] = ()
+    by_shape: bool = False
 
 
 _PLACES = ("matrix", "recon", "center")
 
 READERS: Mapping[str, Reader] = {
     "prostate": Reader("a fastMRI prostate T2 file", prostate.holds, prostate.scans),
-    "breast": Reader("a fastMRI breast file", breast.holds, breast.scans),
+    "breast": Reader("a fastMRI breast file", breast.holds, breast.scans, by_shape=True),
     "m4raw": Reader("an M4Raw file", m4raw.holds, m4raw.scans),
-    "calgary": Reader("a Calgary-Campinas file", calgary.holds, calgary.scans),
+    "calgary": Reader("a Calgary-Campinas file", calgary.holds, calgary.scans, by_shape=True),
     "mrd": Reader("an ISMRMRD file", mrd.holds, mrd.scans, (*_PLACES, "whiten")),
     "twix": Reader("Siemens raw data (twix)", twix.holds, twix.scans, (*_PLACES, "whiten")),
     "array": Reader(
@@ -56,7 +58,10 @@ def scans_of(path: Path, choices: Choices, form: str | None = None) -> list[Scan
     """
     if path.stat().st_size == 0:
         raise RefusedError("is empty (0 bytes): bring it in again")
-    readers = [READERS[form]] if form else READERS.values()
+    told = choices.axes or choices.variable  # then nothing is left to know by a shape
+    readers = (
+        [READERS[form]] if form else [r for r in READERS.values() if not (told and r.by_shape)]
+    )
     reader = next((each for each in readers if each.holds(path)), None)
     if reader is None and form:
         raise RefusedError(f"is not {READERS[form].label}")
