@@ -155,6 +155,13 @@ def test_what_a_network_is_judged_by_is_val_and_test_as_far_as_they_can_be(datas
     assert judged_splits(open_cache(dataset)) == ("test_full",)
 
 
+def test_augmentation_is_refused_on_targets_of_another_kind_than_it_forms(dataset):
+    # As of targets in other units, or combined by another method.
+    message = r"target of slice 1 of multicoil_train/a.h5 is not the root sum .*leave augment out"
+    with pytest.raises(ValueError, match=message):
+        plan_training(model="brain", augment="flips")
+
+
 def test_validation_volume_that_is_a_training_volume_too_is_told_whatever_its_name(dataset):
     add_volume(dataset / "multicoil_train/b.h5", seed=1)
     add_volume(dataset / "multicoil_val/b.h5", seed=2)  # of one name, and another scan

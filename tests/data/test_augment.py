@@ -1,14 +1,16 @@
 """Augmented slices are measurements of transformed anatomy, and a function of seed and epoch."""
 
+import shutil
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from fastmri import fft2c, ifft2c, rss_complex
 from fastmri.data.transforms import complex_center_crop, to_tensor
 
 from tests.recon.conftest import make_volume
-from workbench.data.augment import MOST, Augmentation, Transform
+from workbench.data.augment import MOST, Augmentation, Transform, check_targets
 from workbench.data.cache import build_cache
 from workbench.data.sampling import Sampling
 from workbench.data.slices import SliceDataset
@@ -31,6 +33,18 @@ def whole(root, number=0):
 
 def target_of(kspace):
     return rss_complex(complex_center_crop(ifft2c(to_tensor(kspace)), RECON), dim=0).numpy()
+
+
+@pytest.mark.parametrize("change", [lambda x: 2 * x, lambda x: x[:, ::-1], lambda x: x[:, 1:]])
+def test_targets_of_another_kind_are_refused(root, tmp_path, change):
+    shutil.copytree(root, tmp_path / "other")
+    check_targets(build_cache(tmp_path / "other"))
+    with h5py.File(tmp_path / "other/multicoil_train/a.h5", "r+") as file:
+        target = change(file["reconstruction_rss"][:])
+        del file["reconstruction_rss"]
+        file["reconstruction_rss"] = target
+    with pytest.raises(ValueError, match=r"slice 3 of multicoil_train/a.h5 is not the root sum"):
+        check_targets(build_cache(tmp_path / "other"))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(True, False), (False, True), (True, True)])

@@ -202,6 +202,10 @@ def checked_job(
             f"of {cache.address} are undersampled already, such as {cut[0]}: leave augment out, or "
             "move them out of the train folder"
         )
+    if job.augment:
+        from workbench.data.augment import check_targets  # imports torch
+
+        check_targets(train)
     if not job.sampling.always_possible:
         from workbench.data.masks import check_masks  # imports torch and fastmri
 

@@ -12,6 +12,7 @@ for small datasets. How often grows from epoch to epoch.
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,11 +27,15 @@ from workbench.data.images import (
 )
 from workbench.data.volume import Volume
 
+if TYPE_CHECKING:
+    from workbench.data.cache import DatasetCache
+
 MOST = 0.55
 """The probability of a transform at the end, as MRAugment has it for a tenth of the knees."""
 _GROWTH = 5.0
 _KIND = 0x6175676D  # apart from the draws of masks
 _SHIFT, _DEGREES, _SHEAR, _SCALE = 0.125, 180.0, 15.0, 0.25
+_MOST_APART = 0.05  # of the norm of a target
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,32 @@ class Augmentation:
             affine = tuple(map(tuple, (scale * turn @ np.array([[1, shear], [0, 1]])).tolist()))
         found = Transform(rows, columns, shift, affine)  # type: ignore[arg-type]
         return None if found == Transform() else found
+
+
+def check_targets(part: "DatasetCache") -> None:
+    """See to it that a file's targets are images as a transformed slice's target is formed.
+
+    Otherwise a network would learn from images of two kinds. It is seen in the middle slice of the
+    first volume of each acquisition.
+
+    Raises:
+        ValueError: one is another image.
+        OSError: a file cannot be read.
+    """
+    for volume in {volume.acquisition: volume for volume in reversed(part.volumes)}.values():
+        number = volume.slices // 2
+        kspace, target = part.read(volume, number)
+        if target is None:
+            continue
+        _, formed = Transform().apply(kspace[None], volume.recon[:2])
+        assert formed is not None
+        most = _MOST_APART * np.linalg.norm(target)
+        if formed.shape != target.shape or not np.linalg.norm(formed - target) <= most:
+            raise ValueError(
+                f"the target of slice {number} of {volume.path} is not the root sum of squares of "
+                "its coil images, cropped as fastMRI crops it, which is what a transformed slice "
+                "gets for its target: leave augment out, or write such targets"
+            )
 
 
 def _shifted(images: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
