@@ -423,6 +423,18 @@ def test_separate_calibration_stands_beside_k_space(made, mode):
     assert_same(scan.calibration(), other[..., 8:15])
 
 
+def test_calibration_at_the_places_of_image_lines_is_in_no_k_space_whatever_the_header(made):
+    kspace = fft2(images(2))
+    flags = [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION]
+    lines = cartesian(kspace, range(0, 24, 2)) + cartesian(3 * kspace, range(8, 16), flags=flags)
+    (scan,) = made(lines, header(calibration="embedded"))
+    expected = kspace * (np.arange(24) % 2 == 0)
+    assert_same(kspace_of(scan), expected)
+    assert_same(scan.calibration(), 3 * kspace[..., 8:16])
+    said = "calibration lines at the places of the image's, so none of them: 16"
+    assert said in scan.remarks
+
+
 def test_one_calibration_serves_all_echoes(made):
     kspace, other = fft2(images(1)), fft2(images(1, seed=5))
     flags = [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION]
@@ -730,6 +742,9 @@ def test_lines_that_name_no_central_sample_are_taken_to_be_whole(made):
     (scan,) = made(cartesian(kspace, center_sample=0))
     assert_same(kspace_of(scan), kspace)
     assert "the lines name no central sample: the middle was assumed" in scan.remarks
+    kept = fft2(images(1)[:, :, 8:24])
+    (scan,) = made(cartesian(kept, center_sample=0))  # nor have they their oversampling
+    assert_same(kspace_of(scan), kept)
 
 
 def test_a_person_s_matrix_comes_before_the_header_s(made):
@@ -747,6 +762,14 @@ def test_interpolated_image_s_matrix_is_what_was_measured_of_its_field_of_view(m
     assert scan.header.recon == (16, 24, 1)
     assert crop_size(scan.shape[2:], scan.header.recon) == (16, 24)
     assert f"the header's image of {matrix[0]}x{matrix[1]} is interpolated" in scan.remarks[0]
+
+
+def test_field_of_view_is_that_of_the_image_which_is_written(made):
+    (scan,) = made(cartesian(fft2(images(1))), choices=Choices(recon=(8, 12)))
+    assert scan.header.recon_mm == (100, 100, 4)
+    square = header(recon_y=48).replace("<x>200</x><y>200</y>", "<x>200</x><y>400</y>")
+    (scan,) = made(cartesian(fft2(images(1))), square)
+    assert (scan.header.recon, scan.header.recon_mm) == ((16, 24, 1), (200, 200, 4))
 
 
 def test_image_that_shows_less_than_its_field_of_view_says_so(made):

@@ -130,6 +130,13 @@ def test_source_that_breaks_its_word_leaves_nothing(tmp_path, change, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_calibration_that_is_not_finite_is_refused(tmp_path):
+    _, made = scan(calibration=lambda: np.full((3, 2, 4, 4), np.nan, np.complex64))
+    with pytest.raises(RefusedError, match="calibration lines of values that are not finite"):
+        list(write_scan(made, tmp_path / "a.h5"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_some_slices_alone_can_be_read():
     kspace, made = scan()
     (found,) = slices_of(made, (1,))

@@ -124,6 +124,11 @@ def _with_matrix(
             f"the image of {recon[0]}x{recon[1]} is the middle of what the header calls its field "
             f"of view, {whole[0]}x{whole[1]} samples: give recon where that is too little",
         )
+    if choices.recon:
+        recon_mm = (mm[0] * recon[0] / x, mm[1] * recon[1] / y, recon_mm[2])
+    else:  # no image is larger than what was encoded
+        most = [size or math.inf for size in mm]
+        recon_mm = (min(recon_mm[0], most[0]), min(recon_mm[1], most[1]), recon_mm[2])
     if len(only) == 1:
         if z > 1:
             remarks += (f"the header names {z} partitions, and one was measured: taken as slices",)

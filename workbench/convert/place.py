@@ -81,8 +81,11 @@ def kept_readout(table: NDArray[np.void], size: int, image: int) -> int:
     the image's own samples, whoever stored the lines had cut the oversampling, in image space, and
     left the header as it was. Padded to its matrix they would show the middle of the image alone.
     """
+    lengths = table["samples"].astype(int) - table["discard_pre"] - table["discard_post"]
     before = table["center_sample"].astype(int) - table["discard_pre"]
-    after = table["samples"].astype(int) - table["discard_post"] - table["center_sample"]
+    if not table["center_sample"].any():  # they name none
+        before = lengths // 2
+    after = lengths - before
     whole = 2 * max(int(before.max()), int(after.max()))
     return image if _OVERSAMPLED * image <= size and abs(whole - image) <= 2 else size
 

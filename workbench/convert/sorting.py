@@ -12,6 +12,7 @@ from workbench.data.images import finite
 
 _VOLUMES = {"contrast": "echo", "phase": "phase", "repetition": "repetition", "set": "set"}
 """Counters of which each value is a volume, and what it is called in a scan's name."""
+_COUNTERS = ("step_1", "step_2", "average", "slice", *_VOLUMES, "segment")
 _SAME_DIRECTION = 0.9998  # cosine of a bit more than a degree
 _SAME_PLACE_MM = 0.01
 
@@ -38,6 +39,12 @@ def sort_lines(
     if embedded:  # what another encoding space describes lies on another grid
         spaces = np.unique(table["encoding_space"][image])
         image = usable & (np.isin(table["encoding_space"], spaces) | (not len(spaces)))
+        apart = alone & image
+        if _coincide(table, apart, image & ~alone):
+            image &= ~alone
+            remarks.append(
+                f"calibration lines at the places of the image's, so none of them: {apart.sum()}"
+            )
     if not image.any():
         held = f"{len(table)} lines, none of which is" if len(table) else "no lines"
         raise RefusedError(f"holds {held} of an image")
@@ -55,6 +62,23 @@ def sort_lines(
     calibration = alone & right & ~image
     image_rows, beside = (np.flatnonzero(each & right) for each in (image, calibration))
     return image_rows.astype(np.int32), beside.astype(np.int32), tuple(remarks)
+
+
+def _coincide(table: NDArray[np.void], some: NDArray[np.bool_], others: NDArray[np.bool_]) -> bool:
+    """Say whether one of some lines has all of its counters in common with one of the others.
+
+    Embedded calibration lines are those that the image's lack; what was measured beside them is a
+    scan of its own, of other contrast, whatever the header says.
+    """
+    if not some.any():
+        return False
+    keys = [
+        np.column_stack([*(table[name][chosen] for name in _COUNTERS), table["user"][chosen]])
+        for chosen in (some, others)
+    ]
+    places = [np.unique(each, axis=0) for each in keys]
+    together = np.concatenate(places)
+    return len(np.unique(together, axis=0)) < len(together)
 
 
 def _right_channels(

@@ -80,7 +80,10 @@ def write_scan(
         if scan.sampled is not None:
             file.create_dataset("mask", data=scan.sampled)
         if scan.calibration is not None:
-            lines = scan.calibration() * np.float32(scale)
+            with np.errstate(over="ignore"):
+                lines = scan.calibration() * np.float32(scale)
+            if not np.isfinite(lines).all():
+                raise RefusedError("has calibration lines of values that are not finite")
             file.create_dataset("calibration_data", data=turned_over(lines) if flip else lines)
         file.attrs.update(said)
 
