@@ -1,7 +1,9 @@
 """Volumes of one file name in several folders of a dataset: never one in place of the other."""
 
+import shutil
 import zipfile
 from dataclasses import replace
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -16,11 +18,13 @@ from workbench.data.legacy_cache import compare, read_pickle, write_pickle
 from workbench.data.sampling import Sampling, seed_of_file
 from workbench.data.slices import SliceDataset
 from workbench.models import VarNet
+from workbench.recon.cluster_reconstruction import ReconstructionRun
 from workbench.recon.orders import begin
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import Results, find_result
 from workbench.recon.run import evaluate, fit
 from workbench.recon.tables import read_scores
+from workbench.stores import DiskStore
 from workbench.views.explored import find_volume, open_slice
 from workbench.views.export.results import export_results
 
@@ -88,6 +92,20 @@ def test_results_of_a_volume_before_it_was_converted_anew_are_none_of_the_new_on
     found = made(planned(sites))
     assert found[0].scores != before[0].scores
     assert [each.scores for each in found[1:]] == [each.scores for each in before[1:]]
+
+
+def test_earlier_results_in_a_cluster_s_storage_are_not_brought_back(project, sites, tmp_path):
+    before = made(planned(sites))
+    kept = tmp_path / "kept"
+    shutil.copytree(before.folder, kept)
+    make_volume(sites / SITES[0], 9, slices=3)
+    plan = planned(sites)
+    cloud = SimpleNamespace(store=DiskStore(kept))
+    work = ReconstructionRun(cloud, plan.order, plan.cache, plan.folder)
+    work.take_up()
+    assert work.bring(work.wanted)
+    assert [each.name for each in Results(plan.folder)] == [SITES[1], "file2.h5"]
+    assert work.lacking == 1
 
 
 def test_several_ranks_leave_a_result_for_each(project, sites):

@@ -16,7 +16,7 @@ from workbench.compute.sender import ClusterError
 from workbench.data.cache import DatasetCache
 from workbench.models.own import is_own
 from workbench.recon.asked import Order
-from workbench.recon.orders import begin, missing
+from workbench.recon.orders import begin, missing, take_away
 from workbench.settings import shown
 
 
@@ -90,6 +90,15 @@ class ReconstructionRun(ClusterRun):
         if self.order.weights and store.entry(name) is None:
             with Path(self.order.weights).open("rb") as file:
                 store.write(name, file)
+
+    def bring(self, wanted: Callable[[str], bool]) -> list[str]:
+        """Bring what is wanted, but of results those alone that were asked for.
+
+        The store has earlier ones, too, until the nodes have made them anew.
+        """
+        came = super().bring(wanted)
+        take_away(missing(self.order, self.part, self.folder), self.part, self.folder)
+        return came
 
     def wanted(self, path: str) -> bool:
         """Want the reconstructed volumes, the log and the notebook."""

@@ -75,18 +75,11 @@ def missing(order: Order, part: DatasetCache, folder: Path) -> Order:
 
 
 def begin(order: Order, part: DatasetCache, folder: Path) -> None:
-    """Leave in a results' folder what its ranks and readers need.
+    """Leave in a results' folder what its ranks and readers need; what it makes anew goes.
 
-    What the order makes anew goes, with the table: where it is broken off, readers would take
-    results of other weights, or of other k-space under the same name, for what was asked. The
-    volumes that were asked for before in the same way stay listed, behind those of ``part``.
+    The volumes that were asked for before in the same way stay listed, behind those of ``part``.
     """
-    if order.volumes:
-        (folder / SCORES).unlink(missing_ok=True)
-    lacking = set(order.volumes)
-    for volume in (each for each in part if each.path in lacking):
-        if older := find_result(folder, volume):
-            older.unlink()
+    take_away(order, part, folder)
     before, listed = held(folder)
     if before is None or replace(before, volumes=order.volumes) != order:
         listed = ()
@@ -94,6 +87,20 @@ def begin(order: Order, part: DatasetCache, folder: Path) -> None:
     order.write(folder)
     others = (volume for volume in listed if volume.path not in asked)
     part.with_volumes([*part.volumes, *others]).save(folder)
+
+
+def take_away(order: Order, part: DatasetCache, folder: Path) -> None:
+    """Remove the results that an order makes anew, and the table.
+
+    Where that is broken off, readers would take results of other weights, or of other k-space
+    under the same name, for what was asked.
+    """
+    if order.volumes:
+        (folder / SCORES).unlink(missing_ok=True)
+    lacking = set(order.volumes)
+    for volume in (each for each in part if each.path in lacking):
+        if older := find_result(folder, volume):
+            older.unlink()
 
 
 def held(folder: Path) -> tuple[Order | None, tuple[Volume, ...]]:
