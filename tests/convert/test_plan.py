@@ -458,6 +458,20 @@ def test_plan_made_before_another_s_conversion_writes_nothing(source):
     assert len(open_cache(late.ask.dataset)) == 1
 
 
+@pytest.mark.parametrize("key", range(4))
+@pytest.mark.parametrize("person", ["", "/Doe_{}"])
+def test_split_that_a_folder_names_is_kept_and_nobody_s_name(tmp_path, key, person):
+    """All of a folder train had been one person, who went to val as often as not."""
+    for number, split in enumerate(("train", "train", "val", "val")):
+        folder = tmp_path / f"raw/{split}{person.format(number)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{number}.npy", head(number))
+    plan = plan_conversion(replace(ask(tmp_path / "raw"), private=tmp_path / str(key)))
+    assert [item.split for item in plan.items] == ["train", "train", "val", "val"]
+    assert plan.told_apart == ("folder" if person else "file")
+    assert len({item.person for item in plan.items}) == 4
+
+
 def test_person_whom_folders_give_to_two_splits_is_in_one(tmp_path):
     for split, name in (("Train", "e7s1_P1.7.h5"), ("Val", "e7s2_P2.7.h5"), ("", "e7s3_P3.7.h5")):
         (folder := tmp_path / "raw" / split).mkdir(parents=True, exist_ok=True)

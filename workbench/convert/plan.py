@@ -213,6 +213,8 @@ def _look(ask: Ask) -> tuple[list[tuple[str, Scan]], dict[str, str], list[Proble
         print(f"{name}: {count_of(len(scans))}")
         if ask.acquisition:
             scans = [replace(scan, acquisition=ask.acquisition) for scan in scans]
+        if split := next(filter(None, map(split_of_folder, reversed(_folders(name)))), None):
+            scans = [replace(scan, split=scan.split or split) for scan in scans]
         found += [(name, scan) for scan in scans]
     return found, {name: content for content, name in seen.items()}, refusals
 
@@ -233,7 +235,7 @@ def _people(ask: Ask, found: list[tuple[str, Scan]], before: str | None) -> tupl
             "another dataset"
         )
     if rule == "auto":
-        folders = any("/" in source for source in files)
+        folders = any(_person_of(source) != source for source in files)
         one = len(said) == 1 and len(files) > 1
         rule = "header" if said and "" not in said and not one else "folder" if folders else "file"
     if rule == "header" and "" in said:
@@ -244,7 +246,16 @@ def _people(ask: Ask, found: list[tuple[str, Scan]], before: str | None) -> tupl
         )
     if rule == "header":
         return rule, [scan.person for _, scan in found]
-    return rule, [source.partition("/")[0] if rule == "folder" else source for source, _ in found]
+    return rule, [_person_of(source) if rule == "folder" else source for source, _ in found]
+
+
+def _person_of(source: str) -> str:
+    """Return the first folder of a file that names no split, or else the file."""
+    return next((folder for folder in _folders(source) if not split_of_folder(folder)), source)
+
+
+def _folders(source: str) -> list[str]:
+    return source.split("/")[:-1]
 
 
 def _peaks(scans: Sequence[Scan]) -> list[float]:
