@@ -165,12 +165,13 @@ class DatasetCache:
     def also_in(self, other: "DatasetCache") -> "DatasetCache":
         """Return the volumes whose scan another part of the dataset holds too, under any name.
 
-        They are told by the target's largest value, without one by the file's name, and for certain
-        by the k-space of those; OSError where that cannot be read.
+        They are told by the files' attributes, such as the target's largest value, without which
+        the name counts too, and for certain by the k-space; OSError where that cannot be read.
         """
 
         def look(volume: Volume) -> tuple[object, ...]:
-            return repr(volume.attributes.get("max", volume.name)), volume.kspace.shape
+            name = "" if volume.target else volume.name
+            return name, volume.kspace.shape, repr(sorted(volume.attributes.items()))
 
         alike = {look(volume) for volume in self} & {look(volume) for volume in other}
         there = {self.fingerprint(volume) for volume in other if look(volume) in alike}
