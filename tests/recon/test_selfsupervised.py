@@ -17,6 +17,7 @@ from workbench.data.sampling import MASKS, Sampling
 from workbench.data.slices import SliceDataset, collate
 from workbench.models.reconstructor import Reconstructor
 from workbench.recon import run as rank
+from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.selfsupervised import held_out_error, split_lines, training_loss
 from workbench.views.curves import learning_curves, say_standing
 from workbench.views.training import show_run, volume_table
@@ -143,6 +144,23 @@ def test_files_that_are_undersampled_already_are_learned_from(undersampled, proj
     *_, said = show_run(plan.run)
     assert "validation error on held-out lines" in said["text/plain"]
     assert "held_out" in volume_table(plan.run).to_html()
+
+
+def test_a_mask_that_is_drawn_over_files_own_ones_is_said_to_sample_less(undersampled, project):
+    own = undersampled / "multicoil_test"
+    (undersampled / "multicoil_val").rename(own)
+    asked = {"network": "sense", "local_dataset": str(undersampled), "split": "test"}
+    assert "less than it says" not in str(plan_reconstruction(**asked))
+    plan = plan_reconstruction(**asked, mask="equispaced", acceleration=4, center_fraction=0.1)
+    sample = SliceDataset(plan.cache, plan.order.sampling)[0]
+    columns = sample.masked_kspace.any(-1).any(0).any(0)
+    rate = 32 / int(columns.sum())
+    assert rate > 4
+    assert (
+        "2 of 2 test volumes have masks of their own: where nothing was measured beyond those, "
+        f"equispaced 4x, centre fraction 0.1 samples less there than it says, such as one column "
+        f"of {rate:.3g} in multicoil_test/val0.h5"
+    ) in str(plan)
 
 
 def test_what_it_cannot_do_is_refused_in_the_plan(study, undersampled, project):

@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +112,27 @@ def split_volumes(
     else:
         check_masks(sampling, (volume.matrix[1] for volume in part))
     return part
+
+
+def sampled_less(part: DatasetCache, sampling: Sampling) -> Iterator[str]:
+    """Say which volumes are undersampled already, so that they have less than a sampling draws."""
+    left = {}
+    for volume in part:
+        own = volume.own_mask
+        if own is None:
+            continue
+        from workbench.data.masks import mask_of  # imports torch
+
+        drawn, _ = mask_of(volume, sampling)
+        if (drawn & ~own).any():
+            left[volume.path] = len(own) / max((drawn & own).sum(), 1)
+    if left:
+        first, rate = next(iter(left.items()))
+        yield (
+            f"{len(left)} of {len(part)} {part[0].split} volumes have masks of their own: where "
+            f"nothing was measured beyond those, {sampling} samples less there than it says, such "
+            f"as one column of {rate:.3g} in {first}"
+        )
 
 
 def split_sampling(job: TrainingJob, split: str) -> Sampling | None:

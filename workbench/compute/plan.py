@@ -8,6 +8,7 @@ from workbench.compute.cluster_job import ClusterJob
 from workbench.compute.estimate import NODES, Estimate, Pace, Price, estimates
 from workbench.compute.evaluation import (
     own_masks,
+    sampled_less,
     split_sampling,
     split_volumes,
     training_volumes,
@@ -216,8 +217,11 @@ def checked_job(
 
 
 def data_remarks(job: TrainingJob, cache: DatasetCache, choices: dict[str, Any]) -> Iterator[str]:
-    """Say which scans are in training and validation, and of a phantom what is its own."""
+    """Say what figures do not, of how the volumes are parted, sampled, and whether synthetic."""
     train, val = training_volumes(job, cache)
+    for part in (train, val):
+        if job.learning == "supervised" or not own_masks(part):
+            yield from sampled_less(part, job.sampling)
     if both := val.also_in(train).volumes:
         yield (
             f"{len(both)} of {len(val)} validation volumes are training volumes as well, such as "

@@ -11,7 +11,12 @@ from workbench.azure_login import LoginError
 from workbench.catalog import OWN_MASKS, SPLITS
 from workbench.compute.cluster_plan import find_site, read_choices, refuse_local
 from workbench.compute.estimate import pace_of
-from workbench.compute.evaluation import results_folder, sha256_of, split_volumes
+from workbench.compute.evaluation import (
+    results_folder,
+    sampled_less,
+    sha256_of,
+    split_volumes,
+)
 from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, ranks_here, run_here
 from workbench.compute.jobs import run_folder
@@ -46,7 +51,7 @@ class ReconstructionPlan:
     folder: Path  # of the results
     where: Ranks | Cloud
     config: Any = None  # of a network that learns nothing
-    remarks: tuple[str, ...] = ()  # what a person should know of the weights
+    remarks: tuple[str, ...] = ()  # what a person should know of weights and volumes
 
     def __str__(self) -> str:
         done = len(self.cache) - len(self.order.volumes)
@@ -191,6 +196,8 @@ def plan_reconstruction(
         asked = replace(asked, network_options=write_options(asdict(config)))
     if weights in released() and split in ("train", "val"):
         remarks = (f"{weights} was trained on fastMRI's train and val: their scores are flattered",)
+    if sampling:
+        remarks = (*remarks, *sampled_less(part, sampling))
     if ranks and (node := ranks.node) and node.store:
         fetch(node.store, folder, wanted_by(node))
     where: Ranks | Cloud | None = ranks
