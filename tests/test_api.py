@@ -207,6 +207,17 @@ def test_volumes_are_found_by_number_and_name(study):  # noqa: F811
         slices.slice_of(dataset["file1.h5"], 0)
 
 
+class Returning(torch.nn.Module):
+    """A network of fastMRI's form that returns something else than a magnitude image."""
+
+    def __init__(self, image):
+        super().__init__()
+        self.image = image
+
+    def forward(self, masked_kspace, mask, num_low_frequencies):
+        return self.image
+
+
 def test_wrong_input_is_refused_with_what_to_do(study):  # noqa: F811
     model = workbench.VarNet(**SMALL)
     mask = np.ones(16, bool)
@@ -227,7 +238,18 @@ def test_wrong_input_is_refused_with_what_to_do(study):  # noqa: F811
         workbench.reconstruct(model, "file.h5", mask)
     with pytest.raises(ValueError, match=r"crop=24: give \(height, width\)"):
         workbench.reconstruct(model, noise(2, 32, 16), mask, crop=24)
+    for count in (-4, 17):
+        with pytest.raises(ValueError, match=f"num_low_frequencies={count}: give 1 to 16"):
+            workbench.reconstruct(model, noise(2, 32, 16), mask, num_low_frequencies=count)
     sample = workbench.SliceDataset(workbench.open_dataset(study), workbench.Sampling())[0]
+    for image, message in (
+        # Of a complex image its real part was left, and a second channel was taken for columns.
+        (torch.ones(1, 48, 32) * 1j, r"complex64 of shape \(1, 48, 32\): return magnitude images"),
+        (torch.ones(1, 48, 32, 2), r"float32 of shape \(1, 48, 32, 2\): return magnitude"),
+        (torch.ones(1, 1, 48, 32), r"float32 of shape \(1, 1, 48, 32\): return magnitude"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            workbench.reconstruct(Returning(image).eval(), sample)
     with pytest.raises(ValueError, match="a sample brings its mask"):
         workbench.reconstruct(model, sample, mask)
     image = np.ones((16, 16))

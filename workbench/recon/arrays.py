@@ -72,6 +72,11 @@ def reconstruct(
     acs = torch.tensor([num_low_frequencies])
     columns = sampled.view(1, 1, 1, -1, 1)
     count = as_reconstructor(model).neighbours
+    if not 0 <= num_low_frequencies <= matrix[1]:
+        raise ValueError(
+            f"num_low_frequencies={num_low_frequencies}: give 1 to {matrix[1]}, the ACS columns, "
+            "or 0 to read them off the mask"
+        )
     if values.ndim == 3 and count > 1:
         raise ValueError(
             f"kspace of shape {tuple(values.shape)} is one slice, and the model sees {count} "
@@ -116,6 +121,11 @@ def _run(
     use_tf32(network.tf32)
     kspace, mask, acs = (each.to(network.device) for each in (kspace, mask, acs))
     image = network.central_image(kspace, mask, acs, size)
+    if image.ndim != 3 or not image.is_floating_point():  # of complex ones, one part would be left
+        raise ValueError(
+            f"the model returns {_type(image)} of shape {tuple(image.shape)}: return magnitude "
+            "images (batch, height, width)"
+        )
     return center_crop(image[0].float().cpu().numpy(), size)
 
 
