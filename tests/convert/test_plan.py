@@ -196,6 +196,14 @@ def test_what_does_not_belong_together_is_refused(source, change, message):
         planned(source, **change)
 
 
+@pytest.mark.parametrize("inside", ["", "private"])
+def test_who_is_who_does_not_go_along_with_the_dataset(source, inside):
+    asked = ask(source)
+    with pytest.raises(ValueError, match="it lies in the dataset"):
+        plan_conversion(replace(asked, private=asked.dataset / inside))
+    assert not asked.dataset.exists()
+
+
 def test_lost_key_gives_nobody_a_second_name(source):
     plan = planned(source)
     list(convert(plan))

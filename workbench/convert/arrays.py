@@ -26,7 +26,7 @@ __all__ = ["holds", "scans"]
 _BLOCK = 20e6  # bytes of samples that are read at once, or one slice where that is more
 _ORDER = ("slice", "average", "coil", "readout", "phase", "complex")
 _SMALLEST = 7  # samples along readout and phase encode, as for volumes of a dataset
-_MANY_SLICES, _LIKE_PARTITIONS = 16, 100.0  # strongest slice / median, powers; images 1 to 5
+_MANY_SLICES, _LIKE_PARTITIONS = 8, 40.0  # strongest centre / median, powers; images 1 to 30
 _TRAJECTORIES = {"traj", "trajectory", "ktraj", "k_traj", "kloc", "spokes"}
 
 
@@ -239,16 +239,20 @@ def _measured(kspace: _Kspace, volume: int) -> tuple[_Measured, NDArray[np.compl
         rows = rows | values.any((0, 2))
         columns = columns | values.any((0, 1))
         coils = coils | values.any((1, 2))
-        powers.append(float((np.abs(values).astype(float) ** 2).sum()))
+        powers.append((np.abs(values).astype(float) ** 2).sum(0))
         if number == middle:
             of_middle = values
     if not of_middle.any():
         raise RefusedError("holds zeros only")
-    if count >= _MANY_SLICES and max(powers) > _LIKE_PARTITIONS * np.median(powers):
+    row, column = np.unravel_index(np.sum(powers, 0).argmax(), powers[0].shape)
+    around = slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2)
+    centers = [float(power[around].sum()) for power in powers]
+    if count >= _MANY_SLICES and max(centers) > _LIKE_PARTITIONS * np.median(centers):
         raise RefusedError(
-            f"has slices of which one is {max(powers) / max(np.median(powers), 1e-300):.2g} times "
-            "as strong as others, as partitions of a scan in three dimensions: transform that axis "
-            "to slices first, by an inverse FFT with shifts, or leave out empty slices"
+            "has slices of which one has a centre of k-space "
+            f"{max(centers) / max(np.median(centers), 1e-300):.2g} times as strong as others, as "
+            "partitions of a scan in three dimensions: transform that axis to slices first, by an "
+            "inverse FFT with shifts, or leave out empty slices"
         )
     return _Measured(rows, columns, coils), of_middle
 

@@ -110,6 +110,11 @@ def plan_conversion(ask: Ask) -> Plan:
     shares = read_shares(ask.shares)
     if not ask.source.exists():
         raise FileNotFoundError(f"source={str(ask.source)!r}: no such file or folder")
+    if ask.private.resolve().is_relative_to(ask.dataset.resolve()):
+        raise ValueError(
+            f"private={shown(ask.private)}: it lies in the dataset, and would tell who gets that "
+            "who is who: give a folder outside"
+        )
     record = _read_record(ask)
     found, contents, refusals = _look(ask)
     if not found:
