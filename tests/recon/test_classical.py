@@ -197,6 +197,16 @@ def test_slice_without_signal_is_zero(method):
     assert not untrained(method)(0 * masked, mask, 10).any()
 
 
+@every_method
+def test_autocast_changes_nothing(method):
+    """In bfloat16 the products of wavelets were rounded in each iteration, to another image."""
+    masked, mask, *_ = slice_of(noise=0.01)
+    network = untrained(method)
+    expected = network(masked, mask, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network(masked, mask, 10), expected)
+
+
 def test_total_variations_weight_is_fastmris_by_acquisition_and_acceleration():
     _, mask, *_ = slice_of()
     network = untrained("tv")

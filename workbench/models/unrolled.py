@@ -187,8 +187,7 @@ class Unrolled(Reconstructor):
         if isinstance(num_low_frequencies, Tensor) and num_low_frequencies.ndim:
             num_low_frequencies = self._for_each_slice(num_low_frequencies)
         values = torch.view_as_real(kspace)
-        with torch.autocast(kspace.device.type, enabled=False):  # the same in training and after it
-            return first.coil_images(values, sampled.unsqueeze(-1), num_low_frequencies, rows)
+        return first.coil_images(values, sampled.unsqueeze(-1), num_low_frequencies, rows)
 
     @property
     def _low(self) -> bool:

@@ -108,10 +108,15 @@ class Classical(Reconstructor):
         num_low_frequencies: int | Tensor | None = None,
         rows: int | None = None,
     ) -> Tensor:
-        """Reconstruct what each coil would have seen, (batch, coils, H, W) complex."""
-        problem = self.problem(masked_kspace, mask, num_low_frequencies, rows)
-        weight = self.weight(mask[..., 0]).to(problem.scale)
-        return problem.coils(self.solve(problem, weight))
+        """Reconstruct what each coil would have seen, (batch, coils, H, W) complex.
+
+        In single precision also where a caller computes in less: an iteration's error goes into all
+        that follow.
+        """
+        with torch.autocast(masked_kspace.device.type, enabled=False):
+            problem = self.problem(masked_kspace, mask, num_low_frequencies, rows)
+            weight = self.weight(mask[..., 0]).to(problem.scale)
+            return problem.coils(self.solve(problem, weight))
 
     def problem(
         self,
