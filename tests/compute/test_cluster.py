@@ -1,5 +1,6 @@
 """A wrong cluster or datastore is refused with what the workspace has."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -109,8 +110,12 @@ def test_the_sdk_is_the_first_that_python_has_and_the_workspace_accepts(monkeypa
     assert [connect(None, sdk).sdk for sdk in (None, "v1", "v2")] == ["v1", "v1", "v2"]
     workspace_with(v2=None)
     assert connect(None).sdk == "v2"
-    with pytest.raises(ValueError, match=r"sdk='v1': Python 3\..* lacks azureml-core; install it"):
-        connect(None, "v1")
+    for last, said in ((sys.version_info[:2], "install it with"), ((3, 10), "leave sdk out")):
+        monkeypatch.setitem(offers._LAST_PYTHON, "v1", last)
+        with pytest.raises(
+            ValueError, match=rf"sdk='v1': Python 3\..* lacks azureml-core; .*{said}"
+        ):
+            connect(None, "v1")
     workspace_with(v1=ClusterError("this workspace takes SDK v2"), v2=None)
     assert connect(None).sdk == "v2"
     with pytest.raises(ClusterError, match="takes SDK v2"):

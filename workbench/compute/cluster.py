@@ -1,6 +1,7 @@
 """Where in a workspace a job goes: through which SDK, to which cluster, with which datastore."""
 
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -17,6 +18,8 @@ _SENDERS: dict[str, tuple[str, str, type[Sender]]] = {
     "v2": ("azure-ai-ml", "azure.ai.ml", AzureMLv2),
 }
 SDKS = tuple(_SENDERS)
+_LAST_PYTHON = {"v1": (3, 12)}
+"""That a package is made for, as ``pyproject.toml`` has it, too."""
 
 
 def connect(workspace: Workspace, sdk: str | None = None) -> Sender:
@@ -32,9 +35,11 @@ def connect(workspace: Workspace, sdk: str | None = None) -> Sender:
     wanted = [name for name in SDKS if sdk in (None, name) and _installed(_SENDERS[name][1])]
     if not wanted:
         package = _SENDERS[sdk or "v2"][0]
+        advice = f"install it with `.venv/bin/uv pip install --python .venv/bin/python {package}`"
+        if sys.version_info[:2] > _LAST_PYTHON.get(sdk or "v2", (4,)):
+            advice = "it does not run there: leave sdk out, or take Python 3.11 or 3.12"
         raise ValueError(
-            f"sdk={sdk!r}: Python {platform.python_version()} lacks {package}; install it with "
-            f"`.venv/bin/uv pip install --python .venv/bin/python {package}`"
+            f"sdk={sdk!r}: Python {platform.python_version()} lacks {package}; {advice}"
         )
     for name in wanted:
         sender = _SENDERS[name][2](workspace)

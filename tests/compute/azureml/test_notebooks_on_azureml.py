@@ -12,6 +12,7 @@ import torch
 from fastmri.models import VarNet
 
 from tests.cloud.jobs import ENDED
+from tests.cloud.sdks import OLDEST
 from tests.forms.turning import values
 from workbench.compute.cluster import choose_datastore
 from workbench.compute.cluster_run import on_cluster
@@ -60,7 +61,7 @@ def test_the_results_of_a_node_are_here_as_if_made_here(stored, weights, project
         azure_dataset_id="brain_multicoil",
         use_dataset_mount=True,
         dataset_mountpoint="/tmp/brain",
-        sdk="v1",
+        sdk=OLDEST,
         acceleration="4",
     )
     job = stored.azureml.job
@@ -211,7 +212,7 @@ def test_what_a_node_would_refuse_is_refused_before_anything_is_sent(stored, pro
 
 
 def test_indexing_and_looking_on_a_node_shows_here_what_its_cells_showed_there(stored, project):
-    shown = executed("cache", project, dataset="brain_multicoil", sdk="v1", cluster=None)
+    shown = executed("cache", project, dataset="brain_multicoil", sdk=OLDEST, cluster=None)
     assert stored.azureml.job.status == "Completed", stored.azureml.job.log(0)
     folder = project / "outputs/cluster/cache/brain_multicoil"
     assert load_cache(folder, earlier=True).counts["val"] == (2, 4)

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from tests.cloud.sdks import SDKS
 from workbench.compute import smoke
-from workbench.compute.cluster import SDKS
 from workbench.compute.cluster_job import ModuleJob
 from workbench.compute.smoke import NOT_TRIED, ROWS
 

@@ -8,6 +8,7 @@ import nbformat
 import papermill
 import pytest
 
+from tests.cloud.sdks import OLDEST
 from workbench.compute.here import TrainingFailedError
 from workbench.compute.runs import open_run
 from workbench.compute.training import train
@@ -48,7 +49,7 @@ def test_a_preempted_job_ends_with_all_its_epochs_and_goes_on_through_the_other_
     By the other SDK a reconstruction is preempted, in ``test_notebooks_on_azureml``.
     """
     choices = {"epochs": 16, "checkpoint_minutes": 1e-9, "reconstruct": "val"}
-    planned = plan(nodes=2, sdk="v1", tags="study:test", **choices)
+    planned = plan(nodes=2, sdk=OLDEST, tags="study:test", **choices)
     assert "2 node(s) of cluster cpu-cluster (STANDARD_D4S_V3, dedicated" in str(planned)
     assert "STANDARD_D4S_V3 has no GPU" in str(planned)
     watcher = threading.Thread(target=preempt_once_a_checkpoint_is_kept, args=(stored,))

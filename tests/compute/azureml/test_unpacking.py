@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.cloud.sdks import OLDEST, SDKS
 from workbench.azure_login import Workspace, credential
 from workbench.azure_storage import parse_connection
 from workbench.compute import unpacking
-from workbench.compute.cluster import SDKS
 from workbench.compute.unpacking import with_unpacker
 from workbench.ingest import unpacking as job
 from workbench.ingest.archives import ArchiveError, Unpacked
@@ -62,7 +62,7 @@ def planned(workspace, container):
 
 
 def unpack_on_cluster(
-    workspace, container, *names, sdk="v1", stopped=None, on_bytes=lambda count: None
+    workspace, container, *names, sdk=OLDEST, stopped=None, on_bytes=lambda count: None
 ) -> list[tuple[Unpacked, str]]:
     """Unpack archives, val.tar.xz where none is named, side by side; return what each gave."""
     unpacker = with_unpacker(planned(workspace, container), "azureml", sdk=sdk).unpacker

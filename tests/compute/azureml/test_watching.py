@@ -7,6 +7,7 @@ import pytest
 from azure.core.pipeline.policies._retry import RetryPolicyBase
 from click.testing import CliRunner
 
+from tests.cloud.sdks import OLDEST, needs_v1
 from workbench.azure_login import new_login
 from workbench.command.__main__ import main
 from workbench.compute import cluster_run
@@ -40,7 +41,8 @@ def until(lines, text, said=None):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """SDK v1 keeps Retry-After to itself, and waits for 32 s and more whatever it says."""
-    monkeypatch.setattr("azureml._restclient.clientbase.DEFAULT_BACKOFF", 1)
+    if OLDEST == "v1":
+        monkeypatch.setattr("azureml._restclient.clientbase.DEFAULT_BACKOFF", 1)
     monkeypatch.setattr("workbench.azure_resources.BUSY_SECONDS", 1.0)
     monkeypatch.setattr(RetryPolicyBase, "get_backoff_time", lambda *_: 0.05)  # SDK v2's own tries
 
@@ -54,7 +56,11 @@ def waiting(stored, little_code, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("sdk", "lost"), [("v1", "cannot be reached"), ("v2", "AzureML answers 503")]
+    ("sdk", "lost"),
+    [
+        pytest.param("v1", "cannot be reached", marks=needs_v1),
+        ("v2", "AzureML answers 503"),
+    ],
 )
 def test_a_job_is_found_again_and_watched_through_trouble_until_it_is_cancelled(
     waiting, plan, sdk, lost
@@ -119,6 +125,7 @@ def test_a_job_is_found_again_and_watched_through_trouble_until_it_is_cancelled(
     assert len([line for line in said if lost in line]) == 2
 
 
+@needs_v1
 def test_a_job_that_fails_while_it_is_looked_at_has_its_reason(waiting, plan, monkeypatch):
     from azureml.core import Run
 
@@ -374,7 +381,11 @@ def test_a_node_lost_for_good_has_the_job_sent_again_but_not_for_ever(waiting, p
 
 
 @pytest.mark.parametrize(
-    ("sdk", "submission"), [("v1", "POST .*snapshotrun"), ("v2", r"PUT management.*/jobs/")]
+    ("sdk", "submission"),
+    [
+        pytest.param("v1", "POST .*snapshotrun", marks=needs_v1),
+        ("v2", r"PUT management.*/jobs/"),
+    ],
 )
 def test_a_job_that_is_rejected_says_why_and_one_that_came_too_early_is_sent_once(
     waiting, plan, sdk, submission
