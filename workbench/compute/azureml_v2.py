@@ -1,9 +1,11 @@
 """AzureML through its SDK v2, azure-ai-ml: the package's extra ``sdkv2``, or Python 3.13."""
 
+import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import cached_property
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from workbench.azure_login import check_login, credential
@@ -162,8 +164,25 @@ class AzureMLv2(Sender):
     def state(self, run: str) -> RunState:
         """Return how a run stands."""
         found = self.client.jobs.get(run)
-        error = getattr(getattr(found, "error", None), "message", "")
-        return RunState(_word(found.status), str(found.studio_url or ""), str(error or ""))
+        status = _word(found.status)
+        reason = self._reason(run) if status == "Failed" else ""
+        return RunState(status, str(found.studio_url or ""), reason)
+
+    def _reason(self, run: str) -> str:
+        """Return why a run failed: the SDK tells it where a log would be printed, and there alone.
+
+        Returns "" where AzureML does not say it.
+        """
+        from azure.ai.ml.exceptions import JobException
+
+        try:
+            with redirect_stdout(StringIO()):
+                self.client.jobs.stream(run)
+        except JobException as failure:
+            with suppress(ValueError, KeyError, TypeError):
+                told = json.loads(str(failure.message).partition(":")[2])
+                return str(told["error"]["message"])
+        return ""
 
     @_our_errors()
     def cancel(self, run: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.cloud.images import HOST, PUBLISHED
-from tests.cloud.sdks import needs_v1
+from tests.cloud.sdks import SDKS
 from workbench.compute import images
 from workbench.compute.cluster_job import ClusterJob, DataFolder, ModuleJob
 from workbench.compute.here import TrainingFailedError
@@ -70,13 +70,16 @@ def test_command_asks_for_all_images(workspace, capsys, gone, code):
     ]
 
 
-@needs_v1  # SDK v2 does not say why
-def test_a_job_whose_image_cannot_be_built_ends_with_the_reason(plan, little_code, monkeypatch):
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_job_whose_image_cannot_be_built_ends_with_the_reason(
+    plan, little_code, monkeypatch, sdk, capsys
+):
     monkeypatch.setitem(IMAGES, "CPU", NOWHERE)
     monkeypatch.setattr("workbench.compute.cluster_plan.check_image", lambda image: None)
-    planned = plan()
-    with pytest.raises(TrainingFailedError, match="Image build failed"):
+    planned = plan(sdk=sdk)
+    with pytest.raises(TrainingFailedError, match="^Image build failed"):
         list(train(planned))
+    assert "RunId" not in capsys.readouterr().out
 
 
 def test_unpacking_needs_only_the_packages_of_its_own_small_environment(tmp_path):

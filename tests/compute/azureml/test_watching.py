@@ -156,6 +156,7 @@ def test_a_node_shares_half_of_the_memory_that_it_has(stored, plan):
         assert plan(nodes=2).where.job.shared_memory == shared
 
 
+@needs_v1  # SDK v2 knows no problem of a cluster's nodes
 def test_what_a_job_keeps_and_meets_is_shown_while_it_goes_on(waiting, plan, monkeypatch, capsys):
     cluster, container = waiting.azureml.clusters["cpu-cluster"], waiting.storage.container()
     cluster.error = ("QuotaExceeded", "Operation would exceed the quota of 24 cores.")
@@ -410,7 +411,7 @@ def test_a_job_that_is_rejected_says_why_and_one_that_came_too_early_is_sent_onc
     assert len(waiting.azureml.jobs) == 1
 
 
-@pytest.mark.parametrize("sender", [AzureMLv1, AzureMLv2])
+@pytest.mark.parametrize("sender", [pytest.param(AzureMLv1, marks=needs_v1), AzureMLv2])
 def test_a_job_that_never_arrived_is_sent_and_one_that_was_taken_is_not_sent_twice(
     waiting, plan, sender, monkeypatch
 ):
