@@ -77,7 +77,7 @@ def test_a_job_whose_image_cannot_be_built_ends_with_the_reason(
     monkeypatch.setitem(IMAGES, "CPU", NOWHERE)
     monkeypatch.setattr("workbench.compute.cluster_plan.check_image", lambda image: None)
     planned = plan(sdk=sdk)
-    with pytest.raises(TrainingFailedError, match="^Image build failed"):
+    with pytest.raises(TrainingFailedError, match=r"^Image build failed"):
         list(train(planned))
     assert "RunId" not in capsys.readouterr().out
 
