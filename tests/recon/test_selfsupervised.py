@@ -163,6 +163,28 @@ def test_a_mask_that_is_drawn_over_files_own_ones_is_said_to_sample_less(undersa
     ) in str(plan)
 
 
+@pytest.mark.parametrize("kind", ["no mask", "mask of what was left out", "compressed"])
+def test_zeros_that_count_as_measured_are_said_in_the_plan(undersampled, project, kind):
+    asked = {"network": "sense", "local_dataset": str(undersampled)}
+    plain = {"mask": "equispaced", "acceleration": 4, "center_fraction": 0.1}
+    assert "hold zeros" not in str(plan_reconstruction(**asked, **plain))
+    with h5py.File(undersampled / "multicoil_val/val0.h5", "r+") as file:
+        mask = file["mask"][:]
+        del file["mask"]
+        if kind.startswith("mask"):
+            file["mask"] = ~mask
+        if kind == "compressed":
+            kspace = file["kspace"][:]
+            del file["kspace"]
+            file.create_dataset("kspace", data=kspace, compression="gzip")
+    count = f"{(~mask).sum()} of the {(~mask).sum() if kind.startswith('mask') else 32} columns"
+    whose = "its mask samples" if kind.startswith("mask") else "its header calls acquired"
+    expected = f"{count} of multicoil_val/val0.h5 that {whose} hold zeros alone, and count as"
+    assert expected in str(plan_reconstruction(**asked, **plain))
+    choices = {**SMALL, "learning": "self-supervised"}
+    assert expected in str(plan_training(model="brain", local_dataset=str(undersampled), **choices))
+
+
 def test_what_it_cannot_do_is_refused_in_the_plan(study, undersampled, project):
     given = {"model": "brain", "learning": "self-supervised"}
     with pytest.raises(ValueError, match=r"loss='my:loss' compares images with targets"):

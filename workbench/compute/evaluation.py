@@ -6,6 +6,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,21 @@ def sampled_less(part: DatasetCache, sampling: Sampling) -> Iterator[str]:
             f"nothing was measured beyond those, {sampling} samples less there than it says, such "
             f"as one column of {rate:.3g} in {first}"
         )
+
+
+def zeros_as_measured(part: DatasetCache) -> Iterator[str]:
+    """Say where zeros count as measured: in the first volume of each acquisition, or nowhere."""
+    kinds = {(each.acquisition, each.mask is None): each for each in reversed(part.volumes)}
+    for volume in kinds.values():
+        with suppress(OSError):  # whoever reads the slice says so
+            zeros, sampled = part.zeros_sampled(volume)
+            if zeros:
+                whose = "its header calls acquired" if volume.mask is None else "its mask samples"
+                yield (
+                    f"{zeros} of the {sampled} columns of {volume.path} that {whose} hold zeros "
+                    "alone, and count as measured: give the file a mask, 1 where a column was "
+                    "sampled and 0 elsewhere"
+                )
 
 
 def split_sampling(job: TrainingJob, split: str) -> Sampling | None:

@@ -13,6 +13,7 @@ from workbench.compute.evaluation import (
     split_volumes,
     training_volumes,
     unevaluated,
+    zeros_as_measured,
 )
 from workbench.compute.gpus import cards_of
 from workbench.compute.here import Ranks
@@ -220,6 +221,7 @@ def data_remarks(job: TrainingJob, cache: DatasetCache, choices: dict[str, Any])
     """Say what figures do not, of how the volumes are parted, sampled, and whether synthetic."""
     train, val = training_volumes(job, cache)
     for part in (train, val):
+        yield from zeros_as_measured(part)
         if job.learning == "supervised" or not own_masks(part):
             yield from sampled_less(part, job.sampling)
     if both := val.also_in(train).volumes:

@@ -16,6 +16,7 @@ from workbench.compute.evaluation import (
     sampled_less,
     sha256_of,
     split_volumes,
+    zeros_as_measured,
 )
 from workbench.compute.gpus import check_gpus
 from workbench.compute.here import Ranks, ranks_here, run_here
@@ -196,6 +197,7 @@ def plan_reconstruction(
         asked = replace(asked, network_options=write_options(asdict(config)))
     if weights in released() and split in ("train", "val"):
         remarks = (f"{weights} was trained on fastMRI's train and val: their scores are flattered",)
+    remarks = (*remarks, *zeros_as_measured(part))
     if sampling:
         remarks = (*remarks, *sampled_less(part, sampling))
     if ranks and (node := ranks.node) and node.store:
