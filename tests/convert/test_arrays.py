@@ -12,6 +12,7 @@ from tests.convert.reading import converted, kspace_of, refusal
 from workbench.convert.readers import READERS, scans_of
 from workbench.convert.scan import Choices, RefusedError
 from workbench.data.cache import open_cache
+from workbench.data.images import centered_fft2, centered_ifft2
 
 REAL = Path(__file__).parents[1] / "data/real"
 SIZE = (48, 35)  # readout, phase encode
@@ -187,6 +188,22 @@ def test_an_image_half_of_its_field_of_view_off_is_refused(tmp_path, axis, word)
 def test_an_image_that_fills_its_field_of_view_and_may_be_off_says_so(tmp_path):
     (scan,) = scans_of(npy(tmp_path, kspace_of(ifftshift(images(), axes=2))), Choices(axes=FULL))
     assert [each for each in scan.remarks if "half of its field of view off along readout" in each]
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_lines_left_out_before_an_fft_there_and_back_are_not_taken_for_measured(tmp_path, dtype):
+    """As to crop the readout's oversampling; what was 0 is some 1e-8 or 1e-17 of the rest then."""
+    made = np.pad(images(3), [(0, 0), (0, 0), (24, 24), (0, 0)])
+    sampled = (np.arange(35) % 3 == 2) | (abs(np.arange(35) - 17) < 4)
+    kspace = (kspace_of(made) * sampled).astype(dtype)
+    cropped = centered_fft2(centered_ifft2(kspace)[..., 24:72, :])
+    assert cropped.dtype == dtype
+    assert cropped.any((0, 1, 2)).all()
+    said = refusal(npy(tmp_path, cropped), Choices(axes=FULL))
+    assert f"next to nothing, in {(~sampled).sum()} of a slice's 35 lines" in said
+    scan, found = converted(npy(tmp_path, cropped * sampled), Choices(axes=FULL))
+    assert (found["mask"] == sampled).all()
+    assert not scan.target
 
 
 def test_two_axes_with_missing_rows_are_exchanged(tmp_path):

@@ -398,7 +398,7 @@ def test_scan_whose_middle_slice_is_refused_costs_itself_alone(tmp_path):
     plan = planned(source, choices=Choices())
     assert len(plan.items) == 2
     (problem,) = convert(plan)
-    assert problem.reason.startswith("holds zeros alone in 1 of a slice's 24 lines")
+    assert problem.reason.startswith("holds zeros, or next to nothing, in 1 of a slice's 24 lines")
 
 
 def test_scan_with_a_nan_is_refused_alone_and_decides_no_scale(tmp_path):

@@ -18,7 +18,7 @@ from workbench.convert.checks import (
     off_middle,
 )
 from workbench.convert.header import Header
-from workbench.convert.place import extent, partial
+from workbench.convert.place import extent, partial, refuse_zeros
 from workbench.convert.scan import Choices, RefusedError, Scan
 
 __all__ = ["holds", "scans"]
@@ -151,6 +151,8 @@ def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
         raise RefusedError(
             "lacks lines inside the readout: are readout and phase exchanged in axes=?"
         )
+    rows = np.flatnonzero(found.rows)
+    refuse_zeros(middle, found.columns, slice(rows[0], rows[-1] + 1))
     strongest = check_kspace((np.abs(middle).astype(float) ** 2).sum(0))
     matrix, center, columns_of = _placement(kspace.size, choices)
     columns = _put(found.columns, columns_of, matrix[1])

@@ -10,6 +10,7 @@ from workbench.convert.scan import RefusedError
 from workbench.data.images import finite
 
 _OVERSAMPLED = 1.2  # encoded samples of the readout / those of the image
+_NOTHING = 3e-7  # of the strongest sample; rounding after an FFT has 1e-8, noise 1e-5 and more
 _FEW_PARTITIONS = 8  # of fewer the strongest one tells nothing
 
 
@@ -194,19 +195,25 @@ def off_partition(volume: Volume) -> int:
     return off if abs(off) > max(1, volume.depth // 32) else 0
 
 
-def refuse_zeros(there: NDArray[np.bool_], columns: NDArray[np.bool_], readout: slice) -> None:
+def refuse_zeros(kspace: NDArray[np.complex64], columns: NDArray[np.bool_], readout: slice) -> None:
     """Refuse a slice of which lines hold zeros alone, unless they are padding around the others.
 
-    Nor may samples at the same place of all lines, as of a partial echo that was filled.
+    Nor may samples at the same place of all lines, as of a partial echo that was filled. What is
+    next to nothing beside the strongest sample was zero before an FFT there and back.
 
     Args:
-        there: where k-space, of any coil, is not 0: (readout, phase encode).
+        kspace: of the slice, (coils, readout, phase encode).
         columns: those of which there are lines, (phase encode,).
         readout: samples that lines hold.
 
     Raises:
         RefusedError: zeros stand for what was not measured.
     """
+    strength = np.zeros(kspace.shape[1:], np.float32)
+    for coil in kspace:
+        with np.errstate(over="ignore"):
+            np.maximum(strength, np.abs(coil), out=strength)
+    there = ~np.isfinite(strength) | (strength > _NOTHING * finite(strength).max())
     rows = np.zeros(len(there), bool)
     rows[readout] = True
     sides = ("lines", columns, there.any(0)), ("samples along the readout", rows, there.any(1))
@@ -217,9 +224,9 @@ def refuse_zeros(there: NDArray[np.bool_], columns: NDArray[np.bool_], readout: 
         cut = inside or partial(held[0], held[-1], middle)
         if lost.any() and cut and (inside or not partial(given[0], given[-1], middle)):
             raise RefusedError(
-                f"holds zeros alone in {lost.sum()} of a slice's {len(given)} {word}, as if they "
-                "had been measured: leave such out, or convert k-space as an array, whose zeros "
-                "are what is missing"
+                f"holds zeros, or next to nothing, in {lost.sum()} of a slice's {len(given)} "
+                f"{word}, as if they had been measured: leave such out, or convert k-space as an "
+                "array in which they are 0"
             )
 
 
@@ -250,7 +257,7 @@ def check_center(volume: Volume, center: int, *, chosen: bool) -> tuple[str, ...
         power = finite(np.sum(kspace.real**2 + kspace.imag**2, axis=0)).astype(float)
     if not power.any():
         raise RefusedError("holds zeros alone in the middle of its slices")
-    refuse_zeros((kspace != 0).any(0), counts > 0, volume.readout.span)
+    refuse_zeros(kspace, counts > 0, volume.readout.span)
     row, column = check_kspace(power)
     remarks, off = [], column - width // 2
     line = center + off
