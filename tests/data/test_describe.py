@@ -150,6 +150,18 @@ def test_attributes_are_plain_values_of_the_same_size(tmp_path, make_volume):
     assert {type(value) for value in found.values()} <= {int, float, str, bool, list}
 
 
+def test_attributes_in_arrays_of_one_value_are_that_value(tmp_path, make_volume):
+    path = make_volume(tmp_path / "file1.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs["acquisition"] = np.array(["CORPD_FBK"], h5py.string_dtype())
+        file.attrs["patient_id"] = np.array([[b"x"]])
+        file.attrs["synthetic"], file.attrs["max"] = np.array([False]), np.array([0.5])
+        file.attrs["none"] = np.array([])
+    found = described(path)
+    assert (found.acquisition, found.synthetic, found.largest) == ("CORPD_FBK", False, 0.5)
+    assert (found.attributes["patient_id"], found.attributes["none"]) == ("x", [])
+
+
 def test_attributes_that_json_does_not_know_are_kept_as_text(tmp_path, make_volume):
     path = make_volume(tmp_path / "multicoil_train/file1.h5")
     with h5py.File(path, "a") as file:
@@ -491,7 +503,7 @@ def test_mask_that_samples_only_padding_is_refused(tmp_path, make_volume):
         described(path)
 
 
-@pytest.mark.parametrize("value", ["0.5", [0.5], np.nan, np.inf, -1.0, True, None])
+@pytest.mark.parametrize("value", ["0.5", [0.5, 0.5], np.nan, np.inf, -1.0, True, None])
 def test_target_without_one_number_for_its_largest_value_is_refused(changed, value):
     def change(file):
         del file.attrs["max"]

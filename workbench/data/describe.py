@@ -354,11 +354,14 @@ def _text(value: bytes | str) -> str:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Return an attribute as JSON can hold it, numbers with their exact value."""
+    """Return an attribute as JSON can hold it, numbers with their exact value.
+
+    An array of one value is that value: some programs write no others.
+    """
     if isinstance(value, np.generic | np.ndarray):
         if value.size > _MOST_VALUES:
             raise UnusableVolumeError(f"its attribute {name!r:.80} holds {value.size:,} values")
-        value = value.tolist()
+        value = value.item() if value.size == 1 else value.tolist()
     if isinstance(value, bytes | str):
         return _text(value)
     if isinstance(value, list):
