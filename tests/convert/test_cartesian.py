@@ -125,6 +125,18 @@ def test_averages_are_the_mean_of_what_came_for_each_line(made):
     assert scan.target
 
 
+@pytest.mark.parametrize("z", [1, 8])
+def test_zeros_of_an_average_that_was_measured_in_part_do_not_weaken_the_other(made, z):
+    """As of one and a half averages that were stored as two."""
+    image = images(z)
+    kspace = fft2(image) if z == 1 else volume_of(image)
+    half = kspace * (np.arange(24) % 2)
+    of_average = cartesian if z == 1 else deep
+    lines = of_average(kspace) + of_average(half, average=1)
+    (scan,) = made(lines, header(z=z))
+    assert_same(kspace_of(scan), fft2(image))
+
+
 def test_interleaved_averages_of_other_lines_fill_one_volume(made):
     kspace = fft2(images(1))
     even, odd = np.arange(0, 24, 2), np.arange(1, 24, 2)

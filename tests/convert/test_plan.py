@@ -446,6 +446,17 @@ def test_file_under_another_name_does_not_come_twice(source):
     assert len(planned(source).to_do) == 1
 
 
+def test_file_that_another_one_replaced_with_its_size_and_time_is_converted_anew(source):
+    plan = planned(source)
+    assert list(convert(plan)) == []
+    file = source / "Doe_Jane_0/t0.npy"
+    before = file.stat()
+    np.save(file, head(3))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    assert [item.source for item in planned(source).to_do] == ["Doe_Jane_0/t0.npy"]
+
+
 def test_what_is_said_of_a_scan_later_is_written(source):
     list(convert(planned(source)))
     plan = planned(source, acquisition="AXT2")

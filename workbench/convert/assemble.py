@@ -89,14 +89,27 @@ class Volume:
             yield from self._across_partitions(tuple(numbers))
             return
         for number in numbers:
-            sums = np.zeros(self.shape[1:], np.complex64)
-            counts = np.zeros(self.shape[3], np.float32)
-            inner = sums[:, self.readout.span]
-            for line, samples in self.lines(np.flatnonzero(self.slices == number)):
-                inner[..., self.columns[line]] += samples
-                counts[self.columns[line]] += 1
-            sums /= np.maximum(counts, 1)
-            yield sums
+            yield self.plane(np.flatnonzero(self.slices == number))
+
+    def plane(self, chosen: NDArray[np.intp]) -> NDArray[np.complex64]:
+        """Return k-space (coils, readout, phase encode) of the chosen lines, by their columns."""
+        kspace = np.zeros(self.shape[1:], np.complex64)
+        self._average(chosen, self.columns, kspace[:, self.readout.span].transpose(2, 0, 1))
+        return kspace
+
+    def _average(
+        self, chosen: NDArray[np.intp], places: NDArray[np.uint16], into: NDArray[np.complex64]
+    ) -> None:
+        """Write the mean of the lines that came for each place, (places, coils, length).
+
+        Lines of zeros, as in an average that was measured in part, are none.
+        """
+        counts = np.zeros(len(into), np.float32)
+        for line, samples in self.lines(chosen):
+            if samples.any():
+                into[places[line]] += samples
+                counts[places[line]] += 1
+        into /= np.maximum(counts, 1)[:, None, None]
 
     def _across_partitions(self, numbers: tuple[int, ...]) -> Iterator[NDArray[np.complex64]]:
         """Transform along the partitions, column by column, by way of a temporary file.
@@ -126,11 +139,7 @@ class Volume:
         from scipy import fft
 
         values = np.zeros((self.depth, self.shape[1], self.readout.length), np.complex64)
-        counts = np.zeros(self.depth, np.float32)
-        for line, samples in self.lines(np.flatnonzero(self.columns == column)):
-            values[self.partitions[line]] += samples
-            counts[self.partitions[line]] += 1
-        values /= np.maximum(counts, 1)[:, None, None]
+        self._average(np.flatnonzero(self.columns == column), self.partitions, values)
         for coil in range(self.shape[1]):  # one by one, for less memory
             moved = fft.ifftshift(values[:, coil], axes=0)
             values[:, coil] = fft.fftshift(fft.ifft(moved, axis=0, norm="ortho"), axes=0)

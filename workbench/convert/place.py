@@ -247,17 +247,14 @@ def check_center(volume: Volume, center: int, *, chosen: bool) -> tuple[str, ...
     """
     deep, height, width = volume.depth > 1, *volume.shape[2:]
     planes, middle = (volume.partitions, volume.depth) if deep else (volume.slices, volume.shape[0])
-    kspace, counts = np.zeros(volume.shape[1:], np.complex64), np.zeros(width, np.float32)
-    inner = kspace[:, volume.readout.span]
-    for line, values in volume.lines(np.flatnonzero(planes == middle // 2)):
-        inner[..., volume.columns[line]] += values
-        counts[volume.columns[line]] += 1
-    kspace /= np.maximum(counts, 1)
+    lines = np.flatnonzero(planes == middle // 2)
+    kspace = volume.plane(lines)
     with np.errstate(invalid="ignore", over="ignore"):  # the writer refuses such values
         power = finite(np.sum(kspace.real**2 + kspace.imag**2, axis=0)).astype(float)
     if not power.any():
         raise RefusedError("holds zeros alone in the middle of its slices")
-    refuse_zeros(kspace, counts > 0, volume.readout.span)
+    columns = np.bincount(volume.columns[lines], minlength=width) > 0
+    refuse_zeros(kspace, columns, volume.readout.span)
     row, column = check_kspace(power)
     remarks, off = [], column - width // 2
     line = center + off

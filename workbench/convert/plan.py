@@ -145,14 +145,14 @@ def plan_conversion(ask: Ask) -> Plan:
         path = f"multicoil_{split}/{stem}.h5"
         before, mark = record["volumes"].get(path, {}), _mark(ask, source, scan)
         file = pseudonym(key, "file", str((ask.root / source).resolve()))
-        same = before.get("source") == mark
+        content = pseudonym(key, "content", contents[source])
+        same = (before.get("source"), before.get("content", content)) == (mark, content)
         if before and not same and before.get("file", file) != file:
             raise ValueError(
                 f"{source}: {shown(ask.dataset)} holds a file of that name from another folder: "
                 "convert from the folder that holds both, or into another dataset"
             )
         done = same and (ask.dataset / path).is_file()
-        content = pseudonym(key, "content", contents[source])
         items.append(Item(source, scan, person, split, path, mark, file, content, done))
     _refuse_twice(ask, items, record)
     refusals = [_with_what_stays(ask, each, key, record) for each in refusals]
