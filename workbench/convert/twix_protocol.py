@@ -17,6 +17,7 @@ from workbench.convert.scan import RefusedError
 
 _BUFFERS = ("Meas", "MeasYaps", "Phoenix", "Config", "Dicom")
 _VERSION = "SoftwareVersions"
+_NOISE_BANDWIDTH = 0.793  # of Siemens' receivers; no protocol says it
 _TRAJECTORIES = {1: "cartesian", 2: "radial", 4: "spiral", 8: "propeller"}
 _CALIBRATIONS = {2: "embedded", 4: "separate", 8: "separate"}
 _CALIBRATIONS |= dict.fromkeys((16, 32, 64), "interleaved")
@@ -54,6 +55,7 @@ def measurement_of(
         recon_mm=recon_mm,
         trajectory=_trajectory(protocol),
         calibration=_calibration(protocol),
+        noise_bandwidth=_NOISE_BANDWIDTH,
         noise=noise,
         known=_known(protocol),
         person=named(str(_value(protocol, "PatientID") or "")),
@@ -194,6 +196,7 @@ def _known(protocol: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         "acquisitionSystemInformation/systemFieldStrength_T": _numbers(
             protocol, "flMagneticFieldStrength"
         ),
+        "acquisitionSystemInformation/relativeReceiverNoiseBandwidth": [_NOISE_BANDWIDTH],
         "experimentalConditions/H1resonanceFrequency_Hz": _numbers(protocol, "lFrequency")[:1],
         "sequenceParameters/flipAngle_deg": _numbers(protocol, "adFlipAngleDegree")[:1],
         **{f"sequenceParameters/{key}": [v / 1000 for v in each] for key, each in times.items()},
