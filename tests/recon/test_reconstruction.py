@@ -24,7 +24,7 @@ from workbench.recon.orders import begin
 from workbench.recon.reconstruction_plan import plan_reconstruction
 from workbench.recon.results import Results
 from workbench.views.ranking import rank_slices
-from workbench.views.reconstructions import slice_scores
+from workbench.views.reconstructions import data_range_of, slice_scores
 from workbench_demo.phantom.writing import write_volume
 
 
@@ -219,6 +219,24 @@ def test_slices_are_measured_by_what_their_volume_is_measured_by(project, releas
         assert by_nmse["ssim"][number] == pytest.approx(result.slice_ssim[number])
         shown = slice_scores(result.image(number), result.targets()[number], truth.max())
         assert shown["ssim"] == pytest.approx(result.slice_ssim[number])
+
+
+def test_figures_of_a_slice_have_the_figures_of_the_tables(project, released):
+    """They took the file's max for data range, which is what lies above or below, or is wrong."""
+    path = make_volume(project / "tall/multicoil_val/file1.h5", 1, recon=(44, 24))
+    with h5py.File(path, "r+") as file:
+        file.attrs["max"] = 3 * file["reconstruction_rss"][()].max()
+        file["reconstruction_rss"][1, 2, 5] = file.attrs["max"]  # above the square that is judged
+    plan = plan_reconstruction(
+        run="r", weights=str(released[1]), local_dataset=str(path.parent.parent)
+    )
+    (result,) = found = made(plan)
+    assert result.peak == result.targets()[:, 10:34].max() < 0.5 * result.volume.largest
+    by_psnr = rank_slices(found, "psnr").set_index("slice")
+    for number, target in enumerate(result.targets()):
+        shown = slice_scores(result.image(number), target, data_range_of(result, target))
+        assert shown["ssim"] == pytest.approx(result.slice_ssim[number])
+        assert shown["psnr"] == pytest.approx(by_psnr["psnr"][number])
 
 
 @pytest.mark.parametrize("storage", [{}, {"chunks": True, "compression": "gzip"}])

@@ -29,7 +29,7 @@ from workbench.recon.arrays import reconstruct_sample
 from workbench.recon.asked import Order, read_order
 from workbench.recon.metrics import LEADING, metrics_of
 from workbench.recon.orders import result_place
-from workbench.recon.results import FINGERPRINT, KINDS, SAMPLED, true_acceleration
+from workbench.recon.results import FINGERPRINT, KINDS, PEAK, SAMPLED, true_acceleration
 from workbench.recon.scoring import judged_slices
 from workbench.recon.tables import named_scores
 from workbench.recon.weights import load_made_by
@@ -155,6 +155,7 @@ def reconstruct_share(
             scores = {kind: metrics_of(each) for kind, each in parts.items()}
             slice_ssim = np.array([each[LEADING.name] for each in parts["reconstruction"]])
             attributes |= {**named_scores(scores), "slice_ssim": slice_ssim}
+            attributes[PEAK] = parts["reconstruction"][0]["peak"]
             for kind, label in zip(KINDS, ("zero-filled", label_of(network.name)), strict=True):
                 line += f", {LEADING.say(scores[kind][LEADING.name], LEADING.short)} {label}"
         write_result(result_place(folder, volume, name), images, attributes)

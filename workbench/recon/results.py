@@ -40,6 +40,9 @@ FINGERPRINT = "fingerprint"
 SAMPLED = "sampled"
 """Name of the attribute that says how many phase-encode lines a result is made of."""
 
+PEAK = "peak"
+"""Name of the attribute that says by which data range a result was measured."""
+
 EARLIER = "varnet"
 """What files of results called "reconstruction" at first."""
 
@@ -61,6 +64,7 @@ class Result:
     first_estimate: str = ""  # name of the classical reconstruction that the network began with
     fingerprint: str = ""  # of its k-space; results of earlier versions do not say it
     digest: str = ""  # see ``Order.digest``
+    peak: float = 0.0  # data range that it was measured by; 0 of earlier ones, which do not say it
 
     @property
     def name(self) -> str:
@@ -365,6 +369,7 @@ def read_result(path: Path, volume: Volume, order: Order, *, shared: bool = Fals
             first_estimate=found.get("first_estimate", ""),
             fingerprint=found.get(FINGERPRINT, ""),
             digest=str(found["digest"]),
+            peak=float(found.get(PEAK, 0.0)),
         )
 
 

@@ -89,8 +89,8 @@ def reconstruction_figure(
         zero_filled: (H, W).
         images: name -> reconstruction (H, W).
         title: the figure's message; volume and slice.
-        data_range: the volume's ``max``, which SSIM and PSNR take as data range and which is 100 %
-            in the colour bars; the target's own largest value by default.
+        data_range: what SSIM and PSNR take as data range and what is 100 % in the colour bars; the
+            target's own largest value by default.
         factor: how much brighter than the images errors are shown; by default what fits this slice.
             Slices that stand together have one (``common_factor``).
         synthetic: whether it is a phantom.
@@ -206,8 +206,12 @@ def images_of(result: Result, number: int) -> list[np.ndarray]:
 
 
 def data_range_of(result: Result, target: np.ndarray) -> float:
-    """Return what is 100 %: the volume's ``max``, or else the target's own largest value."""
-    return result.volume.largest or _largest(target)
+    """Return what is 100 %, and the data range of SSIM and PSNR: that of the result's metrics.
+
+    It is the largest target value that the leaderboard sees, and need not be the file's ``max``,
+    which is taken where a result does not say it; without either, the target's own largest value.
+    """
+    return result.peak or result.volume.largest or _largest(target)
 
 
 def _largest(image: np.ndarray) -> float:
