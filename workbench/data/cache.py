@@ -5,7 +5,6 @@ relative, so that it holds under any mount point. Sampling and filtering return 
 cache and leave the file.
 """
 
-import math
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -169,22 +168,19 @@ class DatasetCache:
         Those count that the file's own mask samples, without one those that the header calls
         acquired. It is seen in the middle slice; OSError where that cannot be read.
         """
-        layout, number = volume.kspace, volume.slices // 2
-        with closing(self.source(volume)) as source:
-            if layout.offset is None:
-                from workbench.data.reading import read_slice  # imports torch
-
-                values = read_slice(source, "kspace", layout, number)
-            else:
-                size = math.prod(layout.shape[1:]) * np.dtype(layout.dtype).itemsize
-                content = source.read(layout.offset + number * size, size)
-                if len(content) < size:
-                    raise OSError(f"{source} ends before slice {number} of kspace does")
-                values = np.frombuffer(content, layout.dtype)
-        columns = values.reshape(-1, volume.matrix[1])
         own = volume.own_mask
-        columns = columns[:, slice(*volume.acquired)] if own is None else columns[:, own]
-        return int((~columns.any(0)).sum()), columns.shape[1]
+        sampled = slice(*volume.acquired) if own is None else own
+
+        def zeros(lines: np.ndarray) -> np.ndarray:
+            return np.logical_not(lines.reshape(-1, volume.matrix[1])[:, sampled].any(axis=0))
+
+        from workbench.data.reading import middle_lines, read_slice
+
+        with closing(self.source(volume)) as source:
+            found = zeros(middle_lines(source, volume, volume.slices // 2))
+            if found.any():  # in some lines of a coil
+                found = zeros(read_slice(source, "kspace", volume.kspace, volume.slices // 2))
+        return int(found.sum()), len(found)
 
     def also_in(self, other: "DatasetCache") -> "DatasetCache":
         """Return the volumes whose scan another part of the dataset holds too, under any name.

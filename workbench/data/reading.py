@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 REQUEST_BYTES = 8 * 2**20
 """About what one request for a slice brings: one connection does not reach the storage's speed."""
-_LINES = 8  # of a slice that its fingerprint is made of, from DC on
+_LINES = 8  # of a slice that are looked at, from DC on
 _CHANGED = (
     "the file was changed or cut after its dataset cache was built; fetch it again and refresh "
     "the cache"
@@ -181,21 +181,30 @@ def fingerprint(source: Source, volume: Volume) -> str:
     Raises:
         OSError: the file ends before these lines do, or cannot be read; the error names it.
     """
-    layout, digest = volume.kspace, hashlib.sha256()
+    digest = hashlib.sha256()
+    for number in sorted({0, volume.slices // 2}):
+        digest.update(middle_lines(source, volume, number).tobytes())
+    return digest.hexdigest()
+
+
+def middle_lines(source: Source, volume: Volume, number: int) -> np.ndarray:
+    """Return some lines of a slice's first coil, (lines, phase encode), from DC on, as stored.
+
+    Raises:
+        OSError: the file ends before these lines do, or cannot be read; the error names it.
+    """
+    layout = volume.kspace
     height, width = volume.matrix
     first, count = height // 2, min(_LINES, height - height // 2)
-    for number in sorted({0, volume.slices // 2}):
-        if layout.offset is None:
-            index = (number, 0) if len(layout.shape) == 4 else number
-            lines = read_slice(source, "kspace", layout, index)[first : first + count].tobytes()
-        else:
-            line = width * np.dtype(layout.dtype).itemsize
-            before = number * math.prod(layout.shape[1:-1]) + first
-            lines = source.read(layout.offset + before * line, count * line)
-            if len(lines) < count * line:
-                raise OSError(f"{source} ends before slice {number} of kspace does: {_CHANGED}")
-        digest.update(lines)
-    return digest.hexdigest()
+    if layout.offset is None:
+        index = (number, 0) if len(layout.shape) == 4 else number
+        return read_slice(source, "kspace", layout, index)[first : first + count]
+    line = width * np.dtype(layout.dtype).itemsize
+    before = number * math.prod(layout.shape[1:-1]) + first
+    content = source.read(layout.offset + before * line, count * line)
+    if len(content) < count * line:
+        raise OSError(f"{source} ends before slice {number} of kspace does: {_CHANGED}")
+    return np.frombuffer(content, layout.dtype).reshape(count, width)
 
 
 def keep_columns(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
