@@ -65,7 +65,7 @@ def line(samples, flags=(), **head):
     made = ismrmrd.Acquisition.from_array(samples, traj)
     plain = {"center_sample": samples.shape[1] // 2, "sample_time_us": 5.0, "slice_dir": (0, 0, 1)}
     for name, value in {**plain, **head}.items():
-        if name in ("position", "slice_dir"):
+        if name in ("position", "read_dir", "slice_dir"):
             getattr(made, name)[:] = value
         elif hasattr(made.idx, name):
             setattr(made.idx, name, tuple(value) if name == "user" else value)

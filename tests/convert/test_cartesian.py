@@ -106,6 +106,20 @@ def test_a_slice_that_follows_a_moving_head_is_one_slice(made):
     assert_same(kspace_of(scan), kspace)
 
 
+@pytest.mark.parametrize("z", [1, 8])
+def test_blades_under_one_number_are_refused_not_averaged(made, z):
+    image = images(z)
+    kspace, blade = (fft2(image), cartesian) if z == 1 else (volume_of(image), deep)
+    turned = [blade(kspace, read_dir=(np.cos(turn), np.sin(turn), 0)) for turn in (0, 0.1, 0.6)]
+    reason = "lines of slice 0 that run in several directions, as blades and spokes"
+    assert reason in refusal(made, turned[0] + turned[2], header(z=z))
+    (scan,) = made(turned[0] + turned[1], header(z=z))  # a head that moved
+    assert_same(kspace_of(scan), fft2(image))
+    back = blade(kspace, read_dir=(-1, 0, 0))  # and a readout that ran backwards
+    (scan,) = made(turned[0] + back, header(z=z))
+    assert_same(kspace_of(scan), fft2(image))
+
+
 def test_averages_are_the_mean_of_what_came_for_each_line(made):
     rng, kspace = np.random.default_rng(3), fft2(images(2))
     noise = 0.1 * rng.normal(size=(3, *kspace.shape)).astype(np.float32)

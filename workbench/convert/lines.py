@@ -48,7 +48,8 @@ LINE = np.dtype(
         ("encoding_space", "u2"),
         ("dwell", "f4"),  # microseconds a sample; 0 where unknown
         ("position", "f4", (3,)),  # mm; zeros where unknown
-        ("slice_dir", "f4", (3,)),  # unit vector; zeros where unknown
+        ("read_dir", "f4", (3,)),  # unit vector; zeros where unknown
+        ("slice_dir", "f4", (3,)),  # the same
         ("step_1", "u2"),  # phase-encode line
         ("step_2", "u2"),  # partition
         ("average", "u2"),

@@ -31,7 +31,11 @@ _FIELDS = {
     "encoding_space": "encoding_space_ref",
     "dwell": "sample_time_us",
 } | {
-    each: each for each in ("discard_pre", "discard_post", "center_sample", "position", "slice_dir")
+    each: each
+    for each in (
+        *("discard_pre", "discard_post", "center_sample"),
+        *("position", "read_dir", "slice_dir"),
+    )
 }
 _COUNTERS = {"step_1": "kspace_encode_step_1", "step_2": "kspace_encode_step_2"} | {
     each: each

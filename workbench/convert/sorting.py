@@ -15,6 +15,7 @@ _VOLUMES = {"contrast": "echo", "phase": "phase", "repetition": "repetition", "s
 _COUNTERS = ("step_1", "step_2", "average", "slice", *_VOLUMES, "segment")
 _SAME_DIRECTION = 0.9998  # cosine of a bit more than a degree
 _SAME_PLACE_MM = 0.01
+_SAME_READOUT = 0.94  # cosine of 20 degrees: heads turn by less, blades by more
 
 
 def sort_lines(
@@ -150,17 +151,26 @@ def _parted(
 
 
 def _refuse_moving(table: NDArray[np.void], thickness: float) -> None:
-    """Refuse lines that lie in several places under one slice's number: their mean is nothing.
+    """Refuse lines of several places or directions under one slice's number: their mean is nothing.
 
     Scanners that follow a moving head shift them by less than half of the slice, or slab (mm).
     """
     positions = finite(table["position"].astype(float))
+    readouts = finite(table["read_dir"].astype(float))
+    lengths = np.linalg.norm(readouts, axis=1)
+    readouts = np.divide(readouts, lengths[:, None], where=lengths[:, None] > 0, out=readouts)
     for number in np.unique(table["slice"]):
         apart = float(np.linalg.norm(np.ptp(positions[table["slice"] == number], axis=0)))
         if apart > (thickness or 1.0) / 2:
             raise RefusedError(
                 f"has lines of slice {number} that lie up to {apart:.3g} mm apart: several slices "
                 "under one number, which would be averaged; number them anew"
+            )
+        along = readouts[(table["slice"] == number) & (lengths > 0)]
+        if len(along) and np.abs(along @ along[0]).min() < _SAME_READOUT:
+            raise RefusedError(
+                f"has lines of slice {number} that run in several directions, as blades and spokes "
+                "do: bring them to a Cartesian grid first"
             )
 
 

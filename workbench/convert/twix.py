@@ -164,8 +164,11 @@ def _fill(table: NDArray[np.void], headers: NDArray[np.void]) -> None:
     )
     where = headers["SliceData"]
     table["position"] = np.stack([where["SlicePos"][axis] for axis in ("Sag", "Cor", "Tra")], 1)
-    # The rotation's third column: the direction across the slice.
+    # The rotation's first and third column: the directions of the readout and across the slice.
     w, x, y, z = where["Quaternion"].T
+    table["read_dir"] = np.stack(
+        [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], 1
+    )
     table["slice_dir"] = np.stack(
         [2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], 1
     )
