@@ -120,6 +120,11 @@ def test_the_sdk_is_the_first_that_python_has_and_the_workspace_accepts(monkeypa
     assert connect(None).sdk == "v2"
     with pytest.raises(ClusterError, match="takes SDK v2"):
         connect(None, "v1")
+    workspace_with(v1=ClusterError("no more"))
+    with pytest.raises(ClusterError, match=r"^no more \(.*install SDK v2: `.* azure-ai-ml`\)"):
+        connect(None)
+    with pytest.raises(ClusterError, match=r"^no more$"):
+        connect(None, "v1")
     workspace_with(v1=LostContactError("AzureML answers 503"), v2=None)
     with pytest.raises(LostContactError):
         connect(None)

@@ -35,7 +35,7 @@ def connect(workspace: Workspace, sdk: str | None = None) -> Sender:
     wanted = [name for name in SDKS if sdk in (None, name) and _installed(_SENDERS[name][1])]
     if not wanted:
         package = _SENDERS[sdk or "v2"][0]
-        advice = f"install it with `.venv/bin/uv pip install --python .venv/bin/python {package}`"
+        advice = f"install it with {_command(package)}"
         if sys.version_info[:2] > _LAST_PYTHON.get(sdk or "v2", (4,)):
             advice = "it does not run there: leave sdk out, or take Python 3.11 or 3.12"
         raise ValueError(
@@ -48,7 +48,12 @@ def connect(workspace: Workspace, sdk: str | None = None) -> Sender:
             break
         except LostContactError:
             raise
-        except ClusterError:
+        except ClusterError as error:
+            if name == wanted[-1] == "v1" and sdk is None:
+                raise ClusterError(
+                    f"{error} (asked through SDK v1, whose support has ended; where that is the "
+                    f"cause, install SDK v2: {_command(_SENDERS['v2'][0])})"
+                ) from None
             if name == wanted[-1]:
                 raise
         except ImportError as error:  # it is there, and not for this Python
@@ -58,6 +63,10 @@ def connect(workspace: Workspace, sdk: str | None = None) -> Sender:
                     f"{_SENDERS[name][0]} ({error}): give another sdk, or take Python 3.11"
                 ) from None
     return sender
+
+
+def _command(package: str) -> str:
+    return f"`.venv/bin/uv pip install --python .venv/bin/python {package}`"
 
 
 def _installed(module: str) -> bool:
