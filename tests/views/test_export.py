@@ -1,6 +1,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -16,6 +18,7 @@ from tests.views.read_back import datasets, read_dicom_series, read_nifti, writt
 from workbench.recon.reconstruction_plan import plan_reconstruction, reconstruct
 from workbench.recon.results import ORDER, Results
 from workbench.views.export.animation import write_gif
+from workbench.views.export.dicom import write_dicom_series
 from workbench.views.export.exported import NOTICE, read_reconstructed
 from workbench.views.export.geometry import upright
 from workbench.views.export.results import KINDS, export_results, make
@@ -345,10 +348,31 @@ def test_export_that_fails_leaves_what_was_there(tmp_path, folder):
     with pytest.raises(OSError, match="disk full"):
         make(tmp_path, "a", "2", lambda path: write(path, "new", fail=True))
     assert file.read_text() == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "exports.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "a", "exports.json"]
     make(tmp_path, "a", "2", lambda path: write(path, "new"))
     assert file.read_text() == "new"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "exports.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "a", "exports.json"]
+
+
+def test_export_that_was_killed_leaves_no_half_series_beside_the_whole_one(results, tmp_path):
+    """Viewers read every file of a folder, hidden ones as well: slices had come twice."""
+    folder = tmp_path / "export"
+    code = f"""
+import os, pathlib
+from workbench.views.export.results import make
+
+def write(path):
+    path.mkdir()
+    (path / "0001.dcm").write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+
+make(pathlib.Path({str(folder)!r}), "dicom/a", "1", write)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert len(list(folder.rglob("*.dcm"))) == 1
+    source = read_reconstructed(results, results[0])
+    make(folder, "dicom/a", "1", lambda path: write_dicom_series(source, path))
+    assert len(list(folder.rglob("*.dcm"))) == len(source.images)
 
 
 def test_names_in_any_script_are_written_and_no_text_is_two_values(source, tmp_path):

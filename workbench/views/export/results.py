@@ -10,7 +10,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from workbench.recon.results import Result, Results
 from workbench.settings import shown
-from workbench.stores.disk import naming, write_text
+from workbench.stores.disk import naming, only_one, write_text
 from workbench.views.export.animation import write_gif
 from workbench.views.export.dicom import write_dicom_series
 from workbench.views.export.exported import ReconstructedVolume, read_reconstructed
@@ -96,18 +96,19 @@ def _remove_older(results: Results, kind: str, made: Collection[str]) -> int:
     """
     folder, every = results.folder / "export", Results(results.folder)
     current = {name: _digest(kind, made_from) for name, made_from, _ in _exports(every, kind)}
-    known = _listed(folder)
-    older = [
-        name
-        for name, made_from in known.items()
-        if name.startswith(f"{kind}/") and name not in made and current.get(name) != made_from
-    ]
-    for name in older:
-        with naming(folder / name):
-            _remove(folder / name)
-        del known[name]
-    if older:
-        write_text(folder / _LIST, json.dumps(known, indent=2))
+    with _held(folder):
+        known = _listed(folder)
+        older = [
+            name
+            for name, made_from in known.items()
+            if name.startswith(f"{kind}/") and name not in made and current.get(name) != made_from
+        ]
+        for name in older:
+            with naming(folder / name):
+                _remove(folder / name)
+            del known[name]
+        if older:
+            write_text(folder / _LIST, json.dumps(known, indent=2))
     return len(older)
 
 
@@ -168,26 +169,34 @@ def make(folder: Path, name: str, made_from: str, write: Callable[[Path], None])
     Raises:
         CannotWriteError: the disk refuses it.
     """
-    path, known = folder / name, _listed(folder)
-    if path.exists() and known.get(name) == made_from:
-        return path
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The extension stays last: some writers go by it.
-        partial_path = path.with_name(f".partial.{os.getpid()}.{path.name}")
-        before = path.with_name(f".before.{path.name}")
-        _remove(partial_path)
-        try:
-            write(partial_path)
-            if path.is_dir():  # a folder with files in it cannot be replaced at one stroke
+    path = folder / name
+    with _held(folder):
+        known = _listed(folder)
+        if path.exists() and known.get(name) == made_from:
+            return path
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # The extension stays last: some writers go by it.
+            partial_path = path.with_name(f".partial.{path.name}")
+            before = path.with_name(f".before.{path.name}")
+            _remove(partial_path)  # of a process that was killed
+            try:
+                write(partial_path)
+                if path.is_dir():  # a folder with files in it cannot be replaced at one stroke
+                    _remove(before)
+                    path.rename(before)
+                partial_path.replace(path)
                 _remove(before)
-                path.rename(before)
-            partial_path.replace(path)
-            _remove(before)
-        finally:
-            _remove(partial_path)
-    write_text(folder / _LIST, json.dumps(known | {name: made_from}, indent=2))
+            finally:
+                _remove(partial_path)
+        write_text(folder / _LIST, json.dumps(known | {name: made_from}, indent=2))
     return path
+
+
+def _held(folder: Path) -> AbstractContextManager[int]:
+    """Hold a folder of exports: what lies there half written is then of a process that ended."""
+    busy = f"another process exports into {shown(folder)}: waiting for it"
+    return only_one(folder / ".lock", busy, wait=True)
 
 
 def _listed(folder: Path) -> dict[str, str]:
