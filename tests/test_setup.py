@@ -193,15 +193,6 @@ def test_a_notebooks_imports_wait_for_nothing_that_only_some_need():
     assert done.stdout.strip() == "[] 7"
 
 
-def test_a_training_waits_for_nothing_that_draws():
-    code = (
-        "import sys; from workbench.pages.train import TrainPage; import workbench.forms.opening; "
-        "print([m for m in ('pandas', 'matplotlib') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 @pytest.mark.parametrize(
     ("scripts", "missing", "command"),
     [

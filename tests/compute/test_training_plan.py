@@ -1,6 +1,8 @@
 """What a training notebook refuses, and says, before anything starts."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -44,6 +46,18 @@ def test_plan_says_what_will_run_and_where(dataset):
     assert "no AzureML workspace is configured, so the job runs on this machine" in text
     if plan.where.device == "CPU":
         assert "this machine has no GPU, so 2 CPU processes stand for them" in text
+
+
+def test_a_plan_waits_for_nothing_that_learns_or_draws(dataset):
+    code = (
+        "import sys; import workbench.forms.opening; from workbench.pages.train import TrainPage; "
+        f"asked = TrainPage.of(dict(model='brain', target='local', local_dataset={str(dataset)!r}))"
+        "; print(asked.looked_at().plan()); "
+        "print([m for m in ('torch', 'pandas', 'matplotlib', 'papermill') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "run        outputs/brain" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_phantom_has_small_defaults_and_the_plan_says_so(project):

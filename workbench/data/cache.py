@@ -18,6 +18,7 @@ from workbench.catalog import SPLITS
 from workbench.data.cache_file import CacheFileError, parse_cache, text_of_cache
 from workbench.data.folders import find_dataset
 from workbench.data.index import index_files
+from workbench.data.reading import fingerprint, middle_lines, read_slice, read_stack
 from workbench.data.volume import Problem, Volume, neighbours_of, short_names
 from workbench.settings import shown
 from workbench.stores import DiskStore, Source, Store, open_store
@@ -146,8 +147,6 @@ class DatasetCache:
             IndexError: the volume has no such slice.
             OSError: the file cannot be read; the message names it.
         """
-        from workbench.data.reading import read_stack  # imports torch
-
         if not 0 <= number < volume.slices:
             raise IndexError(f"slice {number}: {volume.path} has slices 0 to {volume.slices - 1}")
         with closing(self.source(volume)) as source:
@@ -157,8 +156,6 @@ class DatasetCache:
 
     def fingerprint(self, volume: Volume) -> str:
         """Return what tells a volume's k-space from another's; OSError where it cannot be read."""
-        from workbench.data.reading import fingerprint  # imports torch
-
         with closing(self.source(volume)) as source:
             return fingerprint(source, volume)
 
@@ -173,8 +170,6 @@ class DatasetCache:
 
         def zeros(lines: np.ndarray) -> np.ndarray:
             return np.logical_not(lines.reshape(-1, volume.matrix[1])[:, sampled].any(axis=0))
-
-        from workbench.data.reading import middle_lines, read_slice
 
         with closing(self.source(volume)) as source:
             found = zeros(middle_lines(source, volume, volume.slices // 2))

@@ -24,6 +24,7 @@ from workbench.compute.evaluation import FOLDER, ORDER
 from workbench.compute.runs import Run
 from workbench.data.cache import DatasetCache, load_cache
 from workbench.data.images import zero_filled
+from workbench.data.reading import keep_columns
 from workbench.data.volume import Volume
 from workbench.models import DEFAULT, label_of, unusual_options
 from workbench.recon.asked import Order, read_order
@@ -156,8 +157,6 @@ class Result:
 
     def zero_fill(self, kspace: np.ndarray) -> np.ndarray:
         """Reconstruct k-space (coils, H, W) with zeros in place of what the mask leaves out."""
-        from workbench.data.reading import keep_columns  # imports torch
-
         return zero_filled(keep_columns(kspace, self.mask(kspace)[0]), self.volume.recon[:2])
 
 

@@ -20,6 +20,7 @@ from workbench.data.images import (
     crop_size,
     root_sum_of_squares,
 )
+from workbench.data.reading import keep_columns
 from workbench.data.sampling import Sampling, seed_of_file
 from workbench.data.volume import Volume
 
@@ -124,8 +125,6 @@ def map_uncertainty(
     Raises:
         ValueError: there are fewer than 2 masks.
     """
-    from workbench.data.reading import keep_columns
-
     if len(masks) < 2:
         raise ValueError(f"{len(masks)} masks: give 2 or more different ones")
     size = crop_size((kspace.shape[-2], kspace.shape[-1]), recon)

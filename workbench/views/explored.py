@@ -10,6 +10,7 @@ import numpy as np
 
 from workbench.data.cache import DatasetCache, find_dataset, open_cache
 from workbench.data.images import crop_size, finite, zero_filled
+from workbench.data.reading import keep_columns, read_kspace, read_slice
 from workbench.data.sampling import Sampling
 from workbench.data.volume import Volume
 from workbench.views.annotations import Annotations
@@ -91,8 +92,6 @@ class ExploredSlice:
 
     def zero_filled(self) -> np.ndarray:
         """Return its image (h, w) with zeros in place of what the mask leaves out."""
-        from workbench.data.reading import keep_columns  # imports torch
-
         return zero_filled(keep_columns(self.kspace, self.mask[0]), self.crop)
 
 
@@ -163,8 +162,6 @@ def find_volume(cache: DatasetCache, name: str = "") -> Volume:
 
 def _read(file: Path, volume: Volume, number: int) -> dict[str, Any]:
     """Read k-space and target of a slice, and say what of it is not finite."""
-    from workbench.data.reading import read_kspace, read_slice  # imports torch
-
     kspace, target = read_kspace(file, volume, number), None
     bad = _not_finite(kspace, f"k-space, slice {number}")
     kspace = finite(kspace) if bad else kspace
