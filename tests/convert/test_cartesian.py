@@ -461,6 +461,18 @@ def test_calibration_at_the_places_of_image_lines_is_in_no_k_space_whatever_the_
     assert said in scan.remarks
 
 
+def test_lines_that_are_too_few_for_coil_maps_or_for_an_image_are_told(made):
+    kspace = fft2(images(2))
+    flags = [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION]
+    lines = cartesian(kspace, range(0, 24, 2)) + cartesian(kspace, range(9, 16, 2), flags=flags)
+    (scan,) = made(lines, header(calibration="separate"))
+    assert "1 of the measured lines stand side by side" in " ".join(scan.remarks)
+    (scan,) = made(lines, header(calibration="embedded"))
+    assert "side by side" not in " ".join(scan.remarks)
+    (scan,) = made(cartesian(kspace, range(8, 17)), header())
+    assert "lines are in columns 8 to 16 of 24 alone" in " ".join(scan.remarks)
+
+
 def test_one_calibration_serves_all_echoes(made):
     kspace, other = fft2(images(1)), fft2(images(1, seed=5))
     flags = [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION]

@@ -16,6 +16,7 @@ from workbench.convert.checks import (
     check_middle,
     check_recon,
     off_middle,
+    told_of_columns,
 )
 from workbench.convert.header import Header
 from workbench.convert.place import extent, partial, refuse_zeros
@@ -185,6 +186,7 @@ def _scan(kspace: _Kspace, volume: int, choices: Choices, name: str) -> Scan:
         if not found.coils.all()
         else "",
         f"undersampled: {columns.sum()} of {last + 1 - first} lines; no target" if gaps else "",
+        *told_of_columns(columns, first, last),
         f"partial Fourier along {' and '.join(lopsided)}; no target" if lopsided else "",
         f"mean of {kspace.length('average')} averages" if kspace.length("average") > 1 else "",
     ]

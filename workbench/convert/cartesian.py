@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.convert.assemble import Volume
-from workbench.convert.checks import check_recon
+from workbench.convert.checks import check_recon, told_of_columns
 from workbench.convert.header import Header
 from workbench.convert.lines import Flag, Measurement, flagged
 from workbench.convert.noise import Whitening, find_whitening
@@ -184,6 +184,7 @@ def _scan(shared: _Shared, group: Group, *, check: bool) -> Scan:
         remarks.append(f"the strongest partition is {places}")
     if measurement.last is not None and last - left < measurement.last:
         remarks.append(f"lines end at {last - left}, before the header's {measurement.last}")
+    remarks += told_of_columns(columns, first, last)
     if shared.whitening:
         remarks.append(f"noise lines that whitened the coils: {shared.whitening.count}")
     remarks += check_center(volume, center, chosen=shared.chosen) if check else ()

@@ -5,10 +5,12 @@ from numpy.typing import NDArray
 
 from workbench.convert.scan import RefusedError
 from workbench.data.images import centered_ifft2, finite, root_sum_of_squares
+from workbench.data.sampling import acs_count
 
 _PEAKED = 3.0  # strongest line / median line; radial spokes 1 to 2, Cartesian k-space 100 and more
 _PEAK = 50.0  # strongest sample / mean, powers; images 10 to 20, k-space 1,000 and more
 _MOST_ZEROS = 0.05  # of the samples in measured rows and columns
+_FEW_ACS = 8  # lines side by side around the centre; masks of fastMRI have 13 and more
 _AT_EDGES, _NEAR_EDGES = 0.5, 0.25  # of ``_apart``; right images have less than 0
 
 
@@ -99,6 +101,28 @@ def check_middle(found: tuple[int, int], matrix: tuple[int, int]) -> str:
     if found == middle:
         return ""
     return f"the strongest lines are {places}, and the middle is ({middle[0]}, {middle[1]})"
+
+
+def told_of_columns(columns: NDArray[np.bool_], first: int, last: int) -> tuple[str, ...]:
+    """Return remarks on lines that are few.
+
+    Args:
+        columns: those of which there are lines, (phase encode,).
+        first: the first that was to be measured.
+        last: the last one.
+    """
+    remarks, middle = [], acs_count(columns)
+    if 2 * (last + 1 - first) < len(columns):
+        remarks.append(
+            f"lines are in columns {first} to {last} of {len(columns)} alone, and the others count "
+            "as padding: the image is as coarse as that"
+        )
+    if middle < _FEW_ACS and not columns[first : last + 1].all():
+        remarks.append(
+            f"{max(1, middle)} of the measured lines stand side by side in the middle of k-space, "
+            "too few for coil maps: reconstructions will be poor"
+        )
+    return tuple(remarks)
 
 
 def check_image(kspace: NDArray[np.complex64]) -> tuple[str, ...]:
