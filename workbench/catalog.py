@@ -39,6 +39,8 @@ def _batches(stem: str, count: int) -> tuple[str, ...]:
 
 
 _KNEE = {"train": (973, 34742), "val": (199, 7135), "test": (118, 4092)}
+# Ten of the multi-coil test scans have no single-coil twin (arXiv:1811.08839).
+_SINGLE_COIL = _KNEE | {"test": (108, 3903)}
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
@@ -47,7 +49,7 @@ DATASETS: dict[str, Dataset] = {
             "knee_singlecoil",
             "knee",
             "singlecoil",
-            _KNEE,
+            _SINGLE_COIL,
             {
                 "2021": (
                     "knee_singlecoil_train",

@@ -20,6 +20,7 @@ from workbench.ingest.plan import Action
 from workbench.ingest.report import (
     IngestError,
     IngestReport,
+    count_volumes,
     plan_html,
     progress_html,
     report_html,
@@ -173,6 +174,15 @@ def test_fully_sampled_test_scans_and_masked_ones_of_the_same_names_both_stay(on
         "multicoil_test_full/a.h5": full["multicoil_test/a.h5"]
     }
     assert {outcome.state for outcome in report.outcomes} == {"was there"}
+
+
+@pytest.mark.parametrize(("kind", "scans"), [("multicoil", 118), ("singlecoil", 108)])
+def test_a_whole_test_set_of_the_knee_is_counted_whole(tmp_path, kind, scans):
+    folder = tmp_path / f"knee_{kind}" / f"{kind}_test_v2"
+    folder.mkdir(parents=True)
+    for number in range(scans):
+        (folder / f"file{1_000_000 + number}.h5").touch()
+    assert count_volumes(DiskStore(tmp_path), f"knee_{kind}")["test"] == (scans, scans)
 
 
 def test_choosing_datasets(on_disk):
