@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.convert.reading import image_of, kspace_of, only_scan
+from tests.convert.reading import image_of, kspace_of, only_scan, refusal
 from tests.recon.conftest import TINY
 from workbench.catalog import DATASETS
 from workbench.compute.training import plan_training
@@ -177,6 +177,20 @@ def test_a_missing_prostate_says_how_it_is_made(tmp_path, monkeypatch):
     how = "workbench convert source=datasets/prostate_raw dataset=prostate"
     with pytest.raises(FileNotFoundError, match=how):
         find_dataset("prostate")
+
+
+def test_frames_that_interleave_are_not_averaged_as_a_prostate_scan_s(tmp_path):
+    """As of a heart that was measured every fourth line a frame, beside fastMRI's header."""
+
+    def frames(averages):
+        whole = averages.sum(0)
+        return np.stack([whole * (np.arange(LINES) % 4 == frame) for frame in range(4)])
+
+    write_t2(tmp_path / "cine.h5", change=frames)
+    said = refusal(tmp_path / "cine.h5")
+    assert said.startswith("has 4 k-spaces of other columns, and a fastMRI prostate T2 has")
+    write_t2(tmp_path / "renamed.h5")
+    assert only_scan(tmp_path / "renamed.h5").target
 
 
 def test_without_labels_people_are_split_and_a_remark_says_so(tmp_path):

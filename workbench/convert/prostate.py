@@ -29,7 +29,7 @@ from workbench.data.describe import own_array
 CODE = "https://github.com/cai2r/fastMRI_prostate"
 COLUMNS = {"fastmri_pt_id", "slice", "PIRADS", "fastmri_rawfile", "data_split"}
 """Columns of NYU's ``t2_slice_level_labels.csv`` that are read."""
-_AVERAGES, _MOST_AVERAGES = 3, 8  # of a T2 scan; more are a diffusion scan's
+_MOST_AVERAGES = 8  # of a T2 scan, which has three; more are a diffusion scan's
 _FOLDERS = 2  # the file's and the one above it, in which the labels are looked for
 
 
@@ -60,7 +60,7 @@ def scans(path: Path, choices: Choices) -> list[Scan]:
         _refuse_diffusion(file, kspace.shape, xml)
         _, slices, coils, readout, _ = kspace.shape
         measured = _measured(kspace, slices // 2)
-        _check_place(kspace, header, measured)
+        _check_place(kspace, header, measured, named=_patient(path.name) is not None)
         calibration = own_array(file, "calibration_data")
         acquisition = acquisition_of(file) or "AXT2"
     (first, end), every = header.acquired, measured.any(axis=0)
@@ -106,8 +106,14 @@ def _measured(kspace: h5py.Dataset, number: int) -> NDArray[np.bool_]:
     return (middle != 0).any(axis=1)
 
 
-def _check_place(kspace: h5py.Dataset, header: Header, measured: NDArray[np.bool_]) -> None:
-    """Refuse k-space that does not fit its header, or has its centre elsewhere."""
+def _check_place(
+    kspace: h5py.Dataset, header: Header, measured: NDArray[np.bool_], *, named: bool
+) -> None:
+    """Refuse k-space that does not fit its header, is not of averages, or has its centre elsewhere.
+
+    Columns that interleave otherwise than in the published files are those of averages where the
+    file is named as one (``named``), and may be frames' elsewhere.
+    """
     _, slices, _, readout, lines = kspace.shape
     (first, end), (x, y, _) = header.acquired, header.encoded
     if (readout, lines) != (x, header.lines) or not 0 <= first < end <= y:
@@ -118,11 +124,13 @@ def _check_place(kspace: h5py.Dataset, header: Header, measured: NDArray[np.bool
     if not measured.any():
         raise RefusedError("holds nothing but zeros in its middle slice: bring it in again")
     middle = kspace[:, slices // 2, :, readout // 2, :]
-    if len(measured) > 1 and (measured == measured[0]).all():
+    same = (measured == measured[0]).all()
+    if len(measured) > 1 and (same or not (named or _as_published(measured))):
         raise RefusedError(
-            f"has {len(measured)} k-spaces of the same columns, and a fastMRI prostate T2 has "
-            "averages of every second one: echoes or frames have no mean; save each as a file, or "
-            "k-space as an array without a header, with volume or average among its axes"
+            f"has {len(measured)} k-spaces of {'the same' if same else 'other'} columns, and a "
+            "fastMRI prostate T2 has averages of every second one: echoes or frames have no mean; "
+            "save each as a file, or k-space as an array without a header, with volume or average "
+            "among its axes"
         )
     power = (middle.real**2 + middle.imag**2).sum(axis=1).max(axis=0)
     off = first + int(power.argmax()) - y // 2
@@ -160,8 +168,7 @@ def _calibration(path: Path) -> NDArray[np.complex64]:
 
 def _remarks(measured: NDArray[np.bool_], labels: Labels | None, slices: int) -> Iterator[str]:
     """Say what a person should know of the volume."""
-    odd = np.arange(measured.shape[1]) % 2 == 1
-    if len(measured) == _AVERAGES and np.array_equal(measured, [odd, ~odd, odd]):
+    if _as_published(measured):
         yield "odd columns are the mean of averages 0 and 2, even ones are average 1"
     else:
         some = ", ".join(str(count) for count in measured.sum(axis=1))
@@ -174,6 +181,11 @@ def _remarks(measured: NDArray[np.bool_], labels: Labels | None, slices: int) ->
         yield "no line of t2_slice_level_labels.csv lies beside it: split by person, no PI-RADS"
     elif len(labels.grades) != slices:
         yield f"PI-RADS left out: there are labels for {len(labels.grades)} of {slices} slices"
+
+
+def _as_published(measured: NDArray[np.bool_]) -> bool:
+    odd = np.arange(measured.shape[1]) % 2 == 1
+    return np.array_equal(measured, [odd, ~odd, odd])
 
 
 def _patient(name: str) -> int | None:
