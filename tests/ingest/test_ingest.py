@@ -72,7 +72,7 @@ def test_whoever_watches_sees_how_far_each_archive_is(on_disk):
         while not shown.wait(0.001):
             seen.append(progress_html(report))
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     assert ingest(on_disk.plan(), report=report) is report
     shown.set()

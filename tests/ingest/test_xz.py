@@ -160,7 +160,7 @@ def test_secrets_and_options_of_the_environment_do_not_reach_the_program(monkeyp
     release, source = threading.Event(), io.BytesIO(BLOCKS)
     source.read = lambda size, read=source.read: release.wait(20) and read(size)
     file = xz.open_xz(source)
-    reading = threading.Thread(target=file.read)
+    reading = threading.Thread(target=file.read, daemon=True)
     reading.start()
     while not (found := programs()):
         time.sleep(0.01)

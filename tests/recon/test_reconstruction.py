@@ -51,7 +51,7 @@ def weights_server(monkeypatch):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         for name, url in VARNET.released.items():
             file = url.rpartition("/")[2]

@@ -110,7 +110,7 @@ def test_who_waits_gets_the_lock_when_it_is_free(tmp_path, capsys):
             got.set()
 
     with only_one(tmp_path / ".lock", "busy"):
-        thread = threading.Thread(target=wait)
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         while "waiting for it" not in capsys.readouterr().out:
             pass

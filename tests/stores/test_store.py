@@ -286,7 +286,7 @@ def test_a_lock_that_may_be_a_killed_process_s_is_waited_for(blobs, capsys):
             came.set()
 
     with blobs.lock(".lock", "busy"):
-        thread = threading.Thread(target=wait)
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         while "killed process's: somebody works there" not in capsys.readouterr().out:
             assert not came.wait(0.05)

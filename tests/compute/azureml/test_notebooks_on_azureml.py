@@ -130,7 +130,7 @@ def test_a_preempted_reconstruction_makes_only_what_is_missing_of_the_volumes_as
                 return
             time.sleep(0.05)
 
-    watcher = threading.Thread(target=preempt_once_a_volume_is_kept)
+    watcher = threading.Thread(target=preempt_once_a_volume_is_kept, daemon=True)
     watcher.start()
     shown = executed(
         "reconstruct",

@@ -52,7 +52,9 @@ def test_a_preempted_job_ends_with_all_its_epochs_and_goes_on_through_the_other_
     planned = plan(nodes=2, sdk=OLDEST, tags="study:test", **choices)
     assert "2 node(s) of cluster cpu-cluster (STANDARD_D4S_V3, dedicated" in str(planned)
     assert "STANDARD_D4S_V3 has no GPU" in str(planned)
-    watcher = threading.Thread(target=preempt_once_a_checkpoint_is_kept, args=(stored,))
+    watcher = threading.Thread(
+        target=preempt_once_a_checkpoint_is_kept, args=(stored,), daemon=True
+    )
     watcher.start()
     lines = list(train(planned))
     watcher.join()

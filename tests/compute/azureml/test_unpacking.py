@@ -192,7 +192,7 @@ def test_bytes_are_counted_while_a_job_is_at_work(workspace, landed):
                 time.sleep(0.05)
         stopped.set()
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=look, daemon=True)
     thread.start()
     with pytest.raises(StoppedError):
         unpack_on_cluster(workspace, container, stopped=stopped, on_bytes=counted.append)

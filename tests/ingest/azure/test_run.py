@@ -176,7 +176,7 @@ def meanwhile(cloud, act, runs=1):
         wait_for(lambda: len(cloud.factory.runs) >= runs)
         act()
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     yield
     thread.join()

@@ -17,7 +17,7 @@ class CommandLines:
 
     def __enter__(self):
         self.seen, self._over = set(), threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
         return self
 
@@ -79,7 +79,7 @@ def test_what_the_factory_stores_of_a_run_and_the_most_talkative_log_hold_no_sec
             documents[kind] = repr(cloud.factory.documents(cloud.factory.names[0], kind))
         cloud.factory.pace.go.set()
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=look, daemon=True)
     thread.start()
     secrets = secrets_of(cloud, brought.email)
     report = brought.ingest()
