@@ -4,6 +4,8 @@ Each part is a signed distance (mm, negative inside) in axes x to the right, y u
 the joint at the origin; parts are painted from the skin inwards.
 """
 
+from typing import Any
+
 import numpy as np
 
 from workbench_demo.phantom.fields import Array, Canvas, Grid, SmoothField, noise
@@ -65,7 +67,7 @@ class Knee:
         self.growth = random.normal([36, -26], 2.0)  # heights of the growth plates' scars, mm
         self.effusion = float(np.clip(random.normal(0.6, 0.6), 0.1, 2.2))
         self.worn = float(np.clip(random.normal(1.0, 0.2), 0.5, 1.3))
-        self.bruise = None
+        self.bruise: tuple[Any, Any] | None = None  # centre and radii, mm
         if random.random() < 0.35:
             self.bruise = (
                 (random.choice([-1.0, 1.0]) * 22, random.choice([14.0, -16.0]), 0.0),
