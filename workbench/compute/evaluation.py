@@ -14,6 +14,7 @@ from workbench.catalog import OWN_MASKS, SPLITS
 from workbench.compute.jobs import TrainingJob
 from workbench.compute.runs import Run, volumes_of
 from workbench.data.cache import CacheFileError, DatasetCache, load_cache
+from workbench.data.doubts import zeros_sampled
 from workbench.data.sampling import Sampling
 
 FOLDER = "reconstructions"
@@ -141,7 +142,7 @@ def zeros_as_measured(part: DatasetCache) -> Iterator[str]:
     kinds = {(each.acquisition, each.mask is None): each for each in reversed(part.volumes)}
     for volume in kinds.values():
         with suppress(OSError):  # whoever reads the slice says so
-            zeros, sampled = part.zeros_sampled(volume)
+            zeros, sampled = zeros_sampled(part, volume)
             if zeros:
                 whose = "its header calls acquired" if volume.mask is None else "its mask samples"
                 yield (

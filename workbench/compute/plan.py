@@ -21,6 +21,7 @@ from workbench.compute.jobs import OPTIMIZERS, TrainingJob, training_job
 from workbench.compute.runs import Run
 from workbench.compute.sender import Cluster, Sender
 from workbench.data.cache import DatasetCache
+from workbench.data.doubts import also_in
 from workbench.models import find_network
 from workbench.progress import count_of, duration
 from workbench.settings import shown
@@ -224,7 +225,7 @@ def data_remarks(job: TrainingJob, cache: DatasetCache, choices: dict[str, Any])
         yield from zeros_as_measured(part)
         if job.learning == "supervised" or not own_masks(part):
             yield from sampled_less(part, job.sampling)
-    if both := val.also_in(train).volumes:
+    if both := also_in(val, train):
         yield (
             f"{len(both)} of {len(val)} validation volumes are training volumes as well, such as "
             f"{both[0].path}: of them the figures say how well they were learned, and no more; "

@@ -18,7 +18,7 @@ from workbench.catalog import SPLITS
 from workbench.data.cache_file import CacheFileError, parse_cache, text_of_cache
 from workbench.data.folders import find_dataset
 from workbench.data.index import index_files
-from workbench.data.reading import fingerprint, middle_lines, read_slice, read_stack
+from workbench.data.reading import fingerprint, read_stack
 from workbench.data.volume import Problem, Volume, neighbours_of, short_names
 from workbench.settings import shown
 from workbench.stores import DiskStore, Source, Store, open_store
@@ -158,41 +158,6 @@ class DatasetCache:
         """Return what tells a volume's k-space from another's; OSError where it cannot be read."""
         with closing(self.source(volume)) as source:
             return fingerprint(source, volume)
-
-    def zeros_sampled(self, volume: Volume) -> tuple[int, int]:
-        """Return how many columns that count as sampled hold zeros alone, and how many count so.
-
-        Those count that the file's own mask samples, without one those that the header calls
-        acquired. It is seen in the middle slice; OSError where that cannot be read.
-        """
-        own = volume.own_mask
-        sampled = slice(*volume.acquired) if own is None else own
-
-        def zeros(lines: np.ndarray) -> np.ndarray:
-            return np.logical_not(lines.reshape(-1, volume.matrix[1])[:, sampled].any(axis=0))
-
-        with closing(self.source(volume)) as source:
-            found = zeros(middle_lines(source, volume, volume.slices // 2))
-            if found.any():  # in some lines of a coil
-                found = zeros(read_slice(source, "kspace", volume.kspace, volume.slices // 2))
-        return int(found.sum()), len(found)
-
-    def also_in(self, other: "DatasetCache") -> "DatasetCache":
-        """Return the volumes whose scan another part of the dataset holds too, under any name.
-
-        They are told by the files' attributes, such as the target's largest value, without which
-        the name counts too, and for certain by the k-space; OSError where that cannot be read.
-        """
-
-        def look(volume: Volume) -> tuple[object, ...]:
-            name = "" if volume.target else volume.name
-            return name, volume.kspace.shape, repr(sorted(volume.attributes.items()))
-
-        alike = {look(volume) for volume in self} & {look(volume) for volume in other}
-        there = {self.fingerprint(volume) for volume in other if look(volume) in alike}
-        return self.with_volumes(
-            volume for volume in self if look(volume) in alike and self.fingerprint(volume) in there
-        )
 
     def file(self, volume: Volume) -> Path:
         """Return the path of a volume's file; ValueError where the dataset is not on a disk."""
