@@ -21,13 +21,13 @@ from tests.convert.test_calgary import write as calgary_file
 from workbench.convert.plan import (
     RECORD,
     Ask,
-    lines_of,
     plan_conversion,
     remember,
 )
 from workbench.convert.run import LOCK, convert
 from workbench.convert.scan import Choices
 from workbench.convert.source import files_of_source
+from workbench.convert.telling import lines_of
 from workbench.data.cache import open_cache
 from workbench.data.images import centered_fft2
 from workbench.stores.disk import only_one

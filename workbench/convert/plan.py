@@ -6,7 +6,7 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,14 @@ from workbench.convert.source import content_of, files_of_source
 from workbench.convert.write import slices_of
 from workbench.data.images import zero_filled
 from workbench.data.volume import Problem
-from workbench.progress import amount, count_of
+from workbench.progress import count_of
 from workbench.settings import shown
 from workbench.stores.disk import write_text
 
 RECORD = "conversion.json"
 """What a dataset's folder says of its conversion; nothing of people or of the source's names."""
-_USUAL_LARGEST = 3e-4  # of fastMRI's images
-_FAR = 1000  # times as large or small, from which images should not lie in one dataset
-_NAMED = 5  # files that are refused for one reason
+USUAL_LARGEST = 3e-4
+"""Largest value of fastMRI's images, about."""
 _SCALED_BY = 16  # scans whose middle slice decides the factor, at most
 PEOPLE = ("auto", "header", "folder", "file")
 """What tells people apart: the header's patient, the folder below the source, or each file."""
@@ -159,7 +158,7 @@ def plan_conversion(ask: Ask) -> Plan:
     peaks = _peaks([item.scan for item in items if not item.done])
     usual = statistics.median(peaks) if peaks else 0.0
     scale = (
-        record["scale"] or ask.scale or (float(f"{_USUAL_LARGEST / usual:.3g}") if usual else 1.0)
+        record["scale"] or ask.scale or (float(f"{USUAL_LARGEST / usual:.3g}") if usual else 1.0)
     )
     extremes = (scale * min(peaks), scale * max(peaks)) if peaks else None
     return Plan(ask, tuple(items), tuple(refusals), scale, extremes, told_apart, key_name, record)
@@ -371,33 +370,3 @@ def write_names(plan: Plan) -> None:
     table = io.StringIO()
     csv.writer(table).writerows([["volume", "file", "scan", "person"], *known.values()])
     write_text(file, table.getvalue())
-
-
-def lines_of(plan: Plan) -> Iterator[str]:
-    """Say what a conversion will do, line by line."""
-    ask = plan.ask
-    splits = [item.split for item in plan.items]
-    people = len({item.person for item in plan.items})
-    counts = ", ".join(f"{splits.count(name)} {name}" for name in dict.fromkeys(sorted(splits)))
-    yield f"source     {shown(ask.source)}: {count_of(len(plan.items))}"
-    yield f"dataset    {shown(ask.dataset)}: {counts or 'nothing'}"
-    yield f"people     {people}, told apart by {plan.told_apart}; each one's scans in one split"
-    if moved := sum(item.scan.split not in (None, item.split) for item in plan.items):
-        yield f"moved      {count_of(moved)} from the split that the source gives them, see remarks"
-    yield f"scale      {plan.scale:g}, the same for all"
-    least, most = plan.extremes or (_USUAL_LARGEST, _USUAL_LARGEST)
-    if not ask.scale and not _USUAL_LARGEST / _FAR < least <= most < _USUAL_LARGEST * _FAR:
-        yield (
-            f"           images reach {least:.1g} to {most:.1g} by it, and fastMRI's "
-            f"{_USUAL_LARGEST}: give scans of another scanner's scale a dataset of their own"
-        )
-    yield f"to write   {count_of(len(plan.to_do))}, {amount(plan.size, 'B')} of k-space"
-    if done := len(plan.items) - len(plan.to_do):
-        yield f"there      {count_of(done)}, converted before"
-    yield f"private    {shown(ask.private)}: the key of the pseudonyms, and who is who"
-    reasons: dict[str, list[str]] = {}
-    for refusal in plan.refusals:
-        reasons.setdefault(refusal.reason, []).append(refusal.path)
-    for reason, paths in reasons.items():
-        more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-        yield f"refused    {', '.join(paths[:_NAMED])}{more} {reason}"

@@ -9,9 +9,10 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from workbench.convert.people import read_shares
-from workbench.convert.plan import PEOPLE, Ask, Plan, lines_of, plan_conversion
+from workbench.convert.plan import PEOPLE, Ask, Plan, plan_conversion
 from workbench.convert.readers import READERS
 from workbench.convert.scan import AXES, Choices
+from workbench.convert.telling import lines_of
 from workbench.data.cache import DatasetCache, open_cache
 from workbench.data.volume import Problem
 from workbench.forms.page import Page
